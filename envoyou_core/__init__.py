@@ -1,0 +1,58 @@
+"""Receive EnvoyOU webhooks: verify, store, acknowledge, and have the work done. A 200 means the event is on disk."""
+
+from __future__ import annotations
+
+from envoyou_core.errors import (
+    ConfigurationError,
+    EnvoyouError,
+    HeaderMismatchError,
+    InvalidPayloadError,
+    InvalidTimestampError,
+    MissingHeaderError,
+    MissingSignatureError,
+    NonceReusedError,
+    PermanentError,
+    RetryLater,
+    SignatureMismatchError,
+    TimestampOutOfToleranceError,
+    WebhookError,
+    WebhookVerificationError,
+)
+from envoyou_core.event import EVENT_TYPES, Event, Login, User
+from envoyou_core.handlers import DeliveryInfo, Handlers
+from envoyou_core.http import WebhookRequest, WebhookResponse
+from envoyou_core.processing.retry import RetryPolicy
+from envoyou_core.signature import sign
+from envoyou_core.tenants import Tenant
+from envoyou_core.verification import verify
+from envoyou_core.webhooks import Webhooks
+
+__all__ = [
+    "EVENT_TYPES",
+    "ConfigurationError",
+    "DeliveryInfo",
+    "EnvoyouError",
+    "Event",
+    "Handlers",
+    "HeaderMismatchError",
+    "InvalidPayloadError",
+    "InvalidTimestampError",
+    "Login",
+    "MissingHeaderError",
+    "MissingSignatureError",
+    "NonceReusedError",
+    "PermanentError",
+    "RetryLater",
+    "RetryPolicy",
+    "SignatureMismatchError",
+    "Tenant",
+    "TimestampOutOfToleranceError",
+    "User",
+    "WebhookError",
+    "WebhookRequest",
+    "WebhookResponse",
+    "WebhookVerificationError",
+    "Webhooks",
+    "sign",
+    "verify",
+]

@@ -1,0 +1,249 @@
+"""The event: strict parsing of a verified body, and the catalogue of types.
+
+The envelope is decoded at the door, the payload only when someone asks for it. See the guide, "Webhook Payload
+Structure".
+"""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from datetime import UTC, datetime
+from typing import Any, NoReturn, TypeVar
+
+import msgspec
+
+from envoyou_core.errors import InvalidPayloadError
+
+__all__ = ["EVENT_TYPES", "MAX_CREATED", "MAX_NAME_LENGTH", "Event", "EventData", "Location", "Login", "User"]
+
+# Strings and not an enum: the platform may add a type at any time, and an event of a type that this release does
+# not know must be accepted and kept all the same.
+EVENT_TYPES: tuple[str, ...] = (
+    "user.created",
+    "user.updated",
+    "user.deleted",
+    "user.verified",
+    "auth.login",
+    "auth.logout",
+    "auth.failed",
+    "auth.password_reset",
+    "api.rate_limit_exceeded",
+    "api.quota_exceeded",
+    "api.key_expired",
+    "system.maintenance_start",
+    "system.maintenance_end",
+    "system.incident",
+)
+"""The event types of the guide, "Supported Events", in its order."""
+
+MAX_NAME_LENGTH = 255
+"""The most characters that an event's id, type or webhook id may have."""
+
+MAX_CREATED = 253_402_300_799
+"""The last second of the year 9999, in epoch seconds: what `datetime` can still express."""
+
+_T = TypeVar("_T")
+
+
+class User(msgspec.Struct, frozen=True, kw_only=True):
+    """The object of a `user.*` event, as the guide's "User Created Event" shows it. Unknown fields are skipped."""
+
+    id: str
+    email: str | None = None
+    name: str | None = None
+    email_verified: bool | None = None
+    status: str | None = None
+    created_at: datetime | None = None
+    metadata: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class Location(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a login came from."""
+
+    country: str | None = None
+    city: str | None = None
+
+
+class Login(msgspec.Struct, frozen=True, kw_only=True):
+    """The object of an `auth.*` event, as the guide's "Authentication Events" shows it. Unknown fields are skipped."""
+
+    user_id: str
+    ip_address: str | None = None
+    user_agent: str | None = None
+    timestamp: datetime | None = None
+    location: Location | None = None
+
+
+class EventData:
+    """The `data` member of an event; its `object` is decoded when it is first asked for."""
+
+    __slots__ = ("_object", "_raw")
+
+    def __init__(self, raw: bytes, decoded: dict[str, Any] | None = None) -> None:
+        self._raw = raw
+        self._object = decoded
+
+    @property
+    def object(self) -> dict[str, Any]:
+        """What the event is about, as a plain mapping.
+
+        Raises:
+            InvalidPayloadError: it holds something that Python's JSON decoder does not take, such as an integer of
+                more than 4300 digits.
+        """
+        if self._object is None:
+            self._object = _decode_object(self._raw)
+        return self._object
+
+    def as_type(self, type_: type[_T]) -> _T:
+        """The object decoded as `type_`: `User`, `Login`, or a msgspec Struct, dataclass or TypedDict of your own.
+
+        Raises:
+            InvalidPayloadError: the object does not have that shape.
+        """
+        try:
+            return msgspec.convert(self.object, type_)
+        except msgspec.ValidationError as error:
+            raise InvalidPayloadError(f"data.object is not a {type_.__name__}: {error}") from None
+
+    def __repr__(self) -> str:
+        # The payload bears e-mail and IP addresses: it must not reach a log by way of a repr.
+        return "EventData(...)"
+
+
+class _EnvelopeData(msgspec.Struct):
+    object: msgspec.Raw
+
+
+class _Envelope(msgspec.Struct):
+    id: str
+    type: str
+    created: int
+    data: _EnvelopeData
+    webhook_id: str | None = None
+
+
+_decode_envelope = msgspec.json.Decoder(_Envelope).decode
+_decode_json = msgspec.json.Decoder().decode
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that happened on the platform. `id` is its idempotency key.
+
+    Attributes:
+        id: the event's id (`evt_...`), 1 to 255 characters.
+        type: what happened, such as `user.created`; may be a type that `EVENT_TYPES` does not list.
+        created: when, in epoch seconds, as sent.
+        data: `data.object` is the mapping that the event is about.
+        webhook_id: the endpoint's id (`wh_...`) where the body names it.
+        body: the verified bytes, exactly as they came.
+    """
+
+    id: str
+    type: str
+    created: int
+    data: EventData
+    webhook_id: str | None
+    body: bytes
+
+    @classmethod
+    def from_body(cls, body: bytes) -> Event:
+        """Parse `body` strictly. See the guide, "Webhook Payload Structure".
+
+        Unknown types and additional members are accepted; so is a lone surrogate escape in the payload.
+
+        Raises:
+            InvalidPayloadError: not UTF-8, not JSON, nested too deeply, not the shape of an event, or out of bounds.
+        """
+        envelope, data = _parse(body)
+        _check_name("id", envelope.id, shortest=1)
+        _check_name("type", envelope.type, shortest=1)
+        if envelope.webhook_id is not None:
+            _check_name("webhook_id", envelope.webhook_id, shortest=0)
+        if not 0 <= envelope.created <= MAX_CREATED:
+            raise InvalidPayloadError(f"created must be from 0 to {MAX_CREATED}")
+        return cls(
+            id=envelope.id,
+            type=envelope.type,
+            created=envelope.created,
+            data=data,
+            webhook_id=envelope.webhook_id,
+            body=body,
+        )
+
+    @property
+    def created_at(self) -> datetime:
+        """`created` as an aware datetime, in UTC."""
+        return datetime.fromtimestamp(self.created, UTC)
+
+    def __repr__(self) -> str:
+        return f"Event(id={self.id!r}, type={self.type!r}, created={self.created})"
+
+
+def _parse(body: bytes) -> tuple[_Envelope, EventData]:
+    try:
+        # The decoder skips over the payload without looking at its encoding.
+        if not body.isascii():
+            body.decode("utf-8")
+        envelope = _decode_envelope(body)
+    except msgspec.ValidationError as error:
+        raise InvalidPayloadError(f"the body is not an event: {error}") from None
+    except UnicodeDecodeError:
+        raise InvalidPayloadError("the body is not UTF-8") from None
+    except RecursionError:
+        raise InvalidPayloadError("the body is nested too deeply") from None
+    except msgspec.DecodeError:
+        return _parse_leniently(body)
+    raw = bytes(envelope.data.object)
+    if not raw.startswith(b"{"):
+        raise InvalidPayloadError("data.object must be an object")
+    return envelope, EventData(raw)
+
+
+def _parse_leniently(body: bytes) -> tuple[_Envelope, EventData]:
+    """Half of a surrogate pair, as JavaScript leaves it when it cuts a string, is more than msgspec decodes."""
+    document = _load_leniently(body)
+    try:
+        data = document["data"]["object"]
+        envelope = msgspec.convert({**document, "data": {"object": msgspec.Raw()}}, _Envelope)
+    except (TypeError, LookupError, msgspec.ValidationError):
+        raise InvalidPayloadError("the body is not an event") from None
+    if not isinstance(data, dict):
+        raise InvalidPayloadError("data.object must be an object")
+    return envelope, EventData(b"", data)
+
+
+def _decode_object(raw: bytes) -> dict[str, Any]:
+    try:
+        decoded: dict[str, Any] = _decode_json(raw)
+    except RecursionError:
+        raise InvalidPayloadError("data.object is nested too deeply") from None
+    except msgspec.DecodeError:
+        decoded = _load_leniently(raw)
+    return decoded
+
+
+def _load_leniently(document: bytes) -> Any:
+    try:
+        return json.loads(document.decode("utf-8"), parse_constant=_refuse_constant)
+    except RecursionError:
+        raise InvalidPayloadError("the body is nested too deeply") from None
+    except ValueError as error:
+        raise InvalidPayloadError(f"the body is not JSON: {error}") from None
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _check_name(member: str, value: str, *, shortest: int) -> None:
+    if not shortest <= len(value) <= MAX_NAME_LENGTH:
+        raise InvalidPayloadError(f"{member} must have {shortest} to {MAX_NAME_LENGTH} characters")
+    if not is_plain_text(value):
+        raise InvalidPayloadError(f"{member} must have no control characters")
+
+
+def is_plain_text(value: str) -> bool:
+    """Whether `value` has neither control characters nor halves of a surrogate pair: what every database stores."""
+    return value.isprintable() or not any(unicodedata.category(c) in {"Cc", "Cs"} for c in value)

@@ -1,0 +1,184 @@
+"""Which functions handle which events: registration, matching, order."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, TypeVar
+
+from envoyou_core.errors import ConfigurationError
+from envoyou_core.event import EVENT_TYPES
+
+__all__ = ["DeliveryInfo", "Handler", "Handlers", "describe_handler"]
+
+log = logging.getLogger("envoyou.handlers")
+
+HandlerFunction = TypeVar("HandlerFunction", bound=Callable[..., Any])
+
+OFFERED_PARAMETERS: Final = frozenset({"attempt", "connection", "delivery"})
+"""What a handler may name besides the event, which is its first argument."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryInfo:
+    """How an event reached the inbox: what a handler gets that names `delivery`.
+
+    Attributes:
+        received_at: when it was accepted, in UTC.
+        webhook_id: the endpoint's id, from the signed body, else from the unsigned header.
+        tenant: what the secret callable resolved; empty where there is none.
+    """
+
+    received_at: datetime
+    webhook_id: str | None
+    tenant: str
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """One registered function.
+
+    Attributes:
+        name: by which its success is recorded, so that a retry leaves it out.
+        function: what is called, with the event first.
+        patterns: the event types it handles, each exact, `prefix.*` or `*`.
+        is_async: whether it is awaited.
+        wants: which of `attempt`, `connection` and `delivery` it names.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    patterns: tuple[str, ...]
+    is_async: bool
+    wants: frozenset[str]
+
+    def matches(self, event_type: str) -> bool:
+        """Whether it handles events of `event_type`."""
+        return any(
+            event_type.startswith(pattern[:-1]) if pattern.endswith("*") else event_type == pattern
+            for pattern in self.patterns
+        )
+
+
+class Handlers:
+    """A registry of handlers, to be joined with `Webhooks.include`, as routes are collected on a router.
+
+    >>> handlers = Handlers()
+    >>> @handlers.on("user.created", "user.updated")
+    ... def keep_in_step(event): ...
+    >>> [handler.name for handler in handlers.matching("user.updated")]
+    ['keep_in_step']
+    """
+
+    def __init__(self) -> None:
+        self._handlers: dict[str, Handler] = {}
+
+    def on(self, *types: str, name: str | None = None) -> Callable[[HandlerFunction], HandlerFunction]:
+        """Register the decorated function, sync or async, for events of these types.
+
+        Args:
+            types: exact (`user.created`), by prefix (`user.*`), or all (`*`). See the guide, "Supported Events".
+            name: by which its success is recorded; the function's qualified name by default. Keep it stable: after a
+                rename, events that wait for a retry run the handler anew.
+
+        Raises:
+            ConfigurationError: no type or a malformed one, a parameter that nothing is given for, or a name that is
+                taken.
+        """
+
+        def register(function: HandlerFunction) -> HandlerFunction:
+            self.add(describe_handler(function, types, name))
+            return function
+
+        _check_patterns(types)
+        return register
+
+    def add(self, handler: Handler) -> None:
+        """Append `handler`; handlers of one event run in the order in which they were added.
+
+        Raises:
+            ConfigurationError: its name is taken.
+        """
+        if handler.name in self._handlers:
+            raise ConfigurationError(
+                f"there are two handlers of the name {handler.name!r}: give one of them another, on(..., name=...), "
+                "and a function for several types all of them at once, on('user.created', 'user.updated')"
+            )
+        self._handlers[handler.name] = handler
+
+    def matching(self, event_type: str) -> list[Handler]:
+        """The handlers of events of `event_type`, in the order of registration."""
+        return [handler for handler in self if handler.matches(event_type)]
+
+    def __iter__(self) -> Iterator[Handler]:
+        return iter(tuple(self._handlers.values()))
+
+    def __len__(self) -> int:
+        return len(self._handlers)
+
+
+def describe_handler(function: Callable[..., Any], types: tuple[str, ...], name: str | None = None) -> Handler:
+    """Read a function's name and parameters.
+
+    Raises:
+        ConfigurationError: it has no name, or a parameter that nothing is given for.
+    """
+    found_name = name or getattr(function, "__qualname__", None)
+    if found_name is None:
+        raise ConfigurationError(f"{function!r} has no name of its own: give it one, on(..., name=...)")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise ConfigurationError(f"handler {found_name!r} is a generator: calling it would do nothing")
+    _check_patterns(types)
+    for pattern in types:
+        _warn_of_likely_misspelling(pattern)
+    return Handler(
+        name=found_name,
+        function=function,
+        patterns=types,
+        is_async=inspect.iscoroutinefunction(function)
+        or inspect.iscoroutinefunction(getattr(function, "__call__", None)),  # noqa: B004 - its kind is asked for
+        wants=_wanted_parameters(function, found_name),
+    )
+
+
+def _wanted_parameters(function: Callable[..., Any], name: str) -> frozenset[str]:
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        raise ConfigurationError(f"the parameters of handler {name!r} cannot be read") from None
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    if not parameters or parameters[0].kind not in (*positional, inspect.Parameter.VAR_POSITIONAL):
+        raise ConfigurationError(f"handler {name!r} takes no event: its first parameter must be the event")
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    rest = [parameter for parameter in parameters[1:] if parameter.kind in (*positional, *named)]
+    wants = {parameter.name for parameter in rest if parameter.kind in named} & OFFERED_PARAMETERS
+    for parameter in rest:
+        if parameter.name not in wants and parameter.default is inspect.Parameter.empty:
+            raise ConfigurationError(
+                f"handler {name!r} requires {parameter.name!r}, which nothing is given for: after the event it may "
+                f"name {', '.join(sorted(OFFERED_PARAMETERS))}"
+            )
+    return frozenset(wants)
+
+
+def _check_patterns(types: tuple[str, ...]) -> None:
+    if not types:
+        raise ConfigurationError("on() takes at least one event type, such as on('user.created') or on('*')")
+    for pattern in types:
+        if not isinstance(pattern, str):
+            raise ConfigurationError(f"on() takes event types, not {pattern!r}: write @webhooks.on('user.created')")
+        stem = pattern.removesuffix("*")
+        if not pattern or "*" in stem or (stem != pattern and stem and not stem.endswith(".")):
+            raise ConfigurationError(f"{pattern!r} is no event type: write 'user.created', 'user.*' or '*'")
+
+
+def _warn_of_likely_misspelling(pattern: str) -> None:
+    if pattern.endswith("*") or pattern in EVENT_TYPES:
+        return
+    close = difflib.get_close_matches(pattern, EVENT_TYPES, n=1, cutoff=0.85)
+    if close:
+        log.warning("a handler is registered for %r, which the guide does not list: is %r meant?", pattern, close[0])

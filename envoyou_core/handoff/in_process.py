@@ -1,0 +1,115 @@
+"""The worker inside the application's own process: on its event loop where there is one, else on a thread.
+
+It starts on first use and never at import: a thread started before a server forks is not there in its children.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import threading
+from collections.abc import Callable
+
+from envoyou_core.errors import ConfigurationError
+from envoyou_core.handoff.worker import Worker
+from envoyou_core.processing.engine import Engine
+
+__all__ = ["SHUTDOWN_TIMEOUT", "InProcessHandoff"]
+
+SHUTDOWN_TIMEOUT = 10.0
+"""Seconds that a process which ends gives its attempts to finish."""
+
+
+class InProcessHandoff:
+    """Keeps one worker alive in this process, whoever asks for it first, and wakes it.
+
+    Args:
+        engine: what an attempt consists of.
+        name: of the `Webhooks` it works for.
+        concurrency: how many events the worker has in hand at once.
+    """
+
+    def __init__(self, engine: Engine, *, name: str, concurrency: int) -> None:
+        self._engine = engine
+        self._name = name
+        self._concurrency = concurrency
+        self._lock = threading.Lock()
+        self._worker: Worker | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._pid = os.getpid()
+
+    def start_on_loop(self) -> None:
+        """See to a worker; a new one works on the running event loop.
+
+        Raises:
+            ConfigurationError: there is no handler: a worker would set every event aside as ignored.
+        """
+        self._start("event loop", self._run_on_this_loop)
+
+    def start_in_thread(self) -> None:
+        """See to a worker; a new one works on an event loop in a thread of its own.
+
+        Raises:
+            ConfigurationError: there is no handler: a worker would set every event aside as ignored.
+        """
+        self._start("thread", self._run_in_thread)
+
+    def wake(self) -> None:
+        """See to a worker and let it look into the inbox now."""
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            self.start_in_thread()
+        else:
+            self.start_on_loop()
+        if self._worker is not None:
+            self._worker.wake()
+
+    def stop(self, timeout: float = SHUTDOWN_TIMEOUT) -> None:
+        """Stop the worker from another thread than its own, and wait for it."""
+        worker = self._take_worker()
+        if worker is not None:
+            worker.stop(timeout)
+            worker.join(timeout + 2)
+
+    async def astop(self, timeout: float = SHUTDOWN_TIMEOUT) -> None:
+        """Stop the worker from an event loop, its own or another, and wait for it."""
+        worker, task = self._take_worker(), self._task
+        if worker is None:
+            return
+        worker.stop(timeout)
+        if task is not None and task.get_loop() is asyncio.get_running_loop():
+            await asyncio.wait([task])
+        else:
+            await asyncio.to_thread(worker.join, timeout + 2)
+
+    def _start(self, kind: str, run: Callable[[Worker], None]) -> None:
+        with self._lock:
+            if self._worker is not None and self._worker.alive and self._pid == os.getpid():
+                return
+            if not len(self._engine.handlers):
+                raise ConfigurationError(
+                    f"the worker of {self._name!r} has no handlers, and would set every event aside as ignored: "
+                    "register them before it starts, or use handoff='manual' where another process does the work"
+                )
+            self._worker = Worker(self._engine, name=self._name, kind=kind, concurrency=self._concurrency)
+            self._pid = os.getpid()
+            run(self._worker)
+
+    def _run_on_this_loop(self, worker: Worker) -> None:
+        # The reference matters: a task that nobody holds may be collected while it waits.
+        self._task = asyncio.create_task(worker.run(), name=f"envoyou worker {self._name}")
+
+    def _run_in_thread(self, worker: Worker) -> None:
+        self._task = None
+        threading.Thread(
+            target=lambda: asyncio.run(worker.run()), name=f"envoyou-worker-{self._name}", daemon=True
+        ).start()
+        atexit.unregister(self.stop)
+        atexit.register(self.stop)
+
+    def _take_worker(self) -> Worker | None:
+        with self._lock:
+            worker, self._worker = self._worker, None
+            return worker if self._pid == os.getpid() else None

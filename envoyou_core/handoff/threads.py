@@ -1,0 +1,66 @@
+"""Threads for work that blocks.
+
+The standard library's executor joins its threads when the interpreter ends, so one handler that hangs would keep a
+server from stopping. These threads are daemons: an event whose handler is cut off is recovered by its lease.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+__all__ = ["DaemonThreads"]
+
+
+class DaemonThreads:
+    """Up to `size` daemon threads, started as they are needed."""
+
+    def __init__(self, size: int, name: str) -> None:
+        self._size = size
+        self._name = name
+        self._lock = threading.Lock()
+        self._started = 0
+        self._busy = 0
+        self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
+
+    def submit(self, function: Callable[[], Any]) -> Future[Any]:
+        """Call `function` in one of the threads, in a copy of the caller's context."""
+        future: Future[Any] = Future()
+        context = contextvars.copy_context()
+        with self._lock:
+            self._busy += 1
+            if self._busy > self._started and self._started < self._size:
+                self._started += 1
+                threading.Thread(target=self._work, name=f"{self._name}-{self._started}", daemon=True).start()
+        self._calls.put((future, lambda: context.run(function)))
+        return future
+
+    async def call(self, function: Callable[[], Any]) -> Any:
+        """Call `function` in one of the threads and await its result."""
+        return await asyncio.wrap_future(self.submit(function))
+
+    def close(self) -> None:
+        """Let each thread end after what it is doing."""
+        with self._lock:
+            for _ in range(self._started):
+                self._calls.put(None)
+
+    def _work(self) -> None:
+        while (call := self._calls.get()) is not None:
+            future, function = call
+            try:
+                if future.set_running_or_notify_cancel():
+                    try:
+                        result = function()
+                    except BaseException as error:
+                        future.set_exception(error)
+                    else:
+                        future.set_result(result)
+            finally:
+                with self._lock:
+                    self._busy -= 1

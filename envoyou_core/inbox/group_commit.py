@@ -1,0 +1,91 @@
+"""Group commit: whoever asks while one commit is in flight shares the next one.
+
+There is no timer: an idle writer commits the first item at once, alone. The more is asked for at the same time, the
+larger the groups become, and the cheaper each item.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Generic, TypeVar
+
+__all__ = ["GroupCommit"]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class GroupCommit(Generic[Item, Result]):
+    """One writer thread of this process, started on first use and anew after a fork.
+
+    Args:
+        commit: stores a batch in one transaction and returns one result for each item, in order.
+        max_batch: the most items of one transaction.
+    """
+
+    def __init__(self, commit: Callable[[Sequence[Item]], Sequence[Result]], *, max_batch: int = 128) -> None:
+        self._commit = commit
+        self._max_batch = max_batch
+        self._lock = threading.Lock()
+        self._queue: queue.SimpleQueue[tuple[Item, Future[Result]] | None] = queue.SimpleQueue()
+        self._pid: int | None = None
+
+    def submit(self, item: Item) -> Future[Result]:
+        """Ask for `item` to be stored; the future has its result once the transaction is committed."""
+        if self._pid != os.getpid():
+            self._start()
+        future: Future[Result] = Future()
+        self._queue.put((item, future))
+        return future
+
+    def close(self) -> None:
+        """Let the writer end after what it was given."""
+        with self._lock:
+            if self._pid == os.getpid():
+                self._queue.put(None)
+            self._pid = None
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._pid != os.getpid():
+                # What a forked child inherits has no thread behind it, and belongs to its parent.
+                self._queue = queue.SimpleQueue()
+                threading.Thread(
+                    target=self._write, args=(self._queue,), name="envoyou-inbox-writer", daemon=True
+                ).start()
+                self._pid = os.getpid()
+
+    def _write(self, waiting: queue.SimpleQueue[tuple[Item, Future[Result]] | None]) -> None:
+        while (first := waiting.get()) is not None:
+            batch = [first]
+            last = False
+            while len(batch) < self._max_batch and not waiting.empty():
+                following = waiting.get()
+                if following is None:
+                    last = True
+                    break
+                batch.append(following)
+            # Someone whose time was up has cancelled: the answer was not 200, so nothing is owed.
+            self._settle([(item, future) for item, future in batch if future.set_running_or_notify_cancel()])
+            if last:
+                return
+
+    def _settle(self, batch: list[tuple[Item, Future[Result]]]) -> None:
+        if not batch:
+            return
+        try:
+            results = self._commit([item for item, _ in batch])
+        except Exception as error:
+            if len(batch) == 1:
+                batch[0][1].set_exception(error)
+                return
+            # One row that the database refuses must not fail those that happened to share its transaction.
+            for one in batch:
+                self._settle([one])
+            return
+        for (_, future), result in zip(batch, results, strict=True):
+            future.set_result(result)

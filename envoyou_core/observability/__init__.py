@@ -1,0 +1,38 @@
+"""What the suite tells of itself: one stream of lifecycle notices, and those who listen to it.
+
+The engine knows none of its listeners. See the guide, "Logging and Monitoring".
+"""
+
+from __future__ import annotations
+
+from envoyou_core.observability.logs import log_notice
+from envoyou_core.observability.notices import (
+    Accepted,
+    HandlerFailed,
+    LeaseLost,
+    Listener,
+    NonceStoreFailed,
+    Notice,
+    Notices,
+    Rejected,
+    Settled,
+    WorkerFailed,
+    WorkerStarted,
+    WorkerStopped,
+)
+
+__all__ = [
+    "Accepted",
+    "HandlerFailed",
+    "LeaseLost",
+    "Listener",
+    "NonceStoreFailed",
+    "Notice",
+    "Notices",
+    "Rejected",
+    "Settled",
+    "WorkerFailed",
+    "WorkerStarted",
+    "WorkerStopped",
+    "log_notice",
+]

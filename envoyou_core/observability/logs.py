@@ -1,0 +1,69 @@
+"""Notices as log records of the logger `envoyou`. See the guide, "Logging and Monitoring"."""
+
+from __future__ import annotations
+
+import logging
+
+from envoyou_core.inbox.records import Added, Status
+from envoyou_core.observability.notices import (
+    Accepted,
+    HandlerFailed,
+    LeaseLost,
+    NonceStoreFailed,
+    Notice,
+    Rejected,
+    Settled,
+    WorkerFailed,
+    WorkerStarted,
+    WorkerStopped,
+)
+
+__all__ = ["log_notice"]
+
+log = logging.getLogger("envoyou")
+
+_LEVEL_OF_STATUS = {Status.DEAD: logging.ERROR, Status.FAILED: logging.WARNING, Status.IGNORED: logging.WARNING}
+
+
+def log_notice(notice: Notice) -> None:
+    """Write one notice to the log: what an operator must see at warning or above, the rest at info or below."""
+    match notice:
+        case Accepted(event_id, event_type, Added.NEW):
+            log.info("accepted %s (%s)", event_id, event_type)
+        case Accepted(event_id, event_type, Added.REARMED):
+            log.warning("accepted %s (%s) again: it was dead, and gets new attempts", event_id, event_type)
+        case Accepted(event_id, event_type):
+            log.info("accepted %s (%s) again: a duplicate, already stored", event_id, event_type)
+        case Rejected(status, reason, detail):
+            log.log(logging.ERROR if status >= 500 else logging.WARNING, "answered %d: %s (%s)", status, reason, detail)
+        case NonceStoreFailed(detail):
+            log.error("the nonce store failed (%s): accepting on the inbox's unique key alone", detail)
+        case HandlerFailed(event_id, event_type, handler, attempt, error):
+            log.warning(
+                "handler %s failed for %s (%s), attempt %d", handler, event_id, event_type, attempt, exc_info=error
+            )
+        case Settled(event_id, event_type, status, attempt, retry_in, error, seconds):
+            log.log(
+                _LEVEL_OF_STATUS.get(status, logging.INFO),
+                "%s %s (%s) after attempt %d, %.3f s%s%s",
+                status.value,
+                event_id,
+                event_type,
+                attempt,
+                seconds,
+                "" if retry_in is None else f"; next attempt in {retry_in:g} s",
+                "" if error is None else f": {error}",
+            )
+        case LeaseLost(event_id, event_type):
+            log.error("the lease of %s (%s) passed to another worker before the attempt ended", event_id, event_type)
+        case WorkerStarted(name, kind):
+            log.info("worker %s started (%s)", name, kind)
+        case WorkerStopped(name, unfinished):
+            log.info("worker %s stopped, %d events unfinished", name, unfinished)
+        case WorkerFailed(name, detail, retry_in):
+            log.error(
+                "worker %s cannot work, next try %s: %s",
+                name,
+                "with the next event" if retry_in is None else f"in {retry_in:g} s",
+                detail,
+            )

@@ -1,0 +1,142 @@
+"""The lifecycle notices. None of them holds a secret, a signature or a body."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from envoyou_core.inbox.records import Added, Status
+
+__all__ = [
+    "Accepted",
+    "HandlerFailed",
+    "LeaseLost",
+    "Listener",
+    "NonceStoreFailed",
+    "Notice",
+    "Notices",
+    "Rejected",
+    "Settled",
+    "WorkerFailed",
+    "WorkerStarted",
+    "WorkerStopped",
+]
+
+log = logging.getLogger("envoyou")
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A delivery was answered 200: its event is on disk."""
+
+    event_id: str
+    event_type: str
+    added: Added
+    tenant: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A delivery was not accepted. `reason` tells why, `detail` more of it, for people."""
+
+    status: int
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class NonceStoreFailed:
+    """The nonce store could not be asked or told; the inbox's unique key stands alone meanwhile."""
+
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerFailed:
+    """One handler of one event failed in one attempt."""
+
+    event_id: str
+    event_type: str
+    handler: str
+    attempt: int
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """An attempt ended. `retry_in` is in seconds; `None` when the event is finished."""
+
+    event_id: str
+    event_type: str
+    status: Status
+    attempt: int
+    retry_in: float | None
+    error: str | None
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseLost:
+    """An attempt ended after its lease had passed to another worker; what it found was not recorded."""
+
+    event_id: str
+    event_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStarted:
+    """A worker of this process began to take events from the inbox."""
+
+    name: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStopped:
+    """A worker stopped; `unfinished` counts the events that it gave back or left to their leases."""
+
+    name: str
+    unfinished: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerFailed:
+    """A worker could not start or could not use the inbox; `retry_in` is in seconds, `None` at the next event."""
+
+    name: str
+    detail: str
+    retry_in: float | None
+
+
+Notice = (
+    Accepted
+    | Rejected
+    | NonceStoreFailed
+    | HandlerFailed
+    | Settled
+    | LeaseLost
+    | WorkerStarted
+    | WorkerStopped
+    | WorkerFailed
+)
+Listener = Callable[[Notice], None]
+
+
+class Notices:
+    """The stream: whoever listens hears every notice, and no listener's failure harms the work."""
+
+    def __init__(self) -> None:
+        self._listeners: list[Listener] = []
+
+    def subscribe(self, listener: Listener) -> None:
+        """Let `listener` hear every notice from now on; it is called where the work is done, so it must be quick."""
+        self._listeners.append(listener)
+
+    def emit(self, notice: Notice) -> None:
+        """Tell everyone who listens."""
+        for listener in self._listeners:
+            try:
+                listener(notice)
+            except Exception:
+                log.exception("a listener failed at %s", type(notice).__name__)

@@ -1,0 +1,204 @@
+"""One attempt at one event: run the handlers that have not succeeded, then settle.
+
+The flow is written once; `run` and `arun` of `envoyou_core.steps` do its steps in a thread or on an event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from envoyou_core.errors import PermanentError, RetryLater, describe
+from envoyou_core.handlers import DeliveryInfo, Handler, Handlers
+from envoyou_core.inbox.records import Claim, Inbox, Progress, Settlement, Status
+from envoyou_core.observability.notices import HandlerFailed, LeaseLost, Notices, Settled
+from envoyou_core.processing.retry import RetryPolicy
+from envoyou_core.steps import Await, Call, CallHandler, Flow, Step
+
+__all__ = ["LEASE", "Engine", "Surroundings"]
+
+LEASE = 60.0
+"""Seconds that a claim is held; a live worker renews it long before it ends."""
+
+Surroundings = Callable[[], AbstractContextManager[object]]
+"""Makes what a framework needs around work outside a request, such as Flask's application context."""
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """Runs events through their handlers.
+
+    Attributes:
+        inbox: where events come from.
+        handlers: who handles them.
+        retry: when a failed one is tried again.
+        notices: who is told.
+        lease: seconds that a claim is held.
+        surroundings: entered around every handler and every call of the inbox.
+    """
+
+    inbox: Inbox
+    handlers: Handlers
+    retry: RetryPolicy
+    notices: Notices
+    lease: float = LEASE
+    surroundings: list[Surroundings] = field(default_factory=list)
+
+    def claim(self, limit: int) -> list[Claim]:
+        """Take up to `limit` due events."""
+        return self.within_surroundings(lambda: self.inbox.claim(limit, self.lease))
+
+    def seconds_until_due(self) -> float | None:
+        """How long until the next event is due; `None` when none will be."""
+        return self.within_surroundings(self.inbox.seconds_until_due)
+
+    def renew(self, claims: list[Claim]) -> None:
+        """Hold `claims` for another lease."""
+        self.within_surroundings(lambda: self.inbox.renew(claims, self.lease))
+
+    def give_back(self, claim: Claim) -> None:
+        """End a claim that was not worked on, or not to the end; it costs neither an attempt nor a crash."""
+        settlement = Settlement(
+            status=Status.FAILED if claim.attempts else Status.RECEIVED,
+            attempts=claim.attempts,
+            progress=claim.progress,
+            retry_in=0.0,
+        )
+        self.within_surroundings(lambda: self.inbox.settle(claim, settlement))
+
+    def attempt(self, claim: Claim) -> Flow[Settlement | None]:
+        """Run what is left to run of `claim` and settle it; `None` when the lease was lost meanwhile."""
+        began = time.monotonic()
+        if claim.crashes >= self.retry.max_crashes:
+            settlement = _dead_of_crashes(claim)
+        else:
+            settlement = yield from self._run_handlers(claim)
+        held = yield self._call(lambda: self.inbox.settle(claim, settlement))
+        if not held:
+            self.notices.emit(LeaseLost(claim.event.id, claim.event.type))
+            return None
+        self.notices.emit(
+            Settled(
+                event_id=claim.event.id,
+                event_type=claim.event.type,
+                status=settlement.status,
+                attempt=settlement.attempts,
+                retry_in=settlement.retry_in,
+                error=settlement.error,
+                seconds=time.monotonic() - began,
+            )
+        )
+        return settlement
+
+    def _run_handlers(self, claim: Claim) -> Flow[Settlement]:
+        handlers = self.handlers.matching(claim.event.type)
+        if not handlers:
+            return Settlement(Status.IGNORED, claim.attempts, claim.progress)
+        progress = dict(claim.progress)
+        failures: list[Exception] = []
+        unfinished = [handler for handler in handlers if handler.name not in progress]
+        for position, handler in enumerate(unfinished, start=1):
+            try:
+                yield self._invocation(handler, claim)
+            except Exception as error:
+                self.notices.emit(
+                    HandlerFailed(claim.event.id, claim.event.type, handler.name, claim.attempts + 1, error)
+                )
+                failures.append(error)
+                if isinstance(error, PermanentError):
+                    progress[handler.name] = Progress.GIVEN_UP
+            else:
+                progress[handler.name] = Progress.DONE
+            # The last one is recorded by the settling itself.
+            if handler.name in progress and position < len(unfinished):
+                yield self._call(partial(self.inbox.record, claim, dict(progress)))
+        return self._settlement(claim, handlers, progress, failures)
+
+    def _settlement(
+        self, claim: Claim, handlers: list[Handler], progress: dict[str, Progress], failures: list[Exception]
+    ) -> Settlement:
+        attempt = claim.attempts + 1
+        error = "; ".join(describe(failure) for failure in failures) or None
+        given_up = any(progress.get(handler.name) is Progress.GIVEN_UP for handler in handlers)
+        if all(handler.name in progress for handler in handlers):
+            return Settlement(Status.DEAD if given_up else Status.PROCESSED, attempt, progress, error=error)
+        if attempt >= self.retry.max_attempts:
+            return Settlement(Status.DEAD, attempt, progress, error=error)
+        delay = self._delay(attempt, failures)
+        return Settlement(Status.FAILED, attempt, progress, retry_in=delay, error=error)
+
+    def _delay(self, attempt: int, failures: Iterable[Exception]) -> float:
+        """The longest of the failures' delays: a handler that asked for time must not be called before it is over."""
+        return max(
+            failure.seconds if isinstance(failure, RetryLater) else self.retry.delay_after(attempt)
+            for failure in failures
+            if not isinstance(failure, PermanentError)
+        )
+
+    def _invocation(self, handler: Handler, claim: Claim) -> Step:
+        offered: dict[str, Any] = {
+            "attempt": claim.attempts + 1,
+            "delivery": DeliveryInfo(claim.received_at, claim.webhook_id, claim.tenant),
+        }
+        call = partial(handler.function, claim.event, **{name: offered[name] for name in handler.wants})
+        if handler.is_async:
+            return Await(partial(self._await_handler, call))
+        return CallHandler(partial(self._call_handler, call))
+
+    def _call(self, function: Callable[[], Any]) -> Call:
+        return Call(lambda: self.within_surroundings(function))
+
+    def within_surroundings(self, function: Callable[[], Any]) -> Any:
+        """Call `function` with all that the framework needs around it."""
+        with self._surroundings():
+            return function()
+
+    def _call_handler(self, call: Callable[[], Any]) -> None:
+        with self._surroundings():
+            try:
+                result = call()
+            except (SystemExit, asyncio.CancelledError) as error:
+                raise _left(error) from error
+            if inspect.isawaitable(result):
+                if inspect.iscoroutine(result):
+                    result.close()
+                raise TypeError("the handler is a plain function that returned an awaitable: make it `async def`")
+
+    async def _await_handler(self, call: Callable[[], Any]) -> None:
+        with self._surroundings():
+            try:
+                await call()
+            except SystemExit as error:
+                raise _left(error) from error
+            except asyncio.CancelledError as error:
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    raise
+                raise _left(error) from error
+
+    @contextmanager
+    def _surroundings(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            for surroundings in self.surroundings:
+                stack.enter_context(surroundings())
+            yield
+
+
+def _left(error: BaseException) -> RuntimeError:
+    """A handler that leaves by an exception meant for the whole process or task has failed, and no more than that."""
+    return RuntimeError(f"the handler raised {type(error).__name__}")
+
+
+def _dead_of_crashes(claim: Claim) -> Settlement:
+    return Settlement(
+        Status.DEAD,
+        claim.attempts,
+        claim.progress,
+        error=f"the process died {claim.crashes} times while this event was being handled",
+    )

@@ -1,0 +1,127 @@
+"""From a request to an answer: shape, proof, parsing, nonce, inbox. The one place that decides what is answered."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from envoyou_core.errors import PayloadTooLargeError, UnavailableError, WebhookError, describe
+from envoyou_core.http import (
+    ACCEPTED,
+    DUPLICATE,
+    WebhookRequest,
+    WebhookResponse,
+    check_content_type,
+    check_method,
+)
+from envoyou_core.errors import NonceReusedError
+from envoyou_core.event import Event
+from envoyou_core.inbox.records import Added, Entry, Inbox
+from envoyou_core.nonces import NONCE_LIFETIME, NonceStore, nonce_key
+from envoyou_core.observability.notices import Accepted, NonceStoreFailed, Notices, Rejected
+from envoyou_core.steps import Call, Flow, Wait
+from envoyou_core.tenants import KeySource, Keys
+from envoyou_core.verification import VerificationPolicy, header_text
+
+__all__ = ["ANSWER_BUDGET", "Reception"]
+
+ANSWER_BUDGET = 3.0
+"""Seconds in which an event must be stored, connecting included, before the sender is asked to try again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reception:
+    """Steps 1 to 7 of an event's way: `receive` is the flow, its steps are done by `run` or `arun`.
+
+    Attributes:
+        policy: what is accepted as genuine.
+        key_source: which secrets a request is checked against.
+        inbox: where events are stored.
+        nonces: nonces seen lately.
+        clock: epoch seconds.
+        notices: who is told.
+        wake: hints to a worker that there is work; never needed for correctness.
+        max_body_size: bytes.
+    """
+
+    policy: VerificationPolicy
+    key_source: KeySource
+    inbox: Inbox
+    nonces: NonceStore
+    clock: Callable[[], float]
+    notices: Notices
+    wake: Callable[[], None]
+    max_body_size: int
+
+    def refuse(self, error: WebhookError) -> WebhookResponse:
+        """The answer to a request that goes no further."""
+        self.notices.emit(Rejected(error.status, error.reason, str(error)))
+        return WebhookResponse.of_error(error)
+
+    def check_shape(self, method: str, content_type: bytes | None, size: int) -> None:
+        """Step 1, for which the body need not be read. `size` is in bytes.
+
+        Raises:
+            WebhookError: 405, 413 or 415.
+        """
+        check_method(method)
+        check_content_type(content_type)
+        if size > self.max_body_size:
+            raise PayloadTooLargeError(f"the body is larger than {self.max_body_size} bytes")
+
+    def receive(self, request: WebhookRequest) -> Flow[WebhookResponse]:
+        """Answer `request`. Whatever it holds, and whatever fails, there is an answer."""
+        try:
+            self.check_shape(request.method, request.content_type, len(request.body))
+            event, keys = yield from self._authenticate(request)
+            added = yield from self._store(event, keys.tenant, request)
+        except WebhookError as error:
+            return self.refuse(error)
+        except Exception as error:
+            return self.refuse(UnavailableError(describe(error)))
+        self.notices.emit(Accepted(event.id, event.type, added, keys.tenant))
+        if added is Added.DUPLICATE:
+            return DUPLICATE
+        self.wake()
+        return ACCEPTED if added is Added.NEW else DUPLICATE
+
+    def _authenticate(self, request: WebhookRequest) -> Flow[tuple[Event, Keys]]:
+        webhook_id = header_text(request.webhook_id)
+        if self.key_source.blocking:
+            keys: Keys = yield Call(lambda: self.key_source.find(webhook_id))
+        else:
+            keys = self.key_source.find(webhook_id)
+        self.policy.authenticate(request, keys.keys, now=self.clock())
+        return self.policy.read_event(request), keys
+
+    def _store(self, event: Event, tenant: str, request: WebhookRequest) -> Flow[Added]:
+        deadline = time.monotonic() + ANSWER_BUDGET
+        key = nonce_key(self.inbox.name, tenant, request.nonce) if request.nonce else None
+        if key is not None and (yield from self._bound_event(key)) not in {None, event.id}:
+            raise NonceReusedError
+        webhook_id = event.webhook_id or header_text(request.webhook_id)
+        added: Added = yield Wait(self.inbox.add(Entry(event, tenant, webhook_id)), deadline)
+        if key is not None:
+            # After the commit: a nonce that was burnt for an event that is not stored would turn the sender's retry
+            # into a loss.
+            yield from self._bind(key, event.id)
+        return added
+
+    def _bound_event(self, key: str) -> Flow[str | None]:
+        try:
+            if not self.nonces.blocking:
+                return self.nonces.lookup(key)
+            bound: str | None = yield Call(lambda: self.nonces.lookup(key))
+        except Exception as error:
+            self.notices.emit(NonceStoreFailed(describe(error)))
+            return None
+        return bound
+
+    def _bind(self, key: str, event_id: str) -> Flow[None]:
+        try:
+            if not self.nonces.blocking:
+                return self.nonces.bind(key, event_id, NONCE_LIFETIME)
+            yield Call(lambda: self.nonces.bind(key, event_id, NONCE_LIFETIME))
+        except Exception as error:
+            self.notices.emit(NonceStoreFailed(describe(error)))

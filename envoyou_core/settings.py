@@ -1,0 +1,134 @@
+"""One name for each setting everywhere: a keyword of `Webhooks`, upper case in a framework's configuration, and upper
+case behind `ENVOYOU_` in the environment. `WEBHOOK_SECRET`, the guide's own name, stands for `secret`."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from envoyou_core.errors import ConfigurationError
+from envoyou_core.processing.retry import RetryPolicy
+
+__all__ = ["SETTING_NAMES", "read_settings"]
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("is not text")
+    return value
+
+
+def _as_given(value: object) -> object:
+    return value
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError("is not a number")
+    return float(value)
+
+
+def _integer(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError("is not a whole number")
+    return int(value)
+
+
+def _listed(value: object) -> tuple[object, ...]:
+    if isinstance(value, str):
+        return tuple(item.strip() for item in value.split(",") if item.strip())
+    if not isinstance(value, list | tuple | set | frozenset):
+        raise ValueError("is not a list")
+    return tuple(value)
+
+
+_KEYWORDS: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = {
+    "WEBHOOK_SECRET": ("secret", _as_given),
+    "NAME": ("name", _text),
+    "INBOX": ("inbox", _as_given),
+    "NONCES": ("nonces", _as_given),
+    "HANDOFF": ("handoff", _text),
+    "TOLERANCE": ("tolerance", _number),
+    "SIGNED_CONTENT": ("signed_content", _listed),
+    "REQUIRED_HEADERS": ("required_headers", _listed),
+    "MAX_BODY_SIZE": ("max_body_size", _integer),
+    "CONCURRENCY": ("concurrency", _integer),
+    "CLOCK": ("clock", _as_given),
+}
+_RETRY: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = {
+    "RETRY_MAX_ATTEMPTS": ("max_attempts", _integer),
+    "RETRY_INITIAL_DELAY": ("initial_delay", _number),
+    "RETRY_FACTOR": ("factor", _number),
+    "RETRY_MAX_DELAY": ("max_delay", _number),
+    "RETRY_MAX_CRASHES": ("max_crashes", _integer),
+}
+
+SETTING_NAMES: Final = frozenset(_KEYWORDS) | frozenset(_RETRY) | {"RETRY"}
+"""Every name a framework's configuration may hold."""
+
+
+def read_settings(settings: Mapping[str, Any], *, others: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """The keyword arguments of `Webhooks` that a framework's configuration stands for.
+
+    Args:
+        settings: from the upper-case name of a setting, without prefix, to its value; numbers and lists may be text,
+            as they are in an environment.
+        others: names that are the caller's own and left out.
+
+    Raises:
+        ConfigurationError: a name that nobody knows (the nearest one is suggested), or a value of the wrong kind.
+
+    >>> read_settings({"WEBHOOK_SECRET": "whsec_test", "TOLERANCE": "60"})
+    {'secret': 'whsec_test', 'tolerance': 60.0}
+    """
+    keywords: dict[str, Any] = {}
+    retry: dict[str, Any] = {}
+    for name, value in settings.items():
+        if name in others:
+            continue
+        if name == "RETRY":
+            keywords["retry"] = value
+        elif name in _KEYWORDS:
+            keyword, convert = _KEYWORDS[name]
+            keywords[keyword] = _converted(name, value, convert)
+        elif name in _RETRY:
+            keyword, convert = _RETRY[name]
+            retry[keyword] = _converted(name, value, convert)
+        else:
+            raise ConfigurationError(_unknown(name, SETTING_NAMES | others))
+    if retry:
+        if "retry" in keywords:
+            raise ConfigurationError("give either RETRY or the single RETRY_... settings, not both")
+        keywords["retry"] = RetryPolicy(**retry)
+    return keywords
+
+
+def read_environment(environ: Mapping[str, str], *, prefix: str = "ENVOYOU_") -> dict[str, Any]:
+    """The keyword arguments of `Webhooks` that the environment stands for.
+
+    Variables that only share the prefix are left alone, unless one looks like a misspelt setting.
+
+    Raises:
+        ConfigurationError: a name that is nearly a setting's, or a value of the wrong kind.
+    """
+    found = {name.removeprefix(prefix): value for name, value in environ.items() if name.startswith(prefix)}
+    known = {name: value for name, value in found.items() if name in SETTING_NAMES}
+    for name in found.keys() - known.keys():
+        if difflib.get_close_matches(name, SETTING_NAMES, n=1, cutoff=0.85):
+            raise ConfigurationError(_unknown(prefix + name, frozenset(prefix + known for known in SETTING_NAMES)))
+    return read_settings(known)
+
+
+def _converted(name: str, value: object, convert: Callable[[object], object]) -> object:
+    try:
+        return convert(value)
+    except ValueError as error:
+        # The value is left out: it may have been meant for WEBHOOK_SECRET.
+        raise ConfigurationError(f"the setting {name} cannot be used: {error}") from None
+
+
+def _unknown(name: str, known: frozenset[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(sorted(known))}"
+    return f"there is no setting {name!r}: {hint}"

@@ -1,0 +1,137 @@
+"""One flow for sync and async: what is to be done is written once, only the waiting differs.
+
+A flow is a generator that yields the steps it needs done and receives their results. `run` does each step in the
+calling thread; `arun` does it without blocking the event loop.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Generator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+__all__ = ["Await", "Call", "CallHandler", "Flow", "Offload", "Step", "Wait", "arun", "run"]
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Call a function that blocks."""
+
+    function: Callable[[], Any]
+
+
+class CallHandler(Call):
+    """Call a user's function, which may block for as long as it likes."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Wait for another thread's result; no longer than until `deadline`, in seconds of `time.monotonic`."""
+
+    future: Future[Any]
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True)
+class Await:
+    """Await what an async function returns."""
+
+    function: Callable[[], Awaitable[Any]]
+
+
+Step = Call | Wait | Await
+Flow = Generator[Step, Any, Result]
+Offload = Callable[[Call], Awaitable[Any]]
+RunCoroutine = Callable[[Callable[[], Awaitable[Any]]], Any]
+
+
+def run(flow: Flow[Result], *, run_coroutine: RunCoroutine | None = None) -> Result:
+    """Do a flow's steps here, one after the other.
+
+    Args:
+        flow: what to do.
+        run_coroutine: how an async function is run to its end; by default in an event loop of its own.
+    """
+
+    def do(step: Step) -> Any:
+        if isinstance(step, Call):
+            return step.function()
+        if isinstance(step, Wait):
+            try:
+                return step.future.result(timeout=max(0.0, step.deadline - time.monotonic()))
+            except TimeoutError:
+                step.future.cancel()
+                raise
+        return (run_coroutine or _run_in_own_loop)(step.function)
+
+    try:
+        step = next(flow)
+        while True:
+            try:
+                result = do(step)
+            except BaseException as error:
+                step = flow.throw(error)
+            else:
+                step = flow.send(result)
+    except StopIteration as end:
+        finished: Result = end.value
+        return finished
+
+
+async def arun(flow: Flow[Result], *, offload: Offload | None = None) -> Result:
+    """Do a flow's steps one after the other, without blocking the running event loop.
+
+    Args:
+        flow: what to do.
+        offload: where functions that block are called; in the loop's own threads by default.
+    """
+
+    async def do(step: Step) -> Any:
+        if isinstance(step, Call):
+            return await (offload or _offload_to_default_threads)(step)
+        if isinstance(step, Wait):
+            return await _wait(step)
+        return await step.function()
+
+    try:
+        step = next(flow)
+        while True:
+            try:
+                result = await do(step)
+            except BaseException as error:
+                step = flow.throw(error)
+            else:
+                step = flow.send(result)
+    except StopIteration as end:
+        finished: Result = end.value
+        return finished
+
+
+async def _wait(step: Wait) -> Any:
+    if step.future.done():
+        return step.future.result()
+    import asyncio
+
+    async with asyncio.timeout(max(0.0, step.deadline - time.monotonic())):
+        return await asyncio.wrap_future(step.future)
+
+
+async def _offload_to_default_threads(step: Call) -> Any:
+    import asyncio
+
+    return await asyncio.to_thread(step.function)
+
+
+def _run_in_own_loop(function: Callable[[], Awaitable[Any]]) -> Any:
+    import asyncio
+
+    async def main() -> Any:
+        return await function()
+
+    return asyncio.run(main())

@@ -1,0 +1,7 @@
+"""What users' tests use: sample events, and deliveries that are signed as the platform signs them."""
+
+from __future__ import annotations
+
+from envoyou_core.testing.deliveries import Delivery, sample_event, sign_delivery
+
+__all__ = ["Delivery", "sample_event", "sign_delivery"]

@@ -1,0 +1,150 @@
+"""Sample events and signed deliveries. See the guide, "Webhook Payload Structure" and "Security Headers"."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from envoyou_core.event import Event
+from envoyou_core.http import (
+    EVENT_TYPE_HEADER,
+    NONCE_HEADER,
+    SIGNATURE_HEADER,
+    TIMESTAMP_HEADER,
+    WEBHOOK_ID_HEADER,
+)
+from envoyou_core.signature import Secret, SignedContent, sign
+
+__all__ = ["Delivery", "sample_event", "sign_delivery"]
+
+SAMPLE_WEBHOOK_ID = "wh_1234567890"
+
+_USER = {
+    "id": "user_123",
+    "email": "john.doe@example.com",
+    "name": "John Doe",
+    "email_verified": False,
+    "created_at": "2024-01-01T00:00:00Z",
+    "metadata": {},
+}
+_LOGIN = {
+    "user_id": "user_123",
+    "ip_address": "192.168.1.1",
+    "user_agent": "Mozilla/5.0",
+    "timestamp": "2024-01-01T00:01:00Z",
+    "location": {"country": "US", "city": "New York"},
+}
+_SAMPLE_OBJECTS: Mapping[str, Mapping[str, Any]] = {
+    "user": _USER,
+    "auth": _LOGIN,
+    "api": {"id": "key_123", "user_id": "user_123", "limit": 1000, "used": 1000},
+    "system": {"id": "inc_123", "title": "Degraded performance", "started_at": "2024-01-01T00:00:00Z"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One HTTP try: what a sender puts on the wire.
+
+    Attributes:
+        headers: the content type and the guide's security headers.
+        body: the raw bytes that were signed.
+    """
+
+    headers: dict[str, str]
+    body: bytes
+
+
+def sample_event(
+    type: str = "user.created",
+    *,
+    id: str | None = None,
+    created: int | None = None,
+    object: Mapping[str, Any] | None = None,
+    webhook_id: str | None = SAMPLE_WEBHOOK_ID,
+) -> Event:
+    """An event of `type`, with an object like the guide's.
+
+    Args:
+        type: any event type, also one that the guide does not list.
+        id: the event's id; a new one by default.
+        created: epoch seconds; now by default.
+        object: `data.object`; a sample that suits the type by default.
+        webhook_id: the endpoint's id in the body; `None` leaves it out.
+
+    Raises:
+        InvalidPayloadError: what was given does not make an event.
+
+    >>> sample_event("auth.login").data.object["user_id"]
+    'user_123'
+    """
+    document: dict[str, Any] = {
+        "id": id or f"evt_{uuid.uuid4().hex}",
+        "type": type,
+        "created": int(time.time()) if created is None else created,
+        "data": {"object": dict(_SAMPLE_OBJECTS.get(type.partition(".")[0], {"id": "obj_123"}) if object is None else object)},
+    }
+    if webhook_id is not None:
+        document["webhook_id"] = webhook_id
+    return Event.from_body(json.dumps(document).encode())
+
+
+def sign_delivery(
+    event: Event | Mapping[str, Any] | bytes,
+    *,
+    secret: Secret,
+    timestamp: int | None = None,
+    nonce: str | None = None,
+    signed_content: SignedContent = "raw",
+    webhook_id: str | None = None,
+    event_type: str | None = None,
+) -> Delivery:
+    """Sign `event` as the platform does. See the guide, "Security Headers".
+
+    Args:
+        event: an event, or a body of your own: a mapping to be dumped as JSON, or bytes, which need not be an event.
+        secret: the endpoint's signing secret.
+        timestamp: epoch seconds; now by default.
+        nonce: the nonce header; a new one by default, left out when empty.
+        signed_content: `raw` or `canonical`.
+        webhook_id: the webhook id header; the body's by default, else a sample's, left out when empty.
+        event_type: the event type header; the body's by default, left out when empty.
+
+    Raises:
+        ConfigurationError: the secret is empty.
+        ValueError: `canonical` is asked for, and the body has no canonical form.
+
+    >>> sign_delivery(sample_event(), secret="whsec_test", timestamp=1640995200).headers["X-EnvoyOU-Timestamp"]
+    '1640995200'
+    """
+    body = event.body if isinstance(event, Event) else event if isinstance(event, bytes) else json.dumps(event).encode()
+    sent_at = int(time.time()) if timestamp is None else timestamp
+    named = _named_in(body)
+    optional = {
+        WEBHOOK_ID_HEADER: webhook_id if webhook_id is not None else named.get("webhook_id", SAMPLE_WEBHOOK_ID),
+        EVENT_TYPE_HEADER: event_type if event_type is not None else named.get("type", ""),
+        NONCE_HEADER: nonce if nonce is not None else str(uuid.uuid4()),
+    }
+    return Delivery(
+        headers={
+            "Content-Type": "application/json",
+            SIGNATURE_HEADER: sign(body, secret=secret, timestamp=sent_at, signed_content=signed_content),
+            TIMESTAMP_HEADER: str(sent_at),
+            **{name: value for name, value in optional.items() if value},
+        },
+        body=body,
+    )
+
+
+def _named_in(body: bytes) -> dict[str, str]:
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(document, dict):
+        return {}
+    return {name: value for name in ("type", "webhook_id") if isinstance(value := document.get(name), str)}

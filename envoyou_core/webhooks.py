@@ -1,0 +1,302 @@
+"""`Webhooks`: the object that users hold. It only puts the rooms of the house together."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from envoyou_core.errors import ConfigurationError, WebhookError, describe
+from envoyou_core.handlers import Handler, Handlers, describe_handler
+from envoyou_core.http import WebhookRequest, WebhookResponse
+from envoyou_core.inbox import Inbox, open_inbox
+from envoyou_core.nonces import NonceStore
+from envoyou_core.nonces.memory import MemoryNonceStore
+from envoyou_core.observability import Listener, Notices, WorkerFailed, log_notice
+from envoyou_core.processing.retry import RetryPolicy
+from envoyou_core.reception import Reception
+from envoyou_core.settings import read_environment
+from envoyou_core.signature import SIGNED_CONTENT_FORMS, SignedContent
+from envoyou_core.steps import arun, run
+from envoyou_core.tenants import SecretSetting, key_source
+from envoyou_core.verification import DEFAULT_REQUIRED_HEADERS, DEFAULT_TOLERANCE, VerificationPolicy
+
+if TYPE_CHECKING:
+    from envoyou_core.handoff.in_process import InProcessHandoff
+    from envoyou_core.processing.engine import Engine, Surroundings
+
+__all__ = ["DEFAULT_MAX_BODY_SIZE", "Webhooks"]
+
+DEFAULT_MAX_BODY_SIZE = 1_048_576
+"""Bytes."""
+
+DEFAULT_CONCURRENCY = 8
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Webhooks:
+    """Receives EnvoyOU webhooks: verifies, stores, acknowledges, and has the handlers do their work.
+
+    A 200 means that the event is on disk. See the guide, "Setting Up Webhooks" and "Best Practices".
+
+    Args:
+        secret: the signing secret; several while one is rotated out, newest first; or a callable from the webhook id
+            to them, for tenants.
+        name: keeps several `Webhooks` on one database apart.
+        inbox: a URL (`sqlite:///envoyou.db`, `postgresql+psycopg://...`, `memory:` for tests), or an inbox.
+        nonces: where nonces are remembered; by default in the memory of the process.
+        handoff: who does the work. `auto`: this process, on its event loop or a thread. `manual`: whoever calls
+            `drain`, or another process.
+        tolerance: seconds that a timestamp may lie in the past or in the future.
+        signed_content: accepted forms of what was signed; `("raw",)` is the strict setting.
+        required_headers: headers required besides signature and timestamp.
+        max_body_size: bytes; a larger body is answered 413 before it is read.
+        retry: when a failed event is tried again; the guide's policy by default.
+        concurrency: how many events the worker of this process has in hand at once.
+        clock: epoch seconds; for tests. An inbox that is given as an object has a clock of its own.
+
+    Raises:
+        ConfigurationError: a setting cannot work as given; there is no secret, or an empty one.
+    """
+
+    def __init__(
+        self,
+        *,
+        secret: SecretSetting,
+        name: str = "default",
+        inbox: str | Inbox = "sqlite:///envoyou.db",
+        nonces: NonceStore | None = None,
+        handoff: Literal["auto", "manual"] = "auto",
+        tolerance: float = DEFAULT_TOLERANCE,
+        signed_content: Sequence[SignedContent] = SIGNED_CONTENT_FORMS,
+        required_headers: Iterable[str] = DEFAULT_REQUIRED_HEADERS,
+        max_body_size: int = DEFAULT_MAX_BODY_SIZE,
+        retry: RetryPolicy | None = None,
+        concurrency: int = DEFAULT_CONCURRENCY,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        if handoff not in {"auto", "manual"}:
+            raise ConfigurationError(f"handoff is 'auto' or 'manual', not {handoff!r}")
+        if max_body_size < 1 or concurrency < 1:
+            raise ConfigurationError("max_body_size and concurrency are one or more")
+        self.name = name
+        self.inbox: Inbox = _inbox(inbox, name, clock)
+        self._handoff_setting = handoff
+        self._concurrency = concurrency
+        self._retry = retry or RetryPolicy()
+        self._handlers = Handlers()
+        self._surroundings: list[Surroundings] = []
+        self._notices = Notices()
+        self._notices.subscribe(log_notice)
+        self._lock = threading.Lock()
+        self._in_process: InProcessHandoff | None = None
+        self._lifespans = 0
+        self._reception = Reception(
+            policy=VerificationPolicy(
+                tolerance=tolerance, signed_content=signed_content, required_headers=required_headers
+            ),
+            key_source=key_source(secret),
+            inbox=self.inbox,
+            nonces=MemoryNonceStore() if nonces is None else nonces,
+            clock=clock,
+            notices=self._notices,
+            wake=self.wake,
+            max_body_size=max_body_size,
+        )
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] = os.environ, **settings: Any) -> Webhooks:
+        """Make one from `ENVOYOU_WEBHOOK_SECRET`, `ENVOYOU_INBOX` and the like; keywords win over the environment.
+
+        Raises:
+            ConfigurationError: as the constructor does, and for a variable that looks like a misspelt setting.
+        """
+        return cls(**{"secret": None, **read_environment(environ), **settings})
+
+    # Handlers
+
+    def on(self, *types: str, name: str | None = None) -> Callable[[Function], Function]:
+        """Register the decorated function, sync or async, for events of these types. See the guide, "Supported Events".
+
+        It is called with the event, and with `attempt` (counted from one) and `delivery` where it names them.
+
+        Args:
+            types: exact (`user.created`), by prefix (`user.*`), or all (`*`).
+            name: by which its success is recorded; the function's qualified name by default.
+
+        Raises:
+            ConfigurationError: no type or a malformed one, a parameter that nothing is given for, or a name that is
+                taken.
+        """
+
+        def register(function: Function) -> Function:
+            self._add(describe_handler(function, types, name))
+            return function
+
+        return register
+
+    def include(self, handlers: Handlers) -> None:
+        """Add the handlers that a registry holds by now, in its order.
+
+        Raises:
+            ConfigurationError: a name is taken, or a handler names what this inbox cannot give.
+        """
+        for handler in handlers:
+            self._add(handler)
+
+    def _add(self, handler: Handler) -> None:
+        if "connection" in handler.wants:
+            raise ConfigurationError(
+                f"handler {handler.name!r} names 'connection', and this inbox has none to give"
+            )
+        self._handlers.add(handler)
+
+    # Reception
+
+    def receive(self, request: WebhookRequest) -> WebhookResponse:
+        """Answer one request, in the calling thread. There is an answer for every input; it never raises.
+
+        See the guide, "Response Time": the answer is given once the event is stored, the work is done afterwards.
+        """
+        return run(self._reception.receive(request))
+
+    async def areceive(self, request: WebhookRequest) -> WebhookResponse:
+        """Answer one request without blocking the running event loop. See `receive`."""
+        return await arun(self._reception.receive(request))
+
+    def check_shape(self, method: str, content_type: bytes | None, size: int) -> None:
+        """What can be said before a body of `size` bytes is read: for adapters.
+
+        Raises:
+            WebhookError: 405, 413 or 415, to be answered with `refuse`.
+        """
+        self._reception.check_shape(method, content_type, size)
+
+    def refuse(self, error: WebhookError) -> WebhookResponse:
+        """The answer that `error` stands for, reported as any other refusal: for adapters."""
+        return self._reception.refuse(error)
+
+    @property
+    def max_body_size(self) -> int:
+        """The most bytes a body may have."""
+        return self._reception.max_body_size
+
+    # Processing
+
+    def drain(self, *, until_idle: bool = False) -> int:
+        """Do what is due now, in the calling thread, and return how many events were settled.
+
+        Args:
+            until_idle: also wait for retries, until nothing is left to do.
+
+        Raises:
+            ConfigurationError: it is called inside a running event loop: `await webhooks.adrain()` there.
+        """
+        from envoyou_core.processing.drain import drain
+
+        return drain(self._engine, until_idle=until_idle)
+
+    async def adrain(self, *, until_idle: bool = False) -> int:
+        """Do what is due now, on the running event loop, and return how many events were settled. See `drain`."""
+        from envoyou_core.processing.drain import adrain
+
+        return await adrain(self._engine, until_idle=until_idle)
+
+    def wake(self) -> None:
+        """Tell this process's worker that there may be work, and start it if there is none yet.
+
+        With `handoff="manual"` nothing happens. It never raises: the inbox is the truth, this only saves waiting.
+        """
+        if self._handoff_setting == "auto":
+            try:
+                self._handoff.wake()
+            except Exception as error:
+                self._notices.emit(WorkerFailed(self.name, describe(error), retry_in=None))
+
+    def start(self) -> None:
+        """Start this process's worker in a thread, unless it runs or `handoff` is `manual`; idempotent, fork-safe.
+
+        Raises:
+            ConfigurationError: there is no handler, or the inbox lacks what an operator must create.
+        """
+        self.inbox.open()
+        if self._handoff_setting == "auto":
+            self._handoff.start_in_thread()
+
+    def stop(self, timeout: float = 10.0) -> None:
+        """Stop this process's worker: it takes nothing more, finishes within `timeout` seconds what was begun, and
+        gives the rest back."""
+        self._handoff.stop(timeout)
+
+    @asynccontextmanager
+    async def lifespan(self, app: object = None) -> AsyncIterator[None]:
+        """The life of an ASGI application: a worker on its event loop at the start, drained at the end.
+
+        It may be entered several times; the worker stops with the last one.
+
+        Raises:
+            ConfigurationError: there is no handler, or the inbox lacks what an operator must create.
+        """
+        import asyncio
+
+        await asyncio.to_thread(self.inbox.open)
+        if self._handoff_setting == "auto":
+            self._handoff.start_on_loop()
+        self._lifespans += 1
+        try:
+            yield
+        finally:
+            self._lifespans -= 1
+            if not self._lifespans:
+                await self._handoff.astop()
+
+    def surround(self, surroundings: Surroundings) -> None:
+        """Enter a context around every handler and every call of the inbox that a worker makes: for adapters, whose
+        frameworks need one outside a request."""
+        self._surroundings.append(surroundings)
+
+    def subscribe(self, listener: Listener) -> None:
+        """Let `listener` hear every lifecycle notice; it is called where the work is done, so it must be quick.
+
+        See the guide, "Logging and Monitoring".
+        """
+        self._notices.subscribe(listener)
+
+    # The engine and its worker bring asyncio and threads with them, which a process that only verifies, or that only
+    # imports, does not need.
+
+    @cached_property
+    def _engine(self) -> Engine:
+        from envoyou_core.processing.engine import Engine
+
+        return Engine(
+            inbox=self.inbox,
+            handlers=self._handlers,
+            retry=self._retry,
+            notices=self._notices,
+            surroundings=self._surroundings,
+        )
+
+    @property
+    def _handoff(self) -> InProcessHandoff:
+        from envoyou_core.handoff.in_process import InProcessHandoff
+
+        with self._lock:
+            if self._in_process is None:
+                self._in_process = InProcessHandoff(self._engine, name=self.name, concurrency=self._concurrency)
+            return self._in_process
+
+
+def _inbox(inbox: str | Inbox, name: str, clock: Callable[[], float]) -> Inbox:
+    if isinstance(inbox, str):
+        return open_inbox(inbox, name=name, clock=clock)
+    if not isinstance(inbox, Inbox):
+        raise ConfigurationError(f"inbox is a URL or an inbox, not {type(inbox).__name__}")
+    if inbox.name != name:
+        raise ConfigurationError(f"the inbox was made for the name {inbox.name!r}, not for {name!r}")
+    return inbox
