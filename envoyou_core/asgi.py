@@ -17,7 +17,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 
-class _Disconnected(Exception):
+class _DisconnectedError(Exception):
     """The sender went away before its request was complete."""
 
 
@@ -35,7 +35,7 @@ class WebhookEndpoint:
         """Answer one HTTP request."""
         try:
             response = await self._respond(scope, receive)
-        except _Disconnected:
+        except _DisconnectedError:
             return
         headers = [(name.lower().encode(), value.encode()) for name, value in response.headers]
         headers.append((b"content-length", str(len(response.body)).encode()))
@@ -87,7 +87,7 @@ class _Body:
     async def _next(self) -> bytes:
         message = await self._receive()
         if message["type"] == "http.disconnect":
-            raise _Disconnected
+            raise _DisconnectedError
         self._more = message.get("more_body", False)
         chunk: bytes = message.get("body", b"")
         return chunk

@@ -77,6 +77,7 @@ class WebhookVerificationError(WebhookError):
 
     @property
     def public_message(self) -> str:
+        """One text for every reason."""
         return WebhookVerificationError.default_message
 
 

@@ -60,7 +60,9 @@ class WebhookRequest:
         if not isinstance(body, bytes | bytearray | memoryview):
             raise TypeError(f"the body must be the raw bytes of the request, not {type(body).__name__}")
         pairs = headers.items() if isinstance(headers, Mapping) else headers
-        return cls(method.upper(), bytes(body), **_pick((_octets(name).lower(), _octets(value)) for name, value in pairs))
+        return cls(
+            method.upper(), bytes(body), **_pick((_octets(name).lower(), _octets(value)) for name, value in pairs)
+        )
 
     @classmethod
     def from_asgi(cls, method: str, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> WebhookRequest:

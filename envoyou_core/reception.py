@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from envoyou_core.errors import PayloadTooLargeError, UnavailableError, WebhookError, describe
+from envoyou_core.errors import NonceReusedError, PayloadTooLargeError, UnavailableError, WebhookError, describe
+from envoyou_core.event import Event
 from envoyou_core.http import (
     ACCEPTED,
     DUPLICATE,
@@ -15,13 +16,11 @@ from envoyou_core.http import (
     check_content_type,
     check_method,
 )
-from envoyou_core.errors import NonceReusedError
-from envoyou_core.event import Event
 from envoyou_core.inbox.records import Added, Entry, Inbox
 from envoyou_core.nonces import NONCE_LIFETIME, NonceStore, nonce_key
 from envoyou_core.observability.notices import Accepted, NonceStoreFailed, Notices, Rejected
 from envoyou_core.steps import Call, Flow, Wait
-from envoyou_core.tenants import KeySource, Keys
+from envoyou_core.tenants import Keys, KeySource
 from envoyou_core.verification import VerificationPolicy, header_text
 
 __all__ = ["ANSWER_BUDGET", "Reception"]

@@ -1,5 +1,8 @@
-"""One name for each setting everywhere: a keyword of `Webhooks`, upper case in a framework's configuration, and upper
-case behind `ENVOYOU_` in the environment. `WEBHOOK_SECRET`, the guide's own name, stands for `secret`."""
+"""One name for each setting, everywhere.
+
+It is a keyword of `Webhooks`, upper case in a framework's configuration, and upper case behind `ENVOYOU_` in the
+environment. Only `WEBHOOK_SECRET`, the guide's own name, stands for `secret`.
+"""
 
 from __future__ import annotations
 

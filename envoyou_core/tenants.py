@@ -9,7 +9,16 @@ from typing import Protocol
 from envoyou_core.errors import ConfigurationError, UnknownEndpointError
 from envoyou_core.signature import Secret, SigningKey, signing_keys
 
-__all__ = ["FixedSecrets", "Keys", "KeySource", "SecretCallable", "SecretSetting", "Tenant", "TenantSecrets", "key_source"]
+__all__ = [
+    "FixedSecrets",
+    "KeySource",
+    "Keys",
+    "SecretCallable",
+    "SecretSetting",
+    "Tenant",
+    "TenantSecrets",
+    "key_source",
+]
 
 
 @dataclass(frozen=True, slots=True, repr=False)

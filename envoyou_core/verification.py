@@ -139,9 +139,7 @@ def verify(
         InvalidPayloadError: it is genuine, but not a usable event.
         ConfigurationError: there is no secret, or a setting makes no sense.
     """
-    policy = VerificationPolicy(
-        tolerance=tolerance, signed_content=signed_content, required_headers=required_headers
-    )
+    policy = VerificationPolicy(tolerance=tolerance, signed_content=signed_content, required_headers=required_headers)
     request = WebhookRequest.from_http("POST", headers, body)
     policy.authenticate(request, signing_keys(secret), now=time.time() if now is None else now)
     return policy.read_event(request)
@@ -157,12 +155,10 @@ def header_text(value: bytes | None) -> str | None:
 
 
 def _accepted_forms(signed_content: Sequence[SignedContent]) -> tuple[SignedContent, ...]:
-    forms: tuple[SignedContent, ...] = (
-        (signed_content,) if isinstance(signed_content, str) else tuple(signed_content)
-    )
-    if not forms or not set(forms) <= set(SIGNED_CONTENT_FORMS):
+    asked = [signed_content] if isinstance(signed_content, str) else list(signed_content)
+    if not asked or not set(asked) <= set(SIGNED_CONTENT_FORMS):
         raise ConfigurationError(f"signed_content takes one or both of {SIGNED_CONTENT_FORMS}, not {signed_content!r}")
-    return forms
+    return tuple(form for form in SIGNED_CONTENT_FORMS if form in asked)
 
 
 def _required_fields(headers: Iterable[str]) -> tuple[tuple[str, str], ...]:

@@ -151,9 +151,7 @@ class Webhooks:
 
     def _add(self, handler: Handler) -> None:
         if "connection" in handler.wants:
-            raise ConfigurationError(
-                f"handler {handler.name!r} names 'connection', and this inbox has none to give"
-            )
+            raise ConfigurationError(f"handler {handler.name!r} names 'connection', and this inbox has none to give")
         self._handlers.add(handler)
 
     # Reception
@@ -229,8 +227,10 @@ class Webhooks:
             self._handoff.start_in_thread()
 
     def stop(self, timeout: float = 10.0) -> None:
-        """Stop this process's worker: it takes nothing more, finishes within `timeout` seconds what was begun, and
-        gives the rest back."""
+        """Stop this process's worker.
+
+        It takes nothing more, finishes within `timeout` seconds what was begun, and gives the rest back.
+        """
         self._handoff.stop(timeout)
 
     @asynccontextmanager
@@ -256,8 +256,10 @@ class Webhooks:
                 await self._handoff.astop()
 
     def surround(self, surroundings: Surroundings) -> None:
-        """Enter a context around every handler and every call of the inbox that a worker makes: for adapters, whose
-        frameworks need one outside a request."""
+        """Enter a context around every handler and every call of the inbox that a worker makes.
+
+        It is for adapters, whose frameworks need one outside a request.
+        """
         self._surroundings.append(surroundings)
 
     def subscribe(self, listener: Listener) -> None:

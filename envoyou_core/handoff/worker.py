@@ -63,7 +63,8 @@ class Worker:
     def wake(self) -> None:
         """Let it look into the inbox now. Safe to call from any thread, at any time."""
         loop = self._loop
-        if loop is None:
+        if loop is None or self._woken.is_set():
+            # It looks into the inbox when it begins, and after it has found itself woken.
             return
         try:
             loop.call_soon_threadsafe(self._woken.set)
@@ -167,8 +168,10 @@ class Worker:
 
 
 class _LeaseKeeper:
-    """Renews what a worker holds, from a thread of its own: a handler that blocks the event loop, or takes longer
-    than a lease, must not have its event handed to someone else."""
+    """Renews what a worker holds, from a thread of its own.
+
+    A handler that blocks the event loop, or takes longer than a lease, must not have its event handed to someone else.
+    """
 
     def __init__(self, engine: Engine, name: str) -> None:
         self._engine = engine

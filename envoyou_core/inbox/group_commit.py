@@ -24,11 +24,20 @@ class GroupCommit(Generic[Item, Result]):
 
     Args:
         commit: stores a batch in one transaction and returns one result for each item, in order.
+        is_outage: whether an error of `commit` says that nothing can be stored now, rather than that one of the items
+            is refused.
         max_batch: the most items of one transaction.
     """
 
-    def __init__(self, commit: Callable[[Sequence[Item]], Sequence[Result]], *, max_batch: int = 128) -> None:
+    def __init__(
+        self,
+        commit: Callable[[Sequence[Item]], Sequence[Result]],
+        *,
+        is_outage: Callable[[Exception], bool] = lambda _: False,
+        max_batch: int = 128,
+    ) -> None:
         self._commit = commit
+        self._is_outage = is_outage
         self._max_batch = max_batch
         self._lock = threading.Lock()
         self._queue: queue.SimpleQueue[tuple[Item, Future[Result]] | None] = queue.SimpleQueue()
@@ -80,10 +89,11 @@ class GroupCommit(Generic[Item, Result]):
         try:
             results = self._commit([item for item, _ in batch])
         except Exception as error:
-            if len(batch) == 1:
-                batch[0][1].set_exception(error)
+            if len(batch) == 1 or self._is_outage(error):
+                for _, future in batch:
+                    future.set_exception(error)
                 return
-            # One row that the database refuses must not fail those that happened to share its transaction.
+            # An item that is refused must not fail those that happened to share its transaction.
             for one in batch:
                 self._settle([one])
             return

@@ -33,7 +33,8 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, InterfaceError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from envoyou_core.errors import ConfigurationError
 from envoyou_core.event import Event
@@ -62,7 +63,10 @@ CONNECT_TIMEOUT = 2
 PRUNE_BATCH = 500
 """Rows deleted in one transaction, so that acceptance never waits long behind it."""
 
-_INSERT = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+LONGEST_NAME = 64
+"""Characters that the name of an inbox may have."""
+
+Records = list[InboxRecord]
 
 _t = inbox_table.c
 _HELD = and_(_t.key == bindparam("held_key"), _t.lease_token == bindparam("held_token"))
@@ -87,16 +91,16 @@ class SqlInbox:
     def __init__(
         self, database: str | URL | Engine, *, name: str = "default", clock: Callable[[], float] = time.time
     ) -> None:
-        if not 1 <= len(name) <= _t.name.type.length:
-            raise ConfigurationError(f"the name of an inbox has 1 to {_t.name.type.length} characters, not {name!r}")
+        if not 1 <= len(name) <= LONGEST_NAME:
+            raise ConfigurationError(f"the name of an inbox has 1 to {LONGEST_NAME} characters, not {name!r}")
         self.name = name
         self._clock = clock
         self._engine = database if isinstance(database, Engine) else _engine(database)
-        if self._engine.dialect.name not in _INSERT:
-            raise ConfigurationError(f"the inbox runs on {' or '.join(_INSERT)}, not on {self._engine.dialect.name}")
+        if self._engine.dialect.name not in {"sqlite", "postgresql"}:
+            raise ConfigurationError(f"the inbox runs on SQLite and PostgreSQL, not on {self._engine.dialect.name}")
         self._opening = threading.Lock()
         self._opened_in: int | None = None
-        self._writer = GroupCommit[Entry, Added](self._store)
+        self._writer = GroupCommit[Entry, Added](self._store, is_outage=_is_outage)
         _forget_connections_after_fork(self._engine)
 
     def open(self) -> None:
@@ -134,10 +138,10 @@ class SqlInbox:
         now = self._now()
         # Two processes that insert the same events in opposite orders would wait for each other.
         rows = {(entry.tenant, entry.event.id): self._new_row(entry, now) for entry in reversed(entries)}
-        statement = (
-            _INSERT[self._engine.dialect.name](inbox_table)
-            .on_conflict_do_nothing(index_elements=[_t.name, _t.tenant, _t.event_id])
-            .returning(_t.tenant, _t.event_id)
+        # Both dialects speak the same ON CONFLICT.
+        insert = (sqlite if self._engine.dialect.name == "sqlite" else postgresql).insert(inbox_table)
+        statement = insert.on_conflict_do_nothing(index_elements=[_t.name, _t.tenant, _t.event_id]).returning(
+            _t.tenant, _t.event_id
         )
         with self._engine.begin() as connection:
             inserted = connection.execute(statement, [rows[key] for key in sorted(rows)])
@@ -155,7 +159,9 @@ class SqlInbox:
 
     def _rearm(self, connection: Connection, entry: Entry, now: int) -> Added:
         ours = and_(_t.name == self.name, _t.tenant == entry.tenant, _t.event_id == entry.event.id)
-        return Added.REARMED if self._make_due(connection, and_(ours, _t.status == Status.DEAD), now) else Added.DUPLICATE
+        return (
+            Added.REARMED if self._make_due(connection, and_(ours, _t.status == Status.DEAD), now) else Added.DUPLICATE
+        )
 
     def _new_row(self, entry: Entry, now: int) -> dict[str, Any]:
         return {
@@ -241,9 +247,7 @@ class SqlInbox:
         """See `Inbox.seconds_until_due`."""
         self.open()
         with self._reading() as connection:
-            due_at = connection.scalar(
-                select(func.min(_t.due_at)).where(_t.name == self.name, _t.due_at.is_not(None))
-            )
+            due_at = connection.scalar(select(func.min(_t.due_at)).where(_t.name == self.name, _t.due_at.is_not(None)))
         return None if due_at is None else (due_at - self._now()) / 1e6
 
     def get(self, event_id: str, *, tenant: str | None = None) -> InboxRecord | None:
@@ -251,19 +255,15 @@ class SqlInbox:
         records = self._select(self._matching(event_id=event_id, tenant=tenant), limit=1)
         return records[0] if records else None
 
-    def list(
-        self, *, status: Status | str | None = None, type: str | None = None, limit: int = 100
-    ) -> list[InboxRecord]:
+    def list(self, *, status: Status | str | None = None, type: str | None = None, limit: int = 100) -> Records:
         """See `Inbox.list`."""
         statuses = None if status is None else frozenset({Status(status)})
         return self._select(self._matching(statuses=statuses, type=type), limit=limit)
 
-    def _select(self, condition: ColumnElement[bool], *, limit: int) -> list[InboxRecord]:
+    def _select(self, condition: ColumnElement[bool], *, limit: int) -> Records:
         self.open()
         with self._reading() as connection:
-            rows = connection.execute(
-                select(inbox_table).where(condition).order_by(_t.key.desc()).limit(limit)
-            ).all()
+            rows = connection.execute(select(inbox_table).where(condition).order_by(_t.key.desc()).limit(limit)).all()
         return [_record(row) for row in rows]
 
     def stats(self) -> InboxStats:
@@ -354,7 +354,9 @@ def _engine(database: str | URL) -> Engine:
         url = make_url(database)
         if url.get_backend_name() == "sqlite":
             if url.database in {None, "", ":memory:"}:
-                raise ConfigurationError("SQLite in memory is not durable: name a file, or use inbox='memory:' in tests")
+                raise ConfigurationError(
+                    "SQLite in memory is not durable: name a file, or use inbox='memory:' in tests"
+                )
             engine = create_engine(url, hide_parameters=True, connect_args={"timeout": CONNECT_TIMEOUT})
             event.listen(engine, "connect", _prepare_sqlite)
             event.listen(engine, "begin", _begin_immediately)
@@ -386,6 +388,11 @@ def _begin_immediately(connection: Connection) -> None:
     # asks for the lock first waits for it.
     if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
         connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _is_outage(error: Exception) -> bool:
+    # A pool that has no connection left says so with the library's own TimeoutError.
+    return isinstance(error, OperationalError | InterfaceError | PoolTimeoutError | ConfigurationError)
 
 
 def _forget_connections_after_fork(engine: Engine) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from envoyou_core.errors import PermanentError, RetryLater, describe
 from envoyou_core.handlers import DeliveryInfo, Handler, Handlers
@@ -22,6 +22,8 @@ from envoyou_core.processing.retry import RetryPolicy
 from envoyou_core.steps import Await, Call, CallHandler, Flow, Step
 
 __all__ = ["LEASE", "Engine", "Surroundings"]
+
+Result = TypeVar("Result")
 
 LEASE = 60.0
 """Seconds that a claim is held; a live worker renews it long before it ends."""
@@ -154,7 +156,7 @@ class Engine:
     def _call(self, function: Callable[[], Any]) -> Call:
         return Call(lambda: self.within_surroundings(function))
 
-    def within_surroundings(self, function: Callable[[], Any]) -> Any:
+    def within_surroundings(self, function: Callable[[], Result]) -> Result:
         """Call `function` with all that the framework needs around it."""
         with self._surroundings():
             return function()

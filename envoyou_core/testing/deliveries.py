@@ -86,7 +86,9 @@ def sample_event(
         "id": id or f"evt_{uuid.uuid4().hex}",
         "type": type,
         "created": int(time.time()) if created is None else created,
-        "data": {"object": dict(_SAMPLE_OBJECTS.get(type.partition(".")[0], {"id": "obj_123"}) if object is None else object)},
+        "data": {
+            "object": dict(_SAMPLE_OBJECTS.get(type.partition(".")[0], {"id": "obj_123"}) if object is None else object)
+        },
     }
     if webhook_id is not None:
         document["webhook_id"] = webhook_id
