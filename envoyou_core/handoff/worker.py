@@ -17,6 +17,7 @@ from envoyou_core.handoff.threads import DaemonThreads
 from envoyou_core.inbox.records import Claim
 from envoyou_core.observability.notices import WorkerFailed, WorkerStarted, WorkerStopped
 from envoyou_core.processing.engine import Engine
+from envoyou_core.processing.leases import LeaseKeeper
 from envoyou_core.steps import Call, CallHandler, arun
 
 __all__ = ["SWEEP_INTERVAL", "Worker"]
@@ -47,7 +48,7 @@ class Worker:
         self._handler_threads = DaemonThreads(concurrency, f"envoyou-handler-{name}")
         # Handlers that block must not keep others from being settled.
         self._inbox_threads = DaemonThreads(1, f"envoyou-inbox-{name}")
-        self._leases = _LeaseKeeper(engine, name)
+        self._leases = LeaseKeeper(engine, name)
         self._attempts: dict[asyncio.Task[None], Claim] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._woken = asyncio.Event()
@@ -165,42 +166,3 @@ class Worker:
         except Exception as error:
             # It could not be settled: the lease runs out, and the event is taken up again.
             self._engine.notices.emit(WorkerFailed(self._name, describe(error), self._engine.lease))
-
-
-class _LeaseKeeper:
-    """Renews what a worker holds, from a thread of its own.
-
-    A handler that blocks the event loop, or takes longer than a lease, must not have its event handed to someone else.
-    """
-
-    def __init__(self, engine: Engine, name: str) -> None:
-        self._engine = engine
-        self._name = name
-        self._lock = threading.Lock()
-        self._held: dict[int, Claim] = {}
-        self._stopped = threading.Event()
-
-    def hold(self, claim: Claim) -> None:
-        with self._lock:
-            self._held[claim.key] = claim
-
-    def let_go(self, claim: Claim) -> None:
-        with self._lock:
-            self._held.pop(claim.key, None)
-
-    def start(self) -> None:
-        threading.Thread(target=self._keep, name=f"envoyou-leases-{self._name}", daemon=True).start()
-
-    def stop(self) -> None:
-        self._stopped.set()
-
-    def _keep(self) -> None:
-        interval = self._engine.lease / 3
-        while not self._stopped.wait(interval):
-            with self._lock:
-                held = list(self._held.values())
-            try:
-                if held:
-                    self._engine.renew(held)
-            except Exception as error:
-                self._engine.notices.emit(WorkerFailed(self._name, describe(error), interval))

@@ -7,6 +7,7 @@ import time
 
 from envoyou_core.errors import ConfigurationError
 from envoyou_core.processing.engine import Engine
+from envoyou_core.processing.leases import LeaseKeeper
 from envoyou_core.steps import Call, Flow, arun, run
 
 __all__ = ["adrain", "drain"]
@@ -41,9 +42,16 @@ async def adrain(engine: Engine, *, until_idle: bool) -> int:
 
 def _what_is_due(engine: Engine) -> Flow[int]:
     settled = 0
-    # One at a time: none waits behind a slow one while its lease runs down.
-    while claims := (yield Call(lambda: engine.claim(1))):
-        settled += (yield from engine.attempt(claims[0])) is not None
+    leases = LeaseKeeper(engine, engine.inbox.name)
+    leases.start()
+    try:
+        # One at a time: none waits behind a slow one while its lease runs down.
+        while claims := (yield Call(lambda: engine.claim(1))):
+            leases.hold(claims[0])
+            settled += (yield from engine.attempt(claims[0])) is not None
+            leases.let_go(claims[0])
+    finally:
+        leases.stop()
     return settled
 
 

@@ -1,0 +1,55 @@
+"""Leases that are kept alive while the work goes on."""
+
+from __future__ import annotations
+
+import threading
+
+from envoyou_core.errors import describe
+from envoyou_core.inbox.records import Claim
+from envoyou_core.observability.notices import WorkerFailed
+from envoyou_core.processing.engine import Engine
+
+__all__ = ["LeaseKeeper"]
+
+
+class LeaseKeeper:
+    """Renews what a worker holds, from a thread of its own.
+
+    A handler that blocks the event loop, or takes longer than a lease, must not have its event handed to someone else.
+    """
+
+    def __init__(self, engine: Engine, name: str) -> None:
+        self._engine = engine
+        self._name = name
+        self._lock = threading.Lock()
+        self._held: dict[int, Claim] = {}
+        self._stopped = threading.Event()
+
+    def hold(self, claim: Claim) -> None:
+        """Renew the lease of `claim` from now on."""
+        with self._lock:
+            self._held[claim.key] = claim
+
+    def let_go(self, claim: Claim) -> None:
+        """Renew it no longer."""
+        with self._lock:
+            self._held.pop(claim.key, None)
+
+    def start(self) -> None:
+        """Begin to renew, at a third of the lease."""
+        threading.Thread(target=self._keep, name=f"envoyou-leases-{self._name}", daemon=True).start()
+
+    def stop(self) -> None:
+        """Renew nothing any more."""
+        self._stopped.set()
+
+    def _keep(self) -> None:
+        interval = self._engine.lease / 3
+        while not self._stopped.wait(interval):
+            with self._lock:
+                held = list(self._held.values())
+            try:
+                if held:
+                    self._engine.renew(held)
+            except Exception as error:
+                self._engine.notices.emit(WorkerFailed(self._name, describe(error), interval))
