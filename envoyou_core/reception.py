@@ -100,7 +100,10 @@ class Reception:
         if key is not None and (yield from self._bound_event(key)) not in {None, event.id}:
             raise NonceReusedError
         webhook_id = event.webhook_id or header_text(request.webhook_id)
-        added: Added = yield Wait(self.inbox.add(Entry(event, tenant, webhook_id)), deadline)
+        try:
+            added: Added = yield Wait(self.inbox.add(Entry(event, tenant, webhook_id)), deadline)
+        except TimeoutError:
+            raise UnavailableError(f"the inbox did not answer within {ANSWER_BUDGET:g} s") from None
         if key is not None:
             # After the commit: a nonce that was burnt for an event that is not stored would turn the sender's retry
             # into a loss.

@@ -14,8 +14,7 @@ from envoyou_core.errors import ConfigurationError, WebhookError, describe
 from envoyou_core.handlers import Handler, Handlers, describe_handler
 from envoyou_core.http import WebhookRequest, WebhookResponse
 from envoyou_core.inbox import Inbox, open_inbox
-from envoyou_core.nonces import NonceStore
-from envoyou_core.nonces.memory import MemoryNonceStore
+from envoyou_core.nonces import NonceStore, open_nonces
 from envoyou_core.observability import Listener, Notices, WorkerFailed, log_notice
 from envoyou_core.processing.retry import RetryPolicy
 from envoyou_core.reception import Reception
@@ -49,7 +48,8 @@ class Webhooks:
             to them, for tenants.
         name: keeps several `Webhooks` on one database apart.
         inbox: a URL (`sqlite:///envoyou.db`, `postgresql+psycopg://...`, `memory:` for tests), or an inbox.
-        nonces: where nonces are remembered; by default in the memory of the process.
+        nonces: where nonces are remembered: `redis://...`, a store of your own, or by default the memory of each
+            process.
         handoff: who does the work. `auto`: this process, on its event loop or a thread. `manual`: whoever calls
             `drain`, or another process.
         tolerance: seconds that a timestamp may lie in the past or in the future.
@@ -70,7 +70,7 @@ class Webhooks:
         secret: SecretSetting,
         name: str = "default",
         inbox: str | Inbox = "sqlite:///envoyou.db",
-        nonces: NonceStore | None = None,
+        nonces: str | NonceStore | None = None,
         handoff: Literal["auto", "manual"] = "auto",
         tolerance: float = DEFAULT_TOLERANCE,
         signed_content: Sequence[SignedContent] = SIGNED_CONTENT_FORMS,
@@ -102,7 +102,7 @@ class Webhooks:
             ),
             key_source=key_source(secret),
             inbox=self.inbox,
-            nonces=MemoryNonceStore() if nonces is None else nonces,
+            nonces=open_nonces(nonces or "memory:") if isinstance(nonces, str | None) else nonces,
             clock=clock,
             notices=self._notices,
             wake=self.wake,
