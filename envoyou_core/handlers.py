@@ -67,11 +67,12 @@ class Handler:
 class Handlers:
     """A registry of handlers, to be joined with `Webhooks.include`, as routes are collected on a router.
 
-    >>> handlers = Handlers()
-    >>> @handlers.on("user.created", "user.updated")
-    ... def keep_in_step(event): ...
-    >>> [handler.name for handler in handlers.matching("user.updated")]
-    ['keep_in_step']
+    Examples:
+        >>> handlers = Handlers()
+        >>> @handlers.on("user.created", "user.updated")
+        ... def keep_in_step(event): ...
+        >>> [handler.name for handler in handlers.matching("user.updated")]
+        ['keep_in_step']
     """
 
     def __init__(self) -> None:

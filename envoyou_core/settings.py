@@ -82,8 +82,9 @@ def read_settings(settings: Mapping[str, Any], *, others: frozenset[str] = froze
     Raises:
         ConfigurationError: a name that nobody knows (the nearest one is suggested), or a value of the wrong kind.
 
-    >>> read_settings({"WEBHOOK_SECRET": "whsec_test", "TOLERANCE": "60"})
-    {'secret': 'whsec_test', 'tolerance': 60.0}
+    Examples:
+        >>> read_settings({"WEBHOOK_SECRET": "whsec_test", "TOLERANCE": "60"})
+        {'secret': 'whsec_test', 'tolerance': 60.0}
     """
     keywords: dict[str, Any] = {}
     retry: dict[str, Any] = {}

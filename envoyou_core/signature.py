@@ -105,8 +105,9 @@ def sign(body: bytes, *, secret: Secret, timestamp: int | str, signed_content: S
         ConfigurationError: the secret is empty, or `signed_content` is neither of the two.
         ValueError: `canonical` is asked for and `body` has no canonical form.
 
-    >>> sign(b"{}", secret="whsec_test", timestamp=1640995200)[:12]
-    'v1,ee77a584a'
+    Examples:
+        >>> sign(b"{}", secret="whsec_test", timestamp=1640995200)[:12]
+        'v1,ee77a584a'
     """
     if signed_content not in SIGNED_CONTENT_FORMS:
         raise ConfigurationError(f"signed_content is one of {SIGNED_CONTENT_FORMS}, not {signed_content!r}")

@@ -24,8 +24,9 @@ class RetryPolicy:
     Raises:
         ConfigurationError: a number that makes no sense.
 
-    >>> [RetryPolicy().delay_after(attempt) for attempt in (1, 2)]
-    [2.0, 4.0]
+    Examples:
+        >>> [RetryPolicy().delay_after(attempt) for attempt in (1, 2)]
+        [2.0, 4.0]
     """
 
     max_attempts: int = 3

@@ -79,8 +79,9 @@ def sample_event(
     Raises:
         InvalidPayloadError: what was given does not make an event.
 
-    >>> sample_event("auth.login").data.object["user_id"]
-    'user_123'
+    Examples:
+        >>> sample_event("auth.login").data.object["user_id"]
+        'user_123'
     """
     document: dict[str, Any] = {
         "id": id or f"evt_{uuid.uuid4().hex}",
@@ -120,8 +121,9 @@ def sign_delivery(
         ConfigurationError: the secret is empty.
         ValueError: `canonical` is asked for, and the body has no canonical form.
 
-    >>> sign_delivery(sample_event(), secret="whsec_test", timestamp=1640995200).headers["X-EnvoyOU-Timestamp"]
-    '1640995200'
+    Examples:
+        >>> sign_delivery(sample_event(), secret="whsec_test", timestamp=1640995200).headers["X-EnvoyOU-Timestamp"]
+        '1640995200'
     """
     body = event.body if isinstance(event, Event) else event if isinstance(event, bytes) else json.dumps(event).encode()
     sent_at = int(time.time()) if timestamp is None else timestamp

@@ -1,0 +1,65 @@
+"""What every test can ask for, and which tests this run has."""
+
+from collections.abc import Iterator
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from tests import services
+from tests.adapters import ADAPTERS, chosen
+
+collect_ignore = [name for name in ADAPTERS if name not in chosen()]
+
+
+def pytest_configure() -> None:
+    """Hands Django its settings.
+
+    Not by DJANGO_SETTINGS_MODULE: pytest-django reads that before pytest has put `tests` on the path.
+    """
+    if "django" in chosen():
+        from django.conf import settings
+
+        own = import_module("tests.django.settings")
+        settings.configure(**{name: value for name, value in vars(own).items() if name.isupper()})
+
+
+def pytest_report_header() -> str:
+    spec = find_spec("envoyou_core")
+    place = Path(spec.origin).parent if spec and spec.origin else "nowhere"
+    return f"envoyou_core: {place}; adapters: {', '.join(chosen()) or 'none'}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if not {"postgres_server", "redis_url"}.isdisjoint(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.service)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The URL of a PostgreSQL server that this run may share with others: make databases on it."""
+    with services.POSTGRES.running() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def postgres_url(postgres_server: str) -> Iterator[str]:
+    """An SQLAlchemy URL of a database that only this test process uses."""
+    with services.database(postgres_server) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """The URL of a Redis server that this run may share with others: use `redis_prefix` on it."""
+    with services.REDIS.running() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def redis_prefix(redis_url: str) -> Iterator[str]:
+    """The prefix that every key of this test process must bear."""
+    with services.key_prefix(redis_url) as prefix:
+        yield prefix
