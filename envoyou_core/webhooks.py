@@ -103,6 +103,7 @@ class Webhooks:
         self._retry = retry or RetryPolicy()
         self._handlers = Handlers()
         self._surroundings: list[Surroundings] = []
+        self._thread_ends: list[Callable[[], object]] = []
         self._notices = Notices()
         self._notices.subscribe(log_notice)
         self._lock = threading.Lock()
@@ -289,6 +290,13 @@ class Webhooks:
         """
         self._surroundings.append(surroundings)
 
+    def at_thread_end(self, function: Callable[[], object]) -> None:
+        """Call `function` in each of a worker's threads as it ends.
+
+        It is for adapters, whose frameworks keep something open for each thread.
+        """
+        self._thread_ends.append(function)
+
     def subscribe(self, listener: Listener) -> None:
         """Let `listener` hear every lifecycle notice; it is called where the work is done, so it must be quick.
 
@@ -310,6 +318,7 @@ class Webhooks:
             notices=self._notices,
             lease=self._lease,
             surroundings=self._surroundings,
+            thread_ends=self._thread_ends,
         )
 
     @property

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -40,6 +40,7 @@ class Engine:
         notices: who is told.
         lease: seconds that a claim is held; a live worker renews it long before it ends.
         surroundings: entered around every handler and every call of the inbox.
+        thread_ends: called in each of a worker's threads as it ends.
     """
 
     inbox: Inbox
@@ -48,6 +49,7 @@ class Engine:
     notices: Notices
     lease: float
     surroundings: list[Surroundings] = field(default_factory=list)
+    thread_ends: list[Callable[[], object]] = field(default_factory=list)
 
     def claim(self, limit: int) -> list[Claim]:
         """Take up to `limit` due events."""
@@ -61,23 +63,35 @@ class Engine:
         """Hold `claims` for another lease."""
         self.within_surroundings(lambda: self.inbox.renew(claims, self.lease))
 
-    def give_back(self, claim: Claim) -> None:
-        """End a claim that was not worked on, or not to the end; it costs neither an attempt nor a crash."""
+    def give_back(self, claim: Claim, progress: Mapping[str, Progress]) -> None:
+        """End a claim that was not worked on, or not to the end; it costs neither an attempt nor a crash.
+
+        Args:
+            claim: what was held.
+            progress: the handlers that will not run again, those of the broken off attempt among them.
+        """
         settlement = Settlement(
             status=Status.FAILED if claim.attempts else Status.RECEIVED,
             attempts=claim.attempts,
-            progress=claim.progress,
+            progress=progress,
             retry_in=0.0,
         )
         self.within_surroundings(lambda: self.inbox.settle(claim, settlement))
 
-    def attempt(self, claim: Claim) -> Flow[Settlement | None]:
-        """Run what is left to run of `claim` and settle it; `None` when the lease was lost meanwhile."""
+    def attempt(self, claim: Claim, progress: dict[str, Progress] | None = None) -> Flow[Settlement | None]:
+        """Run what is left to run of `claim` and settle it; `None` when the lease was lost meanwhile.
+
+        Args:
+            claim: what is held.
+            progress: what is known of the claim's handlers; it grows while the attempt goes on, for whoever may break
+                it off.
+        """
+        progress = dict(claim.progress) if progress is None else progress
         began = time.monotonic()
         if claim.crashes >= self.retry.max_crashes:
             settlement = _dead_of_crashes(claim)
         else:
-            settlement = yield from self._run_handlers(claim)
+            settlement = yield from self._run_handlers(claim, progress)
         held = yield self._call(lambda: self.inbox.settle(claim, settlement))
         if not held:
             self.notices.emit(LeaseLost(claim.event.id, claim.event.type))
@@ -95,11 +109,10 @@ class Engine:
         )
         return settlement
 
-    def _run_handlers(self, claim: Claim) -> Flow[Settlement]:
+    def _run_handlers(self, claim: Claim, progress: dict[str, Progress]) -> Flow[Settlement]:
         handlers = self.handlers.matching(claim.event.type)
         if not handlers:
             return Settlement(Status.IGNORED, claim.attempts, claim.progress)
-        progress = dict(claim.progress)
         failures: list[Exception] = []
         unfinished = [handler for handler in handlers if handler.name not in progress]
         for position, handler in enumerate(unfinished, start=1):
@@ -152,6 +165,11 @@ class Engine:
 
     def _call(self, function: Callable[[], Any]) -> Call:
         return Call(lambda: self.within_surroundings(function))
+
+    def end_thread(self) -> None:
+        """Let go of what belongs to the calling thread, which is one of a worker's and ends now."""
+        for end in self.thread_ends:
+            end()
 
     def within_surroundings(self, function: Callable[[], Result]) -> Result:
         """Call `function` with all that the framework needs around it."""

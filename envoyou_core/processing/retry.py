@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from envoyou_core.errors import ConfigurationError
+from envoyou_core.errors import LONGEST_DELAY, ConfigurationError
 
 __all__ = ["RetryPolicy"]
 
@@ -38,8 +38,10 @@ class RetryPolicy:
     def __post_init__(self) -> None:
         if self.max_attempts < 1 or self.max_crashes < 1:
             raise ConfigurationError("max_attempts and max_crashes are one or more")
-        if not (0 <= self.initial_delay < float("inf") and self.factor >= 1 and self.max_delay >= 0):
-            raise ConfigurationError("delays are seconds, zero or more, and the factor is one or more")
+        if not (0 <= self.initial_delay <= LONGEST_DELAY and 0 <= self.max_delay <= LONGEST_DELAY):
+            raise ConfigurationError("delays are seconds, from zero to a hundred years")
+        if not 1 <= self.factor < float("inf"):
+            raise ConfigurationError("the factor is a number, one or more")
 
     def delay_after(self, attempt: int) -> float:
         """Seconds to wait after the failed attempt of that number, counted from one."""
