@@ -37,9 +37,6 @@ LOCK_TIMEOUT = 2.0
 PRUNE_BATCH = 500
 """Rows deleted in one transaction, so that acceptance never waits long behind it."""
 
-FARTHEST = datetime(9998, 1, 1, tzinfo=UTC)
-"""What lies beyond it is as good as never, and no time zone can push it over the end of the calendar."""
-
 Records = list[InboxRecord]
 
 
@@ -125,7 +122,7 @@ class OrmInbox:
             # Before the status: MySQL and MariaDB let an assignment see those to the left of it.
             "crashes": F("crashes") + Case(When(status=Status.PROCESSING, then=1), default=0),
             "status": Status.PROCESSING.value,
-            "due_at": _later(now, lease),
+            "due_at": now + timedelta(seconds=lease),
             "lease_token": token,
         }
         if connections[alias].features.has_select_for_update_skip_locked:
@@ -146,7 +143,7 @@ class OrmInbox:
 
     def renew(self, claims: list[Claim], lease: float) -> None:
         """See `Inbox.renew`."""
-        due_at = _later(self._now(), lease)
+        due_at = self._now() + timedelta(seconds=lease)
         with transaction.atomic(using=self._alias):
             for claim in claims:
                 self._held(claim).update(due_at=due_at)
@@ -162,7 +159,7 @@ class OrmInbox:
             status=settlement.status.value,
             attempts=settlement.attempts,
             progress=dict(settlement.progress),
-            due_at=None if settlement.retry_in is None else _later(now, settlement.retry_in),
+            due_at=None if settlement.retry_in is None else now + timedelta(seconds=settlement.retry_in),
             lease_token=None,
             settled_at=now if settlement.status in FINISHED else None,
             last_error=settlement.error,
@@ -274,13 +271,6 @@ def _lock_timeout(connection: Any) -> Iterator[None]:
             yield
         finally:
             cursor.execute(f"PRAGMA busy_timeout = {usual}")
-
-
-def _later(moment: datetime, seconds: float) -> datetime:
-    try:
-        return min(moment + timedelta(seconds=seconds), FARTHEST)
-    except OverflowError:
-        return FARTHEST
 
 
 def _claim(row: ProcessedEvent, token: str) -> Claim:

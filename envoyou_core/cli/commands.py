@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Annotated
 
 import typer
@@ -33,7 +34,8 @@ def migrate(
     from envoyou_core.inbox.sql import SqlInbox
 
     try:
-        SqlInbox(inbox).migrate()
+        with closing(SqlInbox(inbox)) as database:
+            database.migrate()
     except (ConfigurationError, SQLAlchemyError) as error:
         err.print(f"[red]The inbox could not be set up.[/] {describe(error)}", highlight=False)
         raise typer.Exit(1) from None

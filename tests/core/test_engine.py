@@ -57,7 +57,7 @@ class App:
 
     async def work_on_a_loop(self):
         async with self.webhooks.lifespan(), asyncio.timeout(PATIENCE):
-            while not self.is_idle():
+            while not self.is_idle():  # noqa: ASYNC110 - other threads bring it about
                 await asyncio.sleep(0.005)
 
     def is_idle(self):

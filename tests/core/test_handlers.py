@@ -53,9 +53,9 @@ def test_no_type_at_all():
 
 
 def test_the_decorator_without_its_parentheses():
-    with pytest.raises(ConfigurationError, match="write @webhooks.on"):
+    with pytest.raises(ConfigurationError, match=r"write @webhooks\.on"):
         Handlers().on(plain)
-    with pytest.raises(ConfigurationError, match="write @webhooks.on"):
+    with pytest.raises(ConfigurationError, match=r"write @webhooks\.on"):
         Webhooks(secret="s", inbox="memory:").on(plain)(plain)
 
 
@@ -201,7 +201,7 @@ def test_a_parameter_that_nothing_is_given_for_is_refused(function):
 
 
 def test_the_message_says_what_a_handler_may_name():
-    with pytest.raises(ConfigurationError, match="requires 'mailer'.*attempt, connection, delivery"):
+    with pytest.raises(ConfigurationError, match=r"requires 'mailer'.*attempt, connection, delivery"):
         describe_handler(lambda event, mailer: None, ("*",), "named")
 
 

@@ -1,43 +1,113 @@
 """What a type checker must make of user code. It is checked by mypy, and never run."""
 
-from collections.abc import Mapping
-from datetime import datetime
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, assert_type
 
-from envoyou_core import Event, Handlers, RetryPolicy, User, WebhookRequest, WebhookResponse, Webhooks, sign, verify
-from envoyou_core.testing import sample_event, sign_delivery
+from envoyou_core import (
+    DeliveryInfo,
+    EnvoyouError,
+    Event,
+    Handlers,
+    Login,
+    PermanentError,
+    RetryLater,
+    RetryPolicy,
+    Tenant,
+    User,
+    WebhookError,
+    WebhookRequest,
+    WebhookResponse,
+    Webhooks,
+    sign,
+    verify,
+)
+from envoyou_core.inbox import Inbox, InboxRecord, InboxStats, Status
+from envoyou_core.inbox.memory import MemoryInbox
+from envoyou_core.inbox.sql import SqlInbox
+from envoyou_core.nonces import NonceStore
+from envoyou_core.nonces.memory import MemoryNonceStore
+from envoyou_core.observability import Accepted, Notice, Settled
+from envoyou_core.testing import Delivery, sample_event, sign_delivery
+
+# Making one
 
 
 def secrets_of(webhook_id: str) -> list[str]:
     return ["newest", "oldest"]
 
 
+def tenant_of(webhook_id: str) -> Tenant | None:
+    return Tenant("acme", "whsec_1") if webhook_id else None
+
+
 webhooks = Webhooks(secret="whsec_1")
-Webhooks(secret=["newest", "oldest"], handoff="manual", signed_content=("raw",), retry=RetryPolicy(max_attempts=5))
+Webhooks(secret=["newest", b"oldest"], handoff="manual", signed_content=("raw",), retry=RetryPolicy(max_attempts=5))
+Webhooks(secret=secrets_of, inbox=MemoryInbox(), nonces=MemoryNonceStore(), tolerance=60, clock=lambda: 5.0)
+Webhooks(secret=tenant_of, required_headers=["X-EnvoyOU-Nonce"], max_body_size=1_000, concurrency=2, lease=30)
 Webhooks(secret=3)  # type: ignore[arg-type]
 Webhooks(secret="whsec_1", handoff="somehow")  # type: ignore[arg-type]
+Webhooks(secret="whsec_1", signed_content=("pretty",))  # type: ignore[arg-type]
+Webhooks("whsec_1")  # type: ignore[call-arg]
 Webhooks()  # type: ignore[call-arg]
+RetryPolicy(5)  # type: ignore[call-arg]
+assert_type(Webhooks.from_env(), Webhooks)
+
+# Handlers
 
 
 @webhooks.on("user.created")
 def welcome(event: Event) -> None:
     assert_type(event.id, str)
+    assert_type(event.type, str)
     assert_type(event.created, int)
     assert_type(event.created_at, datetime)
     assert_type(event.webhook_id, str | None)
     assert_type(event.body, bytes)
-    assert_type(event.data.as_type(User).email, str | None)
     content: Mapping[str, Any] = event.data.object
     content["email"]
+    event.id = "evt_2"  # type: ignore[misc]
+
+
+@dataclass
+class Account:
+    id: str
+
+
+@webhooks.on("user.updated", "user.verified")
+def read_the_object(event: Event) -> None:
+    assert_type(event.data.as_type(User).email, str | None)
+    assert_type(event.data.as_type(Login).timestamp, datetime | None)
+    assert_type(event.data.as_type(Account), Account)
 
 
 @webhooks.on("user.*", name="keep in step")
 async def keep_in_step(event: Event, *, attempt: int) -> None: ...
 
 
+@webhooks.on("auth.*")
+async def watch(event: Event, attempt: int, delivery: DeliveryInfo) -> None:
+    assert_type(delivery.received_at, datetime)
+    assert_type(delivery.webhook_id, str | None)
+    if attempt > 2:
+        raise PermanentError("no such user")
+    raise RetryLater(60)
+
+
+@webhooks.on(3)  # type: ignore[arg-type]
+def wrong(event: Event) -> None: ...
+
+
 # A decorated handler keeps its own type.
 assert_type(welcome(sample_event("user.created")), None)
 welcome("evt_1")  # type: ignore[arg-type]
+
+
+async def call_an_async_handler() -> None:
+    await keep_in_step(sample_event(), attempt=1)
+    keep_in_step(sample_event())  # type: ignore[call-arg, unused-coroutine]
+
 
 handlers = Handlers()
 
@@ -48,20 +118,99 @@ def count(event: Event) -> int:
 
 
 webhooks.include(handlers)
+webhooks.include([count])  # type: ignore[arg-type]
 assert_type(count(sample_event("auth.login")), int)
+
+# Receiving
 
 
 def in_a_view(method: str, headers: Mapping[str, str], body: bytes) -> WebhookResponse:
-    return webhooks.receive(WebhookRequest.from_http(method, headers, body))
+    response = webhooks.receive(WebhookRequest.from_http(method, headers, body))
+    assert_type(response.status, int)
+    assert_type(response.body, bytes)
+    assert_type(response.headers, tuple[tuple[str, str], ...])
+    return response
 
 
 async def in_an_async_view(request: WebhookRequest) -> int:
+    assert_type(await webhooks.averify(request), Event)
     response = await webhooks.areceive(request)
     assert_type(await webhooks.adrain(), int)
-    return response.status
+    async with webhooks.lifespan():
+        return response.status
+
+
+def headers_come_in_many_forms(body: bytes, raw: Iterable[tuple[bytes, bytes]], text: dict[str, str]) -> None:
+    WebhookRequest.from_http("POST", raw, body)
+    WebhookRequest.from_http("POST", text, body)
+    WebhookRequest.from_http("POST", [("X-EnvoyOU-Nonce", "n")], body)
+    WebhookRequest.from_http("POST", "X-EnvoyOU-Nonce: n", body)  # type: ignore[arg-type]
+    WebhookRequest.from_http("POST", text, "{}")  # type: ignore[arg-type]
 
 
 delivery = sign_delivery(sample_event("user.created"), secret="whsec_1")
+assert_type(delivery, Delivery)
 assert_type(verify(delivery.headers, delivery.body, secret="whsec_1"), Event)
 assert_type(sign(b"{}", secret="whsec_1", timestamp=1_640_995_200), str)
 verify(delivery.headers, delivery.body.decode(), secret="whsec_1")  # type: ignore[arg-type]
+verify(delivery.headers, delivery.body)  # type: ignore[call-arg]
+
+try:
+    verify(delivery.headers, delivery.body, secret="whsec_1")
+except WebhookError as error:
+    assert_type(error.status, int)
+    assert_type(error.code, str)
+    an_envoyou_error: EnvoyouError = error
+
+# The inbox
+
+
+def look(inbox: Inbox) -> None:
+    record = inbox.get("evt_1")
+    assert_type(record, InboxRecord | None)
+    record.status  # type: ignore[union-attr]
+    if record is not None:
+        assert_type(record.status, Status)
+        assert_type(record.event, Event)
+        assert_type(record.next_attempt_at, datetime | None)
+        assert_type(record.last_error, str | None)
+    assert_type(inbox.list(status="dead", type="user.created", limit=10), list[InboxRecord])
+    assert_type(inbox.stats(), InboxStats)
+    assert_type(inbox.requeue("evt_1"), int)
+    assert_type(inbox.requeue(status=Status.DEAD), int)
+    assert_type(inbox.prune(timedelta(days=30)), int)
+    inbox.prune(30)  # type: ignore[arg-type]
+
+
+look(webhooks.inbox)
+look(MemoryInbox())
+look(SqlInbox("sqlite:///envoyou.db"))
+
+# Stores and listeners of one's own
+
+
+class OwnNonces:
+    blocking = True
+
+    def lookup(self, key: str) -> str | None:
+        return None
+
+    def bind(self, key: str, event_id: str, lifetime: float) -> None: ...
+
+
+own: NonceStore = OwnNonces()
+Webhooks(secret="whsec_1", nonces=OwnNonces())
+Webhooks(secret="whsec_1", nonces={})  # type: ignore[arg-type]
+
+
+def listen(notice: Notice) -> None:
+    match notice:
+        case Accepted():
+            assert_type(notice.event_id, str)
+        case Settled():
+            assert_type(notice.status, Status)
+
+
+webhooks.subscribe(listen)
+webhooks.subscribe(welcome)  # type: ignore[arg-type]
+registering: Callable[[Callable[[Event], None]], Callable[[Event], None]] = webhooks.on("*", name="another")
