@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from envoyou_core.errors import ConfigurationError, WebhookError, describe
 from envoyou_core.handlers import Handler, Handlers, describe_handler
 from envoyou_core.http import WebhookRequest, WebhookResponse
-from envoyou_core.inbox import Inbox, open_inbox
+from envoyou_core.inbox import Inbox, TransactionalInbox, open_inbox
 from envoyou_core.nonces import NonceStore, open_nonces
 from envoyou_core.observability import Listener, Notices, WorkerFailed, log_notice
 from envoyou_core.processing.retry import RetryPolicy
@@ -150,7 +150,9 @@ class Webhooks:
             self._add(handler)
 
     def _add(self, handler: Handler) -> None:
-        if "connection" in handler.wants:
+        if handler.wants_connection and handler.is_async:
+            raise ConfigurationError(f"handler {handler.name!r} is async, and the inbox's 'connection' is not")
+        if handler.wants_connection and not isinstance(self.inbox, TransactionalInbox):
             raise ConfigurationError(f"handler {handler.name!r} names 'connection', and this inbox has none to give")
         self._handlers.add(handler)
 
