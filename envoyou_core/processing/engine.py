@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar, cast
 
-from envoyou_core.errors import LeaseLostError, PermanentError, RetryLater, describe
+from envoyou_core.errors import ConfigurationError, LeaseLostError, PermanentError, RetryLater, describe
 from envoyou_core.handlers import DeliveryInfo, Handler, Handlers
 from envoyou_core.inbox.records import Claim, Inbox, Progress, Settlement, Status, TransactionalInbox
-from envoyou_core.observability.notices import HandlerFailed, LeaseLost, Notices, Settled
+from envoyou_core.observability.notices import HandlerFailed, HookFailed, LeaseLost, Notices, Settled
+from envoyou_core.processing.hooks import Hooks, call_hook
 from envoyou_core.processing.retry import RetryPolicy
 from envoyou_core.steps import Await, Call, CallHandler, Flow, Step
 
@@ -43,6 +44,7 @@ class Engine:
         notices: who is told.
         lease: seconds that a claim is held.
         surroundings: entered around every handler and every call of the inbox.
+        hooks: called when an event is dead.
     """
 
     inbox: Inbox
@@ -51,6 +53,19 @@ class Engine:
     notices: Notices
     lease: float = LEASE
     surroundings: list[Surroundings] = field(default_factory=list)
+    hooks: Hooks = field(default_factory=Hooks)
+
+    def check_handlers(self) -> None:
+        """Refuse to begin without anything to do.
+
+        Raises:
+            ConfigurationError: there is no handler: a worker would set every event aside as ignored.
+        """
+        if not len(self.handlers):
+            raise ConfigurationError(
+                f"the worker of {self.inbox.name!r} has no handlers, and would set every event aside as ignored: "
+                "register them before it starts, or use handoff='manual' where another process does the work"
+            )
 
     def claim(self, limit: int) -> list[Claim]:
         """Take up to `limit` due events."""
@@ -99,7 +114,16 @@ class Engine:
                 seconds=time.monotonic() - began,
             )
         )
+        if settlement.status is Status.DEAD:
+            yield from self._tell_of_death(claim, settlement)
         return settlement
+
+    def _tell_of_death(self, claim: Claim, settlement: Settlement) -> Flow[None]:
+        for hook in self.hooks.dead:
+            try:
+                yield call_hook(hook, claim.event, settlement.error)
+            except Exception as error:
+                self.notices.emit(HookFailed(getattr(hook, "__qualname__", repr(hook)), claim.event.id, error))
 
     def _run_handlers(self, claim: Claim) -> Flow[Settlement]:
         handlers = self.handlers.matching(claim.event.type)
