@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from typing import Any
 
 from envoyou_core.errors import PayloadTooLargeError, WebhookError
-from envoyou_core.http import WebhookRequest, WebhookResponse
+from envoyou_core.http import WebhookRequest, WebhookResponse, content_length
 from envoyou_core.webhooks import Webhooks
 from envoyou_core.wsgi import DRAIN_LIMIT
 
-__all__ = ["WebhookEndpoint"]
+__all__ = ["WebhookEndpoint", "read_body"]
 
+Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-
-
-class _DisconnectedError(Exception):
-    """The sender went away before its request was complete."""
 
 
 class WebhookEndpoint:
@@ -31,7 +29,7 @@ class WebhookEndpoint:
     def __init__(self, webhooks: Webhooks) -> None:
         self._webhooks = webhooks
 
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""
         try:
             response = await self._respond(scope, receive)
@@ -40,24 +38,48 @@ class WebhookEndpoint:
         headers = [(name.lower().encode(), value.encode()) for name, value in response.headers]
         headers.append((b"content-length", str(len(response.body)).encode()))
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
-        await send({"type": "http.response.body", "body": response.body})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else response.body})
 
-    async def _respond(self, scope: MutableMapping[str, Any], receive: Receive) -> WebhookResponse:
-        webhooks = self._webhooks
-        content_type = length = b""
-        for name, value in scope["headers"]:
-            if name == b"content-type":
-                content_type = value
-            elif name == b"content-length":
-                length = value
-        body = _Body(receive, webhooks.max_body_size)
+    async def _respond(self, scope: Scope, receive: Receive) -> WebhookResponse:
         try:
-            webhooks.check_shape(scope["method"], content_type, int(length) if length.isdigit() else 0)
-            read = await body.read()
+            body = await read_body(self._webhooks, scope, receive)
         except WebhookError as error:
+            return self._webhooks.refuse(error)
+        return await self._webhooks.areceive(WebhookRequest.from_asgi(scope["method"], scope["headers"], body))
+
+
+async def read_body(webhooks: Webhooks, scope: Scope, receive: Receive) -> bytes:
+    """The body of a request whose shape is right, of `max_body_size` bytes at most.
+
+    Args:
+        webhooks: whose bounds they are.
+        scope: the request's ASGI scope.
+        receive: the request's ASGI messages.
+
+    Raises:
+        WebhookError: 405, 413 or 415; up to `DRAIN_LIMIT` bytes of the refused body have been thrown away.
+    """
+    content_type = length = expectation = b""
+    for name, value in scope["headers"]:
+        if name == b"content-type":
+            content_type = value
+        elif name == b"content-length":
+            length = value
+        elif name == b"expect":
+            expectation = value
+    body = _Body(receive, webhooks.max_body_size)
+    try:
+        webhooks.check_shape(scope["method"], content_type, content_length(length) or 0)
+        return await body.read()
+    except WebhookError:
+        # A sender that asked first has sent nothing yet, and would begin if the body were read now.
+        if body.begun or not expectation:
             await body.throw_away()
-            return webhooks.refuse(error)
-        return await webhooks.areceive(WebhookRequest.from_asgi(scope["method"], scope["headers"], read))
+        raise
+
+
+class _DisconnectedError(Exception):
+    """The sender went away before its request was complete."""
 
 
 class _Body:
@@ -67,6 +89,7 @@ class _Body:
         self._receive = receive
         self._limit = limit
         self._more = True
+        self.begun = False
 
     async def read(self) -> bytes:
         chunks = []
@@ -81,10 +104,12 @@ class _Body:
 
     async def throw_away(self) -> None:
         size = 0
-        while self._more and size < DRAIN_LIMIT:
-            size += len(await self._next())
+        with suppress(_DisconnectedError):
+            while self._more and size < DRAIN_LIMIT:
+                size += len(await self._next())
 
     async def _next(self) -> bytes:
+        self.begun = True
         message = await self._receive()
         if message["type"] == "http.disconnect":
             raise _DisconnectedError

@@ -202,6 +202,11 @@ class UnavailableError(WebhookError):
     reason = "unavailable"
     default_message = "The event could not be stored; please deliver it again."
 
+    @property
+    def public_message(self) -> str:
+        """One text for every reason: what failed is the operator's business, and may name hosts and accounts."""
+        return UnavailableError.default_message
+
 
 class PermanentError(EnvoyouError):
     """Raised by a handler: trying again is pointless, the event goes to `dead` without further attempts."""

@@ -177,6 +177,14 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
         """`created` as an aware datetime, in UTC."""
         return datetime.fromtimestamp(self.created, UTC)
 
+    # Everything else follows from the bytes, and `data` has no value to compare before it is decoded.
+
+    def __eq__(self, other: object) -> bool:
+        return self.body == other.body if isinstance(other, Event) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.body)
+
     def __repr__(self) -> str:
         return f"Event(id={self.id!r}, type={self.type!r}, created={self.created})"
 

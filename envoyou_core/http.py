@@ -150,6 +150,12 @@ ACCEPTED: Final = WebhookResponse(200, b'{"received": true}')
 DUPLICATE: Final = WebhookResponse(200, b'{"received": true, "duplicate": true}')
 
 
+def content_length(value: bytes) -> int | None:
+    """The size in bytes that a Content-Length header declares; `None` where it is absent or no number."""
+    # Python does not read a number of thousands of digits; the first twenty say all that needs to be known of it.
+    return int(value[:20]) if value.isdigit() else None
+
+
 def check_method(method: str) -> None:
     """Let POST through.
 

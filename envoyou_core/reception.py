@@ -72,27 +72,44 @@ class Reception:
     def receive(self, request: WebhookRequest) -> Flow[WebhookResponse]:
         """Answer `request`. Whatever it holds, and whatever fails, there is an answer."""
         try:
-            self.check_shape(request.method, request.content_type, len(request.body))
-            event, keys = yield from self._authenticate(request)
-            added = yield from self._store(event, keys.tenant, request)
+            event, tenant = yield from self._prove(request)
+            added = yield from self._store(event, tenant, request)
         except WebhookError as error:
             return self.refuse(error)
         except Exception as error:
             return self.refuse(UnavailableError(describe(error)))
-        self.notices.emit(Accepted(event.id, event.type, added, keys.tenant))
+        self.notices.emit(Accepted(event.id, event.type, added, tenant))
         if added is Added.DUPLICATE:
             return DUPLICATE
         self.wake()
         return ACCEPTED if added is Added.NEW else DUPLICATE
 
-    def _authenticate(self, request: WebhookRequest) -> Flow[tuple[Event, Keys]]:
-        webhook_id = header_text(request.webhook_id)
-        if self.key_source.blocking:
-            keys: Keys = yield Call(lambda: self.key_source.find(webhook_id))
-        else:
-            keys = self.key_source.find(webhook_id)
+    def verify(self, request: WebhookRequest) -> Flow[Event]:
+        """Steps 1 to 3 alone: the event of a request that they let through. Nothing is stored, and no nonce asked for.
+
+        Raises:
+            WebhookError: 400, 401, 405, 413 or 415; 503 where the secret callable fails.
+        """
+        event, _ = yield from self._prove(request)
+        return event
+
+    def _prove(self, request: WebhookRequest) -> Flow[tuple[Event, str]]:
+        """The event and its tenant."""
+        self.check_shape(request.method, request.content_type, len(request.body))
+        keys = yield from self._find_keys(header_text(request.webhook_id))
         self.policy.authenticate(request, keys.keys, now=self.clock())
-        return self.policy.read_event(request), keys
+        return self.policy.read_event(request), keys.tenant
+
+    def _find_keys(self, webhook_id: str | None) -> Flow[Keys]:
+        if not self.key_source.blocking:
+            return self.key_source.find(webhook_id)
+        try:
+            keys: Keys = yield Call(lambda: self.key_source.find(webhook_id))
+        except WebhookError:
+            raise
+        except Exception as error:
+            raise UnavailableError(f"the secret callable failed: {describe(error)}") from error
+        return keys
 
     def _store(self, event: Event, tenant: str, request: WebhookRequest) -> Flow[Added]:
         deadline = time.monotonic() + ANSWER_BUDGET

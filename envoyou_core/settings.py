@@ -70,6 +70,7 @@ _KEYWORDS: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = {
     "REQUIRED_HEADERS": ("required_headers", _listed),
     "MAX_BODY_SIZE": ("max_body_size", _integer),
     "CONCURRENCY": ("concurrency", _integer),
+    "LEASE": ("lease", _number),
     "CLOCK": ("clock", _as_given),
 }
 _RETRY: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = {

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from envoyou_core.errors import ConfigurationError, WebhookError, describe
+from envoyou_core.event import Event
 from envoyou_core.handlers import Handler, Handlers, describe_handler
 from envoyou_core.http import WebhookRequest, WebhookResponse
 from envoyou_core.inbox import Inbox, TransactionalInbox, open_inbox
@@ -36,6 +37,11 @@ DEFAULT_MAX_BODY_SIZE = 1_048_576
 
 DEFAULT_CONCURRENCY = 8
 
+DEFAULT_LEASE = 60.0
+"""Seconds."""
+
+SHORTEST_LEASE = 1.0
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -59,6 +65,8 @@ class Webhooks:
         max_body_size: bytes; a larger body is answered 413 before it is read.
         retry: when a failed event is tried again; the guide's policy by default.
         concurrency: how many events the worker of this process has in hand at once.
+        lease: seconds after which the events of a worker that died are taken up again; a live worker renews its hold
+            in time, however long a handler takes.
         clock: epoch seconds; for tests. An inbox that is given as an object has a clock of its own.
 
     Raises:
@@ -79,16 +87,20 @@ class Webhooks:
         max_body_size: int = DEFAULT_MAX_BODY_SIZE,
         retry: RetryPolicy | None = None,
         concurrency: int = DEFAULT_CONCURRENCY,
+        lease: float = DEFAULT_LEASE,
         clock: Callable[[], float] = time.time,
     ) -> None:
         if handoff not in {"auto", "manual"}:
             raise ConfigurationError(f"handoff is 'auto' or 'manual', not {handoff!r}")
         if max_body_size < 1 or concurrency < 1:
             raise ConfigurationError("max_body_size and concurrency are one or more")
+        if not SHORTEST_LEASE <= lease < float("inf"):
+            raise ConfigurationError(f"lease is a number of seconds, {SHORTEST_LEASE:g} or more, not {lease!r}")
         self.name = name
         self.inbox: Inbox = _inbox(inbox, name, clock)
         self._handoff_setting = handoff
         self._concurrency = concurrency
+        self._lease = lease
         self._retry = retry or RetryPolicy()
         self._handlers = Handlers()
         self._surroundings: list[Surroundings] = []
@@ -170,6 +182,21 @@ class Webhooks:
     async def areceive(self, request: WebhookRequest) -> WebhookResponse:
         """Answer one request without blocking the running event loop. See `receive`."""
         return await arun(self._reception.receive(request))
+
+    def verify(self, request: WebhookRequest) -> Event:
+        """Only the check, with this object's settings, in the calling thread: nothing is stored.
+
+        Whoever takes this way answers for the event from here on, its redelivery included. See the guide, "Webhook
+        Signature Verification".
+
+        Raises:
+            WebhookError: the request is not accepted; `refuse` has the answer.
+        """
+        return run(self._reception.verify(request))
+
+    async def averify(self, request: WebhookRequest) -> Event:
+        """Only the check, without blocking the running event loop. See `verify`."""
+        return await arun(self._reception.verify(request))
 
     def check_shape(self, method: str, content_type: bytes | None, size: int) -> None:
         """What can be said before a body of `size` bytes is read: for adapters.
@@ -325,6 +352,7 @@ class Webhooks:
             handlers=self._handlers,
             retry=self._retry,
             notices=self._notices,
+            lease=self._lease,
             surroundings=self._surroundings,
             hooks=self._hooks,
         )

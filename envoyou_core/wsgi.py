@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 from envoyou_core.errors import LengthRequiredError, PayloadTooLargeError, WebhookError
-from envoyou_core.http import WebhookRequest, WebhookResponse
+from envoyou_core.http import WebhookRequest, WebhookResponse, content_length
 from envoyou_core.webhooks import Webhooks
 
 __all__ = ["DRAIN_LIMIT", "ReadableBody", "receive_wsgi"]
@@ -23,52 +23,66 @@ class ReadableBody(Protocol):
         """Up to `size` bytes, none at the end."""
 
 
-def receive_wsgi(webhooks: Webhooks, environ: Mapping[str, Any], body: bytes | None = None) -> WebhookResponse:
+def receive_wsgi(
+    webhooks: Webhooks,
+    environ: Mapping[str, Any],
+    body: bytes | None = None,
+    *,
+    max_body_size: int | None = None,
+) -> WebhookResponse:
     """Answer a WSGI request.
 
     Args:
         webhooks: who receives.
         environ: the request's environment.
-        body: the raw body, where someone has read it already; otherwise it is read from the environment, up to
-            `max_body_size` bytes.
+        body: the raw body, where someone has read it already; otherwise it is read from the environment.
+        max_body_size: bytes, where the framework has a bound of its own; the smaller of the two bounds holds.
     """
     stream: ReadableBody = environ["wsgi.input"]
-    length = _content_length(environ)
+    length = content_length(str(environ.get("CONTENT_LENGTH") or "").encode("latin-1", "replace"))
     ends_by_itself = bool(environ.get("wsgi.input_terminated"))
+    limit = webhooks.max_body_size if max_body_size is None else min(max_body_size, webhooks.max_body_size)
+    size = (length or 0) if body is None else len(body)
     try:
         webhooks.check_shape(
             str(environ.get("REQUEST_METHOD", "")),
             str(environ.get("CONTENT_TYPE", "")).encode("latin-1", "replace"),
-            length or 0 if body is None else len(body),
+            size,
         )
+        if size > limit:
+            raise _too_large(limit)
         if body is None:
-            body = _read(stream, length, ends_by_itself, webhooks.max_body_size)
+            body = _read(stream, length, ends_by_itself, limit)
     except WebhookError as error:
         if body is None and (length is not None or ends_by_itself):
-            _throw_away(stream, DRAIN_LIMIT if length is None else min(length, DRAIN_LIMIT))
+            for _ in _chunks(stream, DRAIN_LIMIT if length is None else min(length, DRAIN_LIMIT)):
+                pass
         return webhooks.refuse(error)
     return webhooks.receive(WebhookRequest.from_wsgi(environ, body))
-
-
-def _content_length(environ: Mapping[str, Any]) -> int | None:
-    value = str(environ.get("CONTENT_LENGTH") or "")
-    return int(value) if value.isascii() and value.isdigit() else None
 
 
 def _read(stream: ReadableBody, length: int | None, ends_by_itself: bool, limit: int) -> bytes:
     if length is None and not ends_by_itself:
         # PEP 3333 forbids reading on: the server may never see the end, and neither would we.
         raise LengthRequiredError
-    wanted = limit + 1 if length is None else length
-    chunks = []
-    while wanted > 0 and (chunk := stream.read(min(wanted, CHUNK_SIZE))):
-        chunks.append(chunk)
-        wanted -= len(chunk)
-    if length is None and wanted == 0:
-        raise PayloadTooLargeError(f"the body is larger than {limit} bytes")
-    return b"".join(chunks)
+    body = b"".join(_chunks(stream, limit + 1 if length is None else length))
+    if len(body) > limit:
+        raise _too_large(limit)
+    return body
 
 
-def _throw_away(stream: ReadableBody, size: int) -> None:
-    while size > 0 and (chunk := stream.read(min(size, CHUNK_SIZE))):
+def _chunks(stream: ReadableBody, size: int) -> Iterator[bytes]:
+    """The next `size` bytes of the body, or as many as come: one that breaks off cannot be authenticated."""
+    while size > 0:
+        try:
+            chunk = stream.read(min(size, CHUNK_SIZE))
+        except OSError:
+            return
+        if not chunk:
+            return
         size -= len(chunk)
+        yield chunk
+
+
+def _too_large(limit: int) -> PayloadTooLargeError:
+    return PayloadTooLargeError(f"the body is larger than {limit} bytes")

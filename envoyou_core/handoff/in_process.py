@@ -10,6 +10,7 @@ import atexit
 import os
 import threading
 from collections.abc import Callable
+from contextvars import Context
 
 from envoyou_core.handoff.worker import Worker
 from envoyou_core.processing.engine import Engine
@@ -93,8 +94,9 @@ class InProcessHandoff:
             run(self._worker)
 
     def _run_on_this_loop(self, worker: Worker) -> None:
-        # The reference matters: a task that nobody holds may be collected while it waits.
-        self._task = asyncio.create_task(worker.run(), name=f"envoyou worker {self._name}")
+        # The reference matters: a task that nobody holds may be collected while it waits. The fresh context, too: the
+        # request that happens to start a worker must not leave its own in every handler from then on.
+        self._task = asyncio.create_task(worker.run(), name=f"envoyou worker {self._name}", context=Context())
 
     def _run_in_thread(self, worker: Worker) -> None:
         self._task = None

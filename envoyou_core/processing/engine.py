@@ -22,12 +22,9 @@ from envoyou_core.processing.hooks import Hooks, call_hook
 from envoyou_core.processing.retry import RetryPolicy
 from envoyou_core.steps import Await, Call, CallHandler, Flow, Step
 
-__all__ = ["LEASE", "Engine", "Surroundings"]
+__all__ = ["Engine", "Surroundings"]
 
 Result = TypeVar("Result")
-
-LEASE = 60.0
-"""Seconds that a claim is held; a live worker renews it long before it ends."""
 
 Surroundings = Callable[[], AbstractContextManager[object]]
 """Makes what a framework needs around work outside a request, such as Flask's application context."""
@@ -42,7 +39,7 @@ class Engine:
         handlers: who handles them.
         retry: when a failed one is tried again.
         notices: who is told.
-        lease: seconds that a claim is held.
+        lease: seconds that a claim is held; a live worker renews it long before it ends.
         surroundings: entered around every handler and every call of the inbox.
         hooks: called when an event is dead.
     """
@@ -51,7 +48,7 @@ class Engine:
     handlers: Handlers
     retry: RetryPolicy
     notices: Notices
-    lease: float = LEASE
+    lease: float
     surroundings: list[Surroundings] = field(default_factory=list)
     hooks: Hooks = field(default_factory=Hooks)
 
