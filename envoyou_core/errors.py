@@ -33,6 +33,9 @@ __all__ = [
     "WebhookVerificationError",
 ]
 
+LONGEST_DELAY = 100 * 365 * 86_400.0
+"""Seconds: a hundred years. What is due later than a calendar reaches could not be settled, nor shown."""
+
 
 class EnvoyouError(Exception):
     """The root of every error this library raises."""
@@ -218,12 +221,12 @@ class RetryLater(EnvoyouError):  # noqa: N818 - an instruction to the engine, na
     It uses up an attempt, as any failure does.
 
     Raises:
-        ValueError: `seconds` is negative or not a finite number.
+        ValueError: `seconds` is negative, no number, or more than a hundred years.
     """
 
     def __init__(self, seconds: float, message: str | None = None) -> None:
-        if not 0 <= seconds < float("inf"):
-            raise ValueError("RetryLater takes a finite number of seconds, zero or more")
+        if not 0 <= seconds <= LONGEST_DELAY:
+            raise ValueError(f"RetryLater takes a number of seconds from zero to {LONGEST_DELAY:.0f}, a hundred years")
         super().__init__(message or f"asked to be tried again after {seconds:g} s")
         self.seconds = seconds
 

@@ -144,6 +144,13 @@ def check_signature(
 ) -> None:
     """Prove that `body` was signed under one of `keys`, in one of the accepted forms, in their order.
 
+    Args:
+        body: the request's body.
+        signature: the signature header's value.
+        timestamp: the timestamp header's value, in epoch seconds, as it was spelt.
+        keys: of the secrets that are accepted.
+        signed_content: the accepted forms.
+
     Raises:
         SignatureMismatchError: none of the forms gives it, under none of the keys.
     """

@@ -105,6 +105,7 @@ class Webhooks:
         self._handlers = Handlers()
         self._surroundings: list[Surroundings] = []
         self._hooks = Hooks()
+        self._thread_ends: list[Callable[[], object]] = []
         self._notices = Notices()
         self._notices.subscribe(log_notice)
         self._lock = threading.Lock()
@@ -333,6 +334,13 @@ class Webhooks:
         """
         self._surroundings.append(surroundings)
 
+    def at_thread_end(self, function: Callable[[], object]) -> None:
+        """Call `function` in each of a worker's threads as it ends.
+
+        It is for adapters, whose frameworks keep something open for each thread.
+        """
+        self._thread_ends.append(function)
+
     def subscribe(self, listener: Listener) -> None:
         """Let `listener` hear every lifecycle notice; it is called where the work is done, so it must be quick.
 
@@ -355,6 +363,7 @@ class Webhooks:
             lease=self._lease,
             surroundings=self._surroundings,
             hooks=self._hooks,
+            thread_ends=self._thread_ends,
         )
 
     @property

@@ -18,11 +18,12 @@ __all__ = ["DaemonThreads"]
 
 
 class DaemonThreads:
-    """Up to `size` daemon threads, started as they are needed."""
+    """Up to `size` daemon threads, started as they are needed; each calls `at_end` as the last thing it does."""
 
-    def __init__(self, size: int, name: str) -> None:
+    def __init__(self, size: int, name: str, *, at_end: Callable[[], object] = lambda: None) -> None:
         self._size = size
         self._name = name
+        self._at_end = at_end
         self._lock = threading.Lock()
         self._started = 0
         self._busy = 0
@@ -64,3 +65,4 @@ class DaemonThreads:
             finally:
                 with self._lock:
                     self._busy -= 1
+        self._at_end()

@@ -14,7 +14,7 @@ from typing import Any
 
 from envoyou_core.errors import describe
 from envoyou_core.handoff.threads import DaemonThreads
-from envoyou_core.inbox.records import Claim
+from envoyou_core.inbox.records import Claim, Progress
 from envoyou_core.observability.notices import WorkerFailed, WorkerStarted, WorkerStopped
 from envoyou_core.processing.engine import Engine
 from envoyou_core.processing.leases import LeaseKeeper
@@ -45,9 +45,9 @@ class Worker:
         self._name = name
         self._kind = kind
         self._concurrency = concurrency
-        self._handler_threads = DaemonThreads(concurrency, f"envoyou-handler-{name}")
+        self._handler_threads = DaemonThreads(concurrency, f"envoyou-handler-{name}", at_end=engine.end_thread)
         # Handlers that block must not keep others from being settled.
-        self._inbox_threads = DaemonThreads(1, f"envoyou-inbox-{name}")
+        self._inbox_threads = DaemonThreads(1, f"envoyou-inbox-{name}", at_end=engine.end_thread)
         self._leases = LeaseKeeper(engine, name)
         self._attempts: dict[asyncio.Task[None], Claim] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -95,7 +95,9 @@ class Worker:
         finally:
             unfinished = len(self._attempts)
             for task in self._attempts:
-                task.cancel()
+                # Where the loop itself is ending, they are giving back what they hold already.
+                if not task.cancelling():
+                    task.cancel()
             if self._attempts:
                 await asyncio.wait(self._attempts, timeout=1.0)
             self._leases.stop()
@@ -126,7 +128,13 @@ class Worker:
             return SWEEP_INTERVAL
         if until_due > 0:
             return min(until_due, SWEEP_INTERVAL)
-        claims: list[Claim] = await self._inbox_threads.call(partial(self._engine.claim, free))
+        claiming = self._inbox_threads.submit(partial(self._engine.claim, free))
+        try:
+            claims: list[Claim] = await asyncio.wrap_future(claiming)
+        except asyncio.CancelledError:
+            # The thread may be claiming all the same, and nobody would work on what it takes.
+            claiming.add_done_callback(self._give_back_claims)
+            raise
         for claim in claims:
             self._leases.hold(claim)
             task = asyncio.create_task(self._attempt(claim), name=f"envoyou {claim.event.id}")
@@ -134,6 +142,11 @@ class Worker:
             task.add_done_callback(self._attempt_ended)
         # Where others took what was due, the next look shows what is left.
         return 0.0 if claims else FIRST_RETRY
+
+    def _give_back_claims(self, claiming: Future[list[Claim]]) -> None:
+        if not claiming.cancelled() and claiming.exception() is None:
+            for claim in claiming.result():
+                self._engine.give_back(claim, claim.progress)
 
     async def _pause(self, seconds: float) -> None:
         if seconds > 0 and not self._stopping:
@@ -149,6 +162,7 @@ class Worker:
 
     async def _attempt(self, claim: Claim) -> None:
         in_threads: list[Future[Any]] = []
+        progress: dict[str, Progress] = dict(claim.progress)
 
         async def offload(step: Call) -> Any:
             threads = self._handler_threads if isinstance(step, CallHandler) else self._inbox_threads
@@ -156,12 +170,12 @@ class Worker:
             return await asyncio.wrap_future(in_threads[-1])
 
         try:
-            await arun(self._engine.attempt(claim), offload=offload)
+            await arun(self._engine.attempt(claim, progress), offload=offload)
         except asyncio.CancelledError:
             # A thread cannot be cut off: its handler goes on while this process lives, so its lease must run out by
             # itself, rather than let someone else begin beside it.
             if all(future.done() for future in in_threads):
-                await self._inbox_threads.call(partial(self._engine.give_back, claim))
+                await self._inbox_threads.call(partial(self._engine.give_back, claim, progress))
             raise
         except Exception as error:
             # It could not be settled: the lease runs out, and the event is taken up again.

@@ -26,6 +26,10 @@ def time_limit(connection: Connection, seconds: float) -> Iterator[None]:
     Python cannot stop the code that holds the lock, but its transaction can be taken from it: what it executes
     afterwards fails, and so does the block.
 
+    Args:
+        connection: to SQLite, with a transaction begun.
+        seconds: how many the block may last.
+
     Raises:
         TransactionTimeoutError: the time was over before the block was.
     """

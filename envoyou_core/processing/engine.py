@@ -42,6 +42,7 @@ class Engine:
         lease: seconds that a claim is held; a live worker renews it long before it ends.
         surroundings: entered around every handler and every call of the inbox.
         hooks: called when an event is dead.
+        thread_ends: called in each of a worker's threads as it ends.
     """
 
     inbox: Inbox
@@ -51,6 +52,7 @@ class Engine:
     lease: float
     surroundings: list[Surroundings] = field(default_factory=list)
     hooks: Hooks = field(default_factory=Hooks)
+    thread_ends: list[Callable[[], object]] = field(default_factory=list)
 
     def check_handlers(self) -> None:
         """Refuse to begin without anything to do.
@@ -76,24 +78,36 @@ class Engine:
         """Hold `claims` for another lease."""
         self.within_surroundings(lambda: self.inbox.renew(claims, self.lease))
 
-    def give_back(self, claim: Claim) -> None:
-        """End a claim that was not worked on, or not to the end; it costs neither an attempt nor a crash."""
+    def give_back(self, claim: Claim, progress: Mapping[str, Progress]) -> None:
+        """End a claim that was not worked on, or not to the end; it costs neither an attempt nor a crash.
+
+        Args:
+            claim: what was held.
+            progress: the handlers that will not run again, those of the broken off attempt among them.
+        """
         settlement = Settlement(
             status=Status.FAILED if claim.attempts else Status.RECEIVED,
             attempts=claim.attempts,
-            progress=claim.progress,
+            progress=progress,
             retry_in=0.0,
         )
         self.within_surroundings(lambda: self.inbox.settle(claim, settlement))
 
-    def attempt(self, claim: Claim) -> Flow[Settlement | None]:
-        """Run what is left to run of `claim` and settle it; `None` when the lease was lost meanwhile."""
+    def attempt(self, claim: Claim, progress: dict[str, Progress] | None = None) -> Flow[Settlement | None]:
+        """Run what is left to run of `claim` and settle it; `None` when the lease was lost meanwhile.
+
+        Args:
+            claim: what is held.
+            progress: what is known of the claim's handlers; it grows while the attempt goes on, for whoever may break
+                it off.
+        """
+        progress = dict(claim.progress) if progress is None else progress
         began = time.monotonic()
         try:
             if claim.crashes >= self.retry.max_crashes:
                 settlement = _dead_of_crashes(claim)
             else:
-                settlement = yield from self._run_handlers(claim)
+                settlement = yield from self._run_handlers(claim, progress)
             held = yield self._call(lambda: self.inbox.settle(claim, settlement))
             if not held:
                 raise LeaseLostError
@@ -122,11 +136,10 @@ class Engine:
             except Exception as error:
                 self.notices.emit(HookFailed(getattr(hook, "__qualname__", repr(hook)), claim.event.id, error))
 
-    def _run_handlers(self, claim: Claim) -> Flow[Settlement]:
+    def _run_handlers(self, claim: Claim, progress: dict[str, Progress]) -> Flow[Settlement]:
         handlers = self.handlers.matching(claim.event.type)
         if not handlers:
             return Settlement(Status.IGNORED, claim.attempts, claim.progress)
-        progress = dict(claim.progress)
         failures: list[Exception] = []
         unfinished = [handler for handler in handlers if handler.name not in progress]
         for handler in unfinished:
@@ -142,13 +155,13 @@ class Engine:
                 failures.append(error)
                 to_record = isinstance(error, PermanentError)
                 if to_record:
-                    progress = {**progress, handler.name: Progress.GIVEN_UP}
+                    progress[handler.name] = Progress.GIVEN_UP
             else:
-                progress = done
+                progress[handler.name] = Progress.DONE
                 to_record = not handler.wants_connection
             # The last one is recorded by the settling itself.
             if to_record and handler is not unfinished[-1]:
-                held = yield self._call(partial(self.inbox.record, claim, progress))
+                held = yield self._call(partial(self.inbox.record, claim, dict(progress)))
                 if not held:
                     raise LeaseLostError
         return self._settlement(claim, handlers, progress, failures)
@@ -190,6 +203,11 @@ class Engine:
 
     def _call(self, function: Callable[[], Any]) -> Call:
         return Call(lambda: self.within_surroundings(function))
+
+    def end_thread(self) -> None:
+        """Let go of what belongs to the calling thread, which is one of a worker's and ends now."""
+        for end in self.thread_ends:
+            end()
 
     def within_surroundings(self, function: Callable[[], Result]) -> Result:
         """Call `function` with all that the framework needs around it."""

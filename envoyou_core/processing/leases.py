@@ -53,3 +53,4 @@ class LeaseKeeper:
                     self._engine.renew(held)
             except Exception as error:
                 self._engine.notices.emit(WorkerFailed(self._name, describe(error), interval))
+        self._engine.end_thread()

@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from envoyou_core.errors import ConfigurationError
+from envoyou_core.errors import LONGEST_DELAY, ConfigurationError
 
 __all__ = ["RetryPolicy"]
 
@@ -48,10 +48,10 @@ class RetryPolicy:
     def __post_init__(self) -> None:
         if self.max_attempts < 1 or self.max_crashes < 1:
             raise ConfigurationError("max_attempts and max_crashes are one or more")
-        if not all(0 <= delay < float("inf") for delay in (self.initial_delay, *self.delays)):
-            raise ConfigurationError("delays are finite numbers of seconds, zero or more")
-        if not (self.factor >= 1 and self.max_delay >= 0):
-            raise ConfigurationError("the factor is one or more, and the longest delay zero or more")
+        if not all(0 <= delay <= LONGEST_DELAY for delay in (self.initial_delay, self.max_delay, *self.delays)):
+            raise ConfigurationError("delays are seconds, from zero to a hundred years")
+        if not 1 <= self.factor < float("inf"):
+            raise ConfigurationError("the factor is a number, one or more")
 
     @classmethod
     def patient(cls) -> RetryPolicy:

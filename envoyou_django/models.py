@@ -1,0 +1,116 @@
+"""The table of events: the inbox, and the memory of what was handled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from django.db import models, router, transaction
+from django.utils.translation import gettext_lazy as _
+
+from envoyou_core import Event
+from envoyou_core.inbox import REQUEUABLE, Progress, Status, unfinished_progress
+from envoyou_django.fields import ExactCharField, UtcDateTimeField
+
+__all__ = ["LONGEST_NAME", "TABLE", "ProcessedEvent", "ProcessedEventQuerySet"]
+
+TABLE = "envoyou_processed_event"
+
+LONGEST_NAME = 64
+"""Characters that the name of an inbox may have."""
+
+REQUEUE_BATCH = 500
+"""Rows changed in one transaction, so that acceptance never waits long behind it."""
+
+
+class ProcessedEventQuerySet(models.QuerySet):
+    """Events, and what can be done to several of them."""
+
+    def requeue(self, now: datetime) -> int:
+        """Bring those that are failed, ignored or dead back to `received`, due at `now`; returns how many.
+
+        All attempts are before them again. Handlers that were done stay done.
+        """
+        alias = self._db or router.db_for_write(self.model)
+        rows = self.using(alias)
+        found = list(rows.filter(status__in=REQUEUABLE).order_by("pk").values("pk", "status", "attempts", "progress"))
+        requeued = 0
+        for start in range(0, len(found), REQUEUE_BATCH):
+            with transaction.atomic(using=alias):
+                for row in found[start : start + REQUEUE_BATCH]:
+                    requeued += self._requeue_one(alias, row, now)
+        return requeued
+
+    def _requeue_one(self, alias: str, row: Mapping[str, Any], now: datetime) -> int:
+        # Looked up without a lock, so it is changed only where nothing has happened to it since: a transaction that
+        # reads first and writes later fails at once on SQLite where another writer came between.
+        unchanged = ProcessedEvent.objects.using(alias).filter(
+            pk=row["pk"], status=row["status"], attempts=row["attempts"]
+        )
+        progress = {name: Progress(became) for name, became in row["progress"].items()}
+        changed: int = unchanged.update(
+            status=Status.RECEIVED.value,
+            attempts=0,
+            crashes=0,
+            progress=unfinished_progress(progress),
+            due_at=now,
+            settled_at=None,
+        )
+        return changed
+
+
+class ProcessedEvent(models.Model):
+    """One event: accepted, and by now handled, waiting, or given up.
+
+    With the inbox's name and the tenant, the event's id is its key: the unique constraint decides what is a duplicate.
+    """
+
+    name = ExactCharField(_("inbox"), max_length=LONGEST_NAME, help_text=_("Which Webhooks it was delivered to."))
+    tenant = ExactCharField(_("tenant"), max_length=255, blank=True)
+    event_id = ExactCharField(_("event id"), max_length=255)
+    type = ExactCharField(_("type"), max_length=255)
+    created = models.BigIntegerField(_("created"), help_text=_("Epoch seconds, as sent."))
+    webhook_id = models.CharField(_("webhook id"), max_length=255, null=True, blank=True)
+    body = models.BinaryField(_("body"), help_text=_("The verified bytes, exactly as they came."))
+    status = models.CharField(
+        _("status"), max_length=16, choices=[(status.value, _(status.value)) for status in Status]
+    )
+    attempts = models.PositiveIntegerField(_("attempts"), help_text=_("How many attempts have ended."))
+    crashes = models.PositiveIntegerField(_("crashes"), help_text=_("How many workers died over it."))
+    progress = models.JSONField(_("progress"), help_text=_("The handlers that will not run again."))
+    received_at = UtcDateTimeField(_("received at"))
+    due_at = UtcDateTimeField(
+        _("due at"), null=True, blank=True, help_text=_("When it is tried, or when its worker's lease ends.")
+    )
+    lease_token = models.CharField(_("lease token"), max_length=32, null=True, blank=True)
+    settled_at = UtcDateTimeField(_("settled at"), null=True, blank=True)
+    last_error = models.TextField(_("last error"), null=True, blank=True)
+
+    objects = ProcessedEventQuerySet.as_manager()
+
+    class Meta:
+        """Its table, its key, and what it is asked for."""
+
+        db_table = TABLE
+        verbose_name = _("event")
+        verbose_name_plural = _("events")
+        permissions = [("requeue_processedevent", _("Can requeue event"))]
+        constraints = [models.UniqueConstraint(fields=["name", "tenant", "event_id"], name="envoyou_event")]
+        indexes = [
+            # What is claimed. Finished rows are not in it, so it stays small however many there are.
+            models.Index(fields=["name", "due_at"], name="envoyou_due", condition=models.Q(due_at__isnull=False)),
+            # What is pruned.
+            models.Index(fields=["name", "status", "settled_at"], name="envoyou_settled"),
+            # What the admin lists, newest first.
+            models.Index(fields=["status", "-id"], name="envoyou_status"),
+            models.Index(fields=["type", "-id"], name="envoyou_type"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.event_id} ({self.type})"
+
+    @property
+    def event(self) -> Event:
+        """The event, read from the bytes that came."""
+        return Event.from_body(bytes(self.body))

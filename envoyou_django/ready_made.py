@@ -1,0 +1,190 @@
+"""The project's `Webhooks`, made from the settings when it is first used, and anew when a test changes them."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from asgiref.sync import async_to_sync, sync_to_async
+from django.core.signals import setting_changed
+from django.db import connections
+
+from envoyou_core import ConfigurationError, Handlers, WebhookRequest, WebhookResponse, Webhooks
+from envoyou_core.handlers import Handler
+from envoyou_django import conf
+
+__all__ = ["DjangoWebhooks", "ProjectWebhooks", "project_webhooks"]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class DjangoWebhooks(Webhooks):
+    """`Webhooks` as Django wants them: connections are looked after, and no test gets a thread it did not ask for.
+
+    It takes the keywords of `Webhooks`.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._works_in: int | None = None
+        self.surround(without_old_connections)
+        self.at_thread_end(connections.close_all)
+
+    def work_in_this_process(self) -> None:
+        """See to a worker in this process, now and at every event: for processes that serve requests. Idempotent."""
+        if self._works_in != os.getpid():
+            self._works_in = os.getpid()
+            self.wake()
+
+    def start(self) -> None:
+        """See `Webhooks.start`."""
+        self._works_in = os.getpid()
+        super().start()
+
+    def wake(self) -> None:
+        """See `Webhooks.wake`. Nothing happens in a process that was not told to work.
+
+        An event is always committed by then, for an inbox that is asked to store one inside an open transaction
+        refuses. Only a `TestCase` is allowed to, whose process does not work.
+        """
+        if self._works_in == os.getpid():
+            super().wake()
+
+    async def areceive(self, request: WebhookRequest) -> WebhookResponse:
+        """See `Webhooks.areceive`: in the thread in which Django keeps its connections."""
+        response: WebhookResponse = await sync_to_async(self.receive)(request)
+        return response
+
+    async def adrain(self, *, until_idle: bool = False) -> int:
+        """See `Webhooks.adrain`: in the thread in which Django keeps its connections."""
+        settled: int = await sync_to_async(self.drain)(until_idle=until_idle)
+        return settled
+
+
+class ProjectWebhooks:
+    """Stands for the project's `Webhooks`. Handlers can be registered before the settings are known.
+
+    Those that are there outlive a change of the settings; those that a test registers while it overrides the
+    settings end with the override.
+    """
+
+    def __init__(self) -> None:
+        self._making = threading.RLock()
+        self._made: DjangoWebhooks | None = None
+        self._handlers = Handlers()
+        self._handlers_outside: list[Handlers] = []
+
+    def __getattr__(self, name: str) -> Any:
+        # Who looks at a module's names, as Django and pytest do, asks for private ones; that must not make it.
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self.make_ready(), name)
+
+    def on(self, *types: str, name: str | None = None) -> Callable[[Function], Function]:
+        """See `Webhooks.on`."""
+        collected = Handlers()
+        collect = collected.on(*types, name=name)
+
+        def register(function: Function) -> Function:
+            collect(function)
+            self.include(collected)
+            return function
+
+        return register
+
+    def include(self, handlers: Handlers) -> None:
+        """See `Webhooks.include`."""
+        with self._making:
+            for handler in handlers:
+                if "connection" in handler.wants:
+                    raise ConfigurationError(
+                        f"handler {handler.name!r} names 'connection', and Django's inbox has none to give: use models"
+                    )
+                self._handlers.add(handler)
+                if self._made is not None:
+                    self._made.include(_for_django([handler]))
+
+    def make_ready(self) -> DjangoWebhooks:
+        """What it stands for, made now at the latest.
+
+        Raises:
+            ConfigurationError: a setting cannot work as given, or there is no secret.
+        """
+        with self._making:
+            if self._made is None:
+                # Models can be imported only once the apps are loaded.
+                from envoyou_django.inbox import OrmInbox
+
+                keywords = conf.webhooks_keywords()
+                inbox = OrmInbox(name=keywords.get("name", "default"), clock=conf.clock())
+                made = DjangoWebhooks(**keywords, inbox=inbox)
+                made.include(_for_django(self._handlers))
+                self._made = made
+            return self._made
+
+    def forget(self, *, override_begins: bool) -> None:
+        """Make it anew when it is next used: a test begins, or ends, to override the settings."""
+        with self._making:
+            made, self._made = self._made, None
+            if override_begins:
+                self._handlers_outside.append(self._handlers)
+                self._handlers = _copied(self._handlers)
+            elif self._handlers_outside:
+                self._handlers = self._handlers_outside.pop()
+        if made is not None:
+            made.stop()
+
+
+@contextmanager
+def without_old_connections() -> Iterator[None]:
+    """Around work outside a request: what Django does at both ends of one."""
+    close_old_connections()
+    try:
+        yield
+    finally:
+        close_old_connections()
+
+
+def close_old_connections() -> None:
+    """Close this thread's connections that are broken or past their age, but for one within a transaction.
+
+    In a test's transaction, `django.db.close_old_connections` would close that connection and the transaction with it.
+    """
+    for connection in connections.all(initialized_only=True):
+        if not connection.in_atomic_block:
+            connection.close_if_unusable_or_obsolete()
+
+
+def _copied(handlers: Handlers) -> Handlers:
+    copy = Handlers()
+    for handler in handlers:
+        copy.add(handler)
+    return copy
+
+
+def _for_django(handlers: Iterable[Handler]) -> Handlers:
+    """Async handlers as sync ones, each on a loop of its own.
+
+    The ORM's async methods then run in the handler's thread and on its connection, which is looked after, rather than
+    in a thread that all of them share and nobody looks after.
+    """
+    adapted = Handlers()
+    for handler in handlers:
+        adapted.add(
+            replace(handler, function=async_to_sync(handler.function), is_async=False) if handler.is_async else handler
+        )
+    return adapted
+
+
+def _on_setting_changed(*, setting: str, enter: bool, **_: Any) -> None:
+    if setting == conf.SETTING:
+        project_webhooks.forget(override_begins=enter)
+
+
+project_webhooks = ProjectWebhooks()
+
+setting_changed.connect(_on_setting_changed, dispatch_uid="envoyou_django.ready_made")

@@ -1,0 +1,21 @@
+"""EnvoyOU webhooks in FastAPI: a router, or only a dependency. For Starlette there is `envoyou_fastapi.starlette`."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from envoyou_fastapi.dependencies import verified_event
+    from envoyou_fastapi.router import create_router
+
+__all__ = ["create_router", "verified_event"]
+
+_MODULE_OF = {"create_router": "router", "verified_event": "dependencies"}
+
+
+def __getattr__(name: str) -> object:
+    # When they are asked for: the routes for Starlette live in this package too, and do without FastAPI.
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)

@@ -1,0 +1,72 @@
+"""Only the check, as a dependency of a path operation."""
+
+# No postponed annotations: FastAPI resolves those of a function, but not those of an object that is called.
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import HTTPException, Request, Response
+
+from envoyou_core import Event, WebhookError, WebhookRequest, WebhookResponse, Webhooks
+from envoyou_core.asgi import read_body
+
+__all__ = ["verified_event"]
+
+
+def verified_event(webhooks: Webhooks) -> Callable[[Request], Awaitable[Event]]:
+    """A dependency that gives the verified event: `Annotated[Event, Depends(verified_event(webhooks))]`.
+
+    It only verifies, by the settings of `webhooks`, and a request that does not pass is answered as the router answers
+    it. To store the event, to know a redelivery and to do the work is the path operation's business, which takes
+    `event.body` for the bytes: a body that it declares, FastAPI parses before anything is verified. See the guide,
+    "Webhook Signature Verification".
+
+    Args:
+        webhooks: whose secret, tolerance and bounds apply.
+    """
+    return _VerifiedEvent(webhooks)
+
+
+@dataclass(frozen=True)
+class _VerifiedEvent:
+    """Equal for one `Webhooks`, so that FastAPI reads the body once where several dependencies ask for the event."""
+
+    webhooks: Webhooks
+
+    async def __call__(self, request: Request) -> Event:
+        try:
+            body = await read_body(self.webhooks, request.scope, _messages(request))
+            return await self.webhooks.averify(WebhookRequest.from_asgi(request.method, request.scope["headers"], body))
+        except WebhookError as error:
+            _let_answer(request)
+            raise _RefusedError(self.webhooks.refuse(error)) from None
+
+
+class _RefusedError(HTTPException):
+    """Carries the core's answer out of the dependency."""
+
+    def __init__(self, response: WebhookResponse) -> None:
+        super().__init__(response.status, headers=dict(response.headers))
+        self.response = response
+
+
+def _let_answer(request: Request) -> None:
+    # FastAPI would wrap the detail of an HTTPException in an object of its own. The handlers are the application's,
+    # fixed when it was built; but it hands them on with each request.
+    handlers, _ = request.scope.get("starlette.exception_handlers", ({}, {}))
+    handlers.setdefault(_RefusedError, _answer)
+
+
+async def _answer(_request: Request, error: _RefusedError) -> Response:
+    return Response(error.response.body, error.response.status, dict(error.response.headers))
+
+
+def _messages(request: Request) -> Callable[[], Awaitable[MutableMapping[str, Any]]]:
+    """The body as ASGI messages, from the request's cache where something before has read it."""
+    chunks = aiter(request.stream())
+
+    async def receive() -> MutableMapping[str, Any]:
+        chunk = await anext(chunks, None)
+        return {"type": "http.request", "body": chunk or b"", "more_body": chunk is not None}
+
+    return receive

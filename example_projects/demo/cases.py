@@ -1,0 +1,221 @@
+"""The deliveries, and what is promised for each: the answer, the inbox, the effect."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from envoyou_core import Event
+from envoyou_core.inbox import Status
+from envoyou_core.testing import Delivery, sample_event, sign_delivery
+
+__all__ = ["ACCEPTED", "DUPLICATE", "REFUSED", "Answer", "Calls", "Case", "Effect", "Kept", "Page", "make_cases"]
+
+PATH = "/webhooks/envoyou"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An HTTP answer."""
+
+    status: int
+    body: Mapping[str, Any]
+
+
+ACCEPTED = Answer(200, {"received": True})
+DUPLICATE = Answer(200, {"received": True, "duplicate": True})
+REFUSED = Answer(401, {"error": "unauthorized", "message": "The request could not be authenticated."})
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What the inbox must hold of an event in the end."""
+
+    status: Status = Status.PROCESSED
+    attempts: int = 1
+
+
+@dataclass(frozen=True)
+class Page:
+    """The application's page at `path` says at least `says`; `None` when there must be no such page."""
+
+    path: str
+    says: Mapping[str, Any] | list[Mapping[str, Any]] | None
+
+
+@dataclass(frozen=True)
+class Calls:
+    """What the on-call service answered to the calls about the event; `waits` are the least seconds between them."""
+
+    answers: tuple[int, ...]
+    waits: tuple[float, ...] = ()
+
+
+Effect = Page | Calls
+
+
+@dataclass(frozen=True)
+class Case:
+    """One delivery and its promise.
+
+    Attributes:
+        about: what is special about it; empty for a plain genuine one.
+        type: the event type that it claims.
+        event_id: the event that it is about.
+        delivery: what is sent.
+        answer: what must be answered.
+        kept: what the inbox must hold in the end; `None` when the event must not be in it.
+        effects: what the handlers must have left, or must not.
+        failures: how often the on-call service is down for it at first.
+    """
+
+    about: str
+    type: str
+    event_id: str
+    delivery: Delivery
+    answer: Answer
+    kept: Kept | None
+    effects: tuple[Effect, ...]
+    failures: int = 0
+
+
+def make_cases(secret: str) -> list[Case]:
+    """All 14 event types of the guide, and among them what a receiver must stand."""
+    return [*_users(secret), *_logins(secret), *_limits(secret), *_notices(secret)]
+
+
+def _users(secret: str) -> list[Case]:
+    ada = _user("ada", email="ada@example.com")
+    ben = _user("ben", email="ben@example.com")
+    cleo = _user("cleo", email="cleo@example.com")
+    dora = _user("dora", email="dora@example.com", email_verified=True)
+    updated = sample_event("user.updated", object=ben)
+    genuine = sample_event("user.updated", object=_user("eve", email="eve@example.com"))
+    signed = sign_delivery(genuine, secret=secret)
+    tampered = Delivery(signed.headers, signed.body.replace(b"eve@example.com", b"eve@example.org"))
+    return [
+        _genuine(secret, "user.created", ada, Page("/users/user_ada", {"email": "ada@example.com"})),
+        Case(
+            about="canonical JSON was signed",
+            type=updated.type,
+            event_id=updated.id,
+            delivery=sign_delivery(updated, secret=secret, signed_content="canonical"),
+            answer=ACCEPTED,
+            kept=Kept(),
+            effects=(Page("/users/user_ben", {"email": "ben@example.com"}),),
+        ),
+        _forged("the body was tampered with", genuine, tampered, Page("/users/user_eve", None)),
+        _genuine(secret, "user.deleted", cleo, Page("/users/user_cleo", {"deleted": True})),
+        _genuine(secret, "user.verified", dora, Page("/users/user_dora", {"verified": True})),
+    ]
+
+
+def _logins(secret: str) -> list[Case]:
+    now = int(time.time())
+    stale = sample_event("auth.login", object=_login("stale"))
+    early = sample_event("auth.login", object=_login("early"))
+    return [
+        _genuine(secret, "auth.login", _login("ada"), Page("/users/user_ada/audit", [{"what": "login"}])),
+        _forged(
+            "the timestamp is stale",
+            stale,
+            sign_delivery(stale, secret=secret, timestamp=now - 600),
+            Page("/users/user_stale/audit", []),
+        ),
+        _forged(
+            "the timestamp is to come",
+            early,
+            sign_delivery(early, secret=secret, timestamp=now + 600),
+            Page("/users/user_early/audit", []),
+        ),
+        _genuine(secret, "auth.logout", _login("ben"), Page("/users/user_ben/audit", [{"what": "logout"}])),
+        _genuine(secret, "auth.failed", _login("cleo"), Page("/users/user_cleo/audit", [{"what": "failed"}])),
+        _genuine(
+            secret, "auth.password_reset", _login("dora"), Page("/users/user_dora/audit", [{"what": "password_reset"}])
+        ),
+    ]
+
+
+def _limits(secret: str) -> list[Case]:
+    limit = {"id": "key_123", "limit": 1000, "used": 1000}
+    reached = sample_event("api.rate_limit_exceeded", object=limit)
+    exceeded = sample_event("api.quota_exceeded", object=limit)
+    guessed = sample_event("api.key_expired", object={"id": "key_mallory"})
+    told_once = Calls((200,))
+    return [
+        Case("", reached.type, reached.id, sign_delivery(reached, secret=secret), ACCEPTED, Kept(), (told_once,)),
+        Case(
+            about="the same event again",
+            type=reached.type,
+            event_id=reached.id,
+            delivery=sign_delivery(reached, secret=secret),
+            answer=DUPLICATE,
+            kept=Kept(),
+            effects=(told_once,),
+        ),
+        Case(
+            about="its handler fails twice",
+            type=exceeded.type,
+            event_id=exceeded.id,
+            delivery=sign_delivery(exceeded, secret=secret),
+            answer=ACCEPTED,
+            kept=Kept(attempts=3),
+            effects=(Calls((503, 503, 200), waits=(2.0, 4.0)),),
+            failures=2,
+        ),
+        _forged("the secret is wrong", guessed, sign_delivery(guessed, secret="whsec_guessed"), Calls(())),  # noqa: S106
+        _genuine(secret, "api.key_expired", {"id": "key_456"}, told_once),
+    ]
+
+
+def _notices(secret: str) -> list[Case]:
+    unknown = sample_event("billing.invoice_paid", object={"id": "inv_1"})
+    return [
+        _genuine(
+            secret,
+            "system.maintenance_start",
+            {"id": "mnt_1", "title": "Databases"},
+            Page("/notices/mnt_1", {"what": "maintenance_start"}),
+        ),
+        _genuine(
+            secret,
+            "system.maintenance_end",
+            {"id": "mnt_2", "title": "Network"},
+            Page("/notices/mnt_2", {"what": "maintenance_end"}),
+        ),
+        _genuine(
+            secret,
+            "system.incident",
+            {"id": "inc_1", "title": "Slow answers"},
+            Page("/notices/inc_1", {"what": "incident"}),
+            Calls((200,)),
+        ),
+        Case(
+            about="a type nobody handles",
+            type=unknown.type,
+            event_id=unknown.id,
+            delivery=sign_delivery(unknown, secret=secret),
+            answer=ACCEPTED,
+            kept=Kept(Status.IGNORED, attempts=0),
+            effects=(Calls(()),),
+        ),
+    ]
+
+
+def _genuine(secret: str, type: str, object: Mapping[str, Any], *effects: Effect) -> Case:
+    event = sample_event(type, object=object)
+    return Case("", type, event.id, sign_delivery(event, secret=secret), ACCEPTED, Kept(), effects)
+
+
+def _forged(about: str, event: Event, delivery: Delivery, *effects: Effect) -> Case:
+    return Case(about, event.type, event.id, delivery, REFUSED, None, effects)
+
+
+def _user(name: str, **more: Any) -> dict[str, Any]:
+    return {"id": f"user_{name}", "name": name.capitalize(), "email_verified": False, **more}
+
+
+def _login(name: str) -> dict[str, Any]:
+    return {"user_id": f"user_{name}", "ip_address": "192.168.1.1"}

@@ -1,0 +1,221 @@
+"""Sends the deliveries, follows their events in the inbox, and holds all of it against what was promised."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+from cases import PATH, Answer, Calls, Case, Effect, Page
+from oncall import OnCall
+from server import Server
+
+from envoyou_core import EVENT_TYPES
+from envoyou_core.inbox import FINISHED, Inbox, InboxRecord, Status
+
+__all__ = ["Outcome", "Run"]
+
+POLL_INTERVAL = 0.05
+REQUEST_TIMEOUT = 10.0
+CLOCK_SLACK = 0.05
+"""Seconds. The server waits by the clock on the wall, which may be set meanwhile; here another one measures."""
+
+
+@dataclass
+class Outcome:
+    """What was seen of one case so far.
+
+    Attributes:
+        answer: what the server answered; `None` before it did.
+        record: the event as the inbox holds it.
+        last_error: what the inbox said last of a failed attempt, also after a later one succeeded.
+        faults: where it differs from what was promised; `None` while nothing can be said yet.
+    """
+
+    case: Case
+    answer: Answer | None = None
+    record: InboxRecord | None = None
+    last_error: str | None = None
+    faults: list[str] | None = None
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing more will happen by itself."""
+        if self.answer is None:
+            return False
+        if self.case.kept is None:
+            return True
+        return self.record is not None and self.record.status in FINISHED
+
+
+@dataclass
+class Run:
+    """One demonstration: `go` holds it, the other members tell how it goes.
+
+    Attributes:
+        cases: what is sent, and promised.
+        server: who is asked.
+        inbox: read by this process, which is not the server's.
+        on_call: the service that handlers call.
+        patience: seconds that handlers may take after the last delivery.
+        changed: told when an attempt failed, and when a case has come to its end.
+        outcomes: what was seen of each case.
+        faults: what differs from the promise in the whole, rather than in one case.
+        seconds: how long it took; zero before the end.
+    """
+
+    cases: list[Case]
+    server: Server
+    inbox: Inbox
+    on_call: OnCall
+    patience: float
+    changed: Callable[[Outcome], None] = lambda _: None
+    outcomes: list[Outcome] = field(init=False)
+    faults: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.outcomes = [Outcome(case) for case in self.cases]
+
+    @property
+    def as_promised(self) -> bool:
+        """Whether everything came out as it should; false while that is not known."""
+        return not self.faults and all(outcome.faults == [] for outcome in self.outcomes)
+
+    def go(self, *, pause: float) -> None:
+        """Send everything, `pause` seconds apart, and wait until every event has come to its end.
+
+        Raises:
+            ServerError: the server is gone.
+        """
+        began = time.monotonic()
+        with httpx.Client(base_url=self.server.url, timeout=REQUEST_TIMEOUT, trust_env=False) as client:
+            for outcome in self.outcomes:
+                self.on_call.fail_first(outcome.case.event_id, outcome.case.failures)
+                outcome.answer = _send(client, outcome.case)
+                self._follow(client, until=time.monotonic() + pause)
+            self._follow(client, until=time.monotonic() + self.patience)
+            # Once more, all of it: what came too often came late.
+            for outcome in self.outcomes:
+                self._look(outcome)
+                outcome.faults = list(self._differences(client, outcome))
+            self.faults = list(self._differences_in_all())
+        self.seconds = time.monotonic() - began
+        self.inbox.close()
+
+    def _follow(self, client: httpx.Client, *, until: float) -> None:
+        while True:
+            self.server.check()
+            for outcome in self.outcomes:
+                if outcome.answer is not None and outcome.faults is None:
+                    self._look(outcome)
+                    if outcome.settled:
+                        outcome.faults = list(self._differences(client, outcome))
+                        self.changed(outcome)
+            if time.monotonic() >= until or all(outcome.settled for outcome in self.outcomes):
+                return
+            time.sleep(POLL_INTERVAL)
+
+    def _look(self, outcome: Outcome) -> None:
+        before, record = outcome.record, self.inbox.get(outcome.case.event_id)
+        outcome.record = record
+        if record is None:
+            return
+        if record.last_error is not None:
+            outcome.last_error = record.last_error
+        if record.status is Status.FAILED and (before is None or before.attempts != record.attempts):
+            self.changed(outcome)
+
+    def _differences(self, client: httpx.Client, outcome: Outcome) -> Iterator[str]:
+        case, answer, record = outcome.case, outcome.answer, outcome.record
+        if answer != case.answer:
+            yield f"answered {_told(answer)}, promised {_told(case.answer)}"
+        if case.kept is None:
+            if record is not None:
+                yield f"in the inbox as {record.status}, promised not to be there"
+        elif record is None:
+            yield f"not in the inbox, promised {case.kept.status}"
+        elif (record.status, record.attempts) != (case.kept.status, case.kept.attempts):
+            yield (
+                f"{record.status} at attempt {record.attempts}, "
+                f"promised {case.kept.status} at attempt {case.kept.attempts}"
+            )
+        for effect in case.effects:
+            yield from self._missing(client, case.event_id, effect)
+
+    def _missing(self, client: httpx.Client, event_id: str, effect: Effect) -> Iterator[str]:
+        if isinstance(effect, Page):
+            response = client.get(effect.path)
+            found = response.json() if response.is_success else None
+            if not _says(found, effect.says):
+                yield f"{effect.path} says {_page(found)}, promised {_page(effect.says)}"
+            return
+        calls = self.on_call.calls(event_id)
+        answers = tuple(call.status for call in calls)
+        if answers != effect.answers:
+            yield f"the on-call service was called and answered {_list(answers)}, promised {_list(effect.answers)}"
+            return
+        yield from self._too_soon(calls, effect)
+
+    def _too_soon(self, calls: list[Any], effect: Calls) -> Iterator[str]:
+        for number, promised in enumerate(effect.waits, start=1):
+            waited = calls[number].at - calls[number - 1].at
+            if waited < promised - CLOCK_SLACK:
+                yield f"attempt {number + 1} came after {waited:.2f} s, promised {promised:g} s"
+
+    def _differences_in_all(self) -> Iterator[str]:
+        events = {case.event_id for case in self.cases if case.kept is not None}
+        held = self.inbox.stats().total
+        if held != len(events):
+            yield f"the inbox holds {held} events, promised {len(events)}"
+        missing = [type for type in EVENT_TYPES if type not in self.processed_types]
+        if missing:
+            yield f"no event was processed of {', '.join(missing)}"
+
+    @property
+    def processed_types(self) -> set[str]:
+        """The types of which an event was processed."""
+        records = (outcome.record for outcome in self.outcomes)
+        return {record.event.type for record in records if record is not None and record.status is Status.PROCESSED}
+
+    @property
+    def waiting(self) -> InboxRecord | None:
+        """The event whose next attempt is furthest away."""
+        failed = [o.record for o in self.outcomes if o.record is not None and o.record.status is Status.FAILED]
+        return max(failed, key=lambda record: record.next_attempt_at or record.received_at, default=None)
+
+
+def _send(client: httpx.Client, case: Case) -> Answer:
+    try:
+        response = client.post(PATH, content=case.delivery.body, headers=case.delivery.headers)
+        body = response.json()
+    except httpx.TransportError as error:
+        return Answer(0, {"error": type(error).__name__})
+    except ValueError:
+        body = None
+    return Answer(response.status_code, body if isinstance(body, Mapping) else {"error": "not a JSON object"})
+
+
+def _says(found: Any, promised: Any) -> bool:
+    """Whether `found` holds all that was promised; a list must be as long as promised."""
+    if isinstance(promised, Mapping):
+        return isinstance(found, Mapping) and promised.items() <= found.items()
+    if isinstance(promised, list):
+        same_length = isinstance(found, list) and len(found) == len(promised)
+        return same_length and all(_says(*pair) for pair in zip(found, promised, strict=True))
+    return bool(found == promised)
+
+
+def _told(answer: Answer | None) -> str:
+    return "nothing" if answer is None else f"{answer.status} {json.dumps(dict(answer.body))}"
+
+
+def _page(found: Any) -> str:
+    return "nothing" if found is None else json.dumps(found)
+
+
+def _list(answers: tuple[int, ...]) -> str:
+    return ", ".join(map(str, answers)) or "nothing"

@@ -1,0 +1,94 @@
+"""The example under uvicorn: a process of its own, on a free port of this machine."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+__all__ = ["Server", "ServerError"]
+
+START_TIMEOUT = 30.0
+STOP_TIMEOUT = 5.0
+"""Seconds."""
+
+LISTENING = re.compile(r"running on (http://127\.0\.0\.1:\d+)")
+
+
+class ServerError(Exception):
+    """The server did not start, or is gone."""
+
+
+class Server:
+    """Started on entering, ended by its process id on leaving, whatever happened in between.
+
+    Args:
+        app: the folder of the application.
+        folder: where it runs and where its log is written.
+        settings: what is added to the environment.
+    """
+
+    def __init__(self, app: Path, folder: Path, settings: Mapping[str, str]) -> None:
+        self._app = app
+        self._folder = folder
+        self._log = folder / "server.log"
+        self._environment = os.environ | {"PYTHONUNBUFFERED": "1", "NO_PROXY": "127.0.0.1", **settings}
+        self.url = ""
+
+    def __enter__(self) -> Self:
+        # The system gives the port, the log tells which: a port that was free a moment ago may not be free any more.
+        command = [sys.executable, "-m", "uvicorn", "app:app", "--app-dir", str(self._app), "--port", "0"]
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(  # noqa: S603 - its own interpreter
+                command, cwd=self._folder, env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        try:
+            self._wait_until_it_listens()
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    def check(self) -> None:
+        """Make sure that it still runs.
+
+        Raises:
+            ServerError: it has ended.
+        """
+        if (code := self._process.poll()) is not None:
+            raise ServerError(f"the server ended with code {code}.\n{self.end_of_log()}")
+
+    def end_of_log(self, lines: int = 20) -> str:
+        """What the server wrote last."""
+        return "\n".join(self._log.read_text(errors="replace").splitlines()[-lines:])
+
+    def _wait_until_it_listens(self) -> None:
+        deadline = time.monotonic() + START_TIMEOUT
+        while time.monotonic() < deadline:
+            self.check()
+            if found := LISTENING.search(self._log.read_text(errors="replace")):
+                self.url = found[1]
+                return
+            time.sleep(0.02)
+        raise ServerError(f"the server did not listen within {START_TIMEOUT:g} s.\n{self.end_of_log()}")
+
+    def _end(self) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()

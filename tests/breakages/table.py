@@ -1,0 +1,273 @@
+"""What is broken on purpose, and which tests must notice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Breakage:
+    """One change for the worse.
+
+    Attributes:
+        name: what is wrong afterwards.
+        file: where, from the root of the project.
+        old: text that stands there exactly once.
+        new: what takes its place.
+        tests: what is run, as arguments of pytest; at least one of these tests must fail.
+    """
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+SIGNATURE = "envoyou_core/signature.py"
+VERIFICATION = "envoyou_core/verification.py"
+RECEPTION = "envoyou_core/reception.py"
+SQL = "envoyou_core/inbox/sql.py"
+ENGINE = "envoyou_core/processing/engine.py"
+
+TEST_SIGNATURE = "tests/core/test_signature.py"
+TEST_VERIFICATION = "tests/core/test_verification.py"
+TEST_RECEPTION = "tests/core/test_reception.py"
+TEST_ENGINE = "tests/core/test_engine.py"
+TEST_SQLITE_INBOX = "tests/core/test_inboxes.py::TestSqliteInbox"
+TEST_SQL = "tests/core/test_sql_inbox.py"
+
+BREAKAGES = [
+    # Authentication
+    Breakage(
+        "the signature is not compared",
+        SIGNATURE,
+        "if not any(hmac.compare_digest(key.signature(timestamp, content), signature) for key in keys):",
+        "if not any(key.signature(timestamp, content) for key in keys):",
+        (f"{TEST_VERIFICATION}::test_another_secret_another_body_another_time",),
+    ),
+    Breakage(
+        "the signature is compared but for its end",
+        SIGNATURE,
+        "hmac.compare_digest(key.signature(timestamp, content), signature)",
+        "hmac.compare_digest(key.signature(timestamp, content)[:20], signature[:20])",
+        (f"{TEST_SIGNATURE}::test_one_flipped_bit_anywhere_is_refused",),
+    ),
+    Breakage(
+        "the timestamp is not signed",
+        SIGNATURE,
+        'inner.update(timestamp + b".")',
+        'inner.update(b".")',
+        (TEST_SIGNATURE,),
+    ),
+    Breakage(
+        "the tolerance holds for the past alone",
+        SIGNATURE,
+        "if abs(now - int(timestamp)) > tolerance:",
+        "if now - int(timestamp) > tolerance:",
+        (f"{TEST_VERIFICATION}::test_outside_the_tolerance",),
+    ),
+    Breakage(
+        "the tolerance holds for the future alone",
+        SIGNATURE,
+        "if abs(now - int(timestamp)) > tolerance:",
+        "if int(timestamp) - now > tolerance:",
+        (f"{TEST_VERIFICATION}::test_outside_the_tolerance",),
+    ),
+    Breakage(
+        "the tolerance is ignored",
+        SIGNATURE,
+        "if abs(now - int(timestamp)) > tolerance:",
+        "if abs(now - int(timestamp)) > 1e12:",
+        (f"{TEST_VERIFICATION}::test_outside_the_tolerance",),
+    ),
+    Breakage(
+        "anything that int() takes is a timestamp",
+        SIGNATURE,
+        "if not timestamp.isdigit() or len(timestamp) > MAX_TIMESTAMP_DIGITS:",
+        "if not timestamp.strip():",
+        (f"{TEST_SIGNATURE}::test_a_timestamp_is_one_to_twelve_ascii_digits",),
+    ),
+    Breakage(
+        "an empty secret is accepted",
+        SIGNATURE,
+        "if not secret.strip():",
+        "if secret is None:",
+        (f"{TEST_SIGNATURE}::test_an_empty_or_unusable_secret_is_a_configuration_error",),
+    ),
+    Breakage(
+        "the canonical form vouches for members named twice",
+        SIGNATURE,
+        'if form == "canonical" and _has_duplicate_members(body, content):',
+        'if form == "neither" and _has_duplicate_members(body, content):',
+        (f"{TEST_SIGNATURE}::test_the_canonical_form_does_not_vouch_for_a_member_named_twice",),
+    ),
+    Breakage(
+        "an event type header that contradicts the body is accepted",
+        VERIFICATION,
+        "if request.event_type and request.event_type != event.type.encode():",
+        "if not request.event_type and event.type is None:",
+        (f"{TEST_VERIFICATION}::test_an_event_type_header_that_contradicts_the_body",),
+    ),
+    Breakage(
+        "a webhook id header that contradicts the body is accepted",
+        VERIFICATION,
+        "if request.webhook_id and event.webhook_id is not None and request.webhook_id != event.webhook_id.encode():",
+        "if not request.webhook_id and event.webhook_id == '?':",
+        (f"{TEST_VERIFICATION}::test_a_webhook_id_header_that_contradicts_the_body",),
+    ),
+    # Acceptance
+    Breakage(
+        "200 before the commit",
+        RECEPTION,
+        "added: Added = yield Wait(self.inbox.add(Entry(event, tenant, webhook_id)), deadline)",
+        "added = Added.NEW if self.inbox.add(Entry(event, tenant, webhook_id)) and deadline else Added.DUPLICATE",
+        (f"{TEST_RECEPTION}::test_the_answer_waits_for_the_commit", TEST_RECEPTION),
+    ),
+    Breakage(
+        "the nonce is bound before the commit",
+        RECEPTION,
+        "        webhook_id = event.webhook_id or header_text(request.webhook_id)\n",
+        "        webhook_id = event.webhook_id or header_text(request.webhook_id)\n"
+        "        if key is not None:\n"
+        "            yield from self._bind(key, event.id)\n",
+        (f"{TEST_RECEPTION}::test_a_nonce_is_bound_only_after_the_event_is_stored",),
+    ),
+    Breakage(
+        "a nonce bound to another event is accepted",
+        RECEPTION,
+        "not in {None, event.id}:",
+        "in {False}:",
+        (f"{TEST_RECEPTION}::test_a_nonce_bound_to_another_event_is_refused",),
+    ),
+    Breakage(
+        "the answer tells why the event could not be stored",
+        "envoyou_core/errors.py",
+        "return UnavailableError.default_message",
+        "return str(self)",
+        (f"{TEST_RECEPTION}::test_an_inbox_that_fails_is_a_503_that_says_nothing_of_why",),
+    ),
+    # The inbox
+    Breakage(
+        "look, then insert",
+        SQL,
+        """        with self._engine.begin() as connection:
+            inserted = connection.execute(statement, [rows[key] for key in sorted(rows)])
+            new = {(row.tenant, row.event_id) for row in inserted}
+""",
+        """        with self._reading() as connection:
+            known = {tuple(row) for row in connection.execute(select(_t.tenant, _t.event_id))}
+        new = set(rows) - known
+        with self._engine.begin() as connection:
+            if new:
+                connection.execute(inbox_table.insert(), [rows[key] for key in sorted(new)])
+""",
+        (f"{TEST_SQL}::test_an_event_that_another_stores_at_the_last_moment_is_a_duplicate[sqlite]",),
+    ),
+    Breakage(
+        "every delivery of one batch is the new one",
+        SQL,
+        "                    new.remove(key)\n",
+        "",
+        (f"{TEST_SQLITE_INBOX}::test_deliveries_that_were_not_waited_for_are_told_apart_too",),
+    ),
+    Breakage(
+        "an event that is refused fails those beside it",
+        "envoyou_core/inbox/group_commit.py",
+        "if len(batch) == 1 or self._is_outage(error):",
+        "if batch:",
+        ("tests/core/test_group_commit.py::test_an_item_that_is_refused_fails_alone",),
+    ),
+    Breakage(
+        "who gave up waiting is stored all the same",
+        "envoyou_core/inbox/group_commit.py",
+        "if future.set_running_or_notify_cancel()])",
+        "])",
+        ("tests/core/test_group_commit.py::test_who_gave_up_waiting_is_not_stored",),
+    ),
+    Breakage(
+        "settling without the lease token",
+        SQL,
+        ".where(_t.key == claim.key, _t.lease_token == claim.token)",
+        ".where(_t.key == claim.key)",
+        (f"{TEST_SQLITE_INBOX}::test_a_lost_lease_can_neither_renew_nor_record_nor_settle",),
+    ),
+    Breakage(
+        "renewing without the lease token",
+        SQL,
+        '_HELD = and_(_t.key == bindparam("held_key"), _t.lease_token == bindparam("held_token"))',
+        '_HELD = and_(_t.key == bindparam("held_key"), bindparam("held_token") != "")',
+        (f"{TEST_SQLITE_INBOX}::test_a_lost_lease_can_neither_renew_nor_record_nor_settle",),
+    ),
+    Breakage(
+        "a crash is not counted",
+        SQL,
+        "crashes=_t.crashes + case((_t.status == Status.PROCESSING.value, 1), else_=0),",
+        "crashes=_t.crashes + case((_t.status == Status.PROCESSING.value, 0), else_=0),",
+        (f"{TEST_SQLITE_INBOX}::test_a_lease_that_runs_out_lets_another_take_the_event_and_counts_a_crash",),
+    ),
+    Breakage(
+        "names share their events",
+        SQL,
+        ".where(_t.name == self.name, _t.due_at.is_not(None), _t.due_at <= now)",
+        ".where(_t.due_at.is_not(None), _t.due_at <= now)",
+        (f"{TEST_SQLITE_INBOX}::test_another_name_is_another_inbox",),
+    ),
+    Breakage(
+        "SQLite may lose the last commits at a power cut",
+        SQL,
+        "PRAGMA synchronous = FULL",
+        "PRAGMA synchronous = NORMAL",
+        (f"{TEST_SQL}::test_sqlite_survives_a_power_cut_and_waits_for_locks",),
+    ),
+    Breakage(
+        "pruning takes what was settled just now",
+        SQL,
+        "_t.settled_at < before)",
+        "_t.settled_at != before)",
+        (f"{TEST_SQLITE_INBOX}::test_age_counts_from_the_settling_not_from_the_arrival", TEST_SQLITE_INBOX),
+    ),
+    # Processing
+    Breakage(
+        "nothing is tried again",
+        ENGINE,
+        "if attempt >= self.retry.max_attempts:",
+        "if attempt >= 1:",
+        (f"{TEST_ENGINE}::test_a_failure_is_tried_again_by_the_guides_policy_and_then_dead",),
+    ),
+    Breakage(
+        "a retry runs what has succeeded again",
+        ENGINE,
+        "unfinished = [handler for handler in handlers if handler.name not in progress]",
+        "unfinished = list(handlers)",
+        (f"{TEST_ENGINE}::test_a_retry_runs_only_what_has_not_succeeded",),
+    ),
+    Breakage(
+        "crashes never end",
+        ENGINE,
+        "if claim.crashes >= self.retry.max_crashes:",
+        "if claim.crashes < 0:",
+        (f"{TEST_ENGINE}::test_an_event_whose_workers_die_is_dead_after_its_last_crash",),
+    ),
+    Breakage(
+        "handlers in the order of a set",
+        "envoyou_core/handlers.py",
+        "return [handler for handler in self if handler.matches(event_type)]",
+        "return list({handler for handler in self if handler.matches(event_type)})",
+        (f"{TEST_ENGINE}::test_handlers_run_in_the_order_of_registration",),
+    ),
+    Breakage(
+        "a lease is never renewed",
+        "envoyou_core/processing/leases.py",
+        "self._engine.renew(held)",
+        "held.clear()",
+        (f"{TEST_ENGINE}::test_the_lease_is_kept_while_a_drained_handler_runs_on",),
+    ),
+    Breakage(
+        "a worker that stops forgets what it had done",
+        "envoyou_core/handoff/worker.py",
+        "partial(self._engine.give_back, claim, progress)",
+        "partial(self._engine.give_back, claim, claim.progress)",
+        ("tests/core/test_worker.py::test_what_succeeded_within_the_attempt_given_back_is_not_done_again",),
+    ),
+]

@@ -1,0 +1,56 @@
+"""How the contract suite reaches an adapter: its app, built as a user would, behind a real HTTP server.
+
+Each module of this package is one adapter's, and holds one object named `client`.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+from envoyou_core import Handlers, Webhooks
+
+PATH = "/webhooks/envoyou"
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """An app that is being served on this machine.
+
+    Attributes:
+        host: an address of the loopback interface.
+        port: the TCP port.
+        path: where webhooks are received, without the final slash.
+        webhooks: the object that the app was built around.
+        database: the SQLite file behind an inbox that the adapter brings itself, so that a test can lock it.
+        reads_chunked: whether the server understands chunked bodies; where it does not, they are answered 411.
+    """
+
+    host: str
+    port: int
+    webhooks: Webhooks
+    path: str = PATH
+    database: Path | None = None
+    reads_chunked: bool = True
+
+
+class AdapterClient(Protocol):
+    """Builds and serves the app of one adapter."""
+
+    name: str
+
+    def serve(self, handlers: Handlers, **settings: Any) -> AbstractContextManager[Served]:
+        """Serve an app whose `Webhooks` has these keyword settings, on a free port, until the block ends.
+
+        `secret` is always among the settings. Where the adapter brings its own inbox, as Django does, `inbox` is left
+        out of account, and `database` names the file of that one.
+        """
+
+
+def load(name: str) -> AdapterClient:
+    """The client of one adapter, imported only when it is asked for."""
+    client: AdapterClient = import_module(f"{__name__}.{name}").client
+    return client

@@ -1,0 +1,204 @@
+"""What is answered before the body means anything: 405, 411, 413, 415, and the order of all checks."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterable
+from contextlib import suppress
+from itertools import chain, repeat
+
+import pytest
+
+from envoyou_core.testing import Delivery, sample_event
+from tests.contract import wire
+from tests.contract.endpoint import NOW, Endpoint, assert_received, assert_refused, signed
+from tests.contract.wire import HeaderValue
+
+MEGABYTE = 1_048_576
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND", "BREW"])
+@pytest.mark.parametrize("ending", ["", "/"])
+def test_other_methods(endpoint: Endpoint, method: str, ending: str) -> None:
+    path = endpoint.served.path + ending
+    answer = endpoint.refuses(405, "method_not_allowed", signed(), method=method, path=path)
+    assert answer.headers["Allow"] == "POST"
+
+
+def test_head(endpoint: Endpoint) -> None:
+    before = endpoint.stored
+    answer = endpoint.send(Delivery(signed().headers, b""), method="HEAD")
+    assert (answer.status, answer.body) == (405, b"")
+    assert (answer.headers["Allow"], answer.headers["Content-Type"]) == ("POST", "application/json")
+    assert endpoint.stored == before
+
+
+def test_a_bare_get(endpoint: Endpoint) -> None:
+    request = wire.head("GET", endpoint.served.path, [("Host", "127.0.0.1"), ("Connection", "close")])
+    assert_refused(wire.exchange(endpoint.address, [request], method="GET"), 405, "method_not_allowed")
+
+
+OTHER_CONTENT_TYPES: dict[str, HeaderValue | None] = {
+    "none": None,
+    "empty": "",
+    "text": "text/plain",
+    "text that says json": "text/json",
+    "a form": "application/x-www-form-urlencoded",
+    "a form of parts": "multipart/form-data; boundary=x",
+    "nearly": "application/jsonp",
+    "a sequence": "application/json-seq",
+    "not of applications": "image/svg+json",
+    "only the end of it": "json",
+    "in a parameter": "text/plain; application/json",
+    "not ASCII": "application/jsön",
+    "not UTF-8": b"application/json\xff",
+}
+
+
+@pytest.mark.parametrize("content_type", OTHER_CONTENT_TYPES.values(), ids=list(OTHER_CONTENT_TYPES))
+def test_other_content_types(endpoint: Endpoint, content_type: HeaderValue | None) -> None:
+    endpoint.refuses(415, "unsupported_media_type", signed(), headers={"Content-Type": content_type})
+
+
+def of_size(size: int) -> Delivery:
+    """A genuine delivery whose body has exactly `size` bytes."""
+    event = sample_event(created=NOW, object={"notes": ""})
+    padding = "n" * (size - len(event.body))
+    return signed(sample_event(id=event.id, created=NOW, object={"notes": padding}))
+
+
+def test_a_body_of_just_the_allowed_size(endpoint: Endpoint) -> None:
+    delivery = of_size(MEGABYTE)
+    assert len(delivery.body) == MEGABYTE
+    endpoint.accepts(delivery)
+
+
+@pytest.mark.parametrize("size", [MEGABYTE + 1, 2 * MEGABYTE, 5 * MEGABYTE])
+def test_a_sender_that_sends_too_much_sees_why_it_is_refused(endpoint: Endpoint, size: int) -> None:
+    endpoint.refuses(413, "payload_too_large", of_size(size))
+
+
+def test_a_body_that_is_announced_as_too_large(endpoint: Endpoint) -> None:
+    head = endpoint.head(signed(), headers={"Content-Length": str(100 * MEGABYTE)})
+    assert_refused_while_sending(endpoint, [head, *[b" " * MEGABYTE] * 100])
+
+
+def test_a_chunked_body_without_an_end(endpoint: Endpoint) -> None:
+    head = endpoint.head(signed(), headers={"Content-Length": None, "Transfer-Encoding": "chunked"})
+    if endpoint.served.reads_chunked:
+        chunk = b"%x\r\n%s\r\n" % (MEGABYTE, b" " * MEGABYTE)
+        assert_refused_while_sending(endpoint, chain([head], repeat(chunk)))
+    else:
+        assert_refused(wire.exchange(endpoint.address, [head]), 411, "length_required")
+
+
+def assert_refused_while_sending(endpoint: Endpoint, pieces: Iterable[bytes]) -> None:
+    """The answer is 413, and comes though the sender has not come to an end."""
+    before = endpoint.stored
+    with socket.create_connection(endpoint.address, timeout=wire.PATIENCE) as connection:
+        sending = threading.Thread(target=send_until_refused, args=(connection, pieces))
+        sending.start()
+        try:
+            answer = wire.read_answer(connection)
+        finally:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+            sending.join(wire.PATIENCE)
+    assert_refused(answer, 413, "payload_too_large")
+    assert endpoint.stored == before
+    endpoint.accepts(signed())
+
+
+def send_until_refused(connection: socket.socket, pieces: Iterable[bytes]) -> None:
+    # The server answers and hangs up.
+    with suppress(OSError):
+        for piece in pieces:
+            connection.sendall(piece)
+
+
+def in_chunks(endpoint: Endpoint, delivery: Delivery, *, size: int, **changes: HeaderValue | None) -> wire.Answer:
+    head = endpoint.head(delivery, headers={"Content-Length": None, "Transfer-Encoding": "chunked", **changes})
+    pieces = [head, *wire.chunked(delivery.body, size=size)]
+    # A server that does not read chunks may hang up at once: such a request must be on its way as a whole.
+    return wire.exchange(endpoint.address, pieces if endpoint.served.reads_chunked else [b"".join(pieces)])
+
+
+@pytest.mark.parametrize("size", [7, 1000, 65_536])
+def test_a_chunked_body_arrives_whole_or_is_refused_as_such(endpoint: Endpoint, size: int) -> None:
+    delivery = of_size(1000 + 10 * size) if endpoint.served.reads_chunked else signed()
+    before = endpoint.stored
+    answer = in_chunks(endpoint, delivery, size=size)
+    if not endpoint.served.reads_chunked:
+        assert_refused(answer, 411, "length_required")
+        assert endpoint.stored == before
+        return
+    assert_received(answer)
+    record = endpoint.record(delivery)
+    assert record is not None
+    assert record.event.body == delivery.body
+
+
+def test_a_chunked_body_that_is_refused_for_another_reason(endpoint: Endpoint) -> None:
+    before = endpoint.stored
+    answer = in_chunks(endpoint, signed(), size=100, **{"Content-Type": "text/plain"})
+    assert_refused(answer, 415, "unsupported_media_type")
+    if endpoint.served.reads_chunked:
+        assert_refused(in_chunks(endpoint, of_size(2 * MEGABYTE), size=65_536), 413, "payload_too_large")
+    assert endpoint.stored == before
+
+
+def test_a_body_longer_than_its_length_is_not_the_one_that_was_signed(endpoint: Endpoint) -> None:
+    delivery = signed()
+    endpoint.refuses(401, "unauthorized", delivery, headers={"Content-Length": str(len(delivery.body) - 1)})
+
+
+def test_a_sender_that_goes_away_before_the_end(endpoint: Endpoint) -> None:
+    delivery = signed()
+    before = endpoint.stored
+    with socket.create_connection(endpoint.address, timeout=wire.PATIENCE) as connection:
+        connection.sendall(endpoint.head(delivery) + delivery.body[:-1])
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(65_536):
+            pass
+    assert endpoint.stored == before
+    endpoint.accepts(delivery)
+
+
+@pytest.mark.parametrize("length", ["-1", "1e3", "ten", "+5", "0x10", "²"])
+def test_a_length_that_is_no_number_stores_nothing(endpoint: Endpoint, length: str) -> None:
+    before = endpoint.stored
+    with socket.create_connection(endpoint.address, timeout=wire.PATIENCE) as connection:
+        delivery = signed()
+        connection.sendall(endpoint.head(delivery, headers={"Content-Length": length}) + delivery.body)
+        connection.shutdown(socket.SHUT_WR)
+        answer = wire.read_answer(connection)
+    assert 400 <= answer.status < 500
+    assert endpoint.stored == before
+
+
+def test_the_order_of_the_checks(endpoint: Endpoint) -> None:
+    """Each delivery is wrong in one way less than the one before."""
+    headers: dict[str, HeaderValue | None] = {
+        "X-EnvoyOU-Signature": None,
+        "X-EnvoyOU-Event-Type": None,
+        "X-EnvoyOU-Webhook-ID": "wh_0",
+        "Content-Type": "text/plain",
+    }
+    too_large = Delivery(signed().headers, b"{" * (MEGABYTE + 1))
+    endpoint.accepts(signed(nonce="order-of-checks"))
+    endpoint.refuses(405, "method_not_allowed", too_large, method="PUT", headers=headers)
+    endpoint.refuses(415, "unsupported_media_type", too_large, headers=headers)
+    del headers["Content-Type"]
+    endpoint.refuses(413, "payload_too_large", too_large, headers=headers)
+    not_json = signed(b"{", nonce="order-of-checks")
+    endpoint.refuses(401, "unauthorized", not_json, headers=headers)
+    del headers["X-EnvoyOU-Signature"]
+    endpoint.refuses(400, "invalid_payload", not_json, headers=headers)
+    event = signed(nonce="order-of-checks")
+    endpoint.refuses(400, "missing_header", event, headers=headers)
+    del headers["X-EnvoyOU-Event-Type"]
+    endpoint.refuses(400, "header_mismatch", event, headers=headers)
+    del headers["X-EnvoyOU-Webhook-ID"]
+    endpoint.refuses(401, "unauthorized", event, headers=headers)
+    endpoint.accepts(event, headers={"X-EnvoyOU-Nonce": "order-of-checks-2"})

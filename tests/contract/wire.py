@@ -1,0 +1,75 @@
+"""One HTTP exchange over a real socket, with nothing between the test and the bytes."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from email.message import Message
+from http.client import HTTPResponse
+from typing import Any
+
+HeaderValue = str | bytes
+HeaderChanges = Mapping[str, HeaderValue | Sequence[HeaderValue] | None]
+"""By name: a value, several of them to be sent as so many headers, or `None` for a header that is not sent."""
+
+PATIENCE = 10.0
+"""Seconds without a byte from the server after which a test fails."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    status: int
+    headers: Message
+    body: bytes
+
+    @property
+    def document(self) -> Any:
+        return json.loads(self.body)
+
+
+def head(method: str, target: str, headers: Iterable[tuple[str, HeaderValue]]) -> bytes:
+    """The request line and headers; text is sent as UTF-8."""
+    lines = [f"{method} {target} HTTP/1.1".encode()]
+    lines += [name.encode() + b": " + _octets(value) for name, value in headers]
+    return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
+def pairs(headers: HeaderChanges) -> list[tuple[str, HeaderValue]]:
+    """The headers that are to be sent."""
+    found: list[tuple[str, HeaderValue]] = []
+    for name, value in headers.items():
+        if value is None:
+            continue
+        values = [value] if isinstance(value, str | bytes) else value
+        found += [(name, one) for one in values]
+    return found
+
+
+def exchange(address: tuple[str, int], pieces: Iterable[bytes], *, method: str = "POST") -> Answer:
+    """Send all `pieces`, and only then read the answer, as a simple sender does."""
+    with socket.create_connection(address, timeout=PATIENCE) as connection:
+        for piece in pieces:
+            connection.sendall(piece)
+        return read_answer(connection, method=method)
+
+
+def read_answer(connection: socket.socket, *, method: str = "POST") -> Answer:
+    """Read one whole answer."""
+    response = HTTPResponse(connection, method=method)
+    try:
+        response.begin()
+        return Answer(response.status, response.msg, response.read())
+    finally:
+        response.close()
+
+
+def chunked(body: bytes, *, size: int) -> list[bytes]:
+    """`body` in chunks, as Transfer-Encoding has it."""
+    parts = [body[start : start + size] for start in range(0, len(body), size)]
+    return [*(b"%x\r\n%s\r\n" % (len(part), part) for part in parts), b"0\r\n\r\n"]
+
+
+def _octets(value: HeaderValue) -> bytes:
+    return value if isinstance(value, bytes) else value.encode()

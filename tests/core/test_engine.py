@@ -1,0 +1,631 @@
+"""One attempt at one event, by whoever runs it: `drain`, `adrain`, or a worker on a thread or a loop."""
+
+import asyncio
+import contextlib
+import contextvars
+import threading
+from datetime import datetime
+
+import pytest
+
+from envoyou_core import ConfigurationError, Handlers, PermanentError, RetryLater, RetryPolicy, Webhooks
+from envoyou_core.inbox import Entry, Progress, Settlement, Status
+from envoyou_core.inbox.memory import MemoryInbox
+from envoyou_core.observability import HandlerFailed, LeaseLost, Settled
+from envoyou_core.testing import sample_event
+from tests.core.conftest import pause_until
+
+PATIENCE = 20
+AT_ONCE = RetryPolicy(max_attempts=3, initial_delay=0)
+
+
+class App:
+    """A `Webhooks` over an inbox in memory, and one way to have its work done."""
+
+    def __init__(self, way, clock, retry=None, **settings):
+        self.way = way
+        self.clock = clock
+        self.inbox = MemoryInbox(clock=clock)
+        self.webhooks = Webhooks(
+            secret="s", inbox=self.inbox, handoff="auto" if "worker" in way else "manual", retry=retry, **settings
+        )
+        self.notices = []
+        self.webhooks.subscribe(self.notices.append)
+
+    def on(self, *types, **options):
+        return self.webhooks.on(*types, **options)
+
+    def add(self, id="evt_1", type="user.created", **details):
+        return self.inbox.add(Entry(sample_event(type, id=id), **details)).result(PATIENCE)
+
+    def work(self):
+        """Do what is due, until nothing is due any more; returns how many attempts were settled."""
+        before = len(self.settled())
+        if self.way == "drain":
+            assert self.webhooks.drain() == len(self.settled()) - before
+        elif self.way == "adrain":
+            assert asyncio.run(self.webhooks.adrain()) == len(self.settled()) - before
+        elif self.way == "worker in a thread":
+            self.webhooks.start()
+            try:
+                pause_until(self.is_idle)
+            finally:
+                self.webhooks.stop()
+        else:
+            asyncio.run(self.work_on_a_loop())
+        return len(self.settled()) - before
+
+    async def work_on_a_loop(self):
+        async with self.webhooks.lifespan(), asyncio.timeout(PATIENCE):
+            while not self.is_idle():
+                await asyncio.sleep(0.005)
+
+    def is_idle(self):
+        until_due = self.inbox.seconds_until_due()
+        in_hand = self.inbox.stats().by_status[Status.PROCESSING]
+        return (until_due is None or until_due > 0) and not in_hand
+
+    def settled(self):
+        return [notice for notice in self.notices if isinstance(notice, Settled)]
+
+    def record(self, id="evt_1"):
+        return self.inbox.get(id)
+
+    def status(self, id="evt_1"):
+        return self.record(id).status
+
+
+WAYS = ["drain", "adrain", "worker in a thread", "worker on a loop"]
+
+
+@pytest.fixture(params=WAYS)
+def make_app(request, clock):
+    def make(**settings):
+        return App(request.param, clock, **settings)
+
+    return make
+
+
+@pytest.fixture
+def app(make_app):
+    return make_app()
+
+
+@pytest.fixture(params=["sync", "async"])
+def kind(request):
+    """Turns a plain function into a handler of one kind or the other."""
+
+    def make(function):
+        if request.param == "sync":
+            return function
+
+        async def handler(event, attempt, delivery):
+            await asyncio.sleep(0)
+            return function(event, attempt, delivery)
+
+        return handler
+
+    return make
+
+
+def fail_until(succeeds, calls):
+    def handler(event, attempt, delivery):
+        calls.append(attempt)
+        if attempt < succeeds:
+            raise ValueError(f"attempt {attempt}")
+
+    return handler
+
+
+# What becomes of an event
+
+
+def test_a_handler_that_returns_has_processed_the_event(app, kind):
+    seen = []
+    app.on("user.*", name="h")(kind(lambda event, attempt, delivery: seen.append(event)))
+    app.add()
+    assert app.work() == 1
+    assert [event.id for event in seen] == ["evt_1"]
+    record = app.record()
+    assert (record.status, record.attempts, record.last_error) == (Status.PROCESSED, 1, None)
+    assert dict(record.progress) == {"h": Progress.DONE}
+    assert app.work() == 0
+
+
+def test_what_a_handler_returns_is_of_no_interest(app):
+    app.on("*")(lambda event: object())
+    app.add()
+    app.work()
+    assert app.status() is Status.PROCESSED
+
+
+def test_an_event_that_nobody_handles_is_ignored(app):
+    app.on("user.deleted")(lambda event: None)
+    app.add()
+    assert app.work() == 1
+    record = app.record()
+    assert (record.status, record.attempts) == (Status.IGNORED, 0)
+
+
+def test_handlers_run_in_the_order_of_registration(app):
+    order = []
+    names = [f"handler {number}" for number in (7, 3, 9, 1, 8, 2, 6, 4, 5, 0)]
+    for name in names:
+        app.on("*", name=name)(lambda event, name=name: order.append(name))
+    for number in range(3):
+        app.add(f"evt_{number}")
+        app.work()
+    assert order == names * 3
+
+
+def test_sync_and_async_handlers_of_one_event_take_turns(app):
+    order = []
+
+    @app.on("*")
+    def first(event):
+        order.append("first")
+
+    @app.on("*")
+    async def second(event):
+        await asyncio.sleep(0.001)
+        order.append("second")
+
+    @app.on("*")
+    def third(event):
+        order.append("third")
+
+    app.add()
+    app.work()
+    assert order == ["first", "second", "third"]
+
+
+def test_a_failure_is_tried_again_by_the_guides_policy_and_then_dead(app, kind):
+    calls = []
+    app.on("*", name="h")(kind(fail_until(99, calls)))
+    app.add()
+    for attempt, delay in ((1, 2.0), (2, 4.0)):
+        assert app.work() == 1
+        record = app.record()
+        assert (record.status, record.attempts) == (Status.FAILED, attempt)
+        assert record.next_attempt_at == app.clock.moment(delay)
+        assert record.last_error == f"ValueError: attempt {attempt}"
+        app.clock.advance(delay - 0.001)
+        assert app.work() == 0
+        app.clock.advance(0.001)
+    assert app.work() == 1
+    record = app.record()
+    assert (record.status, record.attempts, record.last_error) == (Status.DEAD, 3, "ValueError: attempt 3")
+    assert calls == [1, 2, 3]
+    app.clock.advance(1e6)
+    assert app.work() == 0
+
+
+def test_a_later_attempt_that_succeeds_has_processed_the_event(make_app, kind):
+    app = make_app(retry=AT_ONCE)
+    calls = []
+    app.on("*", name="h")(kind(fail_until(3, calls)))
+    app.add()
+    assert app.work() == 3
+    assert calls == [1, 2, 3]
+    record = app.record()
+    assert (record.status, record.attempts, record.last_error) == (Status.PROCESSED, 3, None)
+
+
+def test_a_retry_runs_only_what_has_not_succeeded(make_app, kind):
+    app = make_app(retry=AT_ONCE)
+    calls = []
+    app.on("*", name="before")(lambda event: calls.append("before"))
+    app.on("*", name="fails twice")(kind(fail_until(3, calls)))
+    app.on("*", name="after")(lambda event: calls.append("after"))
+    app.add()
+    app.work()
+    assert calls == ["before", 1, "after", 2, 3]
+    assert app.status() is Status.PROCESSED
+    assert set(app.record().progress) == {"before", "fails twice", "after"}
+
+
+def test_each_handler_that_fails_is_named_and_all_are_tried(app):
+    for name, error in (("a", ValueError("one")), ("b", KeyError("two")), ("c", None)):
+
+        def handler(event, error=error):
+            if error:
+                raise error
+
+        app.on("*", name=name)(handler)
+    app.add()
+    app.work()
+    assert app.record().last_error == "ValueError: one; KeyError: 'two'"
+    failed = [notice for notice in app.notices if isinstance(notice, HandlerFailed)]
+    assert [(notice.handler, notice.attempt, type(notice.error)) for notice in failed] == [
+        ("a", 1, ValueError),
+        ("b", 1, KeyError),
+    ]
+    assert dict(app.record().progress) == {"c": Progress.DONE}
+
+
+def test_a_policy_of_one_attempt_is_dead_at_once(make_app):
+    app = make_app(retry=RetryPolicy(max_attempts=1))
+    app.on("*")(lambda event: 1 / 0)
+    app.add()
+    app.work()
+    assert app.status() is Status.DEAD
+
+
+def test_the_notice_of_a_settled_attempt_tells_all(app):
+    app.on("*")(lambda event: 1 / 0)
+    app.add()
+    app.work()
+    [notice] = app.settled()
+    assert (notice.event_id, notice.event_type, notice.status) == ("evt_1", "user.created", Status.FAILED)
+    assert (notice.attempt, notice.retry_in) == (1, 2.0)
+    assert notice.error == "ZeroDivisionError: division by zero"
+    assert 0 <= notice.seconds < PATIENCE
+
+
+# Errors that instruct
+
+
+def test_a_permanent_error_is_dead_without_further_attempts(app, kind):
+    calls = []
+
+    def handler(event, attempt, delivery):
+        calls.append(attempt)
+        raise PermanentError("no such user")
+
+    app.on("*", name="h")(kind(handler))
+    app.add()
+    app.work()
+    record = app.record()
+    assert (record.status, record.attempts, record.last_error) == (Status.DEAD, 1, "PermanentError: no such user")
+    assert dict(record.progress) == {"h": Progress.GIVEN_UP}
+    assert calls == [1]
+
+
+def test_a_permanent_error_of_one_handler_lets_the_others_have_their_attempts(make_app):
+    app = make_app(retry=AT_ONCE)
+    calls = []
+
+    @app.on("*")
+    def gives_up(event):
+        calls.append("gives up")
+        raise PermanentError
+
+    app.on("*", name="h")(lambda event, attempt: fail_until(3, calls)(event, attempt, None))
+    app.add()
+    app.work()
+    assert calls == ["gives up", 1, 2, 3]
+    record = app.record()
+    assert record.status is Status.DEAD
+    assert set(record.progress.values()) == {Progress.DONE, Progress.GIVEN_UP}
+
+
+def test_requeued_a_given_up_handler_runs_again_and_a_done_one_does_not(app):
+    calls = []
+    broken = [True]
+
+    @app.on("*", name="mended")
+    def mended(event):
+        calls.append("mended")
+        if broken:
+            raise PermanentError
+
+    app.on("*", name="done")(lambda event: calls.append("done"))
+    app.add()
+    app.work()
+    assert app.status() is Status.DEAD
+    broken.clear()
+    assert app.inbox.requeue("evt_1") == 1
+    app.work()
+    assert calls == ["mended", "done", "mended"]
+    assert app.status() is Status.PROCESSED
+
+
+def test_retry_later_sets_the_delay_and_uses_up_an_attempt(app, kind):
+    def handler(event, attempt, delivery):
+        raise RetryLater(60)
+
+    app.on("*", name="h")(kind(handler))
+    app.add()
+    app.work()
+    record = app.record()
+    assert (record.status, record.attempts, record.next_attempt_at) == (Status.FAILED, 1, app.clock.moment(60))
+    for _ in range(2):
+        app.clock.advance(60)
+        app.work()
+    assert (app.status(), app.record().attempts) == (Status.DEAD, 3)
+
+
+@pytest.mark.parametrize(
+    ("errors", "delay"),
+    [
+        ([RetryLater(0)], 0),
+        ([RetryLater(0.5)], 0.5),
+        ([RetryLater(1), ValueError()], 2.0),
+        ([RetryLater(10), RetryLater(30), ValueError()], 30),
+        ([PermanentError(), RetryLater(7)], 7),
+        ([PermanentError(), ValueError()], 2.0),
+    ],
+)
+def test_of_several_delays_the_longest_counts(clock, errors, delay):
+    app = App("drain", clock, retry=RetryPolicy(max_attempts=9))
+    for number, error in enumerate(errors):
+
+        def handler(event, attempt, error=error):
+            if attempt == 1:
+                raise error
+
+        app.on("*", name=f"h{number}")(handler)
+    app.add()
+    claim = app.inbox.claim(1, 60)[0]
+    from envoyou_core.steps import run
+
+    settlement = run(app.webhooks._engine.attempt(claim))
+    assert (settlement.status, settlement.retry_in) == (Status.FAILED, delay)
+
+
+# What a handler gets
+
+
+def test_attempt_and_delivery_are_given_to_who_names_them(make_app):
+    app = make_app(retry=AT_ONCE)
+    seen = []
+
+    @app.on("*")
+    def named(event, *, delivery, attempt):
+        seen.append((attempt, delivery.tenant, delivery.webhook_id, delivery.received_at))
+        if attempt < 2:
+            raise ValueError
+
+    received_at = app.clock.moment()
+    app.add(tenant="acme", webhook_id="wh_1")
+    app.work()
+    assert seen == [(1, "acme", "wh_1", received_at), (2, "acme", "wh_1", received_at)]
+    assert isinstance(received_at, datetime)
+
+
+def test_handlers_from_a_registry_are_called_too(app):
+    handlers = Handlers()
+    seen = []
+    handlers.on("*", name="h")(lambda event: seen.append(event.id))
+    app.webhooks.include(handlers)
+    app.add()
+    app.work()
+    assert seen == ["evt_1"]
+
+
+# Handlers that leave in odd ways
+
+
+@pytest.mark.parametrize("exit", [SystemExit(3), asyncio.CancelledError()], ids=repr)
+def test_an_exit_out_of_a_handler_is_a_failure_like_any_other(app, kind, exit):
+    def handler(event, attempt, delivery):
+        raise exit
+
+    app.on("*", name="leaves")(kind(handler))
+    app.on("*", name="stays")(lambda event: None)
+    app.add()
+    assert app.work() == 1
+    record = app.record()
+    assert (record.status, record.attempts) == (Status.FAILED, 1)
+    assert record.last_error == f"RuntimeError: the handler raised {type(exit).__name__}"
+    assert dict(record.progress) == {"stays": Progress.DONE}
+
+
+def test_a_plain_function_that_returns_an_awaitable_has_failed(app):
+    async def work(event):
+        raise AssertionError("it ran")
+
+    app.on("*", name="forgot async")(lambda event: work(event))
+    app.add()
+    app.work()
+    assert app.status() is Status.FAILED
+    assert "make it `async def`" in app.record().last_error
+
+
+def test_an_awaitable_that_is_no_coroutine_is_found_out_too(app):
+    class Awaitable:
+        def __await__(self):
+            yield
+
+    app.on("*", name="h")(lambda event: Awaitable())
+    app.add()
+    app.work()
+    assert "make it `async def`" in app.record().last_error
+
+
+# Crashes
+
+
+def test_an_event_whose_workers_die_is_dead_after_its_last_crash(make_app):
+    app = make_app(retry=RetryPolicy(max_crashes=3))
+    calls = []
+    app.on("*", name="h")(lambda event: calls.append(event.id))
+    app.add()
+    for _ in range(3):
+        assert len(app.inbox.claim(1, 60)) == 1
+        app.clock.advance(60)
+    assert app.work() == 1
+    record = app.record()
+    assert (record.status, record.attempts, record.crashes) == (Status.DEAD, 0, 3)
+    assert "died 3 times" in record.last_error
+    assert calls == []
+
+
+def test_fewer_crashes_do_not_kill_a_healthy_event(make_app):
+    app = make_app(retry=RetryPolicy(max_attempts=1, max_crashes=3))
+    app.on("*", name="h")(lambda event: None)
+    app.add()
+    for _ in range(2):
+        app.inbox.claim(1, 60)
+        app.clock.advance(60)
+    app.work()
+    assert (app.status(), app.record().attempts, app.record().crashes) == (Status.PROCESSED, 1, 2)
+
+
+def test_what_was_done_before_a_crash_is_not_done_again(app):
+    calls = []
+    app.on("*", name="first")(lambda event: calls.append("first"))
+    app.on("*", name="second")(lambda event: calls.append("second"))
+    app.add()
+    [claim] = app.inbox.claim(1, 60)
+    app.inbox.record(claim, {"first": Progress.DONE})
+    app.clock.advance(60)
+    app.work()
+    assert calls == ["second"]
+    assert app.status() is Status.PROCESSED
+
+
+def test_each_success_is_recorded_before_the_next_handler_begins(app):
+    seen = []
+    app.on("*", name="first")(lambda event: None)
+    app.on("*", name="second")(lambda event: seen.append(dict(app.record().progress)))
+    app.on("*", name="third")(lambda event: seen.append(dict(app.record().progress)))
+    app.add()
+    app.work()
+    assert seen == [{"first": Progress.DONE}, {"first": Progress.DONE, "second": Progress.DONE}]
+
+
+def test_a_handler_taken_out_of_the_code_does_not_matter_any_more(app):
+    app.on("*", name="present")(lambda event: None)
+    app.add()
+    [claim] = app.inbox.claim(1, 60)
+    app.inbox.settle(claim, Settlement(Status.FAILED, 1, {"removed": Progress.GIVEN_UP}, retry_in=0.0))
+    app.work()
+    assert app.status() is Status.PROCESSED
+
+
+def test_a_lease_lost_during_the_attempt_is_told_and_nothing_recorded(app):
+    @app.on("*", name="slow")
+    def slow(event):
+        app.clock.advance(1000)
+        [other] = app.inbox.claim(1, 60)
+        app.inbox.settle(other, Settlement(Status.DEAD, 7))
+
+    app.add()
+    assert app.work() == 0
+    assert [notice for notice in app.notices if isinstance(notice, LeaseLost)] == [LeaseLost("evt_1", "user.created")]
+    assert (app.status(), app.record().attempts) == (Status.DEAD, 7)
+
+
+# Surroundings
+
+
+def test_what_a_framework_needs_is_around_every_handler(app, kind):
+    variable = contextvars.ContextVar("variable", default="outside")
+    seen = []
+
+    @contextlib.contextmanager
+    def surroundings():
+        token = variable.set("inside")
+        try:
+            yield
+        finally:
+            variable.reset(token)
+
+    app.webhooks.surround(surroundings)
+    app.on("*", name="h")(kind(lambda event, attempt, delivery: seen.append(variable.get())))
+    app.add()
+    app.work()
+    assert seen == ["inside"]
+    assert app.status() is Status.PROCESSED
+    assert variable.get() == "outside"
+
+
+def test_surroundings_that_fail_fail_the_handler(app):
+    entered = []
+
+    @contextlib.contextmanager
+    def surroundings():
+        entered.append(True)
+        yield
+        if len(entered) == handlers_turn[0]:
+            raise ValueError("at the end")
+
+    handlers_turn = [0]
+
+    @app.on("*", name="h")
+    def handler(event):
+        handlers_turn[0] = len(entered)
+
+    app.webhooks.surround(surroundings)
+    app.add()
+    app.work()
+    assert app.status() is Status.FAILED
+    assert app.record().last_error == "ValueError: at the end"
+
+
+# Draining
+
+
+def test_inside_a_running_loop_drain_says_what_to_call_instead(clock):
+    app = App("drain", clock)
+    app.on("*")(lambda event: None)
+
+    async def main():
+        with pytest.raises(ConfigurationError, match="adrain"):
+            app.webhooks.drain()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("way", ["drain", "adrain"])
+def test_drain_until_idle_waits_for_retries(way):
+    webhooks = Webhooks(
+        secret="s", inbox="memory:", handoff="manual", retry=RetryPolicy(max_attempts=3, initial_delay=0.01)
+    )
+    calls = []
+    webhooks.on("*", name="h")(lambda event, attempt: fail_until(3, calls)(event, attempt, None))
+    webhooks.inbox.add(Entry(sample_event(id="evt_1"))).result(PATIENCE)
+    drained = webhooks.drain(until_idle=True) if way == "drain" else asyncio.run(webhooks.adrain(until_idle=True))
+    assert (drained, calls) == (3, [1, 2, 3])
+    assert webhooks.inbox.get("evt_1").status is Status.PROCESSED
+
+
+@pytest.mark.parametrize("way", ["drain", "adrain"])
+def test_draining_an_empty_inbox_is_nothing(way, clock):
+    app = App(way, clock)
+    app.on("*")(lambda event: None)
+    assert app.work() == 0
+
+
+def test_adrain_keeps_the_loop_free_while_a_sync_handler_blocks(clock):
+    app = App("adrain", clock)
+    release = threading.Event()
+    app.on("*")(lambda event: release.wait(PATIENCE))
+    app.add()
+
+    async def main():
+        draining = asyncio.create_task(app.webhooks.adrain())
+        for _ in range(5):
+            await asyncio.sleep(0.001)
+        assert not draining.done()
+        release.set()
+        return await draining
+
+    assert asyncio.run(main()) == 1
+
+
+def test_a_sync_handler_that_runs_a_loop_of_its_own_can_be_drained(clock):
+    app = App("drain", clock)
+    seen = []
+    app.on("*")(lambda event: seen.append(asyncio.run(asyncio.sleep(0, "result"))))
+    app.add()
+    app.work()
+    assert seen == ["result"]
+
+
+def test_the_lease_is_kept_while_a_drained_handler_runs_on():
+    webhooks = Webhooks(secret="s", inbox="memory:", handoff="manual", lease=1.0)
+    renewed = threading.Event()
+    renew = webhooks.inbox.renew
+
+    def listen(claims, lease):
+        renew(claims, lease)
+        renewed.set()
+
+    webhooks.inbox.renew = listen
+    webhooks.on("*")(lambda event: None if renewed.wait(PATIENCE) else 1 / 0)
+    webhooks.inbox.add(Entry(sample_event(id="evt_1"))).result(PATIENCE)
+    assert webhooks.drain() == 1
+    record = webhooks.inbox.get("evt_1")
+    assert (record.status, record.crashes) == (Status.PROCESSED, 0)

@@ -1,0 +1,290 @@
+"""Strict parsing of a verified body, its bounds, and what the object of an event may be read as."""
+
+import dataclasses
+import json
+from datetime import UTC, datetime
+from typing import TypedDict
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from envoyou_core import EVENT_TYPES, Event, InvalidPayloadError, Login, User
+from envoyou_core.testing import sample_event
+
+DOCUMENT = {"id": "evt_1", "type": "user.created", "created": 1_640_995_200, "data": {"object": {"id": "user_1"}}}
+
+
+def body_with(**changes) -> bytes:
+    return json.dumps(DOCUMENT | changes).encode()
+
+
+def body_without(name: str) -> bytes:
+    return json.dumps({key: value for key, value in DOCUMENT.items() if key != name}).encode()
+
+
+def test_the_guides_payload():
+    body = b"""{
+      "id": "evt_1234567890", "type": "user.created", "created": 1640995200,
+      "data": {"object": {"id": "user_123", "email": "user@example.com", "name": "John Doe",
+                          "created_at": "2024-01-01T00:00:00Z", "status": "active"}},
+      "webhook_id": "wh_1234567890"
+    }"""
+    event = Event.from_body(body)
+    assert (event.id, event.type, event.created) == ("evt_1234567890", "user.created", 1_640_995_200)
+    assert event.created_at == datetime(2022, 1, 1, tzinfo=UTC)
+    assert event.created_at.tzinfo is UTC
+    assert event.webhook_id == "wh_1234567890"
+    assert event.data.object["email"] == "user@example.com"
+    assert event.body == body
+
+
+def test_the_catalogue_has_the_guides_fourteen_types_in_its_order():
+    assert len(EVENT_TYPES) == len(set(EVENT_TYPES)) == 14
+    assert EVENT_TYPES[0] == "user.created"
+    assert EVENT_TYPES[-1] == "system.incident"
+    assert [
+        sum(type.startswith(family) for type in EVENT_TYPES) for family in ("user.", "auth.", "api.", "system.")
+    ] == [
+        4,
+        4,
+        3,
+        3,
+    ]
+
+
+def test_unknown_types_and_further_members_are_kept():
+    body = body_with(type="invoice.paid", livemode=True)
+    event = Event.from_body(body)
+    assert event.type == "invoice.paid"
+    assert event.webhook_id is None
+    assert b"livemode" in event.body
+
+
+def test_data_may_have_further_members_too():
+    assert Event.from_body(body_with(data={"object": {"a": 1}, "previous": {}})).data.object == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b" ",
+        b"null",
+        b"[]",
+        b'"evt_1"',
+        b"3",
+        b"{}",
+        b"{",
+        b"not json",
+        b"\xef\xbb\xbf" + body_with(),
+        body_with().decode().encode("utf-16"),
+        body_with() + b"x",
+        body_with() + body_with(),
+        body_with()[:-1],
+        b"\xff" + body_with(),
+        body_with(name="x").replace(b'"x"', b'"\xff"'),
+        body_with(data={"object": {"name": "x"}}).replace(b'"x"', b'"\xc3"'),
+        body_with(data={"object": {"name": "x"}}).replace(b'"x"', b"NaN"),
+        body_with(data={"object": {"name": "x"}}).replace(b'"x"', b"Infinity"),
+        body_with(data={"object": {"name": "x"}}).replace(b'"x"', b"'x'"),
+        body_with(data={"object": {"name": "x"}}).replace(b'"x"', b'"a\nb"'),
+        body_with(data={"object": {"name": "x"}}).replace(b'"x"', b"01"),
+        *(body_without(name) for name in ("id", "type", "created", "data")),
+        *(body_with(**{name: None}) for name in ("id", "type", "created", "data")),
+        *(body_with(id=value) for value in (3, True, [], {}, "")),
+        *(body_with(type=value) for value in (3, ["user.created"], "")),
+        *(body_with(created=value) for value in ("1640995200", 1.5, True, [], -1, 253_402_300_800, 10**30)),
+        *(body_with(data=value) for value in ([], "x", 3, {}, {"object": None}, {"object": []}, {"object": "x"})),
+        *(body_with(webhook_id=value) for value in (3, [], {})),
+        b"[" * 100_000,
+        body_with(data={"object": {"x": "y"}}).replace(b'"y"', b"[" * 100_000 + b"]" * 100_000),
+    ],
+    ids=lambda body: repr(body[:40]),
+)
+def test_what_is_not_an_event_is_an_invalid_payload(body):
+    with pytest.raises(InvalidPayloadError) as caught:
+        Event.from_body(body).data.object  # noqa: B018 - a payload that is nested too deeply may show here
+    assert caught.value.code == "invalid_payload"
+    assert caught.value.status == 400
+
+
+@pytest.mark.parametrize("name", ["id", "type", "webhook_id"])
+@pytest.mark.parametrize("value", ["x" * 256, "a\nb", "a\0b", "a\x7fb", "a\x85b", "\t", "a\ud800b"])
+def test_names_are_bounded_and_have_no_control_characters(name, value):
+    with pytest.raises(InvalidPayloadError):
+        Event.from_body(body_with(**{name: value}))
+
+
+@pytest.mark.parametrize("name", ["id", "type", "webhook_id"])
+@pytest.mark.parametrize("value", ["x", "x" * 255, "é" * 255, "🎉" * 255, "a b", "a\u200db", "a\u2028b"])
+def test_names_within_the_bounds_are_accepted(name, value):
+    assert getattr(Event.from_body(body_with(**{name: value})), name) == value
+
+
+def test_a_webhook_id_may_be_null_or_empty():
+    assert Event.from_body(body_with(webhook_id=None)).webhook_id is None
+    assert Event.from_body(body_with(webhook_id="")).webhook_id == ""
+
+
+@pytest.mark.parametrize("created", [0, 253_402_300_799])
+def test_the_bounds_of_created(created):
+    event = Event.from_body(body_with(created=created))
+    assert event.created == created
+    assert event.created_at.timestamp() == created
+
+
+@pytest.mark.parametrize("text", [r"\ud83d", r"cut \ud83d", r"\udc00\ud83d", r"\ud83d x"])
+def test_half_of_a_surrogate_pair_in_the_payload_is_accepted(text):
+    body = body_with(data={"object": {"name": "NAME"}}).replace(b"NAME", text.encode())
+    event = Event.from_body(body)
+    assert event.data.object == {"name": json.loads(f'"{text}"')}
+    assert (event.id, event.type, event.created, event.body) == ("evt_1", "user.created", 1_640_995_200, body)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        body_with(data={"object": {"name": "NAME"}}, created=-1),
+        body_with(data={"object": {"name": "NAME"}}, id=3),
+        body_with(data={"object": ["NAME"]}),
+        body_with(data=["NAME"]),
+        body_with(data="NAME"),
+        b'["NAME"]',
+        b'"NAME"',
+        body_without("data")[:-1] + b', "name": "NAME"}',
+        body_with(data={"object": {"name": "NAME", "x": "X"}}).replace(b'"X"', b"NaN"),
+        body_with(data={"object": {"name": "NAME", "x": "X"}}).replace(b'"X"', b"[" * 100_000 + b"]" * 100_000),
+        body_with(data={"object": {"name": "NAME"}})[:-1],
+    ],
+    ids=lambda body: repr(body[:60]),
+)
+def test_half_of_a_surrogate_pair_loosens_nothing_else(broken):
+    with pytest.raises(InvalidPayloadError):
+        Event.from_body(broken.replace(b"NAME", rb"\ud83d")).data.object  # noqa: B018
+
+
+def test_an_integer_that_python_does_not_read_is_an_invalid_payload_when_it_is_asked_for():
+    event = Event.from_body(body_with(data={"object": {"n": "N"}}).replace(b'"N"', b"1" * 5000))
+    assert event.id == "evt_1"
+    with pytest.raises(InvalidPayloadError):
+        event.data.object  # noqa: B018
+
+
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=10,
+)
+
+
+@given(body=st.binary() | _json.map(lambda value: json.dumps(value).encode()))
+def test_arbitrary_bytes_give_an_event_or_an_invalid_payload(body):
+    try:
+        event = Event.from_body(body)
+        assert isinstance(event.data.object, dict)
+    except InvalidPayloadError:
+        return
+    assert event.body == body
+
+
+@given(changes=st.dictionaries(st.sampled_from([*DOCUMENT, "webhook_id", "more"]), _json, min_size=1))
+def test_arbitrary_members_give_an_event_or_an_invalid_payload(changes):
+    body = body_with(**changes)
+    try:
+        event = Event.from_body(body)
+    except InvalidPayloadError:
+        return
+    document = json.loads(body)
+    assert (event.id, event.type, event.created) == (document["id"], document["type"], document["created"])
+    assert event.data.object == document["data"]["object"]
+
+
+_names = st.text(st.characters(exclude_categories=("Cc", "Cs")), min_size=1, max_size=255)
+
+
+@given(
+    id=_names,
+    type=_names,
+    created=st.integers(0, 253_402_300_799),
+    object=st.dictionaries(st.text(st.characters(codec="utf-8")), _json, max_size=4),
+    ascii=st.booleans(),
+)
+def test_whatever_is_valid_comes_through(id, type, created, object, ascii):
+    document = {"id": id, "type": type, "created": created, "data": {"object": object}}
+    try:
+        body = json.dumps(document, ensure_ascii=ascii).encode()
+    except UnicodeEncodeError:
+        body = json.dumps(document).encode()
+    event = Event.from_body(body)
+    assert (event.id, event.type, event.created, event.body) == (id, type, created, body)
+    assert event.data.object == json.loads(body)["data"]["object"]
+
+
+# Reading the object
+
+
+def test_the_object_is_decoded_once_and_kept():
+    event = sample_event()
+    assert event.data.object is event.data.object
+
+
+def test_a_user():
+    user = sample_event("user.created").data.as_type(User)
+    assert (user.id, user.email, user.name) == ("user_123", "john.doe@example.com", "John Doe")
+    assert (user.email_verified, user.metadata, user.status) == (False, {}, None)
+    assert user.created_at == datetime(2024, 1, 1, tzinfo=UTC)
+
+
+def test_a_login():
+    login = sample_event("auth.login").data.as_type(Login)
+    assert (login.user_id, login.ip_address) == ("user_123", "192.168.1.1")
+    assert login.timestamp == datetime(2024, 1, 1, 0, 1, tzinfo=UTC)
+    assert (login.location.country, login.location.city) == ("US", "New York")
+
+
+def test_further_fields_are_skipped():
+    assert sample_event(object={"id": "user_1", "new": [1]}).data.as_type(User) == User(id="user_1")
+
+
+def test_types_of_the_users_own():
+    @dataclasses.dataclass
+    class Key:
+        id: str
+
+    class Named(TypedDict):
+        id: str
+
+    event = sample_event("api.key_expired", object={"id": "key_1"})
+    assert event.data.as_type(Key) == Key("key_1")
+    assert event.data.as_type(Named) == {"id": "key_1"}
+
+
+@pytest.mark.parametrize("object", [{}, {"id": 3}, {"id": "user_1", "created_at": "yesterday"}])
+def test_an_object_of_another_shape_is_an_invalid_payload(object):
+    with pytest.raises(InvalidPayloadError, match="not a User"):
+        sample_event(object=object).data.as_type(User)
+
+
+# As a value
+
+
+def test_events_of_the_same_bytes_are_equal():
+    body = body_with()
+    assert Event.from_body(body) == Event.from_body(body)
+    assert hash(Event.from_body(body)) == hash(Event.from_body(body))
+    assert Event.from_body(body) != Event.from_body(body_with(id="evt_2"))
+    assert Event.from_body(body) != "evt_1"
+
+
+def test_an_event_cannot_be_changed():
+    with pytest.raises(AttributeError):
+        sample_event().id = "evt_2"
+
+
+def test_a_repr_shows_nothing_of_the_payload():
+    event = sample_event(id="evt_1", created=5, object={"email": "private@example.com"})
+    event.data.object  # noqa: B018 - decoded, so that there would be something to show
+    for text in (repr(event), str(event), repr(event.data), f"{event}"):
+        assert "private" not in text
+    assert repr(event) == "Event(id='evt_1', type='user.created', created=5)"

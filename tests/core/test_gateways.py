@@ -1,0 +1,222 @@
+"""The raw ASGI and WSGI ways in, message by message; the contract suite runs them behind real servers."""
+
+import asyncio
+import io
+import json
+
+import pytest
+
+from envoyou_core import Webhooks
+from envoyou_core.asgi import WebhookEndpoint
+from envoyou_core.http import content_length
+from envoyou_core.testing import sample_event, sign_delivery
+from envoyou_core.wsgi import DRAIN_LIMIT, receive_wsgi
+
+SECRET = "whsec_test"
+
+
+@pytest.fixture
+def webhooks():
+    return Webhooks(secret=SECRET, inbox="memory:", handoff="manual")
+
+
+@pytest.fixture
+def delivery():
+    return sign_delivery(sample_event(id="evt_1"), secret=SECRET)
+
+
+def stored(webhooks):
+    return webhooks.inbox.stats().total
+
+
+# ASGI
+
+
+class Server:
+    """One request as an ASGI server passes it on; counts what is read of it."""
+
+    def __init__(self, headers, chunks, *, method="POST", disconnects=False):
+        self.scope = {
+            "type": "http",
+            "method": method,
+            "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
+        }
+        self.messages = [
+            {"type": "http.request", "body": chunk, "more_body": disconnects or position < len(chunks) - 1}
+            for position, chunk in enumerate(chunks)
+        ] + [{"type": "http.disconnect"}]
+        self.read = 0
+        self.sent = []
+
+    async def receive(self):
+        self.read += 1
+        return self.messages[self.read - 1]
+
+    async def send(self, message):
+        self.sent.append(message)
+
+    def ask(self, webhooks):
+        asyncio.run(WebhookEndpoint(webhooks)(self.scope, self.receive, self.send))
+        if not self.sent:
+            return None
+        start, body = self.sent
+        headers = dict(start["headers"])
+        if self.scope["method"] != "HEAD":
+            assert headers[b"content-length"] == str(len(body["body"])).encode()
+        assert headers[b"content-type"] == b"application/json"
+        return start["status"], body["body"]
+
+
+@pytest.mark.parametrize("cut", [0, 1, 100])
+def test_asgi_takes_a_body_in_pieces(webhooks, delivery, cut):
+    status, body = Server(delivery.headers, [delivery.body[:cut], delivery.body[cut:]]).ask(webhooks)
+    assert (status, json.loads(body)) == (200, {"received": True})
+    assert webhooks.inbox.get("evt_1").event.body == delivery.body
+
+
+def test_asgi_takes_a_message_without_a_body_for_an_empty_one(webhooks, delivery):
+    server = Server(delivery.headers, [delivery.body])
+    server.messages.insert(0, {"type": "http.request", "more_body": True})
+    assert server.ask(webhooks)[0] == 200
+
+
+def test_asgi_answers_a_declared_size_without_storing_the_body(webhooks, delivery):
+    server = Server(delivery.headers | {"Content-Length": "1048577"}, [b"x" * 524_288, b"x" * 524_289])
+    status, body = server.ask(webhooks)
+    assert (status, json.loads(body)["error"]) == (413, "payload_too_large")
+    assert server.read == 2
+
+
+def test_asgi_stops_reading_a_body_that_does_not_end(webhooks, delivery):
+    server = Server(delivery.headers, [b"x" * 1_048_576] * 100, disconnects=True)
+    assert server.ask(webhooks)[0] == 413
+    assert server.read <= 2 + DRAIN_LIMIT // 1_048_576
+
+
+def test_asgi_reads_nothing_of_a_refused_body_that_waits_to_be_asked_for(webhooks, delivery):
+    server = Server(delivery.headers | {"Content-Length": "1048577", "Expect": "100-continue"}, [b"x"])
+    assert server.ask(webhooks)[0] == 413
+    assert server.read == 0
+
+
+def test_asgi_answers_nobody_when_the_sender_went_away(webhooks, delivery):
+    server = Server(delivery.headers, [delivery.body], disconnects=True)
+    assert server.ask(webhooks) is None
+    assert stored(webhooks) == 0
+
+
+def test_asgi_answers_a_refusal_even_to_who_went_away(webhooks, delivery):
+    assert Server(delivery.headers, [b"x"], method="PUT", disconnects=True).ask(webhooks)[0] == 405
+
+
+def test_asgi_head_has_headers_and_no_body(webhooks, delivery):
+    server = Server(delivery.headers, [b""], method="HEAD")
+    assert server.ask(webhooks) == (405, b"")
+    assert (b"allow", b"POST") in server.sent[0]["headers"]
+
+
+# WSGI
+
+
+class Input(io.BytesIO):
+    """A body that counts what is read of it, and may break off."""
+
+    breaks_off = False
+
+    def read(self, size=-1):
+        assert size >= 0, "it must not be read to an end that the server may not know"
+        if self.breaks_off and self.tell():
+            raise OSError("connection reset")
+        return super().read(size)
+
+
+def environ_of(delivery, *, length=True, **more):
+    environ = {
+        "REQUEST_METHOD": "POST",
+        "CONTENT_TYPE": "application/json",
+        "wsgi.input": Input(delivery.body),
+        **{
+            "HTTP_" + name.upper().replace("-", "_"): value
+            for name, value in delivery.headers.items()
+            if name != "Content-Type"
+        },
+    }
+    if length:
+        environ["CONTENT_LENGTH"] = str(len(delivery.body))
+    return environ | more
+
+
+def test_wsgi_reads_as_much_as_was_declared(webhooks, delivery):
+    environ = environ_of(delivery)
+    environ["wsgi.input"] = Input(delivery.body + b"of the next request")
+    assert receive_wsgi(webhooks, environ).status == 200
+    assert environ["wsgi.input"].tell() == len(delivery.body)
+
+
+def test_wsgi_takes_a_body_that_someone_has_read_already(webhooks, delivery):
+    environ = environ_of(delivery)
+    environ["wsgi.input"].seek(0, io.SEEK_END)
+    assert receive_wsgi(webhooks, environ, delivery.body).status == 200
+
+
+def test_wsgi_reads_a_chunked_body_where_the_server_marks_its_end(webhooks, delivery):
+    environ = environ_of(delivery, length=False, **{"wsgi.input_terminated": True})
+    assert receive_wsgi(webhooks, environ).status == 200
+
+
+@pytest.mark.parametrize("length", [None, "", "abc", "-1", "²"])
+def test_wsgi_does_not_read_where_the_end_cannot_be_known(webhooks, delivery, length):
+    environ = environ_of(delivery, length=False)
+    if length is not None:
+        environ["CONTENT_LENGTH"] = length
+    assert receive_wsgi(webhooks, environ).status == 411
+    assert environ["wsgi.input"].tell() == 0
+
+
+def test_wsgi_answers_a_declared_size_and_drains_up_to_a_bound(webhooks, delivery):
+    environ = environ_of(delivery, CONTENT_LENGTH=str(10**12))
+    environ["wsgi.input"] = Input(b"x" * (DRAIN_LIMIT + 100))
+    assert receive_wsgi(webhooks, environ).status == 413
+    assert environ["wsgi.input"].tell() == DRAIN_LIMIT
+
+
+def test_wsgi_stops_reading_a_body_that_does_not_end(webhooks, delivery):
+    environ = environ_of(delivery, length=False, **{"wsgi.input_terminated": True})
+    environ["wsgi.input"] = Input(b"x" * (3 * DRAIN_LIMIT))
+    assert receive_wsgi(webhooks, environ).status == 413
+    assert environ["wsgi.input"].tell() <= DRAIN_LIMIT + webhooks.max_body_size + 1
+
+
+@pytest.mark.parametrize(("bound", "status"), [(10, 413), (10**9, 200)])
+def test_wsgi_takes_the_smaller_of_two_bounds(webhooks, delivery, bound, status):
+    assert receive_wsgi(webhooks, environ_of(delivery), max_body_size=bound).status == status
+    assert receive_wsgi(webhooks, environ_of(delivery), delivery.body, max_body_size=bound).status == status
+
+
+def test_wsgi_cannot_authenticate_a_body_that_breaks_off(webhooks):
+    delivery = sign_delivery(sample_event(object={"text": "x" * 200_000}), secret=SECRET)
+    environ = environ_of(delivery)
+    environ["wsgi.input"].breaks_off = True
+    assert receive_wsgi(webhooks, environ).status == 401
+    assert stored(webhooks) == 0
+
+
+def test_wsgi_refuses_another_method_and_type(webhooks, delivery):
+    assert receive_wsgi(webhooks, environ_of(delivery, REQUEST_METHOD="GET")).status == 405
+    assert receive_wsgi(webhooks, environ_of(delivery, CONTENT_TYPE="text/plain")).status == 415
+    assert receive_wsgi(webhooks, environ_of(delivery, CONTENT_TYPE="applicati\u00f6n/json\u20ac")).status == 415
+
+
+# Lengths
+
+
+@pytest.mark.parametrize(
+    ("value", "length"),
+    [(b"", None), (b"0", 0), (b"42", 42), (b"-1", None), (b"+1", None), (b"1 ", None), (b"1_0", None), (b"\xb2", None)],
+)
+def test_a_declared_length_is_ascii_digits(value, length):
+    assert content_length(value) == length
+
+
+def test_an_absurd_length_is_read_as_a_large_one():
+    assert content_length(b"9" * 100_000) > 10**18

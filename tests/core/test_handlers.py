@@ -1,0 +1,267 @@
+"""Registration of handlers: patterns, names, parameters, order."""
+
+import functools
+import logging
+
+import pytest
+
+from envoyou_core import ConfigurationError, Handlers, Webhooks
+from envoyou_core.handlers import describe_handler
+
+
+def plain(event): ...
+
+
+def names(handlers, type):
+    return [handler.name for handler in handlers.matching(type)]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "matching", "others"),
+    [
+        ("user.created", ["user.created"], ["user.create", "user.created.v2", "USER.CREATED", "user.updated"]),
+        ("user.*", ["user.created", "user.anything.new", "user."], ["user", "users.created", "auth.login"]),
+        ("*", ["user.created", "anything"], []),
+        ("api.key.*", ["api.key.expired"], ["api.key_expired"]),
+    ],
+)
+def test_patterns(pattern, matching, others):
+    handler = describe_handler(plain, (pattern,))
+    assert all(handler.matches(type) for type in matching)
+    assert not any(handler.matches(type) for type in others)
+
+
+def test_several_types_at_once():
+    handler = describe_handler(plain, ("user.created", "auth.*"))
+    assert handler.matches("user.created")
+    assert handler.matches("auth.login")
+    assert not handler.matches("user.deleted")
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["", "user*", "*.created", "user.*.x", "**", "us*er", "user.**", "*user", 3, None, ["user.created"], plain],
+)
+def test_malformed_patterns(pattern):
+    with pytest.raises(ConfigurationError):
+        Handlers().on(pattern)(plain)
+
+
+def test_no_type_at_all():
+    with pytest.raises(ConfigurationError, match="at least one"):
+        Handlers().on()
+
+
+def test_the_decorator_without_its_parentheses():
+    with pytest.raises(ConfigurationError, match="write @webhooks.on"):
+        Handlers().on(plain)
+    with pytest.raises(ConfigurationError, match="write @webhooks.on"):
+        Webhooks(secret="s", inbox="memory:").on(plain)(plain)
+
+
+def test_handlers_come_in_the_order_of_registration():
+    handlers = Handlers()
+    order = [f"handler {number}" for number in (7, 3, 9, 1, 8, 2, 6, 4, 5, 0)]
+    for name in order:
+        handlers.on("*", name=name)(plain)
+    assert names(handlers, "user.created") == order
+    assert [handler.name for handler in handlers] == order
+    assert len(handlers) == 10
+
+
+def test_the_decorator_returns_the_function_itself():
+    assert Handlers().on("*")(plain) is plain
+    assert Webhooks(secret="s", inbox="memory:").on("*")(plain) is plain
+
+
+# Names
+
+
+def test_a_name_is_the_qualified_one_without_the_module():
+    def inner(event): ...
+
+    assert describe_handler(plain, ("*",)).name == "plain"
+    assert describe_handler(inner, ("*",)).name.endswith("<locals>.inner")
+    assert describe_handler(inner, ("*",), "mail").name == "mail"
+
+
+def test_two_of_one_name_are_refused():
+    handlers = Handlers()
+    handlers.on("user.created")(plain)
+    with pytest.raises(ConfigurationError, match="two handlers of the name 'plain'"):
+        handlers.on("user.deleted")(plain)
+    handlers.on("user.deleted", name="again")(plain)
+    assert len(handlers) == 2
+
+
+def test_a_partial_needs_a_name():
+    with pytest.raises(ConfigurationError, match="no name of its own"):
+        describe_handler(functools.partial(plain), ("*",))
+    assert describe_handler(functools.partial(plain), ("*",), "mail").name == "mail"
+
+
+# Kinds
+
+
+class Callable:
+    def __call__(self, event): ...
+
+
+class AsyncCallable:
+    async def __call__(self, event): ...
+
+    async def method(self, event): ...
+
+    @staticmethod
+    async def static(event): ...
+
+
+async def asynchronous(event): ...
+
+
+@functools.wraps(asynchronous)
+def wrapper(*arguments):
+    return asynchronous(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("function", "is_async"),
+    [
+        (plain, False),
+        (lambda event: None, False),
+        (asynchronous, True),
+        (AsyncCallable().method, True),
+        (AsyncCallable.static, True),
+        (AsyncCallable(), True),
+        (Callable(), False),
+        (functools.partial(asynchronous), True),
+        (functools.partial(plain), False),
+        (wrapper, False),
+    ],
+)
+def test_what_is_awaited(function, is_async):
+    assert describe_handler(function, ("*",), "named").is_async is is_async
+
+
+def test_generators_are_refused():
+    def generator(event):
+        yield
+
+    async def async_generator(event):
+        yield
+
+    for function in (generator, async_generator):
+        with pytest.raises(ConfigurationError, match="is a generator"):
+            describe_handler(function, ("*",))
+
+
+@pytest.mark.parametrize("function", [3, None, "plain"])
+def test_what_cannot_be_called_is_refused(function):
+    with pytest.raises(ConfigurationError):
+        describe_handler(function, ("*",), "named")
+
+
+# Parameters
+
+
+@pytest.mark.parametrize(
+    ("function", "wants"),
+    [
+        (lambda event: None, set()),
+        (lambda whatever_its_name, /: None, set()),
+        (lambda *arguments: None, set()),
+        (lambda event, attempt: None, {"attempt"}),
+        (lambda event, *, delivery, attempt: None, {"attempt", "delivery"}),
+        (lambda event, connection: None, {"connection"}),
+        (lambda event, attempt=0, other=3, **rest: None, {"attempt"}),
+        (lambda event, *rest, **more: None, set()),
+        (functools.partial(lambda mailer, event, attempt: None, "mailer"), {"attempt"}),
+        (functools.partial(lambda event, mailer, attempt: None, mailer="mailer"), {"attempt"}),
+    ],
+)
+def test_what_is_named_is_given(function, wants):
+    assert describe_handler(function, ("*",), "named").wants == wants
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda: None,
+        lambda *, event: None,
+        lambda **rest: None,
+        lambda event, mailer: None,
+        lambda event, *, mailer: None,
+        lambda event, attempt, /: None,
+        Callable.__call__,
+    ],
+)
+def test_a_parameter_that_nothing_is_given_for_is_refused(function):
+    with pytest.raises(ConfigurationError):
+        describe_handler(function, ("*",), "named")
+
+
+def test_the_message_says_what_a_handler_may_name():
+    with pytest.raises(ConfigurationError, match="requires 'mailer'.*attempt, connection, delivery"):
+        describe_handler(lambda event, mailer: None, ("*",), "named")
+
+
+def test_parameters_that_cannot_be_read_are_refused():
+    class Unreadable:
+        __signature__ = 3
+        __qualname__ = "Unreadable"
+
+        def __call__(self, event): ...
+
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        describe_handler(Unreadable(), ("*",), "named")
+
+
+def test_a_connection_is_refused_where_the_inbox_has_none_to_give():
+    webhooks = Webhooks(secret="s", inbox="memory:")
+    with pytest.raises(ConfigurationError, match="connection"):
+        webhooks.on("*")(lambda event, connection: None)
+    handlers = Handlers()
+    handlers.on("*")(lambda event, connection: None)
+    with pytest.raises(ConfigurationError, match="connection"):
+        webhooks.include(handlers)
+
+
+# Registries
+
+
+def test_registries_are_joined_in_order():
+    webhooks = Webhooks(secret="s", inbox="memory:")
+    first, second = Handlers(), Handlers()
+    first.on("user.*", name="b")(plain)
+    first.on("user.*", name="a")(plain)
+    second.on("user.*", name="0")(plain)
+    webhooks.on("user.*", name="z")(plain)
+    webhooks.include(first)
+    webhooks.include(second)
+    assert names(webhooks._handlers, "user.created") == ["z", "b", "a", "0"]
+
+
+def test_a_registry_joined_twice_is_refused():
+    webhooks = Webhooks(secret="s", inbox="memory:")
+    handlers = Handlers()
+    handlers.on("*")(plain)
+    webhooks.include(handlers)
+    with pytest.raises(ConfigurationError, match="two handlers"):
+        webhooks.include(handlers)
+
+
+# Misspellings
+
+
+def test_a_likely_misspelling_is_warned_of(caplog):
+    Handlers().on("user.creatd")(plain)
+    [record] = caplog.records
+    assert (record.name, record.levelno) == ("envoyou.handlers", logging.WARNING)
+    assert "'user.creatd'" in record.getMessage()
+    assert "'user.created'" in record.getMessage()
+
+
+@pytest.mark.parametrize("pattern", ["user.created", "user.*", "*", "invoice.paid"])
+def test_what_is_listed_a_prefix_or_quite_another_is_not_warned_of(pattern, caplog):
+    Handlers().on(pattern)(plain)
+    assert caplog.records == []

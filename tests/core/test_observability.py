@@ -1,0 +1,132 @@
+"""Notices as log records: the levels, and nothing secret in them."""
+
+import logging
+
+import pytest
+
+from envoyou_core import RetryPolicy, WebhookRequest, Webhooks
+from envoyou_core.inbox import Added, Status
+from envoyou_core.observability import (
+    Accepted,
+    HandlerFailed,
+    LeaseLost,
+    NonceStoreFailed,
+    Notices,
+    Rejected,
+    Settled,
+    WorkerFailed,
+    WorkerStarted,
+    WorkerStopped,
+    log_notice,
+)
+from envoyou_core.testing import sample_event, sign_delivery
+
+
+def settled(status, retry_in=None, error=None):
+    return Settled("evt_1", "user.created", status, 2, retry_in, error, 0.0125)
+
+
+@pytest.mark.parametrize(
+    ("notice", "level", "text"),
+    [
+        (Accepted("evt_1", "user.created", Added.NEW), "INFO", "accepted evt_1 (user.created)"),
+        (
+            Accepted("evt_1", "user.created", Added.DUPLICATE),
+            "INFO",
+            "accepted evt_1 (user.created) again: a duplicate, already stored",
+        ),
+        (
+            Accepted("evt_1", "user.created", Added.REARMED),
+            "WARNING",
+            "accepted evt_1 (user.created) again: it was dead, and gets new attempts",
+        ),
+        (Rejected(401, "signature_mismatch", "why"), "WARNING", "answered 401: signature_mismatch (why)"),
+        (Rejected(503, "unavailable", "why"), "ERROR", "answered 503: unavailable (why)"),
+        (
+            NonceStoreFailed("why"),
+            "ERROR",
+            "the nonce store failed (why): accepting on the inbox's unique key alone",
+        ),
+        (
+            HandlerFailed("evt_1", "user.created", "welcome", 2, ValueError("why")),
+            "WARNING",
+            "handler welcome failed for evt_1 (user.created), attempt 2",
+        ),
+        (settled(Status.PROCESSED), "INFO", "processed evt_1 (user.created) after attempt 2, 0.013 s"),
+        (settled(Status.IGNORED), "WARNING", "ignored evt_1 (user.created) after attempt 2, 0.013 s"),
+        (
+            settled(Status.FAILED, 4.0, "ValueError: why"),
+            "WARNING",
+            "failed evt_1 (user.created) after attempt 2, 0.013 s; next attempt in 4 s: ValueError: why",
+        ),
+        (
+            settled(Status.DEAD, None, "ValueError: why"),
+            "ERROR",
+            "dead evt_1 (user.created) after attempt 2, 0.013 s: ValueError: why",
+        ),
+        (
+            LeaseLost("evt_1", "user.created"),
+            "ERROR",
+            "the lease of evt_1 (user.created) passed to another worker before the attempt ended",
+        ),
+        (WorkerStarted("default", "thread"), "INFO", "worker default started (thread)"),
+        (WorkerStopped("default", 2), "INFO", "worker default stopped, 2 events unfinished"),
+        (WorkerFailed("default", "why", 0.5), "ERROR", "worker default cannot work, next try in 0.5 s: why"),
+        (
+            WorkerFailed("default", "why", None),
+            "ERROR",
+            "worker default cannot work, next try with the next event: why",
+        ),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_each_notice_has_its_line_and_level(notice, level, text, caplog):
+    caplog.set_level(logging.DEBUG, "envoyou")
+    log_notice(notice)
+    [record] = caplog.records
+    assert (record.name, record.levelname) == ("envoyou", level)
+    assert record.getMessage() == text
+
+
+def test_a_handlers_failure_bears_its_traceback(caplog):
+    error = ValueError("why")
+    log_notice(HandlerFailed("evt_1", "user.created", "welcome", 1, error))
+    assert caplog.records[0].exc_info[1] is error
+
+
+def test_listeners_hear_every_notice_in_turn():
+    heard = []
+    notices = Notices()
+    notices.subscribe(lambda notice: heard.append(("first", notice)))
+    notices.subscribe(lambda notice: heard.append(("second", notice)))
+    notice = WorkerStarted("default", "thread")
+    notices.emit(notice)
+    assert heard == [("first", notice), ("second", notice)]
+
+
+def test_nothing_secret_is_logged_on_the_whole_way_of_an_event(caplog):
+    caplog.set_level(logging.DEBUG)
+    webhooks = Webhooks(secret="whsec_private", inbox="memory:", handoff="manual", retry=RetryPolicy(max_attempts=1))
+
+    @webhooks.on("user.created")
+    def fails(event):
+        raise ValueError("of the handler's own")
+
+    event = sample_event(id="evt_1", object={"email": "private@example.com"})
+    secrets = ["whsec_private", "private@example.com"]
+    for secret, body in (("whsec_private", event), ("whsec_other", event), ("whsec_private", b'{"private@example.com')):
+        delivery = sign_delivery(body, secret=secret)
+        secrets.append(delivery.headers["X-EnvoyOU-Signature"])
+        secrets.append(delivery.headers["X-EnvoyOU-Nonce"])
+        webhooks.receive(WebhookRequest.from_http("POST", delivery.headers, delivery.body))
+    webhooks.drain()
+    assert len(caplog.records) == 5
+    for secret in secrets:
+        assert secret not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "notice", [Accepted, Rejected, NonceStoreFailed, Settled, LeaseLost, WorkerStarted, WorkerStopped, WorkerFailed]
+)
+def test_no_notice_has_a_place_for_a_secret_or_a_body(notice):
+    assert not {"secret", "signature", "body", "event", "data", "payload"} & notice.__dataclass_fields__.keys()

@@ -1,0 +1,164 @@
+"""One name for each setting, everywhere."""
+
+import dataclasses
+import inspect
+
+import pytest
+
+from envoyou_core import ConfigurationError, RetryPolicy, Webhooks
+from envoyou_core.inbox.memory import MemoryInbox
+from envoyou_core.nonces.memory import MemoryNonceStore
+from envoyou_core.settings import SETTING_NAMES, read_environment, read_settings
+
+
+def keyword_parameters():
+    return {name for name in inspect.signature(Webhooks).parameters if name != "self"}
+
+
+def test_every_keyword_has_a_setting_and_every_setting_a_keyword():
+    retry_names = {f"RETRY_{field.name.upper()}" for field in dataclasses.fields(RetryPolicy)}
+    upper = {name.upper() for name in keyword_parameters() - {"secret"}}
+    assert upper | {"WEBHOOK_SECRET"} | retry_names == SETTING_NAMES
+
+
+def test_every_setting_becomes_the_keyword_of_its_name():
+    values = {
+        "WEBHOOK_SECRET": "whsec_test",
+        "NAME": "billing",
+        "INBOX": "memory:",
+        "NONCES": MemoryNonceStore(),
+        "HANDOFF": "manual",
+        "TOLERANCE": 60,
+        "SIGNED_CONTENT": ("raw",),
+        "REQUIRED_HEADERS": ["X-EnvoyOU-Nonce"],
+        "MAX_BODY_SIZE": 1000,
+        "CONCURRENCY": 2,
+        "LEASE": 30,
+        "RETRY": RetryPolicy(max_attempts=7),
+        "CLOCK": lambda: 5.0,
+    }
+    assert {name.removeprefix("WEBHOOK_").lower() for name in values} == keyword_parameters()
+    keywords = read_settings(values)
+    assert keywords.keys() == keyword_parameters()
+    assert keywords == {
+        **{name.removeprefix("WEBHOOK_").lower(): value for name, value in values.items()},
+        "required_headers": ("X-EnvoyOU-Nonce",),
+    }
+    webhooks = Webhooks(**keywords)
+    assert (webhooks.name, webhooks.max_body_size) == ("billing", 1000)
+    assert isinstance(webhooks.inbox, MemoryInbox)
+
+
+def test_texts_are_read_as_an_environment_holds_them():
+    assert read_settings(
+        {
+            "TOLERANCE": "60.5",
+            "MAX_BODY_SIZE": "1000",
+            "LEASE": "30",
+            "SIGNED_CONTENT": " raw , canonical,",
+            "REQUIRED_HEADERS": "",
+            "RETRY_MAX_ATTEMPTS": "5",
+            "RETRY_INITIAL_DELAY": "1",
+            "RETRY_FACTOR": "3",
+            "RETRY_MAX_DELAY": "60",
+            "RETRY_MAX_CRASHES": "2",
+        }
+    ) == {
+        "tolerance": 60.5,
+        "max_body_size": 1000,
+        "lease": 30.0,
+        "signed_content": ("raw", "canonical"),
+        "required_headers": (),
+        "retry": RetryPolicy(max_attempts=5, initial_delay=1, factor=3, max_delay=60, max_crashes=2),
+    }
+
+
+def test_a_callable_or_several_secrets_are_left_as_they_are():
+    def secrets_of(webhook_id): ...
+
+    for secret in (secrets_of, ["a", "b"], b"bytes", "a,b"):
+        assert read_settings({"WEBHOOK_SECRET": secret}) == {"secret": secret}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("TOLERANCE", "soon"),
+        ("TOLERANCE", True),
+        ("TOLERANCE", None),
+        ("MAX_BODY_SIZE", "1.5"),
+        ("MAX_BODY_SIZE", 1.5),
+        ("MAX_BODY_SIZE", True),
+        ("NAME", 3),
+        ("HANDOFF", None),
+        ("SIGNED_CONTENT", 3),
+        ("RETRY_MAX_ATTEMPTS", []),
+        ("RETRY_FACTOR", "twice"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_names_the_setting(name, value):
+    with pytest.raises(ConfigurationError, match=f"the setting {name} "):
+        read_settings({name: value})
+
+
+def test_a_value_that_makes_no_sense_is_refused_where_it_is_used():
+    with pytest.raises(ConfigurationError, match="max_attempts"):
+        read_settings({"RETRY_MAX_ATTEMPTS": "0"})
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"), [("WEBHOOK_SECRETS", "WEBHOOK_SECRET"), ("TOLERENCE", "TOLERANCE"), ("tolerance", None)]
+)
+def test_an_unknown_name_is_refused_and_the_nearest_suggested(name, meant):
+    with pytest.raises(ConfigurationError, match=f"there is no setting {name!r}") as caught:
+        read_settings({name: "private"})
+    assert "private" not in str(caught.value)
+    assert (f"did you mean {meant!r}?" if meant else "there are CLOCK, CONCURRENCY") in str(caught.value)
+
+
+def test_names_of_the_callers_own_are_left_out():
+    others = frozenset({"HANDLERS_MODULE"})
+    assert read_settings({"HANDLERS_MODULE": "webhooks", "NAME": "a"}, others=others) == {"name": "a"}
+    with pytest.raises(ConfigurationError, match="did you mean 'HANDLERS_MODULE'"):
+        read_settings({"HANDLER_MODULE": "webhooks"}, others=others)
+
+
+def test_the_retry_policy_comes_whole_or_in_parts():
+    with pytest.raises(ConfigurationError, match="not both"):
+        read_settings({"RETRY": RetryPolicy(), "RETRY_FACTOR": 2})
+
+
+# The environment
+
+
+def test_the_environment():
+    environ = {"ENVOYOU_WEBHOOK_SECRET": "whsec_test", "ENVOYOU_INBOX": "memory:", "PATH": "/bin", "ENVOYOUR": "x"}
+    assert read_environment(environ) == {"secret": "whsec_test", "inbox": "memory:"}
+    assert read_environment({"HOOKS_NAME": "a", "ENVOYOU_NAME": "b"}, prefix="HOOKS_") == {"name": "a"}
+
+
+def test_what_only_shares_the_prefix_is_left_alone():
+    assert read_environment({"ENVOYOU_API_KEY": "k", "ENVOYOU_TEST_POSTGRES_URL": "u", "ENVOYOU_": ""}) == {}
+
+
+def test_what_looks_like_a_misspelt_setting_is_refused():
+    with pytest.raises(ConfigurationError, match="did you mean 'ENVOYOU_WEBHOOK_SECRET'"):
+        read_environment({"ENVOYOU_WEBHOOK_SECRT": "private"})
+
+
+def test_webhooks_from_the_environment():
+    environ = {"ENVOYOU_WEBHOOK_SECRET": "whsec_test", "ENVOYOU_INBOX": "memory:", "ENVOYOU_NAME": "env"}
+    assert Webhooks.from_env(environ).name == "env"
+    assert Webhooks.from_env(environ, name="given").name == "given"
+
+
+def test_an_environment_without_a_secret_is_refused():
+    for environ in ({}, {"ENVOYOU_WEBHOOK_SECRET": ""}):
+        with pytest.raises(ConfigurationError, match="secret"):
+            Webhooks.from_env(environ)
+
+
+def test_the_processes_own_environment_is_the_default(monkeypatch):
+    monkeypatch.setenv("ENVOYOU_WEBHOOK_SECRET", "whsec_test")
+    monkeypatch.setenv("ENVOYOU_INBOX", "memory:")
+    assert isinstance(Webhooks.from_env().inbox, MemoryInbox)

@@ -1,0 +1,835 @@
+"""The worker inside the application's process: on its event loop, or on a thread."""
+
+import asyncio
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import pytest
+
+from envoyou_core import ConfigurationError, RetryPolicy, WebhookRequest, Webhooks
+from envoyou_core.handoff import worker as worker_module
+from envoyou_core.handoff.threads import DaemonThreads
+from envoyou_core.inbox import Entry, Settlement, Status
+from envoyou_core.inbox.memory import MemoryInbox
+from envoyou_core.observability import WorkerFailed, WorkerStarted, WorkerStopped
+from envoyou_core.testing import sample_event, sign_delivery
+from tests.core.conftest import pause_until
+
+PATIENCE = 20
+SECRET = "whsec_test"
+
+
+@pytest.fixture
+def make_webhooks():
+    made = []
+
+    def make(inbox="memory:", **settings):
+        webhooks = Webhooks(secret=SECRET, inbox=inbox, **settings)
+        webhooks.notices = []
+        webhooks.subscribe(webhooks.notices.append)
+        made.append(webhooks)
+        return webhooks
+
+    yield make
+    for webhooks in made:
+        webhooks.stop(timeout=0)
+
+
+@pytest.fixture
+def webhooks(make_webhooks):
+    return make_webhooks()
+
+
+def add(webhooks, id="evt_1", type="user.created"):
+    webhooks.inbox.add(Entry(sample_event(type, id=id))).result(PATIENCE)
+
+
+def request(id="evt_1"):
+    delivery = sign_delivery(sample_event(id=id), secret=SECRET)
+    return WebhookRequest.from_http("POST", delivery.headers, delivery.body)
+
+
+def status(webhooks, id="evt_1"):
+    return webhooks.inbox.get(id).status
+
+
+def told(webhooks, kind):
+    return [notice for notice in webhooks.notices if isinstance(notice, kind)]
+
+
+def threads_named(name):
+    return [thread for thread in threading.enumerate() if thread.name.startswith(name)]
+
+
+async def async_until(condition):
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110 - other threads bring it about
+            await asyncio.sleep(0.005)
+
+
+# Starting
+
+
+def test_it_starts_with_the_first_event_that_is_accepted(webhooks):
+    done = threading.Event()
+    webhooks.on("*")(lambda event: done.set())
+    assert told(webhooks, WorkerStarted) == []
+    assert webhooks.receive(request()).status == 200
+    assert done.wait(PATIENCE)
+    assert told(webhooks, WorkerStarted) == [WorkerStarted("default", "thread")]
+
+
+def test_accepting_on_a_loop_starts_it_on_that_loop(webhooks):
+    threads = []
+
+    @webhooks.on("*")
+    async def handler(event):
+        threads.append(threading.get_ident())
+
+    async def main():
+        assert (await webhooks.areceive(request())).status == 200
+        await async_until(lambda: threads)
+        await webhooks._handoff.astop()
+
+    asyncio.run(main())
+    assert threads == [threading.get_ident()]
+    assert told(webhooks, WorkerStarted) == [WorkerStarted("default", "event loop")]
+
+
+def test_a_lifespan_starts_it_and_sync_handlers_stay_off_the_loop(webhooks):
+    threads = []
+    webhooks.on("*")(lambda event: threads.append(threading.get_ident()))
+
+    async def main():
+        add(webhooks)
+        async with webhooks.lifespan():
+            await async_until(lambda: threads)
+
+    asyncio.run(main())
+    assert threads != [threading.get_ident()]
+    assert status(webhooks) is Status.PROCESSED
+
+
+def test_starting_is_idempotent(webhooks):
+    webhooks.on("*")(lambda event: None)
+    for _ in range(3):
+        webhooks.start()
+        webhooks.wake()
+    assert len(told(webhooks, WorkerStarted)) <= 1
+    pause_until(lambda: told(webhooks, WorkerStarted))
+    assert len(threads_named("envoyou-worker-default")) == 1
+
+
+def test_many_threads_at_once_start_one(webhooks):
+    webhooks.on("*")(lambda event: None)
+    start = threading.Barrier(8)
+    threads = [threading.Thread(target=lambda: (start.wait(PATIENCE), webhooks.start())) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    add(webhooks)
+    webhooks.wake()
+    pause_until(lambda: status(webhooks) is Status.PROCESSED)
+    assert len(told(webhooks, WorkerStarted)) == 1
+
+
+def test_making_the_object_starts_nothing():
+    before = threading.active_count()
+    webhooks = Webhooks(secret=SECRET, inbox="memory:")
+    webhooks.on("*")(lambda event: None)
+    webhooks.stop()
+    assert threading.active_count() == before
+
+
+def test_without_handlers_it_refuses_to_start(webhooks):
+    with pytest.raises(ConfigurationError, match="no handlers"):
+        webhooks.start()
+
+    async def main():
+        async with webhooks.lifespan():
+            raise AssertionError("it started")
+
+    with pytest.raises(ConfigurationError, match="no handlers"):
+        asyncio.run(main())
+
+
+def test_without_handlers_events_are_accepted_all_the_same_and_the_trouble_is_told(webhooks):
+    assert webhooks.receive(request()).status == 200
+    assert status(webhooks) is Status.RECEIVED
+    [notice] = told(webhooks, WorkerFailed)
+    assert "no handlers" in notice.detail
+    assert notice.retry_in is None
+
+
+def test_with_a_manual_handoff_nothing_starts(make_webhooks):
+    webhooks = make_webhooks(handoff="manual")
+    webhooks.on("*")(lambda event: None)
+    webhooks.start()
+    webhooks.wake()
+    assert webhooks.receive(request()).status == 200
+
+    async def main():
+        async with webhooks.lifespan():
+            await asyncio.sleep(0.01)
+
+    asyncio.run(main())
+    assert told(webhooks, WorkerStarted) == []
+    assert status(webhooks) is Status.RECEIVED
+
+
+def test_it_picks_up_what_an_earlier_process_left(make_webhooks, sqlite_url):
+    earlier = make_webhooks(sqlite_url, handoff="manual")
+    add(earlier)
+    earlier.inbox.close()
+    later = make_webhooks(sqlite_url)
+    done = threading.Event()
+    later.on("*")(lambda event: done.set())
+    later.start()
+    assert done.wait(PATIENCE)
+    pause_until(lambda: status(later) is Status.PROCESSED)
+    later.stop()
+    later.inbox.close()
+
+
+def test_it_finds_without_being_woken_what_another_process_stored(webhooks):
+    done = threading.Event()
+    webhooks.on("*")(lambda event: done.set())
+    webhooks.start()
+    pause_until(lambda: told(webhooks, WorkerStarted))
+    add(webhooks)
+    assert done.wait(PATIENCE)
+
+
+def test_it_is_woken_by_an_accepted_event(webhooks, monkeypatch):
+    monkeypatch.setattr(worker_module, "SWEEP_INTERVAL", 3600.0)
+    done = [threading.Event(), threading.Event()]
+    webhooks.on("*")(lambda event: done[int(event.id)].set())
+    for number in range(2):
+        assert webhooks.receive(request(str(number))).status == 200
+        assert done[number].wait(PATIENCE)
+        pause_until(lambda number=number: status(webhooks, str(number)) is Status.PROCESSED)
+
+
+def test_a_retry_comes_by_itself_when_it_is_due(make_webhooks, monkeypatch):
+    monkeypatch.setattr(worker_module, "SWEEP_INTERVAL", 3600.0)
+    webhooks = make_webhooks(retry=RetryPolicy(initial_delay=0.05))
+    times = []
+
+    @webhooks.on("*")
+    def handler(event, attempt):
+        times.append(time.monotonic())
+        if attempt < 3:
+            raise ValueError
+
+    add(webhooks)
+    webhooks.start()
+    pause_until(lambda: status(webhooks) is Status.PROCESSED)
+    assert len(times) == 3
+    assert times[1] - times[0] >= 0.045
+    assert times[2] - times[1] >= 0.09
+
+
+# Several at once
+
+
+def test_no_more_events_are_in_hand_than_asked_for(make_webhooks):
+    webhooks = make_webhooks(concurrency=3)
+    release = threading.Event()
+    lock = threading.Lock()
+    running, most = [], []
+
+    @webhooks.on("*")
+    def handler(event):
+        with lock:
+            running.append(event.id)
+            most.append(len(running))
+        release.wait(PATIENCE)
+        with lock:
+            running.remove(event.id)
+
+    for number in range(10):
+        add(webhooks, f"evt_{number}")
+    webhooks.start()
+    pause_until(lambda: len(running) == 3)
+    assert webhooks.inbox.stats().by_status[Status.PROCESSING] == 3
+    release.set()
+    pause_until(lambda: webhooks.inbox.stats().by_status[Status.PROCESSED] == 10)
+    assert max(most) == 3
+
+
+def test_a_free_slot_is_filled_at_once(make_webhooks, monkeypatch):
+    monkeypatch.setattr(worker_module, "SWEEP_INTERVAL", 3600.0)
+    webhooks = make_webhooks(concurrency=1)
+    webhooks.on("*")(lambda event: None)
+    for number in range(20):
+        add(webhooks, f"evt_{number}")
+    webhooks.start()
+    pause_until(lambda: webhooks.inbox.stats().by_status[Status.PROCESSED] == 20)
+
+
+def test_handlers_that_block_do_not_keep_others_from_being_settled(make_webhooks):
+    webhooks = make_webhooks(concurrency=3)
+    release = threading.Event()
+
+    @webhooks.on("user.deleted")
+    def blocks(event):
+        release.wait(PATIENCE)
+
+    @webhooks.on("user.created")
+    async def quick(event): ...
+
+    add(webhooks, "evt_a", "user.deleted")
+    add(webhooks, "evt_b", "user.deleted")
+    webhooks.start()
+    pause_until(lambda: webhooks.inbox.stats().by_status[Status.PROCESSING] == 2)
+    for number in range(3):
+        add(webhooks, f"evt_{number}")
+        webhooks.wake()
+        pause_until(lambda number=number: status(webhooks, f"evt_{number}") is Status.PROCESSED)
+    assert status(webhooks, "evt_a") is Status.PROCESSING
+    release.set()
+    pause_until(lambda: status(webhooks, "evt_a") is status(webhooks, "evt_b") is Status.PROCESSED)
+
+
+@pytest.mark.parametrize("kind", ["sync", "async", "blocks the loop"])
+def test_the_lease_is_kept_alive_while_a_handler_takes_longer(make_webhooks, kind):
+    webhooks = make_webhooks(lease=1.0)
+    renewals = []
+    renewed = threading.Event()
+    renew = webhooks.inbox.renew
+
+    def listen(claims, lease):
+        renew(claims, lease)
+        renewals.append([claim.event.id for claim in claims])
+        if len(renewals) == 4:
+            renewed.set()
+
+    webhooks.inbox.renew = listen
+    runs = []
+
+    if kind == "async":
+
+        @webhooks.on("*")
+        async def handler(event):
+            runs.append(event.id)
+            await async_until(renewed.is_set)
+
+    else:
+
+        def wait(event):
+            runs.append(event.id)
+            assert renewed.wait(PATIENCE)
+
+        async def wait_on_the_loop(event):
+            wait(event)
+
+        webhooks.on("*", name="h")(wait if kind == "sync" else wait_on_the_loop)
+
+    add(webhooks)
+    webhooks.start()
+    pause_until(lambda: status(webhooks) is Status.PROCESSED)
+    assert runs == ["evt_1"]
+    assert renewals[:4] == [["evt_1"]] * 4
+    assert webhooks.inbox.get("evt_1").crashes == 0
+
+
+def test_a_renewal_that_fails_is_told_and_tried_again(make_webhooks):
+    webhooks = make_webhooks(lease=1.0)
+    tries = []
+    renewed = threading.Event()
+    renew = webhooks.inbox.renew
+
+    def fail_once(claims, lease):
+        tries.append(True)
+        if len(tries) == 1:
+            raise OSError("the database is away")
+        renew(claims, lease)
+        renewed.set()
+
+    webhooks.inbox.renew = fail_once
+    webhooks.on("*", name="h")(lambda event: None if renewed.wait(PATIENCE) else 1 / 0)
+    add(webhooks)
+    webhooks.start()
+    pause_until(lambda: status(webhooks) is Status.PROCESSED)
+    [notice] = told(webhooks, WorkerFailed)
+    assert notice.detail == "OSError: the database is away"
+
+
+# When the inbox is away
+
+
+class BrokenInbox(MemoryInbox):
+    """Away, until it is mended."""
+
+    def __init__(self):
+        super().__init__()
+        self.broken = set()
+        self.asked = 0
+
+    def fail(self, method):
+        if method in self.broken:
+            self.asked += 1
+            raise OSError("the database is away")
+
+    def seconds_until_due(self):
+        self.fail("look")
+        return super().seconds_until_due()
+
+    def claim(self, limit, lease):
+        self.fail("claim")
+        return super().claim(limit, lease)
+
+    def settle(self, claim, settlement):
+        self.fail("settle")
+        return super().settle(claim, settlement)
+
+
+@pytest.mark.parametrize("method", ["look", "claim"])
+def test_an_outage_is_told_and_outlived(make_webhooks, monkeypatch, method):
+    monkeypatch.setattr(worker_module, "FIRST_RETRY", 0.01)
+    inbox = BrokenInbox()
+    inbox.broken = {method}
+    webhooks = make_webhooks(inbox)
+    webhooks.on("*")(lambda event: None)
+    add(webhooks)
+    webhooks.start()
+    pause_until(lambda: len(told(webhooks, WorkerFailed)) >= 3)
+    pauses = [notice.retry_in for notice in told(webhooks, WorkerFailed)][:3]
+    assert pauses == [0.01, 0.02, 0.04]
+    assert told(webhooks, WorkerFailed)[0].detail == "OSError: the database is away"
+    inbox.broken.clear()
+    pause_until(lambda: status(webhooks) is Status.PROCESSED)
+
+
+def test_an_attempt_that_cannot_be_settled_is_left_to_its_lease(make_webhooks):
+    inbox = BrokenInbox()
+    inbox.broken = {"settle"}
+    webhooks = make_webhooks(inbox)
+    runs = []
+    webhooks.on("*")(lambda event: runs.append(event.id))
+    add(webhooks)
+    webhooks.start()
+    pause_until(lambda: told(webhooks, WorkerFailed))
+    assert status(webhooks) is Status.PROCESSING
+    inbox.broken.clear()
+    inbox._rows["", "evt_1"].due_at = 0.0
+    pause_until(lambda: status(webhooks) is Status.PROCESSED)
+    assert runs == ["evt_1", "evt_1"]
+    assert webhooks.inbox.get("evt_1").crashes == 1
+
+
+# Stopping
+
+
+def test_stopping_finishes_what_was_begun_and_takes_nothing_more(make_webhooks):
+    webhooks = make_webhooks(concurrency=1)
+    entered, release = threading.Event(), threading.Event()
+
+    @webhooks.on("*")
+    def handler(event):
+        entered.set()
+        release.wait(PATIENCE)
+
+    add(webhooks, "evt_1")
+    add(webhooks, "evt_2")
+    webhooks.start()
+    assert entered.wait(PATIENCE)
+    stopping = threading.Thread(target=webhooks.stop)
+    stopping.start()
+    release.set()
+    stopping.join(PATIENCE)
+    assert status(webhooks, "evt_1") is Status.PROCESSED
+    assert status(webhooks, "evt_2") is Status.RECEIVED
+    assert told(webhooks, WorkerStopped) == [WorkerStopped("default", 0)]
+    pause_until(lambda: not threads_named("envoyou-handler") and not threads_named("envoyou-inbox-default"))
+
+
+def test_stopping_gives_back_an_async_handler_that_does_not_end(webhooks):
+    entered = threading.Event()
+    cancelled = []
+
+    @webhooks.on("*")
+    async def handler(event):
+        entered.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.append(event.id)
+
+    add(webhooks)
+    webhooks.start()
+    assert entered.wait(PATIENCE)
+    webhooks.stop(timeout=0)
+    assert cancelled == ["evt_1"]
+    record = webhooks.inbox.get("evt_1")
+    assert (record.status, record.attempts, record.crashes) == (Status.RECEIVED, 0, 0)
+    assert told(webhooks, WorkerStopped) == [WorkerStopped("default", 1)]
+
+
+def test_what_is_given_back_keeps_its_attempts_and_progress(make_webhooks):
+    webhooks = make_webhooks(retry=RetryPolicy(initial_delay=0))
+    entered = threading.Event()
+    webhooks.on("*", name="first")(lambda event: None)
+
+    @webhooks.on("*", name="second")
+    async def second(event, attempt):
+        if attempt == 1:
+            raise ValueError
+        entered.set()
+        await asyncio.Event().wait()
+
+    add(webhooks)
+    webhooks.start()
+    assert entered.wait(PATIENCE)
+    webhooks.stop(timeout=0)
+    record = webhooks.inbox.get("evt_1")
+    assert (record.status, record.attempts, record.crashes) == (Status.FAILED, 1, 0)
+    assert list(record.progress) == ["first"]
+
+
+def test_what_succeeded_within_the_attempt_given_back_is_not_done_again(webhooks):
+    entered = threading.Event()
+    webhooks.on("*", name="first")(lambda event: None)
+
+    @webhooks.on("*", name="second")
+    async def second(event):
+        entered.set()
+        await asyncio.Event().wait()
+
+    add(webhooks)
+    webhooks.start()
+    assert entered.wait(PATIENCE)
+    webhooks.stop(timeout=0)
+    assert list(webhooks.inbox.get("evt_1").progress) == ["first"]
+
+
+def test_a_sync_handler_that_does_not_end_keeps_its_lease_and_stops_nobody(webhooks):
+    entered, release = threading.Event(), threading.Event()
+
+    @webhooks.on("*")
+    def handler(event):
+        entered.set()
+        release.wait(PATIENCE)
+
+    add(webhooks)
+    webhooks.start()
+    assert entered.wait(PATIENCE)
+    webhooks.stop(timeout=0)
+    assert told(webhooks, WorkerStopped) == [WorkerStopped("default", 1)]
+    assert status(webhooks) is Status.PROCESSING
+    assert all(thread.daemon for thread in threads_named("envoyou-"))
+    release.set()
+
+
+def test_after_a_stop_it_can_be_started_again(webhooks):
+    webhooks.on("*")(lambda event: None)
+    for number in range(2):
+        webhooks.start()
+        add(webhooks, f"evt_{number}")
+        webhooks.wake()
+        pause_until(lambda number=number: status(webhooks, f"evt_{number}") is Status.PROCESSED)
+        webhooks.stop()
+        assert len(told(webhooks, WorkerStopped)) == number + 1
+    webhooks.stop()
+    assert len(told(webhooks, WorkerStopped)) == 2
+
+
+def test_the_last_of_several_lifespans_stops_it(webhooks):
+    webhooks.on("*")(lambda event: None)
+
+    async def main():
+        async with webhooks.lifespan():
+            async with webhooks.lifespan(object()):
+                await async_until(lambda: told(webhooks, WorkerStarted))
+            assert told(webhooks, WorkerStopped) == []
+            add(webhooks)
+            webhooks.wake()
+            await async_until(lambda: status(webhooks) is Status.PROCESSED)
+        assert told(webhooks, WorkerStopped) == [WorkerStopped("default", 0)]
+
+    asyncio.run(main())
+    assert len(told(webhooks, WorkerStarted)) == 1
+
+
+def test_a_lifespan_that_ends_in_an_error_stops_it_too(webhooks):
+    webhooks.on("*")(lambda event: None)
+
+    async def main():
+        async with webhooks.lifespan():
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        asyncio.run(main())
+    assert told(webhooks, WorkerStopped) == [WorkerStopped("default", 0)]
+
+
+def test_a_worker_on_a_thread_can_be_stopped_from_a_loop(webhooks):
+    webhooks.on("*")(lambda event: None)
+    webhooks.start()
+    pause_until(lambda: told(webhooks, WorkerStarted))
+
+    async def main():
+        async with webhooks.lifespan():
+            assert len(told(webhooks, WorkerStarted)) == 1
+
+    asyncio.run(main())
+    assert told(webhooks, WorkerStopped) == [WorkerStopped("default", 0)]
+
+
+def test_a_loop_that_was_closed_under_a_worker_makes_room_for_a_new_one(webhooks):
+    done = []
+    webhooks.on("*")(lambda event: done.append(event.id))
+
+    async def accept(id):
+        assert (await webhooks.areceive(request(id))).status == 200
+
+    asyncio.run(accept("evt_1"))
+    asyncio.run(accept("evt_2"))
+    assert webhooks.receive(request("evt_3")).status == 200
+    pause_until(lambda: webhooks.inbox.stats().by_status[Status.PROCESSED] == 3)
+    assert sorted(done) == ["evt_1", "evt_2", "evt_3"]
+
+
+def test_waking_a_worker_whose_loop_is_just_closed_is_harmless(webhooks):
+    webhooks.on("*")(lambda event: None)
+    loop = asyncio.new_event_loop()
+    started = worker_module.Worker(webhooks._engine, name="default", kind="event loop", concurrency=1)
+    started.wake()
+    started._loop = loop
+    loop.close()
+    started.wake()
+    assert not started.alive
+
+
+def test_the_request_that_starts_a_worker_leaves_nothing_of_itself_in_the_handlers(webhooks):
+    from contextvars import ContextVar
+
+    variable = ContextVar("request", default="no request")
+    seen = []
+
+    @webhooks.on("*")
+    async def handler(event):
+        seen.append(variable.get())
+
+    async def main():
+        variable.set("a request's own")
+        await webhooks.areceive(request())
+        await async_until(lambda: seen)
+        await webhooks._handoff.astop()
+
+    asyncio.run(main())
+    assert seen == ["no request"]
+
+
+# Processes
+
+
+def python(script, *arguments):
+    ended = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+def test_a_forked_child_starts_a_worker_of_its_own(sqlite_url):
+    output = python(
+        """
+        import os, sys, threading, time, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from envoyou_core import WebhookRequest, Webhooks
+        from envoyou_core.testing import sample_event, sign_delivery
+        webhooks = Webhooks(secret="s", inbox=sys.argv[1])
+
+        @webhooks.on("*")
+        def handler(event):
+            seen.append((event.id, os.getpid()))
+
+        def accept(id):
+            delivery = sign_delivery(sample_event(id=id), secret="s")
+            assert webhooks.receive(WebhookRequest.from_http("POST", delivery.headers, delivery.body)).status == 200
+
+        def wait(id):
+            deadline = time.monotonic() + 20
+            while webhooks.inbox.get(id).status != "processed":
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+
+        seen = []
+        accept("evt_parent")
+        wait("evt_parent")
+        webhooks.stop()
+        webhooks.start()
+        child = os.fork()
+        if child == 0:
+            seen = []
+            try:
+                webhooks.stop()
+                webhooks.start()
+                assert any(thread.name == "envoyou-worker-default" for thread in threading.enumerate())
+                accept("evt_child")
+                wait("evt_child")
+                os._exit(0)
+            finally:
+                os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        print(seen == [("evt_parent", os.getpid())] or seen)
+        """,
+        sqlite_url,
+    )
+    assert output.split() == ["True"] or "evt_child" in output
+
+
+def test_a_process_that_ends_lets_its_handlers_finish(sqlite_url):
+    output = python(
+        """
+        import sys, threading
+        from envoyou_core import Webhooks
+        from envoyou_core.inbox import Entry
+        from envoyou_core.testing import sample_event
+        webhooks = Webhooks(secret="s", inbox=sys.argv[1])
+        entered = threading.Event()
+
+        @webhooks.on("*")
+        async def handler(event):
+            import asyncio
+            entered.set()
+            await asyncio.sleep(0.1)
+            print("finished", flush=True)
+
+        webhooks.inbox.add(Entry(sample_event(id="evt_1"))).result(20)
+        webhooks.start()
+        assert entered.wait(20)
+        """,
+        sqlite_url,
+    )
+    assert output.split() == ["finished"]
+    left = Webhooks(secret=SECRET, inbox=sqlite_url)
+    assert status(left) is Status.PROCESSED
+    left.inbox.close()
+
+
+# Threads
+
+
+def test_daemon_threads_call_in_a_copy_of_the_callers_context():
+    from contextvars import ContextVar
+
+    variable = ContextVar("variable", default="default")
+    variable.set("the caller's")
+    threads = DaemonThreads(2, "test-threads")
+    assert threads.submit(variable.get).result(PATIENCE) == "the caller's"
+    assert threads.submit(lambda: variable.set("theirs")).result(PATIENCE)
+    assert variable.get() == "the caller's"
+    threads.close()
+
+
+def test_no_more_daemon_threads_are_started_than_needed_or_allowed():
+    threads = DaemonThreads(3, "test-bounded")
+    for _ in range(5):
+        threads.submit(lambda: None).result(PATIENCE)
+        pause_until(lambda: threads._busy == 0)
+    assert len(threads_named("test-bounded")) == 1
+    release = threading.Event()
+    futures = [threads.submit(lambda: release.wait(PATIENCE)) for _ in range(10)]
+    assert len(threads_named("test-bounded")) == 3
+    release.set()
+    assert all(future.result(PATIENCE) for future in futures)
+    threads.close()
+    pause_until(lambda: not threads_named("test-bounded"))
+
+
+def test_an_error_in_a_daemon_thread_is_the_futures_and_the_thread_goes_on():
+    threads = DaemonThreads(1, "test-errors")
+    for error in (ValueError("x"), SystemExit(3), KeyboardInterrupt()):
+
+        def fail(error=error):
+            raise error
+
+        assert threads.submit(fail).exception(PATIENCE) is error
+    assert threads.submit(lambda: "still here").result(PATIENCE) == "still here"
+    threads.close()
+
+
+def test_a_call_that_was_cancelled_while_it_waited_is_not_made():
+    threads = DaemonThreads(1, "test-cancelled")
+    release = threading.Event()
+    calls = []
+    first = threads.submit(lambda: release.wait(PATIENCE))
+    second = threads.submit(lambda: calls.append("made"))
+    assert second.cancel()
+    release.set()
+    assert first.result(PATIENCE)
+    assert threads.submit(lambda: "next").result(PATIENCE) == "next"
+    assert calls == []
+    threads.close()
+
+
+def test_what_settles_an_event_elsewhere_meanwhile_is_not_undone_by_giving_back(webhooks):
+    entered = threading.Event()
+
+    @webhooks.on("*")
+    async def handler(event):
+        entered.set()
+        await asyncio.Event().wait()
+
+    add(webhooks)
+    webhooks.start()
+    assert entered.wait(PATIENCE)
+    webhooks.inbox._rows["", "evt_1"].due_at = 0.0
+    [other] = webhooks.inbox.claim(1, 60)
+    webhooks.inbox.settle(other, Settlement(Status.PROCESSED, 1))
+    webhooks.stop(timeout=0)
+    assert status(webhooks) is Status.PROCESSED
+
+
+# The loop ends first
+
+
+def test_a_loop_that_ends_with_work_in_hand_gives_it_back(webhooks):
+    entered = asyncio.Event()
+
+    @webhooks.on("*")
+    async def handler(event):
+        entered.set()
+        await asyncio.Event().wait()
+
+    async def main():
+        await webhooks.areceive(request())
+        async with asyncio.timeout(PATIENCE):
+            await entered.wait()
+
+    asyncio.run(main())
+    record = webhooks.inbox.get("evt_1")
+    assert (record.status, record.attempts, record.crashes) == (Status.RECEIVED, 0, 0)
+
+
+def test_what_is_being_claimed_while_the_loop_ends_is_given_back(make_webhooks):
+    class Slow(MemoryInbox):
+        def claim(self, limit, lease):
+            claims = super().claim(limit, lease)
+            claiming.set()
+            assert released.wait(PATIENCE)
+            return claims
+
+    claiming, released = threading.Event(), threading.Event()
+    webhooks = make_webhooks(Slow())
+    webhooks.on("*")(lambda event: None)
+
+    async def main():
+        await webhooks.areceive(request())
+        await async_until(claiming.is_set)
+
+    asyncio.run(main())
+    assert status(webhooks) is Status.PROCESSING
+    released.set()
+    pause_until(lambda: status(webhooks) is Status.RECEIVED)
+    assert webhooks.inbox.get("evt_1").crashes == 0

@@ -1,0 +1,50 @@
+"""The tests' Django project, with a database in a file: threads share it as they would in production."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from django.apps import apps
+from django.test import override_settings
+
+pytest.register_assert_rewrite("tests.inbox_contract")
+
+from tests.django.databases import inbox_on, postgres_database, sqlite_database  # noqa: E402 - the line above comes first
+from tests.inbox_contract import HandClock  # noqa: E402
+
+SECRET = "whsec_the_django_tests"
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(tmp_path_factory, django_db_blocker) -> Iterator[None]:
+    """In the place of pytest-django's, whose SQLite database lies in memory."""
+    with django_db_blocker.unblock(), sqlite_database("default", tmp_path_factory.mktemp("django") / "project.db"):
+        yield
+
+
+@pytest.fixture(scope="session")
+def postgres_alias(postgres_url, django_db_blocker) -> Iterator[str]:
+    with django_db_blocker.unblock(), postgres_database("postgres", postgres_url, "envoyou_django"):
+        yield "postgres"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def inbox_alias(request, django_db_setup, django_db_blocker) -> Iterator[str]:
+    """The alias of each kind of database in turn, with the inbox on it, and no transaction open."""
+    alias = "default" if request.param == "sqlite" else request.getfixturevalue("postgres_alias")
+    with django_db_blocker.unblock(), inbox_on(alias):
+        yield alias
+        apps.get_model("envoyou_django", "ProcessedEvent").objects.using(alias).all().delete()
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+@pytest.fixture(autouse=True)
+def project() -> Iterator[None]:
+    """The project as its settings have it, whatever else is being served in this process."""
+    with inbox_on("default"), override_settings(ENVOYOU={"WEBHOOK_SECRET": SECRET}):
+        yield

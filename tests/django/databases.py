@@ -1,0 +1,75 @@
+"""The databases of the tests' Django project: empty ones, in files and on servers of the tests' own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.core.management import call_command
+from django.db import connections
+
+
+class Router:
+    """Sends the inbox to one database, and lets everything else live where Django puts it."""
+
+    inbox = "default"
+
+    def db_for_write(self, model: type, **hints: Any) -> str | None:
+        return Router.inbox if model._meta.app_label == "envoyou_django" else None
+
+    def db_for_read(self, model: type, **hints: Any) -> str | None:
+        # What the inbox reads must not depend on it: it may be a replica's.
+        return None
+
+
+@contextmanager
+def inbox_on(alias: str) -> Iterator[None]:
+    """Have the inbox on the database `alias` for as long as the block lasts."""
+    before, Router.inbox = Router.inbox, alias
+    try:
+        yield
+    finally:
+        Router.inbox = before
+
+
+@contextmanager
+def sqlite_database(alias: str, path: Path, *apps: str) -> Iterator[None]:
+    """Point `alias` to a new SQLite file, with the tables of `apps`, or of all."""
+    with _database(alias, {"NAME": str(path)}, *apps):
+        yield
+
+
+@contextmanager
+def postgres_database(alias: str, url: str, *apps: str) -> Iterator[None]:
+    """Point `alias` to a PostgreSQL database, with the tables of `apps`, or of all."""
+    parts = urlsplit(url)
+    values = {
+        "NAME": parts.path.removeprefix("/"),
+        "USER": parts.username or "",
+        "PASSWORD": parts.password or "",
+        "HOST": parts.hostname or dict(pair.split("=") for pair in parts.query.split("&"))["host"],
+        "PORT": str(parts.port or ""),
+    }
+    with _database(alias, values, *apps):
+        yield
+
+
+@contextmanager
+def _database(alias: str, values: dict[str, Any], *apps: str) -> Iterator[None]:
+    connections[alias].close()
+    # Every thread makes its connections from this one dict.
+    settings = connections.settings[alias]
+    before = dict(settings)
+    # What is in the way of a view that must have committed before it answers.
+    settings.update(values, ATOMIC_REQUESTS=True)
+    try:
+        for app in apps or (None,):
+            call_command("migrate", *filter(None, [app]), database=alias, verbosity=0, run_syncdb=app is None)
+        yield
+    finally:
+        connections[alias].close()
+        settings.clear()
+        settings.update(before)

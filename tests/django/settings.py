@@ -1,0 +1,53 @@
+"""The settings of the tests' own Django project. The databases' names are filled in by `tests.django.databases`."""
+
+SECRET_KEY = "for tests only"
+ROOT_URLCONF = "tests.django.urls"
+ALLOWED_HOSTS = ["*"]
+USE_TZ = True
+TIME_ZONE = "America/New_York"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+DATABASES = {
+    "default": {"ENGINE": "django.db.backends.sqlite3", "ATOMIC_REQUESTS": True, "OPTIONS": {"timeout": 20}},
+    "contract": {"ENGINE": "django.db.backends.sqlite3"},
+    "postgres": {"ENGINE": "django.db.backends.postgresql"},
+}
+DATABASE_ROUTERS = ["tests.django.databases.Router"]
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.messages",
+    "django.contrib.sessions",
+    "envoyou_django",
+    "tests.django.members",
+]
+
+# Each of them gets in the way of a webhook view that does not see to it.
+MIDDLEWARE = [
+    "django.middleware.gzip.GZipMiddleware",
+    "django.middleware.http.ConditionalGetMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.auth.middleware.LoginRequiredMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+
+ENVOYOU = {"WEBHOOK_SECRET": "whsec_the_django_tests"}

@@ -1,0 +1,146 @@
+"""What a 200 means in Django: committed, once, and in no transaction but its own."""
+
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import pytest
+from django.db import connections, transaction
+from django.test import Client, TestCase, override_settings
+
+from envoyou_core import WebhookRequest
+from envoyou_core.inbox import Added, Entry
+from envoyou_core.testing import sample_event, sign_delivery
+from envoyou_django import webhooks
+from envoyou_django.inbox import OrmInbox
+from envoyou_django.models import ProcessedEvent
+from tests.django.conftest import SECRET
+from tests.django.members.models import Member
+
+PATH = "/webhooks/envoyou"
+THREADS = 8
+
+
+def post(client, event):
+    delivery = sign_delivery(event, secret=SECRET)
+    return client.post(PATH, delivery.body, content_type="application/json", headers=delivery.headers)
+
+
+def request_for(event):
+    delivery = sign_delivery(event, secret=SECRET)
+    return WebhookRequest.from_http("POST", delivery.headers, delivery.body)
+
+
+def all_at_once(function):
+    """Call it in several threads, each with a connection of its own."""
+    barrier = Barrier(THREADS)
+
+    def call(number):
+        try:
+            barrier.wait(20)
+            return function(number)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(THREADS) as threads:
+        return list(threads.map(call, range(THREADS)))
+
+
+def test_of_many_deliveries_at_once_one_is_new(inbox_alias):
+    for _ in range(5):
+        event = sample_event()
+        added = all_at_once(lambda _, event=event: OrmInbox().add(Entry(event)).result())
+        assert sorted(one.value for one in added) == ["duplicate"] * (THREADS - 1) + ["new"]
+        event = sample_event()
+        answers = all_at_once(lambda _, event=event: post(Client(), event).json())
+        assert answers.count({"received": True}) == 1
+        assert answers.count({"received": True, "duplicate": True}) == THREADS - 1
+    assert ProcessedEvent.objects.using(inbox_alias).count() == 10
+
+
+def test_an_open_transaction_is_never_joined(inbox_alias):
+    """Its rollback would take back what a 200 has promised."""
+    event = sample_event()
+    with transaction.atomic(using=inbox_alias):
+        assert webhooks.receive(request_for(event)).status == 503
+    assert webhooks.inbox.get(event.id) is None
+    assert webhooks.receive(request_for(event)).status == 200
+
+
+def test_without_autocommit_nothing_is_accepted(inbox_alias):
+    transaction.set_autocommit(False, using=inbox_alias)
+    try:
+        assert webhooks.receive(request_for(sample_event())).status == 503
+        transaction.rollback(using=inbox_alias)
+    finally:
+        transaction.set_autocommit(True, using=inbox_alias)
+    assert webhooks.inbox.stats().total == 0
+
+
+def test_the_view_is_committed_when_it_answers(inbox_alias):
+    """ATOMIC_REQUESTS is on for both databases."""
+    assert connections.settings[inbox_alias]["ATOMIC_REQUESTS"]
+    event = sample_event()
+    assert post(Client(), event).status_code == 200
+    seen = all_at_once(lambda _: webhooks.inbox.stats().total)
+    assert seen == [1] * THREADS
+
+
+@pytest.mark.django_db
+def test_the_waiting_time_of_the_project_is_restored():
+    def waiting_time():
+        with connections["default"].cursor() as cursor:
+            return cursor.execute("PRAGMA busy_timeout").fetchone()[0]
+
+    assert waiting_time() == 20_000
+    assert OrmInbox().add(Entry(sample_event())).result() is Added.NEW
+    assert waiting_time() == 20_000
+
+
+class AUsersTestCase(TestCase):
+    """As a user would write it."""
+
+    def test_handlers_work_within_the_transaction_of_the_test(self):
+        event = sample_event("member.joined", object={"name": "Ada"})
+        assert post(self.client, event).json() == {"received": True}
+        assert post(self.client, event).json() == {"received": True, "duplicate": True}
+        assert not Member.objects.exists()
+        assert webhooks.drain() == 1
+        assert Member.objects.get().name == "Ada"
+        assert ProcessedEvent.objects.get().status == "processed"
+
+    # Whichever of the two runs second sees that the first left nothing behind.
+    test_nothing_is_left_of_it = test_handlers_work_within_the_transaction_of_the_test
+
+    def test_a_duplicate_does_not_spoil_the_transaction(self):
+        event = sample_event()
+        with transaction.atomic():
+            Member.objects.create(name="Grace")
+        assert [post(self.client, event).status_code for _ in range(3)] == [200] * 3
+        assert Member.objects.count() == 1
+
+    def test_retries_can_be_waited_for(self):
+        attempts = []
+
+        @webhooks.on("shop.failing")
+        def fail_once(event, attempt):
+            attempts.append(attempt)
+            if attempt == 1:
+                raise OSError
+
+        with override_settings(ENVOYOU={"WEBHOOK_SECRET": SECRET, "RETRY_INITIAL_DELAY": 0}):
+            post(self.client, sample_event("shop.failing"))
+            assert webhooks.drain(until_idle=True) == 2
+        assert attempts == [1, 2]
+
+    def test_a_handler_that_breaks_the_transaction_fails_alone(self):
+        @webhooks.on("shop.breaking")
+        def store_twice(event):
+            with transaction.atomic():
+                Member.objects.create(id=1, name="Ada")
+                Member.objects.create(id=1, name="Ada")
+
+        post(self.client, event := sample_event("shop.breaking"))
+        assert webhooks.drain() == 1
+        record = webhooks.inbox.get(event.id)
+        assert record.status == "failed"
+        assert record.last_error.startswith("IntegrityError")

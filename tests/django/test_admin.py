@@ -1,0 +1,103 @@
+"""The admin, driven through the test client."""
+
+import json
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.urls import reverse
+
+from envoyou_core.inbox import Entry, Settlement, Status
+from envoyou_core.testing import sample_event
+from envoyou_django import webhooks
+from envoyou_django.models import ProcessedEvent
+
+pytestmark = pytest.mark.django_db
+
+LIST = "admin:envoyou_django_processedevent_changelist"
+CHANGE = "admin:envoyou_django_processedevent_change"
+
+
+@pytest.fixture
+def dead():
+    webhooks.inbox.add(Entry(sample_event(id="evt_dead", object={"name": "<b>Zoë</b> \ud83d"}))).result()
+    (claim,) = webhooks.inbox.claim(1, 60)
+    webhooks.inbox.settle(claim, Settlement(Status.DEAD, 3, error="OSError: no mail today"))
+    return ProcessedEvent.objects.get()
+
+
+@pytest.fixture
+def viewer(client):
+    user = User.objects.create_user("viewer", is_staff=True)
+    user.user_permissions.add(Permission.objects.get(codename="view_processedevent"))
+    client.force_login(user)
+    return client
+
+
+def requeue(client, row):
+    return client.post(reverse(LIST), {"action": "requeue", "_selected_action": [row.pk]}, follow=True).content.decode()
+
+
+def test_the_list(admin_client, dead):
+    webhooks.inbox.add(Entry(sample_event("auth.login", id="evt_other")))
+    page = admin_client.get(reverse(LIST)).content.decode()
+    assert page.index("evt_other") < page.index("evt_dead")
+    assert "no mail today" in page
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("status__exact=dead", True),
+        ("status__exact=processed", False),
+        ("type=user.created", True),
+        ("type=auth.login", False),
+        ("q=evt_dead", True),
+        ("q=evt_alive", False),
+        ("received_at__gte=2020-01-01", True),
+        ("received_at__gte=2999-01-01", False),
+    ],
+)
+@pytest.mark.parametrize("use_tz", [True, False])
+def test_filters_and_search(admin_client, dead, settings, use_tz, query, found):
+    settings.USE_TZ = use_tz
+    page = admin_client.get(f"{reverse(LIST)}?{query}")
+    assert page.status_code == 200
+    assert ("no mail today" in page.content.decode()) is found
+
+
+def test_one_event(admin_client, dead):
+    page = admin_client.get(reverse(CHANGE, args=[dead.pk])).content.decode()
+    assert "&lt;b&gt;Zoë&lt;/b&gt; \\ud83d" in page
+    assert 'name="_save"' not in page
+    assert "Delete" not in page
+
+
+def test_nothing_can_be_added_changed_or_deleted(admin_client, dead):
+    assert admin_client.get(reverse("admin:envoyou_django_processedevent_add")).status_code == 403
+    assert admin_client.post(reverse(CHANGE, args=[dead.pk]), {"status": "processed"}).status_code == 403
+    assert admin_client.post(reverse("admin:envoyou_django_processedevent_delete", args=[dead.pk])).status_code == 403
+    dead.refresh_from_db()
+    assert dead.status == "dead"
+
+
+def test_requeuing(admin_client, dead):
+    assert "1 event was requeued." in requeue(admin_client, dead)
+    record = webhooks.inbox.get("evt_dead")
+    assert (record.status, record.attempts) == (Status.RECEIVED, 0)
+    assert "0 events were requeued." in requeue(admin_client, dead)
+
+
+def test_who_may_only_look_cannot_requeue(viewer, dead):
+    assert viewer.get(reverse(LIST)).status_code == 200
+    requeue(viewer, dead)
+    assert webhooks.inbox.get("evt_dead").status is Status.DEAD
+    viewer.logout()
+    user = User.objects.get(username="viewer")
+    user.user_permissions.add(Permission.objects.get(codename="requeue_processedevent"))
+    viewer.force_login(user)
+    assert "1 event was requeued." in requeue(viewer, dead)
+
+
+def test_an_event_is_told_by_its_id_and_type(dead):
+    assert str(dead) == "evt_dead (user.created)"
+    assert json.loads(bytes(dead.body))["id"] == dead.event.id == "evt_dead"

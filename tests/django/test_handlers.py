@@ -1,0 +1,99 @@
+"""Where handlers come from, and how long they stay."""
+
+import pytest
+from django.test import override_settings
+
+from envoyou_core import ConfigurationError, Handlers
+from envoyou_core.testing import sample_event, sign_delivery
+from envoyou_django import webhooks
+from tests.django.conftest import SECRET
+from tests.django.members.models import Member
+
+pytestmark = pytest.mark.django_db
+
+
+def accept(client, type, **values):
+    delivery = sign_delivery(sample_event(type, **values), secret=SECRET)
+    answer = client.post("/webhooks/envoyou", delivery.body, content_type="application/json", headers=delivery.headers)
+    assert answer.status_code == 200
+
+
+def test_those_in_the_module_of_an_app_are_found(client):
+    accept(client, "member.joined", object={"name": "Ada"})
+    assert webhooks.drain() == 1
+    assert Member.objects.get().name == "Ada"
+
+
+def test_they_outlive_a_change_of_the_settings(client):
+    with override_settings(ENVOYOU={"WEBHOOK_SECRET": SECRET, "TOLERANCE": 10}):
+        accept(client, "member.joined", object={"name": "Ada"})
+        assert webhooks.drain() == 1
+    accept(client, "member.joined", object={"name": "Grace"})
+    assert webhooks.drain() == 1
+    assert Member.objects.count() == 2
+
+
+def test_the_name_of_the_module_is_a_setting(tmp_path, monkeypatch):
+    from django.apps import apps
+
+    found = []
+    monkeypatch.setattr("envoyou_django.apps.autodiscover_modules", found.append)
+    with override_settings(ENVOYOU={"HANDLERS_MODULE": "hooks.envoyou"}):
+        apps.get_app_config("envoyou_django").ready()
+    assert found == ["hooks.envoyou"]
+
+
+def test_an_async_handler_works_within_the_tests_transaction(client):
+    accept(client, "member.invited", object={"name": "Grace"})
+    assert webhooks.drain() == 1
+    assert Member.objects.get().name == "Grace"
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before it is made", "afterwards"])
+def test_one_that_is_registered_by_hand(client, before):
+    if not before:
+        assert webhooks.name == "default"
+    handled = []
+
+    @webhooks.on("shop.opened")
+    def note(event):
+        handled.append(event.id)
+
+    accept(client, "shop.opened", id="evt_shop")
+    assert webhooks.drain() == 1
+    assert handled == ["evt_shop"]
+
+
+def test_what_is_registered_during_an_override_ends_with_it(client):
+    handlers = Handlers()
+    handled = []
+
+    @handlers.on("shop.closed")
+    def note(event):
+        handled.append(event.id)
+
+    for round in ("evt_1", "evt_2"):
+        with override_settings(ENVOYOU={"WEBHOOK_SECRET": SECRET}):
+            # Were it still there the second time, its name would be taken.
+            webhooks.include(handlers)
+            accept(client, "shop.closed", id=round)
+            assert webhooks.drain() == 1
+    accept(client, "shop.closed", id="evt_3")
+    webhooks.drain()
+    assert handled == ["evt_1", "evt_2"]
+    assert webhooks.inbox.get("evt_3").status == "ignored"
+
+
+def test_two_of_one_name_are_an_error():
+    def note(event): ...
+
+    webhooks.on("shop.opened")(note)
+    with pytest.raises(ConfigurationError, match="two handlers"):
+        webhooks.on("shop.closed")(note)
+
+
+def test_a_connection_cannot_be_had():
+    with pytest.raises(ConfigurationError, match="'connection'"):
+
+        @webhooks.on("shop.opened")
+        def note(event, connection): ...

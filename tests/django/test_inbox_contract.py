@@ -1,0 +1,65 @@
+"""The inbox contract over the ORM, on every database that is supported."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from django.db import connections, transaction
+
+from envoyou_django.inbox import OrmInbox
+from envoyou_django.models import ProcessedEvent
+from tests.django.databases import inbox_on
+from tests.inbox_contract import DurableInboxContract
+
+
+class ThreadsThatHangUp(ThreadPoolExecutor):
+    """A server closes the connections that its threads used; here nobody else does."""
+
+    def submit(self, function, /, *args, **kwargs):
+        def call():
+            try:
+                return function(*args, **kwargs)
+            finally:
+                connections.close_all()
+
+        return super().submit(call)
+
+
+class OrmInboxContract(DurableInboxContract):
+    @pytest.fixture(autouse=True)
+    def hang_up(self, monkeypatch):
+        monkeypatch.setattr("tests.inbox_contract.ThreadPoolExecutor", ThreadsThatHangUp)
+
+    @pytest.fixture
+    def make_inbox(self, alias):
+        with inbox_on(alias):
+            yield lambda clock, name="default": OrmInbox(name=name, clock=clock)
+            with transaction.atomic(using=alias):
+                ProcessedEvent.objects.using(alias).all().delete()
+
+
+class TestOnSqlite(OrmInboxContract):
+    @pytest.fixture
+    def alias(self, django_db_setup, django_db_blocker):
+        with django_db_blocker.unblock():
+            yield "default"
+
+
+class TestOnPostgres(OrmInboxContract):
+    @pytest.fixture
+    def alias(self, postgres_alias, django_db_blocker):
+        with django_db_blocker.unblock():
+            yield postgres_alias
+
+
+class TestWithoutTimeZones(TestOnSqlite):
+    """Times are exact where the project keeps local ones too."""
+
+    @pytest.fixture(autouse=True)
+    def local_times(self, settings):
+        settings.USE_TZ = False
+
+
+class TestWithoutTimeZonesOnPostgres(TestOnPostgres):
+    @pytest.fixture(autouse=True)
+    def local_times(self, settings):
+        settings.USE_TZ = False

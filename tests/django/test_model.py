@@ -1,0 +1,92 @@
+"""The table: its migration, its columns, its indices."""
+
+from datetime import UTC, datetime
+from io import StringIO
+
+import pytest
+from django.core.management import call_command
+from django.db import connections, transaction
+
+from envoyou_core import ConfigurationError
+from envoyou_core.inbox import Entry
+from envoyou_core.testing import sample_event
+from envoyou_django.fields import ExactCharField
+from envoyou_django.inbox import OrmInbox
+from envoyou_django.models import ProcessedEvent
+from tests.django.databases import inbox_on, sqlite_database
+
+
+@pytest.mark.django_db
+def test_the_migrations_say_what_the_models_say(settings):
+    settings.DATABASE_ROUTERS = []
+    call_command("makemigrations", "envoyou_django", check=True, dry_run=True, verbosity=0)
+
+
+@pytest.mark.django_db
+def test_the_project_checks_without_a_complaint():
+    output = StringIO()
+    call_command("check", "envoyou_django", stderr=output, fail_level="WARNING")
+    assert output.getvalue() == ""
+
+
+def test_a_table_that_is_missing_is_named_with_its_cure(tmp_path, django_db_blocker):
+    with (
+        django_db_blocker.unblock(),
+        sqlite_database("contract", tmp_path / "empty.db", "contenttypes"),
+        inbox_on("contract"),
+        pytest.raises(ConfigurationError, match="migrate --database contract"),
+    ):
+        OrmInbox().open()
+
+
+def test_what_is_due_is_found_by_an_index(inbox_alias):
+    due = ProcessedEvent.objects.using(inbox_alias).filter(name="default", due_at__lte=datetime.now(UTC))
+    with transaction.atomic(using=inbox_alias), connections[inbox_alias].cursor() as cursor:
+        if inbox_alias == "postgres":
+            # In an empty table no index is worth its while.
+            cursor.execute("SET LOCAL enable_seqscan = off")
+        plan = due.order_by("due_at", "pk")[:10].explain()
+    assert "envoyou_due" in plan
+
+
+@pytest.mark.parametrize("use_tz", [True, False])
+@pytest.mark.django_db
+def test_a_moment_is_the_same_under_every_setting(settings, use_tz, clock):
+    """Nor does it change when the project changes its mind about USE_TZ, where the database keeps no zone."""
+    # The hour that comes twice in New York.
+    clock.now = datetime(2026, 11, 1, 6, 30, tzinfo=UTC).timestamp()
+    settings.USE_TZ = use_tz
+    OrmInbox(clock=clock).add(Entry(sample_event(id="evt_1"))).result()
+    row = ProcessedEvent.objects.get()
+    assert (row.received_at, row.received_at.tzinfo) == (clock.moment(), UTC)
+    settings.USE_TZ = not use_tz
+    assert ProcessedEvent.objects.get().received_at == clock.moment()
+
+
+@pytest.mark.django_db
+def test_a_naive_moment_is_taken_in_the_current_time_zone(settings, clock):
+    clock.now = datetime(2026, 7, 1, 12, 0, tzinfo=UTC).timestamp()
+    settings.USE_TZ = False
+    OrmInbox(clock=clock).add(Entry(sample_event(id="evt_1"))).result()
+    at_eight = datetime(2026, 7, 1, 8, 0)  # noqa: DTZ001 - naive on purpose
+    assert ProcessedEvent.objects.filter(received_at=at_eight).exists()
+
+
+class LikeMySQL:
+    """SQLite's connection, but for its name."""
+
+    vendor = "mysql"
+
+    def __init__(self, mariadb):
+        self.mysql_is_mariadb = mariadb
+
+    def __getattr__(self, name):
+        return getattr(connections["default"], name)
+
+
+@pytest.mark.parametrize(("mariadb", "collation"), [(True, "utf8mb4_nopad_bin"), (False, "utf8mb4_0900_bin")])
+def test_ids_compare_by_bytes_where_the_database_would_not(mariadb, collation):
+    field = ProcessedEvent._meta.get_field("event_id")
+    assert isinstance(field, ExactCharField)
+    assert field.db_parameters(LikeMySQL(mariadb))["collation"] == collation
+    assert field.db_parameters(connections["default"])["collation"] is None

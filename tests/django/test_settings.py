@@ -1,0 +1,179 @@
+"""The setting `ENVOYOU`."""
+
+import subprocess
+import sys
+
+import pytest
+from django.test import override_settings
+
+from envoyou_core import ConfigurationError, RetryPolicy, Webhooks
+from envoyou_core.testing import sample_event, sign_delivery
+from envoyou_django import conf, webhooks
+from tests.django.conftest import SECRET
+
+
+def with_settings(**settings):
+    return override_settings(ENVOYOU={"WEBHOOK_SECRET": SECRET, **settings})
+
+
+def post(client, event, secret):
+    delivery = sign_delivery(event, secret=secret)
+    return client.post(
+        "/webhooks/envoyou", delivery.body, content_type="application/json", headers=delivery.headers
+    ).status_code
+
+
+def secrets_by_endpoint(webhook_id):
+    return {"wh_acme": "whsec_of_acme"}.get(webhook_id)
+
+
+class Vault:
+    secret = "whsec_in_a_vault"
+
+
+def test_names_are_the_keywords_in_upper_case():
+    with with_settings(TOLERANCE="60", RETRY_MAX_ATTEMPTS=5, NAME="billing", MAX_BODY_SIZE=100):
+        assert conf.webhooks_keywords() == {
+            "secret": SECRET,
+            "tolerance": 60.0,
+            "retry": RetryPolicy(max_attempts=5),
+            "name": "billing",
+            "max_body_size": 100,
+        }
+        assert (webhooks.name, webhooks.inbox.name, webhooks.max_body_size) == ("billing", "billing", 100)
+
+
+def test_an_unknown_name_is_an_error_that_suggests_the_right_one():
+    with with_settings(TOLERENCE=60), pytest.raises(ConfigurationError, match="did you mean 'TOLERANCE'"):
+        webhooks.max_body_size  # noqa: B018
+    with with_settings(HANDLER_MODULE="hooks"), pytest.raises(ConfigurationError, match="'HANDLERS_MODULE'"):
+        conf.handlers_module()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "there is no webhook secret"),
+        ({"WEBHOOK_SECRET": None}, "there is no webhook secret"),
+        ({"WEBHOOK_SECRET": ""}, "empty"),
+        ({"WEBHOOK_SECRET": []}, "secret"),
+        ({"WEBHOOK_SECRET": SECRET, "INBOX": "sqlite:///x.db"}, "ProcessedEvent"),
+        ({"WEBHOOK_SECRET": SECRET, "HANDLERS_MODULE": "not a module"}, "HANDLERS_MODULE"),
+        ([("WEBHOOK_SECRET", SECRET)], "is a dict, not list"),
+        ({"WEBHOOK_SECRET": SECRET, "NAME": "n" * 65}, "64 characters"),
+    ],
+)
+def test_settings_that_cannot_work(settings, message):
+    def use():
+        conf.handlers_module()
+        return webhooks.max_body_size
+
+    with override_settings(ENVOYOU=settings), pytest.raises(ConfigurationError, match=message):
+        use()
+
+
+@pytest.mark.django_db
+def test_an_override_takes_effect_and_ends(client):
+    assert post(client, sample_event(), SECRET) == 200
+    with with_settings(WEBHOOK_SECRET="whsec_other"):
+        assert post(client, sample_event(), SECRET) == 401
+        assert post(client, sample_event(), "whsec_other") == 200
+    assert post(client, sample_event(), SECRET) == 200
+
+
+@pytest.mark.django_db
+def test_several_secrets(client):
+    with with_settings(WEBHOOK_SECRET=["whsec_new", "whsec_old"]):
+        assert post(client, sample_event(), "whsec_new") == 200
+        assert post(client, sample_event(), "whsec_old") == 200
+        assert post(client, sample_event(), SECRET) == 401
+
+
+@pytest.mark.django_db
+def test_a_dotted_path_to_a_callable(client):
+    with with_settings(WEBHOOK_SECRET=f"{__name__}.secrets_by_endpoint"):
+        assert post(client, sample_event(webhook_id="wh_acme"), "whsec_of_acme") == 200
+        assert post(client, sample_event(webhook_id="wh_foreign"), "whsec_of_acme") == 401
+
+
+@pytest.mark.parametrize(
+    "path", ["tests.django.nowhere.secrets", f"{__name__}.nothing", f"{__name__}.Vault.secret", "whsec_q.w"]
+)
+def test_a_path_that_leads_nowhere_is_never_taken_as_the_secret_itself(path):
+    with with_settings(WEBHOOK_SECRET=path), pytest.raises(ConfigurationError) as caught:
+        webhooks.max_body_size  # noqa: B018
+    # It may have been a secret all the same.
+    assert path not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+
+
+def test_a_path_to_something_that_cannot_be_called():
+    with with_settings(WEBHOOK_SECRET=f"{__name__}.SECRET"), pytest.raises(ConfigurationError, match="not that of a"):
+        webhooks.max_body_size  # noqa: B018
+
+
+@pytest.mark.django_db
+def test_a_secret_that_looks_like_a_path_is_given_in_a_list(client):
+    with with_settings(WEBHOOK_SECRET=["whsec_q.w"]):
+        assert post(client, sample_event(), "whsec_q.w") == 200
+
+
+@pytest.mark.django_db
+def test_the_clock_is_a_setting(client, clock):
+    with with_settings(CLOCK=clock, TOLERANCE=5):
+        old = sign_delivery(sample_event(id="evt_old"), secret=SECRET, timestamp=int(clock()) - 4)
+        path = "/webhooks/envoyou"
+        first = client.post(path, old.body, content_type="application/json", headers=old.headers)
+        assert first.status_code == 200
+        assert webhooks.inbox.get("evt_old").received_at == clock.moment()
+        clock.advance(2)
+        assert client.post(path, old.body, content_type="application/json", headers=old.headers).status_code == 401
+
+
+def test_it_can_be_imported_and_handlers_registered_before_there_are_settings():
+    code = """
+import inspect
+from django.conf import settings
+from envoyou_core import Webhooks
+import envoyou_django
+from envoyou_django import webhooks
+
+@webhooks.on("user.created")
+def welcome(event): ...
+
+inspect.getmembers(envoyou_django, inspect.isclass)
+assert not settings.configured
+"""
+    run = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60)
+    assert run.returncode == 0, run.stderr
+
+
+def test_what_is_found_out_at_start_and_what_is_not(tmp_path):
+    """A misspelt setting stops every command; a missing secret only what receives, not `collectstatic`."""
+    code = """
+import sys, django
+from django.conf import settings
+settings.configure(
+    INSTALLED_APPS=["django.contrib.contenttypes", "django.contrib.auth", "envoyou_django"],
+    ROOT_URLCONF="envoyou_django.urls",
+    ENVOYOU={sys.argv[1]: "1"},
+)
+django.setup()
+print("set up")
+from django.core.management import call_command
+call_command("check")
+"""
+    runs = [
+        subprocess.run([sys.executable, "-c", code, name], capture_output=True, text=True, timeout=60)
+        for name in ("TOLERENCE", "TOLERANCE", "WEBHOOK_SECRET")
+    ]
+    assert [(run.returncode, run.stdout.partition("\n")[0]) for run in runs] == [(1, ""), (1, "set up"), (0, "set up")]
+    assert "did you mean 'TOLERANCE'" in runs[0].stderr
+    assert "there is no webhook secret" in runs[1].stderr
+
+
+def test_it_has_what_webhooks_have():
+    assert webhooks.name == "default"
+    missing = [name for name in vars(Webhooks) if not name.startswith("_") and not hasattr(webhooks, name)]
+    assert missing == []

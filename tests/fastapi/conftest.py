@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import httpx
+import pytest
+
+from envoyou_core import Event, Webhooks
+from envoyou_core.testing import sample_event, sign_delivery
+
+with warnings.catch_warnings():
+    # Newer releases of Starlette prefer httpx2, and take httpx all the same.
+    warnings.simplefilter("ignore")
+    from starlette.testclient import TestClient
+
+SECRET = "whsec_fastapi"
+PATH = "/webhooks/envoyou"
+PATIENCE = 20
+"""Seconds."""
+
+MakeWebhooks = Callable[..., Webhooks]
+
+
+@pytest.fixture
+def make_webhooks(tmp_path) -> Iterator[MakeWebhooks]:
+    """Make a `Webhooks` over this test's inbox."""
+    with ExitStack() as stack:
+
+        def make(**settings: Any) -> Webhooks:
+            webhooks = Webhooks(**{"secret": SECRET, "inbox": f"sqlite:///{tmp_path / 'inbox.db'}", **settings})
+            stack.callback(webhooks.inbox.close)
+            return webhooks
+
+        yield make
+
+
+@pytest.fixture
+def webhooks(make_webhooks: MakeWebhooks) -> Webhooks:
+    return make_webhooks()
+
+
+@pytest.fixture
+def manual(make_webhooks: MakeWebhooks) -> Webhooks:
+    """One that only receives."""
+    return make_webhooks(handoff="manual")
+
+
+def deliver(client: TestClient, event: Event | None = None, path: str = PATH, **changes: str) -> httpx.Response:
+    """Send a signed event; `changes` are those of its headers."""
+    delivery = sign_delivery(event or sample_event(), secret=SECRET)
+    return client.post(path, content=delivery.body, headers=delivery.headers | changes, follow_redirects=False)

@@ -1,0 +1,142 @@
+"""Where the router answers, and what of FastAPI stands between it and the core."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request
+from fastapi.exceptions import FastAPIError
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.responses import PlainTextResponse
+
+import envoyou_fastapi
+from envoyou_core.testing import sample_event
+from envoyou_fastapi import create_router
+from tests.fastapi.conftest import PATH, TestClient, deliver
+
+
+def make_app(webhooks, prefix=PATH, **options):
+    app = FastAPI()
+    app.include_router(create_router(webhooks), prefix=prefix, **options)
+    return app
+
+
+@pytest.mark.parametrize("path", [PATH, f"{PATH}/"])
+def test_both_forms_of_the_path_are_answered_without_a_redirect(manual, path):
+    assert deliver(TestClient(make_app(manual)), path=path).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/webhooks", f"{PATH}/more"])
+def test_nothing_else_is_answered(manual, path):
+    assert deliver(TestClient(make_app(manual)), path=path).status_code == 404
+
+
+def test_routers_may_lie_within_routers(manual):
+    hooks, api, app = APIRouter(prefix="/hooks"), APIRouter(), FastAPI()
+    hooks.include_router(create_router(manual), prefix="/envoyou")
+    api.include_router(hooks, prefix="/v1")
+    app.include_router(api)
+    client, event = TestClient(app), sample_event()
+    assert deliver(client, event, path="/v1/hooks/envoyou").json() == {"received": True}
+    assert deliver(client, event, path="/v1/hooks/envoyou/").json() == {"received": True, "duplicate": True}
+
+
+def test_a_router_without_a_prefix_is_refused_at_once(manual):
+    with pytest.raises(FastAPIError, match="cannot be both empty"):
+        FastAPI().include_router(create_router(manual))
+
+
+def test_the_route_has_a_name(manual):
+    assert make_app(manual).url_path_for("envoyou") == PATH
+
+
+@pytest.mark.parametrize("method", ["GET", "OPTIONS", "PUT", "PROPFIND"])
+def test_the_core_answers_every_method(manual, method):
+    response = TestClient(make_app(manual)).request(method, PATH)
+    assert (response.status_code, response.headers["Allow"]) == (405, "POST")
+    assert response.json()["error"] == "method_not_allowed"
+
+
+def test_a_head_has_no_body(manual):
+    response = TestClient(make_app(manual)).head(PATH)
+    assert (response.status_code, response.content) == (405, b"")
+
+
+def test_dependencies_do_not_run_for_it(manual):
+    def refuse():
+        raise HTTPException(403)
+
+    app = FastAPI(dependencies=[Depends(refuse)])
+    app.include_router(create_router(manual), prefix=PATH, dependencies=[Depends(refuse)])
+    assert deliver(TestClient(app)).json() == {"received": True}
+
+
+def test_other_operations_of_the_same_path_keep_their_methods(manual):
+    app = make_app(manual)
+    app.add_api_route(PATH, lambda: "the app's", methods=["GET"])
+    assert TestClient(app).get(PATH).json() == "the app's"
+    assert TestClient(app).put(PATH).json()["error"] == "method_not_allowed"
+
+
+def test_exception_handlers_of_the_app_do_not_touch_our_answers(manual):
+    app = make_app(manual)
+    for handled in (401, 405, HTTPException, Exception):
+        app.add_exception_handler(handled, lambda request, error: PlainTextResponse("the app's", 500))
+    client = TestClient(app)
+    assert client.get(PATH).json()["error"] == "method_not_allowed"
+    assert deliver(client, **{"X-EnvoyOU-Signature": "v1,00"}).json()["error"] == "unauthorized"
+
+
+class ReadsTheBody(BaseHTTPMiddleware):
+    async def dispatch(self, request: Request, call_next):
+        body = await request.body()
+        response = await call_next(request)
+        response.headers["X-Read"] = str(len(body))
+        return response
+
+
+def test_middleware_may_stand_in_front(manual):
+    app = make_app(manual)
+    app.add_middleware(ReadsTheBody)
+    app.add_middleware(GZipMiddleware, minimum_size=1)
+    app.add_middleware(CORSMiddleware, allow_origins=["https://example.com"], allow_methods=["POST"])
+    client = TestClient(app)
+    event = sample_event()
+    response = deliver(client, event, **{"Accept-Encoding": "gzip", "Origin": "https://example.com"})
+    assert (response.status_code, response.json()) == (200, {"received": True})
+    assert response.headers["Content-Encoding"] == "gzip"
+    assert response.headers["Access-Control-Allow-Origin"] == "https://example.com"
+    assert response.headers["X-Read"] == str(len(event.body))
+    assert manual.inbox.get(event.id).event.body == event.body
+    assert deliver(client, event).json() == {"received": True, "duplicate": True}
+
+
+def test_the_openapi_document_describes_the_route(manual):
+    paths = make_app(manual).openapi()["paths"]
+    assert list(paths) == [PATH]
+    assert list(paths[PATH]) == ["post"]
+    operation = paths[PATH]["post"]
+    assert set(operation["responses"]) == {"200", "400", "401", "413", "415", "503"}
+    assert "application/json" in operation["requestBody"]["content"]
+
+
+def test_the_route_can_be_left_out_of_the_document(manual):
+    assert make_app(manual, include_in_schema=False).openapi()["paths"] == {}
+
+
+def test_what_the_package_exports_is_there():
+    assert {name: callable(getattr(envoyou_fastapi, name)) for name in envoyou_fastapi.__all__} == {
+        "create_router": True,
+        "verified_event": True,
+    }
+    with pytest.raises(AttributeError, match="has no attribute 'create_routes'"):
+        envoyou_fastapi.create_routes  # noqa: B018
+
+
+def test_starlette_alone_is_enough_for_its_routes():
+    code = "import sys; sys.modules['fastapi'] = None; from envoyou_fastapi.starlette import create_routes, lifespan"
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=60)

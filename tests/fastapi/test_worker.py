@@ -1,0 +1,216 @@
+"""The worker's life: with the application's lifespan, and without one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+import time
+from contextlib import asynccontextmanager
+from queue import Queue
+
+import httpx
+import pytest
+from fastapi import FastAPI, Request
+
+from envoyou_core import ConfigurationError
+from envoyou_core.inbox import Status
+from envoyou_core.observability import WorkerStarted, WorkerStopped
+from envoyou_core.testing import sample_event, sign_delivery
+from envoyou_fastapi import create_router
+from tests.fastapi.conftest import PATH, PATIENCE, SECRET, TestClient, deliver
+
+
+def make_app(webhooks, **options):
+    app = FastAPI(**options)
+    app.include_router(create_router(webhooks), prefix=PATH)
+
+    @app.get("/loop")
+    async def loop() -> int:
+        return id(asyncio.get_running_loop())
+
+    return app
+
+
+def lives(webhooks):
+    """What the worker tells of its beginning and its end."""
+    told = []
+    webhooks.subscribe(lambda notice: isinstance(notice, WorkerStarted | WorkerStopped) and told.append(type(notice)))
+    return told
+
+
+def test_async_handlers_run_on_the_loop_of_the_application(webhooks):
+    ran_on = Queue()
+
+    @webhooks.on("*")
+    async def handle(event):
+        ran_on.put(id(asyncio.get_running_loop()))
+
+    with TestClient(make_app(webhooks)) as client:
+        assert deliver(client).status_code == 200
+        assert ran_on.get(timeout=PATIENCE) == client.get("/loop").json()
+
+
+def test_sync_handlers_do_not_block_the_loop_of_the_application(webhooks):
+    begun, release = threading.Event(), threading.Event()
+    ran_in = Queue()
+
+    @webhooks.on("*")
+    def handle(event):
+        begun.set()
+        assert release.wait(PATIENCE)
+        ran_in.put(threading.current_thread())
+
+    app = make_app(webhooks)
+    app.add_api_route("/release", release.set, methods=["POST"])
+
+    with TestClient(app) as client:
+        assert deliver(client).status_code == 200
+        assert begun.wait(PATIENCE)
+        assert client.post("/release").status_code == 200
+        assert ran_in.get(timeout=PATIENCE).name.startswith("envoyou-handler")
+
+
+def test_the_worker_starts_and_stops_with_the_lifespan(webhooks, make_webhooks):
+    event = sample_event()
+    assert deliver(TestClient(make_app(make_webhooks(handoff="manual"))), event).status_code == 200
+    handled = Queue()
+    webhooks.on("*")(lambda event: handled.put(event.id))
+    told = lives(webhooks)
+
+    with TestClient(make_app(webhooks)):
+        # No request is needed for what an earlier process left.
+        assert handled.get(timeout=PATIENCE) == event.id
+        assert told == [WorkerStarted]
+    assert told == [WorkerStarted, WorkerStopped]
+    assert webhooks.inbox.get(event.id).status is Status.PROCESSED
+
+    with TestClient(make_app(webhooks)) as client:
+        deliver(client)
+        handled.get(timeout=PATIENCE)
+    assert told == 2 * [WorkerStarted, WorkerStopped]
+
+
+def test_a_router_that_is_included_twice_has_one_worker(webhooks):
+    webhooks.on("*")(print)
+    told = lives(webhooks)
+    app = make_app(webhooks)
+    app.include_router(create_router(webhooks), prefix="/again")
+    with TestClient(app) as client:
+        event = sample_event()
+        assert deliver(client, event).json() == {"received": True}
+        assert deliver(client, event, path="/again").json() == {"received": True, "duplicate": True}
+    assert told == [WorkerStarted, WorkerStopped]
+
+
+def test_the_lifespan_of_the_application_surrounds_ours(webhooks):
+    webhooks.on("*")(print)
+    told = lives(webhooks)
+
+    @asynccontextmanager
+    async def lifespan(app):
+        told.append("app begins")
+        yield {"pool": "the app's"}
+        told.append("app ends")
+
+    app = make_app(webhooks, lifespan=lifespan)
+
+    @app.get("/pool")
+    def pool(request: Request) -> str:
+        return request.state.pool
+
+    with TestClient(app) as client:
+        assert client.get("/pool").json() == "the app's"
+    assert told == ["app begins", WorkerStarted, WorkerStopped, "app ends"]
+
+
+def test_what_was_begun_is_finished_at_the_end(webhooks):
+    begun = threading.Event()
+
+    @webhooks.on("*")
+    async def handle(event):
+        begun.set()
+        await asyncio.sleep(0.05)
+
+    event = sample_event()
+    with TestClient(make_app(webhooks)) as client:
+        deliver(client, event)
+        assert begun.wait(PATIENCE)
+    assert webhooks.inbox.get(event.id).status is Status.PROCESSED
+
+
+def test_an_application_without_handlers_does_not_start(webhooks):
+    with pytest.raises(ConfigurationError, match="has no handlers"), TestClient(make_app(webhooks)):
+        pass
+
+
+@asynccontextmanager
+async def client_without_lifespan(app):
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://testserver") as client:
+        yield client
+
+
+async def post(client, event):
+    delivery = sign_delivery(event, secret=SECRET)
+    return await client.post(PATH, content=delivery.body, headers=delivery.headers)
+
+
+async def test_without_a_lifespan_the_first_event_starts_the_worker(webhooks):
+    ran_on = asyncio.Queue()
+
+    @webhooks.on("*")
+    async def handle(event):
+        ran_on.put_nowait(asyncio.get_running_loop())
+
+    async with client_without_lifespan(make_app(webhooks)) as client, asyncio.timeout(PATIENCE):
+        assert (await post(client, sample_event())).status_code == 200
+        assert await ran_on.get() is asyncio.get_running_loop()
+    async with webhooks.lifespan():
+        pass  # it stops the worker that the event had started
+
+
+async def test_a_worker_does_not_inherit_the_context_of_the_request_that_starts_it(webhooks):
+    request_id = contextvars.ContextVar("request_id", default="none")
+    seen = asyncio.Queue()
+
+    @webhooks.on("*")
+    async def handle(event):
+        seen.put_nowait(request_id.get())
+
+    app = make_app(webhooks)
+
+    async def with_request_id(scope, receive, send):
+        request_id.set("req_1")
+        await app(scope, receive, send)
+
+    async with client_without_lifespan(with_request_id) as client, asyncio.timeout(PATIENCE):
+        assert (await post(client, sample_event())).status_code == 200
+        assert await seen.get() == "none"
+    async with webhooks.lifespan():
+        pass
+
+
+def test_a_worker_whose_loop_is_gone_is_followed_by_another(webhooks):
+    # Without `with`, a TestClient runs every request on an event loop of its own, and closes it.
+    @webhooks.on("*")
+    async def handle(event):
+        pass
+
+    client = TestClient(make_app(webhooks))
+    events = [sample_event() for _ in range(5)]
+    for event in events:
+        assert deliver(client, event).json() == {"received": True}
+
+    def processed() -> bool:
+        return all(webhooks.inbox.get(event.id).status is Status.PROCESSED for event in events)
+
+    with client:
+        # Far less than a lease: what the loops that ended had in hand, their workers gave back.
+        wait_until(processed)
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

@@ -1,0 +1,146 @@
+"""When the worker starts, and in which context handlers run."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import sys
+import threading
+import weakref
+from queue import Queue
+
+import pytest
+from flask import current_app, g
+
+from envoyou_core import Webhooks
+from envoyou_core.testing import sample_event
+from envoyou_flask import create_blueprint
+from tests.flask.conftest import deliver, make_app
+
+PATIENCE = 20
+
+
+@pytest.fixture
+def webhooks(make_webhooks) -> Webhooks:
+    return make_webhooks()
+
+
+def test_a_request_to_any_page_starts_the_worker(webhooks, make_webhooks):
+    earlier = make_webhooks(handoff="manual")
+    event = sample_event()
+    assert deliver(make_app(earlier), event).status_code == 200
+    handled = Queue()
+    webhooks.on("*")(lambda event: handled.put(event.id))
+    app = make_app(webhooks)
+    app.add_url_rule("/", view_func=lambda: "a page")
+
+    assert app.test_client().get("/").text == "a page"
+    assert handled.get(timeout=PATIENCE) == event.id
+
+
+def test_importing_and_registering_start_nothing(webhooks):
+    webhooks.on("*")(print)
+    before = threading.enumerate()
+    make_app(webhooks)
+    assert threading.enumerate() == before
+
+
+def test_a_worker_that_cannot_start_is_an_error_in_the_log_and_not_on_every_page(webhooks, caplog):
+    app = make_app(webhooks)
+    app.add_url_rule("/", view_func=lambda: "a page")
+    with caplog.at_level(logging.ERROR, "envoyou"):
+        assert app.test_client().get("/").text == "a page"
+        assert app.test_client().get("/").text == "a page"
+    (record,) = caplog.records
+    assert "has no handlers" in record.getMessage()
+
+    handled = Queue()
+    webhooks.on("*")(lambda event: handled.put(event.id))
+    event = sample_event()
+    assert deliver(app, event).status_code == 200
+    assert handled.get(timeout=PATIENCE) == event.id
+
+
+def test_handlers_run_in_the_context_of_the_app(webhooks):
+    seen = Queue()
+
+    @webhooks.on("user.created")
+    def handle(event):
+        g.mine = True
+        seen.put(current_app.config["MARK"])
+
+    @webhooks.on("user.created")
+    async def handle_too(event):
+        # A context of its own: nothing is left of another handler's.
+        seen.put((current_app.config["MARK"], "mine" in g))
+
+    app = make_app(webhooks)
+    app.config["MARK"] = "the app's"
+    assert deliver(app).status_code == 200
+    assert seen.get(timeout=PATIENCE) == "the app's"
+    assert seen.get(timeout=PATIENCE) == ("the app's", False)
+
+
+def test_the_context_is_torn_down_after_each_handler(manual):
+    torn_down = []
+    app = make_app(manual)
+    app.teardown_appcontext(lambda error: torn_down.append(current_app.name))
+    ran_before = []
+    manual.on("*")(lambda event: ran_before.append(len(torn_down)))
+    deliver(app)
+    torn_down.clear()
+    assert manual.drain() == 1
+    assert len(torn_down) > ran_before[0]
+
+
+def test_async_handlers_need_no_extra_of_flask(webhooks, monkeypatch):
+    monkeypatch.setitem(sys.modules, "asgiref", None)
+    monkeypatch.setitem(sys.modules, "asgiref.sync", None)
+    handled = Queue()
+
+    @webhooks.on("*")
+    async def handle(event):
+        handled.put(event.id)
+
+    event = sample_event()
+    assert deliver(make_app(webhooks), event).status_code == 200
+    assert handled.get(timeout=PATIENCE) == event.id
+
+
+def test_of_several_apps_the_last_one_lends_its_context(manual):
+    seen = []
+    manual.on("*")(lambda event: seen.append(current_app.name))
+    apps = [make_app(manual, name) for name in ("first", "second", "third")]
+    deliver(apps[0])
+    assert manual.drain() == 1
+    assert seen == ["third"]
+
+
+def test_a_blueprint_may_be_registered_on_several_apps(manual):
+    blueprint = create_blueprint(manual)
+    event = sample_event()
+    for name in ("first", "second"):
+        app = make_app(manual, name)
+        app.register_blueprint(blueprint, name="again", url_prefix="/again")
+        deliver(app, event, path="/again")
+    assert deliver(app, event, path="/again").json == {"received": True, "duplicate": True}
+
+
+def test_an_app_that_is_given_up_goes_although_the_webhooks_stay(manual):
+    app = make_app(manual)
+    deliver(app)
+    reference = weakref.ref(app)
+    del app
+    gc.collect()
+    assert reference() is None
+    manual.on("*")(print)
+    assert manual.drain() == 1
+
+
+def test_webhooks_that_are_given_up_go(make_webhooks, tmp_path):
+    webhooks = Webhooks(secret="whsec_flask", inbox="memory:", handoff="manual")
+    app = make_app(webhooks)
+    reference = weakref.ref(webhooks)
+    del webhooks, app
+    gc.collect()
+    assert reference() is None

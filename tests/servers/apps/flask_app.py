@@ -1,0 +1,14 @@
+from __future__ import annotations
+
+from flask import Flask
+from hooks import webhooks
+
+from envoyou_flask import create_blueprint
+
+app = Flask(__name__)
+app.register_blueprint(create_blueprint(webhooks), url_prefix="/webhooks/envoyou")
+
+
+@app.get("/health")
+def health() -> str:
+    return "well"

@@ -1,0 +1,72 @@
+"""Every test here runs against real server processes, one for each way to serve each adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.adapters import chosen
+
+pytest.register_assert_rewrite("tests.servers.processes")
+
+from tests.servers.processes import Server, Site, django, gunicorn, site, uvicorn  # noqa: E402
+
+if not chosen():
+    collect_ignore_glob = ["test_*.py"]
+elif "flask" not in chosen():
+    collect_ignore = ["test_fork.py"]
+
+GTHREAD = ("--worker-class=gthread", "--threads=4")
+
+SERVERS: dict[str, dict[str, Server]] = {
+    "django": {"sync": django(), "gthread": django(*GTHREAD)},
+    "flask": {"sync": gunicorn("flask_app:app"), "gthread": gunicorn("flask_app:app", *GTHREAD)},
+    "fastapi": {"uvicorn": uvicorn("fastapi_app:app")},
+    "starlette": {"uvicorn": uvicorn("starlette_app:app")},
+}
+SEVERAL_WORKERS: dict[str, dict[str, Server]] = {
+    "django": {
+        "sync, preloaded": django("--workers=2", "--preload"),
+        "gthread, preloaded": django("--workers=2", "--preload", *GTHREAD),
+    },
+    "flask": {
+        "sync, preloaded": gunicorn("flask_app:app", "--workers=2", "--preload"),
+        "gthread, preloaded": gunicorn("flask_app:app", "--workers=2", "--preload", *GTHREAD),
+    },
+    "fastapi": {"uvicorn": uvicorn("fastapi_app:app", "--workers=2")},
+    "starlette": {"uvicorn": uvicorn("starlette_app:app", "--workers=2")},
+}
+
+
+def of_chosen_adapters(servers: dict[str, dict[str, Server]]) -> list[object]:
+    return [
+        pytest.param(server, id=f"{adapter} {kind}")
+        for adapter in chosen()
+        for kind, server in servers[adapter].items()
+    ]
+
+
+FIRST_SERVERS = {adapter: dict([*kinds.items()][:1]) for adapter, kinds in SERVERS.items()}
+
+
+@pytest.fixture(params=of_chosen_adapters(SERVERS))
+def running(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
+    """A site of its own, served by one worker."""
+    with site(request.param, tmp_path) as running:
+        yield running
+
+
+@pytest.fixture(params=of_chosen_adapters(FIRST_SERVERS))
+def running_in_one_way(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
+    """As `running`, but each adapter only once: for what takes long."""
+    with site(request.param, tmp_path) as running:
+        yield running
+
+
+@pytest.fixture(params=of_chosen_adapters(SEVERAL_WORKERS))
+def running_in_several_processes(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
+    """A site of its own, served by two workers."""
+    with site(request.param, tmp_path) as running:
+        yield running

@@ -1,0 +1,207 @@
+"""Real server processes: started, killed, ended, and started again."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from envoyou_core.testing import Delivery, sign_delivery
+from tests.contract import wire
+
+APPS = Path(__file__).parent / "apps"
+PATH = "/webhooks/envoyou"
+SECRET = "whsec_of_real_servers"
+LEASE = 2
+"""Seconds, instead of a minute: what a killed worker held is taken up again after this time."""
+
+PATIENCE = 30.0
+GRACEFUL = 10
+"""Seconds that a server is given to end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """How an app is served.
+
+    Attributes:
+        command: what is run; it is told to listen on a free port.
+        hooks: the module that holds the app's `webhooks`.
+        setup: what is run once before.
+    """
+
+    command: Sequence[str]
+    hooks: str = "hooks"
+    setup: Sequence[str] = ()
+
+
+def gunicorn(app: str, *options: str, **fields: Any) -> Server:
+    return Server(
+        ["gunicorn", app, "--bind=127.0.0.1:0", f"--graceful-timeout={GRACEFUL}", *options],
+        **fields,
+    )
+
+
+def uvicorn(app: str, *options: str) -> Server:
+    return Server(["uvicorn", app, "--port=0", f"--timeout-graceful-shutdown={GRACEFUL}", *options])
+
+
+def django(*options: str) -> Server:
+    return gunicorn(
+        "django_project.wsgi",
+        *options,
+        hooks="django_project.hooks",
+        setup=["django", "migrate", "--settings=django_project.settings", "--pythonpath=.", "--verbosity=0"],
+    )
+
+
+@dataclass(slots=True)
+class Site:
+    """One site: a folder for its database and its handlers' effects, and at most one server at a time."""
+
+    server: Server
+    folder: Path
+    _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+    _port: int = field(default=0, init=False)
+    _starts: int = field(default=0, init=False)
+
+    def set_up(self) -> None:
+        if self.server.setup:
+            subprocess.run(self._python(self.server.setup), check=True, **self._surroundings(), timeout=PATIENCE)
+
+    def start(self) -> None:
+        """Start the server and wait until it says where it listens."""
+        self._starts += 1
+        log = self.folder / f"server-{self._starts}.log"
+        with log.open("wb") as output:
+            self._process = subprocess.Popen(
+                self._python(self.server.command),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                **self._surroundings(),
+            )
+        said = wait_for(lambda: re.search(r"http://127\.0\.0\.1:(\d+)", log.read_text()), log.read_text)
+        self._port = int(said[1])
+        # Several workers of uvicorn begin to listen after their parent has said so.
+        wait_for(self._listens, log.read_text)
+
+    def _listens(self) -> bool:
+        with socket.socket() as connection:
+            return connection.connect_ex(self.address) == 0
+
+    def kill(self) -> None:
+        """End the server and all its workers at once, as a power cut would."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait(PATIENCE)
+        self._process = None
+
+    def end(self) -> int:
+        """Ask the server to end, and wait for it; returns its exit code."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        code = self._process.wait(GRACEFUL + 5)
+        self._process = None
+        return code
+
+    def close(self) -> None:
+        """Leave no process behind."""
+        if self._process is not None:
+            self.kill()
+
+    @property
+    def pid(self) -> int:
+        """Of the server's first process."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return "127.0.0.1", self._port
+
+    def head(self, delivery: Delivery, **changes: wire.HeaderValue | None) -> bytes:
+        headers: wire.HeaderChanges = {
+            "Host": "127.0.0.1",
+            "Connection": "close",
+            "Content-Length": str(len(delivery.body)),
+            **delivery.headers,
+            **{name.replace("_", "-"): value for name, value in changes.items()},
+        }
+        return wire.head("POST", PATH, wire.pairs(headers))
+
+    def deliver(self, event: Any) -> wire.Answer:
+        delivery = sign_delivery(event, secret=SECRET)
+        return wire.exchange(self.address, [self.head(delivery) + delivery.body])
+
+    def visit(self) -> None:
+        """Ask for another page: that is when a WSGI app starts to work."""
+        request = wire.head("GET", "/health", [("Host", "127.0.0.1"), ("Connection", "close")])
+        assert wire.exchange(self.address, [request], method="GET").status == 200
+
+    def record(self, event_id: str) -> Any:
+        """What another process finds in the inbox."""
+        command = [sys.executable, "show_record.py", self.server.hooks, event_id]
+        shown = subprocess.run(command, check=True, capture_output=True, **self._surroundings(), timeout=PATIENCE)
+        return json.loads(shown.stdout)
+
+    @property
+    def effects(self) -> list[tuple[str, int]]:
+        """What the handlers left: the event's id, and the process that they ran in."""
+        file = self.folder / "effects"
+        lines = file.read_text().splitlines() if file.exists() else []
+        return [(event_id, int(pid)) for event_id, pid in (line.split() for line in lines)]
+
+    def release(self) -> None:
+        """Let the handlers that wait for it go on."""
+        (self.folder / "released").touch()
+
+    @property
+    def begun(self) -> bool:
+        """Whether one of the handlers that wait has begun."""
+        return (self.folder / "begun").exists()
+
+    def _python(self, command: Sequence[str]) -> list[str]:
+        return [sys.executable, "-m", *command]
+
+    def _surroundings(self) -> dict[str, Any]:
+        ours = {
+            "EFFECTS_FOLDER": str(self.folder),
+            "ENVOYOU_WEBHOOK_SECRET": SECRET,
+            "ENVOYOU_INBOX": f"sqlite:///{self.folder / 'inbox.db'}",
+            "ENVOYOU_LEASE": str(LEASE),
+            "DJANGO_DATABASE": str(self.folder / "django.sqlite3"),
+        }
+        inherited = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
+        return {"cwd": APPS, "env": inherited | ours}
+
+
+@contextmanager
+def site(server: Server, folder: Path) -> Iterator[Site]:
+    """A site whose server runs, until the block ends."""
+    found = Site(server, folder)
+    found.set_up()
+    found.start()
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+def wait_for(condition: Callable[[], Any], explain: Callable[[], object] = lambda: "it did not happen in time") -> Any:
+    """Wait until `condition` gives something, and return it."""
+    deadline = time.monotonic() + PATIENCE
+    while not (found := condition()):
+        assert time.monotonic() < deadline, explain()
+        time.sleep(0.02)
+    return found

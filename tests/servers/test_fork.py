@@ -1,0 +1,25 @@
+"""Threads do not survive a fork: each process must have its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from envoyou_core.testing import sample_event
+from tests.servers.processes import gunicorn, site, wait_for
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("worker_class", ["sync", "gthread"])
+def test_a_worker_that_was_started_before_the_fork(tmp_path: Path, worker_class: str) -> None:
+    server = gunicorn("started_early:app", "--preload", "--workers=2", f"--worker-class={worker_class}")
+    with site(server, tmp_path) as running:
+        events = [sample_event("user.updated") for _ in range(20)]
+        for event in events:
+            assert running.deliver(event).status == 200
+        wait_for(lambda: len(running.effects) >= len(events), lambda: running.effects)
+        assert sorted(event_id for event_id, _ in running.effects) == sorted(event.id for event in events)
+        # The processes that accept do the work too, and do not leave it to the one that they were forked from.
+        assert {pid for _, pid in running.effects} - {running.pid}

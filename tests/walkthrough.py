@@ -1,0 +1,132 @@
+"""A page of the documentation, followed as a reader would: its files written, its commands typed, its code run."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+PROJECT = Path(__file__).parents[1]
+PATIENCE = 60
+"""Seconds after which something has failed, however slow the machine."""
+
+_FENCED = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+_FILE_NAME = re.compile(r"# ([\w/]+\.py)\n")
+
+
+@dataclass
+class Page:
+    """A page's blocks of code.
+
+    Attributes:
+        files: Python that begins with a file's name.
+        snippets: Python that stands for itself, beside those files.
+        consoles: the lines to be typed, one list for each console block.
+    """
+
+    files: dict[str, str] = field(default_factory=dict)
+    snippets: list[str] = field(default_factory=list)
+    consoles: list[list[str]] = field(default_factory=list)
+
+
+def read_page(path: str) -> Page:
+    """Read a Markdown file, given from the project's root."""
+    page = Page()
+    for language, code in _FENCED.findall((PROJECT / path).read_text(encoding="utf-8")):
+        name = _FILE_NAME.match(code)
+        if language == "console":
+            page.consoles.append(code.splitlines())
+        elif name:
+            page.files[name[1]] = code
+        else:
+            assert language == "python", f"{path} has a block of {language}"
+            page.snippets.append(code)
+    return page
+
+
+class Reader:
+    """Someone with a folder of their own, in which a server is to listen on `port` instead of the usual one."""
+
+    def __init__(self, folder: Path, usual_port: int) -> None:
+        self.folder = folder
+        self.log = folder / "server.log"
+        self._usual_port = str(usual_port)
+        self._port = _free_port()
+        ours = ("ENVOYOU_", "FLASK_", "UVICORN_", "DJANGO_")
+        self._environment = {name: it for name, it in os.environ.items() if not name.startswith(ours)} | {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONUNBUFFERED": "1",
+            "FLASK_RUN_PORT": self._port,
+            "UVICORN_PORT": self._port,
+            "no_proxy": "127.0.0.1",
+        }
+
+    def write(self, files: dict[str, str]) -> None:
+        """Write the files into the folder."""
+        for name, code in files.items():
+            (self.folder / name).write_text(code.replace(f":{self._usual_port}", f":{self._port}"), encoding="utf-8")
+
+    @contextmanager
+    def serving(self, console: list[str]) -> Iterator[None]:
+        """Type the lines, the last of which serves until the block ends."""
+        with self.log.open("w") as log:
+            server = subprocess.Popen(
+                ["bash", "-ec", "\n".join([*console[:-1], f"exec {console[-1]}"])],
+                cwd=self.folder,
+                env=self._environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+            try:
+                self.wait_for(f":{self._port}")
+                yield
+            finally:
+                server.terminate()
+                server.wait(PATIENCE)
+
+    def type(self, console: list[str]) -> str:
+        """Type the lines, and return what they show."""
+        return self._run(["bash", "-ec", "\n".join(console)])
+
+    def run(self, snippet: str) -> None:
+        """Run a piece of Python in the folder; it must end well."""
+        self._environment["ENVOYOU_WEBHOOK_SECRET"] = "whsec_your_webhook_secret_key"
+        self._run([sys.executable, "-c", snippet])
+
+    def wait_for(self, text: str) -> None:
+        """Wait until the server has shown `text`."""
+        deadline = time.monotonic() + PATIENCE
+        while text not in (shown := self.log.read_text()):
+            assert time.monotonic() < deadline, f"{text!r} is not in {shown}"
+            time.sleep(0.05)
+
+    def _run(self, command: list[str]) -> str:
+        ran = subprocess.run(
+            command, cwd=self.folder, env=self._environment, capture_output=True, text=True, timeout=PATIENCE
+        )
+        assert ran.returncode == 0, ran.stderr
+        return ran.stdout
+
+
+def follow(page: Page, folder: Path, *, usual_port: int, package: str) -> None:
+    """Go from an empty folder to a processed event, as the page says."""
+    install, serve, send = page.consoles
+    (command,) = install
+    assert command.startswith(f'pip install "envoyou-webhooks[{package}]"')
+    reader = Reader(folder, usual_port)
+    reader.write(page.files)
+    with reader.serving(serve):
+        assert reader.type(send) == '{"received": true}\n'
+        reader.wait_for("Welcome, john.doe@example.com")
+
+
+def _free_port() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return str(found.getsockname()[1])
