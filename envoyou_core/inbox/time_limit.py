@@ -28,7 +28,7 @@ def time_limit(connection: Connection, seconds: float) -> Iterator[None]:
 
     Args:
         connection: to SQLite, with a transaction begun.
-        seconds: how many the block may last.
+        seconds: the seconds that the block may last.
 
     Raises:
         TransactionTimeoutError: the time was over before the block was.
