@@ -15,6 +15,7 @@ __all__ = [
     "HeaderMismatchError",
     "InvalidPayloadError",
     "InvalidTimestampError",
+    "LeaseLostError",
     "LengthRequiredError",
     "MethodNotAllowedError",
     "MissingHeaderError",
@@ -42,6 +43,13 @@ class EnvoyouError(Exception):
 
 class ConfigurationError(EnvoyouError):
     """A setting, a secret or a handler cannot work as given. Raised at start-up, never for a request."""
+
+
+class LeaseLostError(EnvoyouError):
+    """The lease of an event has passed to another worker: whatever this one did in its transaction is undone."""
+
+    def __init__(self) -> None:
+        super().__init__("the lease has passed to another worker")
 
 
 class WebhookError(EnvoyouError):

@@ -56,6 +56,11 @@ class Handler:
     is_async: bool
     wants: frozenset[str]
 
+    @property
+    def wants_connection(self) -> bool:
+        """Whether it shares the transaction that records it as done."""
+        return "connection" in self.wants
+
     def matches(self, event_type: str) -> bool:
         """Whether it handles events of `event_type`."""
         return any(

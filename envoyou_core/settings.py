@@ -46,6 +46,19 @@ def _listed(value: object) -> tuple[object, ...]:
     return tuple(value)
 
 
+def _numbers(value: object) -> tuple[float, ...]:
+    return tuple(_number(item) for item in _listed(value))
+
+
+def _truth(value: object) -> bool:
+    words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, str) or value.lower() not in words:
+        raise ValueError("is neither true nor false")
+    return words[value.lower()]
+
+
 _KEYWORDS: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = {
     "WEBHOOK_SECRET": ("secret", _as_given),
     "NAME": ("name", _text),
@@ -65,6 +78,8 @@ _RETRY: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = {
     "RETRY_INITIAL_DELAY": ("initial_delay", _number),
     "RETRY_FACTOR": ("factor", _number),
     "RETRY_MAX_DELAY": ("max_delay", _number),
+    "RETRY_DELAYS": ("delays", _numbers),
+    "RETRY_JITTER": ("jitter", _truth),
     "RETRY_MAX_CRASHES": ("max_crashes", _integer),
 }
 

@@ -14,9 +14,10 @@ from envoyou_core.errors import ConfigurationError, WebhookError, describe
 from envoyou_core.event import Event
 from envoyou_core.handlers import Handler, Handlers, describe_handler
 from envoyou_core.http import WebhookRequest, WebhookResponse
-from envoyou_core.inbox import Inbox, open_inbox
+from envoyou_core.inbox import Inbox, TransactionalInbox, open_inbox
 from envoyou_core.nonces import NonceStore, open_nonces
 from envoyou_core.observability import Listener, Notices, WorkerFailed, log_notice
+from envoyou_core.processing.hooks import Hooks
 from envoyou_core.processing.retry import RetryPolicy
 from envoyou_core.reception import Reception
 from envoyou_core.settings import read_environment
@@ -103,6 +104,7 @@ class Webhooks:
         self._retry = retry or RetryPolicy()
         self._handlers = Handlers()
         self._surroundings: list[Surroundings] = []
+        self._hooks = Hooks()
         self._thread_ends: list[Callable[[], object]] = []
         self._notices = Notices()
         self._notices.subscribe(log_notice)
@@ -163,7 +165,9 @@ class Webhooks:
             self._add(handler)
 
     def _add(self, handler: Handler) -> None:
-        if "connection" in handler.wants:
+        if handler.wants_connection and handler.is_async:
+            raise ConfigurationError(f"handler {handler.name!r} is async, and the inbox's 'connection' is not")
+        if handler.wants_connection and not isinstance(self.inbox, TransactionalInbox):
             raise ConfigurationError(f"handler {handler.name!r} names 'connection', and this inbox has none to give")
         self._handlers.add(handler)
 
@@ -283,6 +287,46 @@ class Webhooks:
             if not self._lifespans:
                 await self._handoff.astop()
 
+    def run_worker(self, *, shutdown_timeout: float = 10.0) -> None:
+        """Be a worker process: work until SIGTERM or SIGINT. See `envoyou worker`.
+
+        Args:
+            shutdown_timeout: seconds to finish what was begun.
+
+        Raises:
+            ConfigurationError: there is no handler, or the inbox lacks what an operator must create.
+        """
+        from envoyou_core.handoff.process import run_worker
+        from envoyou_core.handoff.worker import Worker
+
+        self.inbox.open()
+        self._engine.check_handlers()
+        worker = Worker(self._engine, name=self.name, kind="process", concurrency=self._concurrency)
+        run_worker(worker, self._hooks, shutdown_timeout=shutdown_timeout)
+
+    def on_worker_start(self, hook: Function) -> Function:
+        """Call the decorated function, sync or async, before a worker process takes its first event.
+
+        It is the place to open pools and clients that a web server's life cycle would have opened. An async one runs on
+        the loop on which async handlers run.
+        """
+        self._hooks.worker_start.append(hook)
+        return hook
+
+    def on_worker_stop(self, hook: Function) -> Function:
+        """Call the decorated function, sync or async, after a worker process has settled its last event."""
+        self._hooks.worker_stop.append(hook)
+        return hook
+
+    def on_dead(self, hook: Function) -> Function:
+        """Call the decorated function, sync or async, with each event that died and its last error (a line).
+
+        Its own failure is logged and harms nothing. It is called at most once for each death; what must not be missed
+        is to be looked for in the inbox. See the guide, "Handling Failures": the alert to developers.
+        """
+        self._hooks.dead.append(hook)
+        return hook
+
     def surround(self, surroundings: Surroundings) -> None:
         """Enter a context around every handler and every call of the inbox that a worker makes.
 
@@ -318,6 +362,7 @@ class Webhooks:
             notices=self._notices,
             lease=self._lease,
             surroundings=self._surroundings,
+            hooks=self._hooks,
             thread_ends=self._thread_ends,
         )
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
+import logging
+import sys
 from contextlib import closing
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from envoyou_core.errors import ConfigurationError, describe
+from envoyou_core.webhooks import Webhooks
 
 __all__ = ["app"]
 
@@ -40,3 +45,29 @@ def migrate(
         err.print(f"[red]The inbox could not be set up.[/] {describe(error)}", highlight=False)
         raise typer.Exit(1) from None
     Console().print(f"[green]The inbox is ready[/] (schema {SCHEMA_VERSION}).", highlight=False)
+
+
+@app.command()
+def worker(
+    webhooks: Annotated[str, typer.Argument(help="Where your Webhooks are, such as hooks:webhooks.")],
+    shutdown_timeout: Annotated[float, typer.Option(help="Seconds to finish what was begun, on SIGTERM.")] = 10.0,
+) -> None:
+    """Work off the inbox in a process of its own, until SIGTERM or SIGINT; a second signal ends it at once."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        _find(webhooks).run_worker(shutdown_timeout=shutdown_timeout)
+    except ConfigurationError as error:
+        err.print(f"[red]The worker cannot start.[/] {error}", highlight=False)
+        raise typer.Exit(1) from None
+
+
+def _find(place: str) -> Webhooks:
+    module_name, _, name = place.partition(":")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        found = getattr(importlib.import_module(module_name), name or "webhooks")
+    except (ImportError, ValueError, AttributeError) as error:
+        raise ConfigurationError(f"there are no Webhooks at {place!r}: {describe(error)}") from error
+    if not isinstance(found, Webhooks):
+        raise ConfigurationError(f"{place!r} is no Webhooks but a {type(found).__name__}")
+    return found

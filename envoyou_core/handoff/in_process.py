@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable
 from contextvars import Context
 
-from envoyou_core.errors import ConfigurationError
 from envoyou_core.handoff.worker import Worker
 from envoyou_core.processing.engine import Engine
 
@@ -89,11 +88,7 @@ class InProcessHandoff:
         with self._lock:
             if self._worker is not None and self._worker.alive and self._pid == os.getpid():
                 return
-            if not len(self._engine.handlers):
-                raise ConfigurationError(
-                    f"the worker of {self._name!r} has no handlers, and would set every event aside as ignored: "
-                    "register them before it starts, or use handoff='manual' where another process does the work"
-                )
+            self._engine.check_handlers()
             self._worker = Worker(self._engine, name=self._name, kind=kind, concurrency=self._concurrency)
             self._pid = os.getpid()
             run(self._worker)

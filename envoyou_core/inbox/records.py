@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum, StrEnum
@@ -23,6 +24,7 @@ __all__ = [
     "Progress",
     "Settlement",
     "Status",
+    "TransactionalInbox",
     "prunable_statuses",
     "requeuable_statuses",
     "unfinished_progress",
@@ -236,6 +238,20 @@ class Inbox(Protocol):
 
         Raises:
             ValueError: a status that is not a finished one.
+        """
+
+
+@runtime_checkable
+class TransactionalInbox(Inbox, Protocol):
+    """An inbox whose transactions handlers may share, so that their work there is done exactly once."""
+
+    def transaction(self, claim: Claim, progress: Mapping[str, Progress]) -> AbstractContextManager[object]:
+        """A transaction, as what a handler gets for `connection`, that records `progress` at its end.
+
+        The event's row is touched only then, and only if the lease is still held.
+
+        Raises:
+            LeaseLostError: at its end, the lease was lost; the transaction is rolled back.
         """
 
 

@@ -9,8 +9,9 @@ import threading
 import time
 import uuid
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -20,6 +21,7 @@ from sqlalchemy import (
     Connection,
     Engine,
     Row,
+    Update,
     and_,
     bindparam,
     case,
@@ -36,7 +38,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, InterfaceError, NoSuchModuleError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from envoyou_core.errors import ConfigurationError
+from envoyou_core.errors import ConfigurationError, LeaseLostError
 from envoyou_core.event import Event
 from envoyou_core.inbox.group_commit import GroupCommit
 from envoyou_core.inbox.records import (
@@ -54,11 +56,15 @@ from envoyou_core.inbox.records import (
     unfinished_progress,
 )
 from envoyou_core.inbox.schema import check_schema, create_schema, inbox_table
+from envoyou_core.inbox.time_limit import time_limit
 
 __all__ = ["SqlInbox"]
 
 CONNECT_TIMEOUT = 2
 """Seconds to wait for a database's connection or lock: less than the time a sender waits for its answer."""
+
+TRANSACTION_LIMIT = 1.0
+"""Seconds that a handler's transaction may last on SQLite: less than another writer waits for its lock."""
 
 PRUNE_BATCH = 500
 """Rows deleted in one transaction, so that acceptance never waits long behind it."""
@@ -222,24 +228,45 @@ class SqlInbox:
 
     def record(self, claim: Claim, progress: Mapping[str, Progress]) -> bool:
         """See `Inbox.record`."""
-        return self._update_held(claim, progress=json.dumps(progress))
+        with self._engine.begin() as connection:
+            return connection.execute(self._record(claim, progress)).rowcount == 1
+
+    def _record(self, claim: Claim, progress: Mapping[str, Progress]) -> Update:
+        return update(inbox_table).where(_holds(claim)).values(progress=json.dumps(progress))
+
+    @contextmanager
+    def transaction(self, claim: Claim, progress: Mapping[str, Progress]) -> Iterator[Connection]:
+        """See `TransactionalInbox.transaction`.
+
+        On SQLite it ends, rolled back, after `TRANSACTION_LIMIT` seconds, for it keeps every other writer out.
+
+        Raises:
+            TransactionTimeoutError: on SQLite, its time was over.
+        """
+        self.open()
+        with self._engine.begin() as connection:
+            limited = connection.dialect.name == "sqlite"
+            with time_limit(connection, TRANSACTION_LIMIT) if limited else nullcontext():
+                yield connection
+                if connection.execute(self._record(claim, progress)).rowcount != 1:
+                    raise LeaseLostError
 
     def settle(self, claim: Claim, settlement: Settlement) -> bool:
         """See `Inbox.settle`."""
         now = self._now()
-        return self._update_held(
-            claim,
-            status=settlement.status.value,
-            attempts=settlement.attempts,
-            progress=json.dumps(settlement.progress),
-            due_at=None if settlement.retry_in is None else now + _microseconds(settlement.retry_in),
-            lease_token=None,
-            settled_at=now if settlement.status in FINISHED else None,
-            last_error=settlement.error,
+        statement = (
+            update(inbox_table)
+            .where(_holds(claim))
+            .values(
+                status=settlement.status.value,
+                attempts=settlement.attempts,
+                progress=json.dumps(settlement.progress),
+                due_at=None if settlement.retry_in is None else now + _microseconds(settlement.retry_in),
+                lease_token=None,
+                settled_at=now if settlement.status in FINISHED else None,
+                last_error=settlement.error,
+            )
         )
-
-    def _update_held(self, claim: Claim, **values: Any) -> bool:
-        statement = update(inbox_table).where(_t.key == claim.key, _t.lease_token == claim.token).values(values)
         with self._engine.begin() as connection:
             return connection.execute(statement).rowcount == 1
 
@@ -406,6 +433,10 @@ def _forget_connections_after_fork(engine: Engine) -> None:
 
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=forget)
+
+
+def _holds(claim: Claim) -> ColumnElement[bool]:
+    return and_(_t.key == claim.key, _t.lease_token == claim.token)
 
 
 def _claim(row: Row[Any]) -> Claim:

@@ -9,6 +9,7 @@ from envoyou_core.observability.logs import log_notice
 from envoyou_core.observability.notices import (
     Accepted,
     HandlerFailed,
+    HookFailed,
     LeaseLost,
     Listener,
     NonceStoreFailed,
@@ -24,6 +25,7 @@ from envoyou_core.observability.notices import (
 __all__ = [
     "Accepted",
     "HandlerFailed",
+    "HookFailed",
     "LeaseLost",
     "Listener",
     "NonceStoreFailed",

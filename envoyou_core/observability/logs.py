@@ -8,6 +8,7 @@ from envoyou_core.inbox.records import Added, Status
 from envoyou_core.observability.notices import (
     Accepted,
     HandlerFailed,
+    HookFailed,
     LeaseLost,
     NonceStoreFailed,
     Notice,
@@ -42,6 +43,8 @@ def log_notice(notice: Notice) -> None:
             log.warning(
                 "handler %s failed for %s (%s), attempt %d", handler, event_id, event_type, attempt, exc_info=error
             )
+        case HookFailed(hook, event_id, error):
+            log.error("%s failed, which was to be told that %s is dead", hook, event_id, exc_info=error)
         case Settled(event_id, event_type, status, attempt, retry_in, error, seconds):
             log.log(
                 _LEVEL_OF_STATUS.get(status, logging.INFO),

@@ -11,6 +11,7 @@ from envoyou_core.inbox.records import Added, Status
 __all__ = [
     "Accepted",
     "HandlerFailed",
+    "HookFailed",
     "LeaseLost",
     "Listener",
     "NonceStoreFailed",
@@ -60,6 +61,15 @@ class HandlerFailed:
     event_type: str
     handler: str
     attempt: int
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class HookFailed:
+    """A function that was to be told of a dead event failed; the event is dead all the same."""
+
+    hook: str
+    event_id: str
     error: BaseException
 
 
@@ -114,6 +124,7 @@ Notice = (
     | Rejected
     | NonceStoreFailed
     | HandlerFailed
+    | HookFailed
     | Settled
     | LeaseLost
     | WorkerStarted

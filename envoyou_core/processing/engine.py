@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-from envoyou_core.errors import PermanentError, RetryLater, describe
+from envoyou_core.errors import ConfigurationError, LeaseLostError, PermanentError, RetryLater, describe
 from envoyou_core.handlers import DeliveryInfo, Handler, Handlers
-from envoyou_core.inbox.records import Claim, Inbox, Progress, Settlement, Status
-from envoyou_core.observability.notices import HandlerFailed, LeaseLost, Notices, Settled
+from envoyou_core.inbox.records import Claim, Inbox, Progress, Settlement, Status, TransactionalInbox
+from envoyou_core.observability.notices import HandlerFailed, HookFailed, LeaseLost, Notices, Settled
+from envoyou_core.processing.hooks import Hooks, call_hook
 from envoyou_core.processing.retry import RetryPolicy
 from envoyou_core.steps import Await, Call, CallHandler, Flow, Step
 
@@ -40,6 +41,7 @@ class Engine:
         notices: who is told.
         lease: seconds that a claim is held; a live worker renews it long before it ends.
         surroundings: entered around every handler and every call of the inbox.
+        hooks: called when an event is dead.
         thread_ends: called in each of a worker's threads as it ends.
     """
 
@@ -49,7 +51,20 @@ class Engine:
     notices: Notices
     lease: float
     surroundings: list[Surroundings] = field(default_factory=list)
+    hooks: Hooks = field(default_factory=Hooks)
     thread_ends: list[Callable[[], object]] = field(default_factory=list)
+
+    def check_handlers(self) -> None:
+        """Refuse to begin without anything to do.
+
+        Raises:
+            ConfigurationError: there is no handler: a worker would set every event aside as ignored.
+        """
+        if not len(self.handlers):
+            raise ConfigurationError(
+                f"the worker of {self.inbox.name!r} has no handlers, and would set every event aside as ignored: "
+                "register them before it starts, or use handoff='manual' where another process does the work"
+            )
 
     def claim(self, limit: int) -> list[Claim]:
         """Take up to `limit` due events."""
@@ -88,12 +103,15 @@ class Engine:
         """
         progress = dict(claim.progress) if progress is None else progress
         began = time.monotonic()
-        if claim.crashes >= self.retry.max_crashes:
-            settlement = _dead_of_crashes(claim)
-        else:
-            settlement = yield from self._run_handlers(claim, progress)
-        held = yield self._call(lambda: self.inbox.settle(claim, settlement))
-        if not held:
+        try:
+            if claim.crashes >= self.retry.max_crashes:
+                settlement = _dead_of_crashes(claim)
+            else:
+                settlement = yield from self._run_handlers(claim, progress)
+            held = yield self._call(lambda: self.inbox.settle(claim, settlement))
+            if not held:
+                raise LeaseLostError
+        except LeaseLostError:
             self.notices.emit(LeaseLost(claim.event.id, claim.event.type))
             return None
         self.notices.emit(
@@ -107,7 +125,16 @@ class Engine:
                 seconds=time.monotonic() - began,
             )
         )
+        if settlement.status is Status.DEAD:
+            yield from self._tell_of_death(claim, settlement)
         return settlement
+
+    def _tell_of_death(self, claim: Claim, settlement: Settlement) -> Flow[None]:
+        for hook in self.hooks.dead:
+            try:
+                yield call_hook(hook, claim.event, settlement.error)
+            except Exception as error:
+                self.notices.emit(HookFailed(getattr(hook, "__qualname__", repr(hook)), claim.event.id, error))
 
     def _run_handlers(self, claim: Claim, progress: dict[str, Progress]) -> Flow[Settlement]:
         handlers = self.handlers.matching(claim.event.type)
@@ -115,21 +142,28 @@ class Engine:
             return Settlement(Status.IGNORED, claim.attempts, claim.progress)
         failures: list[Exception] = []
         unfinished = [handler for handler in handlers if handler.name not in progress]
-        for position, handler in enumerate(unfinished, start=1):
+        for handler in unfinished:
+            done = {**progress, handler.name: Progress.DONE}
             try:
-                yield self._invocation(handler, claim)
+                yield self._invocation(handler, claim, done)
+            except LeaseLostError:
+                raise
             except Exception as error:
                 self.notices.emit(
                     HandlerFailed(claim.event.id, claim.event.type, handler.name, claim.attempts + 1, error)
                 )
                 failures.append(error)
-                if isinstance(error, PermanentError):
+                to_record = isinstance(error, PermanentError)
+                if to_record:
                     progress[handler.name] = Progress.GIVEN_UP
             else:
                 progress[handler.name] = Progress.DONE
+                to_record = not handler.wants_connection
             # The last one is recorded by the settling itself.
-            if handler.name in progress and position < len(unfinished):
-                yield self._call(partial(self.inbox.record, claim, dict(progress)))
+            if to_record and handler is not unfinished[-1]:
+                held = yield self._call(partial(self.inbox.record, claim, dict(progress)))
+                if not held:
+                    raise LeaseLostError
         return self._settlement(claim, handlers, progress, failures)
 
     def _settlement(
@@ -153,12 +187,16 @@ class Engine:
             if not isinstance(failure, PermanentError)
         )
 
-    def _invocation(self, handler: Handler, claim: Claim) -> Step:
+    def _invocation(self, handler: Handler, claim: Claim, done: Mapping[str, Progress]) -> Step:
         offered: dict[str, Any] = {
             "attempt": claim.attempts + 1,
             "delivery": DeliveryInfo(claim.received_at, claim.webhook_id, claim.tenant),
         }
-        call = partial(handler.function, claim.event, **{name: offered[name] for name in handler.wants})
+        call = partial(
+            handler.function, claim.event, **{name: offered[name] for name in handler.wants & offered.keys()}
+        )
+        if handler.wants_connection:
+            return CallHandler(partial(self._call_in_transaction, call, claim, done))
         if handler.is_async:
             return Await(partial(self._await_handler, call))
         return CallHandler(partial(self._call_handler, call))
@@ -179,13 +217,19 @@ class Engine:
     def _call_handler(self, call: Callable[[], Any]) -> None:
         with self._surroundings():
             try:
-                result = call()
+                _refuse_awaitable(call())
             except (SystemExit, asyncio.CancelledError) as error:
                 raise _left(error) from error
-            if inspect.isawaitable(result):
-                if inspect.iscoroutine(result):
-                    result.close()
-                raise TypeError("the handler is a plain function that returned an awaitable: make it `async def`")
+
+    def _call_in_transaction(self, call: Callable[..., Any], claim: Claim, done: Mapping[str, Progress]) -> None:
+        inbox = cast(TransactionalInbox, self.inbox)
+
+        def call_with_connection() -> None:
+            with inbox.transaction(claim, done) as connection:
+                # Inside, so that what is refused is also rolled back.
+                _refuse_awaitable(call(connection=connection))
+
+        self._call_handler(call_with_connection)
 
     async def _await_handler(self, call: Callable[[], Any]) -> None:
         with self._surroundings():
@@ -205,6 +249,13 @@ class Engine:
             for surroundings in self.surroundings:
                 stack.enter_context(surroundings())
             yield
+
+
+def _refuse_awaitable(result: object) -> None:
+    if inspect.isawaitable(result):
+        if inspect.iscoroutine(result):
+            result.close()
+        raise TypeError("the handler is a plain function that returned an awaitable: make it `async def`")
 
 
 def _left(error: BaseException) -> RuntimeError:

@@ -1,0 +1,82 @@
+"""A time limit for a transaction on SQLite, which keeps every other writer out while it lasts."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import cast
+
+from sqlalchemy import Connection
+
+from envoyou_core.errors import EnvoyouError
+
+__all__ = ["TransactionTimeoutError", "time_limit"]
+
+
+class TransactionTimeoutError(EnvoyouError):
+    """A handler held SQLite's only write lock for too long; its transaction was rolled back."""
+
+
+@contextmanager
+def time_limit(connection: Connection, seconds: float) -> Iterator[None]:
+    """Roll the connection's transaction back when the block has not ended after `seconds`.
+
+    Python cannot stop the code that holds the lock, but its transaction can be taken from it: what it executes
+    afterwards fails, and so does the block.
+
+    Args:
+        connection: to SQLite, with a transaction begun.
+        seconds: the seconds that the block may last.
+
+    Raises:
+        TransactionTimeoutError: the time was over before the block was.
+    """
+    limit = _Limit(cast(sqlite3.Connection, connection.connection.dbapi_connection))
+    timer = threading.Timer(seconds, limit.expire)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        if limit.end():
+            connection.invalidate()
+            raise TransactionTimeoutError(
+                f"a transaction on SQLite was not over after {seconds:g} s and was rolled back: it keeps out all who "
+                "write, acceptance too. Slow work belongs in a handler that does not take the connection"
+            )
+
+
+class _Limit:
+    """Either the block ends first, or its time does: whichever comes second finds the matter decided."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()
+        self._ended = False
+        self._expired = False
+
+    def end(self) -> bool:
+        """The block has ended; true when it was too late."""
+        with self._lock:
+            self._ended = True
+            return self._expired
+
+    def expire(self) -> None:
+        """The time is over: roll back, unless the block has ended."""
+        with self._lock:
+            if self._ended:
+                return
+            self._expired = True
+            # In this order: nothing new may begin, for it would be committed by itself once the transaction is gone;
+            # what is under way is cut short.
+            self._connection.set_authorizer(_allow_only_rollback)
+            self._connection.interrupt()
+            self._connection.rollback()
+
+
+def _allow_only_rollback(action: int, argument: str | None, *_: str | None) -> int:
+    rolls_back = action == sqlite3.SQLITE_TRANSACTION and argument == "ROLLBACK"
+    return sqlite3.SQLITE_OK if rolls_back else sqlite3.SQLITE_DENY

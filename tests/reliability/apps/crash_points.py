@@ -1,0 +1,124 @@
+"""Named points at which the process of an app ends at once, as `kill -9` or a power cut would end it.
+
+`CRASH_AT` names one, `CRASH_ON_PASS` says at which pass it fires; it does so once in the life of the site's folder.
+Nothing of this is in the library: each point wraps a seam of it from outside.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import event
+
+from envoyou_core import Webhooks
+
+POINT = os.environ.get("CRASH_AT", "")
+ON_PASS = int(os.environ.get("CRASH_ON_PASS", "1"))
+FOLDER = Path(os.environ["EFFECTS_FOLDER"])
+
+_lock = threading.Lock()
+_passes = 0
+
+
+def crash_point(name: str) -> None:
+    """End the process here, if this is the point and its time has come."""
+    global _passes
+    if name != POINT:
+        return
+    with _lock:
+        _passes += 1
+        if _passes < ON_PASS:
+            return
+        try:
+            marker = os.open(FOLDER / "crashed", os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+        except FileExistsError:
+            return
+        os.write(marker, name.encode())
+        os.fsync(marker)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def install(webhooks: Webhooks) -> None:
+    """Put the points around the inbox of `webhooks`."""
+    inbox: Any = webhooks.inbox
+    add, claim, settle = inbox.add, inbox.claim, inbox.settle
+
+    def add_with_points(entry: Any) -> Future[Any]:
+        crash_point("after verify")
+        committed, passed_on = add(entry), Future()
+
+        def pass_on(done: Future[Any]) -> None:
+            if done.exception() is not None:
+                passed_on.set_exception(done.exception())
+                return
+            crash_point("after commit, before the answer")
+            passed_on.set_result(done.result())
+
+        committed.add_done_callback(pass_on)
+        return passed_on
+
+    def claim_with_point(*arguments: Any) -> Any:
+        claims = claim(*arguments)
+        if claims:
+            crash_point("after claim")
+        return claims
+
+    def settle_with_point(*arguments: Any) -> Any:
+        crash_point("after handler, before settle")
+        return settle(*arguments)
+
+    inbox.add, inbox.claim, inbox.settle = add_with_points, claim_with_point, settle_with_point
+
+    @event.listens_for(inbox._engine, "after_cursor_execute")
+    def within_transactions(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith("INSERT INTO envoyou_inbox"):
+            crash_point("in the insert")
+        elif statement.startswith("UPDATE envoyou_inbox SET status") and "settled_at" in statement:
+            crash_point("in settle")
+        elif statement.startswith("UPDATE envoyou_inbox SET progress"):
+            crash_point("in the handler's transaction, after its record")
+
+
+class AfterTheAnswer:
+    """WSGI: a crash once the server has sent the whole answer."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    def __call__(self, environ: Any, start_response: Any) -> Any:
+        return _ClosingCrashes(self._app(environ, start_response), environ["REQUEST_METHOD"])
+
+
+class _ClosingCrashes:
+    def __init__(self, body: Any, method: str) -> None:
+        self._body = body
+        self._method = method
+
+    def __iter__(self) -> Any:
+        return iter(self._body)
+
+    def close(self) -> None:
+        if hasattr(self._body, "close"):
+            self._body.close()
+        if self._method == "POST":
+            crash_point("after the answer")
+
+
+class AfterTheAnswerASGI:
+    """ASGI: a crash once the server was given the whole answer."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def send_and_crash(message: Any) -> None:
+            await send(message)
+            if message["type"] == "http.response.body" and scope["method"] == "POST":
+                crash_point("after the answer")
+
+        await self._app(scope, receive, send_and_crash if scope["type"] == "http" else send)

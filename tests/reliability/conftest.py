@@ -1,0 +1,22 @@
+"""Where the reliability tests run: each server on each database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import services
+
+pytest.register_assert_rewrite("tests.reliability.sites", "tests.servers.processes")
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.service)])
+def inbox_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A database of the test's own."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'inbox.db'}"
+    else:
+        with services.database(request.getfixturevalue("postgres_server")) as url:
+            yield url

@@ -1,0 +1,53 @@
+"""The process is killed at each step of an event's way: nothing is lost, and no transactional effect is doubled."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.adapters import chosen
+from tests.reliability.sites import SERVERS, crashing_site, outcome, send, users
+from tests.servers.processes import wait_for
+
+pytestmark = pytest.mark.slow
+
+POINTS = [
+    "after verify",
+    "in the insert",
+    "after commit, before the answer",
+    "after the answer",
+    "after claim",
+    "in a handler",
+    "in the handler's transaction, after its record",
+    "after handler, before settle",
+    "in settle",
+]
+EVENTS = 40
+
+
+@pytest.mark.parametrize("server", [name for name in SERVERS if name in chosen()])
+@pytest.mark.parametrize("point", POINTS)
+def test_killed_at(point: str, server: str, inbox_url: str, tmp_path: Path) -> None:
+    events = users(EVENTS)
+    with crashing_site(SERVERS[server], tmp_path, inbox_url, crash_at=point, crash_on_pass=EVENTS // 4) as site:
+        site.start()
+
+        def bring_back() -> None:
+            wait_for(lambda: site.crashed)
+            site.kill()
+            site.start()
+
+        recovery = threading.Thread(target=bring_back)
+        recovery.start()
+        acknowledged = send(site, events)
+        recovery.join()
+        assert site.crashed
+        site.visit()
+        result = outcome(site, acknowledged)
+    print(f"\n{server}, {point}: {result}")
+    assert len(acknowledged) == EVENTS
+    assert not result.lost
+    assert result.doubled == 0
+    assert result.unfinished == 0
