@@ -71,6 +71,7 @@ _KEYWORDS: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = {
     "MAX_BODY_SIZE": ("max_body_size", _integer),
     "CONCURRENCY": ("concurrency", _integer),
     "LEASE": ("lease", _number),
+    "SHUTDOWN_TIMEOUT": ("shutdown_timeout", _number),
     "CLOCK": ("clock", _as_given),
 }
 _RETRY: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = {

@@ -40,6 +40,9 @@ DEFAULT_CONCURRENCY = 8
 DEFAULT_LEASE = 60.0
 """Seconds."""
 
+DEFAULT_SHUTDOWN_TIMEOUT = 10.0
+"""Seconds."""
+
 SHORTEST_LEASE = 1.0
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -67,6 +70,8 @@ class Webhooks:
         concurrency: how many events the worker of this process has in hand at once.
         lease: seconds after which the events of a worker that died are taken up again; a live worker renews its hold
             in time, however long a handler takes.
+        shutdown_timeout: seconds that a process which ends gives its worker to finish what was begun; the server's own
+            patience should be longer.
         clock: epoch seconds; for tests. An inbox that is given as an object has a clock of its own.
 
     Raises:
@@ -88,6 +93,7 @@ class Webhooks:
         retry: RetryPolicy | None = None,
         concurrency: int = DEFAULT_CONCURRENCY,
         lease: float = DEFAULT_LEASE,
+        shutdown_timeout: float = DEFAULT_SHUTDOWN_TIMEOUT,
         clock: Callable[[], float] = time.time,
     ) -> None:
         if handoff not in {"auto", "manual"}:
@@ -96,11 +102,14 @@ class Webhooks:
             raise ConfigurationError("max_body_size and concurrency are one or more")
         if not SHORTEST_LEASE <= lease < float("inf"):
             raise ConfigurationError(f"lease is a number of seconds, {SHORTEST_LEASE:g} or more, not {lease!r}")
+        if not 0 <= shutdown_timeout < float("inf"):
+            raise ConfigurationError(f"shutdown_timeout is a number of seconds, zero or more, not {shutdown_timeout!r}")
         self.name = name
         self.inbox: Inbox = _inbox(inbox, name, clock)
         self._handoff_setting = handoff
         self._concurrency = concurrency
         self._lease = lease
+        self._shutdown_timeout = shutdown_timeout
         self._retry = retry or RetryPolicy()
         self._handlers = Handlers()
         self._surroundings: list[Surroundings] = []
@@ -258,10 +267,13 @@ class Webhooks:
         if self._handoff_setting == "auto":
             self._handoff.start_in_thread()
 
-    def stop(self, timeout: float = 10.0) -> None:
+    def stop(self, timeout: float | None = None) -> None:
         """Stop this process's worker.
 
-        It takes nothing more, finishes within `timeout` seconds what was begun, and gives the rest back.
+        It takes nothing more, finishes what was begun, and gives the rest back.
+
+        Args:
+            timeout: seconds to finish; `shutdown_timeout` by default.
         """
         self._handoff.stop(timeout)
 
@@ -287,11 +299,11 @@ class Webhooks:
             if not self._lifespans:
                 await self._handoff.astop()
 
-    def run_worker(self, *, shutdown_timeout: float = 10.0) -> None:
+    def run_worker(self, *, shutdown_timeout: float | None = None) -> None:
         """Be a worker process: work until SIGTERM or SIGINT. See `envoyou worker`.
 
         Args:
-            shutdown_timeout: seconds to finish what was begun.
+            shutdown_timeout: seconds to finish what was begun; by default those of the setting.
 
         Raises:
             ConfigurationError: there is no handler, or the inbox lacks what an operator must create.
@@ -302,7 +314,8 @@ class Webhooks:
         self.inbox.open()
         self._engine.check_handlers()
         worker = Worker(self._engine, name=self.name, kind="process", concurrency=self._concurrency)
-        run_worker(worker, self._hooks, shutdown_timeout=shutdown_timeout)
+        timeout = self._shutdown_timeout if shutdown_timeout is None else shutdown_timeout
+        run_worker(worker, self._hooks, shutdown_timeout=timeout)
 
     def on_worker_start(self, hook: Function) -> Function:
         """Call the decorated function, sync or async, before a worker process takes its first event.
@@ -372,7 +385,12 @@ class Webhooks:
 
         with self._lock:
             if self._in_process is None:
-                self._in_process = InProcessHandoff(self._engine, name=self.name, concurrency=self._concurrency)
+                self._in_process = InProcessHandoff(
+                    self._engine,
+                    name=self.name,
+                    concurrency=self._concurrency,
+                    shutdown_timeout=self._shutdown_timeout,
+                )
             return self._in_process
 
 

@@ -1,9 +1,4 @@
-"""EnvoyOU webhooks in Flask: a blueprint in front of a durable inbox.
-
->>> from envoyou_core import Webhooks
->>> from envoyou_flask import create_blueprint
->>> blueprint = create_blueprint(Webhooks(secret="whsec_test", inbox="memory:"))
-"""
+"""EnvoyOU webhooks in Flask: a blueprint in front of a durable inbox."""
 
 from __future__ import annotations
 

@@ -50,7 +50,9 @@ def migrate(
 @app.command()
 def worker(
     webhooks: Annotated[str, typer.Argument(help="Where your Webhooks are, such as hooks:webhooks.")],
-    shutdown_timeout: Annotated[float, typer.Option(help="Seconds to finish what was begun, on SIGTERM.")] = 10.0,
+    shutdown_timeout: Annotated[
+        float | None, typer.Option(help="Seconds to finish what was begun, on SIGTERM; else those of the setting.")
+    ] = None,
 ) -> None:
     """Work off the inbox in a process of its own, until SIGTERM or SIGINT; a second signal ends it at once."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")

@@ -15,11 +15,7 @@ from contextvars import Context
 from envoyou_core.handoff.worker import Worker
 from envoyou_core.processing.engine import Engine
 
-__all__ = ["SHUTDOWN_TIMEOUT", "InProcessHandoff"]
-
-SHUTDOWN_TIMEOUT = 10.0
-"""Seconds that a process which ends gives its attempts to finish."""
-
+__all__ = ["InProcessHandoff"]
 
 class InProcessHandoff:
     """Keeps one worker alive in this process, whoever asks for it first, and wakes it.
@@ -28,12 +24,14 @@ class InProcessHandoff:
         engine: what an attempt consists of.
         name: of the `Webhooks` it works for.
         concurrency: how many events the worker has in hand at once.
+        shutdown_timeout: seconds that a process which ends gives its worker to finish what was begun.
     """
 
-    def __init__(self, engine: Engine, *, name: str, concurrency: int) -> None:
+    def __init__(self, engine: Engine, *, name: str, concurrency: int, shutdown_timeout: float) -> None:
         self._engine = engine
         self._name = name
         self._concurrency = concurrency
+        self._shutdown_timeout = shutdown_timeout
         self._lock = threading.Lock()
         self._worker: Worker | None = None
         self._task: asyncio.Task[None] | None = None
@@ -66,15 +64,21 @@ class InProcessHandoff:
         if self._worker is not None:
             self._worker.wake()
 
-    def stop(self, timeout: float = SHUTDOWN_TIMEOUT) -> None:
-        """Stop the worker from another thread than its own, and wait for it."""
+    def stop(self, timeout: float | None = None) -> None:
+        """Stop the worker from another thread than its own, and wait for it.
+
+        Args:
+            timeout: seconds to finish what was begun; by default what the process gives its worker when it ends.
+        """
+        timeout = self._shutdown_timeout if timeout is None else timeout
         worker = self._take_worker()
         if worker is not None:
             worker.stop(timeout)
             worker.join(timeout + 2)
 
-    async def astop(self, timeout: float = SHUTDOWN_TIMEOUT) -> None:
+    async def astop(self) -> None:
         """Stop the worker from an event loop, its own or another, and wait for it."""
+        timeout = self._shutdown_timeout
         worker, task = self._take_worker(), self._task
         if worker is None:
             return

@@ -34,6 +34,7 @@ def test_every_setting_becomes_the_keyword_of_its_name():
         "MAX_BODY_SIZE": 1000,
         "CONCURRENCY": 2,
         "LEASE": 30,
+        "SHUTDOWN_TIMEOUT": 5,
         "RETRY": RetryPolicy(max_attempts=7),
         "CLOCK": lambda: 5.0,
     }

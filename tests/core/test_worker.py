@@ -833,3 +833,22 @@ def test_what_is_being_claimed_while_the_loop_ends_is_given_back(make_webhooks):
     released.set()
     pause_until(lambda: status(webhooks) is Status.RECEIVED)
     assert webhooks.inbox.get("evt_1").crashes == 0
+
+
+def test_the_setting_says_how_long_a_stop_waits(make_webhooks):
+    webhooks = make_webhooks(shutdown_timeout=0)
+    entered, release = threading.Event(), threading.Event()
+
+    @webhooks.on("*")
+    def handler(event):
+        entered.set()
+        release.wait(PATIENCE)
+
+    add(webhooks)
+    webhooks.start()
+    assert entered.wait(PATIENCE)
+    try:
+        webhooks.stop()
+        assert told(webhooks, WorkerStopped) == [WorkerStopped("default", 1)]
+    finally:
+        release.set()

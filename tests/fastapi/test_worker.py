@@ -190,6 +190,26 @@ async def test_a_worker_does_not_inherit_the_context_of_the_request_that_starts_
         pass
 
 
+def test_a_loop_that_ends_leaves_nothing_leased(webhooks):
+    begun = asyncio.Event()
+
+    @webhooks.on("*")
+    async def handle(event):
+        begun.set()
+        await asyncio.Event().wait()
+
+    event = sample_event()
+
+    async def main():
+        async with client_without_lifespan(make_app(webhooks)) as client, asyncio.timeout(PATIENCE):
+            assert (await post(client, event)).status_code == 200
+            await begun.wait()
+
+    asyncio.run(main())
+    record = webhooks.inbox.get(event.id)
+    assert (record.status, record.attempts) == (Status.RECEIVED, 0)
+
+
 def test_a_worker_whose_loop_is_gone_is_followed_by_another(webhooks):
     # Without `with`, a TestClient runs every request on an event loop of its own, and closes it.
     @webhooks.on("*")

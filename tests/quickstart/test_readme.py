@@ -1,5 +1,6 @@
 """What the README says of names, codes, states and settings is what the code says; what it shows of the core runs."""
 
+import ast
 import inspect
 import re
 
@@ -50,7 +51,7 @@ def test_every_setting_is_in_the_table_with_its_default():
     for keyword, name, default, _ in table:
         if not keyword:
             member = in_code(name)[0].removeprefix("RETRY_").lower()
-            assert float(in_code(default)[0]) == getattr(RetryPolicy(), member)
+            assert ast.literal_eval(in_code(default)[0]) == getattr(RetryPolicy(), member)
         elif (parameter := in_code(keyword)[0]) in plain:
             actual = parameters[parameter].default
             assert type(actual)(in_code(default)[0]) == actual

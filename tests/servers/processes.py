@@ -25,6 +25,9 @@ SECRET = "whsec_of_real_servers"
 LEASE = 2
 """Seconds, instead of a minute: what a killed worker held is taken up again after this time."""
 
+SHUTDOWN_TIMEOUT = 2
+"""Seconds, instead of ten: how long a server that ends waits for its handlers."""
+
 PATIENCE = 30.0
 GRACEFUL = 10
 """Seconds that a server is given to end."""
@@ -180,6 +183,7 @@ class Site:
             "ENVOYOU_WEBHOOK_SECRET": SECRET,
             "ENVOYOU_INBOX": f"sqlite:///{self.folder / 'inbox.db'}",
             "ENVOYOU_LEASE": str(LEASE),
+            "ENVOYOU_SHUTDOWN_TIMEOUT": str(SHUTDOWN_TIMEOUT),
             "DJANGO_DATABASE": str(self.folder / "django.sqlite3"),
         }
         inherited = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}

@@ -168,7 +168,7 @@ except WebhookError as error:
 def look(inbox: Inbox) -> None:
     record = inbox.get("evt_1")
     assert_type(record, InboxRecord | None)
-    record.status  # type: ignore[union-attr]
+    print(record.status)  # type: ignore[union-attr]
     if record is not None:
         assert_type(record.status, Status)
         assert_type(record.event, Event)

@@ -12,4 +12,5 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 ENVOYOU = {
     "WEBHOOK_SECRET": os.environ["ENVOYOU_WEBHOOK_SECRET"],
     "LEASE": os.environ["ENVOYOU_LEASE"],
+    "SHUTDOWN_TIMEOUT": os.environ["ENVOYOU_SHUTDOWN_TIMEOUT"],
 }
