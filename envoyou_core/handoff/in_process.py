@@ -17,6 +17,7 @@ from envoyou_core.processing.engine import Engine
 
 __all__ = ["InProcessHandoff"]
 
+
 class InProcessHandoff:
     """Keeps one worker alive in this process, whoever asks for it first, and wakes it.
 

@@ -13,7 +13,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Generic, TypeVar
 
-__all__ = ["GroupCommit"]
+__all__ = ["MAX_BATCH", "GroupCommit"]
+
+MAX_BATCH = 128
+"""Items that share one transaction, at most."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -34,7 +37,7 @@ class GroupCommit(Generic[Item, Result]):
         commit: Callable[[Sequence[Item]], Sequence[Result]],
         *,
         is_outage: Callable[[Exception], bool] = lambda _: False,
-        max_batch: int = 128,
+        max_batch: int = MAX_BATCH,
     ) -> None:
         self._commit = commit
         self._is_outage = is_outage

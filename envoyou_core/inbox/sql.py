@@ -40,7 +40,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from envoyou_core.errors import ConfigurationError, LeaseLostError
 from envoyou_core.event import Event
-from envoyou_core.inbox.group_commit import GroupCommit
+from envoyou_core.inbox.group_commit import MAX_BATCH, GroupCommit
 from envoyou_core.inbox.records import (
     FINISHED,
     Added,
@@ -89,13 +89,19 @@ class SqlInbox:
             payloads.
         name: keeps several `Webhooks` on one database apart.
         clock: epoch seconds.
+        max_batch: the most events that share one commit.
 
     Raises:
         ConfigurationError: the URL cannot be used, its driver is not installed, or the dialect is not supported.
     """
 
     def __init__(
-        self, database: str | URL | Engine, *, name: str = "default", clock: Callable[[], float] = time.time
+        self,
+        database: str | URL | Engine,
+        *,
+        name: str = "default",
+        clock: Callable[[], float] = time.time,
+        max_batch: int = MAX_BATCH,
     ) -> None:
         if not 1 <= len(name) <= LONGEST_NAME:
             raise ConfigurationError(f"the name of an inbox has 1 to {LONGEST_NAME} characters, not {name!r}")
@@ -106,7 +112,7 @@ class SqlInbox:
             raise ConfigurationError(f"the inbox runs on SQLite and PostgreSQL, not on {self._engine.dialect.name}")
         self._opening = threading.Lock()
         self._opened_in: int | None = None
-        self._writer = GroupCommit[Entry, Added](self._store, is_outage=_is_outage)
+        self._writer = GroupCommit[Entry, Added](self._store, is_outage=_is_outage, max_batch=max_batch)
         _forget_connections_after_fork(self._engine)
 
     def open(self) -> None:

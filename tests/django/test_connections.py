@@ -1,0 +1,52 @@
+"""What becomes of the worker's connections when the database server ends them."""
+
+import time
+
+import pytest
+from django.db import connections
+
+from envoyou_core import WebhookRequest
+from envoyou_core.testing import sample_event, sign_delivery
+from envoyou_django import webhooks
+from tests.django.conftest import SECRET
+from tests.django.databases import inbox_on
+
+PATIENCE = 20
+
+
+@pytest.fixture
+def postgres(postgres_alias, django_db_blocker, monkeypatch):
+    """A PostgreSQL database whose connections are never closed for their age."""
+    monkeypatch.setitem(connections.settings[postgres_alias], "CONN_MAX_AGE", None)
+    with django_db_blocker.unblock(), inbox_on(postgres_alias):
+        yield postgres_alias
+        webhooks.stop()
+
+
+def end_all_connections_but_this(alias):
+    with connections[alias].cursor() as cursor:
+        cursor.execute(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        return cursor.fetchone()[0]
+
+
+def test_broken_ones_are_replaced(postgres):
+    handled = []
+    webhooks.on("shop.opened", name="note")(lambda event: handled.append(event.id))
+
+    def deliver_and_wait():
+        event = sample_event("shop.opened")
+        delivery = sign_delivery(event, secret=SECRET)
+        assert webhooks.receive(WebhookRequest.from_http("POST", delivery.headers, delivery.body)).status == 200
+        deadline = time.monotonic() + PATIENCE
+        while webhooks.inbox.get(event.id).status != "processed":
+            assert time.monotonic() < deadline, "the worker did not get over it"
+            time.sleep(0.02)
+
+    webhooks.start()
+    deliver_and_wait()
+    assert end_all_connections_but_this(postgres) > 0
+    deliver_and_wait()
+    assert len(handled) == 2
