@@ -188,8 +188,8 @@ BREAKAGES = [
     Breakage(
         "settling without the lease token",
         SQL,
-        ".where(_t.key == claim.key, _t.lease_token == claim.token)",
-        ".where(_t.key == claim.key)",
+        "return and_(_t.key == claim.key, _t.lease_token == claim.token)",
+        "return and_(_t.key == claim.key)",
         (f"{TEST_SQLITE_INBOX}::test_a_lost_lease_can_neither_renew_nor_record_nor_settle",),
     ),
     Breakage(

@@ -109,7 +109,7 @@ def test_an_outage_fails_the_batch_without_a_try_for_each(writer, store):
 
 def test_by_default_no_error_is_an_outage(store):
     store.refused = {1: ConnectionError("away")}
-    writer = GroupCommit(store.commit)
+    writer = GroupCommit(store.commit, max_batch=128)
     futures = submit_while_one_is_in_flight(writer, store, [1, 2])
     store.let(4)
     assert futures[2].result(PATIENCE) == 20
@@ -156,7 +156,7 @@ def test_closing_stores_what_was_given_before(writer, store):
 
 
 def test_closing_twice_or_unused_is_nothing(store):
-    writer = GroupCommit(store.commit)
+    writer = GroupCommit(store.commit, max_batch=128)
     writer.close()
     writer.close()
     store.let(1)
@@ -174,7 +174,7 @@ def test_it_works_again_after_it_was_closed(writer, store):
 
 def test_many_threads_are_served_by_one_writer(store):
     store.let(10_000)
-    writer = GroupCommit(store.commit)
+    writer = GroupCommit(store.commit, max_batch=128)
     with ThreadPoolExecutor(8) as pool:
         results = list(pool.map(lambda item: writer.submit(item).result(PATIENCE), range(400)))
     assert results == [10 * item for item in range(400)]
@@ -194,7 +194,7 @@ def test_a_forked_child_has_a_writer_of_its_own():
                 gate.wait(20)
             return [(item, os.getpid()) for item in items]
         parent = os.getpid()
-        writer = GroupCommit(commit)
+        writer = GroupCommit(commit, max_batch=128)
         theirs = [writer.submit("parent's"), writer.submit("parent's too")]
         child = os.fork()
         if child == 0:

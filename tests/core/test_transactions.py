@@ -193,8 +193,10 @@ def test_sqlite_takes_the_lock_away_from_a_handler_that_sleeps(tmp_path):
     """A handler that has written and then waits keeps every writer out; acceptance must outlast it."""
     webhooks = Webhooks(secret=SECRET, inbox=f"sqlite:///{tmp_path}/inbox.db", retry=RetryPolicy(max_attempts=1))
     webhooks.inbox.open()
-    with create_engine(f"sqlite:///{tmp_path}/inbox.db").begin() as connection:
+    engine = create_engine(f"sqlite:///{tmp_path}/inbox.db")
+    with engine.begin() as connection:
         connection.execute(text("CREATE TABLE effects (event_id TEXT, handler TEXT)"))
+    engine.dispose()
     holding, release = threading.Event(), threading.Event()
     failed = threading.Event()
 

@@ -25,7 +25,7 @@ def test_the_migrations_say_what_the_models_say(settings):
 @pytest.mark.django_db
 def test_the_project_checks_without_a_complaint():
     output = StringIO()
-    call_command("check", "envoyou_django", stderr=output, fail_level="WARNING")
+    call_command("check", "envoyou_django", databases=["default"], stderr=output, fail_level="WARNING")
     assert output.getvalue() == ""
 
 
