@@ -98,10 +98,11 @@ def test_a_database_is_dropped_even_while_somebody_is_connected(postgres_server)
         assert found.fetchone() is None
 
 
-def test_the_database_of_this_run_is_new(postgres_url):
-    engine = sqlalchemy.create_engine(postgres_url)
-    assert sqlalchemy.inspect(engine).get_table_names() == []
-    engine.dispose()
+def test_a_database_is_new(postgres_server):
+    with services.database(postgres_server) as url:
+        engine = sqlalchemy.create_engine(url)
+        assert sqlalchemy.inspect(engine).get_table_names() == []
+        engine.dispose()
 
 
 def test_keys_with_the_prefix_are_deleted_and_no_others(redis_url, redis_prefix):

@@ -52,8 +52,8 @@ RETRY_NEVER_COMES = (
 )
 HANDLERS_DO_NOT_RUN = (
     "processing/engine.py",
-    "                yield self._invocation(handler, claim)",
-    "                self._invocation(handler, claim)",
+    "                yield self._invocation(handler, claim, done)",
+    "                self._invocation(handler, claim, done)",
 )
 
 

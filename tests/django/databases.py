@@ -28,11 +28,19 @@ class Router:
 @contextmanager
 def inbox_on(alias: str) -> Iterator[None]:
     """Have the inbox on the database `alias` for as long as the block lasts."""
-    before, Router.inbox = Router.inbox, alias
+    before = Router.inbox
+    _put_inbox_on(alias)
     try:
         yield
     finally:
-        Router.inbox = before
+        _put_inbox_on(before)
+
+
+def _put_inbox_on(alias: str) -> None:
+    Router.inbox = alias
+    for each in connections:
+        # What is in the way of a view that must have committed before it answers.
+        connections.settings[each]["ATOMIC_REQUESTS"] = each == alias
 
 
 @contextmanager
@@ -63,8 +71,7 @@ def _database(alias: str, values: dict[str, Any], *apps: str) -> Iterator[None]:
     # Every thread makes its connections from this one dict.
     settings = connections.settings[alias]
     before = dict(settings)
-    # What is in the way of a view that must have committed before it answers.
-    settings.update(values, ATOMIC_REQUESTS=True)
+    settings.update(values)
     try:
         for app in apps or (None,):
             call_command("migrate", *filter(None, [app]), database=alias, verbosity=0, run_syncdb=app is None)

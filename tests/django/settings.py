@@ -8,7 +8,7 @@ TIME_ZONE = "America/New_York"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 DATABASES = {
-    "default": {"ENGINE": "django.db.backends.sqlite3", "ATOMIC_REQUESTS": True, "OPTIONS": {"timeout": 20}},
+    "default": {"ENGINE": "django.db.backends.sqlite3", "OPTIONS": {"timeout": 20}},
     "contract": {"ENGINE": "django.db.backends.sqlite3"},
     "postgres": {"ENGINE": "django.db.backends.postgresql"},
 }
