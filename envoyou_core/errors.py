@@ -234,7 +234,14 @@ class RetryLater(EnvoyouError):  # noqa: N818 - an instruction to the engine, na
 def describe(error: BaseException, *, longest: int = 500) -> str:
     """An error in one line that is fit for a log and the inbox: its type and the first line of its text.
 
-    Database libraries put statements and their parameters, and so payloads, into the lines after the first.
+    Database libraries put statements and their parameters, and so payloads, into the lines after the first. What no
+    database stores as text, or what would move a terminal's cursor, is replaced.
     """
-    first_line = str(error).partition("\n")[0]
-    return f"{type(error).__qualname__}: {first_line}"[:longest] if first_line else type(error).__qualname__
+    name = type(error).__qualname__
+    try:
+        lines = str(error).splitlines()
+    except Exception:
+        # A user's error that cannot be put into words must not become one of ours.
+        return name
+    first_line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in (lines or [""])[0][:longest])
+    return f"{name}: {first_line}"[:longest] if first_line else name

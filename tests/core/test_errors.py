@@ -73,3 +73,23 @@ def test_an_error_is_described_in_one_line():
     assert describe(PermanentError("gone")) == "PermanentError: gone"
     assert describe(RuntimeError("x" * 1000), longest=50) == "RuntimeError: " + "x" * 36
     assert len(describe(RuntimeError("x" * 1000))) == 500
+
+
+class Unspeakable(Exception):
+    def __str__(self):
+        raise RuntimeError("no words")
+
+
+@pytest.mark.parametrize(
+    ("error", "described"),
+    [
+        (ValueError("cut \x00 off"), "ValueError: cut \ufffd off"),
+        (ValueError("half \ud83d a pair"), "ValueError: half \ufffd a pair"),
+        (ValueError("\x1b[31mred"), "ValueError: \ufffd[31mred"),
+        (ValueError("na\u00efve caf\u00e9 \U0001f600"), "ValueError: na\u00efve caf\u00e9 \U0001f600"),
+        (ValueError("carriage\rreturn"), "ValueError: carriage"),
+        (Unspeakable(), "Unspeakable"),
+    ],
+)
+def test_a_description_is_text_that_every_database_and_terminal_takes(error, described):
+    assert describe(error) == described
