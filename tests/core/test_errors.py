@@ -75,7 +75,7 @@ def test_an_error_is_described_in_one_line():
     assert len(describe(RuntimeError("x" * 1000))) == 500
 
 
-class Unspeakable(Exception):
+class UnspeakableError(Exception):
     def __str__(self):
         raise RuntimeError("no words")
 
@@ -88,7 +88,7 @@ class Unspeakable(Exception):
         (ValueError("\x1b[31mred"), "ValueError: \ufffd[31mred"),
         (ValueError("na\u00efve caf\u00e9 \U0001f600"), "ValueError: na\u00efve caf\u00e9 \U0001f600"),
         (ValueError("carriage\rreturn"), "ValueError: carriage"),
-        (Unspeakable(), "Unspeakable"),
+        (UnspeakableError(), "UnspeakableError"),
     ],
 )
 def test_a_description_is_text_that_every_database_and_terminal_takes(error, described):
