@@ -8,6 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests import services
+from tests.adapters import chosen
+
+if not {"flask", "fastapi"} & set(chosen()):
+    collect_ignore_glob = ["test_*.py"]
 
 pytest.register_assert_rewrite("tests.reliability.sites", "tests.servers.processes")
 
