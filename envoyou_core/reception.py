@@ -40,7 +40,7 @@ class Reception:
         nonces: nonces seen lately.
         clock: epoch seconds.
         notices: who is told.
-        wake: hints to a worker that there is work; never needed for correctness.
+        hand_over: hints at an accepted event to whoever does the work; never needed for correctness.
         max_body_size: bytes.
     """
 
@@ -50,7 +50,7 @@ class Reception:
     nonces: NonceStore
     clock: Callable[[], float]
     notices: Notices
-    wake: Callable[[], None]
+    hand_over: Callable[[str], None]
     max_body_size: int
 
     def refuse(self, error: WebhookError) -> WebhookResponse:
@@ -81,7 +81,7 @@ class Reception:
         self.notices.emit(Accepted(event.id, event.type, added, tenant))
         if added is Added.DUPLICATE:
             return DUPLICATE
-        self.wake()
+        self.hand_over(event.id)
         return ACCEPTED if added is Added.NEW else DUPLICATE
 
     def verify(self, request: WebhookRequest) -> Flow[Event]:

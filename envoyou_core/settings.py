@@ -22,6 +22,10 @@ def _text(value: object) -> str:
     return value
 
 
+def _text_or_function(value: object) -> object:
+    return value if callable(value) else _text(value)
+
+
 def _as_given(value: object) -> object:
     return value
 
@@ -64,7 +68,7 @@ _KEYWORDS: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = {
     "NAME": ("name", _text),
     "INBOX": ("inbox", _as_given),
     "NONCES": ("nonces", _as_given),
-    "HANDOFF": ("handoff", _text),
+    "HANDOFF": ("handoff", _text_or_function),
     "TOLERANCE": ("tolerance", _number),
     "SIGNED_CONTENT": ("signed_content", _listed),
     "REQUIRED_HEADERS": ("required_headers", _listed),

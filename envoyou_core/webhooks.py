@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from envoyou_core.errors import ConfigurationError, WebhookError, describe
 from envoyou_core.event import Event
 from envoyou_core.handlers import Handler, Handlers, describe_handler
+from envoyou_core.handoff.nudges import Nudges
 from envoyou_core.http import WebhookRequest, WebhookResponse
 from envoyou_core.inbox import Inbox, TransactionalInbox, open_inbox
 from envoyou_core.nonces import NonceStore, open_nonces
-from envoyou_core.observability import Listener, Notices, WorkerFailed, log_notice
+from envoyou_core.observability import Listener, Notices, NudgeFailed, WorkerFailed, log_notice
 from envoyou_core.processing.hooks import Hooks
 from envoyou_core.processing.retry import RetryPolicy
 from envoyou_core.reception import Reception
@@ -61,7 +62,8 @@ class Webhooks:
         nonces: where nonces are remembered: `redis://...`, a store of your own, or by default the memory of each
             process.
         handoff: who does the work. `auto`: this process, on its event loop or a thread. `manual`: whoever calls
-            `drain`, or another process.
+            `drain`, or another process. A function: somebody else, to whom it hints at each accepted event by its id,
+            perhaps through a broker; it is called after the commit, in a thread of its own, and a hint may be lost.
         tolerance: seconds that a timestamp may lie in the past or in the future.
         signed_content: accepted forms of what was signed; `("raw",)` is the strict setting.
         required_headers: headers required besides signature and timestamp.
@@ -85,7 +87,7 @@ class Webhooks:
         name: str = "default",
         inbox: str | Inbox = "sqlite:///envoyou.db",
         nonces: str | NonceStore | None = None,
-        handoff: Literal["auto", "manual"] = "auto",
+        handoff: Literal["auto", "manual"] | Callable[[str], object] = "auto",
         tolerance: float = DEFAULT_TOLERANCE,
         signed_content: Sequence[SignedContent] = SIGNED_CONTENT_FORMS,
         required_headers: Iterable[str] = DEFAULT_REQUIRED_HEADERS,
@@ -96,8 +98,8 @@ class Webhooks:
         shutdown_timeout: float = DEFAULT_SHUTDOWN_TIMEOUT,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        if handoff not in {"auto", "manual"}:
-            raise ConfigurationError(f"handoff is 'auto' or 'manual', not {handoff!r}")
+        if not callable(handoff) and handoff not in {"auto", "manual"}:
+            raise ConfigurationError(f"handoff is 'auto', 'manual' or a function, not {handoff!r}")
         if max_body_size < 1 or concurrency < 1:
             raise ConfigurationError("max_body_size and concurrency are one or more")
         if not SHORTEST_LEASE <= lease < float("inf"):
@@ -107,6 +109,7 @@ class Webhooks:
         self.name = name
         self.inbox: Inbox = _inbox(inbox, name, clock)
         self._handoff_setting = handoff
+        self._nudges = Nudges(handoff, self._nudge_failed) if callable(handoff) else None
         self._concurrency = concurrency
         self._lease = lease
         self._shutdown_timeout = shutdown_timeout
@@ -129,7 +132,7 @@ class Webhooks:
             nonces=open_nonces(nonces or "memory:") if isinstance(nonces, str | None) else nonces,
             clock=clock,
             notices=self._notices,
-            wake=self.wake,
+            hand_over=self._hand_over,
             max_body_size=max_body_size,
         )
 
@@ -249,7 +252,7 @@ class Webhooks:
     def wake(self) -> None:
         """Tell this process's worker that there may be work, and start it if there is none yet.
 
-        With `handoff="manual"` nothing happens. It never raises: the inbox is the truth, this only saves waiting.
+        Unless `handoff` is `auto`, nothing happens. It never raises: the inbox is the truth, this only saves waiting.
         """
         if self._handoff_setting == "auto":
             try:
@@ -257,8 +260,17 @@ class Webhooks:
             except Exception as error:
                 self._notices.emit(WorkerFailed(self.name, describe(error), retry_in=None))
 
+    def _hand_over(self, event_id: str) -> None:
+        if self._nudges is None:
+            self.wake()
+        else:
+            self._nudges.send(event_id)
+
+    def _nudge_failed(self, error: Exception) -> None:
+        self._notices.emit(NudgeFailed(self.name, describe(error)))
+
     def start(self) -> None:
-        """Start this process's worker in a thread, unless it runs or `handoff` is `manual`; idempotent, fork-safe.
+        """Start this process's worker in a thread, unless it runs or `handoff` is not `auto`; idempotent, fork-safe.
 
         Raises:
             ConfigurationError: there is no handler, or the inbox lacks what an operator must create.

@@ -12,6 +12,7 @@ from envoyou_core.observability.notices import (
     LeaseLost,
     NonceStoreFailed,
     Notice,
+    NudgeFailed,
     Rejected,
     Settled,
     WorkerFailed,
@@ -59,6 +60,8 @@ def log_notice(notice: Notice) -> None:
             )
         case LeaseLost(event_id, event_type):
             log.error("the lease of %s (%s) passed to another worker before the attempt ended", event_id, event_type)
+        case NudgeFailed(name, detail):
+            log.error("the handoff of %s failed: %s; the event waits in the inbox", name, detail)
         case WorkerStarted(name, kind):
             log.info("worker %s started (%s)", name, kind)
         case WorkerStopped(name, unfinished):

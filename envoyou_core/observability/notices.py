@@ -17,6 +17,7 @@ __all__ = [
     "NonceStoreFailed",
     "Notice",
     "Notices",
+    "NudgeFailed",
     "Rejected",
     "Settled",
     "WorkerFailed",
@@ -95,6 +96,14 @@ class LeaseLost:
 
 
 @dataclass(frozen=True, slots=True)
+class NudgeFailed:
+    """The function that hints at accepted events failed; whoever looks into the inbox finds them all the same."""
+
+    name: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerStarted:
     """A worker of this process began to take events from the inbox."""
 
@@ -127,6 +136,7 @@ Notice = (
     | HookFailed
     | Settled
     | LeaseLost
+    | NudgeFailed
     | WorkerStarted
     | WorkerStopped
     | WorkerFailed

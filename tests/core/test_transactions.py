@@ -224,8 +224,9 @@ def test_sqlite_takes_the_lock_away_from_a_handler_that_sleeps(tmp_path):
     (outcome,) = webhooks.inbox.list(type="user.created")
     assert outcome.status is Status.DEAD
     assert "rolled back" in outcome.last_error
-    with create_engine(f"sqlite:///{tmp_path}/inbox.db").connect() as connection:
+    with engine.connect() as connection:
         assert connection.scalars(text("SELECT handler FROM effects")).all() == []
+    engine.dispose()
     webhooks.inbox.close()
 
 

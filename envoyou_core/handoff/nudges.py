@@ -1,0 +1,56 @@
+"""Hints to somebody else who does the work: a function of the user's, which may send them through a broker.
+
+A hint is never needed: whoever looks into the inbox finds what is due. So it is given off the path of the request, and
+dropped rather than waited for.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Callable
+
+__all__ = ["MAX_WAITING", "Nudges"]
+
+MAX_WAITING = 1000
+"""Hints that may wait for the function, which a broker that does not answer may hold up; what is more is dropped."""
+
+
+class Nudges:
+    """Calls a function with the id of each accepted event, from one daemon thread of this process.
+
+    Args:
+        nudge: the function.
+        failed: is told what it raised.
+    """
+
+    def __init__(self, nudge: Callable[[str], object], failed: Callable[[Exception], None]) -> None:
+        self._nudge = nudge
+        self._failed = failed
+        self._lock = threading.Lock()
+        self._waiting: queue.Queue[str] = queue.Queue(MAX_WAITING)
+        self._pid: int | None = None
+
+    def send(self, event_id: str) -> None:
+        """Hint at an event; returns at once."""
+        with self._lock:
+            if self._pid != os.getpid():
+                # What a forked child inherits has no thread behind it, and is its parent's to send.
+                self._waiting = queue.Queue(MAX_WAITING)
+                threading.Thread(
+                    target=self._send_all, args=(self._waiting,), name="envoyou-nudges", daemon=True
+                ).start()
+                self._pid = os.getpid()
+        try:
+            self._waiting.put_nowait(event_id)
+        except queue.Full:
+            return
+
+    def _send_all(self, waiting: queue.Queue[str]) -> None:
+        while True:
+            event_id = waiting.get()
+            try:
+                self._nudge(event_id)
+            except Exception as error:
+                self._failed(error)
