@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from functools import partial
 from typing import Any
@@ -164,10 +165,14 @@ class Worker:
         in_threads: list[Future[Any]] = []
         progress: dict[str, Progress] = dict(claim.progress)
 
-        async def offload(step: Call) -> Any:
-            threads = self._handler_threads if isinstance(step, CallHandler) else self._inbox_threads
+        async def call_in(threads: DaemonThreads, step: Call) -> Any:
             in_threads.append(threads.submit(step.function))
             return await asyncio.wrap_future(in_threads[-1])
+
+        async def offload(step: Call) -> Any:
+            if isinstance(step, CallHandler):
+                return await call_in(self._handler_threads, step)
+            return await self._try_for_a_lease(lambda: call_in(self._inbox_threads, step))
 
         try:
             await arun(self._engine.attempt(claim, progress), offload=offload)
@@ -180,3 +185,20 @@ class Worker:
         except Exception as error:
             # It could not be settled: the lease runs out, and the event is taken up again.
             self._engine.notices.emit(WorkerFailed(self._name, describe(error), self._engine.lease))
+
+    async def _try_for_a_lease(self, call: Callable[[], Awaitable[Any]]) -> Any:
+        """Call the inbox, again and again for as long as a lease lasts.
+
+        A database that is away for a moment must not make handlers that have succeeded run again, nor count as a crash.
+        """
+        retry = FIRST_RETRY
+        deadline = time.monotonic() + self._engine.lease
+        while True:
+            try:
+                return await call()
+            except Exception as error:
+                if self._stopping or time.monotonic() + retry > deadline:
+                    raise
+                self._engine.notices.emit(WorkerFailed(self._name, describe(error), retry))
+                await asyncio.sleep(retry)
+                retry = min(2 * retry, LONGEST_RETRY)

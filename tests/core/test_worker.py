@@ -405,10 +405,28 @@ def test_an_outage_is_told_and_outlived(make_webhooks, monkeypatch, method):
     pause_until(lambda: status(webhooks) is Status.PROCESSED)
 
 
-def test_an_attempt_that_cannot_be_settled_is_left_to_its_lease(make_webhooks):
+def test_what_cannot_be_settled_at_first_is_settled_later_and_not_done_again(make_webhooks, monkeypatch):
+    monkeypatch.setattr(worker_module, "FIRST_RETRY", 0.01)
     inbox = BrokenInbox()
     inbox.broken = {"settle"}
     webhooks = make_webhooks(inbox)
+    runs = []
+    webhooks.on("*")(lambda event: runs.append(event.id))
+    add(webhooks)
+    webhooks.start()
+    pause_until(lambda: len(told(webhooks, WorkerFailed)) >= 3)
+    assert status(webhooks) is Status.PROCESSING
+    inbox.broken.clear()
+    pause_until(lambda: status(webhooks) is Status.PROCESSED)
+    assert runs == ["evt_1"]
+    assert webhooks.inbox.get("evt_1").crashes == 0
+
+
+def test_an_attempt_that_cannot_be_settled_is_left_to_its_lease(make_webhooks, monkeypatch):
+    monkeypatch.setattr(worker_module, "FIRST_RETRY", 2.0)
+    inbox = BrokenInbox()
+    inbox.broken = {"settle"}
+    webhooks = make_webhooks(inbox, lease=1)
     runs = []
     webhooks.on("*")(lambda event: runs.append(event.id))
     add(webhooks)
