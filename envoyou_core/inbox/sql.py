@@ -85,8 +85,8 @@ class SqlInbox:
     elsewhere `envoyou migrate` does it, once.
 
     Args:
-        database: a URL, or an engine of your own. Give such an engine `hide_parameters=True`: the parameters hold
-            payloads.
+        database: a URL, or an engine of your own, which is used as it is. Give it `hide_parameters=True`, for the
+            parameters hold payloads; on SQLite it is yours to see to WAL, synchronous=FULL and BEGIN IMMEDIATE.
         name: keeps several `Webhooks` on one database apart.
         clock: epoch seconds.
         max_batch: the most events that share one commit.
