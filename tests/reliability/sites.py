@@ -26,6 +26,9 @@ from tests.adapters import chosen
 from tests.servers.processes import GRACEFUL, PATH, PATIENCE, SECRET, Server, Site, gunicorn, uvicorn, wait_for
 
 APPS = Path(__file__).parent / "apps"
+LEASE = 1
+"""Seconds."""
+
 SENDER_DELAYS = (0.0, 1.0, 2.0, 4.0, 8.0)
 """Seconds before each of the platform's five attempts to deliver."""
 
@@ -54,7 +57,7 @@ class CrashingSite(Site):
             "EFFECTS_FOLDER": str(self.folder),
             "ENVOYOU_WEBHOOK_SECRET": SECRET,
             "ENVOYOU_INBOX": self.inbox_url,
-            "ENVOYOU_LEASE": "1",
+            "ENVOYOU_LEASE": str(LEASE),
             "CRASH_AT": self.crash_at,
             "CRASH_ON_PASS": str(self.crash_on_pass),
             **self.settings,
@@ -166,6 +169,11 @@ class WorkerProcess:
     @property
     def ended(self) -> bool:
         return self._process is None or self._process.poll() is not None
+
+    @property
+    def busy(self) -> bool:
+        """Whether it has run a handler."""
+        return str(self.pid) in self.site.lines("workers")
 
     def signal(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)

@@ -23,6 +23,7 @@ crash_points.install(webhooks)
 def plain(event: Event) -> None:
     time.sleep(PLAIN_SECONDS)
     leave_line("effects", event.id)
+    leave_line("workers", os.getpid())
 
 
 @webhooks.on("user.*", name="transactional")
