@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -172,8 +173,9 @@ class WorkerProcess:
 
     @property
     def busy(self) -> bool:
-        """Whether it has run a handler."""
-        return str(self.pid) in self.site.lines("workers")
+        """Whether one of its handlers has begun and not ended."""
+        starts, ends = (self.site.lines(name).count(str(self.pid)) for name in ("starts", "ends"))
+        return starts > ends
 
     def signal(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
@@ -228,6 +230,21 @@ class Platform:
             for _ in pool.map(self._deliver, events):
                 pass
         return self.acknowledged
+
+    def deliver_until(self, enough: threading.Event) -> list[Event]:
+        """Deliver new events until `enough` is set; returns all that were sent."""
+        sent: list[Event] = []
+
+        def deliver_one_after_the_other(_: int) -> None:
+            while not enough.is_set():
+                [event] = users(1)
+                sent.append(event)
+                self._deliver(event)
+
+        with ThreadPoolExecutor(self._senders) as pool:
+            for _ in pool.map(deliver_one_after_the_other, range(self._senders)):
+                pass
+        return sent
 
     @property
     def acknowledged(self) -> frozenset[str]:

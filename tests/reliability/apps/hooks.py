@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import crash_points
+import scarce_disk
 from sqlalchemy import Connection, text
 
 from envoyou_core import Event, Webhooks
@@ -17,20 +20,22 @@ TRANSACTIONAL_SECONDS = float(os.environ.get("TRANSACTIONAL_SECONDS", "0"))
 
 webhooks = Webhooks.from_env()
 crash_points.install(webhooks)
+scarce_disk.install(webhooks)
 
 
 @webhooks.on("user.*", name="plain")
 def plain(event: Event) -> None:
-    time.sleep(PLAIN_SECONDS)
-    leave_line("effects", event.id)
-    leave_line("workers", os.getpid())
+    with in_hand():
+        time.sleep(PLAIN_SECONDS)
+        leave_line("effects", event.id)
 
 
 @webhooks.on("user.*", name="transactional")
 def transactional(event: Event, connection: Connection) -> None:
-    connection.execute(text("INSERT INTO effects (event_id) VALUES (:id)"), {"id": event.id})
-    crash_points.crash_point("in a handler")
-    time.sleep(TRANSACTIONAL_SECONDS)
+    with in_hand():
+        connection.execute(text("INSERT INTO effects (event_id) VALUES (:id)"), {"id": event.id})
+        crash_points.crash_point("in a handler")
+        time.sleep(TRANSACTIONAL_SECONDS)
 
 
 @webhooks.on("system.incident")
@@ -45,6 +50,15 @@ def endless(event: Event) -> None:
     while not (FOLDER / f"released-{os.getpid()}").exists() and not (FOLDER / "released").exists():
         time.sleep(0.02)
     leave_line("ended", os.getpid())
+
+
+@contextmanager
+def in_hand() -> Iterator[None]:
+    leave_line("starts", os.getpid())
+    try:
+        yield
+    finally:
+        leave_line("ends", os.getpid())
 
 
 def leave_line(file: str, what: object) -> None:
