@@ -136,13 +136,29 @@ class Worker:
             # The thread may be claiming all the same, and nobody would work on what it takes.
             claiming.add_done_callback(self._give_back_claims)
             raise
-        for claim in claims:
-            self._leases.hold(claim)
-            task = asyncio.create_task(self._attempt(claim), name=f"envoyou {claim.event.id}")
-            self._attempts[task] = claim
-            task.add_done_callback(self._attempt_ended)
+        await self._begin(claims)
         # Where others took what was due, the next look shows what is left.
         return 0.0 if claims else FIRST_RETRY
+
+    async def _begin(self, claims: list[Claim]) -> None:
+        suspect = any(map(self._engine.is_suspect, self._attempts.values()))
+        together: list[Claim] = []
+        apart: list[Claim] = []
+        for claim in claims:
+            (apart if suspect and self._engine.is_suspect(claim) else together).append(claim)
+            suspect = suspect or self._engine.is_suspect(claim)
+        try:
+            # First: what is begun may end the process, and that is no crash of those that only waited.
+            for claim in apart:
+                await self._inbox_threads.call(
+                    partial(self._engine.give_back, claim, claim.progress, retry_in=SWEEP_INTERVAL)
+                )
+        finally:
+            for claim in together:
+                self._leases.hold(claim)
+                task = asyncio.create_task(self._attempt(claim), name=f"envoyou {claim.event.id}")
+                self._attempts[task] = claim
+                task.add_done_callback(self._attempt_ended)
 
     def _give_back_claims(self, claiming: Future[list[Claim]]) -> None:
         if not claiming.cancelled() and claiming.exception() is None:

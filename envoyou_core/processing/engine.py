@@ -26,6 +26,9 @@ __all__ = ["Engine", "Surroundings"]
 
 Result = TypeVar("Result")
 
+SUSPECT_AFTER = 2
+"""Crashes. One befalls whatever is in hand at a deploy; all of that may be taken up again at once."""
+
 Surroundings = Callable[[], AbstractContextManager[object]]
 """Makes what a framework needs around work outside a request, such as Flask's application context."""
 
@@ -78,20 +81,29 @@ class Engine:
         """Hold `claims` for another lease."""
         self.within_surroundings(lambda: self.inbox.renew(claims, self.lease))
 
-    def give_back(self, claim: Claim, progress: Mapping[str, Progress]) -> None:
+    def give_back(self, claim: Claim, progress: Mapping[str, Progress], *, retry_in: float = 0.0) -> None:
         """End a claim that was not worked on, or not to the end; it costs neither an attempt nor a crash.
 
         Args:
             claim: what was held.
             progress: the handlers that will not run again, those of the broken off attempt among them.
+            retry_in: seconds until it is due again.
         """
         settlement = Settlement(
             status=Status.FAILED if claim.attempts else Status.RECEIVED,
             attempts=claim.attempts,
             progress=progress,
-            retry_in=0.0,
+            retry_in=retry_in,
         )
         self.within_surroundings(lambda: self.inbox.settle(claim, settlement))
+
+    def is_suspect(self, claim: Claim) -> bool:
+        """Whether it was in hand so often when a process died that it must be kept apart from others like it.
+
+        What is in hand together is taken up again together: the one that kills its process would take the same others
+        with it each time, until they were dead of its crashes.
+        """
+        return 0 < min(SUSPECT_AFTER, self.retry.max_crashes - 1) <= claim.crashes < self.retry.max_crashes
 
     def attempt(self, claim: Claim, progress: dict[str, Progress] | None = None) -> Flow[Settlement | None]:
         """Run what is left to run of `claim` and settle it; `None` when the lease was lost meanwhile.

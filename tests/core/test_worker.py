@@ -261,6 +261,30 @@ def test_no_more_events_are_in_hand_than_asked_for(make_webhooks):
     assert max(most) == 3
 
 
+def test_events_that_were_in_hand_at_several_crashes_are_kept_apart(make_webhooks, monkeypatch):
+    monkeypatch.setattr(worker_module, "SWEEP_INTERVAL", 0.01)
+    webhooks = make_webhooks()
+    running, most = set(), []
+
+    @webhooks.on("*")
+    def handler(event):
+        running.add(event.id)
+        most.append(len(running))
+        time.sleep(0.05)
+        running.remove(event.id)
+
+    suspects = [f"evt_{number}" for number in range(4)]
+    for id in suspects:
+        add(webhooks, id)
+    for _ in range(2):
+        # Each ends with its lease, as if the process had died at once.
+        assert len(webhooks.inbox.claim(10, lease=0)) == 4
+    webhooks.start()
+    pause_until(lambda: webhooks.inbox.stats().by_status[Status.PROCESSED] == 4)
+    assert max(most) == 1
+    assert {webhooks.inbox.get(id).crashes for id in suspects} == {2}
+
+
 def test_a_free_slot_is_filled_at_once(make_webhooks, monkeypatch):
     monkeypatch.setattr(worker_module, "SWEEP_INTERVAL", 3600.0)
     webhooks = make_webhooks(concurrency=1)

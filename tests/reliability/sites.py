@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 import os
+import signal
+import subprocess
+import sys
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,16 +23,25 @@ from envoyou_core import Event
 from envoyou_core.inbox import FINISHED, Status
 from envoyou_core.inbox.sql import SqlInbox
 from envoyou_core.testing import sample_event, sign_delivery
-from tests.servers.processes import PATH, SECRET, Server, Site, gunicorn, uvicorn, wait_for
+from tests.adapters import chosen
+from tests.servers.processes import GRACEFUL, PATH, PATIENCE, SECRET, Server, Site, gunicorn, uvicorn, wait_for
 
 APPS = Path(__file__).parent / "apps"
+LEASE = 1
+"""Seconds."""
+
 SENDER_DELAYS = (0.0, 1.0, 2.0, 4.0, 8.0)
 """Seconds before each of the platform's five attempts to deliver."""
 
 SERVERS = {
-    "flask": gunicorn("flask_app:app", "--worker-class=gthread", "--threads=4"),
-    "fastapi": uvicorn("fastapi_app:app"),
+    name: server
+    for name, server in {
+        "flask": gunicorn("flask_app:app", "--worker-class=gthread", "--threads=4"),
+        "fastapi": uvicorn("fastapi_app:app"),
+    }.items()
+    if name in chosen()
 }
+ANY_SERVER = next(iter(SERVERS.values()), None)
 
 
 @dataclass(slots=True)
@@ -44,7 +58,7 @@ class CrashingSite(Site):
             "EFFECTS_FOLDER": str(self.folder),
             "ENVOYOU_WEBHOOK_SECRET": SECRET,
             "ENVOYOU_INBOX": self.inbox_url,
-            "ENVOYOU_LEASE": "1",
+            "ENVOYOU_LEASE": str(LEASE),
             "CRASH_AT": self.crash_at,
             "CRASH_ON_PASS": str(self.crash_on_pass),
             **self.settings,
@@ -55,6 +69,11 @@ class CrashingSite(Site):
     def crashed(self) -> bool:
         """Whether the crash point has fired."""
         return (self.folder / "crashed").exists()
+
+    def lines(self, name: str) -> list[str]:
+        """What the handlers have written into a file of that name."""
+        file = self.folder / name
+        return file.read_text().splitlines() if file.exists() else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,35 +118,176 @@ def crashing_site(server: Server, folder: Path, inbox_url: str, **fields: Any) -
         site.close()
 
 
-def send(site: Site, events: Sequence[Event], *, senders: int = 4) -> frozenset[str]:
-    """Deliver `events`, each until it is answered 200, as the platform does; returns the ids of those that were."""
+@contextmanager
+def another_server(site: CrashingSite, server: Server, **settings: str) -> Iterator[CrashingSite]:
+    """A second server of the same site, not started: the same inbox, the same effects."""
+    folder = site.folder / "another"
+    folder.mkdir()
+    settings = {**site.settings, "EFFECTS_FOLDER": str(site.folder), **settings}
+    other = CrashingSite(server, folder, inbox_url=site.inbox_url, settings=settings)
+    try:
+        yield other
+    finally:
+        other.close()
 
-    def deliver(event: Event) -> str | None:
+
+@dataclass(slots=True)
+class WorkerProcess:
+    """`envoyou worker` over a site's inbox."""
+
+    site: CrashingSite
+    name: str
+    settings: Mapping[str, str] = field(default_factory=dict)
+    _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+
+    def start(self) -> None:
+        surroundings = self.site._surroundings()
+        surroundings["env"] |= self.settings
+        with self.log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", "from envoyou_core.cli import main; main()", "worker", "hooks:webhooks"],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                **surroundings,
+            )
+        starts = self.said("worker default started")
+        wait_for(lambda: self.said("worker default started") > starts, self.log.read_text)
+
+    @property
+    def log(self) -> Path:
+        return self.site.folder / f"worker-{self.name}.log"
+
+    def said(self, what: str) -> int:
+        """How often `what` stands in its log."""
+        return self.log.read_text().count(what)
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def ended(self) -> bool:
+        return self._process is None or self._process.poll() is not None
+
+    @property
+    def busy(self) -> bool:
+        """Whether one of its handlers has begun and not ended."""
+        starts, ends = (self.site.lines(name).count(str(self.pid)) for name in ("starts", "ends"))
+        return starts > ends
+
+    def signal(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+    def end(self) -> int:
+        """Ask it to end, and wait for it; returns its exit code."""
+        assert self._process is not None
+        self.signal(signal.SIGTERM)
+        return self._process.wait(GRACEFUL + 5)
+
+    def close(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(PATIENCE)
+
+
+@contextmanager
+def worker_process(site: CrashingSite, name: str = "1", **settings: str) -> Iterator[WorkerProcess]:
+    """A worker process that runs until the block ends."""
+    worker = WorkerProcess(site, name, settings)
+    try:
+        worker.start()
+        yield worker
+    finally:
+        worker.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one delivery was answered; the status is `None` where the connection broke first."""
+
+    event_id: str
+    status: int | None
+    retry_after: str | None = None
+    seconds: float = 0.0
+
+
+class Platform:
+    """Delivers to one site or to several servers in turn, and keeps a log of the answers.
+
+    Each event is delivered until it is answered 200, five times at most, as the guide says.
+    """
+
+    def __init__(self, *sites: Site, senders: int = 4) -> None:
+        self._sites = itertools.cycle(sites)
+        self._senders = senders
+        self.answers: list[Answer] = []
+
+    def deliver_all(self, events: Sequence[Event]) -> frozenset[str]:
+        """Deliver `events`, several at a time; returns the ids of all that have been answered 200 by now."""
+        with ThreadPoolExecutor(self._senders) as pool:
+            for _ in pool.map(self._deliver, events):
+                pass
+        return self.acknowledged
+
+    def deliver_until(self, enough: threading.Event) -> list[Event]:
+        """Deliver new events until `enough` is set; returns all that were sent."""
+        sent: list[Event] = []
+
+        def deliver_one_after_the_other(_: int) -> None:
+            while not enough.is_set():
+                [event] = users(1)
+                sent.append(event)
+                self._deliver(event)
+
+        with ThreadPoolExecutor(self._senders) as pool:
+            for _ in pool.map(deliver_one_after_the_other, range(self._senders)):
+                pass
+        return sent
+
+    @property
+    def acknowledged(self) -> frozenset[str]:
+        return frozenset(answer.event_id for answer in list(self.answers) if answer.status == 200)
+
+    def _deliver(self, event: Event) -> None:
+        site = next(self._sites)
         for delay in SENDER_DELAYS:
             time.sleep(delay)
-            if post(site, event) == 200:
-                return event.id
-        return None
-
-    with ThreadPoolExecutor(senders) as pool:
-        return frozenset(event_id for event_id in pool.map(deliver, events) if event_id is not None)
+            answer = post(site, event)
+            self.answers.append(answer)
+            if answer.status == 200:
+                return
 
 
-def post(site: Site, event: Event) -> int | None:
-    """One delivery: the status that was read, or `None` where the connection broke first."""
+def post(site: Site, event: Event) -> Answer:
+    """One delivery."""
     delivery = sign_delivery(event, secret=SECRET)
     connection = http.client.HTTPConnection(*site.address, timeout=10)
+    began = time.monotonic()
     try:
         connection.request("POST", PATH, delivery.body, delivery.headers)
-        return connection.getresponse().status
+        response = connection.getresponse()
+        response.read()
     except (OSError, http.client.HTTPException):
-        return None
+        return Answer(event.id, None)
     finally:
         connection.close()
+    return Answer(event.id, response.status, response.getheader("Retry-After"), time.monotonic() - began)
 
 
 def users(count: int) -> list[Event]:
     return [sample_event("user.created") for _ in range(count)]
+
+
+def unfinished(inbox: SqlInbox) -> int:
+    return sum(count for status, count in inbox.stats().by_status.items() if status not in FINISHED)
+
+
+def wait_until_idle(inbox: SqlInbox) -> None:
+    """Wait until nothing is left to do, for as long as it becomes less."""
+    while (left := unfinished(inbox)) > 0:
+        wait_for(lambda left=left: unfinished(inbox) < left, inbox.stats)
 
 
 def outcome(site: CrashingSite, acknowledged: frozenset[str]) -> Outcome:
@@ -135,23 +295,19 @@ def outcome(site: CrashingSite, acknowledged: frozenset[str]) -> Outcome:
     inbox = SqlInbox(site.inbox_url)
     engine = create_engine(site.inbox_url)
     try:
-        wait_for(
-            lambda: sum(count for status, count in inbox.stats().by_status.items() if status not in FINISHED) == 0,
-            lambda: inbox.stats(),
-        )
-        stats = inbox.stats()
+        wait_until_idle(inbox)
+        left = unfinished(inbox)
         processed = {record.event.id for record in inbox.list(status=Status.PROCESSED, limit=100_000)}
         with engine.connect() as connection:
             rows = connection.scalars(text("SELECT event_id FROM effects")).all()
     finally:
         engine.dispose()
         inbox.close()
-    file = site.folder / "effects"
-    lines = file.read_text().split() if file.exists() else []
+    lines = site.lines("effects")
     return Outcome(
         acknowledged=acknowledged,
         lost=acknowledged - processed | acknowledged - set(rows) | acknowledged - set(lines),
         doubled=len(rows) - len(set(rows)),
-        unfinished=sum(count for status, count in stats.by_status.items() if status not in FINISHED),
+        unfinished=left,
         repeated=len(lines) - len(set(lines)),
     )

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.adapters import chosen
-from tests.reliability.sites import SERVERS, crashing_site, outcome, send, users
+from tests.reliability.sites import SERVERS, Platform, crashing_site, outcome, users
 from tests.servers.processes import wait_for
 
 pytestmark = pytest.mark.slow
@@ -27,7 +26,7 @@ POINTS = [
 EVENTS = 40
 
 
-@pytest.mark.parametrize("server", [name for name in SERVERS if name in chosen()])
+@pytest.mark.parametrize("server", SERVERS)
 @pytest.mark.parametrize("point", POINTS)
 def test_killed_at(point: str, server: str, inbox_url: str, tmp_path: Path) -> None:
     events = users(EVENTS)
@@ -41,7 +40,7 @@ def test_killed_at(point: str, server: str, inbox_url: str, tmp_path: Path) -> N
 
         recovery = threading.Thread(target=bring_back)
         recovery.start()
-        acknowledged = send(site, events)
+        acknowledged = Platform(site).deliver_all(events)
         recovery.join()
         assert site.crashed
         site.visit()

@@ -1,35 +1,67 @@
-"""Handlers with two kinds of effects: rows that share the inbox's transaction, and lines in a file."""
+"""Handlers with two kinds of effects, rows that share the inbox's transaction and lines in a file; and two bad ones."""
 
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import crash_points
+import scarce_disk
 from sqlalchemy import Connection, text
 
 from envoyou_core import Event, Webhooks
 
 FOLDER = Path(os.environ["EFFECTS_FOLDER"])
+PLAIN_SECONDS = float(os.environ.get("PLAIN_SECONDS", "0"))
+TRANSACTIONAL_SECONDS = float(os.environ.get("TRANSACTIONAL_SECONDS", "0"))
 
 webhooks = Webhooks.from_env()
 crash_points.install(webhooks)
+scarce_disk.install(webhooks)
 
 
 @webhooks.on("user.*", name="plain")
 def plain(event: Event) -> None:
-    with (FOLDER / "effects").open("a") as effects:
-        effects.write(f"{event.id}\n")
+    with in_hand():
+        time.sleep(PLAIN_SECONDS)
+        leave_line("effects", event.id)
 
 
 @webhooks.on("user.*", name="transactional")
 def transactional(event: Event, connection: Connection) -> None:
-    connection.execute(text("INSERT INTO effects (event_id) VALUES (:id)"), {"id": event.id})
-    crash_points.crash_point("in a handler")
+    with in_hand():
+        connection.execute(text("INSERT INTO effects (event_id) VALUES (:id)"), {"id": event.id})
+        crash_points.crash_point("in a handler")
+        time.sleep(TRANSACTIONAL_SECONDS)
 
 
 @webhooks.on("system.incident")
 def poison(event: Event) -> None:
-    with (FOLDER / "poisoned").open("a") as poisoned:
-        poisoned.write(f"{os.getpid()}\n")
+    leave_line("poisoned", os.getpid())
     os.kill(os.getpid(), 9)
+
+
+@webhooks.on("system.maintenance_start")
+def endless(event: Event) -> None:
+    leave_line("begun", os.getpid())
+    while not (FOLDER / f"released-{os.getpid()}").exists() and not (FOLDER / "released").exists():
+        time.sleep(0.02)
+    leave_line("ended", os.getpid())
+
+
+@contextmanager
+def in_hand() -> Iterator[None]:
+    leave_line("starts", os.getpid())
+    try:
+        yield
+    finally:
+        leave_line("ends", os.getpid())
+
+
+def leave_line(file: str, what: object) -> None:
+    # One write of one short line: lines of several processes do not mix.
+    with (FOLDER / file).open("a") as lines:
+        lines.write(f"{what}\n")

@@ -1,0 +1,54 @@
+"""An event that kills its worker each time is set aside as dead; those around it are not drawn in."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from envoyou_core.inbox import Status
+from envoyou_core.inbox.sql import SqlInbox
+from envoyou_core.testing import sample_event
+from tests.reliability.sites import ANY_SERVER, Platform, crashing_site, outcome, unfinished, users, worker_process
+from tests.servers.processes import wait_for
+
+pytestmark = pytest.mark.slow
+
+MAX_CRASHES = 5
+PATIENCE_OF_SUPERVISOR = 4 * MAX_CRASHES
+"""Starts."""
+
+
+def test_a_poison_event_ends_dead_and_takes_no_other_with_it(inbox_url: str, tmp_path: Path) -> None:
+    poison = sample_event("system.incident")
+    # They are claimed together with it, and take longer than it does to kill the process.
+    neighbours = users(30)
+    settings = {"ENVOYOU_HANDOFF": "manual", "PLAIN_SECONDS": "0.2"}
+    with (
+        crashing_site(ANY_SERVER, tmp_path, inbox_url, settings=settings) as site,
+        closing(SqlInbox(inbox_url)) as inbox,
+    ):
+        site.start()
+        acknowledged = Platform(site).deliver_all([*neighbours[:4], poison, *neighbours[4:]])
+        with worker_process(site) as worker:
+            starts = 1
+            while unfinished(inbox) and starts < PATIENCE_OF_SUPERVISOR:
+                wait_for(lambda: worker.ended or not unfinished(inbox), inbox.stats)
+                if worker.ended:
+                    worker.start()
+                    starts += 1
+            record = inbox.get(poison.id)
+            result = outcome(site, acknowledged - {poison.id})
+            crashes = [inbox.get(event.id).crashes for event in neighbours]
+    killed = site.lines("poisoned")
+    print(f"\n{len(killed)} workers killed, neighbours took part in {crashes} crashes: {result}")
+    assert len(killed) == len(set(killed)) == MAX_CRASHES == starts - 1
+    assert record.status is Status.DEAD
+    assert record.crashes == MAX_CRASHES
+    assert record.last_error == f"the process died {MAX_CRASHES} times while this event was being handled"
+    assert len(acknowledged) == len(neighbours) + 1
+    assert max(crashes) > 0, "none was in hand with it"
+    assert not result.lost
+    assert result.doubled == 0
+    assert result.unfinished == 0

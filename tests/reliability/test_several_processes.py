@@ -1,0 +1,112 @@
+"""Several processes on one inbox, in step and out of it: each effect once."""
+
+from __future__ import annotations
+
+import random
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from tests.reliability.sites import (
+    ANY_SERVER,
+    LEASE,
+    SERVERS,
+    Platform,
+    WorkerProcess,
+    another_server,
+    crashing_site,
+    outcome,
+    users,
+    worker_process,
+)
+from tests.servers.processes import wait_for
+
+pytestmark = pytest.mark.slow
+
+STOPS = 4
+
+
+@pytest.mark.parametrize("inbox_url", [pytest.param("postgresql", marks=pytest.mark.service)], indirect=True)
+def test_two_servers_do_each_event_once(inbox_url: str, tmp_path: Path) -> None:
+    events = users(2_000)
+    first, *_, last = [*SERVERS.values()] * 2
+    # None of it is about leases: a process that a busy machine holds up for a moment must not count as dead.
+    with (
+        crashing_site(first, tmp_path, inbox_url, settings={"ENVOYOU_LEASE": "15"}) as site,
+        another_server(site, last) as other,
+    ):
+        site.start()
+        other.start()
+        acknowledged = Platform(site, other, senders=8).deliver_all(events)
+        result = outcome(site, acknowledged)
+        workers = [site.lines("ends").count(str(pid)) for pid in {*site.lines("ends")}]
+    print(f"\n{workers} handler runs by each worker: {result}")
+    assert len(workers) == 2
+    assert min(workers) > 0
+    assert len(acknowledged) == len(events)
+    assert not result.lost
+    assert result.doubled == 0
+    assert result.repeated == 0
+    assert result.unfinished == 0
+
+
+@pytest.mark.parametrize("asleep_in", ["a plain handler", "a transaction"])
+def test_workers_that_sleep_through_their_lease(asleep_in: str, inbox_url: str, tmp_path: Path) -> None:
+    """One of two worker processes is stopped for longer than its lease, and wakes beside the one that took over.
+
+    On SQLite it may sleep with the only write lock, and keep all others waiting, whose leases run out as well.
+    """
+    slow = {"PLAIN_SECONDS": "0.2"} if asleep_in == "a plain handler" else {"TRANSACTIONAL_SECONDS": "0.05"}
+    chance = random.Random(1)
+    with (
+        crashing_site(ANY_SERVER, tmp_path, inbox_url, settings=slow) as site,
+        worker_process(site, "1") as one,
+        worker_process(site, "2") as two,
+        ThreadPoolExecutor(1) as background,
+    ):
+        site.start()
+        platform = Platform(site, senders=2)
+        enough = threading.Event()
+        sending = background.submit(platform.deliver_until, enough)
+        try:
+            for _ in range(STOPS):
+                wait_for(lambda: one.busy and two.busy)
+                sleep_past_the_lease(chance.choice([one, two]), inbox_url)
+        finally:
+            enough.set()
+        events = sending.result()
+        result = outcome(site, platform.acknowledged)
+        found_out = one.said("passed to another worker") + two.said("passed to another worker")
+    print(f"\n{STOPS} stops, {taken_over(inbox_url)} taken over, {found_out} found out on waking: {result}")
+    assert taken_over(inbox_url) > 0
+    assert platform.acknowledged == {event.id for event in events}
+    assert not result.lost
+    assert result.doubled == 0
+    assert result.unfinished == 0
+
+
+def sleep_past_the_lease(worker: WorkerProcess, inbox_url: str) -> None:
+    """Until another has taken something over, or nothing is to be taken over, or nobody can."""
+    before = taken_over(inbox_url)
+    wait_for(lambda: worker.busy)
+    worker.signal(signal.SIGSTOP)
+    long_after_the_lease = time.monotonic() + 3 * LEASE
+    try:
+        wait_for(lambda: taken_over(inbox_url) > before or time.monotonic() > long_after_the_lease)
+    finally:
+        worker.signal(signal.SIGCONT)
+
+
+def taken_over(inbox_url: str) -> int:
+    """How often a worker has taken an event from another that let its lease run out."""
+    engine = create_engine(inbox_url)
+    try:
+        with engine.connect() as connection:
+            return int(connection.scalar(text("SELECT COALESCE(SUM(crashes), 0) FROM envoyou_inbox")))
+    finally:
+        engine.dispose()
