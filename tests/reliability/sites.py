@@ -216,12 +216,14 @@ class Answer:
 class Platform:
     """Delivers to one site or to several servers in turn, and keeps a log of the answers.
 
-    Each event is delivered until it is answered 200, five times at most, as the guide says.
+    Each event is delivered until it is answered 200, five times at most, as the guide says. Each of the senders may
+    pause after an event, for so many seconds.
     """
 
-    def __init__(self, *sites: Site, senders: int = 4) -> None:
+    def __init__(self, *sites: Site, senders: int = 4, pause: float = 0.0) -> None:
         self._sites = itertools.cycle(sites)
         self._senders = senders
+        self._pause = pause
         self.answers: list[Answer] = []
 
     def deliver_all(self, events: Sequence[Event]) -> frozenset[str]:
@@ -240,6 +242,7 @@ class Platform:
                 [event] = users(1)
                 sent.append(event)
                 self._deliver(event)
+                time.sleep(self._pause)
 
         with ThreadPoolExecutor(self._senders) as pool:
             for _ in pool.map(deliver_one_after_the_other, range(self._senders)):
@@ -284,18 +287,18 @@ def unfinished(inbox: SqlInbox) -> int:
     return sum(count for status, count in inbox.stats().by_status.items() if status not in FINISHED)
 
 
-def wait_until_idle(inbox: SqlInbox) -> None:
-    """Wait until nothing is left to do, for as long as it becomes less."""
-    while (left := unfinished(inbox)) > 0:
+def wait_until_done(inbox: SqlInbox, *, but_for: int = 0) -> None:
+    """Wait until all but so many events are finished, for as long as they become fewer."""
+    while (left := unfinished(inbox)) > but_for:
         wait_for(lambda left=left: unfinished(inbox) < left, inbox.stats)
 
 
-def outcome(site: CrashingSite, acknowledged: frozenset[str]) -> Outcome:
-    """Wait until nothing is left to do, then hold the sender's log against the database."""
+def outcome(site: CrashingSite, acknowledged: frozenset[str], *, leaving: int = 0) -> Outcome:
+    """Wait until nothing is left to do, or no more than `leaving`; then hold the sender's log against the database."""
     inbox = SqlInbox(site.inbox_url)
     engine = create_engine(site.inbox_url)
     try:
-        wait_until_idle(inbox)
+        wait_until_done(inbox, but_for=leaving)
         left = unfinished(inbox)
         processed = {record.event.id for record in inbox.list(status=Status.PROCESSED, limit=100_000)}
         with engine.connect() as connection:
