@@ -8,6 +8,7 @@ from django.db import connections
 from envoyou_core import WebhookRequest
 from envoyou_core.testing import sample_event, sign_delivery
 from envoyou_django import webhooks
+from envoyou_django.models import ProcessedEvent
 from tests.django.conftest import SECRET
 from tests.django.databases import inbox_on
 
@@ -21,6 +22,7 @@ def postgres(postgres_alias, django_db_blocker, monkeypatch):
     with django_db_blocker.unblock(), inbox_on(postgres_alias):
         yield postgres_alias
         webhooks.stop()
+        ProcessedEvent.objects.using(postgres_alias).all().delete()
 
 
 def end_all_connections_but_this(alias):

@@ -32,6 +32,8 @@ class OrmInboxContract(DurableInboxContract):
     @pytest.fixture
     def make_inbox(self, alias):
         with inbox_on(alias):
+            # Other tests of this process share the database.
+            ProcessedEvent.objects.using(alias).all().delete()
             yield lambda clock, name="default": OrmInbox(name=name, clock=clock)
             with transaction.atomic(using=alias):
                 ProcessedEvent.objects.using(alias).all().delete()
