@@ -37,6 +37,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.service)
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what the reliability tests counted: that nothing was lost is a figure, not a dot."""
+    reports = [report for outcome in ("passed", "failed") for report in terminalreporter.stats.get(outcome, ())]
+    counted = [report for report in reports if "tests/reliability/" in report.nodeid and report.capstdout.strip()]
+    if counted:
+        terminalreporter.section("counts of the reliability tests")
+    for report in counted:
+        terminalreporter.write_line(f"{report.nodeid.rpartition('::')[2]}: {report.capstdout.strip()}")
+
+
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
     """The URL of a PostgreSQL server that this run may share with others: make databases on it."""
