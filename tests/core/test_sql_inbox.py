@@ -276,7 +276,8 @@ def test_events_that_wait_together_are_stored_together(inbox):
         assert {future.result(PATIENCE) for future in futures} == {Added.NEW}
 
     inserts = [sent for sent, _ in statements_of(inbox, deliver) if sent.startswith("INSERT")]
-    assert len(inserts) < 30
+    # How many share a commit is a matter of how fast they come; that many do is not.
+    assert len(inserts) < 150
     assert inbox.stats().total == 301
 
 
