@@ -6,6 +6,7 @@ Structure".
 
 from __future__ import annotations
 
+import hashlib
 import json
 import unicodedata
 from datetime import UTC, datetime
@@ -107,6 +108,18 @@ class EventData:
         except msgspec.ValidationError as error:
             raise InvalidPayloadError(f"data.object is not a {type_.__name__}: {error}") from None
 
+    def identity(self) -> str | None:
+        """The object's `id`, else its `user_id`, as text, without decoding the rest; `None` where neither is one."""
+        try:
+            identity = _decode_identity(self._raw)
+            named: tuple[object, ...] = (identity.id, identity.user_id)
+        except msgspec.DecodeError:
+            try:
+                named = (self.object.get("id"), self.object.get("user_id"))
+            except InvalidPayloadError:
+                return None
+        return next((str(found) for found in named if _is_identity(found)), None)
+
     def __repr__(self) -> str:
         # The payload bears e-mail and IP addresses: it must not reach a log by way of a repr.
         return "EventData(...)"
@@ -124,6 +137,12 @@ class _Envelope(msgspec.Struct):
     webhook_id: str | None = None
 
 
+class _Identity(msgspec.Struct):
+    id: str | int | None = None
+    user_id: str | int | None = None
+
+
+_decode_identity = msgspec.json.Decoder(_Identity).decode
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
 _decode_json = msgspec.json.Decoder().decode
 
@@ -176,6 +195,15 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     def created_at(self) -> datetime:
         """`created` as an aware datetime, in UTC."""
         return datetime.fromtimestamp(self.created, UTC)
+
+    @property
+    def object_id(self) -> str | None:
+        """What the event is about: `data.object.id`, else `data.object.user_id`, as text; `None` where neither is one.
+
+        An id that is long or unprintable stands as its SHA-256, as everywhere in the inbox. See `object_key`.
+        """
+        found = self.data.identity()
+        return None if found is None else object_key(found)
 
     # Everything else follows from the bytes, and `data` has no value to compare before it is decoded.
 
@@ -250,6 +278,17 @@ def _check_name(member: str, value: str, *, shortest: int) -> None:
         raise InvalidPayloadError(f"{member} must have {shortest} to {MAX_NAME_LENGTH} characters")
     if not is_plain_text(value):
         raise InvalidPayloadError(f"{member} must have no control characters")
+
+
+def _is_identity(value: object) -> bool:
+    return (isinstance(value, str) and value != "") or (isinstance(value, int) and not isinstance(value, bool))
+
+
+def object_key(object_id: str) -> str:
+    """An object's id as the inbox keeps it: a long or unprintable one stands as its SHA-256."""
+    if len(object_id) <= MAX_NAME_LENGTH and is_plain_text(object_id):
+        return object_id
+    return "sha256:" + hashlib.sha256(object_id.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def is_plain_text(value: str) -> bool:

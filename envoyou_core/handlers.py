@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 
 from envoyou_core.errors import ConfigurationError
 from envoyou_core.event import EVENT_TYPES
+from envoyou_core.patterns import check_pattern, matches_any
 
 __all__ = ["DeliveryInfo", "Handler", "Handlers", "describe_handler"]
 
@@ -63,10 +64,7 @@ class Handler:
 
     def matches(self, event_type: str) -> bool:
         """Whether it handles events of `event_type`."""
-        return any(
-            event_type.startswith(pattern[:-1]) if pattern.endswith("*") else event_type == pattern
-            for pattern in self.patterns
-        )
+        return matches_any(self.patterns, event_type)
 
 
 class Handlers:
@@ -175,11 +173,7 @@ def _check_patterns(types: tuple[str, ...]) -> None:
     if not types:
         raise ConfigurationError("on() takes at least one event type, such as on('user.created') or on('*')")
     for pattern in types:
-        if not isinstance(pattern, str):
-            raise ConfigurationError(f"on() takes event types, not {pattern!r}: write @webhooks.on('user.created')")
-        stem = pattern.removesuffix("*")
-        if not pattern or "*" in stem or (stem != pattern and stem and not stem.endswith(".")):
-            raise ConfigurationError(f"{pattern!r} is no event type: write 'user.created', 'user.*' or '*'")
+        check_pattern(pattern)
 
 
 def _warn_of_likely_misspelling(pattern: str) -> None:

@@ -16,7 +16,8 @@ from envoyou_core.http import (
     check_content_type,
     check_method,
 )
-from envoyou_core.inbox.records import Added, Entry, Inbox
+from envoyou_core.inbox.protocol import Inbox
+from envoyou_core.inbox.records import Added, Entry
 from envoyou_core.nonces import NONCE_LIFETIME, NonceStore, nonce_key
 from envoyou_core.observability.notices import Accepted, NonceStoreFailed, Notices, Rejected
 from envoyou_core.steps import Call, Flow, Wait

@@ -6,37 +6,45 @@ import time
 from collections.abc import Callable
 
 from envoyou_core.errors import ConfigurationError
+from envoyou_core.inbox.history import Attempt, Failure
+from envoyou_core.inbox.protocol import Inbox, TransactionalInbox
 from envoyou_core.inbox.records import (
+    ANY,
     FINISHED,
     REQUEUABLE,
     Added,
     Claim,
     Entry,
-    Inbox,
     InboxRecord,
     InboxStats,
     Progress,
+    Selection,
     Settlement,
     Status,
-    TransactionalInbox,
+    is_applied,
     prunable_statuses,
     requeuable_statuses,
     unfinished_progress,
 )
 
 __all__ = [
+    "ANY",
     "FINISHED",
     "REQUEUABLE",
     "Added",
+    "Attempt",
     "Claim",
     "Entry",
+    "Failure",
     "Inbox",
     "InboxRecord",
     "InboxStats",
     "Progress",
+    "Selection",
     "Settlement",
     "Status",
     "TransactionalInbox",
+    "is_applied",
     "open_inbox",
     "prunable_statuses",
     "requeuable_statuses",

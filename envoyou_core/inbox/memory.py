@@ -6,13 +6,15 @@ import itertools
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from envoyou_core.event import Event
+from envoyou_core.event import Event, object_key
+from envoyou_core.inbox.history import Attempt, with_attempt, with_crash, without_failures
 from envoyou_core.inbox.records import (
+    ANY,
     FINISHED,
     Added,
     Claim,
@@ -20,12 +22,16 @@ from envoyou_core.inbox.records import (
     InboxRecord,
     InboxStats,
     Progress,
+    Selection,
     Settlement,
     Status,
+    is_applied,
     prunable_statuses,
     requeuable_statuses,
     unfinished_progress,
 )
+from envoyou_core.inbox.scrubbing import scrubbed_body
+from envoyou_core.patterns import matches_any
 
 __all__ = ["MemoryInbox"]
 
@@ -45,6 +51,18 @@ class _Row:
     token: str | None = None
     settled_at: float | None = None
     last_error: str | None = None
+    history: tuple[Attempt, ...] = ()
+    object_id: str | None = None
+    scrubbed_at: float | None = None
+    to_erase: bool = False
+
+    @property
+    def object(self) -> tuple[str, str] | None:
+        return None if self.object_id is None else (self.tenant, self.object_id)
+
+    @property
+    def age(self) -> tuple[int, int]:
+        return self.event.created, self.key
 
     def make_due(self, now: float) -> None:
         self.status = Status.RECEIVED
@@ -52,6 +70,15 @@ class _Row:
         self.progress = unfinished_progress(self.progress)
         self.due_at = now
         self.settled_at = None
+
+    def scrub(self, now: float) -> None:
+        self.event = Event.from_body(scrubbed_body(self.event))
+        self.last_error, self.history = None, without_failures(self.history)
+        self.scrubbed_at = now
+        self.to_erase = False
+
+
+Rows = list[_Row]
 
 
 class MemoryInbox:
@@ -62,12 +89,16 @@ class MemoryInbox:
         clock: epoch seconds.
     """
 
+    remote = False
+
     def __init__(self, *, name: str = "default", clock: Callable[[], float] = time.time) -> None:
         self.name = name
         self._clock = clock
         self._lock = threading.Lock()
         self._rows: dict[tuple[str, str], _Row] = {}
         self._keys = itertools.count(1)
+        self._marks: dict[tuple[str, str], int] = {}
+        self._paused: set[str] = set()
 
     def open(self) -> None:
         """Nothing needs to be made ready."""
@@ -87,38 +118,64 @@ class MemoryInbox:
             row = self._rows.get((entry.tenant, entry.event.id))
             if row is None:
                 self._rows[entry.tenant, entry.event.id] = _Row(
-                    next(self._keys), entry.event, entry.tenant, entry.webhook_id, received_at=now, due_at=now
+                    next(self._keys),
+                    entry.event,
+                    entry.tenant,
+                    entry.webhook_id,
+                    received_at=now if entry.received_at is None else entry.received_at.timestamp(),
+                    due_at=now,
+                    object_id=entry.event.object_id,
                 )
                 return Added.NEW
-            if row.status is Status.DEAD:
+            if row.status is Status.DEAD and row.scrubbed_at is None:
                 row.make_due(now)
                 return Added.REARMED
             return Added.DUPLICATE
 
-    def claim(self, limit: int, lease: float) -> list[Claim]:
+    def claim(self, limit: int, lease: float, selection: Selection = ANY) -> list[Claim]:
         """See `Inbox.claim`."""
         with self._lock:
             now = self._clock()
             due = [row for row in self._rows.values() if row.due_at is not None and row.due_at <= now]
+            held_back = self._held_back(selection.ordered, now)
             token = uuid.uuid4().hex
-            claims = []
-            for row in sorted(due, key=lambda row: (row.due_at or 0, row.key))[:limit]:
-                row.crashes += row.status is Status.PROCESSING
-                row.status, row.due_at, row.token = Status.PROCESSING, now + lease, token
-                claims.append(
-                    Claim(
-                        key=row.key,
-                        token=token,
-                        event=row.event,
-                        received_at=datetime.fromtimestamp(row.received_at, UTC),
-                        attempts=row.attempts,
-                        crashes=row.crashes,
-                        progress=row.progress,
-                        tenant=row.tenant,
-                        webhook_id=row.webhook_id,
-                    )
-                )
+            claims: list[Claim] = []
+            for row in sorted(due, key=lambda row: (row.due_at or 0, row.key)):
+                if len(claims) == limit:
+                    break
+                if row.key not in held_back and _is_selected(row, selection):
+                    claims.append(self._take(row, token, now, lease))
             return claims
+
+    def _held_back(self, ordered: tuple[str, ...], now: float) -> set[int]:
+        unfinished: dict[tuple[str, str], list[_Row]] = {}
+        for row in self._rows.values():
+            if row.due_at is not None and row.object is not None and matches_any(ordered, row.event.type):
+                unfinished.setdefault(row.object, []).append(row)
+        held_back = set()
+        for rows in unfinished.values():
+            in_work = [row for row in rows if row.status is Status.PROCESSING and (row.due_at or 0) > now]
+            first = min(rows, key=lambda row: row.age)
+            held_back |= {row.key for row in rows if in_work or row is not first}
+        return held_back
+
+    def _take(self, row: _Row, token: str, now: float, lease: float) -> Claim:
+        if row.status is Status.PROCESSING:
+            row.crashes += 1
+            row.history = with_crash(row.history, datetime.fromtimestamp(now, UTC))
+        row.status, row.due_at, row.token = Status.PROCESSING, now + lease, token
+        return Claim(
+            key=row.key,
+            token=token,
+            event=row.event,
+            received_at=datetime.fromtimestamp(row.received_at, UTC),
+            attempts=row.attempts,
+            crashes=row.crashes,
+            progress=row.progress,
+            tenant=row.tenant,
+            webhook_id=row.webhook_id,
+            history=row.history,
+        )
 
     def renew(self, claims: list[Claim], lease: float) -> None:
         """See `Inbox.renew`."""
@@ -137,16 +194,36 @@ class MemoryInbox:
 
     def settle(self, claim: Claim, settlement: Settlement) -> bool:
         """See `Inbox.settle`."""
+        return self.settle_all([(claim, settlement)])[0]
+
+    def settle_all(self, settlements: Sequence[tuple[Claim, Settlement]]) -> list[bool]:
+        """See `Inbox.settle_all`."""
         with self._lock:
-            row = self._held(claim)
-            if row is None:
-                return False
-            now = self._clock()
-            row.status, row.attempts, row.token = settlement.status, settlement.attempts, None
-            row.progress, row.last_error = dict(settlement.progress), settlement.error
-            row.due_at = None if settlement.retry_in is None else now + settlement.retry_in
-            row.settled_at = now if settlement.status in FINISHED else None
-            return True
+            return [self._settle(claim, settlement) for claim, settlement in settlements]
+
+    def _settle(self, claim: Claim, settlement: Settlement) -> bool:
+        row = self._held(claim)
+        if row is None:
+            return False
+        now = self._clock()
+        row.status, row.attempts, row.token = settlement.status, settlement.attempts, None
+        row.progress, row.last_error = dict(settlement.progress), settlement.error
+        row.history = with_attempt(claim.history, settlement, datetime.fromtimestamp(now, UTC))
+        row.due_at = None if settlement.retry_in is None else now + settlement.retry_in
+        row.settled_at = now if settlement.status in FINISHED else None
+        if settlement.scrub or (row.to_erase and settlement.status in FINISHED):
+            row.scrub(now)
+        return True
+
+    def newest_applied(self, claim: Claim) -> int | None:
+        """See `Inbox.newest_applied`."""
+        if claim.event.object_id is None:
+            return None
+        asked = (claim.tenant, claim.event.object_id)
+        with self._lock:
+            applied = [row.event.created for row in self._rows.values() if row.object == asked and _is_applied(row)]
+            mark = self._marks.get(asked)
+            return max(applied if mark is None else [*applied, mark], default=None)
 
     def _held(self, claim: Claim) -> _Row | None:
         row = self._rows.get((claim.tenant, claim.event.id))
@@ -158,18 +235,39 @@ class MemoryInbox:
             due = [row.due_at for row in self._rows.values() if row.due_at is not None]
             return min(due) - self._clock() if due else None
 
+    def pause(self, subject: str) -> None:
+        """See `Inbox.pause`."""
+        with self._lock:
+            self._paused.add(subject)
+
+    def resume(self, subject: str) -> None:
+        """See `Inbox.resume`."""
+        with self._lock:
+            self._paused.discard(subject)
+
+    def paused(self) -> frozenset[str]:
+        """See `Inbox.paused`."""
+        with self._lock:
+            return frozenset(self._paused)
+
     def get(self, event_id: str, *, tenant: str | None = None) -> InboxRecord | None:
         """See `Inbox.get`."""
         with self._lock:
             return next((_record(row) for row in self._newest(event_id=event_id, tenant=tenant)), None)
 
     def list(
-        self, *, status: Status | str | None = None, type: str | None = None, limit: int = 100
+        self,
+        *,
+        status: Status | str | None = None,
+        type: str | None = None,
+        object_id: str | None = None,
+        limit: int = 100,
     ) -> list[InboxRecord]:
         """See `Inbox.list`."""
         statuses = None if status is None else frozenset({Status(status)})
         with self._lock:
-            return [_record(row) for row in itertools.islice(self._newest(statuses=statuses, type=type), limit)]
+            found = self._newest(statuses=statuses, type=type, object_id=object_id)
+            return [_record(row) for row in itertools.islice(found, limit)]
 
     def stats(self) -> InboxStats:
         """See `Inbox.stats`."""
@@ -194,7 +292,8 @@ class MemoryInbox:
         """See `Inbox.requeue`."""
         statuses = requeuable_statuses(event_id, status, type)
         with self._lock:
-            rows = list(self._newest(statuses=statuses, event_id=event_id, type=type, tenant=tenant))
+            found = self._newest(statuses=statuses, event_id=event_id, type=type, tenant=tenant)
+            rows = [row for row in found if row.scrubbed_at is None]
             for row in rows:
                 row.make_due(self._clock())
             return len(rows)
@@ -203,17 +302,53 @@ class MemoryInbox:
         self, older_than: timedelta, statuses: tuple[Status | str, ...] = (Status.PROCESSED, Status.IGNORED)
     ) -> int:
         """See `Inbox.prune`."""
-        found = prunable_statuses(statuses)
+        with self._lock:
+            old = self._settled_before(older_than, statuses)
+            for row in old:
+                if row.object is not None and _is_applied(row):
+                    self._marks[row.object] = max(row.event.created, self._marks.get(row.object, 0))
+                del self._rows[row.tenant, row.event.id]
+            return len(old)
+
+    def prune_marks(self, older_than: timedelta) -> int:
+        """See `Inbox.prune_marks`."""
         with self._lock:
             before = self._clock() - older_than.total_seconds()
-            old = [
-                key
-                for key, row in self._rows.items()
-                if row.status in found and row.settled_at is not None and row.settled_at < before
-            ]
-            for key in old:
-                del self._rows[key]
+            old = [marked for marked, created in self._marks.items() if created < before]
+            for marked in old:
+                del self._marks[marked]
             return len(old)
+
+    def scrub(
+        self, older_than: timedelta, statuses: tuple[Status | str, ...] = (Status.PROCESSED, Status.IGNORED)
+    ) -> int:
+        """See `Inbox.scrub`."""
+        with self._lock:
+            old = [row for row in self._settled_before(older_than, statuses) if row.scrubbed_at is None]
+            for row in old:
+                row.scrub(self._clock())
+            return len(old)
+
+    def erase(self, object_id: str, *, tenant: str | None = None) -> int:
+        """See `Inbox.erase`."""
+        with self._lock:
+            found = self._newest(object_id=object_id, tenant=tenant)
+            rows = [row for row in found if row.scrubbed_at is None and not row.to_erase]
+            for row in rows:
+                if row.status in FINISHED:
+                    row.scrub(self._clock())
+                else:
+                    row.to_erase = True
+            return len(rows)
+
+    def _settled_before(self, older_than: timedelta, statuses: tuple[Status | str, ...]) -> Rows:
+        found = prunable_statuses(statuses)
+        before = self._clock() - older_than.total_seconds()
+        return [
+            row
+            for row in self._rows.values()
+            if row.status in found and row.settled_at is not None and row.settled_at < before
+        ]
 
     def _newest(
         self,
@@ -222,6 +357,7 @@ class MemoryInbox:
         event_id: str | None = None,
         type: str | None = None,
         tenant: str | None = None,
+        object_id: str | None = None,
     ) -> Iterator[_Row]:
         for row in sorted(self._rows.values(), key=lambda row: -row.key):
             if (
@@ -229,8 +365,18 @@ class MemoryInbox:
                 and (event_id is None or row.event.id == event_id)
                 and (type is None or row.event.type == type)
                 and (tenant is None or row.tenant == tenant)
+                and (object_id is None or row.object_id == object_key(object_id))
             ):
                 yield row
+
+
+def _is_selected(row: _Row, selection: Selection) -> bool:
+    wanted = selection.only is None or matches_any(selection.only, row.event.type)
+    return wanted and not matches_any(selection.without, row.event.type)
+
+
+def _is_applied(row: _Row) -> bool:
+    return row.status is Status.PROCESSED or is_applied(row.progress)
 
 
 def _record(row: _Row) -> InboxRecord:
@@ -246,4 +392,6 @@ def _record(row: _Row) -> InboxRecord:
         progress=dict(row.progress),
         tenant=row.tenant,
         webhook_id=row.webhook_id,
+        history=row.history,
+        scrubbed_at=None if row.scrubbed_at is None else datetime.fromtimestamp(row.scrubbed_at, UTC),
     )

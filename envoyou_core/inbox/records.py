@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import Future
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import Enum, StrEnum
-from typing import Protocol, runtime_checkable
 
 from envoyou_core.event import Event
+from envoyou_core.inbox.history import Attempt, Failure
 
 __all__ = [
+    "ANY",
     "FINISHED",
     "REQUEUABLE",
     "Added",
     "Claim",
     "Entry",
-    "Inbox",
     "InboxRecord",
     "InboxStats",
     "Progress",
+    "Selection",
     "Settlement",
     "Status",
-    "TransactionalInbox",
+    "is_applied",
     "prunable_statuses",
     "requeuable_statuses",
     "unfinished_progress",
@@ -54,6 +53,7 @@ class Progress(StrEnum):
 
     DONE = "done"
     GIVEN_UP = "given_up"
+    SKIPPED = "skipped"
 
 
 class Added(Enum):
@@ -66,11 +66,37 @@ class Added(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An accepted event on its way into the inbox. With the inbox's name, `tenant` and `event.id` are its key."""
+    """An accepted event on its way into the inbox. With the inbox's name, `tenant` and `event.id` are its key.
+
+    Attributes:
+        received_at: when it was accepted, where that was not now and here.
+    """
 
     event: Event
     tenant: str = ""
     webhook_id: str | None = None
+    received_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which due events may be claimed. Patterns are those of `on()`: `user.created`, `user.*` or `*`.
+
+    Attributes:
+        only: types that may be; `None` for all.
+        without: types that may not be.
+        ordered: types of which those about one object are claimed one after the other: an event is held back while an
+            earlier one of its object is unfinished, or a later one is in work. Earlier is what was created before it,
+            and within a second what arrived before it.
+    """
+
+    only: tuple[str, ...] | None = None
+    without: tuple[str, ...] = ()
+    ordered: tuple[str, ...] = ()
+
+
+ANY = Selection()
+"""Every due event may be claimed, in any order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +110,7 @@ class Claim:
         crashes: how many have ended because the process died.
         progress: the handlers that will not run again.
         received_at: when the event was accepted, in UTC.
+        history: the attempts that ended before this one, the newest last.
     """
 
     key: int
@@ -95,6 +122,7 @@ class Claim:
     progress: Mapping[str, Progress] = field(default_factory=dict)
     tenant: str = ""
     webhook_id: str | None = None
+    history: tuple[Attempt, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +135,9 @@ class Settlement:
         progress: the handlers that will not run again.
         retry_in: seconds until it is due again; `None` when it is finished.
         error: what went wrong, in one line.
+        seconds: how long the attempt took; `None` where there was none, and nothing is added to the history.
+        failures: what went wrong, handler by handler.
+        scrub: delete the payload, as it is no longer needed.
     """
 
     status: Status
@@ -114,6 +145,9 @@ class Settlement:
     progress: Mapping[str, Progress] = field(default_factory=dict)
     retry_in: float | None = None
     error: str | None = None
+    seconds: float | None = None
+    failures: tuple[Failure, ...] = ()
+    scrub: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +160,8 @@ class InboxRecord:
         next_attempt_at: when it is due, or when its worker's lease ends; `None` when it is finished.
         settled_at: when it was finished.
         last_error: what went wrong last, in one line.
+        history: the attempts that have ended, the newest last; of many only the newest.
+        scrubbed_at: when the payload was deleted; the event then has an empty object.
     """
 
     event: Event
@@ -139,6 +175,14 @@ class InboxRecord:
     progress: Mapping[str, Progress] = field(default_factory=dict)
     tenant: str = ""
     webhook_id: str | None = None
+    history: tuple[Attempt, ...] = ()
+    scrubbed_at: datetime | None = None
+
+    @property
+    def last_traceback(self) -> str | None:
+        """The traceback of what went wrong last, as text: cut to its end, and without what looks like a secret."""
+        failures = [failure for attempt in self.history for failure in attempt.failures]
+        return failures[-1].traceback if failures else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,100 +203,9 @@ class InboxStats:
         return sum(self.by_status.values())
 
 
-@runtime_checkable
-class Inbox(Protocol):
-    """A durable queue of events, which is also the memory of those that were handled.
-
-    One column says when a row is next of interest: `due`, the time of the next attempt, or the end of the lease, or
-    nothing. So claiming what is due is also what recovers the events of a worker that died.
-
-    Every method blocks, but for `add`, and all are safe to call from any thread. The inbox has its own clock.
-    """
-
-    name: str
-
-    def open(self) -> None:
-        """Make the inbox ready: idempotent; creates what may be created by itself.
-
-        Raises:
-            ConfigurationError: something is missing that only an operator may create.
-        """
-
-    def close(self) -> None:
-        """Let go of connections and threads; the next use opens them again."""
-
-    def add(self, entry: Entry) -> Future[Added]:
-        """Store an event. When the future has a result, the event is on disk; a dead one is re-armed."""
-
-    def claim(self, limit: int, lease: float) -> list[Claim]:
-        """Take up to `limit` due events for `lease` seconds, those that came due first, first.
-
-        An event whose last holder let its lease run out counts one crash more.
-        """
-
-    def renew(self, claims: list[Claim], lease: float) -> None:
-        """Hold what is still held for `lease` seconds from now."""
-
-    def record(self, claim: Claim, progress: Mapping[str, Progress]) -> bool:
-        """Note which handlers will not run again, while the attempt goes on; false when the lease was lost."""
-
-    def settle(self, claim: Claim, settlement: Settlement) -> bool:
-        """End an attempt; false, and nothing is changed, when the lease was lost."""
-
-    def seconds_until_due(self) -> float | None:
-        """How long until the next event is due, zero or less when one is; `None` when none will be."""
-
-    def get(self, event_id: str, *, tenant: str | None = None) -> InboxRecord | None:
-        """The record of an event; of the newest of that id, where `tenant` is not given."""
-
-    def list(
-        self, *, status: Status | str | None = None, type: str | None = None, limit: int = 100
-    ) -> list[InboxRecord]:
-        """The newest records first, of one status or type if asked."""
-
-    def stats(self) -> InboxStats:
-        """Counts by status, and how far behind the workers are."""
-
-    def requeue(
-        self,
-        event_id: str | None = None,
-        *,
-        status: Status | str | None = None,
-        type: str | None = None,
-        tenant: str | None = None,
-    ) -> int:
-        """Bring failed, ignored and dead events back to `received`, with all attempts before them; returns how many.
-
-        Name one by its id, or several by their status or type. Handlers that were done stay done.
-
-        Raises:
-            ValueError: nothing was named, or a status that cannot be requeued.
-        """
-
-    def prune(
-        self, older_than: timedelta, statuses: tuple[Status | str, ...] = (Status.PROCESSED, Status.IGNORED)
-    ) -> int:
-        """Delete finished events that were settled longer ago than that; returns how many.
-
-        A redelivery of a pruned event is new again: keep them for longer than the sender resends.
-
-        Raises:
-            ValueError: a status that is not a finished one.
-        """
-
-
-@runtime_checkable
-class TransactionalInbox(Inbox, Protocol):
-    """An inbox whose transactions handlers may share, so that their work there is done exactly once."""
-
-    def transaction(self, claim: Claim, progress: Mapping[str, Progress]) -> AbstractContextManager[object]:
-        """A transaction, as what a handler gets for `connection`, that records `progress` at its end.
-
-        The event's row is touched only then, and only if the lease is still held.
-
-        Raises:
-            LeaseLostError: at its end, the lease was lost; the transaction is rolled back.
-        """
+def is_applied(progress: Mapping[str, Progress]) -> bool:
+    """Whether an event has had an effect: one of its handlers succeeded."""
+    return Progress.DONE in progress.values()
 
 
 def unfinished_progress(progress: Mapping[str, Progress]) -> dict[str, Progress]:

@@ -16,7 +16,8 @@ from typing import Any, TypeVar, cast
 
 from envoyou_core.errors import ConfigurationError, LeaseLostError, PermanentError, RetryLater, describe
 from envoyou_core.handlers import DeliveryInfo, Handler, Handlers
-from envoyou_core.inbox.records import Claim, Inbox, Progress, Settlement, Status, TransactionalInbox
+from envoyou_core.inbox.protocol import Inbox, TransactionalInbox
+from envoyou_core.inbox.records import Claim, Progress, Settlement, Status
 from envoyou_core.observability.notices import HandlerFailed, HookFailed, LeaseLost, Notices, Settled
 from envoyou_core.processing.hooks import Hooks, call_hook
 from envoyou_core.processing.retry import RetryPolicy
