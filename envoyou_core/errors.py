@@ -31,6 +31,7 @@ __all__ = [
     "UnsupportedMediaTypeError",
     "WebhookError",
     "WebhookVerificationError",
+    "WorkerStuckError",
 ]
 
 LONGEST_DELAY = 100 * 365 * 86_400.0
@@ -50,6 +51,13 @@ class LeaseLostError(EnvoyouError):
 
     def __init__(self) -> None:
         super().__init__("the lease has passed to another worker")
+
+
+class WorkerStuckError(EnvoyouError):
+    """Each slot of a worker process is held by a handler that has passed its time limit: it ends, to be started anew."""
+
+    def __init__(self, slots: int) -> None:
+        super().__init__(f"all {slots} slots are held by handlers that have passed their time limits")
 
 
 class WebhookError(EnvoyouError):

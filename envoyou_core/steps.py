@@ -24,10 +24,14 @@ class Call:
     function: Callable[[], Any]
 
 
+@dataclass(frozen=True, slots=True)
 class CallHandler(Call):
     """Call a user's function, which may block for as long as it likes."""
 
-    __slots__ = ()
+    event_id: str = ""
+    event_type: str = ""
+    handler: str = ""
+    time_limit: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

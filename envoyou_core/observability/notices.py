@@ -66,6 +66,16 @@ class HandlerFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class HandlerOverdue:
+    """A sync handler has passed its time limit, in seconds, and still runs: nothing in Python can stop it."""
+
+    event_id: str
+    event_type: str
+    handler: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class HookFailed:
     """A function that was to be told of a dead event failed; the event is dead all the same."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -74,6 +74,20 @@ class Engine:
         """Take up to `limit` due events."""
         return self.within_surroundings(lambda: self.inbox.claim(limit, self.lease))
 
+    def claim_next(self, free, in_hand):
+        return self.claim(free)
+
+    def keep_house(self):
+        pass
+
+    def settle(self, claim: Claim, settlement: Settlement) -> bool:
+        """End an attempt; false when the lease was lost."""
+        return self.within_surroundings(lambda: self.inbox.settle(claim, settlement))
+
+    def settle_all(self, settlements: Sequence[tuple[Claim, Settlement]]) -> list[bool]:
+        """End several attempts in one transaction; false for each whose lease was lost."""
+        return self.within_surroundings(lambda: self.inbox.settle_all(settlements))
+
     def seconds_until_due(self) -> float | None:
         """How long until the next event is due; `None` when none will be."""
         return self.within_surroundings(self.inbox.seconds_until_due)
@@ -106,7 +120,9 @@ class Engine:
         """
         return 0 < min(SUSPECT_AFTER, self.retry.max_crashes - 1) <= claim.crashes < self.retry.max_crashes
 
-    def attempt(self, claim: Claim, progress: dict[str, Progress] | None = None) -> Flow[Settlement | None]:
+    def attempt(
+        self, claim: Claim, progress: dict[str, Progress] | None = None, settle=None
+    ) -> Flow[Settlement | None]:
         """Run what is left to run of `claim` and settle it; `None` when the lease was lost meanwhile.
 
         Args:
@@ -121,7 +137,7 @@ class Engine:
                 settlement = _dead_of_crashes(claim)
             else:
                 settlement = yield from self._run_handlers(claim, progress)
-            held = yield self._call(lambda: self.inbox.settle(claim, settlement))
+            held = yield (settle or (lambda c, s: Call(lambda: self.settle(c, s))))(claim, settlement)
             if not held:
                 raise LeaseLostError
         except LeaseLostError:

@@ -12,7 +12,7 @@ import pytest
 from envoyou_core import ConfigurationError, RetryPolicy, WebhookRequest, Webhooks
 from envoyou_core.handoff import worker as worker_module
 from envoyou_core.handoff.threads import DaemonThreads
-from envoyou_core.inbox import Entry, Settlement, Status
+from envoyou_core.inbox import ANY, Entry, Settlement, Status
 from envoyou_core.inbox.memory import MemoryInbox
 from envoyou_core.observability import WorkerFailed, WorkerStarted, WorkerStopped
 from envoyou_core.testing import sample_event, sign_delivery
@@ -403,13 +403,13 @@ class BrokenInbox(MemoryInbox):
         self.fail("look")
         return super().seconds_until_due()
 
-    def claim(self, limit, lease):
+    def claim(self, limit, lease, selection=ANY):
         self.fail("claim")
-        return super().claim(limit, lease)
+        return super().claim(limit, lease, selection)
 
-    def settle(self, claim, settlement):
+    def settle_all(self, settlements):
         self.fail("settle")
-        return super().settle(claim, settlement)
+        return super().settle_all(settlements)
 
 
 @pytest.mark.parametrize("method", ["look", "claim"])
@@ -455,7 +455,8 @@ def test_an_attempt_that_cannot_be_settled_is_left_to_its_lease(make_webhooks, m
     webhooks.on("*")(lambda event: runs.append(event.id))
     add(webhooks)
     webhooks.start()
-    pause_until(lambda: told(webhooks, WorkerFailed))
+    # Once together with others, once alone.
+    pause_until(lambda: len(told(webhooks, WorkerFailed)) == 2)
     assert status(webhooks) is Status.PROCESSING
     inbox.broken.clear()
     inbox._rows["", "evt_1"].due_at = 0.0
@@ -565,6 +566,78 @@ def test_a_sync_handler_that_does_not_end_keeps_its_lease_and_stops_nobody(webho
     assert status(webhooks) is Status.PROCESSING
     assert all(thread.daemon for thread in threads_named("envoyou-"))
     release.set()
+    pause_until(lambda: not threads_named("envoyou-leases"))
+
+
+def test_a_sync_handler_that_outlives_its_worker_is_not_begun_a_second_time_beside_itself(make_webhooks):
+    webhooks = make_webhooks(lease=1)
+    entered, release = threading.Event(), threading.Event()
+    runs = []
+
+    @webhooks.on("*")
+    def handler(event):
+        runs.append(event.id)
+        entered.set()
+        release.wait(PATIENCE)
+
+    add(webhooks)
+    webhooks.start()
+    assert entered.wait(PATIENCE)
+    webhooks.stop(timeout=0)
+    due = webhooks.inbox.get("evt_1").next_attempt_at
+    pause_until(lambda: webhooks.inbox.get("evt_1").next_attempt_at > due)
+    assert webhooks.inbox.claim(1, 1.0) == []
+    release.set()
+    pause_until(lambda: not threads_named("envoyou-leases"))
+    assert runs == ["evt_1"]
+
+
+def test_events_that_wait_in_a_worker_whose_slots_are_held_up_are_given_back(make_webhooks, monkeypatch):
+    monkeypatch.setattr(worker_module, "SWEEP_INTERVAL", 0.05)
+    webhooks = make_webhooks(concurrency=1)
+    entered, release = threading.Event(), threading.Event()
+
+    @webhooks.on("user.created")
+    def quick(event): ...
+
+    @webhooks.on("user.deleted")
+    def slow(event):
+        entered.set()
+        release.wait(PATIENCE)
+
+    for number in range(20):
+        add(webhooks, f"evt_{number}", "user.deleted" if number == 1 else "user.created")
+    webhooks.start()
+    assert entered.wait(PATIENCE)
+    pause_until(lambda: webhooks.inbox.stats().by_status[Status.PROCESSING] == 1)
+    record = webhooks.inbox.get("evt_19")
+    assert (record.status, record.crashes, record.attempts) == (Status.RECEIVED, 0, 0)
+    release.set()
+    pause_until(lambda: webhooks.inbox.stats().by_status[Status.PROCESSED] == 20)
+
+
+def test_stopping_gives_back_what_waits_in_the_worker(make_webhooks):
+    webhooks = make_webhooks(concurrency=1)
+    entered, release = threading.Event(), threading.Event()
+
+    @webhooks.on("user.created")
+    def quick(event): ...
+
+    @webhooks.on("user.deleted")
+    def slow(event):
+        entered.set()
+        release.wait(PATIENCE)
+
+    for number in range(20):
+        add(webhooks, f"evt_{number}", "user.deleted" if number == 1 else "user.created")
+    webhooks.start()
+    assert entered.wait(PATIENCE)
+    pause_until(lambda: webhooks.inbox.stats().by_status[Status.PROCESSING] > 1)
+    threading.Timer(0.1, release.set).start()
+    webhooks.stop()
+    by_status = webhooks.inbox.stats().by_status
+    assert (by_status[Status.PROCESSED], by_status[Status.RECEIVED]) == (2, 18)
+    assert {record.crashes for record in webhooks.inbox.list()} == {0}
 
 
 def test_after_a_stop_it_can_be_started_again(webhooks):
