@@ -319,13 +319,17 @@ class Webhooks:
 
         Raises:
             ConfigurationError: there is no handler, or the inbox lacks what an operator must create.
+            WorkerStuckError: all its slots are held by sync handlers that have passed their time limits; the process
+                has to end, and its supervisor to start another.
         """
         from envoyou_core.handoff.process import run_worker
         from envoyou_core.handoff.worker import Worker
 
         self.inbox.open()
         self._engine.check_handlers()
-        worker = Worker(self._engine, name=self.name, kind="process", concurrency=self._concurrency)
+        worker = Worker(
+            self._engine, name=self.name, kind="process", concurrency=self._concurrency, ends_when_stuck=True
+        )
         timeout = self._shutdown_timeout if shutdown_timeout is None else shutdown_timeout
         run_worker(worker, self._hooks, shutdown_timeout=timeout)
 

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from envoyou_core.errors import ConfigurationError, describe
+from envoyou_core.errors import ConfigurationError, WorkerStuckError, describe
 from envoyou_core.webhooks import Webhooks
 
 __all__ = ["app"]
@@ -60,6 +60,9 @@ def worker(
         _find(webhooks).run_worker(shutdown_timeout=shutdown_timeout)
     except ConfigurationError as error:
         err.print(f"[red]The worker cannot start.[/] {error}", highlight=False)
+        raise typer.Exit(1) from None
+    except WorkerStuckError as error:
+        err.print(f"[red]The worker has ended, to be started anew.[/] {error}", highlight=False)
         raise typer.Exit(1) from None
 
 

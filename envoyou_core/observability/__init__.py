@@ -9,6 +9,7 @@ from envoyou_core.observability.logs import log_notice
 from envoyou_core.observability.notices import (
     Accepted,
     HandlerFailed,
+    HandlerOverdue,
     HookFailed,
     LeaseLost,
     Listener,
@@ -26,6 +27,7 @@ from envoyou_core.observability.notices import (
 __all__ = [
     "Accepted",
     "HandlerFailed",
+    "HandlerOverdue",
     "HookFailed",
     "LeaseLost",
     "Listener",

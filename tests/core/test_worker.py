@@ -14,7 +14,7 @@ from envoyou_core.handoff import worker as worker_module
 from envoyou_core.handoff.threads import DaemonThreads
 from envoyou_core.inbox import ANY, Entry, Settlement, Status
 from envoyou_core.inbox.memory import MemoryInbox
-from envoyou_core.observability import WorkerFailed, WorkerStarted, WorkerStopped
+from envoyou_core.observability import HandlerOverdue, WorkerFailed, WorkerStarted, WorkerStopped
 from envoyou_core.testing import sample_event, sign_delivery
 from tests.core.conftest import pause_until
 
@@ -463,6 +463,59 @@ def test_an_attempt_that_cannot_be_settled_is_left_to_its_lease(make_webhooks, m
     pause_until(lambda: status(webhooks) is Status.PROCESSED)
     assert runs == ["evt_1", "evt_1"]
     assert webhooks.inbox.get("evt_1").crashes == 1
+
+
+def test_attempts_that_end_at_the_same_time_are_settled_by_one_commit(make_webhooks):
+    gate, waiting = threading.Event(), threading.Semaphore(0)
+    batches = []
+
+    class SlowInbox(MemoryInbox):
+        def settle_all(self, settlements):
+            waiting.release()
+            assert gate.wait(PATIENCE)
+            batches.append(len(settlements))
+            return super().settle_all(settlements)
+
+    webhooks = make_webhooks(SlowInbox(), concurrency=4)
+    webhooks.on("*")(lambda event: None)
+    for number in range(30):
+        add(webhooks, f"evt_{number}")
+    webhooks.start()
+    assert waiting.acquire(timeout=PATIENCE)
+    # Whoever waits to be settled holds no slot: the others are handled meanwhile.
+    pause_until(lambda: len(webhooks._handoff._worker._settling) == 30)
+    gate.set()
+    pause_until(lambda: webhooks.inbox.stats().by_status[Status.PROCESSED] == 30)
+    assert sum(batches) == 30
+    assert len(batches) <= 3
+
+
+def test_a_sync_handler_past_its_time_limit_is_reported_once_and_its_result_counts(make_webhooks):
+    webhooks = make_webhooks(concurrency=1)
+    release = threading.Event()
+    webhooks.on("*", time_limit=0.05)(lambda event: release.wait(PATIENCE))
+    add(webhooks)
+    webhooks.start()
+    pause_until(lambda: told(webhooks, HandlerOverdue))
+    assert status(webhooks) is Status.PROCESSING
+    release.set()
+    pause_until(lambda: status(webhooks) is Status.PROCESSED)
+    [notice] = told(webhooks, HandlerOverdue)
+    assert (notice.event_id, notice.event_type, notice.seconds) == ("evt_1", "user.created", 0.05)
+
+
+def test_a_worker_in_an_application_stays_though_all_its_slots_are_overdue(make_webhooks):
+    webhooks = make_webhooks(concurrency=1)
+    release = threading.Event()
+    webhooks.on("user.created", time_limit=0.01)(lambda event: release.wait(PATIENCE))
+    webhooks.on("user.deleted", name="other")(lambda event: None)
+    add(webhooks)
+    webhooks.start()
+    pause_until(lambda: told(webhooks, HandlerOverdue))
+    add(webhooks, "evt_2", "user.deleted")
+    release.set()
+    pause_until(lambda: status(webhooks, "evt_2") is Status.PROCESSED)
+    assert told(webhooks, WorkerStopped) == []
 
 
 # Stopping
