@@ -38,6 +38,22 @@ def transactional(event: Event, connection: Connection) -> None:
         time.sleep(TRANSACTIONAL_SECONDS)
 
 
+@webhooks.on("auth.*", name="in turn", ordered=True)
+def in_turn(event: Event, connection: Connection, attempt: int) -> None:
+    user = event.data.object["user_id"]
+    leave_line("turns", f"begin {user} {event.id}")
+    with in_hand():
+        time.sleep(PLAIN_SECONDS)
+        if attempt == 1 and event.data.object["fails_at_first"]:
+            leave_line("turns", f"end {user} {event.id}")
+            raise ConnectionError("not at the first attempt")
+        row = {"user": user, "created": event.created, "event_id": event.id}
+        connection.execute(
+            text("INSERT INTO turns (user_id, created, event_id) VALUES (:user, :created, :event_id)"), row
+        )
+    leave_line("turns", f"end {user} {event.id}")
+
+
 @webhooks.on("system.incident")
 def poison(event: Event) -> None:
     leave_line("poisoned", os.getpid())
