@@ -361,6 +361,26 @@ def test_the_lease_is_kept_alive_while_a_handler_takes_longer(make_webhooks, kin
     assert webhooks.inbox.get("evt_1").crashes == 0
 
 
+def test_the_leases_of_events_that_only_wait_are_kept_alive_too(make_webhooks, monkeypatch):
+    monkeypatch.setattr(worker_module, "SWEEP_INTERVAL", PATIENCE)
+    webhooks = make_webhooks(concurrency=1, lease=1)
+    entered, release = threading.Event(), threading.Event()
+    webhooks.on("user.created")(lambda event: None)
+    webhooks.on("user.deleted", name="slow")(lambda event: (entered.set(), release.wait(PATIENCE)))
+    for number in range(10):
+        add(webhooks, f"evt_{number}", "user.deleted" if number == 1 else "user.created")
+    webhooks.start()
+    assert entered.wait(PATIENCE)
+    pause_until(lambda: webhooks.inbox.stats().by_status[Status.PROCESSING] == 9)
+    due = {record.event.id: record.next_attempt_at for record in webhooks.inbox.list(status="processing")}
+    pause_until(
+        lambda: all(record.next_attempt_at > due[record.event.id] for record in webhooks.inbox.list(status="processing"))
+    )
+    release.set()
+    pause_until(lambda: webhooks.inbox.stats().by_status[Status.PROCESSED] == 10)
+    assert {record.crashes for record in webhooks.inbox.list()} == {0}
+
+
 def test_a_renewal_that_fails_is_told_and_tried_again(make_webhooks):
     webhooks = make_webhooks(lease=1.0)
     tries = []
