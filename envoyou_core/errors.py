@@ -54,7 +54,7 @@ class LeaseLostError(EnvoyouError):
 
 
 class WorkerStuckError(EnvoyouError):
-    """Each slot of a worker process is held by a handler that has passed its time limit: it ends, to be started anew."""
+    """Each slot of a worker process is held by a handler past its time limit: it ends, to be started anew."""
 
     def __init__(self, slots: int) -> None:
         super().__init__(f"all {slots} slots are held by handlers that have passed their time limits")

@@ -35,8 +35,8 @@ def migrate(
     """Create the inbox's tables, or bring them up to this release. Running it again changes nothing."""
     from sqlalchemy.exc import SQLAlchemyError
 
-    from envoyou_core.inbox.schema import SCHEMA_VERSION
     from envoyou_core.inbox.sql import SqlInbox
+    from envoyou_core.inbox.upgrades import REVISION
 
     try:
         with closing(SqlInbox(inbox)) as database:
@@ -44,7 +44,7 @@ def migrate(
     except (ConfigurationError, SQLAlchemyError) as error:
         err.print(f"[red]The inbox could not be set up.[/] {describe(error)}", highlight=False)
         raise typer.Exit(1) from None
-    Console().print(f"[green]The inbox is ready[/] (schema {SCHEMA_VERSION}).", highlight=False)
+    Console().print(f"[green]The inbox is ready[/] (schema {REVISION}).", highlight=False)
 
 
 @app.command()

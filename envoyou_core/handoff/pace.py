@@ -1,7 +1,7 @@
 """How far a worker claims ahead of its free slots.
 
-A claim is a transaction. Where handlers take a millisecond, claiming one event for each slot that gets free would cost more
-than the handlers do; where they take a minute, an event that waits here could be worked on elsewhere.
+A claim is a transaction. Where handlers take a millisecond, claiming one event for each slot that gets free would cost
+more than the handlers do; where they take a minute, an event that waits here could be worked on elsewhere.
 """
 
 from __future__ import annotations
