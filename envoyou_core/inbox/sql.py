@@ -110,6 +110,7 @@ class SqlInbox:
         self._engine = database if isinstance(database, Engine) else _engine(database)
         if self._engine.dialect.name not in {"sqlite", "postgresql"}:
             raise ConfigurationError(f"the inbox runs on SQLite and PostgreSQL, not on {self._engine.dialect.name}")
+        self.remote = self._engine.dialect.name != "sqlite"
         self._opening = threading.Lock()
         self._opened_in: int | None = None
         self._writer = GroupCommit[Entry, Added](self._store, is_outage=_is_outage, max_batch=max_batch)
@@ -188,7 +189,7 @@ class SqlInbox:
             "attempts": 0,
             "crashes": 0,
             "progress": "{}",
-            "received_at": now,
+            "received_at": now if entry.received_at is None else _microseconds(entry.received_at.timestamp()),
             "due_at": now,
         }
 
