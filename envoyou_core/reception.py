@@ -168,7 +168,7 @@ class Reception:
     def _add_to_spool(self, mover: Mover, entry: Entry, deadline: float) -> Flow[Added]:
         added = yield from _add(mover.spool, "spool", entry, deadline)
         self.notices.emit(Spooled(entry.event.id, entry.event.type))
-        mover.wake()
+        mover.event_spooled()
         return added
 
     def _bound_event(self, key: str) -> Flow[str | None]:

@@ -101,6 +101,7 @@ class Mover:
             begins = not here.outage
             if begins:
                 here.outage, here.got_through_before = True, here.got_through
+            here.spooled = here.spooled and here.away
             here.away, here.reached = True, False
         if begins:
             self._notices.emit(InboxAway(self._name, describe(error)))
@@ -126,9 +127,10 @@ class Mover:
                 )
                 here.thread.start()
 
-    def wake(self) -> None:
-        """Let the thread look into the spool now; where the inbox is away, it takes its time."""
+    def event_spooled(self) -> None:
+        """An event was stored in the spool: the thread looks into it, in its own time while the inbox is away."""
         self.start()
+        self._here.spooled = True
         self._here.woken.set()
 
     def stop(self, timeout: float) -> None:
@@ -181,9 +183,9 @@ class Mover:
         """Move some events; returns the seconds after which to look again, zero when there may be more."""
         with here.moving:
             until_due = self.spool.seconds_until_due()
-            if until_due is None:
-                # Whoever has emptied it has reached the inbox, so that is worth another attempt.
-                here.away = False
+            if until_due is None and here.spooled:
+                # Whoever has taken out what was put in has reached the inbox, so that is worth another attempt.
+                here.away = here.spooled = False
             if until_due is None or until_due > 0:
                 self._tell_of_the_end(here)
                 longest = PROBE_INTERVAL if here.away else SWEEP_INTERVAL
@@ -261,6 +263,7 @@ class _State:
         woken: there may be something to move.
         stop: ends the thread; `None` where there is none.
         away: the inbox has failed, and no event has reached it since.
+        spooled: this process has put an event into the spool since then.
         outage: that the inbox is away was told, and that it is back was not.
         reached: an event has reached the inbox since it failed last.
         got_through: how many events were moved.
@@ -274,6 +277,7 @@ class _State:
     stop: threading.Event | None = None
     thread: threading.Thread | None = None
     away: bool = False
+    spooled: bool = False
     outage: bool = False
     reached: bool = False
     got_through: int = 0
