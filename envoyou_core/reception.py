@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from envoyou_core.errors import NonceReusedError, PayloadTooLargeError, UnavailableError, WebhookError, describe
@@ -143,6 +144,8 @@ class Reception:
         Even then it is asked, where the spool fails: that must not be what keeps events from an inbox that is back.
         """
         mover.start()
+        # Of one time in both, for the inbox may commit it when nobody waits any more.
+        entry = replace(entry, received_at=datetime.fromtimestamp(self.clock(), UTC))
         first, second = self._add_to_inbox, self._add_to_spool
         if mover.inbox_is_away:
             first, second = second, first
