@@ -9,11 +9,17 @@ from envoyou_core.inbox import Added, Status
 from envoyou_core.observability import (
     Accepted,
     HandlerFailed,
+    InboxAway,
+    InboxBack,
     LeaseLost,
+    MoveRefused,
     NonceStoreFailed,
+    NoSpool,
     Notices,
     Rejected,
     Settled,
+    Spooled,
+    SpoolFailed,
     WorkerFailed,
     WorkerStarted,
     WorkerStopped,
@@ -69,6 +75,25 @@ def settled(status, retry_in=None, error=None):
             "ERROR",
             "the lease of evt_1 (user.created) passed to another worker before the attempt ended",
         ),
+        (
+            NoSpool("default"),
+            "WARNING",
+            "the inbox of default lies behind a network, and there is no spool: events that are delivered while it is "
+            "away for longer than the sender tries, some fifteen seconds, are lost",
+        ),
+        (
+            InboxAway("default", "why"),
+            "ERROR",
+            "the inbox of default is away (why): events go to the spool until it is back",
+        ),
+        (Spooled("evt_1", "user.created"), "INFO", "spooled evt_1 (user.created)"),
+        (InboxBack("default", 5), "WARNING", "the inbox of default is back; 5 events were moved from the spool"),
+        (
+            MoveRefused("evt_1", "user.created", "ValueError: why", 5.0),
+            "ERROR",
+            "evt_1 (user.created) stays in the spool, the inbox refuses it: ValueError: why; next try in 5 s",
+        ),
+        (SpoolFailed("default", "why", 0.5), "ERROR", "the spool of default cannot be used, next try in 0.5 s: why"),
         (WorkerStarted("default", "thread"), "INFO", "worker default started (thread)"),
         (WorkerStopped("default", 2), "INFO", "worker default stopped, 2 events unfinished"),
         (WorkerFailed("default", "why", 0.5), "ERROR", "worker default cannot work, next try in 0.5 s: why"),
@@ -126,7 +151,22 @@ def test_nothing_secret_is_logged_on_the_whole_way_of_an_event(caplog):
 
 
 @pytest.mark.parametrize(
-    "notice", [Accepted, Rejected, NonceStoreFailed, Settled, LeaseLost, WorkerStarted, WorkerStopped, WorkerFailed]
+    "notice",
+    [
+        Accepted,
+        InboxAway,
+        InboxBack,
+        LeaseLost,
+        MoveRefused,
+        NonceStoreFailed,
+        Rejected,
+        Settled,
+        Spooled,
+        SpoolFailed,
+        WorkerFailed,
+        WorkerStarted,
+        WorkerStopped,
+    ],
 )
 def test_no_notice_has_a_place_for_a_secret_or_a_body(notice):
     assert not {"secret", "signature", "body", "event", "data", "payload"} & notice.__dataclass_fields__.keys()

@@ -374,7 +374,9 @@ def test_the_leases_of_events_that_only_wait_are_kept_alive_too(make_webhooks, m
     pause_until(lambda: webhooks.inbox.stats().by_status[Status.PROCESSING] == 9)
     due = {record.event.id: record.next_attempt_at for record in webhooks.inbox.list(status="processing")}
     pause_until(
-        lambda: all(record.next_attempt_at > due[record.event.id] for record in webhooks.inbox.list(status="processing"))
+        lambda: all(
+            record.next_attempt_at > due[record.event.id] for record in webhooks.inbox.list(status="processing")
+        )
     )
     release.set()
     pause_until(lambda: webhooks.inbox.stats().by_status[Status.PROCESSED] == 10)
