@@ -426,17 +426,22 @@ def _committed(alias: str) -> Iterator[None]:
 
 @contextmanager
 def _lock_timeout(connection: Any) -> Iterator[None]:
-    """SQLite's waiting time belongs to the connection, and the project may have set a longer one."""
-    if connection.vendor != "sqlite":
+    """Where the waiting time belongs to the connection, the project may have set a longer one, or none."""
+    if connection.vendor == "sqlite":
+        ask, set_to, seconds = "PRAGMA busy_timeout", "PRAGMA busy_timeout = {:.0f}", 0.001
+    elif connection.vendor == "mysql":
+        ask, set_to, seconds = "SELECT @@innodb_lock_wait_timeout", "SET innodb_lock_wait_timeout = {:.0f}", 1.0
+    else:
         yield
         return
     with connection.cursor() as cursor:
-        usual = cursor.execute("PRAGMA busy_timeout").fetchone()[0]
-        cursor.execute(f"PRAGMA busy_timeout = {min(usual, LOCK_TIMEOUT * 1000):.0f}")
+        cursor.execute(ask)
+        usual = cursor.fetchone()[0]
+        cursor.execute(set_to.format(min(usual, LOCK_TIMEOUT / seconds)))
         try:
             yield
         finally:
-            cursor.execute(f"PRAGMA busy_timeout = {usual}")
+            cursor.execute(set_to.format(usual))
 
 
 def _claim(row: ProcessedEvent, token: str) -> Claim:

@@ -145,7 +145,7 @@ class ProcessedEvent(models.Model):
             models.Index(fields=["object_key", "name", "created"], name="envoyou_object"),
             # What is scrubbed. What has been is not in it, or each time all of it would be gone through.
             models.Index(
-                fields=["name", "status", "settled_at"],
+                fields=["name", "status", "scrubbed_at", "settled_at"],
                 name="envoyou_unscrubbed",
                 condition=models.Q(settled_at__isnull=False, scrubbed_at__isnull=True),
             ),

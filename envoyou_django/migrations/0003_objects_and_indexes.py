@@ -59,7 +59,7 @@ class Migration(migrations.Migration):
             "processedevent",
             models.Index(
                 condition=models.Q(("scrubbed_at__isnull", True), ("settled_at__isnull", False)),
-                fields=["name", "status", "settled_at"],
+                fields=["name", "status", "scrubbed_at", "settled_at"],
                 name="envoyou_unscrubbed",
             ),
         ),
