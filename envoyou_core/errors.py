@@ -12,6 +12,7 @@ from typing import ClassVar
 __all__ = [
     "ConfigurationError",
     "EnvoyouError",
+    "HandlerTimeoutError",
     "HeaderMismatchError",
     "InvalidPayloadError",
     "InvalidTimestampError",
@@ -51,6 +52,13 @@ class LeaseLostError(EnvoyouError):
 
     def __init__(self) -> None:
         super().__init__("the lease has passed to another worker")
+
+
+class HandlerTimeoutError(EnvoyouError):
+    """An async handler has passed its time limit and was cancelled: it has failed."""
+
+    def __init__(self, handler: str, seconds: float) -> None:
+        super().__init__(f"{handler} was not done within {seconds:g} s")
 
 
 class WorkerStuckError(EnvoyouError):

@@ -7,7 +7,7 @@ import logging
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -19,6 +19,8 @@ __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 err = Console(stderr=True)
+
+Place = Annotated[str, typer.Argument(help="Where your Webhooks are, such as hooks:webhooks.")]
 
 
 @app.callback()
@@ -49,7 +51,7 @@ def migrate(
 
 @app.command()
 def worker(
-    webhooks: Annotated[str, typer.Argument(help="Where your Webhooks are, such as hooks:webhooks.")],
+    webhooks: Place,
     shutdown_timeout: Annotated[
         float | None, typer.Option(help="Seconds to finish what was begun, on SIGTERM; else those of the setting.")
     ] = None,
@@ -64,6 +66,34 @@ def worker(
     except WorkerStuckError as error:
         err.print(f"[red]The worker has ended, to be started anew.[/] {error}", highlight=False)
         raise typer.Exit(1) from None
+
+
+PausedType = Annotated[str | None, typer.Option("--type", help="Events of a type: user.created, user.* or *.")]
+PausedHandler = Annotated[str | None, typer.Option("--handler", help="Events that the handler of this name handles.")]
+
+
+@app.command()
+def pause(webhooks: Place, type: PausedType = None, handler: PausedHandler = None) -> None:
+    """Hold back events in all processes, until resumed. They are accepted as ever, and wait."""
+    _change_pauses(webhooks, "pause", type, handler)
+
+
+@app.command()
+def resume(webhooks: Place, type: PausedType = None, handler: PausedHandler = None) -> None:
+    """Go on with what was paused."""
+    _change_pauses(webhooks, "resume", type, handler)
+
+
+def _change_pauses(place: str, change: Literal["pause", "resume"], type: str | None, handler: str | None) -> None:
+    try:
+        webhooks = _find(place)
+        with closing(webhooks.inbox):
+            (webhooks.pause if change == "pause" else webhooks.resume)(type=type, handler=handler)
+            paused = sorted(webhooks.paused)
+    except (ConfigurationError, ValueError) as error:
+        err.print(f"[red]Nothing was changed.[/] {error}", highlight=False)
+        raise typer.Exit(1) from None
+    Console().print("Paused: " + (", ".join(paused) or "nothing"), highlight=False)
 
 
 def _find(place: str) -> Webhooks:

@@ -51,15 +51,15 @@ def look_up_objects(connection: Connection, condition: ColumnElement[bool]) -> i
     return len(found)
 
 
-def scrub(connection: Connection, condition: ColumnElement[bool], now: int) -> int:
-    """Delete the payloads of a batch of events, and what errors said."""
+def scrub(connection: Connection, condition: ColumnElement[bool], at: int) -> int:
+    """Delete the payloads of a batch of events, and what errors said; `at` is in microseconds."""
     wanted = select(_t.key, _t.body, _t.history).where(condition, _t.scrubbed_at.is_(None)).limit(BATCH)
     found = [
         {
             "its_key": row.key,
             "left_body": scrubbed_body(Event.from_body(row.body)),
             "left_history": encode_history(without_failures(decode_history(row.history))),
-            "now": now,
+            "now": at,
         }
         for row in connection.execute(wanted.with_for_update())
     ]

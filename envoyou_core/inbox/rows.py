@@ -60,6 +60,6 @@ def moment(instant: int) -> datetime:
     return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=instant)
 
 
-def microseconds(seconds: float) -> int:
+def microseconds(epoch: float) -> int:
     """Epoch seconds as the tables hold them."""
-    return round(seconds * 1e6)
+    return round(epoch * 1e6)

@@ -14,26 +14,26 @@ __all__ = ["claimable"]
 _t = inbox_table.c
 
 
-def claimable(name: str, selection: Selection, now: int) -> ColumnElement[bool]:
-    """The condition of events of the inbox `name` that may be claimed at `now`, in microseconds."""
-    conditions = [_t.name == name, _t.due_at.is_not(None), _t.due_at <= now]
+def claimable(name: str, selection: Selection, at: int) -> ColumnElement[bool]:
+    """The condition of events of the inbox `name` that may be claimed at a time, in microseconds."""
+    conditions = [_t.name == name, _t.due_at.is_not(None), _t.due_at <= at]
     if selection.only is not None:
         conditions.append(_is_of(_t.type, selection.only))
     if selection.without:
         conditions.append(not_(_is_of(_t.type, selection.without)))
     if selection.ordered:
         # Where it is not known yet what an event is about, nobody can say what it has to wait for.
-        known = and_(_t.object_key.is_not(None), not_(_is_held_back(selection.ordered, now)))
+        known = and_(_t.object_key.is_not(None), not_(_is_held_back(selection.ordered, at)))
         conditions.append(or_(not_(_is_of(_t.type, selection.ordered)), _t.object_key == "", known))
     return and_(*conditions)
 
 
-def _is_held_back(ordered: Iterable[str], now: int) -> ColumnElement[bool]:
+def _is_held_back(ordered: Iterable[str], at: int) -> ColumnElement[bool]:
     other = inbox_table.alias("other")
     o = other.c
     earlier = or_(o.created < _t.created, and_(o.created == _t.created, o.key < _t.key))
     # A lease that has run out holds nobody back: the two would wait for each other.
-    in_work = and_(o.status == Status.PROCESSING.value, o.due_at > now)
+    in_work = and_(o.status == Status.PROCESSING.value, o.due_at > at)
     return (
         select(o.key)
         .where(

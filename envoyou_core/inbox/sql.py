@@ -308,7 +308,7 @@ class SqlInbox:
 
     @contextmanager
     def transaction(
-        self, claim: Claim, progress: Mapping[str, Progress], settlement: Settlement | None = None
+        self, claim: Claim, progress: Mapping[str, Progress], settlement: Callable[[], Settlement] | None = None
     ) -> Iterator[Connection]:
         """See `TransactionalInbox.transaction`.
 
@@ -323,7 +323,7 @@ class SqlInbox:
             if settlement is None:
                 held = self._record(connection, claim, progress)
             else:
-                held = self._settle(connection, [(claim, settlement)]) == 1
+                held = self._settle(connection, [(claim, settlement())]) == 1
             if not held:
                 raise LeaseLostError
 

@@ -1002,8 +1002,8 @@ def test_a_loop_that_ends_with_work_in_hand_gives_it_back(webhooks):
 
 def test_what_is_being_claimed_while_the_loop_ends_is_given_back(make_webhooks):
     class Slow(MemoryInbox):
-        def claim(self, limit, lease):
-            claims = super().claim(limit, lease)
+        def claim(self, limit, lease, selection=ANY):
+            claims = super().claim(limit, lease, selection)
             claiming.set()
             assert released.wait(PATIENCE)
             return claims
