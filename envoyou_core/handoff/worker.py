@@ -295,6 +295,8 @@ class Worker:
 
         try:
             await arun(self._engine.attempt(claim, progress, settling), offload=offload)
+            # One that its last handler's transaction has settled comes here without having been settled before.
+            self._release_slot(began)
         except asyncio.CancelledError:
             if all(future.done() for future in in_threads):
                 await self._inbox_threads.call(partial(self._engine.give_back, claim, progress))

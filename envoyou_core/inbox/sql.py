@@ -84,6 +84,7 @@ _HELD = and_(_t.key == bindparam("held_key"), _t.lease_token == bindparam("held_
 _RENEW = update(inbox_table).where(_HELD).values(due_at=bindparam("new_due_at"))
 _RECORD = update(inbox_table).where(_HELD).values(progress=bindparam("new_progress"), applied=bindparam("new_applied"))
 _SETTLED = ("status", "attempts", "progress", "applied", "due_at", "lease_token", "settled_at", "last_error", "history")
+_ASKED_FOR = select(_t.key).where(_t.key.in_(bindparam("keys", expanding=True)), _t.to_erase == 1)
 _SETTLE = update(inbox_table).where(_HELD).values({column: bindparam(f"new_{column}") for column in _SETTLED})
 
 
@@ -351,15 +352,14 @@ class SqlInbox:
     def _settle(self, connection: Connection, settlements: Sequence[tuple[Claim, Settlement]]) -> int:
         """Settle those whose leases are held; returns how many that were."""
         now = self._now()
-        settled = connection.execute(
-            _SETTLE, [{**_held(claim), **_settled(claim, settlement, now)} for claim, settlement in settlements]
-        ).rowcount
+        values = [{**_held(claim), **_settled(claim, settlement, now)} for claim, settlement in settlements]
+        settled = connection.execute(_SETTLE, values).rowcount
         if settled < len(settlements):
             return settled
         finished = {claim.key: settlement for claim, settlement in settlements if settlement.status in FINISHED}
         if finished:
             # After the update: whoever asks for an erasure now waits for this transaction's rows.
-            asked_for = connection.scalars(select(_t.key).where(_t.key.in_(finished), _t.to_erase == 1)).all()
+            asked_for = connection.scalars(_ASKED_FOR, {"keys": list(finished)}).all()
             to_scrub = [*asked_for, *(key for key, settlement in finished.items() if settlement.scrub)]
             if to_scrub:
                 clearing.scrub(connection, _t.key.in_(to_scrub), now)
