@@ -5,6 +5,7 @@ from __future__ import annotations
 from envoyou_core.errors import (
     ConfigurationError,
     EnvoyouError,
+    HandlerTimeoutError,
     HeaderMismatchError,
     InvalidPayloadError,
     InvalidTimestampError,
@@ -21,6 +22,7 @@ from envoyou_core.errors import (
 from envoyou_core.event import EVENT_TYPES, Event, Login, User
 from envoyou_core.handlers import DeliveryInfo, Handlers
 from envoyou_core.http import WebhookRequest, WebhookResponse
+from envoyou_core.processing.retention import Retention, RetentionReport
 from envoyou_core.processing.retry import RetryPolicy
 from envoyou_core.signature import sign
 from envoyou_core.tenants import Tenant
@@ -33,6 +35,7 @@ __all__ = [
     "DeliveryInfo",
     "EnvoyouError",
     "Event",
+    "HandlerTimeoutError",
     "Handlers",
     "HeaderMismatchError",
     "InvalidPayloadError",
@@ -42,6 +45,8 @@ __all__ = [
     "MissingSignatureError",
     "NonceReusedError",
     "PermanentError",
+    "Retention",
+    "RetentionReport",
     "RetryLater",
     "RetryPolicy",
     "SignatureMismatchError",

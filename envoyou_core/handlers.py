@@ -6,9 +6,9 @@ import difflib
 import inspect
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeGuard, TypeVar
 
 from envoyou_core.errors import ConfigurationError
 from envoyou_core.event import EVENT_TYPES
@@ -49,6 +49,10 @@ class Handler:
         patterns: the event types it handles, each exact, `prefix.*` or `*`.
         is_async: whether it is awaited.
         wants: which of `attempt`, `connection` and `delivery` it names.
+        ordered: whether events about one object are handled one after the other.
+        stale: `skip` where it leaves out events that are older than the newest one applied to their object.
+        time_limit: seconds after which it is cancelled, or where it is sync, reported.
+        concurrency: for how many events at once each worker may have it in hand.
     """
 
     name: str
@@ -56,6 +60,10 @@ class Handler:
     patterns: tuple[str, ...]
     is_async: bool
     wants: frozenset[str]
+    ordered: bool = False
+    stale: Literal["skip"] | None = None
+    time_limit: float | None = None
+    concurrency: int | None = None
 
     @property
     def wants_connection(self) -> bool:
@@ -81,24 +89,49 @@ class Handlers:
     def __init__(self) -> None:
         self._handlers: dict[str, Handler] = {}
 
-    def on(self, *types: str, name: str | None = None) -> Callable[[HandlerFunction], HandlerFunction]:
+    def on(
+        self,
+        *types: str,
+        name: str | None = None,
+        ordered: bool = False,
+        stale: Literal["skip"] | None = None,
+        time_limit: float | None = None,
+        concurrency: int | None = None,
+    ) -> Callable[[HandlerFunction], HandlerFunction]:
         """Register the decorated function, sync or async, for events of these types.
 
         Args:
             types: exact (`user.created`), by prefix (`user.*`), or all (`*`). See the guide, "Supported Events".
             name: by which its success is recorded; the function's qualified name by default. Keep it stable: after a
                 rename, events that wait for a retry run the handler anew.
+            ordered: handle the events about one object, `data.object.id` or else its `user_id`, one after the other:
+                what was created earlier first, and an event that waits for its retry holds up those behind it.
+            stale: `skip` leaves out an event that was created before the newest one that was applied to its object, of
+                whatever type; it is ordered, too.
+            time_limit: seconds. An async handler is cancelled after them, and has failed; a sync one cannot be stopped,
+                and is reported.
+            concurrency: how many events that it handles each worker has in hand at once.
 
         Raises:
-            ConfigurationError: no type or a malformed one, a parameter that nothing is given for, or a name that is
-                taken.
+            ConfigurationError: no type or a malformed one, a limit that makes no sense, a parameter that nothing is
+                given for, or a name that is taken.
         """
+        _check_patterns(types)
+        _check_conditions(stale, time_limit, concurrency)
 
         def register(function: HandlerFunction) -> HandlerFunction:
-            self.add(describe_handler(function, types, name))
+            handler = describe_handler(function, types, name)
+            self.add(
+                replace(
+                    handler,
+                    ordered=ordered or stale == "skip",
+                    stale=stale,
+                    time_limit=time_limit,
+                    concurrency=concurrency,
+                )
+            )
             return function
 
-        _check_patterns(types)
         return register
 
     def add(self, handler: Handler) -> None:
@@ -174,6 +207,19 @@ def _check_patterns(types: tuple[str, ...]) -> None:
         raise ConfigurationError("on() takes at least one event type, such as on('user.created') or on('*')")
     for pattern in types:
         check_pattern(pattern)
+
+
+def _check_conditions(stale: object, time_limit: object, concurrency: object) -> None:
+    if stale is not None and stale != "skip":
+        raise ConfigurationError(f"stale is 'skip' or left out, not {stale!r}")
+    if time_limit is not None and not (_is_number(time_limit) and 0 < time_limit < float("inf")):
+        raise ConfigurationError(f"time_limit is a number of seconds, more than zero, not {time_limit!r}")
+    if concurrency is not None and not (_is_number(concurrency) and isinstance(concurrency, int) and concurrency >= 1):
+        raise ConfigurationError(f"concurrency is a whole number, one or more, not {concurrency!r}")
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _warn_of_likely_misspelling(pattern: str) -> None:

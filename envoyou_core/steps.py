@@ -24,10 +24,21 @@ class Call:
     function: Callable[[], Any]
 
 
+@dataclass(frozen=True, slots=True)
 class CallHandler(Call):
-    """Call a user's function, which may block for as long as it likes."""
+    """Call a user's function, which may block for as long as it likes.
 
-    __slots__ = ()
+    Attributes:
+        event_id: of the event that it handles.
+        event_type: the type of that event.
+        handler: the handler's name.
+        time_limit: seconds after which it is to be reported, for it cannot be stopped; `None` for never.
+    """
+
+    event_id: str = ""
+    event_type: str = ""
+    handler: str = ""
+    time_limit: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +62,20 @@ Offload = Callable[[Call], Awaitable[Any]]
 RunCoroutine = Callable[[Callable[[], Awaitable[Any]]], Any]
 
 
-def run(flow: Flow[Result], *, run_coroutine: RunCoroutine | None = None) -> Result:
+def run(
+    flow: Flow[Result], *, call: Callable[[Call], Any] | None = None, run_coroutine: RunCoroutine | None = None
+) -> Result:
     """Do a flow's steps here, one after the other.
 
     Args:
         flow: what to do.
+        call: how functions that block are called; by default they just are.
         run_coroutine: how an async function is run to its end; by default in an event loop of its own.
     """
 
     def do(step: Step) -> Any:
         if isinstance(step, Call):
-            return step.function()
+            return step.function() if call is None else call(step)
         if isinstance(step, Wait):
             try:
                 return step.future.result(timeout=max(0.0, step.deadline - time.monotonic()))

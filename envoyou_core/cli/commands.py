@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 import logging
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from envoyou_core.errors import ConfigurationError, describe
 from envoyou_core.webhooks import Webhooks
@@ -19,6 +21,12 @@ __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 err = Console(stderr=True)
+
+WEBHOOKS = Annotated[str, typer.Argument(help="Where your Webhooks are, such as hooks:webhooks.")]
+PAUSED_TYPE = Annotated[
+    str | None, typer.Option("--type", help="An event type, such as user.created, 'user.*' or '*'.")
+]
+PAUSED_HANDLER = Annotated[str | None, typer.Option("--handler", help="A handler's name, in place of a type.")]
 
 
 @app.callback()
@@ -49,7 +57,7 @@ def migrate(
 
 @app.command()
 def worker(
-    webhooks: Annotated[str, typer.Argument(help="Where your Webhooks are, such as hooks:webhooks.")],
+    webhooks: WEBHOOKS,
     shutdown_timeout: Annotated[
         float | None, typer.Option(help="Seconds to finish what was begun, on SIGTERM; else those of the setting.")
     ] = None,
@@ -61,6 +69,31 @@ def worker(
     except ConfigurationError as error:
         err.print(f"[red]The worker cannot start.[/] {error}", highlight=False)
         raise typer.Exit(1) from None
+
+
+@app.command()
+def pause(webhooks: WEBHOOKS, type: PAUSED_TYPE = None, handler: PAUSED_HANDLER = None) -> None:
+    """Leave events of a type, or all that a handler handles, in the inbox: in all processes, until they are resumed."""
+    _change_what_is_paused(webhooks, lambda found: found.pause(type=type, handler=handler))
+
+
+@app.command()
+def resume(webhooks: WEBHOOKS, type: PAUSED_TYPE = None, handler: PAUSED_HANDLER = None) -> None:
+    """Undo a pause that named the same."""
+    _change_what_is_paused(webhooks, lambda found: found.resume(type=type, handler=handler))
+
+
+def _change_what_is_paused(place: str, change: Callable[[Webhooks], None]) -> None:
+    try:
+        webhooks = _find(place)
+        change(webhooks)
+        paused = ", ".join(sorted(webhooks.paused)) or "nothing"
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    except Exception as error:
+        err.print(f"[red]It could not be changed.[/] {escape(describe(error))}", highlight=False)
+        raise typer.Exit(1) from None
+    Console().print(f"Paused: {escape(paused)}.", highlight=False)
 
 
 def _find(place: str) -> Webhooks:

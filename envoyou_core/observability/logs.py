@@ -8,7 +8,10 @@ from envoyou_core.inbox.records import Added, Status
 from envoyou_core.observability.notices import (
     Accepted,
     HandlerFailed,
+    HandlerOverdue,
+    HandlerSkipped,
     HookFailed,
+    HouseKept,
     LeaseLost,
     NonceStoreFailed,
     Notice,
@@ -44,6 +47,16 @@ def log_notice(notice: Notice) -> None:
             log.warning(
                 "handler %s failed for %s (%s), attempt %d", handler, event_id, event_type, attempt, exc_info=error
             )
+        case HandlerOverdue(event_id, event_type, handler, seconds):
+            log.error(
+                "handler %s has passed its time limit of %g s with %s (%s), and cannot be stopped",
+                handler,
+                seconds,
+                event_id,
+                event_type,
+            )
+        case HandlerSkipped(event_id, event_type, handler):
+            log.info("handler %s left out %s (%s): a newer event was applied before", handler, event_id, event_type)
         case HookFailed(hook, event_id, error):
             log.error("%s failed, which was to be told that %s is dead", hook, event_id, exc_info=error)
         case Settled(event_id, event_type, status, attempt, retry_in, error, seconds):
@@ -60,6 +73,8 @@ def log_notice(notice: Notice) -> None:
             )
         case LeaseLost(event_id, event_type):
             log.error("the lease of %s (%s) passed to another worker before the attempt ended", event_id, event_type)
+        case HouseKept(name, scrubbed, pruned, marks):
+            log.info("cleared up in %s: %d payloads, %d events, %d marks deleted", name, scrubbed, pruned, marks)
         case NudgeFailed(name, detail):
             log.error("the handoff of %s failed: %s; the event waits in the inbox", name, detail)
         case WorkerStarted(name, kind):

@@ -11,7 +11,10 @@ from envoyou_core.inbox.records import Added, Status
 __all__ = [
     "Accepted",
     "HandlerFailed",
+    "HandlerOverdue",
+    "HandlerSkipped",
     "HookFailed",
+    "HouseKept",
     "LeaseLost",
     "Listener",
     "NonceStoreFailed",
@@ -66,6 +69,25 @@ class HandlerFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class HandlerOverdue:
+    """A sync handler has passed its time limit, in seconds, and still runs: nothing in Python can stop it."""
+
+    event_id: str
+    event_type: str
+    handler: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerSkipped:
+    """A handler left out an event that is older than the newest one applied to its object."""
+
+    event_id: str
+    event_type: str
+    handler: str
+
+
+@dataclass(frozen=True, slots=True)
 class HookFailed:
     """A function that was to be told of a dead event failed; the event is dead all the same."""
 
@@ -93,6 +115,16 @@ class LeaseLost:
 
     event_id: str
     event_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class HouseKept:
+    """What was kept for long enough was deleted: payloads, whole events, and how new pruned ones had been."""
+
+    name: str
+    scrubbed: int
+    pruned: int
+    marks: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +165,10 @@ Notice = (
     | Rejected
     | NonceStoreFailed
     | HandlerFailed
+    | HandlerOverdue
+    | HandlerSkipped
     | HookFailed
+    | HouseKept
     | Settled
     | LeaseLost
     | NudgeFailed

@@ -8,22 +8,35 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar, cast
 
-from envoyou_core.errors import ConfigurationError, LeaseLostError, PermanentError, RetryLater, describe
+from envoyou_core.errors import ConfigurationError, LeaseLostError, PermanentError, RetryLater
 from envoyou_core.handlers import DeliveryInfo, Handler, Handlers
 from envoyou_core.inbox.protocol import Inbox, TransactionalInbox
 from envoyou_core.inbox.records import Claim, Progress, Settlement, Status
-from envoyou_core.observability.notices import HandlerFailed, HookFailed, LeaseLost, Notices, Settled
+from envoyou_core.observability.notices import (
+    HandlerFailed,
+    HandlerSkipped,
+    HookFailed,
+    HouseKept,
+    LeaseLost,
+    Notices,
+    Settled,
+)
+from envoyou_core.processing.failures import failures_of
 from envoyou_core.processing.hooks import Hooks, call_hook
+from envoyou_core.processing.pauses import Pauses
+from envoyou_core.processing.retention import Retention, RetentionReport, apply_retention
 from envoyou_core.processing.retry import RetryPolicy
+from envoyou_core.processing.selection import Turns, looks, paused_patterns
+from envoyou_core.processing.time_limits import time_limited
 from envoyou_core.steps import Await, Call, CallHandler, Flow, Step
 
-__all__ = ["Engine", "Surroundings"]
+__all__ = ["Engine", "SettleStep", "Surroundings"]
 
 Result = TypeVar("Result")
 
@@ -32,6 +45,9 @@ SUSPECT_AFTER = 2
 
 Surroundings = Callable[[], AbstractContextManager[object]]
 """Makes what a framework needs around work outside a request, such as Flask's application context."""
+
+SettleStep = Callable[[Claim, Settlement], Step]
+"""Makes the step that settles an attempt; its result is whether the lease was still held."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +63,10 @@ class Engine:
         surroundings: entered around every handler and every call of the inbox.
         hooks: called when an event is dead.
         thread_ends: called in each of a worker's threads as it ends.
+        retention: how long finished events are kept; `None` for ever.
+        clock: epoch seconds, the inbox's own.
+        pauses: what is known to be paused.
+        turns: who goes first where handlers are limited.
     """
 
     inbox: Inbox
@@ -57,6 +77,10 @@ class Engine:
     surroundings: list[Surroundings] = field(default_factory=list)
     hooks: Hooks = field(default_factory=Hooks)
     thread_ends: list[Callable[[], object]] = field(default_factory=list)
+    retention: Retention | None = None
+    clock: Callable[[], float] = time.time
+    pauses: Pauses = field(default_factory=Pauses)
+    turns: Turns = field(default_factory=Turns)
 
     def check_handlers(self) -> None:
         """Refuse to begin without anything to do.
@@ -71,8 +95,54 @@ class Engine:
             )
 
     def claim(self, limit: int) -> list[Claim]:
-        """Take up to `limit` due events."""
-        return self.within_surroundings(lambda: self.inbox.claim(limit, self.lease))
+        """Take up to `limit` due events, for one who holds nothing yet."""
+        return self.claim_next(limit, ())
+
+    def claim_next(self, free: int, in_hand: Sequence[Claim]) -> list[Claim]:
+        """Take due events that may be worked on now: not paused, in their order, within their handlers' limits.
+
+        Args:
+            free: how many at most.
+            in_hand: what the caller holds already; it counts against the limits.
+        """
+        to_claim = looks(tuple(self.handlers), self.paused_patterns(), in_hand, free, self.turns)
+        claims: list[Claim] = []
+        try:
+            look = next(to_claim)
+            while True:
+                found = self.within_surroundings(partial(self.inbox.claim, look.limit, self.lease, look.selection))
+                claims += found
+                look = to_claim.send(found)
+        except StopIteration:
+            return claims
+        except Exception:
+            # What was taken before has to be worked on; what is wrong will show at the next look.
+            if not claims:
+                raise
+            return claims
+
+    def paused_patterns(self) -> tuple[str, ...]:
+        """The patterns of the events that must wait, as far as is known: others may have paused them a second ago."""
+        subjects = self.pauses.known(lambda: self.within_surroundings(self.inbox.paused))
+        return paused_patterns(subjects, self.handlers)
+
+    def settle(self, claim: Claim, settlement: Settlement) -> bool:
+        """End an attempt; false when the lease was lost."""
+        return self.within_surroundings(lambda: self.inbox.settle(claim, settlement))
+
+    def settle_all(self, settlements: Sequence[tuple[Claim, Settlement]]) -> list[bool]:
+        """End several attempts in one transaction; false for each whose lease was lost."""
+        return self.within_surroundings(lambda: self.inbox.settle_all(settlements))
+
+    def keep_house(self) -> RetentionReport:
+        """Delete what was kept for long enough: see `Retention`."""
+        retention = self.retention
+        if retention is None:
+            return RetentionReport()
+        report = self.within_surroundings(lambda: apply_retention(retention, self.inbox))
+        if report != RetentionReport():
+            self.notices.emit(HouseKept(self.inbox.name, report.scrubbed, report.pruned, report.marks))
+        return report
 
     def seconds_until_due(self) -> float | None:
         """How long until the next event is due; `None` when none will be."""
@@ -96,7 +166,7 @@ class Engine:
             progress=progress,
             retry_in=retry_in,
         )
-        self.within_surroundings(lambda: self.inbox.settle(claim, settlement))
+        self.settle(claim, settlement)
 
     def is_suspect(self, claim: Claim) -> bool:
         """Whether it was in hand so often when a process died that it must be kept apart from others like it.
@@ -106,24 +176,29 @@ class Engine:
         """
         return 0 < min(SUSPECT_AFTER, self.retry.max_crashes - 1) <= claim.crashes < self.retry.max_crashes
 
-    def attempt(self, claim: Claim, progress: dict[str, Progress] | None = None) -> Flow[Settlement | None]:
+    def attempt(
+        self, claim: Claim, progress: dict[str, Progress] | None = None, settle: SettleStep | None = None
+    ) -> Flow[Settlement | None]:
         """Run what is left to run of `claim` and settle it; `None` when the lease was lost meanwhile.
 
         Args:
             claim: what is held.
             progress: what is known of the claim's handlers; it grows while the attempt goes on, for whoever may break
                 it off.
+            settle: how it is settled, unless the last handler's own transaction does it; by default at once, alone.
         """
         progress = dict(claim.progress) if progress is None else progress
         began = time.monotonic()
+        settled = False
         try:
             if claim.crashes >= self.retry.max_crashes:
                 settlement = _dead_of_crashes(claim)
             else:
-                settlement = yield from self._run_handlers(claim, progress)
-            held = yield self._call(lambda: self.inbox.settle(claim, settlement))
-            if not held:
-                raise LeaseLostError
+                settlement, settled = yield from self._run_handlers(claim, progress, began)
+            if not settled:
+                held = yield (settle or self._settle_alone)(claim, settlement)
+                if not held:
+                    raise LeaseLostError
         except LeaseLostError:
             self.notices.emit(LeaseLost(claim.event.id, claim.event.type))
             return None
@@ -149,48 +224,78 @@ class Engine:
             except Exception as error:
                 self.notices.emit(HookFailed(getattr(hook, "__qualname__", repr(hook)), claim.event.id, error))
 
-    def _run_handlers(self, claim: Claim, progress: dict[str, Progress]) -> Flow[Settlement]:
+    def _run_handlers(self, claim: Claim, progress: dict[str, Progress], began: float) -> Flow[tuple[Settlement, bool]]:
+        """How the attempt ended, and whether it is settled already, in the transaction of its last handler."""
         handlers = self.handlers.matching(claim.event.type)
         if not handlers:
-            return Settlement(Status.IGNORED, claim.attempts, claim.progress)
-        failures: list[Exception] = []
+            return Settlement(Status.IGNORED, claim.attempts, claim.progress), False
+        failed: dict[str, Exception] = {}
+        stale: bool | None = None
         unfinished = [handler for handler in handlers if handler.name not in progress]
         for handler in unfinished:
+            if handler.stale == "skip":
+                if stale is None:
+                    newest: int | None = yield self._call(partial(self.inbox.newest_applied, claim))
+                    stale = newest is not None and claim.event.created < newest
+                if stale:
+                    progress[handler.name] = Progress.SKIPPED
+                    self.notices.emit(HandlerSkipped(claim.event.id, claim.event.type, handler.name))
+                    continue
+            is_last = handler is unfinished[-1]
             done = {**progress, handler.name: Progress.DONE}
+            ending = None
+            if is_last and handler.wants_connection and not failed and Progress.GIVEN_UP not in progress.values():
+                ending = self._settlement(claim, handlers, done, failed, began)
             try:
-                yield self._invocation(handler, claim, done)
+                yield self._invocation(handler, claim, done, ending)
             except LeaseLostError:
                 raise
             except Exception as error:
                 self.notices.emit(
                     HandlerFailed(claim.event.id, claim.event.type, handler.name, claim.attempts + 1, error)
                 )
-                failures.append(error)
+                failed[handler.name] = error
                 to_record = isinstance(error, PermanentError)
                 if to_record:
                     progress[handler.name] = Progress.GIVEN_UP
             else:
                 progress[handler.name] = Progress.DONE
+                if ending is not None:
+                    return ending, True
                 to_record = not handler.wants_connection
             # The last one is recorded by the settling itself.
-            if to_record and handler is not unfinished[-1]:
+            if to_record and not is_last:
                 held = yield self._call(partial(self.inbox.record, claim, dict(progress)))
                 if not held:
                     raise LeaseLostError
-        return self._settlement(claim, handlers, progress, failures)
+        return self._settlement(claim, handlers, progress, failed, began), False
 
     def _settlement(
-        self, claim: Claim, handlers: list[Handler], progress: dict[str, Progress], failures: list[Exception]
+        self,
+        claim: Claim,
+        handlers: list[Handler],
+        progress: dict[str, Progress],
+        failed: Mapping[str, Exception],
+        began: float,
     ) -> Settlement:
         attempt = claim.attempts + 1
-        error = "; ".join(describe(failure) for failure in failures) or None
-        given_up = any(progress.get(handler.name) is Progress.GIVEN_UP for handler in handlers)
+        failures = failures_of(failed, claim.event)
+        error = "; ".join(failure.error for failure in failures) or None
+        ended = partial(
+            Settlement,
+            attempts=attempt,
+            progress=progress,
+            error=error,
+            seconds=time.monotonic() - began,
+            failures=failures,
+        )
         if all(handler.name in progress for handler in handlers):
-            return Settlement(Status.DEAD if given_up else Status.PROCESSED, attempt, progress, error=error)
+            if any(progress[handler.name] is Progress.GIVEN_UP for handler in handlers):
+                return ended(Status.DEAD)
+            return ended(Status.PROCESSED, scrub=self.retention is not None and self.retention.scrub_processed)
         if attempt >= self.retry.max_attempts:
-            return Settlement(Status.DEAD, attempt, progress, error=error)
-        delay = self._delay(attempt, failures)
-        return Settlement(Status.FAILED, attempt, progress, retry_in=delay, error=error)
+            return ended(Status.DEAD)
+        return ended(Status.FAILED, retry_in=self._delay(attempt, failed.values()))
 
     def _delay(self, attempt: int, failures: Iterable[Exception]) -> float:
         """The longest of the failures' delays: a handler that asked for time must not be called before it is over."""
@@ -200,22 +305,30 @@ class Engine:
             if not isinstance(failure, PermanentError)
         )
 
-    def _invocation(self, handler: Handler, claim: Claim, done: Mapping[str, Progress]) -> Step:
+    def _invocation(
+        self, handler: Handler, claim: Claim, done: Mapping[str, Progress], ending: Settlement | None
+    ) -> Step:
         offered: dict[str, Any] = {
             "attempt": claim.attempts + 1,
             "delivery": DeliveryInfo(claim.received_at, claim.webhook_id, claim.tenant),
         }
-        call = partial(
-            handler.function, claim.event, **{name: offered[name] for name in handler.wants & offered.keys()}
-        )
-        if handler.wants_connection:
-            return CallHandler(partial(self._call_in_transaction, call, claim, done))
+        named = {name: offered[name] for name in handler.wants & offered.keys()}
+        call: Callable[..., Any]
         if handler.is_async:
+            call = partial(time_limited(handler.function, handler.time_limit), claim.event, **named)
             return Await(partial(self._await_handler, call))
-        return CallHandler(partial(self._call_handler, call))
+        call = partial(handler.function, claim.event, **named)
+        if handler.wants_connection:
+            call = partial(self._call_in_transaction, call, claim, done, ending)
+        return CallHandler(
+            partial(self._call_handler, call), claim.event.id, claim.event.type, handler.name, handler.time_limit
+        )
 
     def _call(self, function: Callable[[], Any]) -> Call:
         return Call(lambda: self.within_surroundings(function))
+
+    def _settle_alone(self, claim: Claim, settlement: Settlement) -> Step:
+        return Call(partial(self.settle, claim, settlement))
 
     def end_thread(self) -> None:
         """Let go of what belongs to the calling thread, which is one of a worker's and ends now."""
@@ -234,15 +347,16 @@ class Engine:
             except (SystemExit, asyncio.CancelledError) as error:
                 raise _left(error) from error
 
-    def _call_in_transaction(self, call: Callable[..., Any], claim: Claim, done: Mapping[str, Progress]) -> None:
+    def _call_in_transaction(
+        self, call: Callable[..., Any], claim: Claim, done: Mapping[str, Progress], ending: Settlement | None
+    ) -> None:
         inbox = cast(TransactionalInbox, self.inbox)
-
-        def call_with_connection() -> None:
-            with inbox.transaction(claim, done) as connection:
-                # Inside, so that what is refused is also rolled back.
-                _refuse_awaitable(call(connection=connection))
-
-        self._call_handler(call_with_connection)
+        began = time.monotonic()
+        with inbox.transaction(claim, done, ending) as connection:
+            # Inside, so that what is refused is also rolled back.
+            _refuse_awaitable(call(connection=connection))
+            if ending is not None:
+                _add_seconds(ending, time.monotonic() - began)
 
     async def _await_handler(self, call: Callable[[], Any]) -> None:
         with self._surroundings():
@@ -269,6 +383,11 @@ def _refuse_awaitable(result: object) -> None:
         if inspect.iscoroutine(result):
             result.close()
         raise TypeError("the handler is a plain function that returned an awaitable: make it `async def`")
+
+
+def _add_seconds(ending: Settlement, seconds: float) -> None:
+    """The transaction that writes a settlement has to be given it before it is known how long the handler takes."""
+    object.__setattr__(ending, "seconds", (ending.seconds or 0.0) + seconds)
 
 
 def _left(error: BaseException) -> RuntimeError:
