@@ -16,7 +16,7 @@ def time_limited(function: Callable[..., Awaitable[Any]], seconds: float | None)
 
     Args:
         function: what is called; it is cancelled where it takes longer, and `HandlerTimeoutError` raised instead.
-        seconds: how many it may take; `None` for as many as it likes.
+        seconds: the seconds that it may take; `None` for as long as it likes.
     """
     if seconds is None:
         return function
