@@ -211,7 +211,7 @@ class Worker:
         until_due = self._engine.seconds_until_due()
         if until_due is None or until_due > 0:
             return [], until_due
-        return self._engine.claim(room, in_hand), until_due
+        return self._engine.claim_next(room, in_hand), until_due
 
     async def _accept(self, claims: list[Claim]) -> None:
         suspect = any(map(self._engine.is_suspect, (*self._attempts.values(), *self._waiting)))
