@@ -31,3 +31,12 @@ class TestPostgresInbox(DurableInboxContract):
             return sql_inboxes(postgres_inbox_url, clock, name)
 
         return make
+
+
+class TestMariadbInbox(DurableInboxContract):
+    @pytest.fixture
+    def make_inbox(self, sql_inboxes, mariadb_inbox_url):
+        def make(clock, name="default"):
+            return sql_inboxes(mariadb_inbox_url, clock, name)
+
+        return make
