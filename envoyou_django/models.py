@@ -200,13 +200,14 @@ class PausedSubject(models.Model):
 class ClaimLock(models.Model):
     """A row for each inbox, for databases that have no other lock by which one claim waits for another."""
 
-    name = ExactCharField(_("inbox"), max_length=LONGEST_NAME, primary_key=True)
+    name = ExactCharField(_("inbox"), max_length=LONGEST_NAME)
 
     class Meta:
-        """Its table."""
+        """Its table and its key."""
 
         db_table = CLAIM_LOCKS
         default_permissions = ()
+        constraints = [models.UniqueConstraint(fields=["name"], name="envoyou_claim_lock_name")]
 
     def __str__(self) -> str:
         return self.name

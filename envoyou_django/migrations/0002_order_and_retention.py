@@ -77,13 +77,13 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="ClaimLock",
             fields=[
-                (
-                    "name",
-                    envoyou_django.fields.ExactCharField(
-                        max_length=64, primary_key=True, serialize=False, verbose_name="inbox"
-                    ),
-                ),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("name", envoyou_django.fields.ExactCharField(max_length=64, verbose_name="inbox")),
             ],
-            options={"db_table": "envoyou_claim_lock", "default_permissions": ()},
+            options={
+                "db_table": "envoyou_claim_lock",
+                "default_permissions": (),
+                "constraints": [models.UniqueConstraint(fields=("name",), name="envoyou_claim_lock_name")],
+            },
         ),
     ]

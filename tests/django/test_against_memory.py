@@ -17,7 +17,10 @@ CREATED = 1_600_000_000
 
 # Alike to a database that folds cases, ignores spaces at the end or takes an underscore for any character.
 TYPES = ["user.created", "user.updated", "User.created", "user_created", "userx", "auth.login"]
-OBJECTS = [{"id": "usr_1"}, {"id": "USR_1"}, {"id": "usr_1 "}, {"id": 7}, {"user_id": "usr_1"}, {}, {"id": "x" * 300}]
+OBJECTS = [
+    *({"id": "usr_1"}, {"id": "USR_1"}, {"id": "usr_1 "}, {"id": 7}, {"id": "x" * 300}),
+    *({"user_id": "usr_1"}, {"name": "Ada"}),
+]
 OBJECT_IDS = ["usr_1", "USR_1", "7", "x" * 300, "nobody"]
 PATTERNS = [("user.*",), ("*",), ("user.created",), ("user.updated", "auth.*"), ()]
 PROGRESS = [{}, {"welcome": Progress.DONE}, {"welcome": Progress.SKIPPED, "bill": Progress.GIVEN_UP}]
