@@ -7,9 +7,7 @@ from collections.abc import Iterator
 import pytest
 from django.test import override_settings
 
-pytest.register_assert_rewrite("tests.inbox_contract")
-
-from tests.django.databases import (  # noqa: E402 - the line above comes first
+from tests.django.databases import (
     MARIADB,
     empty,
     inbox_on,
@@ -17,7 +15,7 @@ from tests.django.databases import (  # noqa: E402 - the line above comes first
     postgres_database,
     sqlite_database,
 )
-from tests.inbox_contract import HandClock  # noqa: E402
+from tests.inbox_contract import HandClock
 
 SECRET = "whsec_the_django_tests"
 
