@@ -255,11 +255,14 @@ class OrmInbox:
 
     def pause(self, subject: str) -> None:
         """See `Inbox.pause`."""
-        self._paused.get_or_create(name=self.name, subject=subject)
+        if subject not in self.paused():
+            self._paused.create(name=self.name, subject=subject)
 
     def resume(self, subject: str) -> None:
         """See `Inbox.resume`."""
-        self._paused.filter(subject=subject).delete()
+        # Compared here: databases may take different ones for the same.
+        keys = [key for key, found in self._paused.values_list("pk", "subject") if found == subject]
+        self._paused.filter(pk__in=keys).delete()
 
     def paused(self) -> frozenset[str]:
         """See `Inbox.paused`."""

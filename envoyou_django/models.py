@@ -184,14 +184,15 @@ class PausedSubject(models.Model):
     """Something that workers leave alone until it is resumed."""
 
     name = ExactCharField(_("inbox"), max_length=LONGEST_NAME)
-    subject = ExactCharField(_("subject"), max_length=255)
+    # Without a key, for it may be of any length: twice is as good as once.
+    subject = models.TextField(_("subject"))
 
     class Meta:
-        """Its table and its key."""
+        """Its table, and what is asked of it."""
 
         db_table = PAUSED
         default_permissions = ()
-        constraints = [models.UniqueConstraint(fields=["name", "subject"], name="envoyou_paused")]
+        indexes = [models.Index(fields=["name"], name="envoyou_paused_name")]
 
     def __str__(self) -> str:
         return self.subject
