@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.db import IntegrityError, connections, router, transaction
-from django.db.models import Count, Max, Min, QuerySet
+from django.db.models import Count, Max, Min, Model, QuerySet
 
 from envoyou_core import ConfigurationError
 from envoyou_core.event import object_key
@@ -142,6 +142,11 @@ class OrmInbox:
             return []
         alone = bool(selection.ordered) or not features.has_select_for_update
         with self._alone() if alone else transaction.atomic(using=alias):
+            if selection.ordered:
+                # First without locks, in one look: MariaDB sees what arrives meanwhile where it locks, and so could
+                # find two events of one object, of which neither was there yet when it came by the other.
+                keys = list(due.values_list("pk", flat=True)[:limit])
+                due = claimable(self._rows.filter(pk__in=keys), ANY, now)
             # Locked and limited in a query of their own: under some plans a subquery would be asked anew for each row,
             # and more would be claimed than was asked for.
             rows = list(due.select_for_update(skip_locked=features.has_select_for_update_skip_locked)[:limit])
@@ -179,10 +184,7 @@ class OrmInbox:
             else:
                 # On SQLite any write takes the one lock there is, and is the only thing to begin with: a transaction
                 # that reads first and writes later fails at once where another writer came between.
-                lock = ClaimLock.objects.using(alias).filter(name=self.name)
-                if not lock.update(name=self.name) and connection.features.has_select_for_update:
-                    ClaimLock.objects.using(alias).get_or_create(name=self.name)
-                    lock.update(name=self.name)
+                self._lock_or_create([ClaimLock(name=self.name)], "name")
             yield
 
     def renew(self, claims: list[Claim], lease: float) -> None:
@@ -253,11 +255,14 @@ class OrmInbox:
 
     def pause(self, subject: str) -> None:
         """See `Inbox.pause`."""
-        self._paused.get_or_create(name=self.name, subject=subject)
+        if subject not in self.paused():
+            self._paused.create(name=self.name, subject=subject)
 
     def resume(self, subject: str) -> None:
         """See `Inbox.resume`."""
-        self._paused.filter(subject=subject).delete()
+        # Compared here: databases may take different ones for the same.
+        keys = [key for key, found in self._paused.values_list("pk", "subject") if found == subject]
+        self._paused.filter(pk__in=keys).delete()
 
     def paused(self) -> frozenset[str]:
         """See `Inbox.paused`."""
@@ -319,22 +324,25 @@ class OrmInbox:
         for row in applied:
             about = (row.tenant, row.object_key)
             newest[about] = max(row.created, newest.get(about, 0))
+        if not newest:
+            return
         marks = [
             ObjectMark(name=self.name, tenant=tenant, object_key=key, created=created)
             for (tenant, key), created in sorted(newest.items())
         ]
-        with_target = connections[self._alias].features.supports_update_conflicts_with_target
-        # One that is there already is locked, and keeps what it says until it is known which of the two is newer.
-        self._marks.bulk_create(
-            marks,
-            update_conflicts=True,
-            update_fields=["object_key"],
-            unique_fields=["name", "tenant", "object_key"] if with_target else None,
-        )
+        # One that is there already keeps what it says until it is known which of the two is newer.
+        self._lock_or_create(marks, "name", "tenant", "object_key")
         for mark in marks:
             self._marks.filter(tenant=mark.tenant, object_key=mark.object_key, created__lt=mark.created).update(
                 created=mark.created
             )
+
+    def _lock_or_create(self, rows: Sequence[Model], *key: str) -> None:
+        # In one statement: to look, insert and look again would have several wait for one another.
+        with_target = connections[self._alias].features.supports_update_conflicts_with_target
+        type(rows[0]).objects.using(self._alias).bulk_create(
+            rows, update_conflicts=True, update_fields=key[-1:], unique_fields=key if with_target else None
+        )
 
     def prune_marks(self, older_than: timedelta) -> int:
         """See `Inbox.prune_marks`."""

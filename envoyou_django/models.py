@@ -184,14 +184,15 @@ class PausedSubject(models.Model):
     """Something that workers leave alone until it is resumed."""
 
     name = ExactCharField(_("inbox"), max_length=LONGEST_NAME)
-    subject = ExactCharField(_("subject"), max_length=255)
+    # Without a key, for it may be of any length: twice is as good as once.
+    subject = models.TextField(_("subject"))
 
     class Meta:
-        """Its table and its key."""
+        """Its table, and what is asked of it."""
 
         db_table = PAUSED
         default_permissions = ()
-        constraints = [models.UniqueConstraint(fields=["name", "subject"], name="envoyou_paused")]
+        indexes = [models.Index(fields=["name"], name="envoyou_paused_name")]
 
     def __str__(self) -> str:
         return self.subject
@@ -200,13 +201,14 @@ class PausedSubject(models.Model):
 class ClaimLock(models.Model):
     """A row for each inbox, for databases that have no other lock by which one claim waits for another."""
 
-    name = ExactCharField(_("inbox"), max_length=LONGEST_NAME, primary_key=True)
+    name = ExactCharField(_("inbox"), max_length=LONGEST_NAME)
 
     class Meta:
-        """Its table."""
+        """Its table and its key."""
 
         db_table = CLAIM_LOCKS
         default_permissions = ()
+        constraints = [models.UniqueConstraint(fields=["name"], name="envoyou_claim_lock_name")]
 
     def __str__(self) -> str:
         return self.name

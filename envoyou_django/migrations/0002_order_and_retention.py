@@ -66,24 +66,24 @@ class Migration(migrations.Migration):
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
                 ("name", envoyou_django.fields.ExactCharField(max_length=64, verbose_name="inbox")),
-                ("subject", envoyou_django.fields.ExactCharField(max_length=255, verbose_name="subject")),
+                ("subject", models.TextField(verbose_name="subject")),
             ],
             options={
                 "db_table": "envoyou_paused_subject",
                 "default_permissions": (),
-                "constraints": [models.UniqueConstraint(fields=("name", "subject"), name="envoyou_paused")],
+                "indexes": [models.Index(fields=["name"], name="envoyou_paused_name")],
             },
         ),
         migrations.CreateModel(
             name="ClaimLock",
             fields=[
-                (
-                    "name",
-                    envoyou_django.fields.ExactCharField(
-                        max_length=64, primary_key=True, serialize=False, verbose_name="inbox"
-                    ),
-                ),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("name", envoyou_django.fields.ExactCharField(max_length=64, verbose_name="inbox")),
             ],
-            options={"db_table": "envoyou_claim_lock", "default_permissions": ()},
+            options={
+                "db_table": "envoyou_claim_lock",
+                "default_permissions": (),
+                "constraints": [models.UniqueConstraint(fields=("name",), name="envoyou_claim_lock_name")],
+            },
         ),
     ]

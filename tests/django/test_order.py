@@ -11,6 +11,7 @@ from django.db import connections, transaction
 from envoyou_core.inbox import Entry, Selection, Settlement, Status
 from envoyou_core.testing import sample_event
 from envoyou_django.inbox import OrmInbox
+from envoyou_django.selection import claimable
 from tests.django.databases import empty, inbox_on
 
 ORDERED = Selection(ordered=("user.*",))
@@ -68,8 +69,10 @@ def waiters(alias):
         return cursor.fetchone()[0]
 
 
-def test_an_older_event_that_arrives_while_a_newer_one_is_being_taken_waits(server_alias, inbox):
-    claimed(inbox)  # Nothing: the row by which claims wait for one another is there afterwards.
+@pytest.mark.parametrize("first", [True, False], ids=["in the first claim", "later"])
+def test_an_older_event_that_arrives_while_a_newer_one_is_being_taken_waits(server_alias, inbox, first):
+    if not first:
+        claimed(inbox)
     add(inbox, "evt_new", created=2)
     with ThreadPoolExecutor(2) as pool:
         with transaction.atomic(using=server_alias):
@@ -85,6 +88,22 @@ def test_an_older_event_that_arrives_while_a_newer_one_is_being_taken_waits(serv
     assert inbox.get("evt_old").status is Status.RECEIVED
 
 
+def test_what_arrives_while_a_claim_looks_is_not_taken_together_with_what_is_to_wait_for_it(
+    server_alias, inbox, monkeypatch
+):
+    look, pause = claimable, "pg_sleep(0.2) IS NOT NULL" if server_alias == "postgres" else "SLEEP(0.2) = 0"
+    monkeypatch.setattr("envoyou_django.inbox.claimable", lambda *asked: look(*asked).extra(where=[pause]))
+    for number, object_id in enumerate(["usr_1", "usr_2", "usr_3", "usr_4"]):
+        add(inbox, f"evt_{number}", number + 1, object_id)
+    with ThreadPoolExecutor(1) as pool:
+        claim = in_a_thread(pool, lambda: inbox.claim(10, LEASE, ORDERED))
+        # One look lasts four times as long as it stays with one row.
+        time.sleep(0.5)
+        add(inbox, "evt_old", created=0)
+        objects = [claim.event.object_id for claim in claim.result(PATIENCE)]
+    assert len(objects) == len(set(objects)) >= 4
+
+
 @pytest.mark.parametrize("server_alias", ["postgresql"], indirect=True)
 def test_so_it_does_where_a_project_asks_for_repeatable_reads(server_alias, inbox, monkeypatch):
     """MariaDB then locks the gaps between events, too: nothing can arrive while a claim looks."""
@@ -94,7 +113,7 @@ def test_so_it_does_where_a_project_asks_for_repeatable_reads(server_alias, inbo
     monkeypatch.setitem(connections.settings[server_alias], "OPTIONS", options)
     connections[server_alias].close()
     try:
-        test_an_older_event_that_arrives_while_a_newer_one_is_being_taken_waits(server_alias, inbox)
+        test_an_older_event_that_arrives_while_a_newer_one_is_being_taken_waits(server_alias, inbox, first=True)
     finally:
         connections[server_alias].close()
 
@@ -155,9 +174,10 @@ def test_on_sqlite_looking_in_vain_takes_no_lock(django_db_setup, django_db_bloc
 @pytest.mark.django_db
 def test_order_holds_within_the_transaction_of_a_test(clock):
     inbox = OrmInbox(clock=clock)
-    for created in (3, 1, 2):
+    for created in (3, 2):
         add(inbox, f"evt_{created}", created)
-    assert claimed(inbox) == ["evt_1"]
+    assert claimed(inbox) == ["evt_2"]
+    add(inbox, "evt_1", created=1)
     assert claimed(inbox) == []
     clock.advance(LEASE)
     assert claimed(inbox) == ["evt_1"]
