@@ -85,7 +85,7 @@ class TransactionContract:
                 write(connection, "late")
             assert written() == []
             assert inbox.get("evt_1") == before
-        with inbox.transaction(holder, DONE, Settlement(Status.PROCESSED, 1, DONE)) as connection:
+        with inbox.transaction(holder, DONE, lambda: Settlement(Status.PROCESSED, 1, DONE)) as connection:
             write(connection, "work")
         assert written() == ["work"]
 
@@ -95,7 +95,7 @@ class TransactionContract:
         add(inbox)
         claim = claim_one(inbox)
         clock.advance(3)
-        with inbox.transaction(claim, DONE, Settlement(Status.PROCESSED, 1, DONE, seconds=3.0)) as connection:
+        with inbox.transaction(claim, DONE, lambda: Settlement(Status.PROCESSED, 1, DONE, seconds=3.0)) as connection:
             write(connection, "work")
             assert inbox.get("evt_1").status is Status.PROCESSING
         assert written() == ["work"]
@@ -135,7 +135,7 @@ class TransactionContract:
         add_about(inbox, "user_1", "evt_1")
         claim = claim_one(inbox)
         assert inbox.erase("user_1") == 1
-        with inbox.transaction(claim, DONE, Settlement(Status.PROCESSED, 1, DONE)) as connection:
+        with inbox.transaction(claim, DONE, lambda: Settlement(Status.PROCESSED, 1, DONE)) as connection:
             write(connection, "work")
         assert inbox.get("evt_1").event.data.object == {}
         assert inbox.get("evt_1").scrubbed_at == clock.moment()
@@ -144,7 +144,7 @@ class TransactionContract:
         add_about(inbox, "user_1", "evt_1")
         add_about(inbox, "user_1", "evt_2", later=5)
         (first,) = inbox.claim(10, LEASE, ORDERED)
-        with inbox.transaction(first, DONE, Settlement(Status.PROCESSED, 1, DONE)) as connection:
+        with inbox.transaction(first, DONE, lambda: Settlement(Status.PROCESSED, 1, DONE)) as connection:
             write(connection, "work")
         (second,) = inbox.claim(10, LEASE, ORDERED)
         assert second.event.id == "evt_2"

@@ -246,17 +246,11 @@ class SqlInbox:
             _t.status: Status.PROCESSING.value,
             _t.due_at: now + microseconds(lease),
         }
-        due = (
-            select(_t.key)
-            .where(claimable(self.name, selection, now))
-            .order_by(_t.due_at, _t.key)
-            .limit(limit)
-            .with_for_update(skip_locked=True)
-        )
+        due = select(_t.key).where(claimable(self.name, selection, now)).order_by(_t.due_at, _t.key).limit(limit)
         with self._writing() as connection:
             if selection.ordered:
                 self._lock_claims(connection)
-            rows = self._lease(connection, due, leased)
+            rows = self._lease(connection, due, leased, now)
             crashed = {
                 row.key: with_crash(decode_history(row.history), moment(now))
                 for row in rows
@@ -267,17 +261,23 @@ class SqlInbox:
         claims = [claim_of(row) for row in sorted(rows, key=lambda row: row.key)]
         return [replace(claim, history=crashed.get(claim.key, claim.history)) for claim in claims]
 
-    def _lease(self, connection: Connection, due: Select[tuple[int]], leased: dict[Any, Any]) -> Sequence[Row[Any]]:
+    def _lease(
+        self, connection: Connection, due: Select[tuple[int]], leased: dict[Any, Any], now: int
+    ) -> Sequence[Row[Any]]:
         if self._dialect == "mariadb":
-            keys = connection.scalars(due).all()
+            # Looked for first, and not while locking: a locking read sees what others commit meanwhile, a condition
+            # within it does not, and what is held back by what has just arrived would be taken.
+            found = connection.scalars(due).all()
+            unchanged = select(_t.key).where(_t.key.in_(found), _t.due_at <= now).with_for_update(skip_locked=True)
+            keys = connection.scalars(unchanged).all() if found else []
             if not keys:
                 return []
             connection.execute(update(inbox_table).where(_t.key.in_(keys)).ordered_values(*leased.items()))
             return connection.execute(select(inbox_table).where(_t.key.in_(keys))).all()
         # MATERIALIZED: under some plans PostgreSQL would otherwise look up the limited rows anew for every row it
         # updates, and claim more than was asked for. SQLite has one writer at a time and needs no row locks.
-        found = due.cte("due").prefix_with("MATERIALIZED")
-        statement = update(inbox_table).where(_t.key.in_(select(found.c.key))).values(leased).returning(inbox_table)
+        picked = due.with_for_update(skip_locked=True).cte("due").prefix_with("MATERIALIZED")
+        statement = update(inbox_table).where(_t.key.in_(select(picked.c.key))).values(leased).returning(inbox_table)
         return connection.execute(statement).all()
 
     def _lock_claims(self, connection: Connection) -> None:

@@ -8,7 +8,6 @@ import pytest
 from django.test import override_settings
 
 from tests.django.databases import (
-    MARIADB,
     empty,
     inbox_on,
     mariadb_database,
@@ -34,15 +33,8 @@ def postgres_alias(postgres_url, django_db_blocker) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def mariadb_server() -> Iterator[str]:
-    """The URL of a MariaDB server that this run may share with others: make databases on it."""
-    with MARIADB.running() as url:
-        yield url
-
-
-@pytest.fixture(scope="session")
-def mariadb_alias(mariadb_server, django_db_blocker) -> Iterator[str]:
-    with django_db_blocker.unblock(), mariadb_database("mariadb", mariadb_server, "envoyou_django"):
+def mariadb_alias(mariadb_url, django_db_blocker) -> Iterator[str]:
+    with django_db_blocker.unblock(), mariadb_database("mariadb", mariadb_url, "envoyou_django"):
         yield "mariadb"
 
 

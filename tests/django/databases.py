@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,8 +11,6 @@ from urllib.parse import urlsplit
 from django.apps import apps as installed_apps
 from django.core.management import call_command
 from django.db import connections
-
-from tests.services import Service
 
 
 class Router:
@@ -77,73 +73,18 @@ def postgres_database(alias: str, url: str, *apps: str) -> Iterator[None]:
 
 
 @contextmanager
-def mariadb_database(alias: str, server: str, *apps: str) -> Iterator[None]:
-    """Point `alias` to a new MariaDB database on `server`, with the tables of `apps`, or of all; dropped afterwards."""
-    name = f"envoyou_test_{uuid.uuid4().hex}"
-    values = _mariadb_values(server) | {"NAME": name}
-    with _mariadb(server) as cursor:
-        cursor.execute(f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
-    try:
-        with _database(alias, values, *apps):
-            yield
-    finally:
-        with _mariadb(server) as cursor:
-            cursor.execute(f"DROP DATABASE {name}")
-
-
-def _mariadb_values(server: str) -> dict[str, str]:
-    parts = urlsplit(server)
-    return {
+def mariadb_database(alias: str, url: str, *apps: str) -> Iterator[None]:
+    """Point `alias` to a MariaDB database, with the tables of `apps`, or of all."""
+    parts = urlsplit(url)
+    values = {
+        "NAME": parts.path.removeprefix("/"),
         "USER": parts.username or "",
         "PASSWORD": parts.password or "",
         "HOST": parts.hostname or "",
         "PORT": str(parts.port or ""),
     }
-
-
-@contextmanager
-def _mariadb(server: str) -> Iterator[Any]:
-    import pymysql
-
-    values = _mariadb_values(server)
-    with (
-        pymysql.connect(
-            user=values["USER"],
-            password=values["PASSWORD"],
-            host=values["HOST"],
-            port=int(values["PORT"] or 3306),
-            connect_timeout=3,
-        ) as connection,
-        connection.cursor() as cursor,
-    ):
-        yield cursor
-
-
-def _mariadb_answers(server: str) -> bool:
-    if find_spec("pymysql") is None:
-        return False
-    import pymysql
-
-    try:
-        with _mariadb(server) as cursor:
-            return bool(cursor.execute("SELECT 1"))
-    except pymysql.OperationalError:
-        return False
-
-
-@contextmanager
-def _no_mariadb() -> Iterator[str]:
-    raise LookupError("there is none to embed")
-    yield
-
-
-MARIADB = Service(
-    name="MariaDB",
-    variable="ENVOYOU_TEST_MARIADB_URL",
-    local="mysql://root@127.0.0.1:3306",
-    answers=_mariadb_answers,
-    start=_no_mariadb,
-)
+    with _database(alias, values, *apps):
+        yield
 
 
 @contextmanager
