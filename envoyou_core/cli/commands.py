@@ -94,7 +94,7 @@ def _change_what_is_paused(place: str, change: Callable[[Webhooks], None]) -> No
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     except Exception as error:
-        err.print(f"[red]It could not be changed.[/] {escape(describe(error))}", highlight=False)
+        err.print(f"[red]It could not be changed.[/] {escape(describe(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from None
     Console().print(f"Paused: {escape(paused)}.", highlight=False)
 

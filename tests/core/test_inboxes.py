@@ -34,7 +34,7 @@ class SqlTransactionContract(TransactionContract):
     @pytest.fixture
     def written(self, inbox, works):
         def written():
-            with inbox._engine.connect() as connection:
+            with inbox._reading() as connection:
                 return sorted(connection.scalars(works.select()))
 
         return written
