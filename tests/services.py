@@ -145,12 +145,11 @@ def _mariadb_answers(server: str) -> bool:
 
 
 @contextmanager
-def mariadb_database(server: str) -> Iterator[str]:
+def mariadb_database(server: str, charset: str) -> Iterator[str]:
     """A new database on ``server``, dropped afterwards, as an SQLAlchemy URL for PyMySQL."""
     name = f"envoyou_test_{uuid.uuid4().hex}"
     with _connect_to_mariadb(server) as connection, connection.cursor() as cursor:
-        # Of a collation that takes much for the same: what must be exact has to see to that itself.
-        cursor.execute(f"CREATE DATABASE {name} CHARACTER SET latin1 COLLATE latin1_swedish_ci")
+        cursor.execute(f"CREATE DATABASE {name} CHARACTER SET {charset}")
     try:
         yield urlsplit(server)._replace(scheme="mariadb+pymysql", path=f"/{name}").geturl()
     finally:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from django.test import override_settings
 
+from tests import services
 from tests.django.databases import (
     empty,
     inbox_on,
@@ -33,8 +34,12 @@ def postgres_alias(postgres_url, django_db_blocker) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def mariadb_alias(mariadb_url, django_db_blocker) -> Iterator[str]:
-    with django_db_blocker.unblock(), mariadb_database("mariadb", mariadb_url, "envoyou_django"):
+def mariadb_alias(mariadb_server, django_db_blocker) -> Iterator[str]:
+    with (
+        django_db_blocker.unblock(),
+        services.mariadb_database(mariadb_server, "utf8mb4") as url,
+        mariadb_database("mariadb", url, "envoyou_django"),
+    ):
         yield "mariadb"
 
 

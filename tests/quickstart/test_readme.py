@@ -4,7 +4,7 @@ import ast
 import inspect
 import re
 
-from envoyou_core import EVENT_TYPES, RetryPolicy, Webhooks, errors
+from envoyou_core import EVENT_TYPES, Retention, RetryPolicy, Webhooks, errors
 from envoyou_core.inbox import Status
 from envoyou_core.settings import SETTING_NAMES
 from tests.quickstart.readme import QUICKSTARTS, README, blocks, rows, section, titles
@@ -50,8 +50,9 @@ def test_every_setting_is_in_the_table_with_its_default():
     assert plain >= {"inbox", "tolerance", "max_body_size"}
     for keyword, name, default, _ in table:
         if not keyword:
-            member = in_code(name)[0].removeprefix("RETRY_").lower()
-            assert ast.literal_eval(in_code(default)[0]) == getattr(RetryPolicy(), member)
+            whole, _, member = in_code(name)[0].lower().partition("_")
+            defaults = {"retry": RetryPolicy(), "retention": Retention()}[whole]
+            assert ast.literal_eval(in_code(default)[0]) == getattr(defaults, member)
         elif (parameter := in_code(keyword)[0]) in plain:
             actual = parameters[parameter].default
             assert type(actual)(in_code(default)[0]) == actual

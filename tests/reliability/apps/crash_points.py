@@ -82,6 +82,7 @@ def install(webhooks: Webhooks) -> None:
             crash_point("in the insert")
         elif statement.startswith("UPDATE envoyou_inbox SET status") and "settled_at" in statement:
             crash_point("in settle")
+            crash_point("in the handler's transaction that settles")
         elif statement.startswith("UPDATE envoyou_inbox SET progress"):
             crash_point("in the handler's transaction, after its record")
 

@@ -41,20 +41,20 @@ for handler in (transactional, plain) if os.environ.get("PLAIN_LAST") else (plai
     webhooks.on("user.*")(handler)
 
 
-@webhooks.on("auth.*", name="in turn", ordered=True)
-def in_turn(event: Event, connection: Connection, attempt: int) -> None:
-    user = event.data.object["user_id"]
-    leave_line("turns", f"begin {user} {event.id}")
+@webhooks.on("auth.*", ordered=True)
+def take_time(event: Event) -> None:
+    leave_line("turns", f"begin {event.data.object['user_id']} {event.id}")
     with in_hand():
         time.sleep(PLAIN_SECONDS)
-        if attempt == 1 and event.data.object["fails_at_first"]:
-            leave_line("turns", f"end {user} {event.id}")
-            raise ConnectionError("not at the first attempt")
-        row = {"user": user, "created": event.created, "event_id": event.id}
-        connection.execute(
-            text("INSERT INTO turns (user_id, created, event_id) VALUES (:user, :created, :event_id)"), row
-        )
-    leave_line("turns", f"end {user} {event.id}")
+
+
+@webhooks.on("auth.*", ordered=True)
+def take_effect(event: Event, connection: Connection, attempt: int) -> None:
+    if attempt == 1 and event.data.object["fails_at_first"]:
+        raise ConnectionError("not at the first attempt")
+    row = {"user_id": event.data.object["user_id"], "event_id": event.id}
+    connection.execute(text("INSERT INTO turns (user_id, event_id) VALUES (:user_id, :event_id)"), row)
+    leave_line("turns", f"end {row['user_id']} {event.id}")
 
 
 @webhooks.on("system.incident")
