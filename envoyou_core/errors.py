@@ -35,6 +35,7 @@ __all__ = [
     "UnsupportedMediaTypeError",
     "WebhookError",
     "WebhookVerificationError",
+    "WorkerStuckError",
 ]
 
 LONGEST_DELAY = 100 * 365 * 86_400.0
@@ -61,6 +62,13 @@ class HandlerTimeoutError(EnvoyouError):
 
     def __init__(self, time_limit: float) -> None:
         super().__init__(f"cancelled after its time limit of {time_limit:g} s")
+
+
+class WorkerStuckError(EnvoyouError):
+    """Each slot of a worker process is held by a handler past its time limit: it ends, to be started anew."""
+
+    def __init__(self, slots: int) -> None:
+        super().__init__(f"all {slots} slots are held by handlers that have passed their time limits")
 
 
 class WebhookError(EnvoyouError):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from envoyou_core.errors import NonceReusedError, PayloadTooLargeError, UnavailableError, WebhookError, describe
 from envoyou_core.event import Event
@@ -19,15 +21,21 @@ from envoyou_core.http import (
 from envoyou_core.inbox.protocol import Inbox
 from envoyou_core.inbox.records import Added, Entry
 from envoyou_core.nonces import NONCE_LIFETIME, NonceStore, nonce_key
-from envoyou_core.observability.notices import Accepted, NonceStoreFailed, Notices, Rejected
+from envoyou_core.observability.notices import Accepted, NonceStoreFailed, Notices, Rejected, Spooled
 from envoyou_core.steps import Call, Flow, Wait
 from envoyou_core.tenants import Keys, KeySource
 from envoyou_core.verification import VerificationPolicy, header_text
 
+if TYPE_CHECKING:
+    from envoyou_core.handoff.mover import Mover
+
 __all__ = ["ANSWER_BUDGET", "Reception"]
 
 ANSWER_BUDGET = 3.0
-"""Seconds in which an event must be stored, connecting included, before the sender is asked to try again."""
+"""Seconds in which an event must be stored, connecting included, before the sender is asked to try again.
+
+Where there is a spool, half of them is the inbox's and half of them the spool's, whichever is asked first.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +51,7 @@ class Reception:
         notices: who is told.
         hand_over: hints at an accepted event to whoever does the work; never needed for correctness.
         max_body_size: bytes.
+        mover: has the spool, where events are stored while the inbox is away.
     """
 
     policy: VerificationPolicy
@@ -53,6 +62,7 @@ class Reception:
     notices: Notices
     hand_over: Callable[[str], None]
     max_body_size: int
+    mover: Mover | None = None
 
     def refuse(self, error: WebhookError) -> WebhookResponse:
         """The answer to a request that goes no further."""
@@ -117,15 +127,51 @@ class Reception:
         key = nonce_key(self.inbox.name, tenant, request.nonce) if request.nonce else None
         if key is not None and (yield from self._bound_event(key)) not in {None, event.id}:
             raise NonceReusedError
-        webhook_id = event.webhook_id or header_text(request.webhook_id)
-        try:
-            added: Added = yield Wait(self.inbox.add(Entry(event, tenant, webhook_id)), deadline)
-        except TimeoutError:
-            raise UnavailableError(f"the inbox did not answer within {ANSWER_BUDGET:g} s") from None
+        entry = Entry(event, tenant, event.webhook_id or header_text(request.webhook_id))
+        if self.mover is None:
+            added = yield from _add(self.inbox, "inbox", entry, deadline)
+        else:
+            added = yield from self._add_to_either(self.mover, entry, deadline)
         if key is not None:
             # After the commit: a nonce that was burnt for an event that is not stored would turn the sender's retry
             # into a loss.
             yield from self._bind(key, event.id)
+        return added
+
+    def _add_to_either(self, mover: Mover, entry: Entry, deadline: float) -> Flow[Added]:
+        """In the inbox, or where that fails, in the spool. While the inbox is away, nobody waits for it in vain.
+
+        Even then it is asked, where the spool fails: that must not be what keeps events from an inbox that is back.
+        """
+        mover.start()
+        # Of one time in both, for the inbox may commit it when nobody waits any more.
+        entry = replace(entry, received_at=datetime.fromtimestamp(self.clock(), UTC))
+        first, second = self._add_to_inbox, self._add_to_spool
+        if mover.inbox_is_away:
+            first, second = second, first
+        try:
+            return (yield from first(mover, entry, deadline - ANSWER_BUDGET / 2))
+        except Exception as error:
+            reason = describe(error)
+        try:
+            # An inbox that stores in the calling thread cannot be called away from, and may have used up all the time.
+            return (yield from second(mover, entry, max(deadline, time.monotonic() + ANSWER_BUDGET / 2)))
+        except Exception as error:
+            raise UnavailableError(f"{reason}; {describe(error)}") from error
+
+    def _add_to_inbox(self, mover: Mover, entry: Entry, deadline: float) -> Flow[Added]:
+        try:
+            added = yield from _add(self.inbox, "inbox", entry, deadline)
+        except Exception as error:
+            mover.inbox_failed(error)
+            raise
+        mover.inbox_answered()
+        return added
+
+    def _add_to_spool(self, mover: Mover, entry: Entry, deadline: float) -> Flow[Added]:
+        added = yield from _add(mover.spool, "spool", entry, deadline)
+        self.notices.emit(Spooled(entry.event.id, entry.event.type))
+        mover.event_spooled()
         return added
 
     def _bound_event(self, key: str) -> Flow[str | None]:
@@ -145,3 +191,12 @@ class Reception:
             yield Call(lambda: self.nonces.bind(key, event_id, NONCE_LIFETIME))
         except Exception as error:
             self.notices.emit(NonceStoreFailed(describe(error)))
+
+
+def _add(inbox: Inbox, called: str, entry: Entry, deadline: float) -> Flow[Added]:
+    began = time.monotonic()
+    try:
+        added: Added = yield Wait(inbox.add(entry), deadline)
+    except TimeoutError as error:
+        raise TimeoutError(f"the {called} did not answer within {time.monotonic() - began:.1f} s") from error
+    return added

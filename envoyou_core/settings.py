@@ -79,6 +79,7 @@ _KEYWORDS: Final[Mapping[str, Setting]] = {
     "WEBHOOK_SECRET": ("secret", _as_given),
     "NAME": ("name", _text),
     "INBOX": ("inbox", _as_given),
+    "SPOOL": ("spool", _as_given),
     "NONCES": ("nonces", _as_given),
     "HANDOFF": ("handoff", _text_or_function),
     "TOLERANCE": ("tolerance", _number),

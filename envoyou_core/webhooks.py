@@ -18,7 +18,7 @@ from envoyou_core.handoff.nudges import Nudges
 from envoyou_core.http import WebhookRequest, WebhookResponse
 from envoyou_core.inbox import Inbox, TransactionalInbox, open_inbox
 from envoyou_core.nonces import NonceStore, open_nonces
-from envoyou_core.observability import Listener, Notices, NudgeFailed, WorkerFailed, log_notice
+from envoyou_core.observability import Listener, NoSpool, Notices, NudgeFailed, WorkerFailed, log_notice
 from envoyou_core.processing.hooks import Hooks
 from envoyou_core.processing.retention import Retention, RetentionReport
 from envoyou_core.processing.retry import RetryPolicy
@@ -32,6 +32,8 @@ from envoyou_core.verification import DEFAULT_REQUIRED_HEADERS, DEFAULT_TOLERANC
 
 if TYPE_CHECKING:
     from envoyou_core.handoff.in_process import InProcessHandoff
+    from envoyou_core.handoff.mover import Mover
+    from envoyou_core.inbox.spool import Spool
     from envoyou_core.processing.engine import Engine, Surroundings
 
 __all__ = ["DEFAULT_MAX_BODY_SIZE", "Webhooks"]
@@ -66,6 +68,8 @@ class Webhooks:
             to them, for tenants.
         name: keeps several `Webhooks` on one database apart.
         inbox: a URL (`sqlite:///envoyou.db`, `postgresql+psycopg://...`, `memory:` for tests), or an inbox.
+        spool: where events are kept while the inbox is away, and accepted all the same: `sqlite:///spool.db`, a file on
+            this machine. They are moved to the inbox when it is back, in no order that was promised.
         nonces: where nonces are remembered: `redis://...`, a store of your own, or by default the memory of each
             process.
         handoff: who does the work. `auto`: this process, on its event loop or a thread. `manual`: whoever calls
@@ -95,6 +99,7 @@ class Webhooks:
         secret: SecretSetting,
         name: str = "default",
         inbox: str | Inbox = "sqlite:///envoyou.db",
+        spool: str | None = None,
         nonces: str | NonceStore | None = None,
         handoff: Literal["auto", "manual"] | Callable[[str], object] = "auto",
         tolerance: float = DEFAULT_TOLERANCE,
@@ -135,6 +140,8 @@ class Webhooks:
         self._lock = threading.Lock()
         self._in_process: InProcessHandoff | None = None
         self._lifespans = 0
+        self._warned = False
+        self._mover = self._make_mover(_spool(spool, name, inbox, clock)) if spool is not None else None
         self._reception = Reception(
             policy=VerificationPolicy(
                 tolerance=tolerance, signed_content=signed_content, required_headers=required_headers
@@ -146,6 +153,7 @@ class Webhooks:
             notices=self._notices,
             hand_over=self._hand_over,
             max_body_size=max_body_size,
+            mover=self._mover,
         )
 
     @classmethod
@@ -241,6 +249,11 @@ class Webhooks:
         return self._reception.refuse(error)
 
     @property
+    def spool(self) -> Spool | None:
+        """Where events wait while the inbox is away, to be looked at: `webhooks.spool.stats()`."""
+        return None if self._mover is None else self._mover.spool
+
+    @property
     def max_body_size(self) -> int:
         """The most bytes a body may have."""
         return self._reception.max_body_size
@@ -250,6 +263,8 @@ class Webhooks:
     def drain(self, *, until_idle: bool = False) -> int:
         """Do what is due now, in the calling thread, and return how many events were settled.
 
+        What waits in a spool is moved to the inbox first.
+
         Args:
             until_idle: also wait for retries, until nothing will happen by itself any more: what is paused stays.
 
@@ -258,12 +273,18 @@ class Webhooks:
         """
         from envoyou_core.processing.drain import drain
 
+        if self._mover is not None:
+            self._mover.move_all()
         return drain(self._engine, until_idle=until_idle)
 
     async def adrain(self, *, until_idle: bool = False) -> int:
         """Do what is due now, on the running event loop, and return how many events were settled. See `drain`."""
+        import asyncio
+
         from envoyou_core.processing.drain import adrain
 
+        if self._mover is not None:
+            await asyncio.to_thread(self._mover.move_all)
         return await adrain(self._engine, until_idle=until_idle)
 
     def pause(self, *, type: str | None = None, handler: str | None = None) -> None:
@@ -311,8 +332,11 @@ class Webhooks:
     def wake(self) -> None:
         """Tell this process's worker that there may be work, and start it if there is none yet.
 
-        Unless `handoff` is `auto`, nothing happens. It never raises: the inbox is the truth, this only saves waiting.
+        Unless `handoff` is `auto`, nothing happens, but that a spool is looked into. It never raises: the inbox is the
+        truth, this only saves waiting.
         """
+        if self._mover is not None:
+            self._mover.start()
         if self._handoff_setting == "auto":
             try:
                 self._handoff.wake()
@@ -320,10 +344,21 @@ class Webhooks:
                 self._notices.emit(WorkerFailed(self.name, describe(error), retry_in=None))
 
     def _hand_over(self, event_id: str) -> None:
-        if self._nudges is None:
+        if self._mover is not None and self._mover.inbox_is_away:
+            # It waits in the spool. But where no life cycle has started a worker, the first event does, from the thread
+            # and on the event loop where it arrives: not the mover, whose thread it would not be right for.
+            if self._handoff_setting == "auto" and not self._handoff.alive:
+                self.wake()
+        elif self._nudges is None:
             self.wake()
         else:
             self._nudges.send(event_id)
+
+    def _hand_over_moved(self, event_id: str) -> None:
+        if self._nudges is not None:
+            self._nudges.send(event_id)
+        elif self._handoff_setting == "auto" and self._handoff.alive:
+            self.wake()
 
     def _nudge_failed(self, error: Exception) -> None:
         self._notices.emit(NudgeFailed(self.name, describe(error)))
@@ -332,21 +367,42 @@ class Webhooks:
         """Start this process's worker in a thread, unless it runs or `handoff` is not `auto`; idempotent, fork-safe.
 
         Raises:
-            ConfigurationError: there is no handler, or the inbox lacks what an operator must create.
+            ConfigurationError: there is no handler, the inbox lacks what an operator must create, or the spool cannot
+                be opened.
         """
-        self.inbox.open()
+        self._open()
         if self._handoff_setting == "auto":
             self._handoff.start_in_thread()
 
     def stop(self, timeout: float | None = None) -> None:
         """Stop this process's worker.
 
-        It takes nothing more, finishes what was begun, and gives the rest back.
+        It takes nothing more, finishes what was begun, and gives the rest back. What is in a spool stays there.
 
         Args:
             timeout: seconds to finish; `shutdown_timeout` by default.
         """
+        if self._mover is not None:
+            self._mover.stop(self._shutdown_timeout if timeout is None else timeout)
         self._handoff.stop(timeout)
+
+    def _open(self) -> None:
+        if self.spool is not None:
+            self.spool.open()
+        elif self.inbox.remote and not self._warned:
+            self._warned = True
+            self._notices.emit(NoSpool(self.name))
+        try:
+            self.inbox.open()
+        except ConfigurationError:
+            raise
+        except Exception as error:
+            if self._mover is None:
+                raise
+            # A process that starts during an outage has to accept events all the same.
+            self._notices.emit(WorkerFailed(self.name, describe(error), retry_in=None))
+        if self._mover is not None:
+            self._mover.start()
 
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:
@@ -355,11 +411,12 @@ class Webhooks:
         It may be entered several times; the worker stops with the last one.
 
         Raises:
-            ConfigurationError: there is no handler, or the inbox lacks what an operator must create.
+            ConfigurationError: there is no handler, the inbox lacks what an operator must create, or the spool cannot
+                be opened.
         """
         import asyncio
 
-        await asyncio.to_thread(self.inbox.open)
+        await asyncio.to_thread(self._open)
         if self._handoff_setting == "auto":
             self._handoff.start_on_loop()
         self._lifespans += 1
@@ -368,6 +425,8 @@ class Webhooks:
         finally:
             self._lifespans -= 1
             if not self._lifespans:
+                if self._mover is not None:
+                    await asyncio.to_thread(self._mover.stop, self._shutdown_timeout)
                 await self._handoff.astop()
 
     def run_worker(self, *, shutdown_timeout: float | None = None) -> None:
@@ -377,16 +436,25 @@ class Webhooks:
             shutdown_timeout: seconds to finish what was begun; by default those of the setting.
 
         Raises:
-            ConfigurationError: there is no handler, or the inbox lacks what an operator must create.
+            ConfigurationError: there is no handler, the inbox lacks what an operator must create, or the spool cannot
+                be opened.
+            WorkerStuckError: all its slots are held by sync handlers that have passed their time limits; the process
+                has to end, and its supervisor to start another.
         """
         from envoyou_core.handoff.process import run_worker
         from envoyou_core.handoff.worker import Worker
 
-        self.inbox.open()
+        self._open()
         self._engine.check_handlers()
-        worker = Worker(self._engine, name=self.name, kind="process", concurrency=self._concurrency)
+        worker = Worker(
+            self._engine, name=self.name, kind="process", concurrency=self._concurrency, ends_when_stuck=True
+        )
         timeout = self._shutdown_timeout if shutdown_timeout is None else shutdown_timeout
-        run_worker(worker, self._hooks, shutdown_timeout=timeout)
+        try:
+            run_worker(worker, self._hooks, shutdown_timeout=timeout)
+        finally:
+            if self._mover is not None:
+                self._mover.stop(timeout)
 
     def on_worker_start(self, hook: Function) -> Function:
         """Call the decorated function, sync or async, before a worker process takes its first event.
@@ -452,6 +520,19 @@ class Webhooks:
             clock=self._clock,
         )
 
+    def _make_mover(self, spool: Spool) -> Mover:
+        from envoyou_core.handoff.mover import Mover
+
+        return Mover(
+            spool,
+            self.inbox,
+            name=self.name,
+            notices=self._notices,
+            surrounded=lambda function: self._engine.within_surroundings(function),
+            end_thread=lambda: self._engine.end_thread(),
+            moved=self._hand_over_moved,
+        )
+
     @property
     def _handoff(self) -> InProcessHandoff:
         from envoyou_core.handoff.in_process import InProcessHandoff
@@ -490,3 +571,13 @@ def _inbox(inbox: str | Inbox, name: str, clock: Callable[[], float]) -> Inbox:
     if inbox.name != name:
         raise ConfigurationError(f"the inbox was made for the name {inbox.name!r}, not for {name!r}")
     return inbox
+
+
+def _spool(url: str, name: str, inbox: str | Inbox, clock: Callable[[], float]) -> Spool:
+    if not isinstance(url, str):
+        raise ConfigurationError(f"spool is a URL, such as sqlite:///spool.db, not {type(url).__name__}")
+    try:
+        from envoyou_core.inbox.spool import Spool
+    except ImportError as error:
+        raise ConfigurationError("the spool needs SQLAlchemy 2: pip install 'envoyou-webhooks[sql]'") from error
+    return Spool(url, name=name, apart_from=inbox if isinstance(inbox, str) else "", clock=clock)

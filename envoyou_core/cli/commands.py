@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from envoyou_core.errors import ConfigurationError, describe
+from envoyou_core.errors import ConfigurationError, WorkerStuckError, describe
 from envoyou_core.webhooks import Webhooks
 
 __all__ = ["app"]
@@ -43,8 +43,8 @@ def migrate(
     """Create the inbox's tables, or bring them up to this release. Running it again changes nothing."""
     from sqlalchemy.exc import SQLAlchemyError
 
-    from envoyou_core.inbox.schema import SCHEMA_VERSION
     from envoyou_core.inbox.sql import SqlInbox
+    from envoyou_core.inbox.upgrades import REVISION
 
     try:
         with closing(SqlInbox(inbox)) as database:
@@ -52,7 +52,7 @@ def migrate(
     except (ConfigurationError, SQLAlchemyError) as error:
         err.print(f"[red]The inbox could not be set up.[/] {describe(error)}", highlight=False)
         raise typer.Exit(1) from None
-    Console().print(f"[green]The inbox is ready[/] (schema {SCHEMA_VERSION}).", highlight=False)
+    Console().print(f"[green]The inbox is ready[/] (schema {REVISION}).", highlight=False)
 
 
 @app.command()
@@ -68,6 +68,9 @@ def worker(
         _find(webhooks).run_worker(shutdown_timeout=shutdown_timeout)
     except ConfigurationError as error:
         err.print(f"[red]The worker cannot start.[/] {error}", highlight=False)
+        raise typer.Exit(1) from None
+    except WorkerStuckError as error:
+        err.print(f"[red]The worker has ended, to be started anew.[/] {error}", highlight=False)
         raise typer.Exit(1) from None
 
 
@@ -91,7 +94,7 @@ def _change_what_is_paused(place: str, change: Callable[[Webhooks], None]) -> No
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     except Exception as error:
-        err.print(f"[red]It could not be changed.[/] {escape(describe(error))}", highlight=False)
+        err.print(f"[red]It could not be changed.[/] {escape(describe(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from None
     Console().print(f"Paused: {escape(paused)}.", highlight=False)
 

@@ -54,6 +54,11 @@ class InProcessHandoff:
         """
         self._start("thread", self._run_in_thread)
 
+    @property
+    def alive(self) -> bool:
+        """Whether a worker of this process works, or is about to begin."""
+        return self._worker is not None and self._worker.alive and self._pid == os.getpid()
+
     def wake(self) -> None:
         """See to a worker and let it look into the inbox now."""
         try:
@@ -91,7 +96,7 @@ class InProcessHandoff:
 
     def _start(self, kind: str, run: Callable[[Worker], None]) -> None:
         with self._lock:
-            if self._worker is not None and self._worker.alive and self._pid == os.getpid():
+            if self.alive:
                 return
             self._engine.check_handlers()
             self._worker = Worker(self._engine, name=self._name, kind=kind, concurrency=self._concurrency)

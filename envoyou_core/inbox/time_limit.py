@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
+import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import cast
 
@@ -20,7 +24,7 @@ class TransactionTimeoutError(EnvoyouError):
 
 
 @contextmanager
-def time_limit(connection: Connection, seconds: float) -> Iterator[None]:
+def time_limit(connection: Connection, seconds: float, expired: Callable[[], None]) -> Iterator[None]:
     """Roll the connection's transaction back when the block has not ended after `seconds`.
 
     Python cannot stop the code that holds the lock, but its transaction can be taken from it: what it executes
@@ -29,18 +33,16 @@ def time_limit(connection: Connection, seconds: float) -> Iterator[None]:
     Args:
         connection: to SQLite, with a transaction begun.
         seconds: the seconds that the block may last.
+        expired: called in another thread once the transaction was taken away.
 
     Raises:
         TransactionTimeoutError: the time was over before the block was.
     """
-    limit = _Limit(cast(sqlite3.Connection, connection.connection.dbapi_connection))
-    timer = threading.Timer(seconds, limit.expire)
-    timer.daemon = True
-    timer.start()
+    limit = _Limit(cast(sqlite3.Connection, connection.connection.dbapi_connection), expired)
+    _alarms.ring_after(seconds, limit.expire)
     try:
         yield
     finally:
-        timer.cancel()
         if limit.end():
             connection.invalidate()
             raise TransactionTimeoutError(
@@ -49,11 +51,57 @@ def time_limit(connection: Connection, seconds: float) -> Iterator[None]:
             )
 
 
+class _Alarms:
+    """One thread for all time limits, for as long as there are any: a thread for each would cost more than its work."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._due: list[tuple[float, int, Callable[[], None]]] = []
+        self._numbers = itertools.count()
+        self._running = False
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._renew)
+
+    def ring_after(self, seconds: float, ring: Callable[[], None]) -> None:
+        """Call `ring` in `seconds`, or up to as long afterwards as another call of it takes."""
+        with self._changed:
+            first = not self._due or time.monotonic() + seconds < self._due[0][0]
+            heapq.heappush(self._due, (time.monotonic() + seconds, next(self._numbers), ring))
+            if not self._running:
+                self._running = True
+                threading.Thread(target=self._ring, name="envoyou-time-limits", daemon=True).start()
+            elif first:
+                self._changed.notify()
+
+    def _ring(self) -> None:
+        while True:
+            with self._changed:
+                if not self._due:
+                    self._running = False
+                    return
+                left = self._due[0][0] - time.monotonic()
+                if left > 0:
+                    self._changed.wait(left)
+                    continue
+                _, _, ring = heapq.heappop(self._due)
+            ring()
+
+    def _renew(self) -> None:
+        # A forked child has neither the thread nor the transactions.
+        self._changed = threading.Condition()
+        self._due = []
+        self._running = False
+
+
+_alarms = _Alarms()
+
+
 class _Limit:
     """Either the block ends first, or its time does: whichever comes second finds the matter decided."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, expired: Callable[[], None]) -> None:
         self._connection = connection
+        self._tell = expired
         self._lock = threading.Lock()
         self._ended = False
         self._expired = False
@@ -75,6 +123,7 @@ class _Limit:
             self._connection.set_authorizer(_allow_only_rollback)
             self._connection.interrupt()
             self._connection.rollback()
+        self._tell()
 
 
 def _allow_only_rollback(action: int, argument: str | None, *_: str | None) -> int:

@@ -12,12 +12,18 @@ from envoyou_core.observability.notices import (
     HandlerSkipped,
     HookFailed,
     HouseKept,
+    InboxAway,
+    InboxBack,
     LeaseLost,
+    MoveRefused,
     NonceStoreFailed,
+    NoSpool,
     Notice,
     NudgeFailed,
     Rejected,
     Settled,
+    Spooled,
+    SpoolFailed,
     WorkerFailed,
     WorkerStarted,
     WorkerStopped,
@@ -77,6 +83,28 @@ def log_notice(notice: Notice) -> None:
             log.info("cleared up in %s: %d payloads, %d events, %d marks deleted", name, scrubbed, pruned, marks)
         case NudgeFailed(name, detail):
             log.error("the handoff of %s failed: %s; the event waits in the inbox", name, detail)
+        case NoSpool(name):
+            log.warning(
+                "the inbox of %s lies behind a network, and there is no spool: events that are delivered while it is "
+                "away for longer than the sender tries, some fifteen seconds, are lost",
+                name,
+            )
+        case InboxAway(name, detail):
+            log.error("the inbox of %s is away (%s): events go to the spool until it is back", name, detail)
+        case Spooled(event_id, event_type):
+            log.info("spooled %s (%s)", event_id, event_type)
+        case InboxBack(name, moved):
+            log.warning("the inbox of %s is back; %d events were moved from the spool", name, moved)
+        case MoveRefused(event_id, event_type, error, retry_in):
+            log.error(
+                "%s (%s) stays in the spool, the inbox refuses it: %s; next try in %g s",
+                event_id,
+                event_type,
+                error,
+                retry_in,
+            )
+        case SpoolFailed(name, detail, retry_in):
+            log.error("the spool of %s cannot be used, next try in %g s: %s", name, retry_in, detail)
         case WorkerStarted(name, kind):
             log.info("worker %s started (%s)", name, kind)
         case WorkerStopped(name, unfinished):

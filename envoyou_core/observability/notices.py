@@ -15,14 +15,20 @@ __all__ = [
     "HandlerSkipped",
     "HookFailed",
     "HouseKept",
+    "InboxAway",
+    "InboxBack",
     "LeaseLost",
     "Listener",
+    "MoveRefused",
+    "NoSpool",
     "NonceStoreFailed",
     "Notice",
     "Notices",
     "NudgeFailed",
     "Rejected",
     "Settled",
+    "SpoolFailed",
+    "Spooled",
     "WorkerFailed",
     "WorkerStarted",
     "WorkerStopped",
@@ -136,6 +142,56 @@ class NudgeFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class NoSpool:
+    """The inbox lies behind a network, and there is no second place to store. Told once, at the start."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class InboxAway:
+    """The inbox failed or did not answer in time: from now on, events go to the spool. Told once for each outage."""
+
+    name: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Spooled:
+    """An event that was accepted is in the spool, and will be moved to the inbox."""
+
+    event_id: str
+    event_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class InboxBack:
+    """An outage is over, and nothing is left to be moved; `moved` counts what this process has moved."""
+
+    name: str
+    moved: int
+
+
+@dataclass(frozen=True, slots=True)
+class MoveRefused:
+    """The inbox takes other events, and refuses this one: it stays in the spool. `retry_in` is in seconds."""
+
+    event_id: str
+    event_type: str
+    error: str
+    retry_in: float
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolFailed:
+    """The spool could not be used by whoever moves what is in it; `retry_in` is in seconds."""
+
+    name: str
+    detail: str
+    retry_in: float
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerStarted:
     """A worker of this process began to take events from the inbox."""
 
@@ -172,6 +228,12 @@ Notice = (
     | Settled
     | LeaseLost
     | NudgeFailed
+    | NoSpool
+    | InboxAway
+    | Spooled
+    | InboxBack
+    | MoveRefused
+    | SpoolFailed
     | WorkerStarted
     | WorkerStopped
     | WorkerFailed

@@ -245,7 +245,7 @@ class Engine:
             done = {**progress, handler.name: Progress.DONE}
             ending = None
             if is_last and handler.wants_connection and not failed and Progress.GIVEN_UP not in progress.values():
-                ending = self._settlement(claim, handlers, done, failed, began)
+                ending = _Ending(partial(self._settlement, claim, handlers, done, failed, began))
             try:
                 yield self._invocation(handler, claim, done, ending)
             except LeaseLostError:
@@ -260,8 +260,8 @@ class Engine:
                     progress[handler.name] = Progress.GIVEN_UP
             else:
                 progress[handler.name] = Progress.DONE
-                if ending is not None:
-                    return ending, True
+                if ending is not None and ending.made is not None:
+                    return ending.made, True
                 to_record = not handler.wants_connection
             # The last one is recorded by the settling itself.
             if to_record and not is_last:
@@ -305,9 +305,7 @@ class Engine:
             if not isinstance(failure, PermanentError)
         )
 
-    def _invocation(
-        self, handler: Handler, claim: Claim, done: Mapping[str, Progress], ending: Settlement | None
-    ) -> Step:
+    def _invocation(self, handler: Handler, claim: Claim, done: Mapping[str, Progress], ending: _Ending | None) -> Step:
         offered: dict[str, Any] = {
             "attempt": claim.attempts + 1,
             "delivery": DeliveryInfo(claim.received_at, claim.webhook_id, claim.tenant),
@@ -348,15 +346,12 @@ class Engine:
                 raise _left(error) from error
 
     def _call_in_transaction(
-        self, call: Callable[..., Any], claim: Claim, done: Mapping[str, Progress], ending: Settlement | None
+        self, call: Callable[..., Any], claim: Claim, done: Mapping[str, Progress], ending: _Ending | None
     ) -> None:
         inbox = cast(TransactionalInbox, self.inbox)
-        began = time.monotonic()
         with inbox.transaction(claim, done, ending) as connection:
             # Inside, so that what is refused is also rolled back.
             _refuse_awaitable(call(connection=connection))
-            if ending is not None:
-                _add_seconds(ending, time.monotonic() - began)
 
     async def _await_handler(self, call: Callable[[], Any]) -> None:
         with self._surroundings():
@@ -378,16 +373,23 @@ class Engine:
             yield
 
 
+@dataclass(slots=True)
+class _Ending:
+    """The settlement that the last handler's transaction writes: made at its end, when it is known how long it took."""
+
+    make: Callable[[], Settlement]
+    made: Settlement | None = None
+
+    def __call__(self) -> Settlement:
+        self.made = self.make()
+        return self.made
+
+
 def _refuse_awaitable(result: object) -> None:
     if inspect.isawaitable(result):
         if inspect.iscoroutine(result):
             result.close()
         raise TypeError("the handler is a plain function that returned an awaitable: make it `async def`")
-
-
-def _add_seconds(ending: Settlement, seconds: float) -> None:
-    """The transaction that writes a settlement has to be given it before it is known how long the handler takes."""
-    object.__setattr__(ending, "seconds", (ending.seconds or 0.0) + seconds)
 
 
 def _left(error: BaseException) -> RuntimeError:

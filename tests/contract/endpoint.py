@@ -101,6 +101,8 @@ class Endpoint:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Another writer holds the database for as long as the block lasts."""
+        # A database that nobody has opened yet could not even be read meanwhile.
+        self.served.webhooks.inbox.open()
         connection = sqlite3.connect(self.database, isolation_level=None)
         try:
             connection.execute("BEGIN IMMEDIATE")

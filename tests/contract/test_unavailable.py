@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import time
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from envoyou_core import reception
-from envoyou_core.inbox import Added
+from envoyou_core import Handlers, reception
+from envoyou_core.inbox import Added, InboxRecord
 from envoyou_core.testing import Delivery, sample_event
-from tests.contract.endpoint import Endpoint, signed
+from tests.contract.conftest import Serve
+from tests.contract.endpoint import Endpoint, assert_received, assert_refused, signed
 from tests.contract.wire import Answer
+
+PATIENCE = 20.0
 
 
 def refused_as_unavailable(endpoint: Endpoint, delivery: Delivery) -> Answer:
@@ -59,6 +65,73 @@ def test_an_inbox_that_fails(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
     # The nonce is free: it is bound after the commit, and there was none.
     endpoint.accepts(signed(nonce=f"nonce-{add.__name__}"))
     endpoint.accepts(delivery, headers={"X-EnvoyOU-Nonce": None})
+
+
+@pytest.fixture
+def with_spool(serve: Serve, tmp_path: Path) -> Endpoint:
+    """An endpoint with a spool, on the system's clock, whose worker nobody starts."""
+    handlers = Handlers()
+    handlers.on("user.*")(print)
+    return serve(handlers, handoff="manual", spool=f"sqlite:///{tmp_path / 'spool.db'}")
+
+
+def accepts_into_the_spool(endpoint: Endpoint, delivery: Delivery) -> InboxRecord:
+    before = endpoint.stored
+    assert_received(endpoint.send(delivery))
+    assert endpoint.stored == before
+    spool = endpoint.served.webhooks.spool
+    assert spool is not None
+    record = spool.get(json.loads(delivery.body)["id"])
+    assert record is not None
+    assert record.event.body == delivery.body
+    return record
+
+
+def is_moved(endpoint: Endpoint, delivery: Delivery, spooled: InboxRecord) -> None:
+    """It comes to the inbox by itself, as it was accepted."""
+    deadline = time.monotonic() + PATIENCE
+    while (record := endpoint.record(delivery)) is None:
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+    assert record.event.body == delivery.body
+    assert record.webhook_id == spooled.webhook_id
+    assert record.received_at == spooled.received_at
+    assert_received(endpoint.send(delivery), duplicate=True)
+
+
+@pytest.mark.parametrize("add", [raise_at_once, fail_later, hang])
+def test_an_inbox_that_fails_where_there_is_a_spool(
+    with_spool: Endpoint, monkeypatch: pytest.MonkeyPatch, add: Any
+) -> None:
+    delivery = sent_now(nonce="nonce-of-the-first")
+    with monkeypatch.context() as broken:
+        broken.setattr(with_spool.served.webhooks.inbox, "add", add)
+        spooled = accepts_into_the_spool(with_spool, delivery)
+        assert_received(with_spool.send(delivery), duplicate=True)
+        assert_refused(with_spool.send(sent_now(nonce="nonce-of-the-first")), 401, "unauthorized")
+    is_moved(with_spool, delivery, spooled)
+
+
+def test_a_database_that_another_writer_holds_where_there_is_a_spool(with_spool: Endpoint) -> None:
+    delivery = sent_now()
+    with with_spool.locked():
+        spooled = accepts_into_the_spool(with_spool, delivery)
+    is_moved(with_spool, delivery, spooled)
+
+
+def test_an_inbox_and_a_spool_that_fail(with_spool: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    delivery = sent_now()
+    with monkeypatch.context() as broken:
+        broken.setattr(with_spool.served.webhooks.inbox, "add", raise_at_once)
+        broken.setattr(with_spool.served.webhooks.spool, "add", raise_at_once)
+        answer = refused_as_unavailable(with_spool, delivery)
+    assert "secret-place" not in str(answer)
+    with_spool.send(delivery)
+    assert_received(with_spool.send(delivery), duplicate=True)
+
+
+def sent_now(**options: Any) -> Delivery:
+    return signed(timestamp=int(time.time()), **options)
 
 
 def test_what_is_refused_needs_no_inbox(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -855,9 +855,10 @@ class TransactionalInbox(MemoryInbox):
 
     @contextlib.contextmanager
     def transaction(self, claim, progress, settlement=None):
-        self.given.append(settlement)
         written = []
+        self.given.append(None)
         yield written
+        self.given[-1] = settlement = settlement and settlement()
         if self.fails_at_the_end:
             raise self.fails_at_the_end
         held = self.record(claim, progress) if settlement is None else super().settle_all([(claim, settlement)])[0]

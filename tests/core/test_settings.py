@@ -30,6 +30,7 @@ def test_every_setting_becomes_the_keyword_of_its_name():
         "WEBHOOK_SECRET": "whsec_test",
         "NAME": "billing",
         "INBOX": "memory:",
+        "SPOOL": "sqlite:///spool.db",
         "NONCES": MemoryNonceStore(),
         "HANDOFF": "manual",
         "TOLERANCE": 60,

@@ -48,6 +48,8 @@ webhooks = Webhooks(secret="whsec_1")
 Webhooks(secret=["newest", b"oldest"], handoff="manual", signed_content=("raw",), retry=RetryPolicy(max_attempts=5))
 Webhooks(secret=secrets_of, inbox=MemoryInbox(), nonces=MemoryNonceStore(), tolerance=60, clock=lambda: 5.0)
 Webhooks(secret=tenant_of, required_headers=["X-EnvoyOU-Nonce"], max_body_size=1_000, concurrency=2, lease=30)
+Webhooks(secret="whsec_1", inbox="sqlite:///envoyou.db", spool="sqlite:///spool.db")
+Webhooks(secret="whsec_1", spool=MemoryInbox())  # type: ignore[arg-type]
 Webhooks(secret=3)  # type: ignore[arg-type]
 Webhooks(secret="whsec_1", handoff="somehow")  # type: ignore[arg-type]
 Webhooks(secret="whsec_1", signed_content=("pretty",))  # type: ignore[arg-type]

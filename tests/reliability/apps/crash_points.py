@@ -46,7 +46,7 @@ def crash_point(name: str) -> None:
 def install(webhooks: Webhooks) -> None:
     """Put the points around the inbox of `webhooks`."""
     inbox: Any = webhooks.inbox
-    add, claim, settle = inbox.add, inbox.claim, inbox.settle
+    add, claim, settle_all = inbox.add, inbox.claim, inbox.settle_all
 
     def add_with_points(entry: Any) -> Future[Any]:
         crash_point("after verify")
@@ -68,11 +68,13 @@ def install(webhooks: Webhooks) -> None:
             crash_point("after claim")
         return claims
 
-    def settle_with_point(*arguments: Any) -> Any:
+    def settle_all_with_point(*arguments: Any) -> Any:
         crash_point("after handler, before settle")
-        return settle(*arguments)
+        return settle_all(*arguments)
 
-    inbox.add, inbox.claim, inbox.settle = add_with_points, claim_with_point, settle_with_point
+    inbox.add, inbox.claim, inbox.settle_all = add_with_points, claim_with_point, settle_all_with_point
+    if webhooks.spool is not None:
+        install_around_the_move(webhooks.spool)
 
     @event.listens_for(inbox._engine, "after_cursor_execute")
     def within_transactions(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
@@ -82,6 +84,26 @@ def install(webhooks: Webhooks) -> None:
             crash_point("in settle")
         elif statement.startswith("UPDATE envoyou_inbox SET progress"):
             crash_point("in the handler's transaction, after its record")
+
+
+def install_around_the_move(spool: Any) -> None:
+    """Put the points around what a spool lets go of, but for single events, with which a mover asks for the inbox."""
+    claim, remove = spool.claim, spool.remove
+
+    def claim_with_point(*arguments: Any) -> Any:
+        claims = claim(*arguments)
+        if len(claims) > 1:
+            crash_point("after events were taken from the spool")
+        return claims
+
+    def remove_with_points(claims: Any) -> None:
+        if len(claims) > 1:
+            crash_point("after events were moved, before they left the spool")
+        remove(claims)
+        if len(claims) > 1:
+            crash_point("after events left the spool")
+
+    spool.claim, spool.remove = claim_with_point, remove_with_points
 
 
 class AfterTheAnswer:

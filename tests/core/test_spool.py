@@ -1,0 +1,882 @@
+"""The spool: what is accepted while the inbox is away, and how it gets there afterwards."""
+
+import asyncio
+import json
+import logging
+import os
+import stat
+import threading
+import time
+from collections import Counter
+from concurrent.futures import Future
+from contextlib import suppress
+from datetime import timedelta
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+
+from envoyou_core import ConfigurationError, Tenant, WebhookRequest, Webhooks, reception
+from envoyou_core.handoff import mover
+from envoyou_core.inbox import Added, Settlement, Status
+from envoyou_core.inbox.memory import MemoryInbox
+from envoyou_core.observability import (
+    Accepted,
+    InboxAway,
+    InboxBack,
+    MoveRefused,
+    NoSpool,
+    Spooled,
+    SpoolFailed,
+    WorkerFailed,
+)
+from envoyou_core.testing import sample_event, sign_delivery
+from tests.inbox_contract import HandClock
+
+SECRET = "whsec_test"
+RECEIVED = (200, {"received": True})
+DUPLICATE = (200, {"received": True, "duplicate": True})
+UNAVAILABLE = 503
+PATIENCE = 20
+
+
+class AwayError(Exception):
+    """What a database that is away raises."""
+
+
+class FailingInbox(MemoryInbox):
+    """An inbox that can be away, hang, or refuse some events."""
+
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        self.away = False
+        self.hangs = False
+        self.refuses = set()
+        self.asked = []
+        self.pending = []
+
+    def add(self, entry):
+        self.asked.append(entry.event.id)
+        if self.hangs:
+            self.pending.append((entry, future := Future()))
+            return future
+        if self.away:
+            raise AwayError("connection refused")
+        if entry.event.id in self.refuses:
+            future = Future()
+            future.set_exception(ValueError("not this one"))
+            return future
+        return super().add(entry)
+
+    def open(self):
+        if self.away:
+            raise AwayError("connection refused")
+
+
+@pytest.fixture
+def inbox(clock):
+    return FailingInbox(clock=clock)
+
+
+@pytest.fixture
+def make(tmp_path, inbox, clock):
+    """Makes `Webhooks` over `inbox`, and a spool that all of them share; nobody moves anything but who is told to."""
+    made = []
+
+    def make(*, moves=False, **given):
+        values = {"secret": SECRET, "inbox": inbox, "handoff": "manual", "spool": url(tmp_path), "clock": clock}
+        webhooks = Webhooks(**values | given)
+        if not moves:
+            webhooks._mover.start = lambda: None
+        webhooks.notices = []
+        webhooks.subscribe(webhooks.notices.append)
+        made.append(webhooks)
+        return webhooks
+
+    yield make
+    for webhooks in made:
+        webhooks.stop()
+        if webhooks.spool is not None:
+            webhooks.spool.close()
+
+
+@pytest.fixture
+def webhooks(make):
+    return make()
+
+
+@pytest.fixture(params=["receive", "areceive"])
+def answer(request):
+    def send(webhooks, event=None, **options):
+        delivery = sign_delivery(
+            sample_event() if event is None else event, secret=SECRET, **sent_at(webhooks, options)
+        )
+        wanted = WebhookRequest.from_http("POST", delivery.headers, delivery.body)
+        here = request.param == "receive"
+        response = webhooks.receive(wanted) if here else asyncio.run(webhooks.areceive(wanted))
+        return response.status, json.loads(response.body)
+
+    return send
+
+
+def sent_at(webhooks, options):
+    return {"timestamp": int(webhooks._reception.clock()), **options}
+
+
+def deliver(webhooks, event=None, **options):
+    event = sample_event() if event is None else event
+    delivery = sign_delivery(event, secret=SECRET, **sent_at(webhooks, options))
+    response = webhooks.receive(WebhookRequest.from_http("POST", delivery.headers, delivery.body))
+    assert response.status == 200
+    return event
+
+
+def move(webhooks, times=1):
+    for _ in range(times):
+        webhooks._reception.clock.advance(0.001)
+        webhooks._mover.move_all()
+
+
+def url(folder):
+    return f"sqlite:///{folder / 'spool.db'}"
+
+
+def of_type(webhooks, *types):
+    return [notice for notice in webhooks.notices if isinstance(notice, types)]
+
+
+def ids(inbox):
+    return {record.event.id for record in inbox.list(limit=1000)}
+
+
+# Accepting
+
+
+def test_an_event_that_the_inbox_cannot_take_is_accepted_all_the_same(webhooks, inbox, answer):
+    inbox.away = True
+    event = sample_event()
+    assert answer(webhooks, event) == RECEIVED
+    assert webhooks.spool.get(event.id).event.body == event.body
+    assert ids(inbox) == set()
+    assert webhooks.notices == [
+        InboxAway("default", "AwayError: connection refused"),
+        Spooled(event.id, event.type),
+        Accepted(event.id, event.type, Added.NEW),
+    ]
+
+
+def test_an_event_that_the_inbox_takes_never_sees_the_spool(webhooks, inbox, answer):
+    event = sample_event()
+    assert answer(webhooks, event) == RECEIVED
+    assert ids(inbox) == {event.id}
+    assert webhooks.spool.stats().total == 0
+    assert webhooks.notices == [Accepted(event.id, event.type, Added.NEW)]
+
+
+def test_an_inbox_that_does_not_answer_has_half_of_the_budget(webhooks, inbox, answer, monkeypatch):
+    monkeypatch.setattr(reception, "ANSWER_BUDGET", 0.6)
+    inbox.hangs = True
+    began = time.monotonic()
+    assert answer(webhooks) == RECEIVED
+    assert time.monotonic() - began >= 0.3
+    [(_, future)] = inbox.pending
+    assert future.cancelled(), "what is not begun must not be stored late"
+    assert "did not answer within 0.3 s" in webhooks.notices[0].detail
+
+
+def test_nobody_waits_for_an_inbox_that_is_known_to_be_away(webhooks, inbox, answer, monkeypatch):
+    monkeypatch.setattr(reception, "ANSWER_BUDGET", 0.2)
+    inbox.hangs = True
+    for _ in range(5):
+        assert answer(webhooks) == RECEIVED
+    assert len(inbox.asked) == 1
+    assert len(of_type(webhooks, InboxAway)) == 1
+    assert webhooks.spool.stats().total == 5
+
+
+def test_a_redelivery_is_a_duplicate_in_the_spool_too(webhooks, inbox, answer):
+    inbox.away = True
+    event = sample_event()
+    assert answer(webhooks, event) == RECEIVED
+    assert answer(webhooks, event) == DUPLICATE
+    assert webhooks.spool.stats().total == 1
+
+
+def test_the_nonce_is_bound_once_the_event_is_in_the_spool(webhooks, inbox, answer, monkeypatch):
+    inbox.away = True
+    with monkeypatch.context() as full:
+        full.setattr(webhooks.spool, "add", inbox.add)
+        assert answer(webhooks, nonce="nonce-1")[0] == UNAVAILABLE
+    assert answer(webhooks, nonce="nonce-1") == RECEIVED
+    assert answer(webhooks, nonce="nonce-1")[0] == 401
+
+
+def test_where_both_fail_the_sender_is_asked_to_try_again(webhooks, inbox, answer, monkeypatch):
+    inbox.away = True
+
+    def full(entry):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(webhooks.spool, "add", full)
+    for _ in range(2):
+        assert answer(webhooks)[0] == UNAVAILABLE
+    assert "connection refused" in webhooks.notices[-1].detail
+    assert "no space left on device" in webhooks.notices[-1].detail
+
+
+def test_a_spool_that_hangs_is_given_up_in_time(webhooks, inbox, answer, monkeypatch):
+    monkeypatch.setattr(reception, "ANSWER_BUDGET", 0.2)
+    monkeypatch.setattr(webhooks.spool, "add", lambda entry: Future())
+    inbox.hangs = True
+    assert answer(webhooks)[0] == UNAVAILABLE
+
+
+def test_a_spool_that_fails_does_not_keep_events_from_an_inbox_that_is_back(webhooks, inbox, answer, monkeypatch):
+    inbox.away = True
+    answer(webhooks)
+    inbox.away = False
+    monkeypatch.setattr(webhooks.spool, "add", lambda entry: Future())
+    monkeypatch.setattr(reception, "ANSWER_BUDGET", 0.2)
+    event = sample_event()
+    assert answer(webhooks, event) == RECEIVED
+    assert event.id in ids(inbox)
+    asked = len(inbox.asked)
+    monkeypatch.setattr(webhooks.spool, "add", None)
+    assert answer(webhooks) == RECEIVED
+    assert len(inbox.asked) == asked + 1, "from then on it is asked first"
+
+
+def test_an_inbox_that_uses_up_all_the_time_leaves_the_spool_its_own(webhooks, inbox, monkeypatch):
+    """As one does that stores in the calling thread."""
+    monkeypatch.setattr(reception, "ANSWER_BUDGET", 0.4)
+
+    def slow(entry):
+        time.sleep(0.5)
+        raise AwayError
+
+    monkeypatch.setattr(inbox, "add", slow)
+    deliver(webhooks)
+    assert webhooks.spool.stats().total == 1
+
+
+# Moving
+
+
+def test_everything_about_an_event_survives_the_move(make, inbox, clock):
+    def secrets_of(webhook_id):
+        return Tenant(webhook_id.removeprefix("wh_"), SECRET)
+
+    webhooks = make(secret=secrets_of)
+    inbox.away = True
+    clock.advance(0.123456)
+    accepted_at = clock.moment()
+    body = b'{"id": "evt_1",  "type":"user.created", "created": 1, "data": {"object": {"name": "\\ud83d Zo\xc3\xab"}}}'
+    deliver(webhooks, body, webhook_id="wh_acme", event_type="user.created")
+    clock.advance(3600)
+    inbox.away = False
+    assert webhooks.spool.get("evt_1", tenant="acme").received_at == accepted_at
+    webhooks._mover.move_all()
+    record = inbox.get("evt_1", tenant="acme")
+    assert record.event.body == body
+    assert record.received_at == accepted_at
+    assert record.webhook_id == "wh_acme"
+    assert record.status is Status.RECEIVED
+    assert record.next_attempt_at == clock.moment()
+
+
+def test_what_was_moved_leaves_no_trace(webhooks, inbox):
+    inbox.away = True
+    for _ in range(250):
+        deliver(webhooks)
+    inbox.away = False
+    webhooks._mover.move_all()
+    assert inbox.stats().total == 250
+    assert webhooks.spool.stats().total == 0
+    assert of_type(webhooks, InboxBack) == [InboxBack("default", 250)]
+
+
+def test_an_inbox_that_is_still_away_is_asked_for_one_event_only(webhooks, inbox):
+    inbox.away = True
+    events = [deliver(webhooks) for _ in range(5)]
+    inbox.asked.clear()
+    move(webhooks, times=3)
+    assert inbox.asked == [event.id for event in events[:3]], "each time another one"
+    assert webhooks.spool.stats().by_status[Status.RECEIVED] == 5
+    assert len(of_type(webhooks, InboxAway)) == 1
+    assert not of_type(webhooks, InboxBack)
+
+
+def test_the_inbox_is_asked_first_again_once_an_event_has_reached_it(webhooks, inbox):
+    inbox.away = True
+    deliver(webhooks)
+    inbox.away = False
+    deliver(webhooks)
+    assert ids(inbox) == set()
+    webhooks._mover.move_all()
+    deliver(webhooks)
+    assert inbox.stats().total == 3
+    assert len(of_type(webhooks, Spooled)) == 2
+
+
+def test_a_commit_that_came_too_late_to_be_heard_of_is_resolved_by_the_key(webhooks, inbox, monkeypatch):
+    monkeypatch.setattr(reception, "ANSWER_BUDGET", 0.05)
+    inbox.hangs = True
+    event = deliver(webhooks)
+    [(entry, _)] = inbox.pending
+    inbox.hangs = False
+    MemoryInbox.add(inbox, entry)
+    webhooks._mover.move_all()
+    assert inbox.stats().total == 1
+    assert webhooks.spool.stats().total == 0
+    assert ids(inbox) == {event.id}
+
+
+def test_an_inbox_that_hangs_while_an_event_is_moved_leaves_it_in_the_spool(webhooks, inbox, monkeypatch):
+    monkeypatch.setattr(mover, "MOVE_TIMEOUT", 0.05)
+    inbox.away = True
+    event = deliver(webhooks)
+    inbox.away, inbox.hangs = False, True
+    webhooks._mover.move_all()
+    assert webhooks.spool.get(event.id).status is Status.RECEIVED
+    assert webhooks._mover.inbox_is_away
+
+
+def test_a_mover_that_dies_between_the_two_commits_loses_and_doubles_nothing(webhooks, make, inbox, clock, monkeypatch):
+    inbox.away = True
+    event = deliver(webhooks)
+    inbox.away = False
+
+    def die(claims):
+        raise SystemExit
+
+    monkeypatch.setattr(webhooks.spool, "remove", die)
+    with pytest.raises(SystemExit):
+        webhooks._mover.move_all()
+    assert ids(inbox) == ids(webhooks.spool) == {event.id}
+    another = make()
+    another._mover.move_all()
+    assert another.spool.stats().total == 1, "the lease has not run out"
+    clock.advance(mover.LEASE)
+    another._mover.move_all()
+    assert another.spool.stats().total == 0
+    assert inbox.stats().total == 1
+
+
+def test_a_mover_that_was_too_slow_does_not_remove_what_another_holds(webhooks, make, inbox, clock):
+    inbox.away = True
+    deliver(webhooks)
+    spool = webhooks.spool
+    slow = spool.claim(1, mover.LEASE)
+    clock.advance(mover.LEASE)
+    [held] = spool.claim(1, mover.LEASE)
+    spool.remove(slow)
+    spool.give_back(slow)
+    assert spool.get(held.event.id).status is Status.PROCESSING
+    spool.remove([held])
+    assert spool.stats().total == 0
+
+
+def test_a_dead_event_that_was_delivered_again_gets_new_attempts(webhooks, inbox):
+    event = deliver(webhooks)
+    [claim] = inbox.claim(1, 60)
+    inbox.settle(claim, Settlement(Status.DEAD, 3))
+    inbox.away = True
+    assert deliver(webhooks, event)
+    inbox.away = False
+    webhooks._mover.move_all()
+    assert inbox.get(event.id).status is Status.RECEIVED
+
+
+def test_two_processes_move_each_event_once(make, inbox):
+    one, two = make(), make()
+    inbox.away = True
+    for _ in range(300):
+        deliver(one)
+    two._mover.inbox_failed(AwayError())
+    inbox.away = False
+    inbox.asked.clear()
+    threads = [threading.Thread(target=webhooks._mover.move_all) for webhooks in (one, two)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert set(Counter(inbox.asked).values()) == {1}
+    assert inbox.stats().total == 300
+    assert one.spool.stats().total == 0
+
+
+def test_a_process_whose_events_another_has_moved_asks_the_inbox_again(make, inbox):
+    one, two = make(), make()
+    inbox.away = True
+    deliver(one)
+    assert one._mover.inbox_is_away
+    inbox.away = False
+    two._mover.move_all()
+    one._mover.move_all()
+    assert not one._mover.inbox_is_away
+    assert not of_type(one, InboxBack), "it has not heard of the inbox itself"
+    deliver(one)
+    one._mover.move_all()
+    assert of_type(one, InboxBack) == [InboxBack("default", 0)]
+
+
+# What the inbox refuses
+
+
+def test_an_event_that_is_refused_stays_is_reported_and_holds_up_no_other(webhooks, inbox, clock):
+    inbox.away = True
+    refused = deliver(webhooks)
+    inbox.refuses.add(refused.id)
+    others = {deliver(webhooks).id for _ in range(150)}
+    inbox.away = False
+    move(webhooks, times=3)
+    assert ids(inbox) == others
+    assert not webhooks._mover.inbox_is_away
+    [record] = webhooks.spool.list()
+    assert (record.event.id, record.status, record.last_error) == (
+        refused.id,
+        Status.FAILED,
+        "ValueError: not this one",
+    )
+    assert of_type(webhooks, MoveRefused) == [
+        MoveRefused(refused.id, refused.type, "ValueError: not this one", mover.FIRST_PAUSE)
+    ]
+    assert timedelta() < record.next_attempt_at - clock.moment() <= timedelta(seconds=mover.FIRST_PAUSE)
+
+
+def test_the_pauses_of_a_refused_event_grow_up_to_an_hour_and_end_when_it_is_taken(webhooks, inbox, clock):
+    inbox.away = True
+    refused = deliver(webhooks)
+    inbox.refuses.add(refused.id)
+    deliver(webhooks)
+    inbox.away = False
+    move(webhooks, times=3)
+    for _ in range(1100):
+        clock.now = webhooks.spool.get(refused.id).next_attempt_at.timestamp()
+        webhooks._mover.move_all()
+    pauses = [notice.retry_in for notice in of_type(webhooks, MoveRefused)]
+    assert pauses[:4] == [5, 10, 20, 40]
+    assert set(pauses[12:]) == {3600}
+    assert not webhooks._mover.inbox_is_away, "that it fails again tells nothing of the inbox"
+    inbox.refuses.clear()
+    clock.advance(3600)
+    webhooks._mover.move_all()
+    assert refused.id in ids(inbox)
+    assert webhooks.spool.stats().total == 0
+
+
+def test_one_that_nothing_follows_looks_like_an_outage_until_another_gets_through(webhooks, inbox):
+    refused = sample_event()
+    inbox.refuses.add(refused.id)
+    deliver(webhooks, refused)
+    webhooks._mover.move_all()
+    assert webhooks._mover.inbox_is_away
+    assert not of_type(webhooks, MoveRefused)
+    other = deliver(webhooks)
+    move(webhooks, times=3)
+    assert ids(inbox) == {other.id}
+    assert not webhooks._mover.inbox_is_away
+    assert [notice.event_id for notice in of_type(webhooks, MoveRefused)] == [refused.id]
+
+
+# By itself
+
+
+def test_events_are_moved_by_themselves_when_the_inbox_is_back(make, inbox, until, monkeypatch, answer):
+    monkeypatch.setattr(mover, "PROBE_INTERVAL", 0.02)
+    webhooks = make(moves=True)
+    inbox.away = True
+    events = [sample_event() for _ in range(20)]
+    for event in events:
+        assert answer(webhooks, event) == RECEIVED
+    inbox.away = False
+    until(lambda: of_type(webhooks, InboxBack))
+    assert ids(inbox) == {event.id for event in events}
+    assert webhooks.spool.stats().total == 0
+    before = len(of_type(webhooks, Spooled))
+    answer(webhooks)
+    assert len(of_type(webhooks, Spooled)) == before
+
+
+def test_the_inbox_is_not_asked_faster_the_more_is_spooled(webhooks, inbox):
+    class Stop:
+        """Ends the thread's loop after three pauses, and remembers how long they were."""
+
+        def __init__(self):
+            self.pauses = []
+
+        def is_set(self):
+            return len(self.pauses) == 3
+
+        def wait(self, seconds):
+            self.pauses.append(seconds)
+            deliver(webhooks)
+
+    inbox.away = True
+    deliver(webhooks)
+    webhooks._mover._run(webhooks._mover._here, stop := Stop())
+    assert stop.pauses == [mover.PROBE_INTERVAL] * 3
+    assert len(inbox.asked) == 1 + 3
+
+
+@pytest.mark.parametrize("begin", ["start", "wake", "lifespan", "receive"])
+def test_what_an_earlier_process_left_is_moved(begin, make, inbox, until):
+    earlier = make()
+    inbox.away = True
+    event = deliver(earlier)
+    inbox.away = False
+    webhooks = make(moves=True)
+    if begin == "receive":
+        deliver(webhooks)
+    elif begin == "lifespan":
+
+        async def live():
+            async with webhooks.lifespan():
+                await asyncio.to_thread(until, lambda: ids(inbox))
+
+        asyncio.run(live())
+    else:
+        getattr(webhooks, begin)()
+    until(lambda: event.id in ids(inbox))
+
+
+@pytest.mark.parametrize("drain", ["drain", "adrain"])
+def test_a_drain_works_off_what_is_in_the_spool(drain, webhooks, inbox):
+    seen = []
+    webhooks.on("*")(lambda event: seen.append(event.id))
+    inbox.away = True
+    event = deliver(webhooks)
+    inbox.away = False
+    settled = webhooks.drain() if drain == "drain" else asyncio.run(webhooks.adrain())
+    assert settled == 1
+    assert seen == [event.id]
+
+
+@pytest.mark.parametrize("life", ["lifespan", "thread", "no life cycle"])
+def test_a_worker_is_woken_by_what_was_moved(life, make, inbox, until, monkeypatch):
+    monkeypatch.setattr(mover, "PROBE_INTERVAL", 0.02)
+    monkeypatch.setattr("envoyou_core.handoff.worker.SWEEP_INTERVAL", 60)
+    webhooks = make(moves=True, handoff="auto")
+    loops, inbox.away = [], True
+
+    @webhooks.on("*")
+    async def handle(event):
+        loops.append(asyncio.get_running_loop())
+
+    async def deliver_and_wait():
+        delivery = sign_delivery(sample_event(), secret=SECRET, **sent_at(webhooks, {}))
+        await webhooks.areceive(WebhookRequest.from_http("POST", delivery.headers, delivery.body))
+        inbox.away = False
+        await asyncio.to_thread(until, lambda: loops)
+        assert loops == [asyncio.get_running_loop()]
+
+    async def live():
+        async with webhooks.lifespan():
+            await deliver_and_wait()
+
+    async def live_without():
+        await deliver_and_wait()
+        await webhooks._handoff.astop()
+
+    if life == "thread":
+        deliver(webhooks)
+        inbox.away = False
+        until(lambda: loops)
+    else:
+        asyncio.run(live() if life == "lifespan" else live_without())
+
+
+def test_a_function_that_is_the_handoff_is_told_of_what_was_moved_and_not_of_what_waits(make, inbox):
+    told = []
+    webhooks = make(handoff=told.append)
+    webhooks._nudges.send = told.append
+    inbox.away = True
+    event = deliver(webhooks)
+    assert told == []
+    inbox.away = False
+    webhooks._mover.move_all()
+    webhooks._mover.move_all()
+    assert told == [event.id]
+
+
+def test_the_inbox_is_called_within_the_surroundings_and_the_thread_says_when_it_ends(make, inbox, until):
+    webhooks = make(moves=True)
+    entered, ended = [], []
+
+    class Surroundings:
+        def __enter__(self):
+            entered.append(threading.current_thread().name)
+
+        def __exit__(self, *_):
+            return None
+
+    webhooks.surround(Surroundings)
+    webhooks.at_thread_end(lambda: ended.append(threading.current_thread().name))
+    inbox.away = True
+    deliver(webhooks)
+    until(lambda: entered)
+    webhooks.stop()
+    assert set(entered) == set(ended) == {"envoyou-spool-default"}
+    webhooks._mover.start()
+    inbox.away = False
+    until(lambda: inbox.stats().total == 1)
+
+
+def test_a_forked_child_has_a_mover_of_its_own(make, inbox, until, monkeypatch):
+    webhooks = make(moves=True)
+    inbox.away = True
+    deliver(webhooks)
+    parent = webhooks._mover._here
+    assert parent.away
+    parent.moving.acquire()  # the parent's thread is at work at that moment
+    try:
+        monkeypatch.setattr(os, "getpid", lambda: -1)  # as a child finds it
+        inbox.away = False
+        deliver(webhooks)
+        until(lambda: inbox.stats().total == 2)
+        webhooks.stop()
+    finally:
+        monkeypatch.undo()
+        parent.moving.release()
+
+
+def test_a_spool_that_cannot_be_looked_into_is_reported_and_looked_into_again(make, inbox, until, monkeypatch):
+    monkeypatch.setattr(mover, "PROBE_INTERVAL", 0.02)
+    webhooks = make(moves=True)
+    until_due = webhooks.spool.seconds_until_due
+    calls = []
+
+    def fails_first():
+        calls.append(1)
+        if len(calls) < 3:
+            raise OSError("disk error")
+        return until_due()
+
+    monkeypatch.setattr(webhooks.spool, "seconds_until_due", fails_first)
+    inbox.away = True
+    deliver(webhooks)
+    inbox.away = False
+    until(lambda: inbox.stats().total == 1)
+    assert of_type(webhooks, SpoolFailed)[0].detail == "OSError: disk error"
+
+
+# At the start
+
+
+def test_nothing_is_created_before_it_is_needed(tmp_path, webhooks):
+    assert list(tmp_path.iterdir()) == []
+    webhooks.start()
+    assert (tmp_path / "spool.db").exists()
+
+
+def test_the_file_is_its_owners_only(tmp_path, webhooks, inbox):
+    inbox.away = True
+    deliver(webhooks)
+    files = list(tmp_path.iterdir())
+    assert len(files) == 3
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+
+
+def test_a_file_that_is_there_keeps_its_rights(tmp_path, webhooks):
+    file = tmp_path / "spool.db"
+    file.touch(0o640)
+    file.chmod(0o640)
+    webhooks.start()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize("what", ["no folder", "no database"])
+@pytest.mark.parametrize("begin", ["start", "lifespan", "run_worker"])
+def test_a_spool_that_cannot_be_opened_is_found_out_at_the_start(begin, what, make, tmp_path):
+    place = tmp_path / "nowhere" if what == "no folder" else tmp_path
+    (tmp_path / "spool.db").write_text("these are not the bytes of a database " * 50)
+    webhooks = make(spool=url(place))
+    webhooks.on("*")(print)
+
+    async def live():
+        async with webhooks.lifespan():
+            pass
+
+    with pytest.raises(ConfigurationError, match="the spool cannot be opened"):
+        asyncio.run(live()) if begin == "lifespan" else getattr(webhooks, begin)()
+
+
+@pytest.mark.parametrize("begin", ["start", "lifespan"])
+def test_a_process_that_starts_during_an_outage_accepts_events(begin, make, inbox):
+    webhooks = make()
+    inbox.away = True
+
+    async def live():
+        async with webhooks.lifespan():
+            deliver(webhooks)
+
+    if begin == "start":
+        webhooks.start()
+        deliver(webhooks)
+    else:
+        asyncio.run(live())
+    assert webhooks.spool.stats().total == 1
+    assert of_type(webhooks, WorkerFailed) == [WorkerFailed("default", "AwayError: connection refused", None)]
+
+
+def test_an_inbox_that_an_operator_has_to_create_is_found_out_all_the_same(make, inbox, monkeypatch):
+    def missing():
+        raise ConfigurationError("run `envoyou migrate`")
+
+    monkeypatch.setattr(inbox, "open", missing)
+    with pytest.raises(ConfigurationError, match="envoyou migrate"):
+        make().start()
+
+
+@pytest.mark.parametrize(
+    "spool",
+    [
+        "postgresql+psycopg://user:very-private@host/database",
+        "memory:",
+        "sqlite://",
+        "sqlite:///:memory:",
+        "sqlite:///file:spool?mode=memory&uri=true",
+        "very-private",
+        MemoryInbox(),
+        5,
+    ],
+)
+def test_what_is_not_sqlite_in_a_file_is_refused(spool):
+    with pytest.raises(ConfigurationError, match="such as sqlite") as caught:
+        Webhooks(secret=SECRET, spool=spool)
+    assert "very-private" not in str(caught.value)
+
+
+def test_the_inboxs_own_file_is_refused_however_it_is_spelt(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigurationError, match="file of its own"):
+        Webhooks(secret=SECRET, inbox=f"sqlite:///{tmp_path}/./events.db", spool="sqlite+pysqlite:///events.db")
+    Webhooks(secret=SECRET, inbox="sqlite:///events.db", spool="sqlite:///spool.db")
+
+
+def test_several_webhooks_share_one_file(make, inbox, tmp_path, clock):
+    """Even one whose own inbox it is: it must not work on what only waits there."""
+    other = make(inbox=url(tmp_path), spool=None, moves=True)
+    billing = make(name="billing", inbox=FailingInbox(name="billing", clock=clock))
+    webhooks = make()
+    inbox.away = billing.inbox.away = True
+    event = deliver(webhooks)
+    theirs = deliver(billing)
+    assert other.drain() == 0
+    inbox.away = billing.inbox.away = False
+    webhooks._mover.move_all()
+    assert ids(inbox) == {event.id}
+    billing._mover.move_all()
+    assert ids(billing.inbox) == {theirs.id}
+    other.inbox.close()
+
+
+class RemoteInbox(MemoryInbox):
+    remote = True
+
+
+@pytest.mark.parametrize("begin", ["start", "lifespan"])
+def test_a_remote_inbox_without_a_spool_is_warned_of_once(begin, make, caplog):
+    webhooks = make(inbox=RemoteInbox(), spool=None, moves=True)
+
+    async def live():
+        async with webhooks.lifespan():
+            pass
+
+    for _ in range(2):
+        asyncio.run(live()) if begin == "lifespan" else webhooks.start()
+    assert webhooks.notices == [NoSpool("default")]
+    [record] = [record for record in caplog.records if "no spool" in record.getMessage()]
+    assert record.levelno == logging.WARNING
+
+
+def test_no_other_inbox_is_warned_of(make):
+    for webhooks in (make(inbox=RemoteInbox()), make(spool=None, moves=True)):
+        webhooks.start()
+        assert not of_type(webhooks, NoSpool)
+
+
+# At random
+
+
+class SpoolMachine(RuleBasedStateMachine):
+    """Outages, deliveries, moves, and movers that die between the two commits, in any order."""
+
+    folder = None
+
+    def __init__(self):
+        super().__init__()
+        self.clock = HandClock()
+        self.inbox = FailingInbox(clock=self.clock)
+        self.folder = self.make_folder()
+        self.webhooks = self.make()
+        self.accepted = {}
+
+    def make(self):
+        webhooks = Webhooks(secret=SECRET, inbox=self.inbox, spool=url(self.folder), handoff="manual", clock=self.clock)
+        webhooks._mover.start = lambda: None
+        return webhooks
+
+    @rule(away=st.booleans())
+    def the_inbox_goes_or_comes(self, away):
+        self.inbox.away = away
+
+    @rule(number=st.integers(0, 5))
+    def deliver(self, number):
+        self.clock.advance(1)
+        event = deliver(self.webhooks, sample_event(id=f"evt_{number}", created=1))
+        self.accepted.setdefault(event.id, set()).add(self.clock.moment())
+
+    @rule()
+    def move(self):
+        self.clock.advance(0.5)
+        self.webhooks._mover.move_all()
+
+    @rule()
+    def move_and_die(self):
+        def die(claims):
+            if claims:
+                raise SystemExit
+
+        self.webhooks.spool.remove = die
+        with suppress(SystemExit):
+            self.move()
+        self.the_process_is_replaced()
+
+    @rule()
+    def the_process_is_replaced(self):
+        self.webhooks.spool.close()
+        self.webhooks = self.make()
+
+    @rule()
+    def time_passes(self):
+        self.clock.advance(mover.LEASE)
+
+    @invariant()
+    def every_accepted_event_is_somewhere(self):
+        assert ids(self.inbox) | ids(self.webhooks.spool) == self.accepted.keys()
+
+    def teardown(self):
+        self.inbox.away = False
+        self.clock.advance(mover.LEASE)
+        self.move()
+        assert self.webhooks.spool.stats().total == 0
+        assert ids(self.inbox) == self.accepted.keys()
+        assert all(record.received_at in self.accepted[record.event.id] for record in self.inbox.list())
+        self.webhooks.spool.close()
+
+
+def test_every_accepted_event_ends_in_the_inbox_once(tmp_path):
+    folders = iter(range(1_000_000))
+
+    class Machine(SpoolMachine):
+        def make_folder(self):
+            folder = tmp_path / str(next(folders))
+            folder.mkdir()
+            return folder
+
+    run_state_machine_as_test(
+        Machine,
+        settings=settings(max_examples=40, stateful_step_count=20, suppress_health_check=[HealthCheck.too_slow]),
+    )
