@@ -93,14 +93,13 @@ def _pause(engine: Engine, looked_at: float) -> float | None:
     if until_due is None:
         return None
     paused = engine.paused_patterns()
-    if paused and not any(_goes_on(record, paused, looked_at) for record in _begun(engine)):
+    if paused and not any(_goes_on(record, paused, looked_at) for record in _unfinished(engine)):
         return None
     return min(max(until_due, SHORTEST_PAUSE), LONGEST_PAUSE)
 
 
-def _begun(engine: Engine) -> Iterator[InboxRecord]:
-    # Those that were only received go on when these do, unless they are paused: they were due when they came.
-    for status in (Status.PROCESSING, Status.FAILED):
+def _unfinished(engine: Engine) -> Iterator[InboxRecord]:
+    for status in (Status.PROCESSING, Status.FAILED, Status.RECEIVED):
         yield from engine.within_surroundings(partial(engine.inbox.list, status=status, limit=MOST_LOOKED_AT))
 
 

@@ -6,6 +6,7 @@ import json
 import traceback
 from collections.abc import Mapping
 from contextlib import suppress
+from itertools import product
 from typing import Final
 
 from envoyou_core.errors import describe
@@ -57,5 +58,7 @@ def _forms_of(event: Event) -> frozenset[str]:
     # Who cannot read the object cannot have shown it either.
     with suppress(Exception):
         content = event.data.object
-        forms |= {repr(content), json.dumps(content), json.dumps(content, separators=(",", ":"))}
+        forms.add(repr(content))
+        for separators, ascii_only in product((None, (",", ":")), (True, False)):
+            forms.add(json.dumps(content, separators=separators, ensure_ascii=ascii_only))
     return frozenset(form for form in forms if len(form) >= SHORTEST_PRIVATE)

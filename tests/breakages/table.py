@@ -29,11 +29,13 @@ VERIFICATION = "envoyou_core/verification.py"
 RECEPTION = "envoyou_core/reception.py"
 SQL = "envoyou_core/inbox/sql.py"
 ENGINE = "envoyou_core/processing/engine.py"
+SELECTION = "envoyou_core/processing/selection.py"
 
 TEST_SIGNATURE = "tests/core/test_signature.py"
 TEST_VERIFICATION = "tests/core/test_verification.py"
 TEST_RECEPTION = "tests/core/test_reception.py"
 TEST_ENGINE = "tests/core/test_engine.py"
+TEST_SELECTION = "tests/core/test_selection.py"
 TEST_SQLITE_INBOX = "tests/core/test_inboxes.py::TestSqliteInbox"
 TEST_SQL = "tests/core/test_sql_inbox.py"
 
@@ -247,6 +249,62 @@ BREAKAGES = [
         "return [handler for handler in self if handler.matches(event_type)]",
         "return list({handler for handler in self if handler.matches(event_type)})",
         (f"{TEST_ENGINE}::test_handlers_run_in_the_order_of_registration",),
+    ),
+    Breakage(
+        "no order is kept",
+        SELECTION,
+        "ordered = ordered_patterns(handlers)",
+        "ordered = ()",
+        (f"{TEST_ENGINE}::test_an_event_that_waits_for_its_retry_holds_those_behind_it",),
+    ),
+    Breakage(
+        "what is claimed is not counted against the handlers' limits",
+        SELECTION,
+        "room[name] -= len(claims)",
+        "room[name] -= 0",
+        (f"{TEST_SELECTION}::test_no_limit_is_ever_exceeded_and_no_room_left_unused",),
+    ),
+    Breakage(
+        "what needs two handlers at once starves",
+        SELECTION,
+        "if turns.has_given_way_for_long(share):",
+        "if free < 0:",
+        (f"{TEST_SELECTION}::test_what_needs_two_handlers_at_once_is_waited_for_in_the_end",),
+    ),
+    Breakage(
+        "what is paused is claimed",
+        SELECTION,
+        "(*share.without, *paused)",
+        "share.without",
+        ("tests/core/test_pauses.py::test_a_paused_type_waits_and_others_go_on",),
+    ),
+    Breakage(
+        "an event of the same second is too late",
+        ENGINE,
+        "claim.event.created < newest",
+        "claim.event.created <= newest",
+        (f"{TEST_ENGINE}::test_what_is_not_older_or_about_something_else_is_handled",),
+    ),
+    Breakage(
+        "the last handler's transaction settles what another has failed at",
+        ENGINE,
+        "and not failed and Progress.GIVEN_UP not in",
+        "and Progress.GIVEN_UP not in",
+        (f"{TEST_ENGINE}::test_where_one_before_it_failed_it_does_not_settle",),
+    ),
+    Breakage(
+        "tracebacks tell secrets",
+        "envoyou_core/processing/failures.py",
+        "shown = redact(printable(",
+        "shown = str(printable(",
+        ("tests/core/test_failures.py::test_whatever_is_around_a_secret_it_is_not_shown",),
+    ),
+    Breakage(
+        "a drain waits for what is paused",
+        "envoyou_core/processing/drain.py",
+        " or not matches_any(paused, record.event.type)",
+        " or paused",
+        ("tests/core/test_pauses.py::test_a_retry_of_what_is_paused_may_be_far_away",),
     ),
     Breakage(
         "a lease is never renewed",

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from envoyou_core import Event
 from envoyou_core.errors import describe
 from envoyou_core.inbox.history import Failure
 from envoyou_core.processing.failures import LONGEST_TRACEBACK, failures_of
@@ -135,6 +136,7 @@ def test_control_characters_and_halves_of_pairs_are_replaced_but_for_lines_and_t
         "https://example.com/?access_token={}&state=5",
         "postgresql+psycopg://app:{}@db.example.com:5432/app",
         "redis://:{}@cache/0",
+        "redis://:p@{}@cache/0",
         "could not connect to amqp://u:{}@h and amqp://u:{}@other",
         '"{{\\"password\\": \\"{}\\", \\"x\\": 1}}"',
         "secret=SecretStr('{}')",
@@ -156,6 +158,20 @@ def test_what_looks_like_a_secret_is_taken_out(text):
 def test_a_quoted_secret_goes_as_a_whole(value):
     for text in (f'password = "{value}"', f'{{"password": "{value}", "x": 1}}', f'password="{value}" + "more"'):
         assert value not in redact(text).replace("[redacted]", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("password: hunter2 user=ada", "password: [redacted]"),
+        ("token: str = 'a b' # of ours", "token: [redacted] # of ours"),
+        (r'"{\"password\": \"correct horse\", \"x\": 1}"', r'"{\"password\": [redacted] \"x\": 1}"'),
+        ("secret=f'{a} b' + c", "secret=[redacted] + c"),
+        ("password='cut off in the mid", "password=[redacted]"),
+    ],
+)
+def test_what_is_taken_out_begins_and_ends_with_the_value(text, shown):
+    assert redact(text) == shown
 
 
 def test_a_signature_is_taken_out():
@@ -204,20 +220,23 @@ def test_a_literal_in_a_line_of_source_is_taken_out(tmp_path):
 
 
 FORMS = {
-    "the body as text": EVENT.body.decode(),
-    "the body as bytes": EVENT.body,
-    "the body as text, shown": repr(EVENT.body.decode()),
-    "the body within JSON": json.dumps(EVENT.body.decode()),
-    "the object": EVENT.data.object,
-    "the object as JSON": json.dumps(EVENT.data.object),
-    "the object as compact JSON": json.dumps(EVENT.data.object, separators=(",", ":")),
-    "both": f"{EVENT.data.object} {EVENT.body!r}",
+    "the body as text": lambda event: event.body.decode(),
+    "the body as bytes": lambda event: event.body,
+    "the body as text, shown": lambda event: repr(event.body.decode()),
+    "the body within JSON": lambda event: json.dumps(event.body.decode()),
+    "the object": lambda event: event.data.object,
+    "the object as JSON": lambda event: json.dumps(event.data.object),
+    "the object as compact JSON": lambda event: json.dumps(event.data.object, separators=(",", ":")),
+    "the object as readable JSON": lambda event: json.dumps(event.data.object, ensure_ascii=False),
+    "both": lambda event: f"{event.data.object} {event.body!r}",
 }
+IN_UTF_8 = Event.from_body(json.dumps(json.loads(EVENT.body), ensure_ascii=False).encode())
 
 
+@pytest.mark.parametrize("event", [EVENT, IN_UTF_8], ids=["ASCII", "UTF-8"])
 @pytest.mark.parametrize("form", FORMS)
-def test_the_events_own_body_is_taken_out(form):
-    found = failure(raised(ValueError(f"cannot use {FORMS[form]} at all")))
+def test_the_events_own_body_is_taken_out(form, event):
+    found = failure(raised(ValueError(f"cannot use {FORMS[form](event)} at all")), event)
     assert "ada@example.com" not in found.error + found.traceback
     assert found.error.startswith("ValueError: cannot use ")
     assert found.error.endswith(" at all")

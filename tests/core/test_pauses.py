@@ -192,6 +192,16 @@ def test_a_retry_of_what_is_paused_is_not_waited_for_and_others_are(webhooks, dr
     assert drain(webhooks, until_idle=True) == 1
 
 
+def test_a_retry_of_what_is_paused_may_be_far_away(make_webhooks, drain):
+    webhooks = make_webhooks(retry=RetryPolicy(initial_delay=3600))
+    webhooks.on("*", name="h")(lambda event: 1 / 0)
+    add(webhooks)
+    drain(webhooks)
+    webhooks.pause(type="user.*")
+    assert drain(webhooks, until_idle=True) == 0
+    assert status(webhooks) is Status.FAILED
+
+
 def test_what_is_held_behind_a_paused_event_is_not_waited_for(webhooks, drain):
     webhooks.on("user.*", name="h", ordered=True)(lambda event: None)
     webhooks.pause(type="user.created")
@@ -268,6 +278,19 @@ def test_what_another_has_in_work_is_waited_for(webhooks, drain, paused):
     assert looked.is_set()
     assert timer.finished.is_set()
     assert (settled, status(webhooks)) == ((0, Status.RECEIVED) if paused == "user.*" else (1, Status.PROCESSED))
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_what_was_given_back_for_later_is_waited_for(webhooks, drain, paused):
+    webhooks.on("*", name="h")(lambda event: None)
+    if paused:
+        webhooks.pause(type="auth.*")
+        add(webhooks, "paused", "auth.login")
+    add(webhooks)
+    [claim] = [claim for claim in webhooks.inbox.claim(2, 0.0) if claim.event.id == "evt_1"]
+    webhooks._engine.give_back(claim, {}, retry_in=0.05)
+    assert drain(webhooks, until_idle=True) == 1
+    assert status(webhooks) is Status.PROCESSED
 
 
 def test_what_died_in_work_and_was_paused_is_not_waited_for(webhooks, drain):

@@ -1,9 +1,12 @@
 """Where handlers come from, and how long they stay."""
 
+import asyncio
+
 import pytest
 from django.test import override_settings
 
 from envoyou_core import ConfigurationError, Handlers
+from envoyou_core.observability import HandlerOverdue
 from envoyou_core.testing import sample_event, sign_delivery
 from envoyou_django import webhooks
 from tests.django.conftest import SECRET
@@ -82,6 +85,45 @@ def test_what_is_registered_during_an_override_ends_with_it(client):
     webhooks.drain()
     assert handled == ["evt_1", "evt_2"]
     assert webhooks.inbox.get("evt_3").status == "ignored"
+
+
+def test_the_conditions_of_a_handler_are_those_of_the_core(client):
+    with override_settings(ENVOYOU={"WEBHOOK_SECRET": SECRET}):
+        handled = []
+
+        @webhooks.on("shop.*", stale="skip", time_limit=20, concurrency=1)
+        def mirror(event):
+            handled.append(event.id)
+
+        for id, created in (("evt_closed", 20), ("evt_opened", 10)):
+            accept(client, "shop.changed", id=id, created=created, object={"id": "shop_1"})
+            webhooks.drain()
+        assert handled == ["evt_closed"]
+        assert webhooks.inbox.get("evt_opened").progress == {mirror.__qualname__: "skipped"}
+
+
+def test_an_async_handler_past_its_time_limit_is_cancelled_and_has_failed(client):
+    """Though it runs on a loop of its own, in a thread that nothing could stop."""
+    with override_settings(ENVOYOU={"WEBHOOK_SECRET": SECRET}):
+        ended, overdue = [], []
+
+        @webhooks.on("shop.opened", name="slow", time_limit=0.01)
+        async def slow(event):
+            try:
+                await asyncio.sleep(20)
+            finally:
+                ended.append(event.id)
+
+        webhooks.subscribe(lambda notice: overdue.append(notice) if isinstance(notice, HandlerOverdue) else None)
+        accept(client, "shop.opened", id="evt_slow")
+        assert webhooks.drain() == 1
+        assert ended == ["evt_slow"]
+        record = webhooks.inbox.get("evt_slow")
+        assert (record.status, record.last_error) == (
+            "failed",
+            "HandlerTimeoutError: cancelled after its time limit of 0.01 s",
+        )
+        assert overdue == []
 
 
 def test_two_of_one_name_are_an_error():

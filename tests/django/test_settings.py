@@ -173,6 +173,7 @@ call_command("check")
     assert "there is no webhook secret" in runs[1].stderr
 
 
+@pytest.mark.django_db
 def test_it_has_what_webhooks_have():
     assert webhooks.name == "default"
     missing = [name for name in vars(Webhooks) if not name.startswith("_") and not hasattr(webhooks, name)]
