@@ -101,7 +101,6 @@ class Mover:
             begins = not here.outage
             if begins:
                 here.outage, here.got_through_before = True, here.got_through
-            here.spooled = here.spooled and here.away
             here.away, here.reached = True, False
         if begins:
             self._notices.emit(InboxAway(self._name, describe(error)))
@@ -263,7 +262,7 @@ class _State:
         woken: there may be something to move.
         stop: ends the thread; `None` where there is none.
         away: the inbox has failed, and no event has reached it since.
-        spooled: this process has put an event into the spool since then.
+        spooled: this process has put an event into the spool, and not found it empty since.
         outage: that the inbox is away was told, and that it is back was not.
         reached: an event has reached the inbox since it failed last.
         got_through: how many events were moved.
