@@ -19,8 +19,9 @@ from envoyou_core.errors import (
     WebhookVerificationError,
 )
 from envoyou_core.event import EVENT_TYPES, Event, Login, User
-from envoyou_core.handlers import DeliveryInfo, Handlers
+from envoyou_core.handlers import DeliveryInfo, HandlerOptions, Handlers
 from envoyou_core.http import WebhookRequest, WebhookResponse
+from envoyou_core.processing.retention import Retention
 from envoyou_core.processing.retry import RetryPolicy
 from envoyou_core.signature import sign
 from envoyou_core.tenants import Tenant
@@ -33,6 +34,7 @@ __all__ = [
     "DeliveryInfo",
     "EnvoyouError",
     "Event",
+    "HandlerOptions",
     "Handlers",
     "HeaderMismatchError",
     "InvalidPayloadError",
@@ -42,6 +44,7 @@ __all__ = [
     "MissingSignatureError",
     "NonceReusedError",
     "PermanentError",
+    "Retention",
     "RetryLater",
     "RetryPolicy",
     "SignatureMismatchError",

@@ -12,6 +12,7 @@ from typing import ClassVar
 __all__ = [
     "ConfigurationError",
     "EnvoyouError",
+    "HandlerTimeoutError",
     "HeaderMismatchError",
     "InvalidPayloadError",
     "InvalidTimestampError",
@@ -31,6 +32,7 @@ __all__ = [
     "UnsupportedMediaTypeError",
     "WebhookError",
     "WebhookVerificationError",
+    "WorkerStuckError",
 ]
 
 LONGEST_DELAY = 100 * 365 * 86_400.0
@@ -50,6 +52,20 @@ class LeaseLostError(EnvoyouError):
 
     def __init__(self) -> None:
         super().__init__("the lease has passed to another worker")
+
+
+class HandlerTimeoutError(EnvoyouError):
+    """An async handler has passed its time limit and was cancelled: it has failed."""
+
+    def __init__(self, handler: str, seconds: float) -> None:
+        super().__init__(f"{handler} was not done within {seconds:g} s")
+
+
+class WorkerStuckError(EnvoyouError):
+    """Each slot of a worker process is held by a handler past its time limit: it ends, to be started anew."""
+
+    def __init__(self, slots: int) -> None:
+        super().__init__(f"all {slots} slots are held by handlers that have passed their time limits")
 
 
 class WebhookError(EnvoyouError):

@@ -113,7 +113,7 @@ class EventData:
         try:
             identity = _decode_identity(self._raw)
             named: tuple[object, ...] = (identity.id, identity.user_id)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             try:
                 named = (self.object.get("id"), self.object.get("user_id"))
             except InvalidPayloadError:
@@ -285,8 +285,11 @@ def _is_identity(value: object) -> bool:
 
 
 def object_key(object_id: str) -> str:
-    """An object's id as the inbox keeps it: a long or unprintable one stands as its SHA-256."""
-    if len(object_id) <= MAX_NAME_LENGTH and is_plain_text(object_id):
+    """An object's id as the inbox keeps it: a long or unprintable one stands as its SHA-256.
+
+    So does an empty one, which no object has: a database may keep no id as an empty text.
+    """
+    if 0 < len(object_id) <= MAX_NAME_LENGTH and is_plain_text(object_id):
         return object_id
     return "sha256:" + hashlib.sha256(object_id.encode("utf-8", "surrogatepass")).hexdigest()
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from envoyou_core.errors import ConfigurationError
+from envoyou_core.processing.retention import Retention
 from envoyou_core.processing.retry import RetryPolicy
 
 __all__ = ["SETTING_NAMES", "read_settings"]
@@ -79,6 +80,12 @@ _KEYWORDS: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = {
     "SHUTDOWN_TIMEOUT": ("shutdown_timeout", _number),
     "CLOCK": ("clock", _as_given),
 }
+_RETENTION: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = {
+    "RETENTION_PAYLOAD_DAYS": ("payload_days", _number),
+    "RETENTION_ID_DAYS": ("id_days", _number),
+    "RETENTION_MARK_DAYS": ("mark_days", _number),
+    "RETENTION_SCRUB_PROCESSED": ("scrub_processed", _truth),
+}
 _RETRY: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = {
     "RETRY_MAX_ATTEMPTS": ("max_attempts", _integer),
     "RETRY_INITIAL_DELAY": ("initial_delay", _number),
@@ -89,7 +96,13 @@ _RETRY: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = {
     "RETRY_MAX_CRASHES": ("max_crashes", _integer),
 }
 
-SETTING_NAMES: Final = frozenset(_KEYWORDS) | frozenset(_RETRY) | {"RETRY"}
+# Those that may be given as an object, or flat.
+_OBJECTS: Final[Mapping[str, tuple[Mapping[str, tuple[str, Callable[[object], object]]], Callable[..., object]]]] = {
+    "RETRY": (_RETRY, RetryPolicy),
+    "RETENTION": (_RETENTION, Retention),
+}
+
+SETTING_NAMES: Final = frozenset(_KEYWORDS) | frozenset(_RETRY) | frozenset(_RETENTION) | frozenset(_OBJECTS)
 """Every name a framework's configuration may hold."""
 
 
@@ -108,26 +121,26 @@ def read_settings(settings: Mapping[str, Any], *, others: frozenset[str] = froze
         >>> read_settings({"WEBHOOK_SECRET": "whsec_test", "TOLERANCE": "60"})
         {'secret': 'whsec_test', 'tolerance': 60.0}
     """
-    keywords: dict[str, Any] = {}
-    retry: dict[str, Any] = {}
-    for name, value in settings.items():
-        if name in others:
-            continue
-        if name == "RETRY":
-            keywords["retry"] = value
-        elif name in _KEYWORDS:
-            keyword, convert = _KEYWORDS[name]
-            keywords[keyword] = _converted(name, value, convert)
-        elif name in _RETRY:
-            keyword, convert = _RETRY[name]
-            retry[keyword] = _converted(name, value, convert)
-        else:
-            raise ConfigurationError(_unknown(name, SETTING_NAMES | others))
-    if retry:
-        if "retry" in keywords:
-            raise ConfigurationError("give either RETRY or the single RETRY_... settings, not both")
-        keywords["retry"] = RetryPolicy(**retry)
+    ours = {name: value for name, value in settings.items() if name not in others}
+    for name in ours.keys() - SETTING_NAMES:
+        raise ConfigurationError(_unknown(name, SETTING_NAMES | others))
+    keywords = _of(_KEYWORDS, ours)
+    for name, (parts, make) in _OBJECTS.items():
+        if flat := _of(parts, ours):
+            if name in ours:
+                raise ConfigurationError(f"give either {name} or the single {name}_... settings, not both")
+            keywords[name.lower()] = make(**flat)
+        elif name in ours:
+            keywords[name.lower()] = ours[name]
     return keywords
+
+
+def _of(known: Mapping[str, tuple[str, Callable[[object], object]]], settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        keyword: _converted(name, settings[name], convert)
+        for name, (keyword, convert) in known.items()
+        if name in settings
+    }
 
 
 def read_environment(environ: Mapping[str, str], *, prefix: str = "ENVOYOU_") -> dict[str, Any]:

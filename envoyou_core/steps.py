@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-__all__ = ["Await", "Call", "CallHandler", "Flow", "Offload", "Step", "Wait", "arun", "run"]
+__all__ = ["Await", "Call", "CallHandler", "Flow", "Offload", "Pause", "Step", "Wait", "arun", "run"]
 
 Result = TypeVar("Result")
 
@@ -24,10 +24,14 @@ class Call:
     function: Callable[[], Any]
 
 
+@dataclass(frozen=True, slots=True)
 class CallHandler(Call):
     """Call a user's function, which may block for as long as it likes."""
 
-    __slots__ = ()
+    event_id: str = ""
+    event_type: str = ""
+    handler: str = ""
+    time_limit: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,14 @@ class Await:
     function: Callable[[], Awaitable[Any]]
 
 
-Step = Call | Wait | Await
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Let time pass, in seconds."""
+
+    seconds: float
+
+
+Step = Call | Wait | Await | Pause
 Flow = Generator[Step, Any, Result]
 Offload = Callable[[Call], Awaitable[Any]]
 RunCoroutine = Callable[[Callable[[], Awaitable[Any]]], Any]
@@ -62,6 +73,8 @@ def run(flow: Flow[Result], *, run_coroutine: RunCoroutine | None = None) -> Res
     def do(step: Step) -> Any:
         if isinstance(step, Call):
             return step.function()
+        if isinstance(step, Pause):
+            return time.sleep(step.seconds)
         if isinstance(step, Wait):
             try:
                 return step.future.result(timeout=max(0.0, step.deadline - time.monotonic()))
@@ -97,6 +110,8 @@ async def arun(flow: Flow[Result], *, offload: Offload | None = None) -> Result:
             return await (offload or _offload_to_default_threads)(step)
         if isinstance(step, Wait):
             return await _wait(step)
+        if isinstance(step, Pause):
+            return await _pause(step)
         return await step.function()
 
     try:
@@ -120,6 +135,12 @@ async def _wait(step: Wait) -> Any:
 
     async with asyncio.timeout(max(0.0, step.deadline - time.monotonic())):
         return await asyncio.wrap_future(step.future)
+
+
+async def _pause(step: Pause) -> None:
+    import asyncio
+
+    await asyncio.sleep(step.seconds)
 
 
 async def _offload_to_default_threads(step: Call) -> Any:

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack
 
 from envoyou_core.errors import ConfigurationError, WebhookError, describe
 from envoyou_core.event import Event
-from envoyou_core.handlers import Handler, Handlers, describe_handler
+from envoyou_core.handlers import Handler, HandlerOptions, Handlers, describe_handler
 from envoyou_core.handoff.nudges import Nudges
 from envoyou_core.http import WebhookRequest, WebhookResponse
 from envoyou_core.inbox import Inbox, TransactionalInbox, open_inbox
 from envoyou_core.nonces import NonceStore, open_nonces
 from envoyou_core.observability import Listener, NoSpool, Notices, NudgeFailed, WorkerFailed, log_notice
+from envoyou_core.patterns import check_pattern
 from envoyou_core.processing.hooks import Hooks
+from envoyou_core.processing.pauses import Pauses, handler_subject, type_subject
+from envoyou_core.processing.retention import Retention, RetentionReport
 from envoyou_core.processing.retry import RetryPolicy
 from envoyou_core.reception import Reception
 from envoyou_core.settings import read_environment
@@ -48,6 +52,10 @@ DEFAULT_SHUTDOWN_TIMEOUT = 10.0
 
 SHORTEST_LEASE = 1.0
 
+_DEFAULT_RETENTION = Retention()
+
+log = logging.getLogger("envoyou")
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -73,6 +81,7 @@ class Webhooks:
         required_headers: headers required besides signature and timestamp.
         max_body_size: bytes; a larger body is answered 413 before it is read.
         retry: when a failed event is tried again; the guide's policy by default.
+        retention: how long finished events are kept; `None` for ever.
         concurrency: how many events the worker of this process has in hand at once.
         lease: seconds after which the events of a worker that died are taken up again; a live worker renews its hold
             in time, however long a handler takes.
@@ -98,6 +107,7 @@ class Webhooks:
         required_headers: Iterable[str] = DEFAULT_REQUIRED_HEADERS,
         max_body_size: int = DEFAULT_MAX_BODY_SIZE,
         retry: RetryPolicy | None = None,
+        retention: Retention | None = _DEFAULT_RETENTION,
         concurrency: int = DEFAULT_CONCURRENCY,
         lease: float = DEFAULT_LEASE,
         shutdown_timeout: float = DEFAULT_SHUTDOWN_TIMEOUT,
@@ -119,6 +129,8 @@ class Webhooks:
         self._lease = lease
         self._shutdown_timeout = shutdown_timeout
         self._retry = retry or RetryPolicy()
+        self._retention = retention
+        self._pauses = Pauses(self.inbox)
         self._handlers = Handlers()
         self._surroundings: list[Surroundings] = []
         self._hooks = Hooks()
@@ -155,22 +167,22 @@ class Webhooks:
 
     # Handlers
 
-    def on(self, *types: str, name: str | None = None) -> Callable[[Function], Function]:
+    def on(self, *types: str, **options: Unpack[HandlerOptions]) -> Callable[[Function], Function]:
         """Register the decorated function, sync or async, for events of these types. See the guide, "Supported Events".
 
         It is called with the event, and with `attempt` (counted from one) and `delivery` where it names them.
 
         Args:
             types: exact (`user.created`), by prefix (`user.*`), or all (`*`).
-            name: by which its success is recorded; the function's qualified name by default.
+            options: `name`, `ordered`, `stale`, `time_limit` and `concurrency`; see `HandlerOptions`.
 
         Raises:
-            ConfigurationError: no type or a malformed one, a parameter that nothing is given for, or a name that is
-                taken.
+            ConfigurationError: no type or a malformed one, an option that makes no sense, a parameter that nothing is
+                given for, or a name that is taken.
         """
 
         def register(function: Function) -> Function:
-            self._add(describe_handler(function, types, name))
+            self._add(describe_handler(function, types, **options))
             return function
 
         return register
@@ -269,6 +281,55 @@ class Webhooks:
         if self._mover is not None:
             await asyncio.to_thread(self._mover.move_all)
         return await adrain(self._engine, until_idle=until_idle)
+
+    def pause(self, *, type: str | None = None, handler: str | None = None) -> None:
+        """Hold back the events of a type, or those that a handler handles, in all processes, until `resume`.
+
+        They are accepted as ever and wait, whole. Workers heed it within about a second.
+
+        Args:
+            type: exact, by prefix, or all.
+            handler: by its name.
+
+        Raises:
+            ValueError: neither was named, or both.
+            ConfigurationError: it is no event type.
+        """
+        self.inbox.pause(self._pausable(type, handler))
+        self._pauses.look_again()
+
+    def resume(self, *, type: str | None = None, handler: str | None = None) -> None:
+        """Go on with what `pause` held back.
+
+        Args:
+            type: as it was given to `pause`.
+            handler: by its name.
+
+        Raises:
+            ValueError: neither was named, or both.
+            ConfigurationError: it is no event type.
+        """
+        self.inbox.resume(self._pausable(type, handler))
+        self._pauses.look_again()
+
+    @property
+    def paused(self) -> frozenset[str]:
+        """What is paused: `type:user.*`, `handler:welcome`."""
+        return self.inbox.paused()
+
+    def _pausable(self, type: str | None, handler: str | None) -> str:
+        if (type is None) == (handler is None):
+            raise ValueError("name either a type or a handler")
+        if handler is None:
+            check_pattern(type)
+            return type_subject(str(type))
+        if handler not in {known.name for known in self._handlers}:
+            log.warning("this process has no handler of the name %r; another one may", handler)
+        return handler_subject(handler)
+
+    def apply_retention(self) -> RetentionReport:
+        """Clear what is kept for longer than `retention` says, as a worker does hourly: for sites that have none."""
+        return self._engine.keep_house() or RetentionReport(0, 0, 0)
 
     def wake(self) -> None:
         """Tell this process's worker that there may be work, and start it if there is none yet.
@@ -379,13 +440,17 @@ class Webhooks:
         Raises:
             ConfigurationError: there is no handler, the inbox lacks what an operator must create, or the spool cannot
                 be opened.
+            WorkerStuckError: all its slots are held by sync handlers that have passed their time limits; the process
+                has to end, and its supervisor to start another.
         """
         from envoyou_core.handoff.process import run_worker
         from envoyou_core.handoff.worker import Worker
 
         self._open()
         self._engine.check_handlers()
-        worker = Worker(self._engine, name=self.name, kind="process", concurrency=self._concurrency)
+        worker = Worker(
+            self._engine, name=self.name, kind="process", concurrency=self._concurrency, ends_when_stuck=True
+        )
         timeout = self._shutdown_timeout if shutdown_timeout is None else shutdown_timeout
         try:
             run_worker(worker, self._hooks, shutdown_timeout=timeout)
@@ -450,6 +515,8 @@ class Webhooks:
             retry=self._retry,
             notices=self._notices,
             lease=self._lease,
+            pauses=self._pauses,
+            retention=self._retention,
             surroundings=self._surroundings,
             hooks=self._hooks,
             thread_ends=self._thread_ends,

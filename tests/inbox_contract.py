@@ -8,78 +8,43 @@ database each time it is called, and that sees to closing what it made.
 from __future__ import annotations
 
 import threading
-from collections import Counter
+import time
+from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
 from envoyou_core import Event
 from envoyou_core.event import EventData
-from envoyou_core.inbox import Added, Claim, Entry, Inbox, Progress, Settlement, Status
+from envoyou_core.inbox import FINISHED, Added, Claim, Entry, Failure, Inbox, Progress, Settlement, Status
 from envoyou_core.testing import sample_event
-
-LEASE = 60.0
-PATIENCE = 20.0
-"""Seconds in which a future must have its result."""
-
-DONE = {"welcome": Progress.DONE}
-MIXED = {"welcome": Progress.DONE, "bill": Progress.GIVEN_UP}
-
-
-class HandClock:
-    """Epoch seconds that pass only when a test says so."""
-
-    def __init__(self, now: float = 1_700_000_000.0) -> None:
-        self.now = now
-
-    def __call__(self) -> float:
-        return self.now
-
-    def advance(self, seconds: float) -> None:
-        self.now += seconds
-
-    def moment(self, later: float = 0.0) -> datetime:
-        return datetime.fromtimestamp(self.now + later, UTC)
+from tests.inbox_acts import (
+    CREATED,
+    DONE,
+    LEASE,
+    MIXED,
+    ORDERED,
+    PATIENCE,
+    HandClock,
+    add,
+    add_about,
+    add_settled,
+    claim_one,
+    entry,
+    ids,
+    settle,
+    status_of,
+)
+from tests.inbox_history_contract import HistoryContract
+from tests.inbox_order_contract import NewestAppliedContract, OrderContract
+from tests.inbox_retention_contract import EraseContract, ScrubContract
+from tests.inbox_selection_contract import SelectionContract
 
 
-def entry(id: str = "evt_1", type: str = "user.created", *, tenant: str = "", webhook_id: str | None = None) -> Entry:
-    return Entry(sample_event(type, id=id, created=1_640_995_200), tenant, webhook_id)
-
-
-def add(inbox: Inbox, id: str = "evt_1", type: str = "user.created", *, tenant: str = "") -> Added:
-    return inbox.add(entry(id, type, tenant=tenant)).result(PATIENCE)
-
-
-def claim_one(inbox: Inbox, lease: float = LEASE) -> Claim:
-    claims = inbox.claim(1, lease)
-    assert len(claims) == 1
-    return claims[0]
-
-
-def settle(inbox: Inbox, claim: Claim, status: Status = Status.PROCESSED, **values: object) -> bool:
-    return inbox.settle(claim, Settlement(status, **{"attempts": claim.attempts + 1, **values}))
-
-
-def add_settled(inbox: Inbox, id: str, status: Status, type: str = "user.created", **values: object) -> None:
-    """Bring an event that nobody else holds into `status`; nothing else may be due."""
-    assert add(inbox, id, type) is Added.NEW
-    claim = claim_one(inbox)
-    assert claim.event.id == id
-    assert settle(inbox, claim, status, **values)
-
-
-def status_of(inbox: Inbox, id: str, tenant: str | None = None) -> Status:
-    record = inbox.get(id, tenant=tenant)
-    assert record is not None
-    return record.status
-
-
-def ids(found: list) -> list[str]:
-    return [one.event.id for one in found]
-
-
-class InboxContract:
+class InboxContract(
+    SelectionContract, OrderContract, NewestAppliedContract, HistoryContract, ScrubContract, EraseContract
+):
     """For every inbox."""
 
     @pytest.fixture
@@ -158,6 +123,24 @@ class InboxContract:
         event = sample_event(id="evt_large", object={"text": "x" * 1_048_576})
         inbox.add(Entry(event)).result(PATIENCE)
         assert inbox.get("evt_large").event.body == event.body
+
+    @pytest.mark.parametrize("zone", [UTC, timezone(timedelta(hours=-9, minutes=-30))], ids=["utc", "elsewhere"])
+    def test_an_event_that_was_accepted_elsewhere_keeps_its_time_and_is_due_at_once(self, inbox, clock, zone):
+        accepted = datetime(2023, 11, 14, 20, 59, 58, 123457, tzinfo=UTC).astimezone(zone)
+        event = entry().event
+        assert inbox.add(Entry(event, received_at=accepted)).result(PATIENCE) is Added.NEW
+        record = inbox.get("evt_1")
+        assert (record.received_at, record.next_attempt_at) == (accepted, clock.moment())
+        assert record.received_at.utcoffset() == timedelta(0)
+        assert inbox.seconds_until_due() == 0
+        claim = claim_one(inbox)
+        assert (claim.received_at, claim.received_at.utcoffset()) == (accepted, timedelta(0))
+
+    def test_when_a_duplicate_was_accepted_changes_nothing(self, inbox, clock):
+        add(inbox)
+        again = Entry(entry().event, received_at=clock.moment(-100))
+        assert inbox.add(again).result(PATIENCE) is Added.DUPLICATE
+        assert inbox.get("evt_1").received_at == clock.moment()
 
     def test_a_second_delivery_is_a_duplicate_and_changes_nothing(self, inbox, clock):
         add(inbox)
@@ -467,6 +450,99 @@ class InboxContract:
         assert inbox.record(claim_one(inbox), progress)
         assert dict(inbox.get("evt_1").progress) == progress
 
+    # Settling several
+
+    def test_several_are_settled_at_once_each_in_its_own_way(self, inbox, clock):
+        for number in range(5):
+            add(inbox, f"evt_{number}")
+        claims = inbox.claim(5, LEASE)
+        settlements = [
+            Settlement(Status.PROCESSED, 1, DONE),
+            Settlement(Status.FAILED, 2, MIXED, retry_in=2.5, error="no route"),
+            Settlement(Status.DEAD, 3, error="out of ideas"),
+            Settlement(Status.IGNORED, 1),
+            Settlement(Status.RECEIVED, 0, retry_in=0.0),
+        ]
+        assert inbox.settle_all(list(zip(claims, settlements, strict=True))) == [True] * 5
+        for number, settlement in enumerate(settlements):
+            record = inbox.get(f"evt_{number}")
+            assert (record.status, record.attempts) == (settlement.status, settlement.attempts)
+            assert (dict(record.progress), record.last_error) == (settlement.progress, settlement.error)
+            again = None if settlement.retry_in is None else clock.moment(settlement.retry_in)
+            assert record.next_attempt_at == again
+            assert record.settled_at == (clock.moment() if settlement.status in FINISHED else None)
+        assert ids(inbox.claim(10, LEASE)) == ["evt_4"]
+
+    def test_one_lost_among_several_is_lost_alone(self, inbox, clock):
+        add(inbox, "evt_1")
+        lost = claim_one(inbox, lease=10)
+        clock.advance(10)
+        holder = claim_one(inbox)
+        for number in (2, 3):
+            add(inbox, f"evt_{number}")
+        others = inbox.claim(2, LEASE)
+        before = inbox.get("evt_1")
+        mixed = [others[0], lost, others[1]]
+        assert inbox.settle_all([(claim, Settlement(Status.PROCESSED, 1)) for claim in mixed]) == [True, False, True]
+        assert inbox.get("evt_1") == before
+        assert [status_of(inbox, f"evt_{number}") for number in (2, 3)] == [Status.PROCESSED] * 2
+        assert inbox.settle_all([(holder, Settlement(Status.PROCESSED, 1))]) == [True]
+
+    def test_of_one_claim_only_the_first_settlement_counts(self, inbox):
+        add(inbox)
+        claim = claim_one(inbox)
+        settlements = [(claim, Settlement(Status.PROCESSED, 1)), (claim, Settlement(Status.DEAD, 2))]
+        assert inbox.settle_all(settlements) == [True, False]
+        assert status_of(inbox, "evt_1") is Status.PROCESSED
+
+    def test_settling_none_is_nothing(self, inbox):
+        add(inbox)
+        assert inbox.settle_all([]) == []
+        assert status_of(inbox, "evt_1") is Status.RECEIVED
+
+    def test_as_many_are_settled_as_can_be_claimed(self, inbox):
+        for future in [inbox.add(entry(f"evt_{number}")) for number in range(120)]:
+            future.result(PATIENCE)
+        claims = inbox.claim(120, LEASE)
+        assert inbox.settle_all([(claim, Settlement(Status.PROCESSED, 1)) for claim in claims]) == [True] * 120
+        assert inbox.stats().by_status[Status.PROCESSED] == 120
+
+    # Pausing
+
+    def test_at_first_nothing_is_paused(self, inbox):
+        assert inbox.paused() == frozenset()
+
+    def test_what_is_paused_stays_so_until_it_is_resumed(self, inbox):
+        inbox.pause("welcome")
+        inbox.pause("bill")
+        inbox.pause("welcome")
+        assert inbox.paused() == {"welcome", "bill"}
+        assert isinstance(inbox.paused(), frozenset)
+        inbox.resume("welcome")
+        assert inbox.paused() == {"bill"}
+        inbox.resume("welcome")
+        inbox.resume("never paused")
+        assert inbox.paused() == {"bill"}
+
+    def test_any_text_can_be_paused(self, inbox):
+        subjects = {"", "*", "a", "A", "a ", " a", "\u00e9", "e\u0301", "'\"\\%_", "🎉\n\t", "é" * 300, "é" * 299 + "e"}
+        for subject in sorted(subjects):
+            inbox.pause(subject)
+        assert inbox.paused() == subjects
+        for subject in sorted(subjects):
+            inbox.resume(subject)
+            subjects = subjects - {subject}
+            assert inbox.paused() == subjects
+
+    def test_pausing_changes_no_event(self, inbox):
+        add(inbox)
+        before = inbox.get("evt_1")
+        inbox.pause("*")
+        inbox.pause("user.created")
+        assert inbox.get("evt_1") == before
+        assert inbox.seconds_until_due() == 0
+        assert ids(inbox.claim(10, LEASE)) == ["evt_1"]
+
     # Until when
 
     def test_seconds_until_due_goes_by_what_is_due_first(self, inbox, clock):
@@ -751,3 +827,131 @@ class DurableInboxContract(InboxContract):
         with ThreadPoolExecutor(4) as pool:
             taken = [id for found in pool.map(work, range(4)) for id in found]
         assert sorted(taken) == sorted(f"evt_{number}" for number in range(40))
+
+    def test_order_holds_between_two_objects(self, inbox, make_inbox, clock):
+        other = make_inbox(clock)
+        for number in range(2):
+            add_about(inbox, "user_1", f"evt_{number}")
+        (first,) = inbox.claim(10, LEASE, ORDERED)
+        assert other.claim(10, LEASE, ORDERED) == []
+        add_about(other, "user_1", "evt_older", later=-5)
+        assert inbox.claim(10, LEASE, ORDERED) == []
+        settle(inbox, first)
+        (older,) = other.claim(10, LEASE, ORDERED)
+        assert older.event.id == "evt_older"
+        assert inbox.claim(10, LEASE, ORDERED) == []
+        settle(other, older)
+        assert ids(inbox.claim(10, LEASE, ORDERED)) == ["evt_1"]
+
+    def test_objects_in_an_inbox_of_another_name_are_others(self, inbox, make_inbox, clock):
+        billing = make_inbox(clock, name="billing")
+        add_about(billing, "user_1", "evt_billing", later=9)
+        add_about(inbox, "user_1", "evt_1")
+        add_about(inbox, "user_1", "evt_2")
+        (theirs,) = billing.claim(10, LEASE, ORDERED)
+        (ours,) = inbox.claim(10, LEASE, ORDERED)
+        assert settle(billing, theirs)
+        assert inbox.newest_applied(ours) is None
+        assert billing.newest_applied(theirs) == CREATED + 9
+        clock.advance(10)
+        assert inbox.prune(timedelta(seconds=1)) == 0
+        assert billing.prune(timedelta(seconds=1)) == 1
+        assert inbox.newest_applied(ours) is None
+        assert inbox.prune_marks(timedelta(0)) == 0
+        assert billing.newest_applied(theirs) == CREATED + 9
+        assert billing.prune_marks(timedelta(0)) == 1
+
+    def test_an_inbox_of_another_name_keeps_its_payloads(self, inbox, make_inbox, clock):
+        billing = make_inbox(clock, name="billing")
+        for one in (inbox, billing):
+            add_about(one, "user_1", "evt_1")
+            settle(one, claim_one(one))
+        clock.advance(10)
+        assert len(billing.list(object_id="user_1")) == 1
+        assert billing.erase("user_1") == 1
+        assert inbox.get("evt_1").scrubbed_at is None
+        assert inbox.scrub(timedelta(seconds=1)) == 1
+        assert billing.scrub(timedelta(seconds=1)) == 0
+
+    def test_what_one_object_pauses_is_paused_for_all_of_its_name(self, inbox, make_inbox, clock):
+        other, billing = make_inbox(clock), make_inbox(clock, name="billing")
+        inbox.pause("welcome")
+        other.pause("welcome")
+        assert other.paused() == {"welcome"}
+        assert billing.paused() == frozenset()
+        billing.pause("welcome")
+        other.resume("welcome")
+        inbox.close()
+        assert inbox.paused() == frozenset()
+        assert make_inbox(clock, name="billing").paused() == {"welcome"}
+
+    def test_what_was_pruned_and_erased_is_so_for_another_object(self, inbox, make_inbox, clock):
+        add_about(inbox, "user_1", "evt_1", later=5)
+        settle(inbox, claim_one(inbox), seconds=1.0, failures=(Failure("welcome", "no", "Traceback"),))
+        clock.advance(10)
+        inbox.prune(timedelta(seconds=1))
+        add_about(inbox, "user_1", "evt_2")
+        inbox.erase("user_1")
+        other = make_inbox(clock)
+        claim = claim_one(other)
+        assert other.newest_applied(claim) == CREATED + 5
+        settle(other, claim)
+        assert inbox.get("evt_2").scrubbed_at == clock.moment()
+
+    def test_workers_at_once_never_hold_two_events_of_one_object(self, inbox, make_inbox, clock):
+        """Nor do they change their order, while every third attempt fails; meanwhile older events arrive."""
+        objects = [f"user_{number}" for number in range(4)]
+        for number in range(40):
+            add_about(inbox, objects[number % 4], f"evt_{number:02}", later=number)
+        work = OrderedWork([inbox, make_inbox(clock)], total=60)
+        with ThreadPoolExecutor(5) as pool:
+            workers = [pool.submit(work.run, worker) for worker in range(4)]
+            for number in range(20):
+                add_about(inbox, objects[number % 4], f"evt_older_{number:02}", later=-number)
+            for worker in workers:
+                worker.result(PATIENCE)
+        assert work.twofold == []
+        assert Counter(work.finished) == {record.event.id: 1 for record in inbox.list()}
+        for object_id in objects:
+            first_ones = [id for id in work.finished_of[object_id] if "older" not in id]
+            assert first_ones == sorted(first_ones)
+            assert len(work.finished_of[object_id]) == 15
+
+
+class OrderedWork:
+    """What several threads do with ordered events, and what they saw."""
+
+    def __init__(self, inboxes: list[Inbox], total: int) -> None:
+        self.inboxes = inboxes
+        self.total = total
+        self.finished: list[str] = []
+        self.finished_of: defaultdict[str, list[str]] = defaultdict(list)
+        self.twofold: list[str] = []
+        self._in_work: set[str] = set()
+        self._lock = threading.Lock()
+
+    def run(self, worker: int) -> None:
+        inbox = self.inboxes[worker % len(self.inboxes)]
+        deadline = time.monotonic() + PATIENCE
+        while len(self.finished) < self.total and time.monotonic() < deadline:
+            claims = inbox.claim(3, LEASE, ORDERED)
+            self._begin(claims)
+            for claim in claims:
+                fails = claim.attempts == 0 and int(claim.event.id[-2:]) % 3 == 0
+                self._end(claim, fails)
+                status, retry_in = (Status.FAILED, 0.0) if fails else (Status.PROCESSED, None)
+                assert settle(inbox, claim, status, retry_in=retry_in)
+
+    def _begin(self, claims: list[Claim]) -> None:
+        with self._lock:
+            for claim in claims:
+                if claim.event.object_id in self._in_work:
+                    self.twofold.append(claim.event.id)
+                self._in_work.add(claim.event.object_id)
+
+    def _end(self, claim: Claim, fails: bool) -> None:
+        with self._lock:
+            self._in_work.discard(claim.event.object_id)
+            if not fails:
+                self.finished.append(claim.event.id)
+                self.finished_of[claim.event.object_id].append(claim.event.id)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import queue
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Generic, TypeVar
@@ -30,6 +31,8 @@ class GroupCommit(Generic[Item, Result]):
         is_outage: whether an error of `commit` says that nothing can be stored now, rather than that one of the items
             is refused.
         max_batch: the most items of one transaction.
+        name: of the thread.
+        at_end: called in the thread as the last thing it does.
     """
 
     def __init__(
@@ -38,38 +41,48 @@ class GroupCommit(Generic[Item, Result]):
         *,
         is_outage: Callable[[Exception], bool] = lambda _: False,
         max_batch: int = MAX_BATCH,
+        name: str = "envoyou-inbox-writer",
+        at_end: Callable[[], object] = lambda: None,
     ) -> None:
         self._commit = commit
         self._is_outage = is_outage
         self._max_batch = max_batch
+        self._name = name
+        self._at_end = at_end
         self._lock = threading.Lock()
         self._queue: queue.SimpleQueue[tuple[Item, Future[Result]] | None] = queue.SimpleQueue()
-        self._pid: int | None = None
+        self._running = False
+        if hasattr(os, "register_at_fork"):
+            begin_anew = weakref.WeakMethod(self._begin_anew)
+            os.register_at_fork(after_in_child=lambda: (method := begin_anew()) and method())
 
     def submit(self, item: Item) -> Future[Result]:
         """Ask for `item` to be stored; the future has its result once the transaction is committed."""
-        if self._pid != os.getpid():
-            self._start()
         future: Future[Result] = Future()
-        self._queue.put((item, future))
+        with self._lock:
+            # Under the lock: a writer that is closed at this moment would leave behind what comes after its end.
+            if not self._running:
+                self._start()
+            self._queue.put((item, future))
         return future
 
     def close(self) -> None:
         """Let the writer end after what it was given."""
         with self._lock:
-            if self._pid == os.getpid():
+            if self._running:
                 self._queue.put(None)
-            self._pid = None
+            self._running = False
+
+    def _begin_anew(self) -> None:
+        # What a forked child inherits has no thread behind it and belongs to its parent, who may be holding the lock.
+        self._lock = threading.Lock()
+        self._running = False
 
     def _start(self) -> None:
-        with self._lock:
-            if self._pid != os.getpid():
-                # What a forked child inherits has no thread behind it, and belongs to its parent.
-                self._queue = queue.SimpleQueue()
-                threading.Thread(
-                    target=self._write, args=(self._queue,), name="envoyou-inbox-writer", daemon=True
-                ).start()
-                self._pid = os.getpid()
+        # The one that was closed may still be at work on what it was given.
+        self._queue = queue.SimpleQueue()
+        threading.Thread(target=self._write, args=(self._queue,), name=self._name, daemon=True).start()
+        self._running = True
 
     def _write(self, waiting: queue.SimpleQueue[tuple[Item, Future[Result]] | None]) -> None:
         while (first := waiting.get()) is not None:
@@ -84,7 +97,8 @@ class GroupCommit(Generic[Item, Result]):
             # Someone whose time was up has cancelled: the answer was not 200, so nothing is owed.
             self._settle([(item, future) for item, future in batch if future.set_running_or_notify_cancel()])
             if last:
-                return
+                break
+        self._at_end()
 
     def _settle(self, batch: list[tuple[Item, Future[Result]]]) -> None:
         if not batch:

@@ -63,17 +63,17 @@ class Attempt:
         return None if self.seconds is None else self.ended_at - timedelta(seconds=self.seconds)
 
 
-def with_attempt(history: tuple[Attempt, ...], settlement: Settlement, now: datetime) -> tuple[Attempt, ...]:
-    """The history after an attempt that ends with `settlement`."""
+def with_attempt(history: tuple[Attempt, ...], settlement: Settlement, at: datetime) -> tuple[Attempt, ...]:
+    """The history after an attempt that ends with `settlement`, at a time in UTC."""
     if settlement.seconds is None:
         return history
-    ended = Attempt(now, settlement.status.value, settlement.seconds, settlement.failures)
+    ended = Attempt(at, settlement.status.value, settlement.seconds, settlement.failures)
     return (*history, ended)[-LONGEST_HISTORY:]
 
 
-def with_crash(history: tuple[Attempt, ...], now: datetime) -> tuple[Attempt, ...]:
-    """The history after an attempt whose process died."""
-    return (*history, Attempt(now, None))[-LONGEST_HISTORY:]
+def with_crash(history: tuple[Attempt, ...], at: datetime) -> tuple[Attempt, ...]:
+    """The history after an attempt whose process died, which was noticed at a time in UTC."""
+    return (*history, Attempt(at, None))[-LONGEST_HISTORY:]
 
 
 def without_failures(history: tuple[Attempt, ...]) -> tuple[Attempt, ...]:

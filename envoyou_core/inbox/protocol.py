@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from datetime import timedelta
@@ -170,12 +170,12 @@ class TransactionalInbox(Inbox, Protocol):
     """An inbox whose transactions handlers may share, so that their work there is done exactly once."""
 
     def transaction(
-        self, claim: Claim, progress: Mapping[str, Progress], settlement: Settlement | None = None
+        self, claim: Claim, progress: Mapping[str, Progress], settlement: Callable[[], Settlement] | None = None
     ) -> AbstractContextManager[object]:
         """A transaction, as what a handler gets for `connection`, that records `progress` at its end.
 
-        With a `settlement`, its end also ends the attempt. The event's row is touched only then, and only if the lease
-        is still held.
+        With a `settlement`, which is asked for then, its end also ends the attempt. The event's row is touched only
+        then, and only if the lease is still held.
 
         Raises:
             LeaseLostError: at its end, the lease was lost; the transaction is rolled back.

@@ -1,4 +1,4 @@
-"""The tables of the SQL inbox, and how a database gets them.
+"""The tables of the SQL inbox.
 
 Times are whole microseconds since the epoch, in UTC: exact in every database, and comparable across them.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 from sqlalchemy import (
     BigInteger,
     Column,
-    Connection,
     Index,
     Integer,
     LargeBinary,
@@ -17,41 +16,53 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
-    inspect,
-    select,
 )
+from sqlalchemy.dialects import mysql
+from sqlalchemy.types import TypeEngine
 
-from envoyou_core.errors import ConfigurationError
-
-__all__ = ["SCHEMA_VERSION", "check_schema", "create_schema", "inbox_table", "metadata"]
-
-SCHEMA_VERSION = 1
+__all__ = ["inbox_table", "marks_table", "metadata", "paused_table", "schema_table"]
 
 metadata = MetaData()
 
 # SQLite counts only a column declared INTEGER as the row's own number.
 _RowNumber = BigInteger().with_variant(Integer, "sqlite")
 
+# MariaDB's usual collations take "EVT_1 " for "evt_1", and its usual types hold 64 KiB.
+_EXACT = {"charset": "utf8mb4", "collation": "utf8mb4_nopad_bin"}
+_Body = LargeBinary().with_variant(mysql.MEDIUMBLOB(), "mysql", "mariadb")
+_LongText = Text().with_variant(mysql.MEDIUMTEXT(charset="utf8mb4", collation="utf8mb4_nopad_bin"), "mysql", "mariadb")
+
+
+def _exact(length: int) -> TypeEngine[str]:
+    return String(length).with_variant(mysql.VARCHAR(length, **_EXACT), "mysql", "mariadb")
+
+
 inbox_table = Table(
     "envoyou_inbox",
     metadata,
     Column("key", _RowNumber, primary_key=True, autoincrement=True),
-    Column("name", String(64), nullable=False),
-    Column("tenant", String(255), nullable=False),
-    Column("event_id", String(255), nullable=False),
-    Column("type", String(255), nullable=False),
+    Column("name", _exact(64), nullable=False),
+    Column("tenant", _exact(255), nullable=False),
+    Column("event_id", _exact(255), nullable=False),
+    Column("type", _exact(255), nullable=False),
     Column("created", BigInteger, nullable=False),
-    Column("webhook_id", String(255)),
-    Column("body", LargeBinary, nullable=False),
+    Column("webhook_id", _exact(255)),
+    Column("body", _Body, nullable=False),
     Column("status", String(16), nullable=False),
     Column("attempts", Integer, nullable=False),
     Column("crashes", Integer, nullable=False),
-    Column("progress", Text, nullable=False),
+    Column("progress", _LongText, nullable=False),
     Column("received_at", BigInteger, nullable=False),
     Column("due_at", BigInteger),
     Column("lease_token", String(32)),
     Column("settled_at", BigInteger),
-    Column("last_error", Text),
+    Column("last_error", _LongText),
+    # Since revision 2. A program of revision 1 leaves them NULL.
+    Column("object_key", _exact(255)),  # empty where the event is about no object; NULL: not looked up yet
+    Column("applied", Integer),  # 1 where a handler succeeded
+    Column("history", _LongText),
+    Column("scrubbed_at", BigInteger),
+    Column("to_erase", Integer),  # 1 where the payload goes as soon as the event is finished
     UniqueConstraint("name", "tenant", "event_id", name="envoyou_inbox_event"),
     # A number that was pruned must not come again: it is the order of arrival.
     sqlite_autoincrement=True,
@@ -59,39 +70,38 @@ inbox_table = Table(
 _due = inbox_table.c.due_at.is_not(None)
 Index("envoyou_inbox_due", inbox_table.c.name, inbox_table.c.due_at, sqlite_where=_due, postgresql_where=_due)
 Index("envoyou_inbox_settled", inbox_table.c.name, inbox_table.c.status, inbox_table.c.settled_at)
+Index(
+    "envoyou_inbox_object",
+    inbox_table.c.name,
+    # Before the tenant, so that those not looked up yet are found by it, too.
+    inbox_table.c.object_key,
+    inbox_table.c.tenant,
+    inbox_table.c.created,
+)
 
-_version_table = Table("envoyou_schema", metadata, Column("version", Integer, nullable=False))
+marks_table = Table(
+    "envoyou_marks",
+    metadata,
+    Column("name", _exact(64), primary_key=True),
+    Column("tenant", _exact(255), primary_key=True),
+    Column("object_key", _exact(255), primary_key=True),
+    Column("created", BigInteger, nullable=False),
+)
+"""When the newest event of an object was created that had an effect and was pruned."""
 
+paused_table = Table(
+    "envoyou_paused",
+    metadata,
+    Column("key", _RowNumber, primary_key=True, autoincrement=True),
+    Column("name", _exact(64), nullable=False),
+    Column("subject", _LongText, nullable=False),
+)
+"""What is paused. Without a unique key, for a subject may be as long as it likes; twice is as good as once."""
 
-def create_schema(connection: Connection) -> None:
-    """Create what is missing, within the connection's transaction; idempotent.
-
-    Raises:
-        ConfigurationError: the database was set up by a later release.
-    """
-    metadata.create_all(connection)
-    if _version(connection) is None:
-        connection.execute(_version_table.insert().values(version=SCHEMA_VERSION))
-    check_schema(connection)
-
-
-def check_schema(connection: Connection) -> None:
-    """Hold the database's schema against this release.
-
-    Raises:
-        ConfigurationError: it was not created, or by a later release.
-    """
-    version = _version(connection) if inspect(connection).has_table(_version_table.name) else None
-    if version is None:
-        raise ConfigurationError(
-            "the inbox's tables do not exist yet: run `envoyou migrate` once, with the inbox's URL in ENVOYOU_INBOX"
-        )
-    if version > SCHEMA_VERSION:
-        raise ConfigurationError(
-            f"the inbox was set up by a later release (schema {version}, this one knows {SCHEMA_VERSION}): upgrade "
-            "envoyou-webhooks"
-        )
-
-
-def _version(connection: Connection) -> int | None:
-    return connection.scalar(select(_version_table.c.version))
+schema_table = Table(
+    "envoyou_schema",
+    metadata,
+    Column("version", Integer, nullable=False),
+    Column("revision", Integer),  # NULL in revision 1, which had no such column
+)
+"""One row: the oldest revision whose programs can work with these tables, and the revision that they are of."""

@@ -73,7 +73,7 @@ class Spool(SqlInbox):
         """Forget events that are elsewhere by now, but for those whose lease was lost: another moves them again."""
         if not claims:
             return
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             connection.execute(delete(inbox_table).where(_HELD), _held(claims))
 
     def give_back(self, claims: Sequence[Claim]) -> None:
@@ -86,7 +86,7 @@ class Spool(SqlInbox):
             "due_at": self._now(),
             "lease_token": None,
         }
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             connection.execute(statement.values(**values), _held(claims))
 
 

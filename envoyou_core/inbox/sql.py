@@ -1,18 +1,17 @@
-"""The inbox in a SQL database, on SQLAlchemy Core: SQLite by default, PostgreSQL by URL."""
+"""The inbox in a SQL database, on SQLAlchemy Core: SQLite by default, PostgreSQL and MariaDB by URL."""
 
 from __future__ import annotations
 
 import json
 import os
-import sqlite3
 import threading
 import time
 import uuid
-import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager, nullcontext
-from datetime import UTC, datetime, timedelta
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import (
@@ -21,27 +20,34 @@ from sqlalchemy import (
     Connection,
     Engine,
     Row,
-    Update,
+    Select,
     and_,
     bindparam,
     case,
-    create_engine,
     delete,
-    event,
     func,
-    make_url,
+    insert,
     select,
     text,
+    true,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, InterfaceError, NoSuchModuleError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from envoyou_core.errors import ConfigurationError, LeaseLostError
-from envoyou_core.event import Event
+from envoyou_core.event import object_key
+from envoyou_core.inbox import clearing
+from envoyou_core.inbox.databases import (
+    DIALECTS,
+    WriteLock,
+    forget_connections_after_fork,
+    is_outage,
+    open_engine,
+)
 from envoyou_core.inbox.group_commit import MAX_BATCH, GroupCommit
+from envoyou_core.inbox.history import decode_history, encode_history, with_attempt, with_crash
 from envoyou_core.inbox.records import (
+    ANY,
     FINISHED,
     Added,
     Claim,
@@ -49,25 +55,24 @@ from envoyou_core.inbox.records import (
     InboxRecord,
     InboxStats,
     Progress,
+    Selection,
     Settlement,
     Status,
+    is_applied,
     prunable_statuses,
     requeuable_statuses,
     unfinished_progress,
 )
-from envoyou_core.inbox.schema import check_schema, create_schema, inbox_table
+from envoyou_core.inbox.rows import claim_of, microseconds, moment, progress_of, record_of
+from envoyou_core.inbox.schema import inbox_table, marks_table, paused_table, schema_table
+from envoyou_core.inbox.selecting import claimable
 from envoyou_core.inbox.time_limit import time_limit
+from envoyou_core.inbox.upgrades import check_schema, set_up
 
 __all__ = ["SqlInbox"]
 
-CONNECT_TIMEOUT = 2
-"""Seconds to wait for a database's connection or lock: less than the time a sender waits for its answer."""
-
 TRANSACTION_LIMIT = 1.0
 """Seconds that a handler's transaction may last on SQLite: less than another writer waits for its lock."""
-
-PRUNE_BATCH = 500
-"""Rows deleted in one transaction, so that acceptance never waits long behind it."""
 
 LONGEST_NAME = 64
 """Characters that the name of an inbox may have."""
@@ -76,17 +81,22 @@ Records = list[InboxRecord]
 
 _t = inbox_table.c
 _HELD = and_(_t.key == bindparam("held_key"), _t.lease_token == bindparam("held_token"))
+_RENEW = update(inbox_table).where(_HELD).values(due_at=bindparam("new_due_at"))
+_RECORD = update(inbox_table).where(_HELD).values(progress=bindparam("new_progress"), applied=bindparam("new_applied"))
+_SETTLED = ("status", "attempts", "progress", "applied", "due_at", "lease_token", "settled_at", "last_error", "history")
+_SETTLE = update(inbox_table).where(_HELD).values({column: bindparam(f"new_{column}") for column in _SETTLED})
 
 
 class SqlInbox:
     """An `Inbox` in a table of a SQL database.
 
-    SQLite runs in WAL mode with synchronous=FULL: a commit survives a power cut. Its table is created by itself;
-    elsewhere `envoyou migrate` does it, once.
+    SQLite runs in WAL mode with synchronous=FULL: a commit survives a power cut. Its tables are created and upgraded by
+    themselves; elsewhere `envoyou migrate` does it.
 
     Args:
         database: a URL, or an engine of your own, which is used as it is. Give it `hide_parameters=True`, for the
-            parameters hold payloads; on SQLite it is yours to see to WAL, synchronous=FULL and BEGIN IMMEDIATE.
+            parameters hold payloads; on SQLite it is yours to see to WAL, synchronous=FULL and BEGIN IMMEDIATE, on
+            MariaDB to READ COMMITTED and a strict `sql_mode`.
         name: keeps several `Webhooks` on one database apart.
         clock: epoch seconds.
         max_batch: the most events that share one commit.
@@ -107,40 +117,54 @@ class SqlInbox:
             raise ConfigurationError(f"the name of an inbox has 1 to {LONGEST_NAME} characters, not {name!r}")
         self.name = name
         self._clock = clock
-        self._engine = database if isinstance(database, Engine) else _engine(database)
-        if self._engine.dialect.name not in {"sqlite", "postgresql"}:
-            raise ConfigurationError(f"the inbox runs on SQLite and PostgreSQL, not on {self._engine.dialect.name}")
-        self.remote = self._engine.dialect.name != "sqlite"
+        self._engine = database if isinstance(database, Engine) else open_engine(database)
+        self._dialect = self._engine.dialect.name
+        if self._dialect not in DIALECTS:
+            raise ConfigurationError(f"the inbox runs on SQLite, PostgreSQL and MariaDB, not on {self._dialect}")
+        self.remote = self._dialect != "sqlite"
         self._opening = threading.Lock()
         self._opened_in: int | None = None
-        self._writer = GroupCommit[Entry, Added](self._store, is_outage=_is_outage, max_batch=max_batch)
-        _forget_connections_after_fork(self._engine)
+        self._write_lock = WriteLock()
+        self._writer = GroupCommit[Entry, Added](self._store, is_outage=is_outage, max_batch=max_batch)
+        forget_connections_after_fork(self._engine)
 
     def open(self) -> None:
         """See `Inbox.open`."""
         if self._opened_in == os.getpid():
             return
         with self._opening:
-            if self._engine.dialect.name == "sqlite":
-                with self._engine.begin() as connection:
-                    create_schema(connection)
-            else:
+            if self.remote:
                 with self._reading() as connection:
                     check_schema(connection)
+            else:
+                with self._writing() as connection:
+                    set_up(connection)
+                    clearing.look_up_objects(connection, _t.due_at.is_not(None))
             self._opened_in = os.getpid()
 
     def migrate(self) -> None:
         """Create the tables, or bring them up to this release; idempotent. See `envoyou migrate`."""
-        with self._engine.begin() as connection:
-            if connection.dialect.name == "postgresql":
-                # Two of these at once, at a deploy of two machines, would both find nothing there.
-                connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('envoyou_schema'))"))
-            create_schema(connection)
+        with self._writing() as connection, self._migrating(connection):
+            set_up(connection)
+        self._in_batches(lambda connection: clearing.look_up_objects(connection, true()))
+
+    @contextmanager
+    def _migrating(self, connection: Connection) -> Iterator[None]:
+        # Two of these at once, at a deploy of two machines, would both find nothing there.
+        if self._dialect == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('envoyou_schema'))"))
+        if self._dialect == "mariadb":
+            connection.execute(text("SELECT GET_LOCK('envoyou_schema', 60)"))
+        yield
+        if self._dialect == "mariadb":
+            connection.execute(text("SELECT RELEASE_LOCK('envoyou_schema')"))
 
     def close(self) -> None:
         """See `Inbox.close`."""
         self._writer.close()
         self._engine.dispose()
+
+    # Acceptance
 
     def add(self, entry: Entry) -> Future[Added]:
         """See `Inbox.add`."""
@@ -151,14 +175,8 @@ class SqlInbox:
         now = self._now()
         # Two processes that insert the same events in opposite orders would wait for each other.
         rows = {(entry.tenant, entry.event.id): self._new_row(entry, now) for entry in reversed(entries)}
-        # Both dialects speak the same ON CONFLICT.
-        insert = (sqlite if self._engine.dialect.name == "sqlite" else postgresql).insert(inbox_table)
-        statement = insert.on_conflict_do_nothing(index_elements=[_t.name, _t.tenant, _t.event_id]).returning(
-            _t.tenant, _t.event_id
-        )
-        with self._engine.begin() as connection:
-            inserted = connection.execute(statement, [rows[key] for key in sorted(rows)])
-            new = {(row.tenant, row.event_id) for row in inserted}
+        with self._writing() as connection:
+            new = self._insert_new(connection, [rows[key] for key in sorted(rows)])
             results = []
             for entry in entries:
                 key = (entry.tenant, entry.event.id)
@@ -169,6 +187,21 @@ class SqlInbox:
                 else:
                     results.append(self._rearm(connection, entry, now))
             return results
+
+    def _insert_new(self, connection: Connection, rows: list[dict[str, Any]]) -> set[tuple[str, str]]:
+        """Insert those whose key is not there yet; returns their tenants and ids."""
+        if self._dialect == "mariadb":
+            # It returns those that were there as well, which do not bear this token. INSERT IGNORE would mend values.
+            token = uuid.uuid4().hex
+            upsert = mysql.insert(inbox_table)
+            statement = upsert.on_duplicate_key_update(key=_t.key).returning(_t.tenant, _t.event_id, _t.lease_token)
+            found = connection.execute(statement, [{**row, "lease_token": token} for row in rows])
+            return {(row.tenant, row.event_id) for row in found if row.lease_token == token}
+        # The other dialects speak the same ON CONFLICT.
+        insert_or_not = (sqlite if self._dialect == "sqlite" else postgresql).insert(inbox_table)
+        unless_there = insert_or_not.on_conflict_do_nothing(index_elements=[_t.name, _t.tenant, _t.event_id])
+        inserted = connection.execute(unless_there.returning(_t.tenant, _t.event_id), rows)
+        return {(row.tenant, row.event_id) for row in inserted}
 
     def _rearm(self, connection: Connection, entry: Entry, now: int) -> Added:
         ours = and_(_t.name == self.name, _t.tenant == entry.tenant, _t.event_id == entry.event.id)
@@ -189,60 +222,94 @@ class SqlInbox:
             "attempts": 0,
             "crashes": 0,
             "progress": "{}",
-            "received_at": now if entry.received_at is None else _microseconds(entry.received_at.timestamp()),
+            "received_at": now if entry.received_at is None else microseconds(entry.received_at.timestamp()),
             "due_at": now,
+            "object_key": entry.event.object_id or "",
         }
 
-    def claim(self, limit: int, lease: float) -> list[Claim]:
+    # Work
+
+    def claim(self, limit: int, lease: float, selection: Selection = ANY) -> list[Claim]:
         """See `Inbox.claim`."""
         self.open()
+        if selection.ordered:
+            self._look_up_objects(_t.due_at.is_not(None))
         now = self._now()
-        token = uuid.uuid4().hex
-        # MATERIALIZED: under some plans PostgreSQL would otherwise look up the limited rows anew for every row it
-        # updates, and claim more than was asked for. SQLite has one writer at a time and needs no row locks.
+        # Two, so that what comes back tells whose lease had run out.
+        fresh, taken_over = uuid.uuid4().hex, uuid.uuid4().hex
+        in_work = _t.status == Status.PROCESSING.value
+        leased = {
+            # In this order: MariaDB lets an assignment see those before it.
+            _t.crashes: _t.crashes + case((in_work, 1), else_=0),
+            _t.lease_token: case((in_work, taken_over), else_=fresh),
+            _t.status: Status.PROCESSING.value,
+            _t.due_at: now + microseconds(lease),
+        }
         due = (
             select(_t.key)
-            .where(_t.name == self.name, _t.due_at.is_not(None), _t.due_at <= now)
+            .where(claimable(self.name, selection, now))
             .order_by(_t.due_at, _t.key)
             .limit(limit)
             .with_for_update(skip_locked=True)
-            .cte("due")
-            .prefix_with("MATERIALIZED")
         )
-        statement = (
-            update(inbox_table)
-            .where(_t.key.in_(select(due.c.key)))
-            .values(
-                status=Status.PROCESSING.value,
-                crashes=_t.crashes + case((_t.status == Status.PROCESSING.value, 1), else_=0),
-                due_at=now + _microseconds(lease),
-                lease_token=token,
-            )
-            .returning(inbox_table)
-        )
-        with self._engine.begin() as connection:
-            rows = connection.execute(statement).all()
-        return [_claim(row) for row in sorted(rows, key=lambda row: row.key)]
+        with self._writing() as connection:
+            if selection.ordered:
+                self._lock_claims(connection)
+            rows = self._lease(connection, due, leased)
+            crashed = {
+                row.key: with_crash(decode_history(row.history), moment(now))
+                for row in rows
+                if row.lease_token == taken_over
+            }
+            for key, history in crashed.items():
+                connection.execute(update(inbox_table).where(_t.key == key).values(history=encode_history(history)))
+        claims = [claim_of(row) for row in sorted(rows, key=lambda row: row.key)]
+        return [replace(claim, history=crashed.get(claim.key, claim.history)) for claim in claims]
+
+    def _lease(self, connection: Connection, due: Select[tuple[int]], leased: dict[Any, Any]) -> Sequence[Row[Any]]:
+        if self._dialect == "mariadb":
+            keys = connection.scalars(due).all()
+            if not keys:
+                return []
+            connection.execute(update(inbox_table).where(_t.key.in_(keys)).ordered_values(*leased.items()))
+            return connection.execute(select(inbox_table).where(_t.key.in_(keys))).all()
+        # MATERIALIZED: under some plans PostgreSQL would otherwise look up the limited rows anew for every row it
+        # updates, and claim more than was asked for. SQLite has one writer at a time and needs no row locks.
+        found = due.cte("due").prefix_with("MATERIALIZED")
+        statement = update(inbox_table).where(_t.key.in_(select(found.c.key))).values(leased).returning(inbox_table)
+        return connection.execute(statement).all()
+
+    def _lock_claims(self, connection: Connection) -> None:
+        """Let nobody else claim until the transaction ends.
+
+        Two claims at once would not see each other's leases, and take two events of one object.
+        """
+        if self._dialect == "postgresql":
+            lock = text("SELECT pg_advisory_xact_lock(hashtext('envoyou_claim'), hashtext(:name))")
+            connection.execute(lock, {"name": self.name})
+        if self._dialect == "mariadb":
+            connection.execute(select(schema_table).with_for_update())
 
     def renew(self, claims: list[Claim], lease: float) -> None:
         """See `Inbox.renew`."""
-        held = [{"held_key": claim.key, "held_token": claim.token} for claim in claims]
-        if not held:
-            return
-        statement = update(inbox_table).where(_HELD).values(due_at=self._now() + _microseconds(lease))
-        with self._engine.begin() as connection:
-            connection.execute(statement, held)
+        due_at = self._now() + microseconds(lease)
+        if claims:
+            with self._writing() as connection:
+                connection.execute(_RENEW, [{**_held(claim), "new_due_at": due_at} for claim in claims])
 
     def record(self, claim: Claim, progress: Mapping[str, Progress]) -> bool:
         """See `Inbox.record`."""
-        with self._engine.begin() as connection:
-            return connection.execute(self._record(claim, progress)).rowcount == 1
+        with self._writing() as connection:
+            return self._record(connection, claim, progress)
 
-    def _record(self, claim: Claim, progress: Mapping[str, Progress]) -> Update:
-        return update(inbox_table).where(_holds(claim)).values(progress=json.dumps(progress))
+    def _record(self, connection: Connection, claim: Claim, progress: Mapping[str, Progress]) -> bool:
+        values = {"new_progress": json.dumps(progress), "new_applied": int(is_applied(progress))}
+        return connection.execute(_RECORD, {**_held(claim), **values}).rowcount == 1
 
     @contextmanager
-    def transaction(self, claim: Claim, progress: Mapping[str, Progress]) -> Iterator[Connection]:
+    def transaction(
+        self, claim: Claim, progress: Mapping[str, Progress], settlement: Callable[[], Settlement] | None = None
+    ) -> Iterator[Connection]:
         """See `TransactionalInbox.transaction`.
 
         On SQLite it ends, rolled back, after `TRANSACTION_LIMIT` seconds, for it keeps every other writer out.
@@ -251,31 +318,67 @@ class SqlInbox:
             TransactionTimeoutError: on SQLite, its time was over.
         """
         self.open()
-        with self._engine.begin() as connection:
-            limited = connection.dialect.name == "sqlite"
-            with time_limit(connection, TRANSACTION_LIMIT) if limited else nullcontext():
-                yield connection
-                if connection.execute(self._record(claim, progress)).rowcount != 1:
-                    raise LeaseLostError
+        with self._turn() as release, self._engine.begin() as connection, self._limited(connection, release):
+            yield connection
+            if settlement is None:
+                held = self._record(connection, claim, progress)
+            else:
+                held = self._settle(connection, [(claim, settlement())]) == 1
+            if not held:
+                raise LeaseLostError
+
+    def _limited(self, connection: Connection, expired: Callable[[], None]) -> AbstractContextManager[None]:
+        return nullcontext() if self.remote else time_limit(connection, TRANSACTION_LIMIT, expired)
 
     def settle(self, claim: Claim, settlement: Settlement) -> bool:
         """See `Inbox.settle`."""
+        return self.settle_all([(claim, settlement)])[0]
+
+    def settle_all(self, settlements: Sequence[tuple[Claim, Settlement]]) -> list[bool]:
+        """See `Inbox.settle_all`."""
+        if not settlements:
+            return []
+        try:
+            with self._writing() as connection:
+                if self._settle(connection, settlements) != len(settlements):
+                    raise LeaseLostError
+        except LeaseLostError:
+            # One after the other shows whose it was.
+            with self._writing() as connection:
+                return [self._settle(connection, [one]) == 1 for one in settlements]
+        return [True] * len(settlements)
+
+    def _settle(self, connection: Connection, settlements: Sequence[tuple[Claim, Settlement]]) -> int:
+        """Settle those whose leases are held; returns how many that were."""
         now = self._now()
-        statement = (
-            update(inbox_table)
-            .where(_holds(claim))
-            .values(
-                status=settlement.status.value,
-                attempts=settlement.attempts,
-                progress=json.dumps(settlement.progress),
-                due_at=None if settlement.retry_in is None else now + _microseconds(settlement.retry_in),
-                lease_token=None,
-                settled_at=now if settlement.status in FINISHED else None,
-                last_error=settlement.error,
-            )
+        settled = connection.execute(
+            _SETTLE, [{**_held(claim), **_settled(claim, settlement, now)} for claim, settlement in settlements]
+        ).rowcount
+        if settled < len(settlements):
+            return settled
+        finished = {claim.key: settlement for claim, settlement in settlements if settlement.status in FINISHED}
+        if finished:
+            # After the update: whoever asks for an erasure now waits for this transaction's rows.
+            asked_for = connection.scalars(select(_t.key).where(_t.key.in_(finished), _t.to_erase == 1)).all()
+            to_scrub = [*asked_for, *(key for key, settlement in finished.items() if settlement.scrub)]
+            if to_scrub:
+                clearing.scrub(connection, _t.key.in_(to_scrub), now)
+        return settled
+
+    def newest_applied(self, claim: Claim) -> int | None:
+        """See `Inbox.newest_applied`."""
+        about = claim.event.object_id
+        if about is None:
+            return None
+        # What an earlier release has stored and not been looked up yet is found once a worker has kept house.
+        of_events = select(func.max(_t.created)).where(
+            _t.name == self.name, _t.object_key == about, _t.tenant == claim.tenant, clearing.HAD_AN_EFFECT
         )
-        with self._engine.begin() as connection:
-            return connection.execute(statement).rowcount == 1
+        m = marks_table.c
+        of_marks = select(m.created).where(m.name == self.name, m.object_key == about, m.tenant == claim.tenant)
+        with self._reading() as connection:
+            found = (connection.scalar(of_events), connection.scalar(of_marks))
+        return max((created for created in found if created is not None), default=None)
 
     def seconds_until_due(self) -> float | None:
         """See `Inbox.seconds_until_due`."""
@@ -284,21 +387,51 @@ class SqlInbox:
             due_at = connection.scalar(select(func.min(_t.due_at)).where(_t.name == self.name, _t.due_at.is_not(None)))
         return None if due_at is None else (due_at - self._now()) / 1e6
 
+    def pause(self, subject: str) -> None:
+        """See `Inbox.pause`."""
+        self.open()
+        with self._writing() as connection:
+            connection.execute(insert(paused_table).values(name=self.name, subject=subject))
+
+    def resume(self, subject: str) -> None:
+        """See `Inbox.resume`."""
+        self.open()
+        ours = and_(paused_table.c.name == self.name, paused_table.c.subject == subject)
+        with self._writing() as connection:
+            connection.execute(delete(paused_table).where(ours))
+
+    def paused(self) -> frozenset[str]:
+        """See `Inbox.paused`."""
+        self.open()
+        with self._reading() as connection:
+            return frozenset(connection.scalars(select(paused_table.c.subject).where(paused_table.c.name == self.name)))
+
+    # For people
+
     def get(self, event_id: str, *, tenant: str | None = None) -> InboxRecord | None:
         """See `Inbox.get`."""
         records = self._select(self._matching(event_id=event_id, tenant=tenant), limit=1)
         return records[0] if records else None
 
-    def list(self, *, status: Status | str | None = None, type: str | None = None, limit: int = 100) -> Records:
+    def list(
+        self,
+        *,
+        status: Status | str | None = None,
+        type: str | None = None,
+        object_id: str | None = None,
+        limit: int = 100,
+    ) -> Records:
         """See `Inbox.list`."""
         statuses = None if status is None else frozenset({Status(status)})
-        return self._select(self._matching(statuses=statuses, type=type), limit=limit)
+        if object_id is not None:
+            self._look_up_objects(_t.name == self.name)
+        return self._select(self._matching(statuses=statuses, type=type, object_id=object_id), limit=limit)
 
     def _select(self, condition: ColumnElement[bool], *, limit: int) -> Records:
         self.open()
         with self._reading() as connection:
             rows = connection.execute(select(inbox_table).where(condition).order_by(_t.key.desc()).limit(limit)).all()
-        return [_record(row) for row in rows]
+        return [record_of(row) for row in rows]
 
     def stats(self) -> InboxStats:
         """See `Inbox.stats`."""
@@ -323,11 +456,12 @@ class SqlInbox:
         statuses = requeuable_statuses(event_id, status, type)
         self.open()
         condition = self._matching(statuses=statuses, event_id=event_id, type=type, tenant=tenant)
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             return self._make_due(connection, condition, self._now())
 
     def _make_due(self, connection: Connection, condition: ColumnElement[bool], now: int) -> int:
-        found = connection.execute(select(_t.key, _t.progress).where(condition).with_for_update()).all()
+        whole = and_(condition, _t.scrubbed_at.is_(None))
+        found = connection.execute(select(_t.key, _t.progress).where(whole).with_for_update()).all()
         for row in found:
             connection.execute(
                 update(inbox_table)
@@ -336,28 +470,76 @@ class SqlInbox:
                     status=Status.RECEIVED.value,
                     attempts=0,
                     crashes=0,
-                    progress=json.dumps(unfinished_progress(_progress(row.progress))),
+                    progress=json.dumps(unfinished_progress(progress_of(row.progress))),
                     due_at=now,
                     settled_at=None,
                 )
             )
         return len(found)
 
+    # Clearing
+
     def prune(
         self, older_than: timedelta, statuses: tuple[Status | str, ...] = (Status.PROCESSED, Status.IGNORED)
     ) -> int:
         """See `Inbox.prune`."""
-        before = self._now() - _microseconds(older_than.total_seconds())
-        condition = and_(self._matching(statuses=prunable_statuses(statuses)), _t.settled_at < before)
+        old = self._settled_before(older_than, statuses)
+        # What they are about is to be remembered.
+        self._look_up_objects(old)
+        return self._in_batches(lambda connection: clearing.prune(connection, old))
+
+    def prune_marks(self, older_than: timedelta) -> int:
+        """See `Inbox.prune_marks`."""
         self.open()
-        pruned = 0
+        before = self._clock() - older_than.total_seconds()
+        m = marks_table.c
+        with self._writing() as connection:
+            return connection.execute(delete(marks_table).where(m.name == self.name, m.created < before)).rowcount
+
+    def scrub(
+        self, older_than: timedelta, statuses: tuple[Status | str, ...] = (Status.PROCESSED, Status.IGNORED)
+    ) -> int:
+        """See `Inbox.scrub`."""
+        old = self._settled_before(older_than, statuses)
+        # Afterwards nobody could tell what they were about.
+        self._look_up_objects(old)
+        return self._in_batches(lambda connection: clearing.scrub(connection, old, self._now()))
+
+    def erase(self, object_id: str, *, tenant: str | None = None) -> int:
+        """See `Inbox.erase`."""
+        self._look_up_objects(_t.name == self.name)
+        about_it = self._matching(object_id=object_id, tenant=tenant)
+        with self._writing() as connection:
+            erased = clearing.erase(connection, about_it)
+        finished = and_(about_it, clearing.IS_ERASABLE)
+        self._in_batches(lambda connection: clearing.scrub(connection, finished, self._now()))
+        return erased
+
+    def _settled_before(self, older_than: timedelta, statuses: tuple[Status | str, ...]) -> ColumnElement[bool]:
+        before = self._now() - microseconds(older_than.total_seconds())
+        return and_(self._matching(statuses=prunable_statuses(statuses)), _t.settled_at < before)
+
+    def _look_up_objects(self, condition: ColumnElement[bool]) -> None:
+        """Note of events that a program of the earlier release stored what they are about."""
+        self.open()
+        unknown = and_(_t.name == self.name, _t.object_key.is_(None), condition)
+        with self._reading() as connection:
+            if connection.scalar(select(_t.key).where(unknown).limit(1)) is None:
+                return
+        self._in_batches(lambda connection: clearing.look_up_objects(connection, unknown))
+
+    def _in_batches(self, clear: Callable[[Connection], int]) -> int:
+        """Call `clear`, each time in a transaction of its own, until it finds no whole batch any more."""
+        self.open()
+        total = 0
         while True:
-            batch = select(_t.key).where(condition).limit(PRUNE_BATCH)
-            with self._engine.begin() as connection:
-                deleted = connection.execute(delete(inbox_table).where(_t.key.in_(batch))).rowcount
-            pruned += deleted
-            if deleted < PRUNE_BATCH:
-                return pruned
+            with self._writing() as connection:
+                found = clear(connection)
+            total += found
+            if found < clearing.BATCH:
+                return total
+
+    # Rows and connections
 
     def _matching(
         self,
@@ -366,136 +548,46 @@ class SqlInbox:
         event_id: str | None = None,
         type: str | None = None,
         tenant: str | None = None,
+        object_id: str | None = None,
     ) -> ColumnElement[bool]:
         conditions = [_t.name == self.name]
         if statuses is not None:
             conditions.append(_t.status.in_(sorted(statuses)))
-        for column, value in ((_t.event_id, event_id), (_t.type, type), (_t.tenant, tenant)):
+        key = None if object_id is None else object_key(object_id)
+        for column, value in ((_t.event_id, event_id), (_t.type, type), (_t.tenant, tenant), (_t.object_key, key)):
             if value is not None:
                 conditions.append(column == value)
         return and_(*conditions)
 
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        with self._turn(), self._engine.begin() as connection:
+            yield connection
+
+    def _turn(self) -> AbstractContextManager[Callable[[], None]]:
+        return nullcontext(lambda: None) if self.remote else self._write_lock.held()
+
     def _reading(self) -> Connection:
-        # On SQLite a transaction takes the only write lock there is; looking must not.
+        # A transaction takes the only write lock there is; looking must not.
         return self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
 
     def _now(self) -> int:
-        return _microseconds(self._clock())
+        return microseconds(self._clock())
 
 
-def _engine(database: str | URL) -> Engine:
-    try:
-        url = make_url(database)
-        if url.get_backend_name() == "sqlite":
-            if url.database in {None, "", ":memory:"}:
-                raise ConfigurationError(
-                    "SQLite in memory is not durable: name a file, or use inbox='memory:' in tests"
-                )
-            engine = create_engine(url, hide_parameters=True, connect_args={"timeout": CONNECT_TIMEOUT})
-            event.listen(engine, "connect", _prepare_sqlite)
-            event.listen(engine, "begin", _begin_immediately)
-            return engine
-        if url.get_backend_name() == "postgresql":
-            connect_args = {} if "connect_timeout" in url.query else {"connect_timeout": CONNECT_TIMEOUT}
-            return create_engine(
-                url, hide_parameters=True, pool_pre_ping=True, pool_timeout=CONNECT_TIMEOUT, connect_args=connect_args
-            )
-        return create_engine(url, hide_parameters=True)
-    except ImportError as error:
-        raise ConfigurationError(f"the inbox's database driver is not installed: {error.name}") from error
-    except (ArgumentError, NoSuchModuleError) as error:
-        # The text of the error may hold the URL, and the URL a password.
-        raise ConfigurationError(f"the inbox's URL is not a database URL ({type(error).__name__})") from None
+def _held(claim: Claim) -> dict[str, Any]:
+    return {"held_key": claim.key, "held_token": claim.token}
 
 
-def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
-    # Transactions are begun by `_begin_immediately`, not by the driver.
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    _switch_to_wal(cursor)
-    cursor.execute("PRAGMA synchronous = FULL")
-    cursor.close()
-
-
-def _switch_to_wal(cursor: sqlite3.Cursor) -> None:
-    deadline = time.monotonic() + CONNECT_TIMEOUT
-    while True:
-        try:
-            cursor.execute("PRAGMA journal_mode = WAL")
-            return
-        except sqlite3.OperationalError:
-            # Processes that open a new file at the same moment: SQLite does not wait for the lock of this switch.
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
-
-
-def _begin_immediately(connection: Connection) -> None:
-    # A transaction that begins by reading and writes later fails at once where another writer came between; one that
-    # asks for the lock first waits for it.
-    if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def _is_outage(error: Exception) -> bool:
-    # A pool that has no connection left says so with the library's own TimeoutError.
-    return isinstance(error, OperationalError | InterfaceError | PoolTimeoutError | ConfigurationError)
-
-
-def _forget_connections_after_fork(engine: Engine) -> None:
-    """A child that used its parent's connections would garble both."""
-    reference = weakref.ref(engine)
-
-    def forget() -> None:
-        engine = reference()
-        if engine is not None:
-            engine.dispose(close=False)
-
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=forget)
-
-
-def _holds(claim: Claim) -> ColumnElement[bool]:
-    return and_(_t.key == claim.key, _t.lease_token == claim.token)
-
-
-def _claim(row: Row[Any]) -> Claim:
-    return Claim(
-        key=row.key,
-        token=row.lease_token,
-        event=Event.from_body(row.body),
-        received_at=_moment(row.received_at),
-        attempts=row.attempts,
-        crashes=row.crashes,
-        progress=_progress(row.progress),
-        tenant=row.tenant,
-        webhook_id=row.webhook_id,
-    )
-
-
-def _record(row: Row[Any]) -> InboxRecord:
-    return InboxRecord(
-        event=Event.from_body(row.body),
-        status=Status(row.status),
-        attempts=row.attempts,
-        crashes=row.crashes,
-        received_at=_moment(row.received_at),
-        next_attempt_at=None if row.due_at is None else _moment(row.due_at),
-        settled_at=None if row.settled_at is None else _moment(row.settled_at),
-        last_error=row.last_error,
-        progress=_progress(row.progress),
-        tenant=row.tenant,
-        webhook_id=row.webhook_id,
-    )
-
-
-def _progress(stored: str) -> dict[str, Progress]:
-    return {name: Progress(became) for name, became in json.loads(stored).items()}
-
-
-def _moment(microseconds: int) -> datetime:
-    return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=microseconds)
-
-
-def _microseconds(seconds: float) -> int:
-    return round(seconds * 1e6)
+def _settled(claim: Claim, settlement: Settlement, now: int) -> dict[str, Any]:
+    return {
+        "new_status": settlement.status.value,
+        "new_attempts": settlement.attempts,
+        "new_progress": json.dumps(settlement.progress),
+        "new_applied": int(is_applied(settlement.progress)),
+        "new_due_at": None if settlement.retry_in is None else now + microseconds(settlement.retry_in),
+        "new_lease_token": None,
+        "new_settled_at": now if settlement.status in FINISHED else None,
+        "new_last_error": settlement.error,
+        "new_history": encode_history(with_attempt(claim.history, settlement, moment(now))),
+    }

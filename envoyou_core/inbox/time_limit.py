@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import cast
 
@@ -20,7 +20,7 @@ class TransactionTimeoutError(EnvoyouError):
 
 
 @contextmanager
-def time_limit(connection: Connection, seconds: float) -> Iterator[None]:
+def time_limit(connection: Connection, seconds: float, expired: Callable[[], None]) -> Iterator[None]:
     """Roll the connection's transaction back when the block has not ended after `seconds`.
 
     Python cannot stop the code that holds the lock, but its transaction can be taken from it: what it executes
@@ -29,11 +29,12 @@ def time_limit(connection: Connection, seconds: float) -> Iterator[None]:
     Args:
         connection: to SQLite, with a transaction begun.
         seconds: the seconds that the block may last.
+        expired: called in another thread once the transaction was taken away.
 
     Raises:
         TransactionTimeoutError: the time was over before the block was.
     """
-    limit = _Limit(cast(sqlite3.Connection, connection.connection.dbapi_connection))
+    limit = _Limit(cast(sqlite3.Connection, connection.connection.dbapi_connection), expired)
     timer = threading.Timer(seconds, limit.expire)
     timer.daemon = True
     timer.start()
@@ -52,8 +53,9 @@ def time_limit(connection: Connection, seconds: float) -> Iterator[None]:
 class _Limit:
     """Either the block ends first, or its time does: whichever comes second finds the matter decided."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, expired: Callable[[], None]) -> None:
         self._connection = connection
+        self._tell = expired
         self._lock = threading.Lock()
         self._ended = False
         self._expired = False
@@ -75,6 +77,7 @@ class _Limit:
             self._connection.set_authorizer(_allow_only_rollback)
             self._connection.interrupt()
             self._connection.rollback()
+        self._tell()
 
 
 def _allow_only_rollback(action: int, argument: str | None, *_: str | None) -> int:

@@ -9,7 +9,10 @@ from envoyou_core.observability.logs import log_notice
 from envoyou_core.observability.notices import (
     Accepted,
     HandlerFailed,
+    HandlerOverdue,
+    HandlerSkipped,
     HookFailed,
+    HouseKept,
     InboxAway,
     InboxBack,
     LeaseLost,
@@ -32,7 +35,10 @@ from envoyou_core.observability.notices import (
 __all__ = [
     "Accepted",
     "HandlerFailed",
+    "HandlerOverdue",
+    "HandlerSkipped",
     "HookFailed",
+    "HouseKept",
     "InboxAway",
     "InboxBack",
     "LeaseLost",

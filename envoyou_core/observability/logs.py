@@ -8,7 +8,10 @@ from envoyou_core.inbox.records import Added, Status
 from envoyou_core.observability.notices import (
     Accepted,
     HandlerFailed,
+    HandlerOverdue,
+    HandlerSkipped,
     HookFailed,
+    HouseKept,
     InboxAway,
     InboxBack,
     LeaseLost,
@@ -50,6 +53,12 @@ def log_notice(notice: Notice) -> None:
             log.warning(
                 "handler %s failed for %s (%s), attempt %d", handler, event_id, event_type, attempt, exc_info=error
             )
+        case HandlerOverdue(event_id, event_type, handler, seconds):
+            log.error(
+                "handler %s has not ended %s (%s) after %g s, and goes on", handler, event_id, event_type, seconds
+            )
+        case HandlerSkipped(event_id, event_type, handler):
+            log.info("handler %s left out %s (%s): a newer event has been applied", handler, event_id, event_type)
         case HookFailed(hook, event_id, error):
             log.error("%s failed, which was to be told that %s is dead", hook, event_id, exc_info=error)
         case Settled(event_id, event_type, status, attempt, retry_in, error, seconds):
@@ -64,6 +73,8 @@ def log_notice(notice: Notice) -> None:
                 "" if retry_in is None else f"; next attempt in {retry_in:g} s",
                 "" if error is None else f": {error}",
             )
+        case HouseKept(name, scrubbed, pruned, marks):
+            log.info("%s cleared: %d payloads, %d events, %d marks", name, scrubbed, pruned, marks)
         case LeaseLost(event_id, event_type):
             log.error("the lease of %s (%s) passed to another worker before the attempt ended", event_id, event_type)
         case NudgeFailed(name, detail):

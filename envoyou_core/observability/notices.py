@@ -11,7 +11,10 @@ from envoyou_core.inbox.records import Added, Status
 __all__ = [
     "Accepted",
     "HandlerFailed",
+    "HandlerOverdue",
+    "HandlerSkipped",
     "HookFailed",
+    "HouseKept",
     "InboxAway",
     "InboxBack",
     "LeaseLost",
@@ -72,6 +75,25 @@ class HandlerFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class HandlerOverdue:
+    """A sync handler has passed its time limit, in seconds, and still runs: nothing in Python can stop it."""
+
+    event_id: str
+    event_type: str
+    handler: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerSkipped:
+    """A handler left an event out: a newer one has been applied to its object already."""
+
+    event_id: str
+    event_type: str
+    handler: str
+
+
+@dataclass(frozen=True, slots=True)
 class HookFailed:
     """A function that was to be told of a dead event failed; the event is dead all the same."""
 
@@ -99,6 +121,16 @@ class LeaseLost:
 
     event_id: str
     event_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class HouseKept:
+    """What was kept for longer than the retention says was cleared: payloads, events, marks."""
+
+    name: str
+    scrubbed: int
+    pruned: int
+    marks: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +221,10 @@ Notice = (
     | Rejected
     | NonceStoreFailed
     | HandlerFailed
+    | HandlerOverdue
+    | HandlerSkipped
     | HookFailed
+    | HouseKept
     | Settled
     | LeaseLost
     | NudgeFailed

@@ -1,27 +1,25 @@
-"""One attempt at one event: run the handlers that have not succeeded, then settle.
-
-The flow is written once; `run` and `arun` of `envoyou_core.steps` do its steps in a thread or on an event loop.
-"""
+"""What works on an inbox: which events it takes, how it holds them, what it keeps of them."""
 
 from __future__ import annotations
 
-import asyncio
-import inspect
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, TypeVar, cast
+from typing import TypeVar
 
-from envoyou_core.errors import ConfigurationError, LeaseLostError, PermanentError, RetryLater, describe
-from envoyou_core.handlers import DeliveryInfo, Handler, Handlers
-from envoyou_core.inbox.protocol import Inbox, TransactionalInbox
+from envoyou_core.errors import ConfigurationError
+from envoyou_core.handlers import Handlers
+from envoyou_core.inbox.protocol import Inbox
 from envoyou_core.inbox.records import Claim, Progress, Settlement, Status
-from envoyou_core.observability.notices import HandlerFailed, HookFailed, LeaseLost, Notices, Settled
-from envoyou_core.processing.hooks import Hooks, call_hook
+from envoyou_core.observability.notices import HouseKept, Notices
+from envoyou_core.processing.attempt import Attempt, Settle
+from envoyou_core.processing.hooks import Hooks
+from envoyou_core.processing.pauses import Pauses
+from envoyou_core.processing.retention import Retention, RetentionReport
 from envoyou_core.processing.retry import RetryPolicy
-from envoyou_core.steps import Await, Call, CallHandler, Flow, Step
+from envoyou_core.processing.selection import selections
+from envoyou_core.steps import Call, Flow, Step
 
 __all__ = ["Engine", "Surroundings"]
 
@@ -44,6 +42,8 @@ class Engine:
         retry: when a failed one is tried again.
         notices: who is told.
         lease: seconds that a claim is held; a live worker renews it long before it ends.
+        pauses: what is not to be claimed for a while.
+        retention: how long finished events are kept; `None` for ever.
         surroundings: entered around every handler and every call of the inbox.
         hooks: called when an event is dead.
         thread_ends: called in each of a worker's threads as it ends.
@@ -54,9 +54,12 @@ class Engine:
     retry: RetryPolicy
     notices: Notices
     lease: float
+    pauses: Pauses
+    retention: Retention | None = None
     surroundings: list[Surroundings] = field(default_factory=list)
     hooks: Hooks = field(default_factory=Hooks)
     thread_ends: list[Callable[[], object]] = field(default_factory=list)
+    _turns: Iterator[int] = field(default_factory=itertools.count)
 
     def check_handlers(self) -> None:
         """Refuse to begin without anything to do.
@@ -70,9 +73,32 @@ class Engine:
                 "register them before it starts, or use handoff='manual' where another process does the work"
             )
 
-    def claim(self, limit: int) -> list[Claim]:
-        """Take up to `limit` due events."""
-        return self.within_surroundings(lambda: self.inbox.claim(limit, self.lease))
+    # Taking and holding
+
+    def claim(self, free: int, in_hand: Sequence[Claim] = ()) -> list[Claim]:
+        """Take up to `free` due events that nothing holds back, beside those `in_hand`."""
+        return self.within_surroundings(lambda: self._claim(free, in_hand))
+
+    def _claim(self, free: int, in_hand: Sequence[Claim]) -> list[Claim]:
+        claims: list[Claim] = []
+        paused = self.pauses.subjects()
+        # None of the parts is always the last one to be asked for.
+        first, parts = next(self._turns), 1
+        part = 0
+        while part < parts and len(claims) < free:
+            types = [claim.event.type for claim in (*in_hand, *claims)]
+            rooms = selections(self.handlers, paused, types, free - len(claims))
+            parts = len(rooms)
+            room = rooms[(first + part) % parts]
+            part += 1
+            if room.limit > 0:
+                try:
+                    claims += self.inbox.claim(room.limit, self.lease, room.selection)
+                except Exception:
+                    if not claims:
+                        raise
+                    break
+        return claims
 
     def seconds_until_due(self) -> float | None:
         """How long until the next event is due; `None` when none will be."""
@@ -96,7 +122,7 @@ class Engine:
             progress=progress,
             retry_in=retry_in,
         )
-        self.within_surroundings(lambda: self.inbox.settle(claim, settlement))
+        self.settle(claim, settlement)
 
     def is_suspect(self, claim: Claim) -> bool:
         """Whether it was in hand so often when a process died that it must be kept apart from others like it.
@@ -106,116 +132,44 @@ class Engine:
         """
         return 0 < min(SUSPECT_AFTER, self.retry.max_crashes - 1) <= claim.crashes < self.retry.max_crashes
 
-    def attempt(self, claim: Claim, progress: dict[str, Progress] | None = None) -> Flow[Settlement | None]:
+    # Working
+
+    def attempt(
+        self, claim: Claim, progress: dict[str, Progress] | None = None, settle: Settle | None = None
+    ) -> Flow[Settlement | None]:
         """Run what is left to run of `claim` and settle it; `None` when the lease was lost meanwhile.
 
         Args:
             claim: what is held.
             progress: what is known of the claim's handlers; it grows while the attempt goes on, for whoever may break
                 it off.
+            settle: makes the step that settles it; by default one that does so by itself.
         """
-        progress = dict(claim.progress) if progress is None else progress
-        began = time.monotonic()
-        try:
-            if claim.crashes >= self.retry.max_crashes:
-                settlement = _dead_of_crashes(claim)
-            else:
-                settlement = yield from self._run_handlers(claim, progress)
-            held = yield self._call(lambda: self.inbox.settle(claim, settlement))
-            if not held:
-                raise LeaseLostError
-        except LeaseLostError:
-            self.notices.emit(LeaseLost(claim.event.id, claim.event.type))
+        known = dict(claim.progress) if progress is None else progress
+        return Attempt(self, claim, known, settle or self._settling).run()
+
+    def _settling(self, claim: Claim, settlement: Settlement) -> Step:
+        return Call(lambda: self.settle(claim, settlement))
+
+    def settle(self, claim: Claim, settlement: Settlement) -> bool:
+        """End an attempt; false when the lease was lost."""
+        return self.within_surroundings(lambda: self.inbox.settle(claim, settlement))
+
+    def settle_all(self, settlements: Sequence[tuple[Claim, Settlement]]) -> list[bool]:
+        """End several attempts in one transaction; false for each whose lease was lost."""
+        return self.within_surroundings(lambda: self.inbox.settle_all(settlements))
+
+    def keep_house(self) -> RetentionReport | None:
+        """Clear what is kept for longer than the retention says; `None` where everything is kept."""
+        retention = self.retention
+        if retention is None:
             return None
-        self.notices.emit(
-            Settled(
-                event_id=claim.event.id,
-                event_type=claim.event.type,
-                status=settlement.status,
-                attempt=settlement.attempts,
-                retry_in=settlement.retry_in,
-                error=settlement.error,
-                seconds=time.monotonic() - began,
-            )
-        )
-        if settlement.status is Status.DEAD:
-            yield from self._tell_of_death(claim, settlement)
-        return settlement
+        report = self.within_surroundings(lambda: retention.apply(self.inbox))
+        if report.scrubbed or report.pruned or report.marks:
+            self.notices.emit(HouseKept(self.inbox.name, report.scrubbed, report.pruned, report.marks))
+        return report
 
-    def _tell_of_death(self, claim: Claim, settlement: Settlement) -> Flow[None]:
-        for hook in self.hooks.dead:
-            try:
-                yield call_hook(hook, claim.event, settlement.error)
-            except Exception as error:
-                self.notices.emit(HookFailed(getattr(hook, "__qualname__", repr(hook)), claim.event.id, error))
-
-    def _run_handlers(self, claim: Claim, progress: dict[str, Progress]) -> Flow[Settlement]:
-        handlers = self.handlers.matching(claim.event.type)
-        if not handlers:
-            return Settlement(Status.IGNORED, claim.attempts, claim.progress)
-        failures: list[Exception] = []
-        unfinished = [handler for handler in handlers if handler.name not in progress]
-        for handler in unfinished:
-            done = {**progress, handler.name: Progress.DONE}
-            try:
-                yield self._invocation(handler, claim, done)
-            except LeaseLostError:
-                raise
-            except Exception as error:
-                self.notices.emit(
-                    HandlerFailed(claim.event.id, claim.event.type, handler.name, claim.attempts + 1, error)
-                )
-                failures.append(error)
-                to_record = isinstance(error, PermanentError)
-                if to_record:
-                    progress[handler.name] = Progress.GIVEN_UP
-            else:
-                progress[handler.name] = Progress.DONE
-                to_record = not handler.wants_connection
-            # The last one is recorded by the settling itself.
-            if to_record and handler is not unfinished[-1]:
-                held = yield self._call(partial(self.inbox.record, claim, dict(progress)))
-                if not held:
-                    raise LeaseLostError
-        return self._settlement(claim, handlers, progress, failures)
-
-    def _settlement(
-        self, claim: Claim, handlers: list[Handler], progress: dict[str, Progress], failures: list[Exception]
-    ) -> Settlement:
-        attempt = claim.attempts + 1
-        error = "; ".join(describe(failure) for failure in failures) or None
-        given_up = any(progress.get(handler.name) is Progress.GIVEN_UP for handler in handlers)
-        if all(handler.name in progress for handler in handlers):
-            return Settlement(Status.DEAD if given_up else Status.PROCESSED, attempt, progress, error=error)
-        if attempt >= self.retry.max_attempts:
-            return Settlement(Status.DEAD, attempt, progress, error=error)
-        delay = self._delay(attempt, failures)
-        return Settlement(Status.FAILED, attempt, progress, retry_in=delay, error=error)
-
-    def _delay(self, attempt: int, failures: Iterable[Exception]) -> float:
-        """The longest of the failures' delays: a handler that asked for time must not be called before it is over."""
-        return max(
-            failure.seconds if isinstance(failure, RetryLater) else self.retry.delay_after(attempt)
-            for failure in failures
-            if not isinstance(failure, PermanentError)
-        )
-
-    def _invocation(self, handler: Handler, claim: Claim, done: Mapping[str, Progress]) -> Step:
-        offered: dict[str, Any] = {
-            "attempt": claim.attempts + 1,
-            "delivery": DeliveryInfo(claim.received_at, claim.webhook_id, claim.tenant),
-        }
-        call = partial(
-            handler.function, claim.event, **{name: offered[name] for name in handler.wants & offered.keys()}
-        )
-        if handler.wants_connection:
-            return CallHandler(partial(self._call_in_transaction, call, claim, done))
-        if handler.is_async:
-            return Await(partial(self._await_handler, call))
-        return CallHandler(partial(self._call_handler, call))
-
-    def _call(self, function: Callable[[], Any]) -> Call:
-        return Call(lambda: self.within_surroundings(function))
+    # What a framework needs around it
 
     def end_thread(self) -> None:
         """Let go of what belongs to the calling thread, which is one of a worker's and ends now."""
@@ -224,62 +178,13 @@ class Engine:
 
     def within_surroundings(self, function: Callable[[], Result]) -> Result:
         """Call `function` with all that the framework needs around it."""
-        with self._surroundings():
+        with self.entered_surroundings():
             return function()
 
-    def _call_handler(self, call: Callable[[], Any]) -> None:
-        with self._surroundings():
-            try:
-                _refuse_awaitable(call())
-            except (SystemExit, asyncio.CancelledError) as error:
-                raise _left(error) from error
-
-    def _call_in_transaction(self, call: Callable[..., Any], claim: Claim, done: Mapping[str, Progress]) -> None:
-        inbox = cast(TransactionalInbox, self.inbox)
-
-        def call_with_connection() -> None:
-            with inbox.transaction(claim, done) as connection:
-                # Inside, so that what is refused is also rolled back.
-                _refuse_awaitable(call(connection=connection))
-
-        self._call_handler(call_with_connection)
-
-    async def _await_handler(self, call: Callable[[], Any]) -> None:
-        with self._surroundings():
-            try:
-                await call()
-            except SystemExit as error:
-                raise _left(error) from error
-            except asyncio.CancelledError as error:
-                task = asyncio.current_task()
-                if task is not None and task.cancelling():
-                    raise
-                raise _left(error) from error
-
     @contextmanager
-    def _surroundings(self) -> Iterator[None]:
+    def entered_surroundings(self) -> Iterator[None]:
+        """All that the framework needs, for the length of a block."""
         with ExitStack() as stack:
             for surroundings in self.surroundings:
                 stack.enter_context(surroundings())
             yield
-
-
-def _refuse_awaitable(result: object) -> None:
-    if inspect.isawaitable(result):
-        if inspect.iscoroutine(result):
-            result.close()
-        raise TypeError("the handler is a plain function that returned an awaitable: make it `async def`")
-
-
-def _left(error: BaseException) -> RuntimeError:
-    """A handler that leaves by an exception meant for the whole process or task has failed, and no more than that."""
-    return RuntimeError(f"the handler raised {type(error).__name__}")
-
-
-def _dead_of_crashes(claim: Claim) -> Settlement:
-    return Settlement(
-        Status.DEAD,
-        claim.attempts,
-        claim.progress,
-        error=f"the process died {claim.crashes} times while this event was being handled",
-    )

@@ -13,9 +13,10 @@ __all__ = ["LeaseKeeper"]
 
 
 class LeaseKeeper:
-    """Renews what a worker holds, from a thread of its own.
+    """Renews what a worker holds, from a thread of its own, until it is stopped and nothing is held any more.
 
-    A handler that blocks the event loop, or takes longer than a lease, must not have its event handed to someone else.
+    A handler that blocks the event loop, or takes longer than a lease, must not have its event handed to someone else;
+    nor must one that still runs in its thread when its worker has stopped.
     """
 
     def __init__(self, engine: Engine, name: str) -> None:
@@ -23,29 +24,37 @@ class LeaseKeeper:
         self._name = name
         self._lock = threading.Lock()
         self._held: dict[int, Claim] = {}
-        self._stopped = threading.Event()
+        self._stopping = False
+        self._ended = threading.Event()
 
-    def hold(self, claim: Claim) -> None:
-        """Renew the lease of `claim` from now on."""
+    def hold(self, *claims: Claim) -> None:
+        """Renew the leases of `claims` from now on."""
         with self._lock:
-            self._held[claim.key] = claim
+            self._held.update((claim.key, claim) for claim in claims)
 
     def let_go(self, claim: Claim) -> None:
         """Renew it no longer."""
         with self._lock:
             self._held.pop(claim.key, None)
+            self._end_when_idle()
 
     def start(self) -> None:
         """Begin to renew, at a third of the lease."""
         threading.Thread(target=self._keep, name=f"envoyou-leases-{self._name}", daemon=True).start()
 
     def stop(self) -> None:
-        """Renew nothing any more."""
-        self._stopped.set()
+        """End as soon as nothing is held."""
+        with self._lock:
+            self._stopping = True
+            self._end_when_idle()
+
+    def _end_when_idle(self) -> None:
+        if self._stopping and not self._held:
+            self._ended.set()
 
     def _keep(self) -> None:
         interval = self._engine.lease / 3
-        while not self._stopped.wait(interval):
+        while not self._ended.wait(interval):
             with self._lock:
                 held = list(self._held.values())
             try:

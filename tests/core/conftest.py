@@ -9,15 +9,13 @@ import psycopg
 import pytest
 from sqlalchemy import make_url
 
+from envoyou_core.inbox.memory import MemoryInbox
+from envoyou_core.inbox.sql import SqlInbox
+from tests.inbox_contract import HandClock
+
 # How long an example takes says nothing on a machine that does other things besides.
 hypothesis.settings.register_profile("unhurried", deadline=None)
 hypothesis.settings.load_profile("unhurried")
-
-pytest.register_assert_rewrite("tests.inbox_contract")
-
-from envoyou_core.inbox.memory import MemoryInbox  # noqa: E402 - the line above comes first
-from envoyou_core.inbox.sql import SqlInbox  # noqa: E402
-from tests.inbox_contract import HandClock  # noqa: E402
 
 
 def pause_until(condition: Callable[[], object], patience: float = 20.0) -> None:

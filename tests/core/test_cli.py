@@ -20,7 +20,7 @@ def run(monkeypatch):
 def test_migrate_makes_an_inbox_ready_and_changes_nothing_when_run_again(run, sqlite_url):
     for _ in range(2):
         result = run("migrate", "--inbox", sqlite_url)
-        assert (result.exit_code, result.stdout) == (0, "The inbox is ready (schema 1).\n")
+        assert (result.exit_code, result.stdout) == (0, "The inbox is ready (schema 2).\n")
     inbox = SqlInbox(sqlite_url)
     assert inbox.stats().total == 0
     inbox.close()

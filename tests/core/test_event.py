@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 from datetime import UTC, datetime
 from typing import TypedDict
 
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from envoyou_core import EVENT_TYPES, Event, InvalidPayloadError, Login, User
+from envoyou_core.event import is_plain_text, object_key
 from envoyou_core.testing import sample_event
 
 DOCUMENT = {"id": "evt_1", "type": "user.created", "created": 1_640_995_200, "data": {"object": {"id": "user_1"}}}
@@ -264,6 +266,115 @@ def test_types_of_the_users_own():
 def test_an_object_of_another_shape_is_an_invalid_payload(object):
     with pytest.raises(InvalidPayloadError, match="not a User"):
         sample_event(object=object).data.as_type(User)
+
+
+# What it is about
+
+
+def object_of(text: str) -> Event:
+    """An event whose object is `text`, as it stands."""
+    return Event.from_body(body_with(data={"object": {}}).replace(b"{}", text.encode()))
+
+
+def identity(object):
+    """The plain definition, over the object as Python's own decoder reads it."""
+    for found in (object.get("id"), object.get("user_id")):
+        if type(found) is int or (type(found) is str and found):
+            return str(found)
+    return None
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"id": "user_1", "user_id": "user_2"}', "user_1"),
+        ('{"user_id": "user_2"}', "user_2"),
+        ('{"id": null, "user_id": "user_2"}', "user_2"),
+        ('{"id": "", "user_id": "user_2"}', "user_2"),
+        ('{"id": [1], "user_id": "user_2"}', "user_2"),
+        ('{"id": true, "user_id": 7}', "7"),
+        ('{"id": 1.5, "user_id": {}}', None),
+        ('{"id": 0}', "0"),
+        ('{"id": -5}', "-5"),
+        ('{"id": "5"}', "5"),
+        ('{"id": 123456789012345678901234567890}', "123456789012345678901234567890"),
+        ('{"id": "first", "id": "last"}', "last"),
+        ('{"i\\u0064": "escaped"}', "escaped"),
+        ('{"ID": "x", "data": {"id": "inner"}}', None),
+        ("{}", None),
+        ('{"id": " "}', " "),
+        ('{"id": "user_1", "name": "cut \\ud83d"}', "user_1"),
+    ],
+)
+def test_what_an_event_is_about(text, expected):
+    event = object_of(text)
+    assert event.object_id == event.data.identity() == expected == identity(json.loads(text))
+
+
+_ids = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.just("user_1")
+
+
+@given(
+    object=_json.filter(lambda value: isinstance(value, dict)),
+    id=_ids | _json,
+    user_id=_ids | _json,
+    ascii=st.booleans(),
+)
+def test_what_any_event_is_about(object, id, user_id, ascii):
+    object = object | {"id": id, "user_id": user_id}
+    try:
+        body = json.dumps(DOCUMENT | {"data": {"object": object}}, ensure_ascii=ascii).encode()
+    except UnicodeEncodeError:
+        body = json.dumps(DOCUMENT | {"data": {"object": object}}).encode()
+    try:
+        event = Event.from_body(body)
+    except InvalidPayloadError:
+        assert "Infinity" in body.decode()
+        return
+    expected = identity(json.loads(body)["data"]["object"])
+    assert event.data.identity() == expected
+    assert event.object_id == (None if expected is None else object_key(expected))
+    event.data.object  # noqa: B018 - decoded, it is about the same
+    assert event.data.identity() == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"id": ' + "1" * 5000 + "}", None),
+        ('{"id": [1], "user_id": "x", "n": ' + "1" * 5000 + "}", None),
+        ('{"id": "user_1", "n": ' + "1" * 5000 + "}", "user_1"),
+        ('{"id": 1e400, "user_id": "user_2"}', "user_2"),
+    ],
+    ids=["huge", "unreadable", "not-looked-at", "infinite"],
+)
+def test_what_cannot_be_read_is_about_nothing(text, expected):
+    assert object_of(text).object_id == expected
+
+
+def test_asking_from_deep_in_a_program_does_not_fail():
+    """What is nested within the bound where it was parsed may be nested beyond it where it is asked for."""
+    depth = sys.getrecursionlimit() - 120
+    event = object_of('{"id": "user_1", "x": ' + "[" * depth + "]" * depth + "}")
+
+    def ask(deeper: int) -> str | None:
+        return ask(deeper - 1) if deeper else event.object_id
+
+    assert ask(200) in {None, "user_1"}
+
+
+@given(text=st.text(st.characters()) | st.text(min_size=250, max_size=260))
+def test_the_key_of_an_object_can_be_stored_everywhere(text):
+    key = object_key(text)
+    assert 0 < len(key) <= 255
+    assert is_plain_text(key)
+    assert object_key(key) == key
+    assert (key == text) is (0 < len(text) <= 255 and is_plain_text(text))
+
+
+def test_other_ids_have_other_keys():
+    others = ["", "x" * 255, "x" * 256, "x" * 257, "a\nb", "a\rb", "\ud83d", "\ud83e", "é" * 256, "e\u0301" * 256]
+    assert len({object_key(text) for text in others}) == len(others)
 
 
 # As a value

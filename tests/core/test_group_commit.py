@@ -210,5 +210,54 @@ def test_a_forked_child_has_a_writer_of_its_own():
     assert ended.returncode == 0, ended.stderr
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_child_that_was_forked_while_its_parent_was_asking_is_served_all_the_same():
+    script = """
+        import os, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from envoyou_core.inbox.group_commit import GroupCommit
+        writer = GroupCommit(list)
+        with writer._lock:
+            child = os.fork()
+            if child == 0:
+                os._exit(0 if writer.submit("child's").result(20) == "child's" else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    """
+    ended = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_what_is_asked_for_while_the_writer_is_being_closed_is_served(store):
+    store.let(10_000)
+    writer = GroupCommit(store.commit)
+    ended = threading.Event()
+
+    def close_again_and_again():
+        while not ended.is_set():
+            writer.close()
+
+    closer = threading.Thread(target=close_again_and_again)
+    closer.start()
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            futures = list(pool.map(writer.submit, range(2000)))
+        assert [future.result(PATIENCE) for future in futures] == [10 * item for item in range(2000)]
+    finally:
+        ended.set()
+        closer.join(PATIENCE)
+
+
+def test_the_writer_says_when_it_ends(store):
+    ended = threading.Event()
+    writer = GroupCommit(store.commit, at_end=ended.set)
+    store.let(1)
+    assert writer.submit(1).result(PATIENCE) == 10
+    assert not ended.is_set()
+    writer.close()
+    assert ended.wait(PATIENCE)
+
+
 def the_writer_thread():
     return [thread for thread in threading.enumerate() if thread.name == "envoyou-inbox-writer"][-1]

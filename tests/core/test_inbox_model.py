@@ -16,20 +16,62 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from sqlalchemy import delete
 
-from envoyou_core.inbox import FINISHED, REQUEUABLE, Added, Entry, Progress, Settlement, Status
+from envoyou_core.inbox import (
+    FINISHED,
+    REQUEUABLE,
+    Added,
+    Entry,
+    Failure,
+    Progress,
+    Selection,
+    Settlement,
+    Status,
+)
 from envoyou_core.inbox.memory import MemoryInbox
-from envoyou_core.inbox.schema import inbox_table
 from envoyou_core.testing import sample_event
 from tests.inbox_contract import PATIENCE, HandClock
 
-IDS = ("evt_a", "EVT_A", "evt_b ", "evt_é")
+IDS = ("evt_a", "EVT_A", "evt_b ", "evt_é", "evt_c", "evt_d")
 TENANTS = ("", "acme")
-TYPES = ("user.created", "auth.login")
+TYPES = ("user.created", "user.updated", "auth.login")
+OBJECTS = ("user_1", "USER_1", None)
+CREATED = (100, 101, 102)
+SUBJECTS = ("welcome", "Welcome")
 SECONDS = st.sampled_from([0, 1, 5, 30, 90])
 PROGRESS = st.dictionaries(st.sampled_from(["welcome", "bill"]), st.sampled_from(list(Progress)))
 LEASE = 30
+
+PATTERNS = st.lists(st.sampled_from(["*", "user.*", "auth.*", "user.created", "auth.login"]), max_size=2).map(tuple)
+SELECTIONS = st.builds(
+    Selection,
+    only=st.none() | PATTERNS,
+    without=st.just(()) | PATTERNS,
+    ordered=st.sampled_from([(), ("*",), ("*",), ("user.*",), ("user.created", "auth.*")]),
+)
+FAILURES = (Failure("welcome", "ValueError: no route", "Traceback"),)
+STATUSES = st.sampled_from([Status.PROCESSED, Status.IGNORED, Status.DEAD, Status.FAILED, Status.RECEIVED])
+ENDS = st.tuples(STATUSES, PROGRESS, SECONDS, st.sampled_from([None, 0.5, 2.0]), st.booleans())
+
+
+def settlement(claim, status, progress, retry_in, seconds, scrub):
+    """What a worker may write: errors where it failed, and only what is finished is scrubbed."""
+    failed = status in {Status.FAILED, Status.DEAD}
+    return Settlement(
+        status,
+        claim.attempts + 1,
+        progress,
+        retry_in=None if status in FINISHED else retry_in,
+        error="no route" if failed else None,
+        seconds=seconds,
+        failures=FAILURES if failed else (),
+        scrub=scrub and status in FINISHED,
+    )
+
+
+def matches(patterns, type):
+    families = {"*", type, type.partition(".")[0] + ".*"}
+    return not families.isdisjoint(patterns)
 
 
 @dataclass
@@ -40,6 +82,8 @@ class Row:
     tenant: str
     id: str
     type: str
+    object: str | None
+    created: int
     due: float | None
     status: Status = Status.RECEIVED
     attempts: int = 0
@@ -47,15 +91,27 @@ class Row:
     progress: dict = field(default_factory=dict)
     settled: float | None = None
     holder: object = None
+    error: str | None = None
+    history: list = field(default_factory=list)
+    scrubbed: float | None = None
+    to_erase: bool = False
+
+    @property
+    def applied(self):
+        return self.status is Status.PROCESSED or Progress.DONE in self.progress.values()
 
     def arm(self, now):
         self.status, self.attempts, self.crashes = Status.RECEIVED, 0, 0
         self.progress = {name: became for name, became in self.progress.items() if became is Progress.DONE}
         self.due, self.settled = now, None
 
+    def scrub(self, now):
+        self.scrubbed, self.error = now, None
+        self.history = [(ended, status, seconds, ()) for ended, status, seconds, _ in self.history]
+
 
 class InboxMachine(RuleBasedStateMachine):
-    """Adds, claims, crashes, settles, requeues and prunes, in any order."""
+    """Adds, claims, crashes, settles, requeues, prunes, scrubs and erases, in any order."""
 
     claims = Bundle("claims")
 
@@ -67,35 +123,68 @@ class InboxMachine(RuleBasedStateMachine):
         self.clock = HandClock()
         self.inbox = self.make_inbox(self.clock)
         self.rows = {}
+        self.marks = {}
+        self.paused = set()
         self.numbers = itertools.count()
 
-    @rule(id=st.sampled_from(IDS), tenant=st.sampled_from(TENANTS), type=st.sampled_from(TYPES))
-    def add(self, id, tenant, type):
-        added = self.inbox.add(Entry(sample_event(type, id=id), tenant)).result(PATIENCE)
+    @rule(
+        id=st.sampled_from(IDS),
+        tenant=st.sampled_from(TENANTS),
+        type=st.sampled_from(TYPES),
+        object=st.sampled_from(OBJECTS),
+        created=st.sampled_from(CREATED),
+    )
+    def add(self, id, tenant, type, object, created):
+        event = sample_event(type, id=id, created=created, object={} if object is None else {"id": object})
+        added = self.inbox.add(Entry(event, tenant)).result(PATIENCE)
         row = self.rows.get((tenant, id))
         if row is None:
             assert added is Added.NEW
-            self.rows[tenant, id] = Row(next(self.numbers), tenant, id, type, self.clock.now)
-        elif row.status is Status.DEAD:
+            number = next(self.numbers)
+            self.rows[tenant, id] = Row(number, tenant, id, type, object, created, self.clock.now)
+        elif row.status is Status.DEAD and row.scrubbed is None:
             assert added is Added.REARMED
             row.arm(self.clock.now)
         else:
             assert added is Added.DUPLICATE
 
-    @rule(target=claims, limit=st.integers(1, 4))
-    def claim(self, limit):
-        due = [row for row in self.rows.values() if row.due is not None and row.due <= self.clock.now]
+    @rule(target=claims, limit=st.integers(1, 4), selection=st.just(Selection()) | SELECTIONS)
+    def claim(self, limit, selection):
+        due = [
+            row
+            for row in self.rows.values()
+            if row.due is not None
+            and row.due <= self.clock.now
+            and (selection.only is None or matches(selection.only, row.type))
+            and not matches(selection.without, row.type)
+            and not self.is_held_back(row, selection.ordered)
+        ]
         expected = sorted(due, key=lambda row: (row.due, row.number))[:limit]
-        taken = self.inbox.claim(limit, LEASE)
-        assert {(claim.tenant, claim.event.id) for claim in taken} == {(row.tenant, row.id) for row in expected}
-        assert len(taken) == len(expected)
-        for claim in taken:
-            row = self.rows[claim.tenant, claim.event.id]
-            row.crashes += row.status is Status.PROCESSING
+        taken = self.inbox.claim(limit, LEASE, selection)
+        assert [(claim.tenant, claim.event.id) for claim in taken] == [(row.tenant, row.id) for row in expected]
+        for claim, row in zip(taken, expected, strict=True):
+            if row.status is Status.PROCESSING:
+                row.crashes += 1
+                row.history.append((self.clock.now, None, None, ()))
             row.status, row.due, row.holder = Status.PROCESSING, self.clock.now + LEASE, (claim.key, claim.token)
             assert (claim.attempts, claim.crashes, dict(claim.progress)) == (row.attempts, row.crashes, row.progress)
-            assert claim.event.type == row.type
+            assert (claim.event.type, claim.event.object_id) == (row.type, row.object)
+            assert attempts(claim.history) == row.history
         return multiple(*taken)
+
+    def is_held_back(self, row, ordered):
+        """By an earlier event of its object that is unfinished, or by a later one in work."""
+        if row.object is None or not matches(ordered, row.type):
+            return False
+        return any(
+            (other.created, other.number) < (row.created, row.number)
+            or (other.status is Status.PROCESSING and other.due > self.clock.now)
+            for other in self.about(row.object, row.tenant)
+            if other is not row and other.due is not None and matches(ordered, other.type)
+        )
+
+    def about(self, object, tenant):
+        return [row for row in self.rows.values() if row.object == object and tenant in {None, row.tenant}]
 
     def held(self, claim):
         row = self.rows.get((claim.tenant, claim.event.id))
@@ -108,21 +197,39 @@ class InboxMachine(RuleBasedStateMachine):
         if row:
             row.progress = progress
 
-    @rule(
-        claim=claims,
-        status=st.sampled_from([Status.PROCESSED, Status.IGNORED, Status.DEAD, Status.FAILED, Status.RECEIVED]),
-        progress=PROGRESS,
-        retry_in=SECONDS,
-    )
-    def settle(self, claim, status, progress, retry_in):
+    @rule(claim=claims, end=ENDS)
+    def settle(self, claim, end):
+        written = settlement(claim, *end)
+        assert self.inbox.settle(claim, written) is self.ends(claim, written)
+
+    @rule(ends=st.lists(st.tuples(claims, ENDS), max_size=4))
+    def settle_all(self, ends):
+        written = [(claim, settlement(claim, *end)) for claim, end in ends]
+        assert self.inbox.settle_all(written) == [self.ends(claim, one) for claim, one in written]
+
+    def ends(self, claim, written):
         row = self.held(claim)
-        again = None if status in FINISHED else retry_in
-        settlement = Settlement(status, claim.attempts + 1, progress, again)
-        assert self.inbox.settle(claim, settlement) is (row is not None)
-        if row:
-            row.status, row.attempts, row.progress, row.holder = status, claim.attempts + 1, progress, None
-            row.due = None if again is None else self.clock.now + again
-            row.settled = self.clock.now if status in FINISHED else None
+        if row is None:
+            return False
+        now = self.clock.now
+        row.status, row.attempts, row.holder = written.status, written.attempts, None
+        row.progress, row.error = written.progress, written.error
+        row.due = None if written.retry_in is None else now + written.retry_in
+        row.settled = now if written.status in FINISHED else None
+        if written.seconds is not None:
+            row.history.append((now, written.status.value, written.seconds, written.failures))
+        if written.scrub or (row.to_erase and written.status in FINISHED):
+            row.scrub(now)
+        return True
+
+    @rule(claim=claims)
+    def newest_applied(self, claim):
+        object = claim.event.data.object.get("id")
+        created = [row.created for row in self.about(object, claim.tenant) if row.applied]
+        if mark := self.marks.get((claim.tenant, object)):
+            created.append(mark)
+        newest = None if object is None else max(created, default=None)
+        assert self.inbox.newest_applied(claim) == newest
 
     @rule(claim=claims, lease=SECONDS)
     def renew(self, claim, lease):
@@ -147,6 +254,7 @@ class InboxMachine(RuleBasedStateMachine):
             row
             for row in self.rows.values()
             if row.status in (REQUEUABLE if status is None else {status})
+            and row.scrubbed is None
             and id in {None, row.id}
             and type in {None, row.type}
             and tenant in {None, row.tenant}
@@ -155,16 +263,58 @@ class InboxMachine(RuleBasedStateMachine):
         for row in found:
             row.arm(self.clock.now)
 
-    @rule(age=SECONDS, statuses=st.sets(st.sampled_from(sorted(FINISHED)), min_size=1))
-    def prune(self, age, statuses):
-        old = [
-            key
-            for key, row in self.rows.items()
+    def settled_before(self, age, statuses):
+        return [
+            row
+            for row in self.rows.values()
             if row.status in statuses and row.settled is not None and row.settled < self.clock.now - age
         ]
+
+    @rule(age=SECONDS, statuses=st.sets(st.sampled_from(sorted(FINISHED)), min_size=1))
+    def prune(self, age, statuses):
+        old = self.settled_before(age, statuses)
         assert self.inbox.prune(timedelta(seconds=age), tuple(statuses)) == len(old)
-        for key in old:
-            del self.rows[key]
+        for row in old:
+            del self.rows[row.tenant, row.id]
+            if row.applied and row.object is not None:
+                marked = row.tenant, row.object
+                self.marks[marked] = max(row.created, self.marks.get(marked, row.created))
+
+    @rule(created=st.sampled_from(CREATED))
+    def prune_marks(self, created):
+        old = [marked for marked, mark in self.marks.items() if mark < created]
+        assert self.inbox.prune_marks(timedelta(seconds=self.clock.now - created)) == len(old)
+        for marked in old:
+            del self.marks[marked]
+
+    @rule(age=SECONDS, statuses=st.sets(st.sampled_from(sorted(FINISHED)), min_size=1))
+    def scrub(self, age, statuses):
+        old = [row for row in self.settled_before(age, statuses) if row.scrubbed is None]
+        assert self.inbox.scrub(timedelta(seconds=age), tuple(statuses)) == len(old)
+        for row in old:
+            row.scrub(self.clock.now)
+
+    @rule(object=st.sampled_from(OBJECTS[:2]), tenant=st.none() | st.sampled_from(TENANTS))
+    def erase(self, object, tenant):
+        found = [row for row in self.about(object, tenant) if row.scrubbed is None and not row.to_erase]
+        assert self.inbox.erase(object, tenant=tenant) == len(found)
+        for row in found:
+            if row.status in FINISHED:
+                row.scrub(self.clock.now)
+            else:
+                row.to_erase = True
+
+    @rule(object=st.sampled_from(OBJECTS[:2]))
+    def look(self, object):
+        newest_first = sorted(self.about(object, None), key=lambda row: -row.number)
+        found = self.inbox.list(object_id=object)
+        assert [(one.tenant, one.event.id) for one in found] == [(row.tenant, row.id) for row in newest_first]
+
+    @rule(subject=st.sampled_from(SUBJECTS), paused=st.booleans())
+    def pause_or_resume(self, subject, paused):
+        (self.inbox.pause if paused else self.inbox.resume)(subject)
+        self.paused = self.paused | {subject} if paused else self.paused - {subject}
+        assert self.inbox.paused() == self.paused
 
     @invariant()
     def it_holds_what_the_model_holds(self):
@@ -182,6 +332,13 @@ class InboxMachine(RuleBasedStateMachine):
             row.due for row in newest_first
         ]
         assert [one.settled_at and one.settled_at.timestamp() for one in found] == [row.settled for row in newest_first]
+        assert [(one.last_error, attempts(one.history)) for one in found] == [
+            (row.error, row.history) for row in newest_first
+        ]
+        assert [
+            (one.event.created, one.event.data.object.get("id"), one.scrubbed_at and one.scrubbed_at.timestamp())
+            for one in found
+        ] == [(row.created, row.object if row.scrubbed is None else None, row.scrubbed) for row in newest_first]
         due = [row.due for row in newest_first if row.due is not None]
         assert self.inbox.seconds_until_due() == (min(due) - self.clock.now if due else None)
         stats = self.inbox.stats()
@@ -190,27 +347,35 @@ class InboxMachine(RuleBasedStateMachine):
         }
 
 
-@pytest.mark.parametrize("kind", ["memory", "sqlite", "postgresql"])
+def attempts(history):
+    return [(one.ended_at.timestamp(), one.status, one.seconds, one.failures) for one in history]
+
+
+EXAMPLES = {"memory": 150, "sqlite": 40, "postgresql": 25}
+URLS = {"sqlite": "sqlite_url", "postgresql": "postgres_inbox_url"}
+"""The fixtures that give an empty database of each kind."""
+
+
+@pytest.mark.parametrize("kind", EXAMPLES)
 def test_an_inbox_does_what_the_model_does(kind, request, sql_inboxes):
-    if kind != "memory":
-        url = request.getfixturevalue("sqlite_url" if kind == "sqlite" else "postgres_inbox_url")
-        shared = sql_inboxes(url)
+    if kind in URLS:
+        shared = sql_inboxes(request.getfixturevalue(URLS[kind]))
         shared.open()
+    runs = itertools.count()
 
     class Machine(InboxMachine):
         def make_inbox(self, clock):
-            if kind == "memory":
+            if kind not in URLS:
                 return MemoryInbox(clock=clock)
-            with shared._engine.begin() as connection:
-                connection.execute(delete(inbox_table))
+            # What earlier runs have left in the database is in inboxes of other names.
+            shared.name = f"run {next(runs)}"
             shared._clock = clock
             return shared
 
-    examples = {"memory": 150, "sqlite": 40, "postgresql": 25}[kind]
     run_state_machine_as_test(
         Machine,
         settings=settings(
-            max_examples=examples,
+            max_examples=EXAMPLES[kind],
             stateful_step_count=25,
             deadline=None,
             database=None,

@@ -65,6 +65,18 @@ def test_a_broker_that_does_not_answer_holds_up_nobody(monkeypatch):
     assert webhooks.drain() == 6
 
 
+def test_a_broker_that_does_the_work_at_once_does_it_outside_the_request():
+    """What a task queue does that is set up to run tasks where they are enqueued, as Django's default one is."""
+    release, done = threading.Event(), threading.Event()
+    webhooks = Webhooks(secret=SECRET, inbox="memory:", handoff=lambda _: (webhooks.drain(), done.set()))
+    webhooks.on("*")(lambda event: release.wait(PATIENCE))
+    event = accept(webhooks)
+    assert webhooks.inbox.get(event.id).status in {Status.RECEIVED, Status.PROCESSING}
+    release.set()
+    assert done.wait(PATIENCE)
+    assert webhooks.inbox.get(event.id).status is Status.PROCESSED
+
+
 def test_its_failure_is_logged_and_harms_nothing(caplog):
     told, calls = queue.Queue(), []
 

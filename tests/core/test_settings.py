@@ -5,7 +5,7 @@ import inspect
 
 import pytest
 
-from envoyou_core import ConfigurationError, RetryPolicy, Webhooks
+from envoyou_core import ConfigurationError, Retention, RetryPolicy, Webhooks
 from envoyou_core.inbox.memory import MemoryInbox
 from envoyou_core.nonces.memory import MemoryNonceStore
 from envoyou_core.settings import SETTING_NAMES, read_environment, read_settings
@@ -17,8 +17,9 @@ def keyword_parameters():
 
 def test_every_keyword_has_a_setting_and_every_setting_a_keyword():
     retry_names = {f"RETRY_{field.name.upper()}" for field in dataclasses.fields(RetryPolicy)}
+    retention_names = {f"RETENTION_{field.name.upper()}" for field in dataclasses.fields(Retention)}
     upper = {name.upper() for name in keyword_parameters() - {"secret"}}
-    assert upper | {"WEBHOOK_SECRET"} | retry_names == SETTING_NAMES
+    assert upper | {"WEBHOOK_SECRET"} | retry_names | retention_names == SETTING_NAMES
 
 
 def test_every_setting_becomes_the_keyword_of_its_name():
@@ -37,6 +38,7 @@ def test_every_setting_becomes_the_keyword_of_its_name():
         "LEASE": 30,
         "SHUTDOWN_TIMEOUT": 5,
         "RETRY": RetryPolicy(max_attempts=7),
+        "RETENTION": Retention(payload_days=7),
         "CLOCK": lambda: 5.0,
     }
     assert {name.removeprefix("WEBHOOK_").lower() for name in values} == keyword_parameters()
@@ -64,6 +66,10 @@ def test_texts_are_read_as_an_environment_holds_them():
             "RETRY_FACTOR": "3",
             "RETRY_MAX_DELAY": "60",
             "RETRY_MAX_CRASHES": "2",
+            "RETENTION_PAYLOAD_DAYS": "7",
+            "RETENTION_ID_DAYS": "30",
+            "RETENTION_MARK_DAYS": "60",
+            "RETENTION_SCRUB_PROCESSED": "yes",
         }
     ) == {
         "tolerance": 60.5,
@@ -72,6 +78,7 @@ def test_texts_are_read_as_an_environment_holds_them():
         "signed_content": ("raw", "canonical"),
         "required_headers": (),
         "retry": RetryPolicy(max_attempts=5, initial_delay=1, factor=3, max_delay=60, max_crashes=2),
+        "retention": Retention(payload_days=7, id_days=30, mark_days=60, scrub_processed=True),
     }
 
 
@@ -106,6 +113,8 @@ def test_a_value_of_the_wrong_kind_names_the_setting(name, value):
 def test_a_value_that_makes_no_sense_is_refused_where_it_is_used():
     with pytest.raises(ConfigurationError, match="max_attempts"):
         read_settings({"RETRY_MAX_ATTEMPTS": "0"})
+    with pytest.raises(ConfigurationError, match="payload_days"):
+        read_settings({"RETENTION_PAYLOAD_DAYS": "400"})
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ import pytest
 from envoyou_core import ConfigurationError, RetryPolicy, WebhookRequest, Webhooks
 from envoyou_core.handoff import worker as worker_module
 from envoyou_core.handoff.threads import DaemonThreads
-from envoyou_core.inbox import Entry, Settlement, Status
+from envoyou_core.inbox import ANY, Entry, Settlement, Status
 from envoyou_core.inbox.memory import MemoryInbox
-from envoyou_core.observability import WorkerFailed, WorkerStarted, WorkerStopped
+from envoyou_core.observability import HandlerOverdue, WorkerFailed, WorkerStarted, WorkerStopped
 from envoyou_core.testing import sample_event, sign_delivery
 from tests.core.conftest import pause_until
 
@@ -361,6 +361,28 @@ def test_the_lease_is_kept_alive_while_a_handler_takes_longer(make_webhooks, kin
     assert webhooks.inbox.get("evt_1").crashes == 0
 
 
+def test_the_leases_of_events_that_only_wait_are_kept_alive_too(make_webhooks, monkeypatch):
+    monkeypatch.setattr(worker_module, "SWEEP_INTERVAL", PATIENCE)
+    webhooks = make_webhooks(concurrency=1, lease=1)
+    entered, release = threading.Event(), threading.Event()
+    webhooks.on("user.created")(lambda event: None)
+    webhooks.on("user.deleted", name="slow")(lambda event: (entered.set(), release.wait(PATIENCE)))
+    for number in range(10):
+        add(webhooks, f"evt_{number}", "user.deleted" if number == 1 else "user.created")
+    webhooks.start()
+    assert entered.wait(PATIENCE)
+    pause_until(lambda: webhooks.inbox.stats().by_status[Status.PROCESSING] == 9)
+    due = {record.event.id: record.next_attempt_at for record in webhooks.inbox.list(status="processing")}
+    pause_until(
+        lambda: all(
+            record.next_attempt_at > due[record.event.id] for record in webhooks.inbox.list(status="processing")
+        )
+    )
+    release.set()
+    pause_until(lambda: webhooks.inbox.stats().by_status[Status.PROCESSED] == 10)
+    assert {record.crashes for record in webhooks.inbox.list()} == {0}
+
+
 def test_a_renewal_that_fails_is_told_and_tried_again(make_webhooks):
     webhooks = make_webhooks(lease=1.0)
     tries = []
@@ -403,13 +425,13 @@ class BrokenInbox(MemoryInbox):
         self.fail("look")
         return super().seconds_until_due()
 
-    def claim(self, limit, lease):
+    def claim(self, limit, lease, selection=ANY):
         self.fail("claim")
-        return super().claim(limit, lease)
+        return super().claim(limit, lease, selection)
 
-    def settle(self, claim, settlement):
+    def settle_all(self, settlements):
         self.fail("settle")
-        return super().settle(claim, settlement)
+        return super().settle_all(settlements)
 
 
 @pytest.mark.parametrize("method", ["look", "claim"])
@@ -455,13 +477,67 @@ def test_an_attempt_that_cannot_be_settled_is_left_to_its_lease(make_webhooks, m
     webhooks.on("*")(lambda event: runs.append(event.id))
     add(webhooks)
     webhooks.start()
-    pause_until(lambda: told(webhooks, WorkerFailed))
+    # Once together with others, once alone.
+    pause_until(lambda: len(told(webhooks, WorkerFailed)) == 2)
     assert status(webhooks) is Status.PROCESSING
     inbox.broken.clear()
     inbox._rows["", "evt_1"].due_at = 0.0
     pause_until(lambda: status(webhooks) is Status.PROCESSED)
     assert runs == ["evt_1", "evt_1"]
     assert webhooks.inbox.get("evt_1").crashes == 1
+
+
+def test_attempts_that_end_at_the_same_time_are_settled_by_one_commit(make_webhooks):
+    gate, waiting = threading.Event(), threading.Semaphore(0)
+    batches = []
+
+    class SlowInbox(MemoryInbox):
+        def settle_all(self, settlements):
+            waiting.release()
+            assert gate.wait(PATIENCE)
+            batches.append(len(settlements))
+            return super().settle_all(settlements)
+
+    webhooks = make_webhooks(SlowInbox(), concurrency=4)
+    webhooks.on("*")(lambda event: None)
+    for number in range(30):
+        add(webhooks, f"evt_{number}")
+    webhooks.start()
+    assert waiting.acquire(timeout=PATIENCE)
+    # Whoever waits to be settled holds no slot: the others are handled meanwhile.
+    pause_until(lambda: len(webhooks._handoff._worker._settling) == 30)
+    gate.set()
+    pause_until(lambda: webhooks.inbox.stats().by_status[Status.PROCESSED] == 30)
+    assert sum(batches) == 30
+    assert len(batches) <= 3
+
+
+def test_a_sync_handler_past_its_time_limit_is_reported_once_and_its_result_counts(make_webhooks):
+    webhooks = make_webhooks(concurrency=1)
+    release = threading.Event()
+    webhooks.on("*", time_limit=0.05)(lambda event: release.wait(PATIENCE))
+    add(webhooks)
+    webhooks.start()
+    pause_until(lambda: told(webhooks, HandlerOverdue))
+    assert status(webhooks) is Status.PROCESSING
+    release.set()
+    pause_until(lambda: status(webhooks) is Status.PROCESSED)
+    [notice] = told(webhooks, HandlerOverdue)
+    assert (notice.event_id, notice.event_type, notice.seconds) == ("evt_1", "user.created", 0.05)
+
+
+def test_a_worker_in_an_application_stays_though_all_its_slots_are_overdue(make_webhooks):
+    webhooks = make_webhooks(concurrency=1)
+    release = threading.Event()
+    webhooks.on("user.created", time_limit=0.01)(lambda event: release.wait(PATIENCE))
+    webhooks.on("user.deleted", name="other")(lambda event: None)
+    add(webhooks)
+    webhooks.start()
+    pause_until(lambda: told(webhooks, HandlerOverdue))
+    add(webhooks, "evt_2", "user.deleted")
+    release.set()
+    pause_until(lambda: status(webhooks, "evt_2") is Status.PROCESSED)
+    assert told(webhooks, WorkerStopped) == []
 
 
 # Stopping
@@ -565,6 +641,78 @@ def test_a_sync_handler_that_does_not_end_keeps_its_lease_and_stops_nobody(webho
     assert status(webhooks) is Status.PROCESSING
     assert all(thread.daemon for thread in threads_named("envoyou-"))
     release.set()
+    pause_until(lambda: not threads_named("envoyou-leases"))
+
+
+def test_a_sync_handler_that_outlives_its_worker_is_not_begun_a_second_time_beside_itself(make_webhooks):
+    webhooks = make_webhooks(lease=1)
+    entered, release = threading.Event(), threading.Event()
+    runs = []
+
+    @webhooks.on("*")
+    def handler(event):
+        runs.append(event.id)
+        entered.set()
+        release.wait(PATIENCE)
+
+    add(webhooks)
+    webhooks.start()
+    assert entered.wait(PATIENCE)
+    webhooks.stop(timeout=0)
+    due = webhooks.inbox.get("evt_1").next_attempt_at
+    pause_until(lambda: webhooks.inbox.get("evt_1").next_attempt_at > due)
+    assert webhooks.inbox.claim(1, 1.0) == []
+    release.set()
+    pause_until(lambda: not threads_named("envoyou-leases"))
+    assert runs == ["evt_1"]
+
+
+def test_events_that_wait_in_a_worker_whose_slots_are_held_up_are_given_back(make_webhooks, monkeypatch):
+    monkeypatch.setattr(worker_module, "SWEEP_INTERVAL", 0.05)
+    webhooks = make_webhooks(concurrency=1)
+    entered, release = threading.Event(), threading.Event()
+
+    @webhooks.on("user.created")
+    def quick(event): ...
+
+    @webhooks.on("user.deleted")
+    def slow(event):
+        entered.set()
+        release.wait(PATIENCE)
+
+    for number in range(20):
+        add(webhooks, f"evt_{number}", "user.deleted" if number == 1 else "user.created")
+    webhooks.start()
+    assert entered.wait(PATIENCE)
+    pause_until(lambda: webhooks.inbox.stats().by_status[Status.PROCESSING] == 1)
+    record = webhooks.inbox.get("evt_19")
+    assert (record.status, record.crashes, record.attempts) == (Status.RECEIVED, 0, 0)
+    release.set()
+    pause_until(lambda: webhooks.inbox.stats().by_status[Status.PROCESSED] == 20)
+
+
+def test_stopping_gives_back_what_waits_in_the_worker(make_webhooks):
+    webhooks = make_webhooks(concurrency=1)
+    entered, release = threading.Event(), threading.Event()
+
+    @webhooks.on("user.created")
+    def quick(event): ...
+
+    @webhooks.on("user.deleted")
+    def slow(event):
+        entered.set()
+        release.wait(PATIENCE)
+
+    for number in range(20):
+        add(webhooks, f"evt_{number}", "user.deleted" if number == 1 else "user.created")
+    webhooks.start()
+    assert entered.wait(PATIENCE)
+    pause_until(lambda: webhooks.inbox.stats().by_status[Status.PROCESSING] > 1)
+    threading.Timer(0.1, release.set).start()
+    webhooks.stop()
+    by_status = webhooks.inbox.stats().by_status
+    assert (by_status[Status.PROCESSED], by_status[Status.RECEIVED]) == (2, 18)
+    assert {record.crashes for record in webhooks.inbox.list()} == {0}
 
 
 def test_after_a_stop_it_can_be_started_again(webhooks):
@@ -856,8 +1004,8 @@ def test_a_loop_that_ends_with_work_in_hand_gives_it_back(webhooks):
 
 def test_what_is_being_claimed_while_the_loop_ends_is_given_back(make_webhooks):
     class Slow(MemoryInbox):
-        def claim(self, limit, lease):
-            claims = super().claim(limit, lease)
+        def claim(self, limit, lease, selection=ANY):
+            claims = super().claim(limit, lease, selection)
             claiming.set()
             assert released.wait(PATIENCE)
             return claims

@@ -8,10 +8,8 @@ import pytest
 from django.apps import apps
 from django.test import override_settings
 
-pytest.register_assert_rewrite("tests.inbox_contract")
-
-from tests.django.databases import inbox_on, postgres_database, sqlite_database  # noqa: E402 - the line above comes first
-from tests.inbox_contract import HandClock  # noqa: E402
+from tests.django.databases import inbox_on, postgres_database, sqlite_database
+from tests.inbox_contract import HandClock
 
 SECRET = "whsec_the_django_tests"
 

@@ -110,6 +110,9 @@ def crashing_site(server: Server, folder: Path, inbox_url: str, **fields: Any) -
     engine = create_engine(inbox_url)
     with engine.begin() as connection:
         connection.execute(text("CREATE TABLE effects (event_id VARCHAR(255))"))
+        number = "SERIAL" if engine.dialect.name == "postgresql" else "INTEGER PRIMARY KEY AUTOINCREMENT"
+        columns = f"number {number}, user_id VARCHAR(255), created BIGINT, event_id VARCHAR(255)"
+        connection.execute(text(f"CREATE TABLE turns ({columns})"))
     engine.dispose()
     site = CrashingSite(server, folder, inbox_url=inbox_url, **fields)
     try:

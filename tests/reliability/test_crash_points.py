@@ -20,9 +20,11 @@ POINTS = [
     "after claim",
     "in a handler",
     "in the handler's transaction, after its record",
+    "in the handler's transaction that settles",
     "after handler, before settle",
     "in settle",
 ]
+PLAIN_HANDLER_LAST = {"in the handler's transaction, after its record", "after handler, before settle", "in settle"}
 EVENTS = 40
 
 
@@ -30,7 +32,10 @@ EVENTS = 40
 @pytest.mark.parametrize("point", POINTS)
 def test_killed_at(point: str, server: str, inbox_url: str, tmp_path: Path) -> None:
     events = users(EVENTS)
-    with crashing_site(SERVERS[server], tmp_path, inbox_url, crash_at=point, crash_on_pass=EVENTS // 4) as site:
+    settings = {"PLAIN_LAST": "1"} if point in PLAIN_HANDLER_LAST else {}
+    with crashing_site(
+        SERVERS[server], tmp_path, inbox_url, crash_at=point, crash_on_pass=EVENTS // 4, settings=settings
+    ) as site:
         site.start()
 
         def bring_back() -> None:

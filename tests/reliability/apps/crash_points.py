@@ -46,7 +46,7 @@ def crash_point(name: str) -> None:
 def install(webhooks: Webhooks) -> None:
     """Put the points around the inbox of `webhooks`."""
     inbox: Any = webhooks.inbox
-    add, claim, settle = inbox.add, inbox.claim, inbox.settle
+    add, claim, settle_all = inbox.add, inbox.claim, inbox.settle_all
 
     def add_with_points(entry: Any) -> Future[Any]:
         crash_point("after verify")
@@ -68,11 +68,11 @@ def install(webhooks: Webhooks) -> None:
             crash_point("after claim")
         return claims
 
-    def settle_with_point(*arguments: Any) -> Any:
+    def settle_all_with_point(*arguments: Any) -> Any:
         crash_point("after handler, before settle")
-        return settle(*arguments)
+        return settle_all(*arguments)
 
-    inbox.add, inbox.claim, inbox.settle = add_with_points, claim_with_point, settle_with_point
+    inbox.add, inbox.claim, inbox.settle_all = add_with_points, claim_with_point, settle_all_with_point
     if webhooks.spool is not None:
         install_around_the_move(webhooks.spool)
 

@@ -23,19 +23,38 @@ crash_points.install(webhooks)
 scarce_disk.install(webhooks)
 
 
-@webhooks.on("user.*", name="plain")
 def plain(event: Event) -> None:
     with in_hand():
         time.sleep(PLAIN_SECONDS)
         leave_line("effects", event.id)
 
 
-@webhooks.on("user.*", name="transactional")
 def transactional(event: Event, connection: Connection) -> None:
     with in_hand():
         connection.execute(text("INSERT INTO effects (event_id) VALUES (:id)"), {"id": event.id})
         crash_points.crash_point("in a handler")
         time.sleep(TRANSACTIONAL_SECONDS)
+
+
+# The last one's end is the event's: of a plain one it is settled afterwards, of the other in the handler's transaction.
+for handler in (transactional, plain) if os.environ.get("PLAIN_LAST") else (plain, transactional):
+    webhooks.on("user.*")(handler)
+
+
+@webhooks.on("auth.*", name="in turn", ordered=True)
+def in_turn(event: Event, connection: Connection, attempt: int) -> None:
+    user = event.data.object["user_id"]
+    leave_line("turns", f"begin {user} {event.id}")
+    with in_hand():
+        time.sleep(PLAIN_SECONDS)
+        if attempt == 1 and event.data.object["fails_at_first"]:
+            leave_line("turns", f"end {user} {event.id}")
+            raise ConnectionError("not at the first attempt")
+        row = {"user": user, "created": event.created, "event_id": event.id}
+        connection.execute(
+            text("INSERT INTO turns (user_id, created, event_id) VALUES (:user, :created, :event_id)"), row
+        )
+    leave_line("turns", f"end {user} {event.id}")
 
 
 @webhooks.on("system.incident")

@@ -1,0 +1,59 @@
+"""SQL for: which events may be claimed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sqlalchemy import ColumnElement, and_, false, func, not_, or_, select, true
+
+from envoyou_core.inbox.records import Selection, Status
+from envoyou_core.inbox.schema import inbox_table
+
+__all__ = ["claimable"]
+
+_t = inbox_table.c
+
+
+def claimable(name: str, selection: Selection, at: int) -> ColumnElement[bool]:
+    """The condition of events of the inbox `name` that may be claimed at a time, in microseconds."""
+    conditions = [_t.name == name, _t.due_at.is_not(None), _t.due_at <= at]
+    if selection.only is not None:
+        conditions.append(_is_of(_t.type, selection.only))
+    if selection.without:
+        conditions.append(not_(_is_of(_t.type, selection.without)))
+    if selection.ordered:
+        # Where it is not known yet what an event is about, nobody can say what it has to wait for.
+        known = and_(_t.object_key.is_not(None), not_(_is_held_back(selection.ordered, at)))
+        conditions.append(or_(not_(_is_of(_t.type, selection.ordered)), _t.object_key == "", known))
+    return and_(*conditions)
+
+
+def _is_held_back(ordered: Iterable[str], at: int) -> ColumnElement[bool]:
+    other = inbox_table.alias("other")
+    o = other.c
+    earlier = or_(o.created < _t.created, and_(o.created == _t.created, o.key < _t.key))
+    # A lease that has run out holds nobody back: the two would wait for each other.
+    in_work = and_(o.status == Status.PROCESSING.value, o.due_at > at)
+    return (
+        select(o.key)
+        .where(
+            o.name == _t.name,
+            o.object_key == _t.object_key,
+            o.tenant == _t.tenant,
+            o.due_at.is_not(None),
+            _is_of(o.type, ordered),
+            or_(earlier, in_work),
+        )
+        .correlate(inbox_table)
+        .exists()
+    )
+
+
+def _is_of(type_: ColumnElement[str], patterns: Iterable[str]) -> ColumnElement[bool]:
+    """Compared by bytes. `LIKE` folds cases in some databases, and takes an underscore for any character."""
+    if "*" in patterns:
+        return true()
+    exact = [pattern for pattern in patterns if not pattern.endswith("*")]
+    stems = [pattern[:-1] for pattern in patterns if pattern.endswith("*")]
+    conditions = [func.substr(type_, 1, len(stem)) == stem for stem in stems]
+    return or_(false(), type_.in_(exact) if exact else false(), *conditions)

@@ -1,0 +1,107 @@
+"""Ordered handlers in several processes that are killed: the events of one object one after the other, in their order."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from envoyou_core import Event
+from envoyou_core.inbox import Status
+from envoyou_core.inbox.sql import SqlInbox
+from envoyou_core.testing import sample_event
+from tests.reliability.sites import ANY_SERVER, CrashingSite, Platform, crashing_site, wait_until_done, worker_process
+from tests.servers.processes import wait_for
+
+pytestmark = pytest.mark.slow
+
+USERS = 12
+EVENTS = 15
+"""Of each user."""
+
+KILLS = 6
+
+
+def test_the_events_of_one_object_are_handled_in_turn(inbox_url: str, tmp_path: Path) -> None:
+    chance = random.Random(1)
+    events = logins(chance)
+    settings = {"ENVOYOU_HANDOFF": "manual", "ENVOYOU_RETRY_INITIAL_DELAY": "0.1", "PLAIN_SECONDS": "0.02"}
+    with crashing_site(ANY_SERVER, tmp_path, inbox_url, settings=settings) as site:
+        site.start()
+        acknowledged = Platform(site).deliver_all(events)
+        inbox = SqlInbox(inbox_url)
+        with worker_process(site, "1") as one, worker_process(site, "2") as two:
+            for _ in range(KILLS):
+                worker = wait_for(
+                    lambda: next((worker for worker in chance.sample([one, two], 2) if worker.busy), None)
+                )
+                worker.close()
+                worker.start()
+            wait_until_done(inbox)
+        arrivals = [record.event for record in reversed(inbox.list(limit=10_000))]
+        processed = inbox.stats().by_status[Status.PROCESSED]
+        crashed = sum(record.crashes > 0 for record in inbox.list(limit=10_000))
+        inbox.close()
+        done = turns(inbox_url)
+        overlaps = overlapping(site)
+    doubled = sum(len(ids) - len(set(ids)) for ids in done.values())
+    expected = defaultdict(list)
+    for event in sorted(arrivals, key=lambda event: event.created):
+        expected[event.data.object["user_id"]].append(event.id)
+    out_of_turn = sum(done[user] != expected[user] for user in expected)
+    print(
+        f"\n{KILLS} kills, {len(acknowledged)} acknowledged, {len(events) - processed} lost, {doubled} doubled, {crashed} taken "
+        f"over; of {USERS} objects {out_of_turn} out of their order, {overlaps} handler runs beside another of one object"
+    )
+    assert len(acknowledged) == len(events)
+    assert crashed > 0
+    assert processed == len(events)
+    assert doubled == 0
+    assert out_of_turn == 0
+    assert overlaps == 0
+
+
+def logins(chance: random.Random) -> list[Event]:
+    """Events that arrive in any order, several of one second; one in five fails at first."""
+    events = [
+        sample_event(
+            "auth.login",
+            created=1_700_000_000 + chance.randrange(EVENTS),
+            object={"user_id": f"user_{user}", "fails_at_first": number % 5 == 0},
+        )
+        for user in range(USERS)
+        for number in range(EVENTS)
+    ]
+    chance.shuffle(events)
+    return events
+
+
+def turns(inbox_url: str) -> dict[str, list[str]]:
+    """The effects on each object, in the order in which they happened."""
+    engine = create_engine(inbox_url)
+    found = defaultdict(list)
+    with engine.connect() as connection:
+        for user, event_id in connection.execute(text("SELECT user_id, event_id FROM turns ORDER BY number")):
+            found[user].append(event_id)
+    engine.dispose()
+    return found
+
+
+def overlapping(site: CrashingSite) -> int:
+    """How often a handler began while another event of its object was in hand.
+
+    One that was killed has no end; its event is the next one of that object to begin again.
+    """
+    in_hand: dict[str, str] = {}
+    overlaps = 0
+    for line in site.lines("turns"):
+        what, user, event_id = line.split()
+        if what == "begin":
+            overlaps += in_hand.get(user, event_id) != event_id
+            in_hand[user] = event_id
+        else:
+            in_hand.pop(user, None)
+    return overlaps
