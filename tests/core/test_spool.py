@@ -299,6 +299,22 @@ def test_what_was_moved_leaves_no_trace(webhooks, inbox):
     assert of_type(webhooks, InboxBack) == [InboxBack("default", 250)]
 
 
+def test_each_outage_is_told_of_by_itself(webhooks, inbox):
+    for events in (3, 2):
+        inbox.away = True
+        for _ in range(events):
+            deliver(webhooks)
+        inbox.away = False
+        webhooks._mover.move_all()
+    detail = "AwayError: connection refused"
+    assert of_type(webhooks, InboxAway, InboxBack) == [
+        InboxAway("default", detail),
+        InboxBack("default", 3),
+        InboxAway("default", detail),
+        InboxBack("default", 2),
+    ]
+
+
 def test_an_inbox_that_is_still_away_is_asked_for_one_event_only(webhooks, inbox):
     inbox.away = True
     events = [deliver(webhooks) for _ in range(5)]
@@ -346,6 +362,35 @@ def test_an_inbox_that_hangs_while_an_event_is_moved_leaves_it_in_the_spool(webh
     webhooks._mover.move_all()
     assert webhooks.spool.get(event.id).status is Status.RECEIVED
     assert webhooks._mover.inbox_is_away
+
+
+def test_an_event_that_is_not_answered_in_time_is_not_taken_for_refused(webhooks, inbox, monkeypatch):
+    monkeypatch.setattr(mover, "MOVE_TIMEOUT", 0.05)
+    inbox.away = True
+    slow, *others = [deliver(webhooks) for _ in range(5)]
+    inbox.away = False
+    add = inbox.add
+    monkeypatch.setattr(inbox, "add", lambda entry: Future() if entry.event.id == slow.id else add(entry))
+    move(webhooks, times=5)
+    assert ids(inbox) == {event.id for event in others}
+    assert webhooks.spool.get(slow.id).status is Status.RECEIVED
+    assert not of_type(webhooks, MoveRefused)
+
+
+def test_an_inbox_that_stores_in_the_calling_thread_is_asked_no_longer_than_its_time(webhooks, inbox, monkeypatch):
+    inbox.away = True
+    for _ in range(5):
+        deliver(webhooks)
+    inbox.away = False
+    webhooks._mover.inbox_answered()
+    monkeypatch.setattr(mover, "MOVE_TIMEOUT", 0.05)
+    add = inbox.add
+    monkeypatch.setattr(inbox, "add", lambda entry: (time.sleep(0.1), add(entry))[1])
+    inbox.asked.clear()
+    webhooks._mover._move_batch(webhooks._mover._here)
+    assert len(inbox.asked) == 1
+    assert webhooks.spool.stats().by_status[Status.RECEIVED] == 4
+    assert not webhooks._mover.inbox_is_away
 
 
 def test_a_mover_that_dies_between_the_two_commits_loses_and_doubles_nothing(webhooks, make, inbox, clock, monkeypatch):
@@ -540,14 +585,14 @@ def test_the_inbox_is_not_asked_faster_the_more_is_spooled(webhooks, inbox):
     assert len(inbox.asked) == 1 + 3
 
 
-@pytest.mark.parametrize("begin", ["start", "wake", "lifespan", "receive"])
+@pytest.mark.parametrize("begin", ["start", "wake", "lifespan", "receive", "receive, and nudge"])
 def test_what_an_earlier_process_left_is_moved(begin, make, inbox, until):
     earlier = make()
     inbox.away = True
     event = deliver(earlier)
     inbox.away = False
-    webhooks = make(moves=True)
-    if begin == "receive":
+    webhooks = make(moves=True, handoff=print if begin == "receive, and nudge" else "manual")
+    if begin.startswith("receive"):
         deliver(webhooks)
     elif begin == "lifespan":
 
