@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from envoyou_core import ConfigurationError, Tenant, WebhookRequest, Webhooks, reception
 from envoyou_core.handoff import mover
-from envoyou_core.inbox import Added, Settlement, Status
+from envoyou_core.inbox import Added, Entry, Settlement, Status
 from envoyou_core.inbox.memory import MemoryInbox
 from envoyou_core.observability import (
     Accepted,
@@ -428,6 +428,22 @@ def test_a_mover_that_was_too_slow_does_not_remove_what_another_holds(webhooks, 
     assert spool.stats().total == 0
 
 
+def test_what_is_given_back_is_due_at_once_and_still_known_as_refused(webhooks, clock):
+    spool = webhooks.spool
+    for event_id in ("evt_new", "evt_refused"):
+        spool.add(Entry(sample_event(id=event_id))).result(PATIENCE)
+    refused = next(claim for claim in spool.claim(2, 60) if claim.event.id == "evt_refused")
+    spool.settle(refused, Settlement(Status.FAILED, 1, retry_in=0, error="ValueError"))
+    clock.advance(60)
+    spool.give_back(spool.claim(2, 60))
+    records = {record.event.id: record for record in spool.list()}
+    assert {event_id: record.status for event_id, record in records.items()} == {
+        "evt_new": Status.RECEIVED,
+        "evt_refused": Status.FAILED,
+    }
+    assert {record.next_attempt_at for record in records.values()} == {clock.moment()}
+
+
 def test_a_dead_event_that_was_delivered_again_gets_new_attempts(webhooks, inbox):
     event = deliver(webhooks)
     [claim] = inbox.claim(1, 60)
@@ -701,6 +717,23 @@ def test_the_inbox_is_called_within_the_surroundings_and_the_thread_says_when_it
     until(lambda: inbox.stats().total == 1)
 
 
+def test_an_event_is_accepted_where_no_thread_can_be_started_to_move_it(make, inbox, monkeypatch):
+    webhooks = make(moves=True)
+    inbox.away = True
+
+    def no_more(thread):
+        raise RuntimeError("can't start new thread")
+
+    webhooks.spool.add(Entry(sample_event())).result(PATIENCE)
+    with monkeypatch.context() as exhausted:
+        exhausted.setattr(threading.Thread, "start", no_more)
+        deliver(webhooks)
+    assert of_type(webhooks, SpoolFailed)[0].detail == "RuntimeError: can't start new thread"
+    assert webhooks._mover._here.thread is None
+    deliver(webhooks)
+    assert webhooks._mover._here.thread.is_alive()
+
+
 def test_an_idle_mover_ends_when_it_is_told_to(make, until, monkeypatch):
     monkeypatch.setattr(mover, "SWEEP_INTERVAL", 3600)
     webhooks = make(moves=True)
@@ -867,7 +900,7 @@ class RemoteInbox(MemoryInbox):
     remote = True
 
 
-@pytest.mark.parametrize("begin", ["start", "lifespan"])
+@pytest.mark.parametrize("begin", ["start", "lifespan", "wake"])
 def test_a_remote_inbox_without_a_spool_is_warned_of_once(begin, make, caplog):
     webhooks = make(inbox=RemoteInbox(), spool=None, moves=True)
 
@@ -876,7 +909,7 @@ def test_a_remote_inbox_without_a_spool_is_warned_of_once(begin, make, caplog):
             pass
 
     for _ in range(2):
-        asyncio.run(live()) if begin == "lifespan" else webhooks.start()
+        asyncio.run(live()) if begin == "lifespan" else getattr(webhooks, begin)()
     assert webhooks.notices == [NoSpool("default")]
     [record] = [record for record in caplog.records if "no spool" in record.getMessage()]
     assert record.levelno == logging.WARNING
