@@ -8,13 +8,16 @@ TOX := .venv/bin/tox
 RUN := $(TOX) run
 POSARGS = $(if $(ARGS),-- $(ARGS))
 
-.PHONY: test demo lint format types docs matrix clean
+.PHONY: test demo bench lint format types docs matrix clean
 
 test: $(TOX)      ## everything on this interpreter, with coverage
 	$(RUN) -e full $(POSARGS)
 
 demo: $(TOX)      ## a live demonstration over real HTTP
 	@$(RUN) -q -e demo $(POSARGS)
+
+bench: $(TOX)     ## the benchmarks, in some ten minutes; one alone: make bench ARGS=drain
+	@$(RUN) -q -e bench $(POSARGS)
 
 lint format types docs: $(TOX)
 	$(RUN) -e $@ $(POSARGS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from envoyou_core.errors import (
     ConfigurationError,
     EnvoyouError,
+    HandlerTimeoutError,
     HeaderMismatchError,
     InvalidPayloadError,
     InvalidTimestampError,
@@ -19,9 +20,9 @@ from envoyou_core.errors import (
     WebhookVerificationError,
 )
 from envoyou_core.event import EVENT_TYPES, Event, Login, User
-from envoyou_core.handlers import DeliveryInfo, HandlerOptions, Handlers
+from envoyou_core.handlers import DeliveryInfo, Handlers
 from envoyou_core.http import WebhookRequest, WebhookResponse
-from envoyou_core.processing.retention import Retention
+from envoyou_core.processing.retention import Retention, RetentionReport
 from envoyou_core.processing.retry import RetryPolicy
 from envoyou_core.signature import sign
 from envoyou_core.tenants import Tenant
@@ -34,7 +35,7 @@ __all__ = [
     "DeliveryInfo",
     "EnvoyouError",
     "Event",
-    "HandlerOptions",
+    "HandlerTimeoutError",
     "Handlers",
     "HeaderMismatchError",
     "InvalidPayloadError",
@@ -45,6 +46,7 @@ __all__ = [
     "NonceReusedError",
     "PermanentError",
     "Retention",
+    "RetentionReport",
     "RetryLater",
     "RetryPolicy",
     "SignatureMismatchError",

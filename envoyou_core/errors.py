@@ -7,7 +7,10 @@ the `reason` that only the log and the metrics see.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Iterable
+from typing import ClassVar, Final
+
+from envoyou_core.redaction import hide, printable, redact
 
 __all__ = [
     "ConfigurationError",
@@ -55,10 +58,10 @@ class LeaseLostError(EnvoyouError):
 
 
 class HandlerTimeoutError(EnvoyouError):
-    """An async handler has passed its time limit and was cancelled: it has failed."""
+    """An async handler was cancelled, for it took longer than its time limit, in seconds: a failure like any other."""
 
-    def __init__(self, handler: str, seconds: float) -> None:
-        super().__init__(f"{handler} was not done within {seconds:g} s")
+    def __init__(self, time_limit: float) -> None:
+        super().__init__(f"cancelled after its time limit of {time_limit:g} s")
 
 
 class WorkerStuckError(EnvoyouError):
@@ -247,17 +250,22 @@ class RetryLater(EnvoyouError):  # noqa: N818 - an instruction to the engine, na
         self.seconds = seconds
 
 
-def describe(error: BaseException, *, longest: int = 500) -> str:
+LONGEST_READ: Final = 50_000
+"""Characters of an error that are looked through for secrets."""
+
+
+def describe(error: BaseException, *, longest: int = 500, private: Iterable[str] = ()) -> str:
     """An error in one line that is fit for a log and the inbox: its type and the first line of its text.
 
     Database libraries put statements and their parameters, and so payloads, into the lines after the first. What no
-    database stores as text, or what would move a terminal's cursor, is replaced.
+    database stores as text, or what would move a terminal's cursor, is replaced. What looks like a secret is taken out,
+    and so are the texts `private`.
     """
     name = type(error).__qualname__
     try:
-        lines = str(error).splitlines()
+        lines = hide(str(error), private).splitlines()
     except Exception:
         # A user's error that cannot be put into words must not become one of ours.
         return name
-    first_line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in (lines or [""])[0][:longest])
+    first_line = redact(printable((lines or [""])[0][:LONGEST_READ]))
     return f"{name}: {first_line}"[:longest] if first_line else name

@@ -16,7 +16,17 @@ import msgspec
 
 from envoyou_core.errors import InvalidPayloadError
 
-__all__ = ["EVENT_TYPES", "MAX_CREATED", "MAX_NAME_LENGTH", "Event", "EventData", "Location", "Login", "User"]
+__all__ = [
+    "EVENT_TYPES",
+    "MAX_CREATED",
+    "MAX_NAME_LENGTH",
+    "Event",
+    "EventData",
+    "Location",
+    "Login",
+    "User",
+    "object_key",
+]
 
 # Strings and not an enum: the platform may add a type at any time, and an event of a type that this release does
 # not know must be accepted and kept all the same.

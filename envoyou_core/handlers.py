@@ -6,15 +6,15 @@ import difflib
 import inspect
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final, Literal, TypedDict, TypeVar, Unpack
+from typing import Any, Final, Literal, TypeGuard, TypeVar
 
 from envoyou_core.errors import ConfigurationError
 from envoyou_core.event import EVENT_TYPES
 from envoyou_core.patterns import check_pattern, matches_any
 
-__all__ = ["DeliveryInfo", "Handler", "HandlerOptions", "Handlers", "describe_handler"]
+__all__ = ["DeliveryInfo", "Handler", "Handlers", "describe_handler"]
 
 log = logging.getLogger("envoyou.handlers")
 
@@ -39,29 +39,6 @@ class DeliveryInfo:
     tenant: str
 
 
-class HandlerOptions(TypedDict, total=False):
-    """What `on()` takes besides types.
-
-    Attributes:
-        name: by which the handler's success is recorded; the function's qualified name by default. Keep it stable:
-            after a rename, events that wait for a retry run the handler anew.
-        ordered: handle the events of one object (`data.object.id`, else `user_id`) one after the other, in all
-            processes together: by `created`, and within one second as they arrived. A failed one holds those behind it
-            until its retry, a dead one lets them pass.
-        stale: `skip` implies `ordered`, and leaves out an event that was created before the newest one applied to its
-            object, of whatever type.
-        time_limit: seconds. An async handler is cancelled then and has failed; a sync one, which nothing in Python can
-            stop, is reported.
-        concurrency: how many events the handler has in hand at once, in each process.
-    """
-
-    name: str | None
-    ordered: bool
-    stale: Literal["skip"] | None
-    time_limit: float | None
-    concurrency: int | None
-
-
 @dataclass(frozen=True, slots=True)
 class Handler:
     """One registered function.
@@ -72,10 +49,10 @@ class Handler:
         patterns: the event types it handles, each exact, `prefix.*` or `*`.
         is_async: whether it is awaited.
         wants: which of `attempt`, `connection` and `delivery` it names.
-        ordered: whether the events of one object are handled one after the other.
-        skips_stale: whether an event is left out that is older than the newest one applied to its object.
-        time_limit: seconds that it may take; `None` for as long as it likes.
-        concurrency: how many events it may have in hand at once in one process; `None` for as many as the worker.
+        ordered: whether events about one object are handled one after the other.
+        stale: `skip` where it leaves out events that are older than the newest one applied to their object.
+        time_limit: seconds after which it is cancelled, or where it is sync, reported.
+        concurrency: for how many events at once each worker may have it in hand.
     """
 
     name: str
@@ -84,7 +61,7 @@ class Handler:
     is_async: bool
     wants: frozenset[str]
     ordered: bool = False
-    skips_stale: bool = False
+    stale: Literal["skip"] | None = None
     time_limit: float | None = None
     concurrency: int | None = None
 
@@ -112,23 +89,49 @@ class Handlers:
     def __init__(self) -> None:
         self._handlers: dict[str, Handler] = {}
 
-    def on(self, *types: str, **options: Unpack[HandlerOptions]) -> Callable[[HandlerFunction], HandlerFunction]:
+    def on(
+        self,
+        *types: str,
+        name: str | None = None,
+        ordered: bool = False,
+        stale: Literal["skip"] | None = None,
+        time_limit: float | None = None,
+        concurrency: int | None = None,
+    ) -> Callable[[HandlerFunction], HandlerFunction]:
         """Register the decorated function, sync or async, for events of these types.
 
         Args:
             types: exact (`user.created`), by prefix (`user.*`), or all (`*`). See the guide, "Supported Events".
-            options: see `HandlerOptions`.
+            name: by which its success is recorded; the function's qualified name by default. Keep it stable: after a
+                rename, events that wait for a retry run the handler anew.
+            ordered: handle the events about one object, `data.object.id` or else its `user_id`, one after the other:
+                what was created earlier first, and an event that waits for its retry holds up those behind it.
+            stale: `skip` leaves out an event that was created before the newest one that was applied to its object, of
+                whatever type; it is ordered, too.
+            time_limit: seconds. An async handler is cancelled after them, and has failed; a sync one cannot be stopped,
+                and is reported.
+            concurrency: how many events that it handles each worker has in hand at once.
 
         Raises:
-            ConfigurationError: no type or a malformed one, an option that makes no sense, a parameter that nothing is
+            ConfigurationError: no type or a malformed one, a limit that makes no sense, a parameter that nothing is
                 given for, or a name that is taken.
         """
+        _check_patterns(types)
+        _check_conditions(stale, time_limit, concurrency)
 
         def register(function: HandlerFunction) -> HandlerFunction:
-            self.add(describe_handler(function, types, **options))
+            handler = describe_handler(function, types, name)
+            self.add(
+                replace(
+                    handler,
+                    ordered=ordered or stale == "skip",
+                    stale=stale,
+                    time_limit=time_limit,
+                    concurrency=concurrency,
+                )
+            )
             return function
 
-        _check_patterns(types)
         return register
 
     def add(self, handler: Handler) -> None:
@@ -155,27 +158,12 @@ class Handlers:
         return len(self._handlers)
 
 
-def describe_handler(
-    function: Callable[..., Any],
-    types: tuple[str, ...],
-    name: str | None = None,
-    *,
-    ordered: bool = False,
-    stale: Literal["skip"] | None = None,
-    time_limit: float | None = None,
-    concurrency: int | None = None,
-) -> Handler:
+def describe_handler(function: Callable[..., Any], types: tuple[str, ...], name: str | None = None) -> Handler:
     """Read a function's name and parameters.
 
     Raises:
-        ConfigurationError: it has no name, a parameter that nothing is given for, or an option that makes no sense.
+        ConfigurationError: it has no name, or a parameter that nothing is given for.
     """
-    if stale not in {None, "skip"}:
-        raise ConfigurationError(f"stale is 'skip' or left out, not {stale!r}")
-    if time_limit is not None and not 0 < time_limit < float("inf"):
-        raise ConfigurationError(f"time_limit is a number of seconds, more than none, not {time_limit!r}")
-    if concurrency is not None and concurrency < 1:
-        raise ConfigurationError(f"concurrency is one or more, not {concurrency!r}")
     found_name = name or getattr(function, "__qualname__", None)
     if found_name is None:
         raise ConfigurationError(f"{function!r} has no name of its own: give it one, on(..., name=...)")
@@ -191,10 +179,6 @@ def describe_handler(
         is_async=inspect.iscoroutinefunction(function)
         or inspect.iscoroutinefunction(getattr(function, "__call__", None)),  # noqa: B004 - its kind is asked for
         wants=_wanted_parameters(function, found_name),
-        ordered=ordered or stale == "skip",
-        skips_stale=stale == "skip",
-        time_limit=time_limit,
-        concurrency=concurrency,
     )
 
 
@@ -223,6 +207,19 @@ def _check_patterns(types: tuple[str, ...]) -> None:
         raise ConfigurationError("on() takes at least one event type, such as on('user.created') or on('*')")
     for pattern in types:
         check_pattern(pattern)
+
+
+def _check_conditions(stale: object, time_limit: object, concurrency: object) -> None:
+    if stale is not None and stale != "skip":
+        raise ConfigurationError(f"stale is 'skip' or left out, not {stale!r}")
+    if time_limit is not None and not (_is_number(time_limit) and 0 < time_limit < float("inf")):
+        raise ConfigurationError(f"time_limit is a number of seconds, more than zero, not {time_limit!r}")
+    if concurrency is not None and not (_is_number(concurrency) and isinstance(concurrency, int) and concurrency >= 1):
+        raise ConfigurationError(f"concurrency is a whole number, one or more, not {concurrency!r}")
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _warn_of_likely_misspelling(pattern: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from envoyou_core.errors import ConfigurationError
 
-__all__ = ["check_pattern", "matches_any"]
+__all__ = ["check_pattern", "covers", "matches_any"]
 
 
 def matches_any(patterns: Iterable[str], event_type: str) -> bool:
@@ -19,6 +19,16 @@ def matches_any(patterns: Iterable[str], event_type: str) -> bool:
     return any(
         event_type.startswith(pattern[:-1]) if pattern.endswith("*") else event_type == pattern for pattern in patterns
     )
+
+
+def covers(pattern: str, other: str) -> bool:
+    """Whether every type of the pattern `other` is one of `pattern`. Of two that overlap, one covers the other.
+
+    Examples:
+        >>> [covers("user.*", other) for other in ("user.created", "user.*", "user.key.*", "*", "auth.login")]
+        [True, True, True, False, False]
+    """
+    return other.startswith(pattern[:-1]) if pattern.endswith("*") else other == pattern
 
 
 def check_pattern(pattern: object) -> None:

@@ -64,7 +64,18 @@ def _truth(value: object) -> bool:
     return words[value.lower()]
 
 
-_KEYWORDS: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = {
+def _retention(value: object) -> object:
+    if value is None or (isinstance(value, str) and value.lower() in {"none", "off"}):
+        return None
+    if not isinstance(value, Retention):
+        raise ValueError("is neither a Retention nor 'off'")
+    return value
+
+
+Setting = tuple[str, Callable[[object], object]]
+"""A keyword, and what makes its value of the setting's."""
+
+_KEYWORDS: Final[Mapping[str, Setting]] = {
     "WEBHOOK_SECRET": ("secret", _as_given),
     "NAME": ("name", _text),
     "INBOX": ("inbox", _as_given),
@@ -79,14 +90,10 @@ _KEYWORDS: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = {
     "LEASE": ("lease", _number),
     "SHUTDOWN_TIMEOUT": ("shutdown_timeout", _number),
     "CLOCK": ("clock", _as_given),
+    "RETRY": ("retry", _as_given),
+    "RETENTION": ("retention", _retention),
 }
-_RETENTION: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = {
-    "RETENTION_PAYLOAD_DAYS": ("payload_days", _number),
-    "RETENTION_ID_DAYS": ("id_days", _number),
-    "RETENTION_MARK_DAYS": ("mark_days", _number),
-    "RETENTION_SCRUB_PROCESSED": ("scrub_processed", _truth),
-}
-_RETRY: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = {
+_RETRY: Final[Mapping[str, Setting]] = {
     "RETRY_MAX_ATTEMPTS": ("max_attempts", _integer),
     "RETRY_INITIAL_DELAY": ("initial_delay", _number),
     "RETRY_FACTOR": ("factor", _number),
@@ -95,14 +102,19 @@ _RETRY: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = {
     "RETRY_JITTER": ("jitter", _truth),
     "RETRY_MAX_CRASHES": ("max_crashes", _integer),
 }
-
-# Those that may be given as an object, or flat.
-_OBJECTS: Final[Mapping[str, tuple[Mapping[str, tuple[str, Callable[[object], object]]], Callable[..., object]]]] = {
-    "RETRY": (_RETRY, RetryPolicy),
-    "RETENTION": (_RETENTION, Retention),
+_RETENTION: Final[Mapping[str, Setting]] = {
+    "RETENTION_PAYLOAD_DAYS": ("payload_days", _number),
+    "RETENTION_ID_DAYS": ("id_days", _number),
+    "RETENTION_MARK_DAYS": ("mark_days", _number),
+    "RETENTION_SCRUB_PROCESSED": ("scrub_processed", _truth),
 }
+_PARTS: Final[Mapping[str, tuple[Callable[..., object], Mapping[str, Setting]]]] = {
+    "RETRY": (RetryPolicy, _RETRY),
+    "RETENTION": (Retention, _RETENTION),
+}
+"""What comes whole, or in parts, each with a setting of its own."""
 
-SETTING_NAMES: Final = frozenset(_KEYWORDS) | frozenset(_RETRY) | frozenset(_RETENTION) | frozenset(_OBJECTS)
+SETTING_NAMES: Final = frozenset(_KEYWORDS).union(*(parts for _, parts in _PARTS.values()))
 """Every name a framework's configuration may hold."""
 
 
@@ -121,26 +133,18 @@ def read_settings(settings: Mapping[str, Any], *, others: frozenset[str] = froze
         >>> read_settings({"WEBHOOK_SECRET": "whsec_test", "TOLERANCE": "60"})
         {'secret': 'whsec_test', 'tolerance': 60.0}
     """
-    ours = {name: value for name, value in settings.items() if name not in others}
-    for name in ours.keys() - SETTING_NAMES:
-        raise ConfigurationError(_unknown(name, SETTING_NAMES | others))
-    keywords = _of(_KEYWORDS, ours)
-    for name, (parts, make) in _OBJECTS.items():
-        if flat := _of(parts, ours):
-            if name in ours:
-                raise ConfigurationError(f"give either {name} or the single {name}_... settings, not both")
-            keywords[name.lower()] = make(**flat)
-        elif name in ours:
-            keywords[name.lower()] = ours[name]
+    given = {name: value for name, value in settings.items() if name not in others}
+    for name in given:
+        if name not in SETTING_NAMES:
+            raise ConfigurationError(_unknown(name, SETTING_NAMES | others))
+    keywords = _converted(given, _KEYWORDS)
+    for whole, (make, parts) in _PARTS.items():
+        found = _converted(given, parts)
+        if found and whole in given:
+            raise ConfigurationError(f"give either {whole} or the single {whole}_... settings, not both")
+        if found:
+            keywords[_KEYWORDS[whole][0]] = make(**found)
     return keywords
-
-
-def _of(known: Mapping[str, tuple[str, Callable[[object], object]]], settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        keyword: _converted(name, settings[name], convert)
-        for name, (keyword, convert) in known.items()
-        if name in settings
-    }
 
 
 def read_environment(environ: Mapping[str, str], *, prefix: str = "ENVOYOU_") -> dict[str, Any]:
@@ -159,12 +163,16 @@ def read_environment(environ: Mapping[str, str], *, prefix: str = "ENVOYOU_") ->
     return read_settings(known)
 
 
-def _converted(name: str, value: object, convert: Callable[[object], object]) -> object:
-    try:
-        return convert(value)
-    except ValueError as error:
-        # The value is left out: it may have been meant for WEBHOOK_SECRET.
-        raise ConfigurationError(f"the setting {name} cannot be used: {error}") from None
+def _converted(given: Mapping[str, object], known: Mapping[str, Setting]) -> dict[str, Any]:
+    converted: dict[str, Any] = {}
+    for name, (keyword, convert) in known.items():
+        if name in given:
+            try:
+                converted[keyword] = convert(given[name])
+            except ValueError as error:
+                # The value is left out: it may have been meant for WEBHOOK_SECRET.
+                raise ConfigurationError(f"the setting {name} cannot be used: {error}") from None
+    return converted
 
 
 def _unknown(name: str, known: frozenset[str]) -> str:

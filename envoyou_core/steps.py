@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-__all__ = ["Await", "Call", "CallHandler", "Flow", "Offload", "Pause", "Step", "Wait", "arun", "run"]
+__all__ = ["Await", "Call", "CallHandler", "Flow", "Offload", "Step", "Wait", "arun", "run"]
 
 Result = TypeVar("Result")
 
@@ -26,7 +26,14 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class CallHandler(Call):
-    """Call a user's function, which may block for as long as it likes."""
+    """Call a user's function, which may block for as long as it likes.
+
+    Attributes:
+        event_id: of the event that it handles.
+        event_type: the type of that event.
+        handler: the handler's name.
+        time_limit: seconds after which it is to be reported, for it cannot be stopped; `None` for never.
+    """
 
     event_id: str = ""
     event_type: str = ""
@@ -49,32 +56,26 @@ class Await:
     function: Callable[[], Awaitable[Any]]
 
 
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """Let time pass, in seconds."""
-
-    seconds: float
-
-
-Step = Call | Wait | Await | Pause
+Step = Call | Wait | Await
 Flow = Generator[Step, Any, Result]
 Offload = Callable[[Call], Awaitable[Any]]
 RunCoroutine = Callable[[Callable[[], Awaitable[Any]]], Any]
 
 
-def run(flow: Flow[Result], *, run_coroutine: RunCoroutine | None = None) -> Result:
+def run(
+    flow: Flow[Result], *, call: Callable[[Call], Any] | None = None, run_coroutine: RunCoroutine | None = None
+) -> Result:
     """Do a flow's steps here, one after the other.
 
     Args:
         flow: what to do.
+        call: how functions that block are called; by default they just are.
         run_coroutine: how an async function is run to its end; by default in an event loop of its own.
     """
 
     def do(step: Step) -> Any:
         if isinstance(step, Call):
-            return step.function()
-        if isinstance(step, Pause):
-            return time.sleep(step.seconds)
+            return step.function() if call is None else call(step)
         if isinstance(step, Wait):
             try:
                 return step.future.result(timeout=max(0.0, step.deadline - time.monotonic()))
@@ -110,8 +111,6 @@ async def arun(flow: Flow[Result], *, offload: Offload | None = None) -> Result:
             return await (offload or _offload_to_default_threads)(step)
         if isinstance(step, Wait):
             return await _wait(step)
-        if isinstance(step, Pause):
-            return await _pause(step)
         return await step.function()
 
     try:
@@ -135,12 +134,6 @@ async def _wait(step: Wait) -> Any:
 
     async with asyncio.timeout(max(0.0, step.deadline - time.monotonic())):
         return await asyncio.wrap_future(step.future)
-
-
-async def _pause(step: Pause) -> None:
-    import asyncio
-
-    await asyncio.sleep(step.seconds)
 
 
 async def _offload_to_default_threads(step: Call) -> Any:

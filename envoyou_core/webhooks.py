@@ -9,21 +9,20 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from envoyou_core.errors import ConfigurationError, WebhookError, describe
 from envoyou_core.event import Event
-from envoyou_core.handlers import Handler, HandlerOptions, Handlers, describe_handler
+from envoyou_core.handlers import Handler, Handlers
 from envoyou_core.handoff.nudges import Nudges
 from envoyou_core.http import WebhookRequest, WebhookResponse
 from envoyou_core.inbox import Inbox, TransactionalInbox, open_inbox
 from envoyou_core.nonces import NonceStore, open_nonces
 from envoyou_core.observability import Listener, NoSpool, Notices, NudgeFailed, WorkerFailed, log_notice
-from envoyou_core.patterns import check_pattern
 from envoyou_core.processing.hooks import Hooks
-from envoyou_core.processing.pauses import Pauses, handler_subject, type_subject
 from envoyou_core.processing.retention import Retention, RetentionReport
 from envoyou_core.processing.retry import RetryPolicy
+from envoyou_core.processing.selection import subject_of
 from envoyou_core.reception import Reception
 from envoyou_core.settings import read_environment
 from envoyou_core.signature import SIGNED_CONTENT_FORMS, SignedContent
@@ -39,6 +38,8 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_MAX_BODY_SIZE", "Webhooks"]
 
+log = logging.getLogger("envoyou")
+
 DEFAULT_MAX_BODY_SIZE = 1_048_576
 """Bytes."""
 
@@ -50,11 +51,9 @@ DEFAULT_LEASE = 60.0
 DEFAULT_SHUTDOWN_TIMEOUT = 10.0
 """Seconds."""
 
+DEFAULT_RETENTION = Retention()
+
 SHORTEST_LEASE = 1.0
-
-_DEFAULT_RETENTION = Retention()
-
-log = logging.getLogger("envoyou")
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -81,7 +80,8 @@ class Webhooks:
         required_headers: headers required besides signature and timestamp.
         max_body_size: bytes; a larger body is answered 413 before it is read.
         retry: when a failed event is tried again; the guide's policy by default.
-        retention: how long finished events are kept; `None` for ever.
+        retention: how long finished events are kept, 30 days with their payloads and 90 without by default; `None` for
+            ever. A worker sees to it, or whoever calls `apply_retention`.
         concurrency: how many events the worker of this process has in hand at once.
         lease: seconds after which the events of a worker that died are taken up again; a live worker renews its hold
             in time, however long a handler takes.
@@ -107,7 +107,7 @@ class Webhooks:
         required_headers: Iterable[str] = DEFAULT_REQUIRED_HEADERS,
         max_body_size: int = DEFAULT_MAX_BODY_SIZE,
         retry: RetryPolicy | None = None,
-        retention: Retention | None = _DEFAULT_RETENTION,
+        retention: Retention | None = DEFAULT_RETENTION,
         concurrency: int = DEFAULT_CONCURRENCY,
         lease: float = DEFAULT_LEASE,
         shutdown_timeout: float = DEFAULT_SHUTDOWN_TIMEOUT,
@@ -130,8 +130,8 @@ class Webhooks:
         self._shutdown_timeout = shutdown_timeout
         self._retry = retry or RetryPolicy()
         self._retention = retention
-        self._pauses = Pauses(self.inbox)
-        self._handlers = Handlers()
+        self._clock = clock
+        self._handlers = _HandlersOver(self.inbox)
         self._surroundings: list[Surroundings] = []
         self._hooks = Hooks()
         self._thread_ends: list[Callable[[], object]] = []
@@ -167,25 +167,37 @@ class Webhooks:
 
     # Handlers
 
-    def on(self, *types: str, **options: Unpack[HandlerOptions]) -> Callable[[Function], Function]:
+    def on(
+        self,
+        *types: str,
+        name: str | None = None,
+        ordered: bool = False,
+        stale: Literal["skip"] | None = None,
+        time_limit: float | None = None,
+        concurrency: int | None = None,
+    ) -> Callable[[Function], Function]:
         """Register the decorated function, sync or async, for events of these types. See the guide, "Supported Events".
 
         It is called with the event, and with `attempt` (counted from one) and `delivery` where it names them.
 
         Args:
             types: exact (`user.created`), by prefix (`user.*`), or all (`*`).
-            options: `name`, `ordered`, `stale`, `time_limit` and `concurrency`; see `HandlerOptions`.
+            name: by which its success is recorded; the function's qualified name by default.
+            ordered: handle the events about one object, `data.object.id` or else its `user_id`, one after the other:
+                what was created earlier first, and an event that waits for its retry holds up those behind it.
+            stale: `skip` leaves out an event that was created before the newest one that was applied to its object, of
+                whatever type; it is ordered, too.
+            time_limit: seconds. An async handler is cancelled after them, and has failed; a sync one cannot be stopped,
+                and is reported.
+            concurrency: how many events that it handles each worker has in hand at once.
 
         Raises:
-            ConfigurationError: no type or a malformed one, an option that makes no sense, a parameter that nothing is
+            ConfigurationError: no type or a malformed one, a limit that makes no sense, a parameter that nothing is
                 given for, or a name that is taken.
         """
-
-        def register(function: Function) -> Function:
-            self._add(describe_handler(function, types, **options))
-            return function
-
-        return register
+        return self._handlers.on(
+            *types, name=name, ordered=ordered, stale=stale, time_limit=time_limit, concurrency=concurrency
+        )
 
     def include(self, handlers: Handlers) -> None:
         """Add the handlers that a registry holds by now, in its order.
@@ -194,14 +206,7 @@ class Webhooks:
             ConfigurationError: a name is taken, or a handler names what this inbox cannot give.
         """
         for handler in handlers:
-            self._add(handler)
-
-    def _add(self, handler: Handler) -> None:
-        if handler.wants_connection and handler.is_async:
-            raise ConfigurationError(f"handler {handler.name!r} is async, and the inbox's 'connection' is not")
-        if handler.wants_connection and not isinstance(self.inbox, TransactionalInbox):
-            raise ConfigurationError(f"handler {handler.name!r} names 'connection', and this inbox has none to give")
-        self._handlers.add(handler)
+            self._handlers.add(handler)
 
     # Reception
 
@@ -261,7 +266,7 @@ class Webhooks:
         What waits in a spool is moved to the inbox first.
 
         Args:
-            until_idle: also wait for retries, until nothing is left to do.
+            until_idle: also wait for retries, until nothing will happen by itself any more: what is paused stays.
 
         Raises:
             ConfigurationError: it is called inside a running event loop: `await webhooks.adrain()` there.
@@ -283,53 +288,46 @@ class Webhooks:
         return await adrain(self._engine, until_idle=until_idle)
 
     def pause(self, *, type: str | None = None, handler: str | None = None) -> None:
-        """Hold back the events of a type, or those that a handler handles, in all processes, until `resume`.
+        """Leave events in the inbox, in all processes, until `resume`. They are accepted as ever, and wait.
 
-        They are accepted as ever and wait, whole. Workers heed it within about a second.
+        An event waits as a whole, with all its handlers, also where only one of them is paused. What is in hand is
+        finished; other processes heed it within a second or so.
 
         Args:
-            type: exact, by prefix, or all.
-            handler: by its name.
+            type: of the events: exact (`user.created`), by prefix (`user.*`), or all (`*`).
+            handler: the name of a handler, in place of a type.
 
         Raises:
-            ValueError: neither was named, or both.
-            ConfigurationError: it is no event type.
+            ValueError: not exactly one of them was named.
+            ConfigurationError: the type is malformed.
         """
-        self.inbox.pause(self._pausable(type, handler))
-        self._pauses.look_again()
+        subject = subject_of(type=type, handler=handler)
+        if handler is not None and handler not in {known.name for known in self._handlers}:
+            log.warning("paused the handler %r, which is unknown here: another process may have it", handler)
+        self.inbox.pause(subject)
+        self._engine.pauses.forget()
 
     def resume(self, *, type: str | None = None, handler: str | None = None) -> None:
-        """Go on with what `pause` held back.
-
-        Args:
-            type: as it was given to `pause`.
-            handler: by its name.
+        """Undo the `pause` that named the same.
 
         Raises:
-            ValueError: neither was named, or both.
-            ConfigurationError: it is no event type.
+            ValueError: not exactly one of them was named.
+            ConfigurationError: the type is malformed.
         """
-        self.inbox.resume(self._pausable(type, handler))
-        self._pauses.look_again()
+        self.inbox.resume(subject_of(type=type, handler=handler))
+        self._engine.pauses.forget()
 
     @property
     def paused(self) -> frozenset[str]:
-        """What is paused: `type:user.*`, `handler:welcome`."""
+        """What is paused, as `type:user.*` and `handler:welcome`."""
         return self.inbox.paused()
 
-    def _pausable(self, type: str | None, handler: str | None) -> str:
-        if (type is None) == (handler is None):
-            raise ValueError("name either a type or a handler")
-        if handler is None:
-            check_pattern(type)
-            return type_subject(str(type))
-        if handler not in {known.name for known in self._handlers}:
-            log.warning("this process has no handler of the name %r; another one may", handler)
-        return handler_subject(handler)
-
     def apply_retention(self) -> RetentionReport:
-        """Clear what is kept for longer than `retention` says, as a worker does hourly: for sites that have none."""
-        return self._engine.keep_house() or RetentionReport(0, 0, 0)
+        """Delete now what was kept for long enough, and say how much it was: for cron, where no worker runs.
+
+        Dead events, and those that wait, are kept until somebody sees to them.
+        """
+        return self._engine.keep_house()
 
     def wake(self) -> None:
         """Tell this process's worker that there may be work, and start it if there is none yet.
@@ -517,11 +515,11 @@ class Webhooks:
             retry=self._retry,
             notices=self._notices,
             lease=self._lease,
-            pauses=self._pauses,
-            retention=self._retention,
             surroundings=self._surroundings,
             hooks=self._hooks,
             thread_ends=self._thread_ends,
+            retention=self._retention,
+            clock=self._clock,
         )
 
     def _make_mover(self, spool: Spool) -> Mover:
@@ -550,6 +548,21 @@ class Webhooks:
                     shutdown_timeout=self._shutdown_timeout,
                 )
             return self._in_process
+
+
+class _HandlersOver(Handlers):
+    """Handlers that can be given what they name by the inbox they work over."""
+
+    def __init__(self, inbox: Inbox) -> None:
+        super().__init__()
+        self._inbox = inbox
+
+    def add(self, handler: Handler) -> None:
+        if handler.wants_connection and handler.is_async:
+            raise ConfigurationError(f"handler {handler.name!r} is async, and the inbox's 'connection' is not")
+        if handler.wants_connection and not isinstance(self._inbox, TransactionalInbox):
+            raise ConfigurationError(f"handler {handler.name!r} names 'connection', and this inbox has none to give")
+        super().add(handler)
 
 
 def _inbox(inbox: str | Inbox, name: str, clock: Callable[[], float]) -> Inbox:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from textwrap import indent
 from typing import Any
 
 from django.contrib import admin, messages
@@ -12,6 +14,8 @@ from django.utils.html import format_html
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
+from envoyou_core.inbox import Attempt
+from envoyou_core.inbox.history import decode_history
 from envoyou_django import conf, webhooks
 from envoyou_django.models import ProcessedEvent, ProcessedEventQuerySet
 
@@ -24,7 +28,7 @@ class ProcessedEventAdmin(admin.ModelAdmin):
 
     list_display = ("event_id", "type", "status", "attempts", "received_at", "due_at", "last_error")
     list_filter = ("status", "type", "received_at", "name")
-    search_fields = ("event_id", "webhook_id", "tenant")
+    search_fields = ("event_id", "object_key", "webhook_id", "tenant")
     ordering = ("-id",)
     list_per_page = 50
     show_full_result_count = False
@@ -32,13 +36,15 @@ class ProcessedEventAdmin(admin.ModelAdmin):
     fields = (
         ("event_id", "type", "created"),
         ("name", "tenant", "webhook_id"),
+        "object_key",
         ("status", "attempts", "crashes"),
-        ("received_at", "due_at", "settled_at"),
+        ("received_at", "due_at", "settled_at", "scrubbed_at"),
         "progress",
         "last_error",
+        "attempts_so_far",
         "payload",
     )
-    readonly_fields = ("payload",)
+    readonly_fields = ("attempts_so_far", "payload")
 
     @admin.action(permissions=["requeue"], description=_("Requeue selected events"))
     def requeue(self, request: HttpRequest, queryset: ProcessedEventQuerySet) -> None:
@@ -57,6 +63,12 @@ class ProcessedEventAdmin(admin.ModelAdmin):
         # Half of a surrogate pair is JSON, but no text that could be sent.
         return format_html("<pre>{}</pre>", text.encode("utf-8", "backslashreplace").decode())
 
+    @admin.display(description=_("history"))
+    def attempts_so_far(self, event: ProcessedEvent) -> str:
+        """The attempts that have ended, the newest last, and what went wrong in them."""
+        lines = [line for attempt in decode_history(event.history) for line in _lines(attempt)]
+        return format_html("<pre>{}</pre>", "\n".join(lines)) if lines else self.get_empty_value_display()
+
     def has_requeue_permission(self, request: HttpRequest) -> bool:
         """Whether the user may requeue."""
         allowed: bool = request.user.has_perm("envoyou_django.requeue_processedevent")
@@ -73,3 +85,17 @@ class ProcessedEventAdmin(admin.ModelAdmin):
     def has_delete_permission(self, request: HttpRequest, obj: object = None) -> bool:
         """What is deleted would be new again when it is redelivered."""
         return False
+
+
+def _lines(attempt: Attempt) -> Iterator[str]:
+    if attempt.began_at is None:
+        yield f"{_moment(attempt.ended_at)}: its process had died"
+    else:
+        yield f"{_moment(attempt.began_at)} to {_moment(attempt.ended_at)}: {attempt.status}"
+    for failure in attempt.failures:
+        yield f"  {failure.handler}: {failure.error}"
+        yield indent(failure.traceback.rstrip(), "    ")
+
+
+def _moment(moment: datetime) -> str:
+    return moment.isoformat(sep=" ", timespec="milliseconds")

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.db import IntegrityError, connections, router, transaction
-from django.db.models import Case, Count, F, Min, When
+from django.db.models import Count, Max, Min, Model, QuerySet
 
 from envoyou_core import ConfigurationError
+from envoyou_core.event import object_key
 from envoyou_core.inbox import (
+    ANY,
     FINISHED,
     Added,
     Claim,
@@ -22,12 +24,25 @@ from envoyou_core.inbox import (
     InboxRecord,
     InboxStats,
     Progress,
+    Selection,
     Settlement,
     Status,
+    is_applied,
     prunable_statuses,
     requeuable_statuses,
 )
-from envoyou_django.models import LONGEST_NAME, TABLE, ProcessedEvent, ProcessedEventQuerySet
+from envoyou_core.inbox.history import decode_history, encode_history, with_attempt, with_crash
+from envoyou_django.models import (
+    LONGEST_NAME,
+    TABLES,
+    ClaimLock,
+    ObjectMark,
+    PausedSubject,
+    ProcessedEvent,
+    ProcessedEventQuerySet,
+)
+from envoyou_django.scrubbing import fill_object_keys, key_of, scrub, scrubbed, update_each
+from envoyou_django.selection import claimable
 
 __all__ = ["OrmInbox"]
 
@@ -58,15 +73,16 @@ class OrmInbox:
         if not 1 <= len(name) <= LONGEST_NAME:
             raise ConfigurationError(f"the name of an inbox has 1 to {LONGEST_NAME} characters, not {name!r}")
         self.name = name
+        self.remote: bool = connections[self._alias].vendor != "sqlite"
         self._clock = clock
 
     def open(self) -> None:
         """See `Inbox.open`."""
         connection = connections[self._alias]
         with connection.cursor() as cursor:
-            if TABLE not in connection.introspection.table_names(cursor):
+            if not set(TABLES).issubset(connection.introspection.table_names(cursor)):
                 raise ConfigurationError(
-                    f"the inbox's table does not exist yet: run `manage.py migrate --database {self._alias}`"
+                    f"the inbox's tables are not there yet: run `manage.py migrate --database {self._alias}`"
                 )
 
     def close(self) -> None:
@@ -96,8 +112,9 @@ class OrmInbox:
             attempts=0,
             crashes=0,
             progress={},
-            received_at=now,
+            received_at=now if entry.received_at is None else entry.received_at,
             due_at=now,
+            object_key=key_of(entry.event),
         )
         try:
             with _committed(alias):
@@ -112,40 +129,69 @@ class OrmInbox:
             raise
         return Added.NEW
 
-    def claim(self, limit: int, lease: float) -> list[Claim]:
+    def claim(self, limit: int, lease: float, selection: Selection = ANY) -> list[Claim]:
         """See `Inbox.claim`."""
         alias = self._alias
+        features = connections[alias].features
         now = self._now()
+        if selection.ordered:
+            fill_object_keys(self._rows.filter(due_at__isnull=False))
+        due = claimable(self._rows, selection, now)
+        # On SQLite looking must not take the lock that acceptance needs.
+        if not features.has_select_for_update and not due.exists():
+            return []
+        alone = bool(selection.ordered) or not features.has_select_for_update
+        with self._alone() if alone else transaction.atomic(using=alias):
+            if selection.ordered:
+                # First without locks, in one look: MariaDB sees what arrives meanwhile where it locks, and so could
+                # find two events of one object, of which neither was there yet when it came by the other.
+                keys = list(due.values_list("pk", flat=True)[:limit])
+                due = claimable(self._rows.filter(pk__in=keys), ANY, now)
+            # Locked and limited in a query of their own: under some plans a subquery would be asked anew for each row,
+            # and more would be claimed than was asked for.
+            rows = list(due.select_for_update(skip_locked=features.has_select_for_update_skip_locked)[:limit])
+            return self._take(rows, now, lease)
+
+    def _take(self, rows: Sequence[ProcessedEvent], now: datetime, lease: float) -> list[Claim]:
         token = uuid.uuid4().hex
-        due = self._rows.filter(due_at__lte=now).order_by("due_at", "pk")
-        taken: dict[str, Any] = {
-            # Before the status: MySQL and MariaDB let an assignment see those to the left of it.
-            "crashes": F("crashes") + Case(When(status=Status.PROCESSING, then=1), default=0),
-            "status": Status.PROCESSING.value,
-            "due_at": now + timedelta(seconds=lease),
-            "lease_token": token,
-        }
-        if connections[alias].features.has_select_for_update_skip_locked:
-            with transaction.atomic(using=alias):
-                # The numbers first: under some plans a subquery that locks and is limited would be asked anew for
-                # each row, and more would be claimed than was asked for.
-                keys = list(due.select_for_update(skip_locked=True).values_list("pk", flat=True)[:limit])
-                if keys:
-                    self._rows.filter(pk__in=keys).update(**taken)
-        else:
-            # Without row locks: whoever changes the time at which a row is due has it. Looking happens outside the
-            # transaction, which on SQLite must not begin by reading.
-            found = list(due.values_list("pk", "due_at")[:limit])
-            with transaction.atomic(using=alias):
-                keys = [key for key, due_at in found if self._rows.filter(pk=key, due_at=due_at).update(**taken)]
-        rows = self._rows.in_bulk(keys)
-        return [_claim(rows[key], token) for key in keys if key in rows and rows[key].lease_token == token]
+        self._rows.filter(pk__in=[row.pk for row in rows]).update(
+            status=Status.PROCESSING.value, due_at=now + timedelta(seconds=lease), lease_token=token
+        )
+        for row in rows:
+            if row.status == Status.PROCESSING:
+                row.crashes += 1
+                row.history = encode_history(with_crash(decode_history(row.history), now))
+                self._rows.filter(pk=row.pk).update(crashes=row.crashes, history=row.history)
+        return [_claim(row, token) for row in rows]
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """A transaction in which no other claim on this inbox is looking or taking.
+
+        Of two that look at the same time, one could take an event while the other takes one that is to wait for it.
+        """
+        alias = self._alias
+        connection = connections[alias]
+        is_outermost = not connection.in_atomic_block
+        with transaction.atomic(using=alias):
+            if connection.vendor == "postgresql":
+                with connection.cursor() as cursor:
+                    if is_outermost:
+                        # A project may have asked for more, and would see what was there before it waited.
+                        cursor.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
+                    key = f"envoyou_claim:{self.name}"
+                    cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [key])
+            else:
+                # On SQLite any write takes the one lock there is, and is the only thing to begin with: a transaction
+                # that reads first and writes later fails at once where another writer came between.
+                self._lock_or_create([ClaimLock(name=self.name)], "name")
+            yield
 
     def renew(self, claims: list[Claim], lease: float) -> None:
         """See `Inbox.renew`."""
         due_at = self._now() + timedelta(seconds=lease)
         with transaction.atomic(using=self._alias):
-            for claim in claims:
+            for claim in sorted(claims, key=lambda claim: claim.key):
                 self._held(claim).update(due_at=due_at)
 
     def record(self, claim: Claim, progress: Mapping[str, Progress]) -> bool:
@@ -154,32 +200,91 @@ class OrmInbox:
 
     def settle(self, claim: Claim, settlement: Settlement) -> bool:
         """See `Inbox.settle`."""
+        return self._settle(claim, settlement, self._now())
+
+    def settle_all(self, settlements: Sequence[tuple[Claim, Settlement]]) -> list[bool]:
+        """See `Inbox.settle_all`."""
         now = self._now()
-        updated: int = self._held(claim).update(
-            status=settlement.status.value,
-            attempts=settlement.attempts,
-            progress=dict(settlement.progress),
-            due_at=None if settlement.retry_in is None else now + timedelta(seconds=settlement.retry_in),
-            lease_token=None,
-            settled_at=now if settlement.status in FINISHED else None,
-            last_error=settlement.error,
-        )
-        return updated == 1
+        settled = [False] * len(settlements)
+        with transaction.atomic(using=self._alias):
+            for place in sorted(range(len(settlements)), key=lambda place: settlements[place][0].key):
+                settled[place] = self._settle(*settlements[place], now)
+        return settled
+
+    def _settle(self, claim: Claim, settlement: Settlement, now: datetime) -> bool:
+        history = with_attempt(claim.history, settlement, now)
+        ended = {
+            "status": settlement.status.value,
+            "attempts": settlement.attempts,
+            "progress": dict(settlement.progress),
+            "due_at": None if settlement.retry_in is None else now + timedelta(seconds=settlement.retry_in),
+            "lease_token": None,
+            "settled_at": now if settlement.status in FINISHED else None,
+            "last_error": settlement.error,
+            "history": encode_history(history),
+        }
+        held = self._held(claim)
+        if settlement.scrub:
+            settled = held.update(**ended | scrubbed(claim.event, history, now))
+        elif settlement.status in FINISHED:
+            settled = held.filter(erase_requested_at__isnull=True).update(**ended) or held.filter(
+                erase_requested_at__isnull=False
+            ).update(**ended | scrubbed(claim.event, history, now))
+        else:
+            settled = held.update(**ended)
+        return bool(settled)
+
+    def newest_applied(self, claim: Claim) -> int | None:
+        """See `Inbox.newest_applied`."""
+        object_id = claim.event.object_id
+        if object_id is None:
+            return None
+        fill_object_keys(self._rows)
+        about = self._rows.filter(tenant=claim.tenant, object_key=object_id)
+        applied = [about.filter(status=Status.PROCESSED).aggregate(newest=Max("created"))["newest"]]
+        partly = about.exclude(status=Status.PROCESSED).exclude(progress={})
+        applied += [row.created for row in partly.only("created", "progress") if is_applied(_progress(row))]
+        # Last: an event that is pruned meanwhile is seen as one or the other.
+        applied += self._marks.filter(tenant=claim.tenant, object_key=object_id).values_list("created", flat=True)
+        return max((created for created in applied if created is not None), default=None)
 
     def seconds_until_due(self) -> float | None:
         """See `Inbox.seconds_until_due`."""
         due_at = self._rows.filter(due_at__isnull=False).aggregate(first=Min("due_at"))["first"]
         return None if due_at is None else (due_at - self._now()).total_seconds()
 
+    def pause(self, subject: str) -> None:
+        """See `Inbox.pause`."""
+        if subject not in self.paused():
+            self._paused.create(name=self.name, subject=subject)
+
+    def resume(self, subject: str) -> None:
+        """See `Inbox.resume`."""
+        # Compared here: databases may take different ones for the same.
+        keys = [key for key, found in self._paused.values_list("pk", "subject") if found == subject]
+        self._paused.filter(pk__in=keys).delete()
+
+    def paused(self) -> frozenset[str]:
+        """See `Inbox.paused`."""
+        return frozenset(self._paused.values_list("subject", flat=True))
+
     def get(self, event_id: str, *, tenant: str | None = None) -> InboxRecord | None:
         """See `Inbox.get`."""
         row = self._matching(event_id=event_id, tenant=tenant).order_by("-pk").first()
         return None if row is None else _record(row)
 
-    def list(self, *, status: Status | str | None = None, type: str | None = None, limit: int = 100) -> Records:
+    def list(
+        self,
+        *,
+        status: Status | str | None = None,
+        type: str | None = None,
+        object_id: str | None = None,
+        limit: int = 100,
+    ) -> Records:
         """See `Inbox.list`."""
         statuses = None if status is None else frozenset({Status(status)})
-        return [_record(row) for row in self._matching(statuses=statuses, type=type).order_by("-pk")[:limit]]
+        found = self._matching(statuses=statuses, type=type, object_id=object_id)
+        return [_record(row) for row in found.order_by("-pk")[:limit]]
 
     def stats(self) -> InboxStats:
         """See `Inbox.stats`."""
@@ -204,12 +309,69 @@ class OrmInbox:
         self, older_than: timedelta, statuses: tuple[Status | str, ...] = (Status.PROCESSED, Status.IGNORED)
     ) -> int:
         """See `Inbox.prune`."""
-        old = self._matching(statuses=prunable_statuses(statuses)).filter(settled_at__lt=self._now() - older_than)
+        old = self._settled_before(older_than, statuses)
+        fill_object_keys(old)
         pruned = 0
-        while keys := list(old.values_list("pk", flat=True)[:PRUNE_BATCH]):
-            # Asked once more: one of them may have been requeued meanwhile.
-            pruned += old.filter(pk__in=keys).delete()[0]
+        while batch := list(old.only("tenant", "object_key", "created", "status", "progress")[:PRUNE_BATCH]):
+            with transaction.atomic(using=self._alias):
+                # Asked once more: one of them may have been requeued meanwhile. What had an effect had it all the same.
+                pruned += old.filter(pk__in=[row.pk for row in batch]).delete()[0]
+                self._mark([row for row in batch if row.object_key and _is_applied(row)])
         return pruned
+
+    def _mark(self, applied: Sequence[ProcessedEvent]) -> None:
+        newest: dict[tuple[str, str], int] = {}
+        for row in applied:
+            about = (row.tenant, row.object_key)
+            newest[about] = max(row.created, newest.get(about, 0))
+        if not newest:
+            return
+        marks = [
+            ObjectMark(name=self.name, tenant=tenant, object_key=key, created=created)
+            for (tenant, key), created in sorted(newest.items())
+        ]
+        # One that is there already keeps what it says until it is known which of the two is newer.
+        self._lock_or_create(marks, "name", "tenant", "object_key")
+        for mark in marks:
+            self._marks.filter(tenant=mark.tenant, object_key=mark.object_key, created__lt=mark.created).update(
+                created=mark.created
+            )
+
+    def _lock_or_create(self, rows: Sequence[Model], *key: str) -> None:
+        # In one statement: to look, insert and look again would have several wait for one another.
+        with_target = connections[self._alias].features.supports_update_conflicts_with_target
+        type(rows[0]).objects.using(self._alias).bulk_create(
+            rows, update_conflicts=True, update_fields=key[-1:], unique_fields=key if with_target else None
+        )
+
+    def prune_marks(self, older_than: timedelta) -> int:
+        """See `Inbox.prune_marks`."""
+        before = self._clock() - older_than.total_seconds()
+        old = self._marks.filter(created__lt=before)
+        forgotten = 0
+        while keys := list(old.values_list("pk", flat=True)[:PRUNE_BATCH]):
+            forgotten += old.filter(pk__in=keys).delete()[0]
+        return forgotten
+
+    def scrub(
+        self, older_than: timedelta, statuses: tuple[Status | str, ...] = (Status.PROCESSED, Status.IGNORED)
+    ) -> int:
+        """See `Inbox.scrub`."""
+        return scrub(self._settled_before(older_than, statuses), self._now())
+
+    def erase(self, object_id: str, *, tenant: str | None = None) -> int:
+        """See `Inbox.erase`."""
+        now = self._now()
+        about = self._matching(object_id=object_id, tenant=tenant).filter(scrubbed_at__isnull=True)
+        # First all of them: whoever finishes one from now on deletes its payload.
+        asked = update_each(
+            about.filter(erase_requested_at__isnull=True).only("pk"), lambda _: {"erase_requested_at": now}
+        )
+        scrub(about.filter(status__in=FINISHED), now)
+        return asked
+
+    def _settled_before(self, older_than: timedelta, statuses: tuple[Status | str, ...]) -> ProcessedEventQuerySet:
+        return self._matching(statuses=prunable_statuses(statuses)).filter(settled_at__lt=self._now() - older_than)
 
     def _matching(
         self,
@@ -218,8 +380,12 @@ class OrmInbox:
         event_id: str | None = None,
         type: str | None = None,
         tenant: str | None = None,
+        object_id: str | None = None,
     ) -> ProcessedEventQuerySet:
-        asked = {"status__in": statuses, "event_id": event_id, "type": type, "tenant": tenant}
+        asked: dict[str, object] = {"status__in": statuses, "event_id": event_id, "type": type, "tenant": tenant}
+        if object_id is not None:
+            fill_object_keys(self._rows)
+            asked["object_key"] = object_key(object_id)
         return self._rows.filter(**{name: value for name, value in asked.items() if value is not None})
 
     def _held(self, claim: Claim) -> ProcessedEventQuerySet:
@@ -229,6 +395,14 @@ class OrmInbox:
     def _rows(self) -> ProcessedEventQuerySet:
         # Never from a replica: what it has not heard of yet would be a loss or a repetition.
         return ProcessedEvent.objects.using(self._alias).filter(name=self.name)
+
+    @property
+    def _marks(self) -> QuerySet:
+        return ObjectMark.objects.using(self._alias).filter(name=self.name)
+
+    @property
+    def _paused(self) -> QuerySet:
+        return PausedSubject.objects.using(self._alias).filter(name=self.name)
 
     @property
     def _alias(self) -> str:
@@ -260,17 +434,22 @@ def _committed(alias: str) -> Iterator[None]:
 
 @contextmanager
 def _lock_timeout(connection: Any) -> Iterator[None]:
-    """SQLite's waiting time belongs to the connection, and the project may have set a longer one."""
-    if connection.vendor != "sqlite":
+    """Where the waiting time belongs to the connection, the project may have set a longer one, or none."""
+    if connection.vendor == "sqlite":
+        ask, set_to, seconds = "PRAGMA busy_timeout", "PRAGMA busy_timeout = {:.0f}", 0.001
+    elif connection.vendor == "mysql":
+        ask, set_to, seconds = "SELECT @@innodb_lock_wait_timeout", "SET innodb_lock_wait_timeout = {:.0f}", 1.0
+    else:
         yield
         return
     with connection.cursor() as cursor:
-        usual = cursor.execute("PRAGMA busy_timeout").fetchone()[0]
-        cursor.execute(f"PRAGMA busy_timeout = {min(usual, LOCK_TIMEOUT * 1000):.0f}")
+        cursor.execute(ask)
+        usual = cursor.fetchone()[0]
+        cursor.execute(set_to.format(min(usual, LOCK_TIMEOUT / seconds)))
         try:
             yield
         finally:
-            cursor.execute(f"PRAGMA busy_timeout = {usual}")
+            cursor.execute(set_to.format(usual))
 
 
 def _claim(row: ProcessedEvent, token: str) -> Claim:
@@ -284,6 +463,7 @@ def _claim(row: ProcessedEvent, token: str) -> Claim:
         progress=_progress(row),
         tenant=row.tenant,
         webhook_id=row.webhook_id,
+        history=decode_history(row.history),
     )
 
 
@@ -300,7 +480,13 @@ def _record(row: ProcessedEvent) -> InboxRecord:
         progress=_progress(row),
         tenant=row.tenant,
         webhook_id=row.webhook_id,
+        history=decode_history(row.history),
+        scrubbed_at=row.scrubbed_at,
     )
+
+
+def _is_applied(row: ProcessedEvent) -> bool:
+    return row.status == Status.PROCESSED or is_applied(_progress(row))
 
 
 def _progress(row: ProcessedEvent) -> dict[str, Progress]:

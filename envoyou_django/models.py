@@ -10,12 +10,26 @@ from django.db import models, router, transaction
 from django.utils.translation import gettext_lazy as _
 
 from envoyou_core import Event
+from envoyou_core.event import MAX_NAME_LENGTH
 from envoyou_core.inbox import REQUEUABLE, Progress, Status, unfinished_progress
 from envoyou_django.fields import ExactCharField, UtcDateTimeField
 
-__all__ = ["LONGEST_NAME", "TABLE", "ProcessedEvent", "ProcessedEventQuerySet"]
+__all__ = [
+    "LONGEST_NAME",
+    "TABLES",
+    "ClaimLock",
+    "ObjectMark",
+    "PausedSubject",
+    "ProcessedEvent",
+    "ProcessedEventQuerySet",
+]
 
-TABLE = "envoyou_processed_event"
+EVENTS, MARKS, PAUSED, CLAIM_LOCKS = TABLES = (
+    "envoyou_processed_event",
+    "envoyou_object_mark",
+    "envoyou_paused_subject",
+    "envoyou_claim_lock",
+)
 
 LONGEST_NAME = 64
 """Characters that the name of an inbox may have."""
@@ -30,11 +44,11 @@ class ProcessedEventQuerySet(models.QuerySet):
     def requeue(self, now: datetime) -> int:
         """Bring those that are failed, ignored or dead back to `received`, due at `now`; returns how many.
 
-        All attempts are before them again. Handlers that were done stay done.
+        All attempts are before them again. Handlers that were done stay done. What has lost its payload stays.
         """
         alias = self._db or router.db_for_write(self.model)
-        rows = self.using(alias)
-        found = list(rows.filter(status__in=REQUEUABLE).order_by("pk").values("pk", "status", "attempts", "progress"))
+        rows = self.using(alias).filter(status__in=REQUEUABLE, scrubbed_at__isnull=True)
+        found = list(rows.order_by("pk").values("pk", "status", "attempts", "progress"))
         requeued = 0
         for start in range(0, len(found), REQUEUE_BATCH):
             with transaction.atomic(using=alias):
@@ -46,7 +60,7 @@ class ProcessedEventQuerySet(models.QuerySet):
         # Looked up without a lock, so it is changed only where nothing has happened to it since: a transaction that
         # reads first and writes later fails at once on SQLite where another writer came between.
         unchanged = ProcessedEvent.objects.using(alias).filter(
-            pk=row["pk"], status=row["status"], attempts=row["attempts"]
+            pk=row["pk"], status=row["status"], attempts=row["attempts"], scrubbed_at__isnull=True
         )
         progress = {name: Progress(became) for name, became in row["progress"].items()}
         changed: int = unchanged.update(
@@ -86,13 +100,28 @@ class ProcessedEvent(models.Model):
     lease_token = models.CharField(_("lease token"), max_length=32, null=True, blank=True)
     settled_at = UtcDateTimeField(_("settled at"), null=True, blank=True)
     last_error = models.TextField(_("last error"), null=True, blank=True)
+    # Every column from here on may be left out: processes of an earlier release go on inserting without them.
+    object_key = ExactCharField(
+        _("object"),
+        max_length=MAX_NAME_LENGTH,
+        null=True,
+        blank=True,
+        help_text=_("What it is about: nothing where it is empty; not looked up yet where there is none."),
+    )
+    history = models.TextField(_("history"), null=True, blank=True)
+    scrubbed_at = UtcDateTimeField(
+        _("scrubbed at"), null=True, blank=True, help_text=_("When the payload was deleted.")
+    )
+    erase_requested_at = UtcDateTimeField(
+        _("erase requested at"), null=True, blank=True, help_text=_("The payload is deleted when it is finished.")
+    )
 
     objects = ProcessedEventQuerySet.as_manager()
 
     class Meta:
         """Its table, its key, and what it is asked for."""
 
-        db_table = TABLE
+        db_table = EVENTS
         verbose_name = _("event")
         verbose_name_plural = _("events")
         permissions = [("requeue_processedevent", _("Can requeue event"))]
@@ -105,6 +134,21 @@ class ProcessedEvent(models.Model):
             # What the admin lists, newest first.
             models.Index(fields=["status", "-id"], name="envoyou_status"),
             models.Index(fields=["type", "-id"], name="envoyou_type"),
+            # What holds another one back. As small as the first. The object stands in front, or a database that knows
+            # nothing of the table yet could take it for what is due.
+            models.Index(
+                fields=["object_key", "tenant", "name", "created"],
+                name="envoyou_order",
+                condition=models.Q(due_at__isnull=False),
+            ),
+            # What there is about an object, and what nobody has looked into yet.
+            models.Index(fields=["object_key", "name", "created"], name="envoyou_object"),
+            # What is scrubbed. What has been is not in it, or each time all of it would be gone through.
+            models.Index(
+                fields=["name", "status", "scrubbed_at", "settled_at"],
+                name="envoyou_unscrubbed",
+                condition=models.Q(settled_at__isnull=False, scrubbed_at__isnull=True),
+            ),
         ]
 
     def __str__(self) -> str:
@@ -114,3 +158,57 @@ class ProcessedEvent(models.Model):
     def event(self) -> Event:
         """The event, read from the bytes that came."""
         return Event.from_body(bytes(self.body))
+
+
+class ObjectMark(models.Model):
+    """How new the newest event was that was applied to an object and has been pruned since."""
+
+    name = ExactCharField(_("inbox"), max_length=LONGEST_NAME)
+    tenant = ExactCharField(_("tenant"), max_length=255, blank=True)
+    object_key = ExactCharField(_("object"), max_length=MAX_NAME_LENGTH)
+    created = models.BigIntegerField(_("created"), help_text=_("Epoch seconds, as sent."))
+
+    class Meta:
+        """Its table, its key, and what is pruned of it."""
+
+        db_table = MARKS
+        default_permissions = ()
+        constraints = [models.UniqueConstraint(fields=["name", "tenant", "object_key"], name="envoyou_mark")]
+        indexes = [models.Index(fields=["name", "created"], name="envoyou_mark_created")]
+
+    def __str__(self) -> str:
+        return f"{self.object_key} ({self.created})"
+
+
+class PausedSubject(models.Model):
+    """Something that workers leave alone until it is resumed."""
+
+    name = ExactCharField(_("inbox"), max_length=LONGEST_NAME)
+    # Without a key, for it may be of any length: twice is as good as once.
+    subject = models.TextField(_("subject"))
+
+    class Meta:
+        """Its table, and what is asked of it."""
+
+        db_table = PAUSED
+        default_permissions = ()
+        indexes = [models.Index(fields=["name"], name="envoyou_paused_name")]
+
+    def __str__(self) -> str:
+        return self.subject
+
+
+class ClaimLock(models.Model):
+    """A row for each inbox, for databases that have no other lock by which one claim waits for another."""
+
+    name = ExactCharField(_("inbox"), max_length=LONGEST_NAME)
+
+    class Meta:
+        """Its table and its key."""
+
+        db_table = CLAIM_LOCKS
+        default_permissions = ()
+        constraints = [models.UniqueConstraint(fields=["name"], name="envoyou_claim_lock_name")]
+
+    def __str__(self) -> str:
+        return self.name

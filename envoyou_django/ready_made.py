@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from asgiref.sync import async_to_sync, sync_to_async
 from django.core.signals import setting_changed
@@ -15,6 +15,7 @@ from django.db import connections
 
 from envoyou_core import ConfigurationError, Handlers, WebhookRequest, WebhookResponse, Webhooks
 from envoyou_core.handlers import Handler
+from envoyou_core.processing.time_limits import time_limited
 from envoyou_django import conf
 
 __all__ = ["DjangoWebhooks", "ProjectWebhooks", "project_webhooks"]
@@ -84,10 +85,20 @@ class ProjectWebhooks:
             raise AttributeError(name)
         return getattr(self.make_ready(), name)
 
-    def on(self, *types: str, name: str | None = None) -> Callable[[Function], Function]:
+    def on(
+        self,
+        *types: str,
+        name: str | None = None,
+        ordered: bool = False,
+        stale: Literal["skip"] | None = None,
+        time_limit: float | None = None,
+        concurrency: int | None = None,
+    ) -> Callable[[Function], Function]:
         """See `Webhooks.on`."""
         collected = Handlers()
-        collect = collected.on(*types, name=name)
+        collect = collected.on(
+            *types, name=name, ordered=ordered, stale=stale, time_limit=time_limit, concurrency=concurrency
+        )
 
         def register(function: Function) -> Function:
             collect(function)
@@ -174,10 +185,14 @@ def _for_django(handlers: Iterable[Handler]) -> Handlers:
     """
     adapted = Handlers()
     for handler in handlers:
-        adapted.add(
-            replace(handler, function=async_to_sync(handler.function), is_async=False) if handler.is_async else handler
-        )
+        adapted.add(_on_a_loop_of_its_own(handler) if handler.is_async else handler)
     return adapted
+
+
+def _on_a_loop_of_its_own(handler: Handler) -> Handler:
+    # Its time limit goes with it: there it can be cancelled, as a sync handler cannot.
+    function = async_to_sync(time_limited(handler.function, handler.time_limit))
+    return replace(handler, function=function, is_async=False, time_limit=None)
 
 
 def _on_setting_changed(*, setting: str, enter: bool, **_: Any) -> None:

@@ -36,7 +36,7 @@ def pytest_report_header() -> str:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if not {"postgres_server", "redis_url"}.isdisjoint(getattr(item, "fixturenames", ())):
+        if not {"postgres_server", "mariadb_server", "redis_url"}.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.service)
 
 
@@ -61,6 +61,20 @@ def postgres_server() -> Iterator[str]:
 def postgres_url(postgres_server: str) -> Iterator[str]:
     """An SQLAlchemy URL of a database that only this test process uses."""
     with services.database(postgres_server) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def mariadb_server() -> Iterator[str]:
+    """The URL of a MariaDB server that this run may share with others: make databases on it."""
+    with services.MARIADB.running() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def mariadb_url(mariadb_server: str) -> Iterator[str]:
+    """An SQLAlchemy URL of a database that only this test process uses."""
+    with services.mariadb_database(mariadb_server) as url:
         yield url
 
 

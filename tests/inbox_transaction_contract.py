@@ -61,8 +61,11 @@ class TransactionContract:
             write(connection, "work")
             raise ZeroDivisionError
 
-        for settlement in (None, Settlement(Status.PROCESSED, 1, DONE, seconds=1.0)):
-            with pytest.raises(ZeroDivisionError), inbox.transaction(claim, DONE, settlement) as connection:
+        for settlement in (None, lambda: Settlement(Status.PROCESSED, 1, DONE, seconds=1.0)):
+            with (
+                pytest.raises(ZeroDivisionError),
+                inbox.transaction(claim, DONE, settlement) as connection,
+            ):
                 work(connection)
             assert written() == []
             assert inbox.get("evt_1") == before
@@ -74,12 +77,15 @@ class TransactionContract:
         clock.advance(LEASE)
         holder = claim_one(inbox)
         before = inbox.get("evt_1")
-        for settlement in (None, Settlement(Status.PROCESSED, 1, DONE, seconds=1.0, scrub=True)):
-            with pytest.raises(LeaseLostError), inbox.transaction(lost, DONE, settlement) as connection:
+        for settlement in (None, lambda: Settlement(Status.PROCESSED, 1, DONE, seconds=1.0, scrub=True)):
+            with (
+                pytest.raises(LeaseLostError),
+                inbox.transaction(lost, DONE, settlement) as connection,
+            ):
                 write(connection, "late")
             assert written() == []
             assert inbox.get("evt_1") == before
-        with inbox.transaction(holder, DONE, Settlement(Status.PROCESSED, 1, DONE)) as connection:
+        with inbox.transaction(holder, DONE, lambda: Settlement(Status.PROCESSED, 1, DONE)) as connection:
             write(connection, "work")
         assert written() == ["work"]
 
@@ -89,7 +95,7 @@ class TransactionContract:
         add(inbox)
         claim = claim_one(inbox)
         clock.advance(3)
-        with inbox.transaction(claim, DONE, Settlement(Status.PROCESSED, 1, DONE, seconds=3.0)) as connection:
+        with inbox.transaction(claim, DONE, lambda: Settlement(Status.PROCESSED, 1, DONE, seconds=3.0)) as connection:
             write(connection, "work")
             assert inbox.get("evt_1").status is Status.PROCESSING
         assert written() == ["work"]
@@ -105,7 +111,7 @@ class TransactionContract:
     def test_an_attempt_may_end_with_another_handlers_failure(self, inbox, clock, write, written):
         add(inbox)
         settlement = Settlement(Status.FAILED, 1, DONE, retry_in=2.5, error="no route", seconds=1.0, failures=FAILURES)
-        with inbox.transaction(claim_one(inbox), DONE, settlement) as connection:
+        with inbox.transaction(claim_one(inbox), DONE, lambda: settlement) as connection:
             write(connection, "work")
         assert written() == ["work"]
         record = inbox.get("evt_1")
@@ -119,7 +125,7 @@ class TransactionContract:
     def test_its_end_may_delete_the_payload(self, inbox, clock, write):
         add_about(inbox, "user_1", "evt_1")
         settlement = Settlement(Status.PROCESSED, 1, DONE, seconds=1.0, scrub=True)
-        with inbox.transaction(claim_one(inbox), DONE, settlement) as connection:
+        with inbox.transaction(claim_one(inbox), DONE, lambda: settlement) as connection:
             write(connection, "work")
         record = inbox.get("evt_1")
         assert (record.event.data.object, record.scrubbed_at) == ({}, clock.moment())
@@ -129,7 +135,7 @@ class TransactionContract:
         add_about(inbox, "user_1", "evt_1")
         claim = claim_one(inbox)
         assert inbox.erase("user_1") == 1
-        with inbox.transaction(claim, DONE, Settlement(Status.PROCESSED, 1, DONE)) as connection:
+        with inbox.transaction(claim, DONE, lambda: Settlement(Status.PROCESSED, 1, DONE)) as connection:
             write(connection, "work")
         assert inbox.get("evt_1").event.data.object == {}
         assert inbox.get("evt_1").scrubbed_at == clock.moment()
@@ -138,7 +144,7 @@ class TransactionContract:
         add_about(inbox, "user_1", "evt_1")
         add_about(inbox, "user_1", "evt_2", later=5)
         (first,) = inbox.claim(10, LEASE, ORDERED)
-        with inbox.transaction(first, DONE, Settlement(Status.PROCESSED, 1, DONE)) as connection:
+        with inbox.transaction(first, DONE, lambda: Settlement(Status.PROCESSED, 1, DONE)) as connection:
             write(connection, "work")
         (second,) = inbox.claim(10, LEASE, ORDERED)
         assert second.event.id == "evt_2"

@@ -1,10 +1,10 @@
-"""Real servers for the tests: PostgreSQL and Redis.
+"""Real servers for the tests: PostgreSQL, MariaDB and Redis.
 
 A service is looked for in three places, and the first one wins:
 
-1. the address in ``ENVOYOU_TEST_POSTGRES_URL`` or ``ENVOYOU_TEST_REDIS_URL``;
+1. the address in ``ENVOYOU_TEST_POSTGRES_URL``, ``ENVOYOU_TEST_MARIADB_URL`` or ``ENVOYOU_TEST_REDIS_URL``;
 2. a server that answers on the standard local port;
-3. an embedded one, which the tests start and stop.
+3. an embedded one, which the tests start and stop. There is none of MariaDB.
 
 ``ENVOYOU_TEST_EMBEDDED=1`` goes straight to the third. Where no place has one the tests are
 skipped, but with ``CI=true`` they fail. A test that stops, kills or fills a service takes one of
@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 import pytest
@@ -33,12 +34,15 @@ class Service:
     variable: str
     local: str
     answers: Callable[[str], bool]
-    start: Callable[[], AbstractContextManager[str]]
+    start: Callable[[], AbstractContextManager[str]] | None = None
 
     @contextmanager
     def running(self) -> Iterator[str]:
         """The address of a server that answers, for as long as the block lasts."""
-        if os.environ.get("ENVOYOU_TEST_EMBEDDED") != "1":
+        if os.environ.get("ENVOYOU_TEST_EMBEDDED") == "1":
+            if self.start is None:
+                pytest.skip(f"there is no embedded {self.name}")
+        else:
             if given := os.environ.get(self.variable):
                 if not self.answers(given):
                     pytest.fail(f"{self.name} does not answer at the address in {self.variable}")
@@ -47,18 +51,17 @@ class Service:
             if self.answers(self.local):
                 yield self.local
                 return
+        if self.start is None:
+            self._missing(f"have one answer at {self.local}, or name its address")
         with ExitStack() as stack:
             try:
                 address = stack.enter_context(self.start())
             except Exception as error:
-                self._missing(error)
+                self._missing(f"an embedded one did not start ({type(error).__name__}: {error})")
             yield address
 
-    def _missing(self, error: Exception) -> None:
-        message = (
-            f"no {self.name}: {self.variable} is not set, nothing answers on the standard port,"
-            f" and an embedded one did not start ({type(error).__name__}: {error})"
-        )
+    def _missing(self, further: str) -> NoReturn:
+        message = f"no {self.name}: {self.variable} is not set, nothing answers on the standard port: {further}"
         if os.environ.get("CI") == "true":
             pytest.fail(message)
         pytest.skip(message)
@@ -110,6 +113,56 @@ POSTGRES = Service(
     local="postgresql://postgres@127.0.0.1:5432/test",
     answers=_postgres_answers,
     start=embedded_postgres,
+)
+
+
+# MariaDB
+
+
+def _connect_to_mariadb(server: str) -> Any:
+    import pymysql
+
+    parts = urlsplit(server)
+    return pymysql.connect(
+        host=parts.hostname,
+        port=parts.port or 3306,
+        user=parts.username,
+        password=parts.password or "",
+        connect_timeout=3,
+        autocommit=True,
+    )
+
+
+def _mariadb_answers(server: str) -> bool:
+    import pymysql
+
+    try:
+        with _connect_to_mariadb(server) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT VERSION()")
+            return "MariaDB" in cursor.fetchone()[0]
+    except pymysql.OperationalError:
+        return False
+
+
+@contextmanager
+def mariadb_database(server: str) -> Iterator[str]:
+    """A new database on ``server``, dropped afterwards, as an SQLAlchemy URL for PyMySQL."""
+    name = f"envoyou_test_{uuid.uuid4().hex}"
+    with _connect_to_mariadb(server) as connection, connection.cursor() as cursor:
+        # Of a collation that takes much for the same: what must be exact has to see to that itself.
+        cursor.execute(f"CREATE DATABASE {name} CHARACTER SET latin1 COLLATE latin1_swedish_ci")
+    try:
+        yield urlsplit(server)._replace(scheme="mariadb+pymysql", path=f"/{name}").geturl()
+    finally:
+        with _connect_to_mariadb(server) as connection, connection.cursor() as cursor:
+            cursor.execute(f"DROP DATABASE {name}")
+
+
+MARIADB = Service(
+    name="MariaDB",
+    variable="ENVOYOU_TEST_MARIADB_URL",
+    local="mariadb://root@127.0.0.1:3306/test",
+    answers=_mariadb_answers,
 )
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 import logging
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from envoyou_core.errors import ConfigurationError, WorkerStuckError, describe
 from envoyou_core.webhooks import Webhooks
@@ -20,7 +22,11 @@ __all__ = ["app"]
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 err = Console(stderr=True)
 
-Place = Annotated[str, typer.Argument(help="Where your Webhooks are, such as hooks:webhooks.")]
+WEBHOOKS = Annotated[str, typer.Argument(help="Where your Webhooks are, such as hooks:webhooks.")]
+PAUSED_TYPE = Annotated[
+    str | None, typer.Option("--type", help="An event type, such as user.created, 'user.*' or '*'.")
+]
+PAUSED_HANDLER = Annotated[str | None, typer.Option("--handler", help="A handler's name, in place of a type.")]
 
 
 @app.callback()
@@ -51,7 +57,7 @@ def migrate(
 
 @app.command()
 def worker(
-    webhooks: Place,
+    webhooks: WEBHOOKS,
     shutdown_timeout: Annotated[
         float | None, typer.Option(help="Seconds to finish what was begun, on SIGTERM; else those of the setting.")
     ] = None,
@@ -68,32 +74,29 @@ def worker(
         raise typer.Exit(1) from None
 
 
-PausedType = Annotated[str | None, typer.Option("--type", help="Events of a type: user.created, user.* or *.")]
-PausedHandler = Annotated[str | None, typer.Option("--handler", help="Events that the handler of this name handles.")]
+@app.command()
+def pause(webhooks: WEBHOOKS, type: PAUSED_TYPE = None, handler: PAUSED_HANDLER = None) -> None:
+    """Leave events of a type, or all that a handler handles, in the inbox: in all processes, until they are resumed."""
+    _change_what_is_paused(webhooks, lambda found: found.pause(type=type, handler=handler))
 
 
 @app.command()
-def pause(webhooks: Place, type: PausedType = None, handler: PausedHandler = None) -> None:
-    """Hold back events in all processes, until resumed. They are accepted as ever, and wait."""
-    _change_pauses(webhooks, "pause", type, handler)
+def resume(webhooks: WEBHOOKS, type: PAUSED_TYPE = None, handler: PAUSED_HANDLER = None) -> None:
+    """Undo a pause that named the same."""
+    _change_what_is_paused(webhooks, lambda found: found.resume(type=type, handler=handler))
 
 
-@app.command()
-def resume(webhooks: Place, type: PausedType = None, handler: PausedHandler = None) -> None:
-    """Go on with what was paused."""
-    _change_pauses(webhooks, "resume", type, handler)
-
-
-def _change_pauses(place: str, change: Literal["pause", "resume"], type: str | None, handler: str | None) -> None:
+def _change_what_is_paused(place: str, change: Callable[[Webhooks], None]) -> None:
     try:
         webhooks = _find(place)
-        with closing(webhooks.inbox):
-            (webhooks.pause if change == "pause" else webhooks.resume)(type=type, handler=handler)
-            paused = sorted(webhooks.paused)
-    except (ConfigurationError, ValueError) as error:
-        err.print(f"[red]Nothing was changed.[/] {error}", highlight=False)
+        change(webhooks)
+        paused = ", ".join(sorted(webhooks.paused)) or "nothing"
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    except Exception as error:
+        err.print(f"[red]It could not be changed.[/] {escape(describe(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from None
-    Console().print("Paused: " + (", ".join(paused) or "nothing"), highlight=False)
+    Console().print(f"Paused: {escape(paused)}.", highlight=False)
 
 
 def _find(place: str) -> Webhooks:

@@ -211,7 +211,7 @@ class Worker:
         until_due = self._engine.seconds_until_due()
         if until_due is None or until_due > 0:
             return [], until_due
-        return self._engine.claim(room, in_hand), until_due
+        return self._engine.claim_next(room, in_hand), until_due
 
     async def _accept(self, claims: list[Claim]) -> None:
         suspect = any(map(self._engine.is_suspect, (*self._attempts.values(), *self._waiting)))
@@ -295,6 +295,8 @@ class Worker:
 
         try:
             await arun(self._engine.attempt(claim, progress, settling), offload=offload)
+            # One that its last handler's transaction has settled comes here without having been settled before.
+            self._release_slot(began)
         except asyncio.CancelledError:
             if all(future.done() for future in in_threads):
                 await self._inbox_threads.call(partial(self._engine.give_back, claim, progress))

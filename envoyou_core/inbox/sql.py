@@ -84,6 +84,7 @@ _HELD = and_(_t.key == bindparam("held_key"), _t.lease_token == bindparam("held_
 _RENEW = update(inbox_table).where(_HELD).values(due_at=bindparam("new_due_at"))
 _RECORD = update(inbox_table).where(_HELD).values(progress=bindparam("new_progress"), applied=bindparam("new_applied"))
 _SETTLED = ("status", "attempts", "progress", "applied", "due_at", "lease_token", "settled_at", "last_error", "history")
+_ASKED_FOR = select(_t.key).where(_t.key.in_(bindparam("keys", expanding=True)), _t.to_erase == 1)
 _SETTLE = update(inbox_table).where(_HELD).values({column: bindparam(f"new_{column}") for column in _SETTLED})
 
 
@@ -245,17 +246,11 @@ class SqlInbox:
             _t.status: Status.PROCESSING.value,
             _t.due_at: now + microseconds(lease),
         }
-        due = (
-            select(_t.key)
-            .where(claimable(self.name, selection, now))
-            .order_by(_t.due_at, _t.key)
-            .limit(limit)
-            .with_for_update(skip_locked=True)
-        )
+        due = select(_t.key).where(claimable(self.name, selection, now)).order_by(_t.due_at, _t.key).limit(limit)
         with self._writing() as connection:
             if selection.ordered:
                 self._lock_claims(connection)
-            rows = self._lease(connection, due, leased)
+            rows = self._lease(connection, due, leased, now)
             crashed = {
                 row.key: with_crash(decode_history(row.history), moment(now))
                 for row in rows
@@ -266,17 +261,23 @@ class SqlInbox:
         claims = [claim_of(row) for row in sorted(rows, key=lambda row: row.key)]
         return [replace(claim, history=crashed.get(claim.key, claim.history)) for claim in claims]
 
-    def _lease(self, connection: Connection, due: Select[tuple[int]], leased: dict[Any, Any]) -> Sequence[Row[Any]]:
+    def _lease(
+        self, connection: Connection, due: Select[tuple[int]], leased: dict[Any, Any], now: int
+    ) -> Sequence[Row[Any]]:
         if self._dialect == "mariadb":
-            keys = connection.scalars(due).all()
+            # Looked for first, and not while locking: a locking read sees what others commit meanwhile, a condition
+            # within it does not, and what is held back by what has just arrived would be taken.
+            found = connection.scalars(due).all()
+            unchanged = select(_t.key).where(_t.key.in_(found), _t.due_at <= now).with_for_update(skip_locked=True)
+            keys = connection.scalars(unchanged).all() if found else []
             if not keys:
                 return []
             connection.execute(update(inbox_table).where(_t.key.in_(keys)).ordered_values(*leased.items()))
             return connection.execute(select(inbox_table).where(_t.key.in_(keys))).all()
         # MATERIALIZED: under some plans PostgreSQL would otherwise look up the limited rows anew for every row it
         # updates, and claim more than was asked for. SQLite has one writer at a time and needs no row locks.
-        found = due.cte("due").prefix_with("MATERIALIZED")
-        statement = update(inbox_table).where(_t.key.in_(select(found.c.key))).values(leased).returning(inbox_table)
+        picked = due.with_for_update(skip_locked=True).cte("due").prefix_with("MATERIALIZED")
+        statement = update(inbox_table).where(_t.key.in_(select(picked.c.key))).values(leased).returning(inbox_table)
         return connection.execute(statement).all()
 
     def _lock_claims(self, connection: Connection) -> None:
@@ -351,15 +352,14 @@ class SqlInbox:
     def _settle(self, connection: Connection, settlements: Sequence[tuple[Claim, Settlement]]) -> int:
         """Settle those whose leases are held; returns how many that were."""
         now = self._now()
-        settled = connection.execute(
-            _SETTLE, [{**_held(claim), **_settled(claim, settlement, now)} for claim, settlement in settlements]
-        ).rowcount
+        values = [{**_held(claim), **_settled(claim, settlement, now)} for claim, settlement in settlements]
+        settled = connection.execute(_SETTLE, values).rowcount
         if settled < len(settlements):
             return settled
         finished = {claim.key: settlement for claim, settlement in settlements if settlement.status in FINISHED}
         if finished:
             # After the update: whoever asks for an erasure now waits for this transaction's rows.
-            asked_for = connection.scalars(select(_t.key).where(_t.key.in_(finished), _t.to_erase == 1)).all()
+            asked_for = connection.scalars(_ASKED_FOR, {"keys": list(finished)}).all()
             to_scrub = [*asked_for, *(key for key, settlement in finished.items() if settlement.scrub)]
             if to_scrub:
                 clearing.scrub(connection, _t.key.in_(to_scrub), now)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
+import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import cast
@@ -35,19 +39,61 @@ def time_limit(connection: Connection, seconds: float, expired: Callable[[], Non
         TransactionTimeoutError: the time was over before the block was.
     """
     limit = _Limit(cast(sqlite3.Connection, connection.connection.dbapi_connection), expired)
-    timer = threading.Timer(seconds, limit.expire)
-    timer.daemon = True
-    timer.start()
+    _alarms.ring_after(seconds, limit.expire)
     try:
         yield
     finally:
-        timer.cancel()
         if limit.end():
             connection.invalidate()
             raise TransactionTimeoutError(
                 f"a transaction on SQLite was not over after {seconds:g} s and was rolled back: it keeps out all who "
                 "write, acceptance too. Slow work belongs in a handler that does not take the connection"
             )
+
+
+class _Alarms:
+    """One thread for all time limits, for as long as there are any: a thread for each would cost more than its work."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._due: list[tuple[float, int, Callable[[], None]]] = []
+        self._numbers = itertools.count()
+        self._running = False
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._renew)
+
+    def ring_after(self, seconds: float, ring: Callable[[], None]) -> None:
+        """Call `ring` in `seconds`, or up to as long afterwards as another call of it takes."""
+        with self._changed:
+            first = not self._due or time.monotonic() + seconds < self._due[0][0]
+            heapq.heappush(self._due, (time.monotonic() + seconds, next(self._numbers), ring))
+            if not self._running:
+                self._running = True
+                threading.Thread(target=self._ring, name="envoyou-time-limits", daemon=True).start()
+            elif first:
+                self._changed.notify()
+
+    def _ring(self) -> None:
+        while True:
+            with self._changed:
+                if not self._due:
+                    self._running = False
+                    return
+                left = self._due[0][0] - time.monotonic()
+                if left > 0:
+                    self._changed.wait(left)
+                    continue
+                _, _, ring = heapq.heappop(self._due)
+            ring()
+
+    def _renew(self) -> None:
+        # A forked child has neither the thread nor the transactions.
+        self._changed = threading.Condition()
+        self._due = []
+        self._running = False
+
+
+_alarms = _Alarms()
 
 
 class _Limit:

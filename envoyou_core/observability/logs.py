@@ -55,10 +55,14 @@ def log_notice(notice: Notice) -> None:
             )
         case HandlerOverdue(event_id, event_type, handler, seconds):
             log.error(
-                "handler %s has not ended %s (%s) after %g s, and goes on", handler, event_id, event_type, seconds
+                "handler %s has passed its time limit of %g s with %s (%s), and cannot be stopped",
+                handler,
+                seconds,
+                event_id,
+                event_type,
             )
         case HandlerSkipped(event_id, event_type, handler):
-            log.info("handler %s left out %s (%s): a newer event has been applied", handler, event_id, event_type)
+            log.info("handler %s left out %s (%s): a newer event was applied before", handler, event_id, event_type)
         case HookFailed(hook, event_id, error):
             log.error("%s failed, which was to be told that %s is dead", hook, event_id, exc_info=error)
         case Settled(event_id, event_type, status, attempt, retry_in, error, seconds):
@@ -73,10 +77,10 @@ def log_notice(notice: Notice) -> None:
                 "" if retry_in is None else f"; next attempt in {retry_in:g} s",
                 "" if error is None else f": {error}",
             )
-        case HouseKept(name, scrubbed, pruned, marks):
-            log.info("%s cleared: %d payloads, %d events, %d marks", name, scrubbed, pruned, marks)
         case LeaseLost(event_id, event_type):
             log.error("the lease of %s (%s) passed to another worker before the attempt ended", event_id, event_type)
+        case HouseKept(name, scrubbed, pruned, marks):
+            log.info("cleared up in %s: %d payloads, %d events, %d marks deleted", name, scrubbed, pruned, marks)
         case NudgeFailed(name, detail):
             log.error("the handoff of %s failed: %s; the event waits in the inbox", name, detail)
         case NoSpool(name):

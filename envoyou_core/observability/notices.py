@@ -86,7 +86,7 @@ class HandlerOverdue:
 
 @dataclass(frozen=True, slots=True)
 class HandlerSkipped:
-    """A handler left an event out: a newer one has been applied to its object already."""
+    """A handler left out an event that is older than the newest one applied to its object."""
 
     event_id: str
     event_type: str
@@ -125,7 +125,7 @@ class LeaseLost:
 
 @dataclass(frozen=True, slots=True)
 class HouseKept:
-    """What was kept for longer than the retention says was cleared: payloads, events, marks."""
+    """What was kept for long enough was deleted: payloads, whole events, and how new pruned ones had been."""
 
     name: str
     scrubbed: int

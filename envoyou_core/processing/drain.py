@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 from envoyou_core.errors import ConfigurationError
-from envoyou_core.inbox.records import Status
+from envoyou_core.inbox.records import InboxRecord, Status
+from envoyou_core.observability.notices import HandlerOverdue
 from envoyou_core.patterns import matches_any
 from envoyou_core.processing.engine import Engine
 from envoyou_core.processing.leases import LeaseKeeper
-from envoyou_core.processing.selection import paused_patterns
-from envoyou_core.steps import Call, Flow, Pause, arun, run
+from envoyou_core.steps import Call, CallHandler, Flow, arun, run
 
 __all__ = ["adrain", "drain"]
 
-SHORTEST_PAUSE = 0.02
 LONGEST_PAUSE = 0.5
 """Seconds after which a drain that waits for retries looks again."""
+
+SHORTEST_PAUSE = 0.02
+"""Seconds before it looks again where something is due, and cannot be had: it is held back, or others have it."""
+
+MOST_LOOKED_AT = 10_000
+"""Events in one state, the newest, that are looked through for one that will go on by itself."""
 
 
 def drain(engine: Engine, *, until_idle: bool) -> int:
@@ -28,22 +37,33 @@ def drain(engine: Engine, *, until_idle: bool) -> int:
     """
     if _inside_event_loop():
         raise ConfigurationError("inside a running event loop, use `await webhooks.adrain()`")
-    return run(_until_idle(engine) if until_idle else _what_is_due(engine))
+
+    def call(step: Call) -> Any:
+        with _overdue_told(engine, step):
+            return step.function()
+
+    looked_at = engine.clock()
+    settled = run(_what_is_due(engine), call=call)
+    while until_idle and (pause := _pause(engine, looked_at)) is not None:
+        time.sleep(pause)
+        looked_at = engine.clock()
+        settled += run(_what_is_due(engine), call=call)
+    return settled
 
 
 async def adrain(engine: Engine, *, until_idle: bool) -> int:
     """Do what is due on the running event loop, sync handlers in threads; returns how many events were settled."""
-    return await arun(_until_idle(engine) if until_idle else _what_is_due(engine))
 
+    async def offload(step: Call) -> Any:
+        with _overdue_told(engine, step):
+            return await asyncio.to_thread(step.function)
 
-def _until_idle(engine: Engine) -> Flow[int]:
-    settled = yield from _what_is_due(engine)
-    while (pause := (yield Call(engine.seconds_until_due))) is not None:
-        # What is due by now was stored meanwhile, is held back, or in the hands of somebody whose lease has run out.
-        if pause <= 0 and not (yield Call(partial(engine.within_surroundings, lambda: _goes_on_by_itself(engine)))):
-            return settled
-        yield Pause(min(max(pause, SHORTEST_PAUSE), LONGEST_PAUSE))
-        settled += yield from _what_is_due(engine)
+    looked_at = engine.clock()
+    settled = await arun(_what_is_due(engine), offload=offload)
+    while until_idle and (pause := await asyncio.to_thread(_pause, engine, looked_at)) is not None:
+        await asyncio.sleep(pause)
+        looked_at = engine.clock()
+        settled += await arun(_what_is_due(engine), offload=offload)
     return settled
 
 
@@ -54,7 +74,7 @@ def _what_is_due(engine: Engine) -> Flow[int]:
     try:
         # One at a time: none waits behind a slow one while its lease runs down.
         while claims := (yield Call(lambda: engine.claim(1))):
-            leases.hold(*claims)
+            leases.hold(claims[0])
             settled += (yield from engine.attempt(claims[0])) is not None
             leases.let_go(claims[0])
     finally:
@@ -62,14 +82,46 @@ def _what_is_due(engine: Engine) -> Flow[int]:
     return settled
 
 
-def _goes_on_by_itself(engine: Engine) -> bool:
-    """Whether there is anything to wait for, rather than paused events alone."""
-    paused = paused_patterns(engine.handlers, engine.pauses.subjects())
-    return not paused or any(
-        not matches_any(paused, record.event.type)
-        for status in (Status.RECEIVED, Status.FAILED, Status.PROCESSING)
-        for record in engine.inbox.list(status=status, limit=1000)
-    )
+def _pause(engine: Engine, looked_at: float) -> float | None:
+    """Seconds until it is worth looking again; `None` when nothing will happen by itself.
+
+    Args:
+        engine: whose inbox it is.
+        looked_at: epoch seconds at which the last look began: all that was due by then has been tried.
+    """
+    until_due = engine.seconds_until_due()
+    if until_due is None:
+        return None
+    paused = engine.paused_patterns()
+    if paused and not any(_goes_on(record, paused, looked_at) for record in _begun(engine)):
+        return None
+    return min(max(until_due, SHORTEST_PAUSE), LONGEST_PAUSE)
+
+
+def _begun(engine: Engine) -> Iterator[InboxRecord]:
+    # Those that were only received go on when these do, unless they are paused: they were due when they came.
+    for status in (Status.PROCESSING, Status.FAILED):
+        yield from engine.within_surroundings(partial(engine.inbox.list, status=status, limit=MOST_LOOKED_AT))
+
+
+def _goes_on(record: InboxRecord, paused: Sequence[str], looked_at: float) -> bool:
+    """Whether an event is in work, or will be tried again: what was due, and is here still, is held back."""
+    later = record.next_attempt_at is not None and record.next_attempt_at.timestamp() > looked_at
+    return later and (record.status is Status.PROCESSING or not matches_any(paused, record.event.type))
+
+
+@contextmanager
+def _overdue_told(engine: Engine, step: Call) -> Iterator[None]:
+    """Tell of a handler that was past its time limit when it returned: nobody watches it here while it runs."""
+    if not isinstance(step, CallHandler) or step.time_limit is None:
+        yield
+        return
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        if time.monotonic() - began > step.time_limit:
+            engine.notices.emit(HandlerOverdue(step.event_id, step.event_type, step.handler, step.time_limit))
 
 
 def _inside_event_loop() -> bool:

@@ -1,27 +1,42 @@
-"""What works on an inbox: which events it takes, how it holds them, what it keeps of them."""
+"""One attempt at one event: run the handlers that have not succeeded, then settle.
+
+The flow is written once; `run` and `arun` of `envoyou_core.steps` do its steps in a thread or on an event loop.
+"""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import asyncio
+import inspect
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar, cast
 
-from envoyou_core.errors import ConfigurationError
-from envoyou_core.handlers import Handlers
-from envoyou_core.inbox.protocol import Inbox
+from envoyou_core.errors import ConfigurationError, LeaseLostError, PermanentError, RetryLater
+from envoyou_core.handlers import DeliveryInfo, Handler, Handlers
+from envoyou_core.inbox.protocol import Inbox, TransactionalInbox
 from envoyou_core.inbox.records import Claim, Progress, Settlement, Status
-from envoyou_core.observability.notices import HouseKept, Notices
-from envoyou_core.processing.attempt import Attempt, Settle
-from envoyou_core.processing.hooks import Hooks
+from envoyou_core.observability.notices import (
+    HandlerFailed,
+    HandlerSkipped,
+    HookFailed,
+    HouseKept,
+    LeaseLost,
+    Notices,
+    Settled,
+)
+from envoyou_core.processing.failures import failures_of
+from envoyou_core.processing.hooks import Hooks, call_hook
 from envoyou_core.processing.pauses import Pauses
-from envoyou_core.processing.retention import Retention, RetentionReport
+from envoyou_core.processing.retention import Retention, RetentionReport, apply_retention
 from envoyou_core.processing.retry import RetryPolicy
-from envoyou_core.processing.selection import selections
-from envoyou_core.steps import Call, Flow, Step
+from envoyou_core.processing.selection import Turns, looks, paused_patterns
+from envoyou_core.processing.time_limits import time_limited
+from envoyou_core.steps import Await, Call, CallHandler, Flow, Step
 
-__all__ = ["Engine", "Surroundings"]
+__all__ = ["Engine", "SettleStep", "Surroundings"]
 
 Result = TypeVar("Result")
 
@@ -30,6 +45,9 @@ SUSPECT_AFTER = 2
 
 Surroundings = Callable[[], AbstractContextManager[object]]
 """Makes what a framework needs around work outside a request, such as Flask's application context."""
+
+SettleStep = Callable[[Claim, Settlement], Step]
+"""Makes the step that settles an attempt; its result is whether the lease was still held."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +60,13 @@ class Engine:
         retry: when a failed one is tried again.
         notices: who is told.
         lease: seconds that a claim is held; a live worker renews it long before it ends.
-        pauses: what is not to be claimed for a while.
-        retention: how long finished events are kept; `None` for ever.
         surroundings: entered around every handler and every call of the inbox.
         hooks: called when an event is dead.
         thread_ends: called in each of a worker's threads as it ends.
+        retention: how long finished events are kept; `None` for ever.
+        clock: epoch seconds, the inbox's own.
+        pauses: what is known to be paused.
+        turns: who goes first where handlers are limited.
     """
 
     inbox: Inbox
@@ -54,12 +74,13 @@ class Engine:
     retry: RetryPolicy
     notices: Notices
     lease: float
-    pauses: Pauses
-    retention: Retention | None = None
     surroundings: list[Surroundings] = field(default_factory=list)
     hooks: Hooks = field(default_factory=Hooks)
     thread_ends: list[Callable[[], object]] = field(default_factory=list)
-    _turns: Iterator[int] = field(default_factory=itertools.count)
+    retention: Retention | None = None
+    clock: Callable[[], float] = time.time
+    pauses: Pauses = field(default_factory=Pauses)
+    turns: Turns = field(default_factory=Turns)
 
     def check_handlers(self) -> None:
         """Refuse to begin without anything to do.
@@ -73,32 +94,55 @@ class Engine:
                 "register them before it starts, or use handoff='manual' where another process does the work"
             )
 
-    # Taking and holding
+    def claim(self, limit: int) -> list[Claim]:
+        """Take up to `limit` due events, for one who holds nothing yet."""
+        return self.claim_next(limit, ())
 
-    def claim(self, free: int, in_hand: Sequence[Claim] = ()) -> list[Claim]:
-        """Take up to `free` due events that nothing holds back, beside those `in_hand`."""
-        return self.within_surroundings(lambda: self._claim(free, in_hand))
+    def claim_next(self, free: int, in_hand: Sequence[Claim]) -> list[Claim]:
+        """Take due events that may be worked on now: not paused, in their order, within their handlers' limits.
 
-    def _claim(self, free: int, in_hand: Sequence[Claim]) -> list[Claim]:
+        Args:
+            free: how many at most.
+            in_hand: what the caller holds already; it counts against the limits.
+        """
+        to_claim = looks(tuple(self.handlers), self.paused_patterns(), in_hand, free, self.turns)
         claims: list[Claim] = []
-        paused = self.pauses.subjects()
-        # None of the parts is always the last one to be asked for.
-        first, parts = next(self._turns), 1
-        part = 0
-        while part < parts and len(claims) < free:
-            types = [claim.event.type for claim in (*in_hand, *claims)]
-            rooms = selections(self.handlers, paused, types, free - len(claims))
-            parts = len(rooms)
-            room = rooms[(first + part) % parts]
-            part += 1
-            if room.limit > 0:
-                try:
-                    claims += self.inbox.claim(room.limit, self.lease, room.selection)
-                except Exception:
-                    if not claims:
-                        raise
-                    break
-        return claims
+        try:
+            look = next(to_claim)
+            while True:
+                found = self.within_surroundings(partial(self.inbox.claim, look.limit, self.lease, look.selection))
+                claims += found
+                look = to_claim.send(found)
+        except StopIteration:
+            return claims
+        except Exception:
+            # What was taken before has to be worked on; what is wrong will show at the next look.
+            if not claims:
+                raise
+            return claims
+
+    def paused_patterns(self) -> tuple[str, ...]:
+        """The patterns of the events that must wait, as far as is known: others may have paused them a second ago."""
+        subjects = self.pauses.known(lambda: self.within_surroundings(self.inbox.paused))
+        return paused_patterns(subjects, self.handlers)
+
+    def settle(self, claim: Claim, settlement: Settlement) -> bool:
+        """End an attempt; false when the lease was lost."""
+        return self.within_surroundings(lambda: self.inbox.settle(claim, settlement))
+
+    def settle_all(self, settlements: Sequence[tuple[Claim, Settlement]]) -> list[bool]:
+        """End several attempts in one transaction; false for each whose lease was lost."""
+        return self.within_surroundings(lambda: self.inbox.settle_all(settlements))
+
+    def keep_house(self) -> RetentionReport:
+        """Delete what was kept for long enough: see `Retention`."""
+        retention = self.retention
+        if retention is None:
+            return RetentionReport()
+        report = self.within_surroundings(lambda: apply_retention(retention, self.inbox))
+        if report != RetentionReport():
+            self.notices.emit(HouseKept(self.inbox.name, report.scrubbed, report.pruned, report.marks))
+        return report
 
     def seconds_until_due(self) -> float | None:
         """How long until the next event is due; `None` when none will be."""
@@ -132,10 +176,8 @@ class Engine:
         """
         return 0 < min(SUSPECT_AFTER, self.retry.max_crashes - 1) <= claim.crashes < self.retry.max_crashes
 
-    # Working
-
     def attempt(
-        self, claim: Claim, progress: dict[str, Progress] | None = None, settle: Settle | None = None
+        self, claim: Claim, progress: dict[str, Progress] | None = None, settle: SettleStep | None = None
     ) -> Flow[Settlement | None]:
         """Run what is left to run of `claim` and settle it; `None` when the lease was lost meanwhile.
 
@@ -143,33 +185,148 @@ class Engine:
             claim: what is held.
             progress: what is known of the claim's handlers; it grows while the attempt goes on, for whoever may break
                 it off.
-            settle: makes the step that settles it; by default one that does so by itself.
+            settle: how it is settled, unless the last handler's own transaction does it; by default at once, alone.
         """
-        known = dict(claim.progress) if progress is None else progress
-        return Attempt(self, claim, known, settle or self._settling).run()
-
-    def _settling(self, claim: Claim, settlement: Settlement) -> Step:
-        return Call(lambda: self.settle(claim, settlement))
-
-    def settle(self, claim: Claim, settlement: Settlement) -> bool:
-        """End an attempt; false when the lease was lost."""
-        return self.within_surroundings(lambda: self.inbox.settle(claim, settlement))
-
-    def settle_all(self, settlements: Sequence[tuple[Claim, Settlement]]) -> list[bool]:
-        """End several attempts in one transaction; false for each whose lease was lost."""
-        return self.within_surroundings(lambda: self.inbox.settle_all(settlements))
-
-    def keep_house(self) -> RetentionReport | None:
-        """Clear what is kept for longer than the retention says; `None` where everything is kept."""
-        retention = self.retention
-        if retention is None:
+        progress = dict(claim.progress) if progress is None else progress
+        began = time.monotonic()
+        settled = False
+        try:
+            if claim.crashes >= self.retry.max_crashes:
+                settlement = _dead_of_crashes(claim)
+            else:
+                settlement, settled = yield from self._run_handlers(claim, progress, began)
+            if not settled:
+                held = yield (settle or self._settle_alone)(claim, settlement)
+                if not held:
+                    raise LeaseLostError
+        except LeaseLostError:
+            self.notices.emit(LeaseLost(claim.event.id, claim.event.type))
             return None
-        report = self.within_surroundings(lambda: retention.apply(self.inbox))
-        if report.scrubbed or report.pruned or report.marks:
-            self.notices.emit(HouseKept(self.inbox.name, report.scrubbed, report.pruned, report.marks))
-        return report
+        self.notices.emit(
+            Settled(
+                event_id=claim.event.id,
+                event_type=claim.event.type,
+                status=settlement.status,
+                attempt=settlement.attempts,
+                retry_in=settlement.retry_in,
+                error=settlement.error,
+                seconds=time.monotonic() - began,
+            )
+        )
+        if settlement.status is Status.DEAD:
+            yield from self._tell_of_death(claim, settlement)
+        return settlement
 
-    # What a framework needs around it
+    def _tell_of_death(self, claim: Claim, settlement: Settlement) -> Flow[None]:
+        for hook in self.hooks.dead:
+            try:
+                yield call_hook(hook, claim.event, settlement.error)
+            except Exception as error:
+                self.notices.emit(HookFailed(getattr(hook, "__qualname__", repr(hook)), claim.event.id, error))
+
+    def _run_handlers(self, claim: Claim, progress: dict[str, Progress], began: float) -> Flow[tuple[Settlement, bool]]:
+        """How the attempt ended, and whether it is settled already, in the transaction of its last handler."""
+        handlers = self.handlers.matching(claim.event.type)
+        if not handlers:
+            return Settlement(Status.IGNORED, claim.attempts, claim.progress), False
+        failed: dict[str, Exception] = {}
+        stale: bool | None = None
+        unfinished = [handler for handler in handlers if handler.name not in progress]
+        for handler in unfinished:
+            if handler.stale == "skip":
+                if stale is None:
+                    newest: int | None = yield self._call(partial(self.inbox.newest_applied, claim))
+                    stale = newest is not None and claim.event.created < newest
+                if stale:
+                    progress[handler.name] = Progress.SKIPPED
+                    self.notices.emit(HandlerSkipped(claim.event.id, claim.event.type, handler.name))
+                    continue
+            is_last = handler is unfinished[-1]
+            done = {**progress, handler.name: Progress.DONE}
+            ending = None
+            if is_last and handler.wants_connection and not failed and Progress.GIVEN_UP not in progress.values():
+                ending = _Ending(partial(self._settlement, claim, handlers, done, failed, began))
+            try:
+                yield self._invocation(handler, claim, done, ending)
+            except LeaseLostError:
+                raise
+            except Exception as error:
+                self.notices.emit(
+                    HandlerFailed(claim.event.id, claim.event.type, handler.name, claim.attempts + 1, error)
+                )
+                failed[handler.name] = error
+                to_record = isinstance(error, PermanentError)
+                if to_record:
+                    progress[handler.name] = Progress.GIVEN_UP
+            else:
+                progress[handler.name] = Progress.DONE
+                if ending is not None and ending.made is not None:
+                    return ending.made, True
+                to_record = not handler.wants_connection
+            # The last one is recorded by the settling itself.
+            if to_record and not is_last:
+                held = yield self._call(partial(self.inbox.record, claim, dict(progress)))
+                if not held:
+                    raise LeaseLostError
+        return self._settlement(claim, handlers, progress, failed, began), False
+
+    def _settlement(
+        self,
+        claim: Claim,
+        handlers: list[Handler],
+        progress: dict[str, Progress],
+        failed: Mapping[str, Exception],
+        began: float,
+    ) -> Settlement:
+        attempt = claim.attempts + 1
+        failures = failures_of(failed, claim.event)
+        error = "; ".join(failure.error for failure in failures) or None
+        ended = partial(
+            Settlement,
+            attempts=attempt,
+            progress=progress,
+            error=error,
+            seconds=time.monotonic() - began,
+            failures=failures,
+        )
+        if all(handler.name in progress for handler in handlers):
+            if any(progress[handler.name] is Progress.GIVEN_UP for handler in handlers):
+                return ended(Status.DEAD)
+            return ended(Status.PROCESSED, scrub=self.retention is not None and self.retention.scrub_processed)
+        if attempt >= self.retry.max_attempts:
+            return ended(Status.DEAD)
+        return ended(Status.FAILED, retry_in=self._delay(attempt, failed.values()))
+
+    def _delay(self, attempt: int, failures: Iterable[Exception]) -> float:
+        """The longest of the failures' delays: a handler that asked for time must not be called before it is over."""
+        return max(
+            failure.seconds if isinstance(failure, RetryLater) else self.retry.delay_after(attempt)
+            for failure in failures
+            if not isinstance(failure, PermanentError)
+        )
+
+    def _invocation(self, handler: Handler, claim: Claim, done: Mapping[str, Progress], ending: _Ending | None) -> Step:
+        offered: dict[str, Any] = {
+            "attempt": claim.attempts + 1,
+            "delivery": DeliveryInfo(claim.received_at, claim.webhook_id, claim.tenant),
+        }
+        named = {name: offered[name] for name in handler.wants & offered.keys()}
+        call: Callable[..., Any]
+        if handler.is_async:
+            call = partial(time_limited(handler.function, handler.time_limit), claim.event, **named)
+            return Await(partial(self._await_handler, call))
+        call = partial(handler.function, claim.event, **named)
+        if handler.wants_connection:
+            call = partial(self._call_in_transaction, call, claim, done, ending)
+        return CallHandler(
+            partial(self._call_handler, call), claim.event.id, claim.event.type, handler.name, handler.time_limit
+        )
+
+    def _call(self, function: Callable[[], Any]) -> Call:
+        return Call(lambda: self.within_surroundings(function))
+
+    def _settle_alone(self, claim: Claim, settlement: Settlement) -> Step:
+        return Call(partial(self.settle, claim, settlement))
 
     def end_thread(self) -> None:
         """Let go of what belongs to the calling thread, which is one of a worker's and ends now."""
@@ -178,13 +335,72 @@ class Engine:
 
     def within_surroundings(self, function: Callable[[], Result]) -> Result:
         """Call `function` with all that the framework needs around it."""
-        with self.entered_surroundings():
+        with self._surroundings():
             return function()
 
+    def _call_handler(self, call: Callable[[], Any]) -> None:
+        with self._surroundings():
+            try:
+                _refuse_awaitable(call())
+            except (SystemExit, asyncio.CancelledError) as error:
+                raise _left(error) from error
+
+    def _call_in_transaction(
+        self, call: Callable[..., Any], claim: Claim, done: Mapping[str, Progress], ending: _Ending | None
+    ) -> None:
+        inbox = cast(TransactionalInbox, self.inbox)
+        with inbox.transaction(claim, done, ending) as connection:
+            # Inside, so that what is refused is also rolled back.
+            _refuse_awaitable(call(connection=connection))
+
+    async def _await_handler(self, call: Callable[[], Any]) -> None:
+        with self._surroundings():
+            try:
+                await call()
+            except SystemExit as error:
+                raise _left(error) from error
+            except asyncio.CancelledError as error:
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    raise
+                raise _left(error) from error
+
     @contextmanager
-    def entered_surroundings(self) -> Iterator[None]:
-        """All that the framework needs, for the length of a block."""
+    def _surroundings(self) -> Iterator[None]:
         with ExitStack() as stack:
             for surroundings in self.surroundings:
                 stack.enter_context(surroundings())
             yield
+
+
+@dataclass(slots=True)
+class _Ending:
+    """The settlement that the last handler's transaction writes: made at its end, when it is known how long it took."""
+
+    make: Callable[[], Settlement]
+    made: Settlement | None = None
+
+    def __call__(self) -> Settlement:
+        self.made = self.make()
+        return self.made
+
+
+def _refuse_awaitable(result: object) -> None:
+    if inspect.isawaitable(result):
+        if inspect.iscoroutine(result):
+            result.close()
+        raise TypeError("the handler is a plain function that returned an awaitable: make it `async def`")
+
+
+def _left(error: BaseException) -> RuntimeError:
+    """A handler that leaves by an exception meant for the whole process or task has failed, and no more than that."""
+    return RuntimeError(f"the handler raised {type(error).__name__}")
+
+
+def _dead_of_crashes(claim: Claim) -> Settlement:
+    return Settlement(
+        Status.DEAD,
+        claim.attempts,
+        claim.progress,
+        error=f"the process died {claim.crashes} times while this event was being handled",
+    )

@@ -1,68 +1,61 @@
-"""What is kept of an error: enough to find out what went wrong, and nothing that is nobody's business."""
+"""What is kept of a handler's failure, for whoever has to find out what went wrong."""
 
 from __future__ import annotations
 
-import re
+import json
 import traceback
-import unicodedata
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Final
 
 from envoyou_core.errors import describe
 from envoyou_core.event import Event
 from envoyou_core.inbox.history import Failure
+from envoyou_core.redaction import hide, printable, redact
 
-__all__ = ["LONGEST_TRACEBACK", "describe_failure", "redacted"]
+__all__ = ["LONGEST_TRACEBACK", "failures_of"]
 
-LONGEST_TRACEBACK = 4_000
-"""Characters that are kept of a traceback: its end, where the error is."""
+LONGEST_TRACEBACK: Final = 4_000
+"""Characters that are kept: the last ones, for what was raised stands at the end."""
 
-_LONGEST_READ = 60_000
-"""Characters: what lies further from the end is not kept anyway."""
+LONGEST_READ: Final = 50_000
+"""Characters that are looked through for secrets: who puts megabytes into an error shall not hold the worker up."""
 
-LEFT_OUT = "[left out]"
+MOST_FRAMES: Final = 50
 
-_SECRETS = [
-    re.compile(r"whsec_[^\s'\"]+"),
-    re.compile(r"\bv1,[0-9a-fA-F]{16,}"),
-    re.compile(r"(?<=://)[^\s/@]*:[^\s/@]*(?=@)"),
-    re.compile(r"(?i)(?<=\bBearer )[^\s'\"]+"),
-    re.compile(r"(?i)(?<=\bBasic )[^\s'\"]+"),
-]
-# Every repetition has a bound, so that no text, however it was made, takes long.
-_NAMED = re.compile(
-    r"""(?ix)
-    ( (?: secret | passw | pwd | token | api_?key | authorization | credential )
-      [\w.\-]{0,64} ['"]? \s{0,8} [=:] \s{0,8} )
-    ( "(?:[^"\\]|\\.){0,9999}" | '(?:[^'\\]|\\.){0,9999}' | [^\s,;)}\]]{1,9999} )
-    """
-)
+SHORTEST_PRIVATE: Final = 8
+"""Characters below which a part of an event, such as `{}`, is in every text and says nothing."""
+
+CUT: Final = "[the beginning is cut]\n"
 
 
-def describe_failure(handler: str, error: BaseException, event: Event) -> Failure:
-    """How `handler` failed, fit for the inbox and for people; it never raises."""
-    return Failure(handler, redacted(describe(error), event), _traceback(error, event))
-
-
-def redacted(said: str, event: Event) -> str:
-    """`said` without the event's body, and without what looks like a secret."""
-    body = event.body.decode("utf-8", "replace")
-    said = said.replace(body, LEFT_OUT).replace(repr(body)[1:-1], LEFT_OUT)
-    for secret in _SECRETS:
-        said = secret.sub(LEFT_OUT, said)
-    return _NAMED.sub(lambda found: found[1] + LEFT_OUT, said)
-
-
-def _traceback(error: BaseException, event: Event) -> str:
-    try:
-        lines = "".join(traceback.format_exception(error))
-    except Exception as unspeakable:
-        # A user's error that cannot be put into words must not become one of ours.
-        return f"{type(error).__qualname__}, whose traceback failed with {type(unspeakable).__qualname__}\n"
-    text = _storable(redacted(lines[-_LONGEST_READ:], event))
-    return text if len(text) <= LONGEST_TRACEBACK else "[...]\n" + text[-LONGEST_TRACEBACK:]
-
-
-def _storable(text: str) -> str:
-    """What every database stores, and what does not move a terminal's cursor."""
-    return "".join(
-        c if c in "\n\t" or unicodedata.category(c) not in {"Cc", "Cs"} else "\N{REPLACEMENT CHARACTER}" for c in text
+def failures_of(failed: Mapping[str, Exception], event: Event) -> tuple[Failure, ...]:
+    """How handlers, by their names, failed at `event`: without its body, and without what looks like a secret."""
+    private = _forms_of(event) if failed else frozenset[str]()
+    return tuple(
+        Failure(name, describe(error, private=private), _traceback(error, private)) for name, error in failed.items()
     )
+
+
+def _traceback(error: Exception, private: frozenset[str]) -> str:
+    try:
+        text = "".join(traceback.format_exception(error, limit=-MOST_FRAMES))
+    except Exception:
+        # A user's error that cannot be put into words must not become one of ours.
+        return describe(error, private=private)
+    text = hide(text, private)
+    shown = redact(printable(text[-LONGEST_READ:], keep="\n\t"))
+    if len(shown) <= LONGEST_TRACEBACK and len(text) <= LONGEST_READ:
+        return shown
+    return CUT + shown[len(CUT) - LONGEST_TRACEBACK :]
+
+
+def _forms_of(event: Event) -> frozenset[str]:
+    """The event's body, as an error's text may hold it."""
+    body = event.body.decode("utf-8", "replace")
+    forms = {body, repr(event.body)[2:-1], repr(body)[1:-1], json.dumps(body)[1:-1]}
+    # Who cannot read the object cannot have shown it either.
+    with suppress(Exception):
+        content = event.data.object
+        forms |= {repr(content), json.dumps(content), json.dumps(content, separators=(",", ":"))}
+    return frozenset(form for form in forms if len(form) >= SHORTEST_PRIVATE)

@@ -1,50 +1,34 @@
-"""What is paused: types of events, and handlers. The inbox remembers it for all processes."""
+"""What is paused, as a process remembers it."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 
-from envoyou_core.inbox.protocol import Inbox
+__all__ = ["Pauses"]
 
-__all__ = ["Pauses", "handler_subject", "type_subject"]
-
-LOOK_INTERVAL = 1.0
-"""Seconds after which a worker asks anew."""
-
-
-def type_subject(pattern: str) -> str:
-    """The name by which an inbox knows that events of a pattern are paused."""
-    return f"type:{pattern}"
-
-
-def handler_subject(name: str) -> str:
-    """The name by which an inbox knows that a handler is paused."""
-    return f"handler:{name}"
+LONGEST_MEMORY = 1.0
+"""Seconds for which it is not asked for again: who looks for events in a loop must not ask the database each time."""
 
 
 class Pauses:
-    """What is paused, as of no more than a second ago: a busy worker claims more often than it need ask.
+    """The paused subjects, asked for at most once a second.
 
     Args:
-        inbox: where it is remembered.
-        clock: seconds, from any point on.
+        monotonic: seconds, of a clock that never goes back.
     """
 
-    def __init__(self, inbox: Inbox, clock: Callable[[], float] = time.monotonic) -> None:
-        self._inbox = inbox
-        self._clock = clock
-        self._asked_at = float("-inf")
-        self._paused: frozenset[str] = frozenset()
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._known: tuple[float, frozenset[str]] | None = None
 
-    def subjects(self) -> frozenset[str]:
-        """The subjects that are paused."""
-        now = self._clock()
-        if now - self._asked_at >= LOOK_INTERVAL:
-            self._paused = self._inbox.paused()
-            self._asked_at = now
-        return self._paused
+    def known(self, ask: Callable[[], frozenset[str]]) -> frozenset[str]:
+        """What is paused; `ask` is called where that is not known, or no longer."""
+        now, known = self._monotonic(), self._known
+        if known is None or now - known[0] >= LONGEST_MEMORY:
+            self._known = known = (now, ask())
+        return known[1]
 
-    def look_again(self) -> None:
-        """Ask anew the next time: something was changed here."""
-        self._asked_at = float("-inf")
+    def forget(self) -> None:
+        """Let the next one ask."""
+        self._known = None

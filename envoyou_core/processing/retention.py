@@ -1,4 +1,4 @@
-"""What is kept of finished events, and for how long."""
+"""How long finished events are kept."""
 
 from __future__ import annotations
 
@@ -8,55 +8,63 @@ from datetime import timedelta
 from envoyou_core.errors import ConfigurationError
 from envoyou_core.inbox.protocol import Inbox
 
-__all__ = ["Retention", "RetentionReport"]
+__all__ = ["Retention", "RetentionReport", "apply_retention"]
 
-
-@dataclass(frozen=True, slots=True)
-class RetentionReport:
-    """What was cleared.
-
-    Attributes:
-        scrubbed: payloads that were deleted.
-        pruned: events that were deleted.
-        marks: pruned events of which it was forgotten how new they were.
-    """
-
-    scrubbed: int
-    pruned: int
-    marks: int
+LONGEST_DAYS = 36_500
+"""A hundred years: what lies further back than a calendar reaches could not be looked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retention:
-    """How long finished events are kept: payloads, which bear e-mail and IP addresses, shorter than ids.
+    """What is deleted of finished events, and when.
 
-    It is about processed and ignored events. Dead ones stay until somebody has seen to them, and so do those that wait.
+    Dead events, and those that wait, are kept until somebody sees to them.
 
     Attributes:
-        payload_days: days after which a payload is deleted.
-        id_days: days after which the rest of the row is, by which a redelivery is known as a duplicate.
-        mark_days: days for which is remembered how new the newest event of an object was, for `stale="skip"`.
-        scrub_processed: delete the payload of an event as soon as it is processed.
+        payload_days: days after which the payload of a processed or ignored event is deleted, and what errors said. An
+            ignored one can no longer be requeued then.
+        id_days: days after which the rest of it is deleted, by which a redelivery is known as a duplicate.
+        mark_days: days for which is known how new the newest event of each object was, from when that was created on;
+            `stale="skip"` goes by it.
+        scrub_processed: delete payloads as soon as they are processed.
 
     Raises:
-        ConfigurationError: a number that makes no sense.
+        ConfigurationError: numbers that make no sense: they are more than zero, and each as long as the one before or
+            longer.
     """
 
-    payload_days: float = 30.0
-    id_days: float = 90.0
-    mark_days: float = 365.0
+    payload_days: float = 30
+    id_days: float = 90
+    mark_days: float = 365
     scrub_processed: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 < self.payload_days <= self.id_days <= self.mark_days <= timedelta.max.days:
+        if not 0 < self.payload_days <= self.id_days <= self.mark_days <= LONGEST_DAYS:
             raise ConfigurationError(
-                "payload_days, id_days and mark_days are days, more than none, and none of them longer than the next"
+                "payload_days, id_days and mark_days are more than zero, each as long as the one before or longer, and "
+                "no longer than a hundred years"
             )
 
-    def apply(self, inbox: Inbox) -> RetentionReport:
-        """Clear the inbox, in small batches."""
-        return RetentionReport(
-            scrubbed=inbox.scrub(timedelta(days=self.payload_days)),
-            pruned=inbox.prune(timedelta(days=self.id_days)),
-            marks=inbox.prune_marks(timedelta(days=self.mark_days)),
-        )
+
+@dataclass(frozen=True, slots=True)
+class RetentionReport:
+    """How much was deleted.
+
+    Attributes:
+        scrubbed: payloads.
+        pruned: events, as a whole.
+        marks: of objects whose events are gone, how new they were.
+    """
+
+    scrubbed: int = 0
+    pruned: int = 0
+    marks: int = 0
+
+
+def apply_retention(retention: Retention, inbox: Inbox) -> RetentionReport:
+    """Delete from `inbox` what need not be kept any longer."""
+    # In this order, so that no payload is deleted of what goes as a whole.
+    pruned = inbox.prune(timedelta(days=retention.id_days))
+    scrubbed = inbox.scrub(timedelta(days=retention.payload_days))
+    marks = inbox.prune_marks(timedelta(days=retention.mark_days))
+    return RetentionReport(scrubbed, pruned, marks)

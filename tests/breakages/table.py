@@ -122,15 +122,15 @@ BREAKAGES = [
     Breakage(
         "200 before the commit",
         RECEPTION,
-        "added: Added = yield Wait(self.inbox.add(Entry(event, tenant, webhook_id)), deadline)",
-        "added = Added.NEW if self.inbox.add(Entry(event, tenant, webhook_id)) and deadline else Added.DUPLICATE",
+        "added: Added = yield Wait(inbox.add(entry), deadline)",
+        "added = Added.NEW if inbox.add(entry) and deadline else Added.DUPLICATE",
         (f"{TEST_RECEPTION}::test_the_answer_waits_for_the_commit", TEST_RECEPTION),
     ),
     Breakage(
         "the nonce is bound before the commit",
         RECEPTION,
-        "        webhook_id = event.webhook_id or header_text(request.webhook_id)\n",
-        "        webhook_id = event.webhook_id or header_text(request.webhook_id)\n"
+        "        entry = Entry(event, tenant, event.webhook_id or header_text(request.webhook_id))\n",
+        "        entry = Entry(event, tenant, event.webhook_id or header_text(request.webhook_id))\n"
         "        if key is not None:\n"
         "            yield from self._bind(key, event.id)\n",
         (f"{TEST_RECEPTION}::test_a_nonce_is_bound_only_after_the_event_is_stored",),
@@ -182,14 +182,13 @@ BREAKAGES = [
     Breakage(
         "look, then insert",
         SQL,
-        """        with self._engine.begin() as connection:
-            inserted = connection.execute(statement, [rows[key] for key in sorted(rows)])
-            new = {(row.tenant, row.event_id) for row in inserted}
+        """        with self._writing() as connection:
+            new = self._insert_new(connection, [rows[key] for key in sorted(rows)])
 """,
         """        with self._reading() as connection:
             known = {tuple(row) for row in connection.execute(select(_t.tenant, _t.event_id))}
         new = set(rows) - known
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             if new:
                 connection.execute(inbox_table.insert(), [rows[key] for key in sorted(new)])
 """,
@@ -217,14 +216,7 @@ BREAKAGES = [
         ("tests/core/test_group_commit.py::test_who_gave_up_waiting_is_not_stored",),
     ),
     Breakage(
-        "settling without the lease token",
-        SQL,
-        "return and_(_t.key == claim.key, _t.lease_token == claim.token)",
-        "return and_(_t.key == claim.key)",
-        (f"{TEST_SQLITE_INBOX}::test_a_lost_lease_can_neither_renew_nor_record_nor_settle",),
-    ),
-    Breakage(
-        "renewing without the lease token",
+        "renewing, recording and settling without the lease token",
         SQL,
         '_HELD = and_(_t.key == bindparam("held_key"), _t.lease_token == bindparam("held_token"))',
         '_HELD = and_(_t.key == bindparam("held_key"), bindparam("held_token") != "")',
@@ -233,20 +225,20 @@ BREAKAGES = [
     Breakage(
         "a crash is not counted",
         SQL,
-        "crashes=_t.crashes + case((_t.status == Status.PROCESSING.value, 1), else_=0),",
-        "crashes=_t.crashes + case((_t.status == Status.PROCESSING.value, 0), else_=0),",
+        "_t.crashes: _t.crashes + case((in_work, 1), else_=0),",
+        "_t.crashes: _t.crashes + case((in_work, 0), else_=0),",
         (f"{TEST_SQLITE_INBOX}::test_a_lease_that_runs_out_lets_another_take_the_event_and_counts_a_crash",),
     ),
     Breakage(
         "names share their events",
-        SQL,
-        ".where(_t.name == self.name, _t.due_at.is_not(None), _t.due_at <= now)",
-        ".where(_t.due_at.is_not(None), _t.due_at <= now)",
+        "envoyou_core/inbox/selecting.py",
+        "conditions = [_t.name == name, _t.due_at.is_not(None), _t.due_at <= at]",
+        "conditions = [_t.due_at.is_not(None), _t.due_at <= at]",
         (f"{TEST_SQLITE_INBOX}::test_another_name_is_another_inbox",),
     ),
     Breakage(
         "SQLite may lose the last commits at a power cut",
-        SQL,
+        "envoyou_core/inbox/databases.py",
         "PRAGMA synchronous = FULL",
         "PRAGMA synchronous = NORMAL",
         (f"{TEST_SQL}::test_sqlite_survives_a_power_cut_and_waits_for_locks",),
@@ -300,5 +292,65 @@ BREAKAGES = [
         "partial(self._engine.give_back, claim, progress)",
         "partial(self._engine.give_back, claim, claim.progress)",
         ("tests/core/test_worker.py::test_what_succeeded_within_the_attempt_given_back_is_not_done_again",),
+    ),
+    # Order, limits, retention
+    Breakage(
+        "events of one object overtake one another",
+        "envoyou_core/inbox/selecting.py",
+        "or_(earlier, in_work),",
+        "in_work,",
+        (f"{TEST_SQLITE_INBOX}::test_a_failed_one_holds_those_behind_it",),
+    ),
+    Breakage(
+        "what waits in a worker is not held",
+        "envoyou_core/handoff/worker.py",
+        "        self._leases.hold(*together)\n",
+        "",
+        ("tests/core/test_worker.py::test_the_leases_of_events_that_only_wait_are_kept_alive_too",),
+    ),
+    Breakage(
+        "leases are not renewed",
+        "envoyou_core/processing/leases.py",
+        "                    self._engine.renew(held)\n",
+        "                    pass\n",
+        ("tests/core/test_worker.py::test_the_lease_is_kept_alive_while_a_handler_takes_longer",),
+    ),
+    Breakage(
+        "the nudge is sent within the request",
+        "envoyou_core/handoff/nudges.py",
+        "            self._waiting.put_nowait(event_id)\n",
+        "            self._nudge(event_id)\n",
+        (
+            "tests/core/test_nudges.py::test_a_broker_that_does_not_answer_holds_up_nobody",
+            "tests/core/test_nudges.py::test_a_broker_that_does_the_work_at_once_does_it_outside_the_request",
+        ),
+    ),
+    Breakage(
+        "each attempt is settled by a commit of its own",
+        "envoyou_core/handoff/worker.py",
+        "self._settler.submit((claim, settlement))",
+        "self._inbox_threads.submit(partial(self._engine.settle_all, [(claim, settlement)]))",
+        ("tests/core/test_worker.py::test_attempts_that_end_at_the_same_time_are_settled_by_one_commit",),
+    ),
+    Breakage(
+        "the bytes that came are written anew",
+        SQL,
+        '"body": entry.event.body,',
+        '"body": json.dumps(json.loads(entry.event.body)).encode(),',
+        (f"{TEST_SQLITE_INBOX}::test_the_event_comes_back_byte_for_byte",),
+    ),
+    Breakage(
+        "pruning forgets how new an object was",
+        "envoyou_core/inbox/clearing.py",
+        "        if row.counts and row.object_key:\n",
+        "        if row.counts and not row.object_key:\n",
+        (TEST_SQLITE_INBOX,),
+    ),
+    Breakage(
+        "SQLite transactions begin by reading",
+        "envoyou_core/inbox/databases.py",
+        'connection.exec_driver_sql("BEGIN IMMEDIATE")',
+        'connection.exec_driver_sql("BEGIN")',
+        (f"{TEST_SQL}::test_every_writing_transaction_on_sqlite_asks_for_the_lock_first",),
     ),
 ]

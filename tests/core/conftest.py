@@ -7,7 +7,7 @@ from collections.abc import Callable
 import hypothesis
 import psycopg
 import pytest
-from sqlalchemy import make_url
+from sqlalchemy import MetaData, create_engine, make_url
 
 from envoyou_core.inbox.memory import MemoryInbox
 from envoyou_core.inbox.sql import SqlInbox
@@ -59,6 +59,26 @@ def postgres_inbox_url(bare_postgres_url):
     inbox.migrate()
     inbox.close()
     return bare_postgres_url
+
+
+@pytest.fixture
+def bare_mariadb_url(mariadb_url):
+    """A URL of a database in which nobody has run `envoyou migrate` yet."""
+    yield mariadb_url
+    engine = create_engine(mariadb_url)
+    metadata = MetaData()
+    metadata.reflect(engine)
+    metadata.drop_all(engine)
+    engine.dispose()
+
+
+@pytest.fixture
+def mariadb_inbox_url(bare_mariadb_url):
+    """The same, after `envoyou migrate`."""
+    inbox = SqlInbox(bare_mariadb_url)
+    inbox.migrate()
+    inbox.close()
+    return bare_mariadb_url
 
 
 @pytest.fixture

@@ -4,14 +4,27 @@ import asyncio
 import contextlib
 import contextvars
 import threading
+import time
+from concurrent.futures import Future
 from datetime import datetime
 
 import pytest
 
-from envoyou_core import ConfigurationError, Handlers, PermanentError, RetryLater, RetryPolicy, Webhooks
+from envoyou_core import (
+    ConfigurationError,
+    Handlers,
+    HandlerTimeoutError,
+    PermanentError,
+    Retention,
+    RetryLater,
+    RetryPolicy,
+    Webhooks,
+)
+from envoyou_core.errors import LeaseLostError
 from envoyou_core.inbox import Entry, Progress, Settlement, Status
 from envoyou_core.inbox.memory import MemoryInbox
-from envoyou_core.observability import HandlerFailed, LeaseLost, Settled
+from envoyou_core.observability import HandlerFailed, HandlerOverdue, HandlerSkipped, LeaseLost, Settled
+from envoyou_core.steps import CallHandler, Wait, run
 from envoyou_core.testing import sample_event
 from tests.core.conftest import pause_until
 
@@ -22,10 +35,10 @@ AT_ONCE = RetryPolicy(max_attempts=3, initial_delay=0)
 class App:
     """A `Webhooks` over an inbox in memory, and one way to have its work done."""
 
-    def __init__(self, way, clock, retry=None, **settings):
+    def __init__(self, way, clock, retry=None, inbox=None, **settings):
         self.way = way
         self.clock = clock
-        self.inbox = MemoryInbox(clock=clock)
+        self.inbox = inbox or MemoryInbox(clock=clock)
         self.webhooks = Webhooks(
             secret="s", inbox=self.inbox, handoff="auto" if "worker" in way else "manual", retry=retry, **settings
         )
@@ -35,8 +48,9 @@ class App:
     def on(self, *types, **options):
         return self.webhooks.on(*types, **options)
 
-    def add(self, id="evt_1", type="user.created", **details):
-        return self.inbox.add(Entry(sample_event(type, id=id), **details)).result(PATIENCE)
+    def add(self, id="evt_1", type="user.created", *, created=None, object=None, **details):
+        event = sample_event(type, id=id, created=created, object=object)
+        return self.inbox.add(Entry(event, **details)).result(PATIENCE)
 
     def work(self):
         """Do what is due, until nothing is due any more; returns how many attempts were settled."""
@@ -66,7 +80,10 @@ class App:
         return (until_due is None or until_due > 0) and not in_hand
 
     def settled(self):
-        return [notice for notice in self.notices if isinstance(notice, Settled)]
+        return self.told(Settled)
+
+    def told(self, kind):
+        return [notice for notice in self.notices if isinstance(notice, kind)]
 
     def record(self, id="evt_1"):
         return self.inbox.get(id)
@@ -357,8 +374,6 @@ def test_of_several_delays_the_longest_counts(clock, errors, delay):
         app.on("*", name=f"h{number}")(handler)
     app.add()
     claim = app.inbox.claim(1, 60)[0]
-    from envoyou_core.steps import run
-
     settlement = run(app.webhooks._engine.attempt(claim))
     assert (settlement.status, settlement.retry_in) == (Status.FAILED, delay)
 
@@ -505,6 +520,574 @@ def test_a_lease_lost_during_the_attempt_is_told_and_nothing_recorded(app):
     assert app.work() == 0
     assert [notice for notice in app.notices if isinstance(notice, LeaseLost)] == [LeaseLost("evt_1", "user.created")]
     assert (app.status(), app.record().attempts) == (Status.DEAD, 7)
+
+
+# Order
+
+
+def test_ordered_events_about_one_object_are_handled_as_they_were_created(app, kind):
+    seen = []
+    app.on("user.*", name="h", ordered=True)(kind(lambda event, attempt, delivery: seen.append(event.id)))
+    for id, created in (("third", 30), ("first", 10), ("second", 20), ("second too", 20)):
+        app.add(id, created=created)
+    app.work()
+    assert seen == ["first", "second", "second too", "third"]
+
+
+def test_an_event_that_waits_for_its_retry_holds_those_behind_it(clock):
+    app = App("drain", clock)
+    seen = []
+
+    @app.on("user.*", name="h", ordered=True)
+    def handler(event, attempt):
+        seen.append((event.id, attempt))
+        if (event.id, attempt) == ("first", 1):
+            raise ValueError("not yet")
+
+    app.add("first", created=10)
+    app.add("second", created=20)
+    app.add("of another", created=20, object={"id": "user_2"})
+    assert app.work() == 2
+    assert seen == [("first", 1), ("of another", 1)]
+    app.clock.advance(2)
+    app.work()
+    assert seen[2:] == [("first", 2), ("second", 1)]
+
+
+def test_events_that_no_ordered_handler_handles_are_not_held(clock):
+    app = App("drain", clock)
+    seen = []
+    app.on("user.created", name="ordered", ordered=True)(lambda event: 1 / 0)
+    app.on("user.updated", name="plain")(lambda event: seen.append(event.id))
+    app.add("first", "user.created", created=10)
+    app.add("second", "user.updated", created=20)
+    app.work()
+    assert seen == ["second"]
+
+
+# What comes too late
+
+
+def test_a_late_event_is_left_out_by_who_asked_for_it_and_handled_by_the_others(app, kind):
+    seen = []
+
+    def note(name):
+        return kind(lambda event, attempt, delivery: seen.append((name, event.id)))
+
+    app.on("user.*", name="mirror", stale="skip")(note("mirror"))
+    app.on("user.*", name="audit")(note("audit"))
+    app.on("user.*", name="mirror too", stale="skip")(note("mirror too"))
+    app.add("deleted", "user.deleted", created=20)
+    app.work()
+    seen.clear()
+    app.add("late", "user.updated", created=19)
+    app.work()
+    assert seen == [("audit", "late")]
+    record = app.record("late")
+    assert (record.status, record.attempts) == (Status.PROCESSED, 1)
+    assert record.progress == {
+        "mirror": Progress.SKIPPED,
+        "audit": Progress.DONE,
+        "mirror too": Progress.SKIPPED,
+    }
+    assert app.told(HandlerSkipped) == [
+        HandlerSkipped("late", "user.updated", "mirror"),
+        HandlerSkipped("late", "user.updated", "mirror too"),
+    ]
+
+
+@pytest.mark.parametrize(("created", "object"), [(20, None), (21, None), (5, {"id": "user_2"}), (5, {})])
+def test_what_is_not_older_or_about_something_else_is_handled(clock, created, object):
+    app = App("drain", clock)
+    seen = []
+    app.on("user.*", name="mirror", stale="skip")(lambda event: seen.append(event.id))
+    app.add("newest", created=20)
+    app.work()
+    app.add("another", created=created, object=object)
+    app.work()
+    assert seen == ["newest", "another"]
+    assert app.told(HandlerSkipped) == []
+
+
+def test_an_event_that_had_no_effect_makes_none_stale(clock):
+    app = App("drain", clock, retry=RetryPolicy(max_attempts=1))
+    seen = []
+
+    @app.on("user.*", name="mirror", stale="skip")
+    def mirror(event):
+        seen.append(event.id)
+        if event.id == "dead":
+            raise ValueError("no")
+
+    app.add("dead", created=20)
+    app.work()
+    assert app.status("dead") is Status.DEAD
+    app.add("late", created=10)
+    app.work()
+    assert seen == ["dead", "late"]
+
+
+def test_where_all_is_left_out_the_event_is_processed(app):
+    app.on("user.*", name="mirror", stale="skip")(lambda event: None)
+    app.add("newest", created=20)
+    app.work()
+    app.add("late", created=10)
+    app.work()
+    assert app.status("late") is Status.PROCESSED
+
+
+def test_the_newest_is_asked_for_once_in_an_attempt_and_only_where_it_matters(clock):
+    app = App("drain", clock)
+    asked = []
+    newest_applied = app.inbox.newest_applied
+    app.inbox.newest_applied = lambda claim: (asked.append(claim.event.id), newest_applied(claim))[1]
+    app.on("user.*", name="a", stale="skip")(lambda event: None)
+    app.on("user.*", name="b", stale="skip")(lambda event: None)
+    app.on("auth.*", name="c", ordered=True)(lambda event: None)
+    app.add("user", "user.created")
+    app.add("auth", "auth.login")
+    app.work()
+    assert asked == ["user"]
+
+
+def test_what_was_left_out_is_not_asked_for_again_by_a_retry(make_app):
+    app = make_app(retry=AT_ONCE)
+    app.on("user.*", name="mirror", stale="skip")(lambda event: None)
+    app.on("user.*", name="fails twice")(
+        lambda event, attempt: fail_until(3, [])(event, attempt, None) if event.id == "late" else None
+    )
+    app.add("newest", created=20)
+    app.work()
+    app.add("late", created=10)
+    app.work()
+    assert (app.status("late"), app.record("late").attempts) == (Status.PROCESSED, 3)
+    assert len(app.told(HandlerSkipped)) == 1
+
+
+def test_requeued_what_was_left_out_is_looked_at_again(clock):
+    app = App("drain", clock, retry=RetryPolicy(max_attempts=1))
+    broken = [True]
+    seen = []
+    app.on("user.*", name="mirror", stale="skip")(lambda event: seen.append(event.id))
+    app.on("user.*", name="breaks")(lambda event: 1 / 0 if broken and event.id == "late" else None)
+    app.add("newest", created=20)
+    app.work()
+    app.add("late", created=10)
+    app.work()
+    assert app.status("late") is Status.DEAD
+    broken.clear()
+    app.inbox.requeue("late")
+    app.work()
+    assert (app.status("late"), seen) == (Status.PROCESSED, ["newest"])
+    assert len(app.told(HandlerSkipped)) == 2
+
+
+# Time limits
+
+
+def test_an_async_handler_past_its_time_limit_is_cancelled_and_has_failed(make_app):
+    app = make_app(retry=AT_ONCE)
+    ended, runs = [], []
+
+    @app.on("*", name="slow", time_limit=0.01)
+    async def slow(event, attempt):
+        runs.append(attempt)
+        try:
+            await asyncio.sleep(PATIENCE if attempt < 3 else 0)
+        except asyncio.CancelledError:
+            ended.append("cancelled")
+            raise
+
+    app.add()
+    app.work()
+    assert (runs, ended) == ([1, 2, 3], ["cancelled"] * 2)
+    record = app.record()
+    assert (record.status, record.attempts) == (Status.PROCESSED, 3)
+    first = app.told(HandlerFailed)[0]
+    assert isinstance(first.error, HandlerTimeoutError)
+    assert record.history[0].failures[0].error == "HandlerTimeoutError: cancelled after its time limit of 0.01 s"
+    assert "asyncio.sleep" in record.history[0].failures[0].traceback
+
+
+def test_a_timeout_of_the_handlers_own_is_not_taken_for_the_limit(app):
+    @app.on("*", name="h", time_limit=PATIENCE)
+    async def handler(event):
+        raise TimeoutError("of the server")
+
+    app.add()
+    app.work()
+    assert app.record().last_error == "TimeoutError: of the server"
+
+
+def test_what_an_async_handler_leaves_by_itself_is_no_timeout(app):
+    @app.on("*", name="h", time_limit=PATIENCE)
+    async def handler(event):
+        raise asyncio.CancelledError
+
+    app.add()
+    app.work()
+    assert app.record().last_error == "RuntimeError: the handler raised CancelledError"
+
+
+def test_an_async_handler_within_its_limit_is_none_the_wiser(app):
+    @app.on("*", name="h", time_limit=PATIENCE)
+    async def handler(event, attempt, *, delivery):
+        await asyncio.sleep(0)
+
+    app.add()
+    app.work()
+    assert app.status() is Status.PROCESSED
+
+
+@pytest.mark.parametrize("way", ["drain", "adrain"])
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_drained_sync_handler_past_its_limit_is_reported_when_it_returns_and_counts(way, fails, clock):
+    app = App(way, clock)
+    release = threading.Event()
+
+    @app.on("*", name="slow", time_limit=0.001)
+    def slow(event):
+        release.wait(0.02)
+        assert app.told(HandlerOverdue) == []
+        if fails:
+            raise ValueError("no")
+
+    app.on("*", name="quick", time_limit=PATIENCE)(lambda event: None)
+    app.add()
+    app.work()
+    assert app.told(HandlerOverdue) == [HandlerOverdue("evt_1", "user.created", "slow", 0.001)]
+    assert app.status() is (Status.FAILED if fails else Status.PROCESSED)
+
+
+def test_the_step_of_a_sync_handler_tells_whoever_does_it_what_to_watch(clock):
+    app = App("drain", clock)
+    app.on("*", name="h", time_limit=7)(lambda event: None)
+    app.add()
+    [claim] = app.inbox.claim(1, 60)
+    steps = []
+    run(app.webhooks._engine.attempt(claim), call=lambda step: (steps.append(step), step.function())[1])
+    [step] = [step for step in steps if isinstance(step, CallHandler)]
+    assert (step.handler, step.event_id, step.event_type, step.time_limit) == ("h", "evt_1", "user.created", 7)
+
+
+# History
+
+
+def test_each_attempt_is_in_the_history_with_how_it_failed(make_app):
+    app = make_app(retry=AT_ONCE)
+    calls = []
+    app.on("*", name="fails once")(lambda event, attempt: fail_until(2, calls)(event, attempt, None))
+
+    @app.on("*", name="gives up")
+    def gives_up(event):
+        raise PermanentError("with password=hunter2")
+
+    app.add()
+    app.work()
+    record = app.record()
+    first, second = record.history
+    assert [(failure.handler, failure.error) for failure in first.failures] == [
+        ("fails once", "ValueError: attempt 1"),
+        ("gives up", "PermanentError: with password=[redacted]"),
+    ]
+    assert all("Traceback (most recent call last)" in failure.traceback for failure in first.failures)
+    assert "hunter2" not in str(record.history)
+    assert (first.status, second.status, second.failures) == (Status.FAILED, Status.DEAD, ())
+    assert record.last_traceback == first.failures[1].traceback
+
+
+def test_the_last_error_is_without_secrets_too(app):
+    @app.on("*", name="h")
+    def handler(event):
+        raise ValueError(f"token=abc123 in {event.body.decode()}")
+
+    app.add()
+    app.work()
+    assert app.record().last_error == "ValueError: token=[redacted] in [redacted]"
+    assert app.settled()[0].error == app.record().last_error
+
+
+def test_an_attempt_that_succeeded_is_in_the_history_with_its_time(app, kind):
+    pause = 0.02
+    app.on("*", name="h")(kind(lambda event, attempt, delivery: time.sleep(pause)))
+    app.add()
+    app.work()
+    [attempt] = app.record().history
+    assert (attempt.status, attempt.failures) == (Status.PROCESSED, ())
+    assert pause <= attempt.seconds <= app.settled()[0].seconds
+    assert attempt.ended_at == app.clock.moment()
+
+
+def test_what_was_no_attempt_is_not_in_the_history(make_app):
+    app = make_app(retry=RetryPolicy(max_crashes=1))
+    app.on("*", name="h")(lambda event: None)
+    app.add("crashed")
+    app.add("given back")
+    [_, given_back] = app.inbox.claim(2, 60)
+    app.webhooks._engine.give_back(given_back, {})
+    assert app.record("given back").history == ()
+    app.clock.advance(60)
+    app.work()
+    assert app.status("crashed") is Status.DEAD
+    assert [attempt.status for attempt in app.record("crashed").history] == [None]
+    assert [attempt.status for attempt in app.record("given back").history] == [Status.PROCESSED]
+
+
+def test_an_ignored_event_has_no_history(app):
+    app.on("auth.*", name="h")(lambda event: None)
+    app.add()
+    app.work()
+    assert (app.status(), app.record().history) == (Status.IGNORED, ())
+
+
+# Settling in the last handler's transaction
+
+
+class TransactionalInbox(MemoryInbox):
+    """Gives handlers a list for a connection; what they put there is kept where the transaction succeeds."""
+
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        self.committed = []
+        self.given = []
+        self.settled_apart = []
+        self.fails_at_the_end = None
+
+    @contextlib.contextmanager
+    def transaction(self, claim, progress, settlement=None):
+        written = []
+        self.given.append(None)
+        yield written
+        self.given[-1] = settlement = settlement and settlement()
+        if self.fails_at_the_end:
+            raise self.fails_at_the_end
+        held = self.record(claim, progress) if settlement is None else super().settle_all([(claim, settlement)])[0]
+        if not held:
+            raise LeaseLostError
+        self.committed += written
+
+    def settle_all(self, settlements):
+        self.settled_apart += [settlement for _, settlement in settlements]
+        return super().settle_all(settlements)
+
+
+@pytest.fixture
+def transactional(make_app, clock):
+    return lambda **settings: make_app(inbox=TransactionalInbox(clock=clock), **settings)
+
+
+def write(event, connection):
+    connection.append(event.id)
+
+
+def test_the_last_handler_that_shares_the_transaction_settles_in_it(transactional):
+    app = transactional()
+    app.on("*", name="before")(lambda event: None)
+    app.on("*", name="earlier", stale="skip")(write)
+
+    @app.on("*", name="last")
+    def last(event, connection):
+        time.sleep(0.02)
+        write(event, connection)
+
+    app.add()
+    assert app.work() == 1
+    assert app.inbox.committed == ["evt_1", "evt_1"]
+    assert app.inbox.settled_apart == []
+    earlier, settlement = app.inbox.given
+    assert earlier is None
+    done = dict.fromkeys(["before", "earlier", "last"], Progress.DONE)
+    assert (settlement.status, settlement.attempts, settlement.progress) == (Status.PROCESSED, 1, done)
+    record = app.record()
+    assert (record.status, record.attempts, record.progress) == (Status.PROCESSED, 1, done)
+    [attempt] = record.history
+    assert (attempt.status, attempt.failures) == (Status.PROCESSED, ())
+    assert 0.02 <= attempt.seconds <= app.settled()[0].seconds
+    [notice] = app.settled()
+    assert (notice.status, notice.attempt, notice.retry_in, notice.error) == (Status.PROCESSED, 1, None, None)
+
+
+def test_a_retry_that_has_only_that_handler_left_settles_in_it_too(transactional):
+    app = transactional(retry=AT_ONCE)
+
+    @app.on("*", name="last")
+    def last(event, connection, attempt):
+        write(event, connection)
+        if attempt == 1:
+            raise ValueError("not yet")
+
+    app.add()
+    assert app.work() == 2
+    assert app.inbox.committed == ["evt_1"]
+    assert [settlement.status for settlement in app.inbox.settled_apart] == [Status.FAILED]
+    record = app.record()
+    assert (record.status, record.attempts, len(record.history)) == (Status.PROCESSED, 2, 2)
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), PermanentError("no")], ids=repr)
+def test_where_one_before_it_failed_it_does_not_settle(transactional, error):
+    app = transactional()
+
+    @app.on("*", name="fails")
+    def fails(event):
+        raise error
+
+    app.on("*", name="last")(write)
+    app.add()
+    app.work()
+    assert app.inbox.given == [None]
+    assert app.inbox.committed == ["evt_1"]
+    assert app.status() is (Status.DEAD if isinstance(error, PermanentError) else Status.FAILED)
+    assert app.record().progress["last"] is Progress.DONE
+
+
+def test_where_one_was_given_up_in_an_earlier_attempt_it_does_not_settle(transactional):
+    app = transactional(retry=AT_ONCE)
+
+    @app.on("*", name="gives up")
+    def gives_up(event):
+        raise PermanentError("no")
+
+    @app.on("*", name="last")
+    def last(event, connection, attempt):
+        if attempt == 1:
+            raise ValueError("not yet")
+
+    app.add()
+    app.work()
+    assert app.inbox.given == [None, None]
+    assert app.status() is Status.DEAD
+
+
+def test_where_another_comes_after_it_it_does_not_settle(transactional):
+    app = transactional()
+    app.on("*", name="shares")(write)
+    app.on("*", name="last")(lambda event: None)
+    app.add()
+    app.work()
+    assert app.inbox.given == [None]
+    assert app.status() is Status.PROCESSED
+
+
+def test_where_its_transaction_fails_nothing_is_settled_but_the_failure(transactional):
+    app = transactional(retry=RetryPolicy(max_attempts=1))
+    app.inbox.fails_at_the_end = OSError("the disk is full")
+    app.on("*", name="last")(write)
+    app.add()
+    assert app.work() == 1
+    record = app.record()
+    assert (record.status, record.last_error, record.progress) == (Status.DEAD, "OSError: the disk is full", {})
+    assert app.inbox.committed == []
+
+
+def test_where_its_lease_was_lost_nothing_is_settled(transactional):
+    app = transactional()
+
+    @app.on("*", name="last")
+    def last(event, connection):
+        write(event, connection)
+        app.clock.advance(1000)
+        [other] = app.inbox.claim(1, 60)
+        MemoryInbox.settle(app.inbox, other, Settlement(Status.DEAD, 7))
+
+    app.add()
+    assert app.work() == 0
+    assert app.inbox.committed == []
+    assert app.told(LeaseLost) == [LeaseLost("evt_1", "user.created")]
+    assert (app.status(), app.record().attempts) == (Status.DEAD, 7)
+
+
+def test_payloads_may_be_deleted_as_soon_as_they_are_processed(transactional):
+    app = transactional(retention=Retention(scrub_processed=True))
+    app.on("user.created", name="shares")(write)
+    app.on("user.updated", name="plain")(lambda event: None)
+    app.on("user.deleted", name="fails")(lambda event: 1 / 0)
+    for type in ("user.created", "user.updated", "user.deleted", "auth.login"):
+        app.add(type, type)
+    app.work()
+    scrubbed = {record.event.id: record.event.data.object == {} for record in app.inbox.list()}
+    assert scrubbed == {"user.created": True, "user.updated": True, "user.deleted": False, "auth.login": False}
+
+
+# Settling elsewhere
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_how_an_attempt_is_settled_is_the_callers_affair(clock, held):
+    app = App("drain", clock)
+    app.on("*", name="h")(lambda event: None)
+    app.add()
+    [claim] = app.inbox.claim(1, 60)
+    settled = []
+
+    def settle(claim, settlement):
+        settled.append((claim.event.id, settlement.status))
+        future = Future()
+        future.set_result(held)
+        return Wait(future, time.monotonic() + PATIENCE)
+
+    settlement = run(app.webhooks._engine.attempt(claim, None, settle))
+    assert settled == [("evt_1", Status.PROCESSED)]
+    assert app.status() is Status.PROCESSING
+    if held:
+        assert settlement.status is Status.PROCESSED
+        assert [notice.status for notice in app.settled()] == [Status.PROCESSED]
+    else:
+        assert settlement is None
+        assert len(app.told(LeaseLost)) == 1
+
+
+def test_several_attempts_are_settled_in_one_call(clock):
+    app = App("drain", clock)
+    for number in range(3):
+        app.add(f"evt_{number}")
+    first, second, third = app.inbox.claim(3, 60)
+    lost = Settlement(Status.DEAD, 1)
+    app.inbox.settle(second, lost)
+    engine = app.webhooks._engine
+    settlements = [(claim, Settlement(Status.PROCESSED, 1)) for claim in (first, second, third)]
+    assert engine.settle_all(settlements) == [True, False, True]
+    assert app.status("evt_1") is Status.DEAD
+
+
+# Limits
+
+
+def test_an_engine_claims_no_more_than_its_handlers_have_room_for(clock):
+    app = App("drain", clock)
+    app.on("user.*", name="limited", concurrency=2)(lambda event: None)
+    app.on("*", name="all")(lambda event: None)
+    for number in range(4):
+        app.add(f"user_{number}", "user.created")
+        app.add(f"auth_{number}", "auth.login")
+    engine = app.webhooks._engine
+    claims = engine.claim_next(6, ())
+    assert sum(claim.event.type == "user.created" for claim in claims) == 2
+    assert len(claims) == 6
+    assert engine.claim_next(6, claims) == []
+    finished = next(claim for claim in claims if claim.event.type == "user.created")
+    [claim] = engine.claim_next(6, [claim for claim in claims if claim is not finished])
+    assert claim.event.type == "user.created"
+
+
+def test_what_was_claimed_before_the_inbox_failed_is_worked_on(clock):
+    app = App("drain", clock)
+    app.on("user.*", name="limited", concurrency=1)(lambda event: None)
+    app.add("limited", "user.created")
+    app.add("other", "auth.login")
+    engine = app.webhooks._engine
+    claim_of_the_inbox = app.inbox.claim
+    answers = [claim_of_the_inbox]
+
+    def claim(*arguments):
+        if not answers:
+            raise OSError("away")
+        return answers.pop()(*arguments)
+
+    app.inbox.claim = claim
+    assert [claim.event.id for claim in engine.claim_next(5, ())] == ["limited"]
+    with pytest.raises(OSError, match="away"):
+        engine.claim_next(5, ())
 
 
 # Surroundings

@@ -226,6 +226,56 @@ def test_a_connection_is_refused_where_the_inbox_has_none_to_give():
         webhooks.include(handlers)
 
 
+# Order and limits
+
+
+@pytest.mark.parametrize("registry", [Handlers(), Webhooks(secret="s", inbox="memory:")], ids=["Handlers", "Webhooks"])
+def test_the_conditions_of_a_handler_are_kept(registry):
+    known = getattr(registry, "_handlers", registry)
+    registry.on("*", name="plain")(plain)
+    registry.on("*", name="limited", ordered=True, time_limit=1.5, concurrency=3)(plain)
+    registry.on("*", name="late", stale="skip")(plain)
+    of = {handler.name: handler for handler in (known.values() if isinstance(known, dict) else known)}
+    conditions = {
+        name: (handler.ordered, handler.stale, handler.time_limit, handler.concurrency) for name, handler in of.items()
+    }
+    assert conditions == {
+        "plain": (False, None, None, None),
+        "limited": (True, None, 1.5, 3),
+        "late": (True, "skip", None, None),
+    }
+
+
+@pytest.mark.parametrize("registry", [Handlers(), Webhooks(secret="s", inbox="memory:")], ids=["Handlers", "Webhooks"])
+@pytest.mark.parametrize(
+    ("option", "values"),
+    [
+        ("stale", ["drop", "", True, 0]),
+        ("time_limit", [0, -1, float("inf"), float("nan"), "10", True]),
+        ("concurrency", [0, -1, 1.5, 2.0, "2", True]),
+    ],
+)
+def test_a_condition_that_makes_no_sense_is_refused_at_once(registry, option, values):
+    for value in values:
+        with pytest.raises(ConfigurationError, match=option):
+            registry.on("*", **{option: value})
+
+
+def test_what_is_refused_later_leaves_nothing_behind():
+    webhooks = Webhooks(secret="s", inbox="memory:")
+    with pytest.raises(ConfigurationError):
+        webhooks.on("*")(lambda event, connection: None)
+    assert len(webhooks._handlers) == 0
+
+
+def test_one_decorator_may_register_several():
+    webhooks = Webhooks(secret="s", inbox="memory:")
+    in_order = webhooks.on("user.*", ordered=True)
+    in_order(plain)
+    in_order(asynchronous)
+    assert [handler.name for handler in webhooks._handlers if handler.ordered] == ["plain", "asynchronous"]
+
+
 # Registries
 
 

@@ -33,6 +33,7 @@ OPTIONAL = {
     "prometheus_client",
     "psycopg",
     "pydantic",
+    "pymysql",
     "pytest",
     "redis",
     "requests",

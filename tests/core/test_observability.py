@@ -9,6 +9,9 @@ from envoyou_core.inbox import Added, Status
 from envoyou_core.observability import (
     Accepted,
     HandlerFailed,
+    HandlerOverdue,
+    HandlerSkipped,
+    HouseKept,
     InboxAway,
     InboxBack,
     LeaseLost,
@@ -58,6 +61,17 @@ def settled(status, retry_in=None, error=None):
             "WARNING",
             "handler welcome failed for evt_1 (user.created), attempt 2",
         ),
+        (
+            HandlerOverdue("evt_1", "user.created", "welcome", 2.5),
+            "ERROR",
+            "handler welcome has passed its time limit of 2.5 s with evt_1 (user.created), and cannot be stopped",
+        ),
+        (
+            HandlerSkipped("evt_1", "user.created", "welcome"),
+            "INFO",
+            "handler welcome left out evt_1 (user.created): a newer event was applied before",
+        ),
+        (HouseKept("default", 3, 2, 1), "INFO", "cleared up in default: 3 payloads, 2 events, 1 marks deleted"),
         (settled(Status.PROCESSED), "INFO", "processed evt_1 (user.created) after attempt 2, 0.013 s"),
         (settled(Status.IGNORED), "WARNING", "ignored evt_1 (user.created) after attempt 2, 0.013 s"),
         (
@@ -154,6 +168,9 @@ def test_nothing_secret_is_logged_on_the_whole_way_of_an_event(caplog):
     "notice",
     [
         Accepted,
+        HandlerOverdue,
+        HandlerSkipped,
+        HouseKept,
         InboxAway,
         InboxBack,
         LeaseLost,

@@ -16,10 +16,13 @@ def keyword_parameters():
 
 
 def test_every_keyword_has_a_setting_and_every_setting_a_keyword():
-    retry_names = {f"RETRY_{field.name.upper()}" for field in dataclasses.fields(RetryPolicy)}
-    retention_names = {f"RETENTION_{field.name.upper()}" for field in dataclasses.fields(Retention)}
+    parts = {
+        f"{whole}_{field.name.upper()}"
+        for whole, kind in (("RETRY", RetryPolicy), ("RETENTION", Retention))
+        for field in dataclasses.fields(kind)
+    }
     upper = {name.upper() for name in keyword_parameters() - {"secret"}}
-    assert upper | {"WEBHOOK_SECRET"} | retry_names | retention_names == SETTING_NAMES
+    assert upper | {"WEBHOOK_SECRET"} | parts == SETTING_NAMES
 
 
 def test_every_setting_becomes_the_keyword_of_its_name():
@@ -38,7 +41,7 @@ def test_every_setting_becomes_the_keyword_of_its_name():
         "LEASE": 30,
         "SHUTDOWN_TIMEOUT": 5,
         "RETRY": RetryPolicy(max_attempts=7),
-        "RETENTION": Retention(payload_days=7),
+        "RETENTION": Retention(id_days=60),
         "CLOCK": lambda: 5.0,
     }
     assert {name.removeprefix("WEBHOOK_").lower() for name in values} == keyword_parameters()
@@ -67,7 +70,7 @@ def test_texts_are_read_as_an_environment_holds_them():
             "RETRY_MAX_DELAY": "60",
             "RETRY_MAX_CRASHES": "2",
             "RETENTION_PAYLOAD_DAYS": "7",
-            "RETENTION_ID_DAYS": "30",
+            "RETENTION_ID_DAYS": "30.5",
             "RETENTION_MARK_DAYS": "60",
             "RETENTION_SCRUB_PROCESSED": "yes",
         }
@@ -78,7 +81,7 @@ def test_texts_are_read_as_an_environment_holds_them():
         "signed_content": ("raw", "canonical"),
         "required_headers": (),
         "retry": RetryPolicy(max_attempts=5, initial_delay=1, factor=3, max_delay=60, max_crashes=2),
-        "retention": Retention(payload_days=7, id_days=30, mark_days=60, scrub_processed=True),
+        "retention": Retention(payload_days=7, id_days=30.5, mark_days=60, scrub_processed=True),
     }
 
 
@@ -103,6 +106,10 @@ def test_a_callable_or_several_secrets_are_left_as_they_are():
         ("SIGNED_CONTENT", 3),
         ("RETRY_MAX_ATTEMPTS", []),
         ("RETRY_FACTOR", "twice"),
+        ("RETENTION", "30"),
+        ("RETENTION", 30),
+        ("RETENTION_ID_DAYS", "long"),
+        ("RETENTION_SCRUB_PROCESSED", "perhaps"),
     ],
 )
 def test_a_value_of_the_wrong_kind_names_the_setting(name, value):
@@ -114,7 +121,7 @@ def test_a_value_that_makes_no_sense_is_refused_where_it_is_used():
     with pytest.raises(ConfigurationError, match="max_attempts"):
         read_settings({"RETRY_MAX_ATTEMPTS": "0"})
     with pytest.raises(ConfigurationError, match="payload_days"):
-        read_settings({"RETENTION_PAYLOAD_DAYS": "400"})
+        read_settings({"RETENTION_PAYLOAD_DAYS": "0"})
 
 
 @pytest.mark.parametrize(
@@ -134,9 +141,17 @@ def test_names_of_the_callers_own_are_left_out():
         read_settings({"HANDLER_MODULE": "webhooks"}, others=others)
 
 
-def test_the_retry_policy_comes_whole_or_in_parts():
-    with pytest.raises(ConfigurationError, match="not both"):
-        read_settings({"RETRY": RetryPolicy(), "RETRY_FACTOR": 2})
+@pytest.mark.parametrize(
+    ("whole", "part"), [({"RETRY": RetryPolicy()}, "RETRY_FACTOR"), ({"RETENTION": None}, "RETENTION_ID_DAYS")]
+)
+def test_what_has_parts_comes_whole_or_in_parts(whole, part):
+    with pytest.raises(ConfigurationError, match=f"either {next(iter(whole))} or .* not both"):
+        read_settings({**whole, part: 50})
+
+
+@pytest.mark.parametrize("value", [None, "off", "None"])
+def test_retention_can_be_switched_off(value):
+    assert read_settings({"RETENTION": value}) == {"retention": None}
 
 
 # The environment

@@ -478,7 +478,6 @@ def test_an_inbox_is_opened_by_its_url(sqlite_url, clock):
         ("very-private", "not a database URL"),
         ("nowhere://user:very-private@host/db", "not a database URL"),
         ("oracle+oracledb://user:very-private@host/db", "driver is not installed"),
-        ("mariadb+mysqldb://user:very-private@host/db", "driver is not installed"),
         ("mysql+pymysql://user:very-private@host/db", "not on mysql"),
     ],
 )

@@ -42,18 +42,18 @@ NO_RETRY = (
 )
 NO_DELAY = (
     "processing/engine.py",
-    "return Settlement(Status.FAILED, attempt, progress, retry_in=delay, error=error)",
-    "return Settlement(Status.FAILED, attempt, progress, retry_in=0.0, error=error)",
+    "return ended(Status.FAILED, retry_in=self._delay(attempt, failed.values()))",
+    "return ended(Status.FAILED, retry_in=0.0)",
 )
 RETRY_NEVER_COMES = (
     "processing/engine.py",
-    "return Settlement(Status.FAILED, attempt, progress, retry_in=delay, error=error)",
-    "return Settlement(Status.FAILED, attempt, progress, retry_in=None, error=error)",
+    "return ended(Status.FAILED, retry_in=self._delay(attempt, failed.values()))",
+    "return ended(Status.FAILED, retry_in=None)",
 )
 HANDLERS_DO_NOT_RUN = (
     "processing/engine.py",
-    "                yield self._invocation(handler, claim, done)",
-    "                self._invocation(handler, claim, done)",
+    "                yield self._invocation(handler, claim, done, ending)",
+    "                self._invocation(handler, claim, done, ending)",
 )
 
 

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from django.apps import apps
 from django.test import override_settings
 
-from tests.django.databases import inbox_on, postgres_database, sqlite_database
+from tests.django.databases import (
+    empty,
+    inbox_on,
+    mariadb_database,
+    postgres_database,
+    sqlite_database,
+)
 from tests.inbox_contract import HandClock
 
 SECRET = "whsec_the_django_tests"
@@ -27,13 +32,20 @@ def postgres_alias(postgres_url, django_db_blocker) -> Iterator[str]:
         yield "postgres"
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(scope="session")
+def mariadb_alias(mariadb_url, django_db_blocker) -> Iterator[str]:
+    with django_db_blocker.unblock(), mariadb_database("mariadb", mariadb_url, "envoyou_django"):
+        yield "mariadb"
+
+
+@pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
 def inbox_alias(request, django_db_setup, django_db_blocker) -> Iterator[str]:
     """The alias of each kind of database in turn, with the inbox on it, and no transaction open."""
-    alias = "default" if request.param == "sqlite" else request.getfixturevalue("postgres_alias")
+    fixtures = {"postgresql": "postgres_alias", "mariadb": "mariadb_alias"}
+    alias = request.getfixturevalue(fixtures[request.param]) if request.param in fixtures else "default"
     with django_db_blocker.unblock(), inbox_on(alias):
         yield alias
-        apps.get_model("envoyou_django", "ProcessedEvent").objects.using(alias).all().delete()
+        empty(alias)
 
 
 @pytest.fixture

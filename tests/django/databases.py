@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from django.apps import apps as installed_apps
 from django.core.management import call_command
 from django.db import connections
 
@@ -43,6 +44,12 @@ def _put_inbox_on(alias: str) -> None:
         connections.settings[each]["ATOMIC_REQUESTS"] = each == alias
 
 
+def empty(alias: str) -> None:
+    """Delete whatever an inbox has stored there."""
+    for model in installed_apps.get_app_config("envoyou_django").get_models():
+        model.objects.using(alias).all().delete()
+
+
 @contextmanager
 def sqlite_database(alias: str, path: Path, *apps: str) -> Iterator[None]:
     """Point `alias` to a new SQLite file, with the tables of `apps`, or of all."""
@@ -59,6 +66,21 @@ def postgres_database(alias: str, url: str, *apps: str) -> Iterator[None]:
         "USER": parts.username or "",
         "PASSWORD": parts.password or "",
         "HOST": parts.hostname or dict(pair.split("=") for pair in parts.query.split("&"))["host"],
+        "PORT": str(parts.port or ""),
+    }
+    with _database(alias, values, *apps):
+        yield
+
+
+@contextmanager
+def mariadb_database(alias: str, url: str, *apps: str) -> Iterator[None]:
+    """Point `alias` to a MariaDB database, with the tables of `apps`, or of all."""
+    parts = urlsplit(url)
+    values = {
+        "NAME": parts.path.removeprefix("/"),
+        "USER": parts.username or "",
+        "PASSWORD": parts.password or "",
+        "HOST": parts.hostname or "",
         "PORT": str(parts.port or ""),
     }
     with _database(alias, values, *apps):

@@ -1,5 +1,7 @@
 """The settings of the tests' own Django project. The databases' names are filled in by `tests.django.databases`."""
 
+from importlib.util import find_spec
+
 SECRET_KEY = "for tests only"
 ROOT_URLCONF = "tests.django.urls"
 ALLOWED_HOSTS = ["*"]
@@ -12,6 +14,12 @@ DATABASES = {
     "contract": {"ENGINE": "django.db.backends.sqlite3"},
     "postgres": {"ENGINE": "django.db.backends.postgresql"},
 }
+if find_spec("pymysql"):
+    import pymysql
+
+    # The driver that Django asks for has to be compiled; this one passes for it.
+    pymysql.install_as_MySQLdb()
+    DATABASES["mariadb"] = {"ENGINE": "django.db.backends.mysql"}
 DATABASE_ROUTERS = ["tests.django.databases.Router"]
 
 INSTALLED_APPS = [

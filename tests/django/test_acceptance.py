@@ -1,17 +1,18 @@
 """What a 200 means in Django: committed, once, and in no transaction but its own."""
 
 from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
+from datetime import UTC, datetime
+from threading import Barrier, Event
 
 import pytest
-from django.db import connections, transaction
+from django.db import OperationalError, connections, transaction
 from django.test import Client, TestCase, override_settings
 
 from envoyou_core import WebhookRequest
 from envoyou_core.inbox import Added, Entry
 from envoyou_core.testing import sample_event, sign_delivery
 from envoyou_django import webhooks
-from envoyou_django.inbox import OrmInbox
+from envoyou_django.inbox import LOCK_TIMEOUT, OrmInbox
 from envoyou_django.models import ProcessedEvent
 from tests.django.conftest import SECRET
 from tests.django.members.models import Member
@@ -85,15 +86,64 @@ def test_the_view_is_committed_when_it_answers(inbox_alias):
     assert seen == [1] * THREADS
 
 
-@pytest.mark.django_db
-def test_the_waiting_time_of_the_project_is_restored():
-    def waiting_time():
-        with connections["default"].cursor() as cursor:
-            return cursor.execute("PRAGMA busy_timeout").fetchone()[0]
+def test_a_lock_is_waited_for_no_longer_than_a_sender_waits(inbox_alias, monkeypatch):
+    """Whatever the project, or the server, would wait for."""
+    monkeypatch.setattr("envoyou_django.inbox.LOCK_TIMEOUT", 1.0)
+    held, over = Event(), Event()
+    event = sample_event()
 
-    assert waiting_time() == 20_000
+    def hold():
+        try:
+            with transaction.atomic(using=inbox_alias):
+                OrmInbox()._rows.create(
+                    name="default",
+                    tenant="",
+                    event_id=event.id,
+                    type=event.type,
+                    created=0,
+                    body=event.body,
+                    attempts=0,
+                    crashes=0,
+                    progress={},
+                    received_at=datetime.now(UTC),
+                )
+                held.set()
+                over.wait(20)
+                transaction.set_rollback(True, using=inbox_alias)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(1) as threads:
+        holding = threads.submit(hold)
+        try:
+            assert held.wait(20)
+            with pytest.raises(OperationalError):
+                OrmInbox().add(Entry(event)).result()
+            assert not holding.done()
+        finally:
+            over.set()
+        holding.result(20)
+    assert OrmInbox().add(Entry(event)).result() is Added.NEW
+
+
+@pytest.mark.parametrize(
+    ("inbox_alias", "question", "limit"),
+    [
+        ("sqlite", "PRAGMA busy_timeout", LOCK_TIMEOUT * 1000),
+        ("mariadb", "SELECT @@innodb_lock_wait_timeout", LOCK_TIMEOUT),
+    ],
+    indirect=["inbox_alias"],
+)
+def test_the_waiting_time_of_the_project_is_restored(inbox_alias, question, limit):
+    def waiting_time():
+        with connections[inbox_alias].cursor() as cursor:
+            cursor.execute(question)
+            return cursor.fetchone()[0]
+
+    usual = waiting_time()
+    assert usual > limit
     assert OrmInbox().add(Entry(sample_event())).result() is Added.NEW
-    assert waiting_time() == 20_000
+    assert waiting_time() == usual
 
 
 class AUsersTestCase(TestCase):

@@ -4,12 +4,14 @@ import json
 
 import pytest
 from django.contrib.auth.models import Permission, User
+from django.test import override_settings
 from django.urls import reverse
 
-from envoyou_core.inbox import Entry, Settlement, Status
+from envoyou_core.inbox import Entry, Failure, Settlement, Status
 from envoyou_core.testing import sample_event
 from envoyou_django import webhooks
 from envoyou_django.models import ProcessedEvent
+from tests.django.conftest import SECRET
 
 pytestmark = pytest.mark.django_db
 
@@ -19,9 +21,13 @@ CHANGE = "admin:envoyou_django_processedevent_change"
 
 @pytest.fixture
 def dead():
-    webhooks.inbox.add(Entry(sample_event(id="evt_dead", object={"name": "<b>Zoë</b> \ud83d"}))).result()
+    webhooks.inbox.add(
+        Entry(sample_event(id="evt_dead", object={"id": "usr_dead", "name": "<b>Zoë</b> \ud83d"}))
+    ).result()
     (claim,) = webhooks.inbox.claim(1, 60)
-    webhooks.inbox.settle(claim, Settlement(Status.DEAD, 3, error="OSError: no mail today"))
+    failure = Failure("members.welcome", "OSError: no mail today", "Traceback:\n  send(<script>)\nOSError: no mail")
+    settlement = Settlement(Status.DEAD, 3, error="OSError: no mail today", seconds=1.5, failures=(failure,))
+    webhooks.inbox.settle(claim, settlement)
     return ProcessedEvent.objects.get()
 
 
@@ -53,6 +59,7 @@ def test_the_list(admin_client, dead):
         ("type=auth.login", False),
         ("q=evt_dead", True),
         ("q=evt_alive", False),
+        ("q=usr_dead", True),
         ("received_at__gte=2020-01-01", True),
         ("received_at__gte=2999-01-01", False),
     ],
@@ -70,6 +77,38 @@ def test_one_event(admin_client, dead):
     assert "&lt;b&gt;Zoë&lt;/b&gt; \\ud83d" in page
     assert 'name="_save"' not in page
     assert "Delete" not in page
+
+
+def test_what_became_of_each_attempt(admin_client, dead, clock):
+    with override_settings(ENVOYOU={"WEBHOOK_SECRET": SECRET, "CLOCK": clock}):
+        webhooks.inbox.requeue("evt_dead")
+        webhooks.inbox.claim(1, 60)
+        clock.advance(60)
+        webhooks.inbox.claim(1, 60)
+    page = admin_client.get(reverse(CHANGE, args=[dead.pk])).content.decode()
+    (attempt,) = webhooks.inbox.get("evt_dead").history[:1]
+    assert f"{attempt.began_at:%H:%M:%S}" in page
+    assert f"{attempt.ended_at:%H:%M:%S}" in page
+    assert "send(&lt;script&gt;)" in page
+    assert "<script>)" not in page
+    assert page.index("members.welcome") < page.index(f"{clock.moment():%H:%M:%S}.000+00:00: its process had died")
+
+
+def test_an_event_that_was_not_tried_has_no_history(admin_client):
+    webhooks.inbox.add(Entry(sample_event(id="evt_new")))
+    page = admin_client.get(reverse(CHANGE, args=[ProcessedEvent.objects.get().pk]))
+    assert page.status_code == 200
+    assert "its process had died" not in page.content.decode()
+
+
+def test_what_it_is_about_and_when_its_payload_went(admin_client, dead):
+    assert "usr_dead" in admin_client.get(reverse(CHANGE, args=[dead.pk])).content.decode()
+    webhooks.inbox.erase("usr_dead")
+    page = admin_client.get(reverse(CHANGE, args=[dead.pk])).content.decode()
+    assert page.count("usr_dead") == 1
+    assert "Zoë" not in page
+    assert "no mail today" not in page
+    assert "0 events were requeued." in requeue(admin_client, dead)
 
 
 def test_nothing_can_be_added_changed_or_deleted(admin_client, dead):

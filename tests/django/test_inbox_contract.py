@@ -6,8 +6,7 @@ import pytest
 from django.db import connections, transaction
 
 from envoyou_django.inbox import OrmInbox
-from envoyou_django.models import ProcessedEvent
-from tests.django.databases import inbox_on
+from tests.django.databases import empty, inbox_on
 from tests.inbox_contract import DurableInboxContract
 
 
@@ -33,10 +32,10 @@ class OrmInboxContract(DurableInboxContract):
     def make_inbox(self, alias):
         with inbox_on(alias):
             # Other tests of this process share the database.
-            ProcessedEvent.objects.using(alias).all().delete()
+            empty(alias)
             yield lambda clock, name="default": OrmInbox(name=name, clock=clock)
             with transaction.atomic(using=alias):
-                ProcessedEvent.objects.using(alias).all().delete()
+                empty(alias)
 
 
 class TestOnSqlite(OrmInboxContract):
@@ -53,6 +52,13 @@ class TestOnPostgres(OrmInboxContract):
             yield postgres_alias
 
 
+class TestOnMariadb(OrmInboxContract):
+    @pytest.fixture
+    def alias(self, mariadb_alias, django_db_blocker):
+        with django_db_blocker.unblock():
+            yield mariadb_alias
+
+
 class TestWithoutTimeZones(TestOnSqlite):
     """Times are exact where the project keeps local ones too."""
 
@@ -62,6 +68,12 @@ class TestWithoutTimeZones(TestOnSqlite):
 
 
 class TestWithoutTimeZonesOnPostgres(TestOnPostgres):
+    @pytest.fixture(autouse=True)
+    def local_times(self, settings):
+        settings.USE_TZ = False
+
+
+class TestWithoutTimeZonesOnMariadb(TestOnMariadb):
     @pytest.fixture(autouse=True)
     def local_times(self, settings):
         settings.USE_TZ = False

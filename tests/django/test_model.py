@@ -1,5 +1,6 @@
 """The table: its migration, its columns, its indices."""
 
+import re
 from datetime import UTC, datetime
 from io import StringIO
 
@@ -8,11 +9,12 @@ from django.core.management import call_command
 from django.db import connections, transaction
 
 from envoyou_core import ConfigurationError
-from envoyou_core.inbox import Entry
+from envoyou_core.inbox import Entry, Selection
 from envoyou_core.testing import sample_event
 from envoyou_django.fields import ExactCharField
 from envoyou_django.inbox import OrmInbox
 from envoyou_django.models import ProcessedEvent
+from envoyou_django.selection import claimable
 from tests.django.databases import inbox_on, sqlite_database
 
 
@@ -47,6 +49,58 @@ def test_what_is_due_is_found_by_an_index(inbox_alias):
             cursor.execute("SET LOCAL enable_seqscan = off")
         plan = due.order_by("due_at", "pk")[:10].explain()
     assert "envoyou_due" in plan
+
+
+@pytest.fixture
+def full_table(inbox_alias, clock):
+    """A table of many finished events, most of them scrubbed, and of a few that wait."""
+    event = sample_event("user.updated")
+
+    def row(number, **values):
+        return ProcessedEvent(
+            name="default",
+            event_id=f"evt_{number}",
+            type=event.type,
+            created=number,
+            body=event.body,
+            object_key=f"usr_{number % 300}",
+            received_at=clock.moment(),
+            **{"attempts": 1, "crashes": 0, "progress": {}, **values},
+        )
+
+    waiting = {"status": "received", "due_at": clock.moment()}
+    finished = {"status": "processed", "settled_at": clock.moment()}
+    rows = ProcessedEvent.objects.using(inbox_alias)
+    rows.bulk_create(row(number, **finished, scrubbed_at=clock.moment()) for number in range(3000))
+    rows.bulk_create(row(number, **finished) for number in range(3000, 3050))
+    rows.bulk_create(row(number, **waiting) for number in range(4000, 4050))
+    with connections[inbox_alias].cursor() as cursor:
+        cursor.execute("ANALYZE TABLE envoyou_processed_event" if inbox_alias == "mariadb" else "ANALYZE")
+    return rows.filter(name="default")
+
+
+def indices_of(rows):
+    if connections[rows.db].vendor == "mysql":
+        # In any other form it names those that it has left aside, too.
+        return set(re.findall(r"\bkey\W+(envoyou_\w+)", rows.explain(format="JSON")))
+    return set(re.findall(r"\benvoyou_(?!processed_event)\w+", rows.explain()))
+
+
+def test_what_holds_an_event_back_is_found_by_an_index(full_table, inbox_alias, clock):
+    indices = indices_of(claimable(full_table, Selection(ordered=("user.*",)), clock.moment())[:10])
+    # Where there are no partial ones, those of the finished are in the other, too.
+    partial = connections[inbox_alias].features.supports_partial_indexes
+    assert indices == {"envoyou_due", "envoyou_order" if partial else "envoyou_object"}
+
+
+def test_what_is_about_an_object_is_found_by_an_index(full_table):
+    assert indices_of(full_table.filter(object_key="usr_7").order_by("-pk")[:10]) == {"envoyou_object"}
+    assert indices_of(full_table.filter(object_key__isnull=True)[:10]) == {"envoyou_object"}
+
+
+def test_what_is_to_be_scrubbed_is_found_by_an_index(full_table, clock):
+    old = full_table.filter(status__in=["processed", "ignored"], settled_at__lt=clock.moment(1))
+    assert indices_of(old.filter(scrubbed_at__isnull=True)[:10]) == {"envoyou_unscrubbed"}
 
 
 @pytest.mark.parametrize("use_tz", [True, False])

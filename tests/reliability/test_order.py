@@ -1,4 +1,4 @@
-"""Ordered handlers in several processes that are killed: the events of one object one after the other, in their order."""
+"""Ordered handlers in several processes that are killed: one object's events one after the other, in their order."""
 
 from __future__ import annotations
 
@@ -53,8 +53,9 @@ def test_the_events_of_one_object_are_handled_in_turn(inbox_url: str, tmp_path: 
         expected[event.data.object["user_id"]].append(event.id)
     out_of_turn = sum(done[user] != expected[user] for user in expected)
     print(
-        f"\n{KILLS} kills, {len(acknowledged)} acknowledged, {len(events) - processed} lost, {doubled} doubled, {crashed} taken "
-        f"over; of {USERS} objects {out_of_turn} out of their order, {overlaps} handler runs beside another of one object"
+        f"\n{KILLS} kills, {len(acknowledged)} acknowledged, {len(events) - processed} lost, {doubled} doubled, "
+        f"{crashed} taken over; of {USERS} objects {out_of_turn} out of their order, {overlaps} handler runs beside "
+        "another of one object"
     )
     assert len(acknowledged) == len(events)
     assert crashed > 0

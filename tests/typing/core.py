@@ -12,6 +12,8 @@ from envoyou_core import (
     Handlers,
     Login,
     PermanentError,
+    Retention,
+    RetentionReport,
     RetryLater,
     RetryPolicy,
     Tenant,
@@ -54,6 +56,10 @@ Webhooks(secret="whsec_1", signed_content=("pretty",))  # type: ignore[arg-type]
 Webhooks("whsec_1")  # type: ignore[call-arg]
 Webhooks()  # type: ignore[call-arg]
 RetryPolicy(5)  # type: ignore[call-arg]
+Webhooks(secret="whsec_1", retention=Retention(payload_days=7, scrub_processed=True))
+Webhooks(secret="whsec_1", retention=None)
+Webhooks(secret="whsec_1", retention=30)  # type: ignore[arg-type]
+Retention(30)  # type: ignore[call-arg]
 assert_type(Webhooks.from_env(), Webhooks)
 
 # Handlers
@@ -95,6 +101,18 @@ async def watch(event: Event, attempt: int, delivery: DeliveryInfo) -> None:
     if attempt > 2:
         raise PermanentError("no such user")
     raise RetryLater(60)
+
+
+@webhooks.on("auth.login", ordered=True, time_limit=2.5, concurrency=4)
+async def limited(event: Event) -> None: ...
+
+
+@webhooks.on("auth.logout", stale="skip")
+def mirror(event: Event) -> None: ...
+
+
+webhooks.on("auth.failed", stale="drop")  # type: ignore[arg-type]
+webhooks.on("auth.failed", concurrency=1.5)  # type: ignore[arg-type]
 
 
 @webhooks.on(3)  # type: ignore[arg-type]
@@ -187,6 +205,12 @@ def look(inbox: Inbox) -> None:
 look(webhooks.inbox)
 look(MemoryInbox())
 look(SqlInbox("sqlite:///envoyou.db"))
+
+webhooks.pause(type="user.*")
+webhooks.resume(handler="welcome")
+webhooks.pause("user.*")  # type: ignore[call-arg]
+assert_type(webhooks.paused, frozenset[str])
+assert_type(webhooks.apply_retention(), RetentionReport)
 
 # Stores and listeners of one's own
 

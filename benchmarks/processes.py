@@ -1,0 +1,85 @@
+"""Workers as real processes: what is queued first, one of them then drains."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from benchmarks.ledger import Ledger
+from benchmarks.measuring import MeasurementError
+
+__all__ = ["drain"]
+
+ROOT = Path(__file__).parents[1]
+PATIENCE_AT_THE_START = 600.0
+"""Seconds for filling the queue."""
+STALLED_AFTER = 30.0
+"""Seconds without a job done, the start included, after which a worker is given up."""
+PATIENCE_AT_THE_END = 20.0
+"""Seconds that a worker is given to end by itself."""
+POLL = 0.1
+
+
+def drain(folder: Path, app: str, worker: Sequence[str], jobs: int, environment: Mapping[str, str]) -> Ledger:
+    """Let `app`, a module of `benchmarks.workers`, fill its queue, and then one worker drain it.
+
+    Raises:
+        MeasurementError: not all jobs were done.
+    """
+    ledger = Ledger.create(folder / "ledger", jobs)
+    environment = {
+        **os.environ,
+        **environment,
+        "BENCHMARK_LEDGER": str(folder / "ledger"),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
+    }
+    log = folder / "log"
+    enqueue = f"from benchmarks.workers import {app}; {app}.enqueue({jobs})"
+    with _running([sys.executable, "-c", enqueue], environment, log) as process:
+        if process.wait(PATIENCE_AT_THE_START) != 0:
+            raise MeasurementError(f"{app} could not fill its queue: {_end_of(log)}")
+    if ledger.done:
+        raise MeasurementError(f"{app} did {ledger.done} jobs before its worker was started")
+    with _running(worker, environment, log) as process:
+        _wait(ledger, process, log)
+    if not ledger.complete:
+        raise MeasurementError(f"{ledger.done} of {jobs} jobs of {app} were done: {_end_of(log)}")
+    return ledger
+
+
+def _wait(ledger: Ledger, process: subprocess.Popen[bytes], log: Path) -> None:
+    done, since = 0, time.monotonic()
+    while not ledger.complete and process.poll() is None:
+        if ledger.done > done:
+            done, since = ledger.done, time.monotonic()
+        elif time.monotonic() - since > STALLED_AFTER:
+            return
+        time.sleep(POLL)
+
+
+@contextmanager
+def _running(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(PATIENCE_AT_THE_END)
+        # It leads a process group of its own: this ends what it left behind, children too.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _end_of(log: Path) -> str:
+    return log.read_text(errors="replace")[-2000:] or "it said nothing"

@@ -1,0 +1,53 @@
+"""Handlers that take the inbox's connection, against a bare loop that commits the same row one at a time.
+
+A handler's transaction holds more than that row: that the handler is done, and that the event is finished.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from functools import partial
+
+from benchmarks.databases import Database, databases
+from benchmarks.drain import drain_inbox
+from benchmarks.effects import Loop, by_driver, by_sqlalchemy, engine_of, place_for_effects
+from benchmarks.measuring import Comparison, Ratio, Round, Run
+
+__all__ = ["comparisons"]
+
+AIMS = {"SQLite": 0.7}
+
+
+def comparisons(run: Run) -> list[Comparison]:
+    """See docs/performance.md."""
+    return [
+        Comparison(
+            f"rows that handlers insert by the inbox's connection a second, {name}",
+            {
+                "a loop on the driver, one commit each": partial(loop, run.events, database, by_driver),
+                "a loop on SQLAlchemy, one commit each": partial(loop, run.events, database, by_sqlalchemy),
+                "envoyou worker": partial(work, run.events, database),
+            },
+            [
+                Ratio("envoyou worker", "a loop on the driver, one commit each"),
+                Ratio("envoyou worker", "a loop on SQLAlchemy, one commit each", aim=AIMS.get(name)),
+            ],
+        )
+        for name, database in databases(run).items()
+    ]
+
+
+def loop(events: int, database: Database, insert: Loop) -> Round:
+    """Insert the rows in this process, with nothing else to do."""
+    event_ids = [f"evt_{uuid.uuid4().hex}" for _ in range(events)]
+    with place_for_effects(database, events) as url, engine_of(url) as engine:
+        began = time.perf_counter()
+        insert(engine, event_ids)
+        took = time.perf_counter() - began
+    return Round(done=events, rate=events / took)
+
+
+def work(events: int, database: Database) -> Round:
+    """Have a worker drain as many events, whose handler inserts the row."""
+    return drain_inbox(events, partial(place_for_effects, database, events), "transactional")

@@ -1,0 +1,66 @@
+"""What the events that are there are about, and the indices of order and retention.
+
+Not in one transaction, which would keep acceptance waiting until its end. Interrupted, it can be run again.
+"""
+
+from typing import Any
+
+from django.db import migrations, models
+from django.db.models import Max, Min
+
+from envoyou_django.scrubbing import fill_object_keys
+
+STRETCH = 1000
+"""Rows that are gone through in one query, whatever is found in them."""
+
+
+class AddIndexBesideWriters(migrations.AddIndex):
+    """On PostgreSQL `CREATE INDEX` would make acceptance wait for its end; this one does not."""
+
+    def database_forwards(self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any) -> None:
+        model = to_state.apps.get_model(app_label, self.model_name)
+        if not self.allow_migrate_model(schema_editor.connection.alias, model):
+            return
+        if schema_editor.connection.vendor == "postgresql":
+            # What an interruption has left of it cannot be used.
+            schema_editor.remove_index(model, self.index, concurrently=True)
+            schema_editor.add_index(model, self.index, concurrently=True)
+        else:
+            schema_editor.add_index(model, self.index)
+
+
+def fill(apps: Any, schema_editor: Any) -> None:
+    rows = apps.get_model("envoyou_django", "ProcessedEvent").objects.using(schema_editor.connection.alias)
+    ends = rows.aggregate(first=Min("pk"), last=Max("pk"))
+    if ends["last"] is not None:
+        for start in range(ends["first"], ends["last"] + 1, STRETCH):
+            fill_object_keys(rows.filter(pk__gte=start, pk__lt=start + STRETCH))
+
+
+class Migration(migrations.Migration):
+    atomic = False
+
+    dependencies = [("envoyou_django", "0002_order_and_retention")]
+
+    operations = [
+        migrations.RunPython(fill, migrations.RunPython.noop),
+        AddIndexBesideWriters(
+            "processedevent",
+            models.Index(
+                condition=models.Q(("due_at__isnull", False)),
+                fields=["object_key", "tenant", "name", "created"],
+                name="envoyou_order",
+            ),
+        ),
+        AddIndexBesideWriters(
+            "processedevent", models.Index(fields=["object_key", "name", "created"], name="envoyou_object")
+        ),
+        AddIndexBesideWriters(
+            "processedevent",
+            models.Index(
+                condition=models.Q(("scrubbed_at__isnull", True), ("settled_at__isnull", False)),
+                fields=["name", "status", "scrubbed_at", "settled_at"],
+                name="envoyou_unscrubbed",
+            ),
+        ),
+    ]

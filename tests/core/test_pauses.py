@@ -1,0 +1,278 @@
+"""Events that are held up by hand, in all processes, and drains that know what they need not wait for."""
+
+import asyncio
+import logging
+import threading
+
+import pytest
+
+from envoyou_core import ConfigurationError, RetryPolicy, Webhooks
+from envoyou_core.inbox import Entry, Status
+from envoyou_core.inbox.memory import MemoryInbox
+from envoyou_core.processing import pauses
+from envoyou_core.testing import sample_event
+
+PATIENCE = 20
+
+
+def add(webhooks, id="evt_1", type="user.created", **values):
+    webhooks.inbox.add(Entry(sample_event(type, id=id, **values))).result(PATIENCE)
+
+
+def status(webhooks, id="evt_1"):
+    return webhooks.inbox.get(id).status
+
+
+@pytest.fixture
+def make_webhooks():
+    made = []
+
+    def make(**settings):
+        settings = {"inbox": "memory:", "handoff": "manual", "retry": RetryPolicy(initial_delay=0.05)} | settings
+        made.append(Webhooks(secret="s", **settings))
+        return made[-1]
+
+    yield make
+    for webhooks in made:
+        webhooks.stop()
+
+
+@pytest.fixture
+def webhooks(make_webhooks):
+    return make_webhooks()
+
+
+@pytest.fixture(params=["drain", "adrain"])
+def drain(request):
+    """Drains, in one way or the other, and fails where that does not end."""
+
+    def drain(webhooks, *, until_idle=False):
+        drained = []
+        if request.param == "drain":
+            thread = threading.Thread(target=lambda: drained.append(webhooks.drain(until_idle=until_idle)), daemon=True)
+            thread.start()
+            thread.join(PATIENCE)
+            assert drained, "it did not end"
+            return drained[0]
+        return asyncio.run(asyncio.wait_for(webhooks.adrain(until_idle=until_idle), PATIENCE))
+
+    return drain
+
+
+def test_a_paused_type_waits_and_others_go_on(webhooks):
+    seen = []
+    webhooks.on("*", name="h")(lambda event: seen.append(event.id))
+    webhooks.pause(type="user.*")
+    add(webhooks, "user", "user.created")
+    add(webhooks, "auth", "auth.login")
+    assert webhooks.drain() == 1
+    assert (seen, status(webhooks, "user")) == (["auth"], Status.RECEIVED)
+    webhooks.resume(type="user.*")
+    assert webhooks.drain() == 1
+    assert seen == ["auth", "user"]
+
+
+def test_events_that_a_paused_handler_handles_wait_whole(webhooks):
+    seen = []
+    webhooks.on("user.created", name="welcome")(lambda event: seen.append(("welcome", event.id)))
+    webhooks.on("*", name="audit")(lambda event: seen.append(("audit", event.id)))
+    webhooks.pause(handler="welcome")
+    add(webhooks, "created", "user.created")
+    add(webhooks, "updated", "user.updated")
+    webhooks.drain()
+    assert seen == [("audit", "updated")]
+    webhooks.resume(handler="welcome")
+    webhooks.drain()
+    assert seen[1:] == [("welcome", "created"), ("audit", "created")]
+
+
+def test_what_is_paused_can_be_seen_and_is_undone_by_name(webhooks):
+    webhooks.on("user.created", name="welcome")(lambda event: None)
+    assert webhooks.paused == frozenset()
+    webhooks.pause(type="user.*")
+    webhooks.pause(handler="welcome")
+    webhooks.pause(type="user.*")
+    assert webhooks.paused == {"type:user.*", "handler:welcome"}
+    webhooks.resume(type="user.created")
+    assert webhooks.paused == {"type:user.*", "handler:welcome"}
+    webhooks.resume(type="user.*")
+    assert webhooks.paused == {"handler:welcome"}
+
+
+@pytest.mark.parametrize("method", ["pause", "resume"])
+def test_what_is_to_be_paused_is_named_properly(webhooks, method):
+    for named in ({}, {"type": "user.*", "handler": "welcome"}):
+        with pytest.raises(ValueError, match="either a type or a handler"):
+            getattr(webhooks, method)(**named)
+    with pytest.raises(ConfigurationError, match="no event type"):
+        getattr(webhooks, method)(type="user*")
+    assert webhooks.paused == frozenset()
+
+
+def test_a_handler_that_is_unknown_here_is_paused_and_warned_of(webhooks, caplog):
+    webhooks.on("user.created", name="welcome")(lambda event: None)
+    webhooks.pause(handler="welcome")
+    assert caplog.records == []
+    webhooks.pause(handler="welcom")
+    [record] = caplog.records
+    assert (record.levelno, "'welcom'" in record.getMessage()) == (logging.WARNING, True)
+    assert "handler:welcom" in webhooks.paused
+
+
+def test_what_another_process_has_paused_is_heeded_after_a_moment(make_webhooks, monkeypatch):
+    inbox = MemoryInbox()
+    here, there = make_webhooks(inbox=inbox), make_webhooks(inbox=inbox)
+    here.on("*", name="h")(lambda event: None)
+    assert here.drain() == 0
+    there.pause(type="user.*")
+    monkeypatch.setattr(pauses, "LONGEST_MEMORY", 0.0)
+    add(here)
+    assert here.drain() == 0
+    assert status(here) is Status.RECEIVED
+    there.resume(type="user.*")
+    assert here.drain() == 1
+
+
+def test_a_loop_of_claims_does_not_ask_what_is_paused_each_time(webhooks):
+    asked = []
+    paused = webhooks.inbox.paused
+    webhooks.inbox.paused = lambda: (asked.append(True), paused())[1]
+    webhooks.on("*", name="h")(lambda event: None)
+    for number in range(50):
+        add(webhooks, f"evt_{number}")
+    assert webhooks.drain() == 50
+    assert len(asked) < 10
+
+
+def test_a_worker_heeds_it_too(make_webhooks, until):
+    webhooks = make_webhooks(handoff="auto")
+    seen = []
+    webhooks.on("*", name="h")(lambda event: seen.append(event.id))
+    webhooks.pause(type="user.*")
+    webhooks.start()
+    add(webhooks, "user", "user.created")
+    add(webhooks, "auth", "auth.login")
+    until(lambda: status(webhooks, "auth") is Status.PROCESSED)
+    assert seen == ["auth"]
+    webhooks.resume(type="user.*")
+    until(lambda: status(webhooks, "user") is Status.PROCESSED)
+
+
+# Draining until nothing happens by itself any more
+
+
+def test_what_is_paused_is_not_waited_for(webhooks, drain):
+    webhooks.on("*", name="h")(lambda event: None)
+    webhooks.pause(type="user.*")
+    add(webhooks, "user", "user.created")
+    add(webhooks, "auth", "auth.login")
+    assert drain(webhooks, until_idle=True) == 1
+    assert status(webhooks, "user") is Status.RECEIVED
+
+
+def test_a_retry_of_what_is_paused_is_not_waited_for_and_others_are(webhooks, drain):
+    calls = []
+
+    @webhooks.on("*", name="h")
+    def handler(event, attempt):
+        calls.append((event.id, attempt))
+        if attempt == 1:
+            raise ValueError("not yet")
+        if event.id == "auth":
+            webhooks.pause(type="user.*")
+
+    add(webhooks, "user", "user.created")
+    drain(webhooks)
+    webhooks.pause(type="user.*")
+    add(webhooks, "auth", "auth.login")
+    assert drain(webhooks, until_idle=True) == 2
+    assert calls == [("user", 1), ("auth", 1), ("auth", 2)]
+    assert status(webhooks, "user") is Status.FAILED
+    webhooks.resume(type="user.*")
+    assert drain(webhooks, until_idle=True) == 1
+
+
+def test_what_is_held_behind_a_paused_event_is_not_waited_for(webhooks, drain):
+    webhooks.on("user.*", name="h", ordered=True)(lambda event: None)
+    webhooks.pause(type="user.created")
+    add(webhooks, "first", "user.created", created=10)
+    add(webhooks, "second", "user.updated", created=20)
+    assert drain(webhooks, until_idle=True) == 0
+    webhooks.resume(type="user.created")
+    assert drain(webhooks, until_idle=True) == 2
+
+
+def test_a_failed_event_that_is_held_behind_a_paused_one_is_not_waited_for(webhooks, drain):
+    """It was tried before the earlier one arrived, and is due."""
+    failing = [True]
+    webhooks.on("user.*", name="h", ordered=True)(lambda event: 1 / 0 if failing else None)
+    add(webhooks, "second", "user.updated", created=20)
+    drain(webhooks)
+    failing.clear()
+    webhooks.pause(type="user.created")
+    add(webhooks, "first", "user.created", created=10)
+    assert drain(webhooks, until_idle=True) == 0
+    assert status(webhooks, "second") is Status.FAILED
+    webhooks.resume(type="user.created")
+    assert drain(webhooks, until_idle=True) == 2
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_what_is_held_behind_a_retry_is_waited_for(webhooks, drain, paused):
+    seen = []
+
+    @webhooks.on("user.*", name="h", ordered=True)
+    def handler(event, attempt):
+        seen.append((event.id, attempt))
+        if event.id == "first" and attempt < 3:
+            raise ValueError("not yet")
+
+    if paused:
+        webhooks.pause(type="auth.*")
+        add(webhooks, "paused", "auth.login")
+    add(webhooks, "first", created=10)
+    add(webhooks, "second", created=20)
+    assert drain(webhooks, until_idle=True) == 4
+    assert seen == [("first", 1), ("first", 2), ("first", 3), ("second", 1)]
+
+
+def test_waiting_for_what_is_held_back_does_not_spin(webhooks, drain):
+    looks = []
+    claim = webhooks.inbox.claim
+    webhooks.inbox.claim = lambda *arguments: (looks.append(True), claim(*arguments))[1]
+
+    @webhooks.on("user.*", name="h", ordered=True)
+    def handler(event, attempt):
+        if event.id == "first" and attempt < 3:
+            raise ValueError("not yet")
+
+    add(webhooks, "first", created=10)
+    add(webhooks, "second", created=20)
+    assert drain(webhooks, until_idle=True) == 4
+    # It was at rest for 0.15 s, and looks at most fifty times a second.
+    assert len(looks) < 30
+
+
+@pytest.mark.parametrize("paused", ["user.*", "auth.*"])
+def test_what_another_has_in_work_is_waited_for(webhooks, drain, paused):
+    """Also where it was paused meanwhile: what has been begun is finished."""
+    webhooks.on("*", name="h")(lambda event: None)
+    add(webhooks)
+    [claim] = webhooks.inbox.claim(1, 60)
+    webhooks.pause(type=paused)
+    timer = threading.Timer(0.1, lambda: webhooks._engine.give_back(claim, {}, retry_in=0.0))
+    looked = threading.Event()
+    webhooks.inbox.list, listed = lambda **asked: (looked.set(), listed(**asked))[1], webhooks.inbox.list
+    timer.start()
+    settled = drain(webhooks, until_idle=True)
+    assert looked.is_set()
+    assert timer.finished.is_set()
+    assert (settled, status(webhooks)) == ((0, Status.RECEIVED) if paused == "user.*" else (1, Status.PROCESSED))
+
+
+def test_what_died_in_work_and_was_paused_is_not_waited_for(webhooks, drain):
+    webhooks.on("*", name="h")(lambda event: None)
+    add(webhooks)
+    webhooks.inbox.claim(1, 0.0)
+    webhooks.pause(type="user.*")
+    assert drain(webhooks, until_idle=True) == 0

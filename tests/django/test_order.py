@@ -1,0 +1,183 @@
+"""Ordered events, claimed by several at once: what one claim does not see yet must not mislead it."""
+
+import time
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import pytest
+from django.db import connections, transaction
+
+from envoyou_core.inbox import Entry, Selection, Settlement, Status
+from envoyou_core.testing import sample_event
+from envoyou_django.inbox import OrmInbox
+from envoyou_django.selection import claimable
+from tests.django.databases import empty, inbox_on
+
+ORDERED = Selection(ordered=("user.*",))
+LEASE = 60.0
+PATIENCE = 20.0
+
+
+def add(inbox, id, created, object_id="usr_1"):
+    event = sample_event("user.updated", id=id, created=created, object={"id": object_id})
+    return inbox.add(Entry(event)).result()
+
+
+def claimed(inbox, limit=10):
+    return [claim.event.id for claim in inbox.claim(limit, LEASE, ORDERED)]
+
+
+def in_a_thread(pool, function):
+    """Call it with a connection of its own."""
+
+    def call():
+        try:
+            return function()
+        finally:
+            connections.close_all()
+
+    return pool.submit(call)
+
+
+@pytest.fixture(params=["postgresql", "mariadb"])
+def server_alias(request, postgres_alias):
+    return postgres_alias if request.param == "postgresql" else request.getfixturevalue("mariadb_alias")
+
+
+@pytest.fixture
+def inbox(server_alias, clock, django_db_blocker):
+    with django_db_blocker.unblock(), inbox_on(server_alias):
+        inbox = OrmInbox(clock=clock)
+        yield inbox
+        empty(server_alias)
+
+
+def waiters(alias):
+    """How many connections wait for a lock."""
+    with connections[alias].cursor() as cursor:
+        if connections[alias].vendor == "postgresql":
+            cursor.execute(
+                "SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = database"
+                " WHERE datname = current_database() AND NOT granted"
+            )
+        else:
+            cursor.execute(
+                "SELECT count(*) FROM information_schema.innodb_trx JOIN information_schema.processlist"
+                " ON id = trx_mysql_thread_id WHERE trx_state = 'LOCK WAIT' AND db = DATABASE()"
+            )
+        return cursor.fetchone()[0]
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["in the first claim", "later"])
+def test_an_older_event_that_arrives_while_a_newer_one_is_being_taken_waits(server_alias, inbox, first):
+    if not first:
+        claimed(inbox)
+    add(inbox, "evt_new", created=2)
+    with ThreadPoolExecutor(2) as pool:
+        with transaction.atomic(using=server_alias):
+            assert claimed(inbox) == ["evt_new"]
+            in_a_thread(pool, lambda: add(inbox, "evt_old", created=1)).result(PATIENCE)
+            other = in_a_thread(pool, lambda: claimed(inbox))
+            deadline = time.monotonic() + PATIENCE
+            while not other.done() and not waiters(server_alias):
+                assert time.monotonic() < deadline
+                # MariaDB says the same again to whoever asks within a tenth of a second.
+                time.sleep(0.11)
+        assert other.result(PATIENCE) == []
+    assert inbox.get("evt_old").status is Status.RECEIVED
+
+
+def test_what_arrives_while_a_claim_looks_is_not_taken_together_with_what_is_to_wait_for_it(
+    server_alias, inbox, monkeypatch
+):
+    look, pause = claimable, "pg_sleep(0.2) IS NOT NULL" if server_alias == "postgres" else "SLEEP(0.2) = 0"
+    monkeypatch.setattr("envoyou_django.inbox.claimable", lambda *asked: look(*asked).extra(where=[pause]))
+    for number, object_id in enumerate(["usr_1", "usr_2", "usr_3", "usr_4"]):
+        add(inbox, f"evt_{number}", number + 1, object_id)
+    with ThreadPoolExecutor(1) as pool:
+        claim = in_a_thread(pool, lambda: inbox.claim(10, LEASE, ORDERED))
+        # One look lasts four times as long as it stays with one row.
+        time.sleep(0.5)
+        add(inbox, "evt_old", created=0)
+        objects = [claim.event.object_id for claim in claim.result(PATIENCE)]
+    assert len(objects) == len(set(objects)) >= 4
+
+
+@pytest.mark.parametrize("server_alias", ["postgresql"], indirect=True)
+def test_so_it_does_where_a_project_asks_for_repeatable_reads(server_alias, inbox, monkeypatch):
+    """MariaDB then locks the gaps between events, too: nothing can arrive while a claim looks."""
+    from django.db.backends.postgresql.psycopg_any import IsolationLevel
+
+    options = {"isolation_level": IsolationLevel.REPEATABLE_READ}
+    monkeypatch.setitem(connections.settings[server_alias], "OPTIONS", options)
+    connections[server_alias].close()
+    try:
+        test_an_older_event_that_arrives_while_a_newer_one_is_being_taken_waits(server_alias, inbox, first=True)
+    finally:
+        connections[server_alias].close()
+
+
+def test_inboxes_of_different_names_do_not_wait_for_one_another(server_alias, inbox, clock):
+    billing = OrmInbox(name="billing", clock=clock)
+    claimed(billing)
+    claimed(inbox)
+    add(inbox, "evt_1", created=1)
+    with ThreadPoolExecutor(1) as pool, transaction.atomic(using=server_alias):
+        assert claimed(inbox) == ["evt_1"]
+        assert in_a_thread(pool, lambda: claimed(billing)).result(PATIENCE) == []
+
+
+def test_several_workers_take_the_events_of_each_object_in_their_order(inbox_alias, clock):
+    objects, each, workers = 6, 6, 4
+    inbox = OrmInbox(clock=clock)
+    for created in reversed(range(each)):
+        for number in range(objects):
+            add(inbox, f"evt_{number}_{created}", created, f"usr_{number}")
+    begun, in_work = defaultdict(list), set()
+    barrier = Barrier(workers)
+
+    def work():
+        barrier.wait(PATIENCE)
+        while inbox.stats().by_status[Status.PROCESSED] < objects * each:
+            claims = inbox.claim(4, LEASE, ORDERED)
+            for claim in claims:
+                assert claim.event.object_id not in in_work
+                in_work.add(claim.event.object_id)
+                begun[claim.event.object_id].append(claim.event.created)
+            for claim in claims:
+                in_work.remove(claim.event.object_id)
+            inbox.settle_all([(claim, Settlement(Status.PROCESSED, 1)) for claim in claims])
+
+    with ThreadPoolExecutor(workers) as pool:
+        for future in [in_a_thread(pool, work) for _ in range(workers)]:
+            future.result(PATIENCE)
+    assert begun == {f"usr_{number}": list(range(each)) for number in range(objects)}
+
+
+def test_on_sqlite_looking_in_vain_takes_no_lock(django_db_setup, django_db_blocker, clock, monkeypatch):
+    """Not even where something is due: an event that is held back can be for hours."""
+    monkeypatch.setitem(connections.settings["default"]["OPTIONS"], "timeout", 0)
+    with django_db_blocker.unblock(), ThreadPoolExecutor(1) as pool, inbox_on("default"):
+        inbox = OrmInbox(clock=clock)
+        add(inbox, "evt_1", created=1)
+        (claim,) = inbox.claim(1, LEASE, ORDERED)
+        add(inbox, "evt_2", created=2)
+        try:
+            with transaction.atomic():
+                inbox.renew([claim], LEASE)
+                assert in_a_thread(pool, lambda: claimed(inbox)).result(PATIENCE) == []
+        finally:
+            empty("default")
+
+
+@pytest.mark.django_db
+def test_order_holds_within_the_transaction_of_a_test(clock):
+    inbox = OrmInbox(clock=clock)
+    for created in (3, 2):
+        add(inbox, f"evt_{created}", created)
+    assert claimed(inbox) == ["evt_2"]
+    add(inbox, "evt_1", created=1)
+    assert claimed(inbox) == []
+    clock.advance(LEASE)
+    assert claimed(inbox) == ["evt_1"]
