@@ -335,8 +335,7 @@ class Webhooks:
         Unless `handoff` is `auto`, nothing happens, but that a spool is looked into. It never raises: the inbox is the
         truth, this only saves waiting.
         """
-        if self._mover is not None:
-            self._mover.start()
+        self._see_to_spool()
         if self._handoff_setting == "auto":
             try:
                 self._handoff.wake()
@@ -389,9 +388,6 @@ class Webhooks:
     def _open(self) -> None:
         if self.spool is not None:
             self.spool.open()
-        elif self.inbox.remote and not self._warned:
-            self._warned = True
-            self._notices.emit(NoSpool(self.name))
         try:
             self.inbox.open()
         except ConfigurationError:
@@ -401,8 +397,14 @@ class Webhooks:
                 raise
             # A process that starts during an outage has to accept events all the same.
             self._notices.emit(WorkerFailed(self.name, describe(error), retry_in=None))
+        self._see_to_spool()
+
+    def _see_to_spool(self) -> None:
         if self._mover is not None:
             self._mover.start()
+        elif self.inbox.remote and not self._warned:
+            self._warned = True
+            self._notices.emit(NoSpool(self.name))
 
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:

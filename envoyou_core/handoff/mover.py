@@ -101,7 +101,6 @@ class Mover:
             begins = not here.outage
             if begins:
                 here.outage, here.got_through_before = True, here.got_through
-            here.spooled = here.spooled and here.away
             here.away, here.reached = True, False
         if begins:
             self._notices.emit(InboxAway(self._name, describe(error)))
@@ -115,17 +114,25 @@ class Mover:
             here.woken.set()
 
     def start(self) -> None:
-        """See to a thread in this process, which looks into the spool at once; idempotent, fork-safe."""
+        """See to a thread in this process, which looks into the spool at once; idempotent, fork-safe.
+
+        It never raises: what is in the spool is safe there, and the next event asks again.
+        """
         here = self._here
         if here.stop is not None:
             return
         with here.lock:
             if here.stop is None:
-                here.stop = threading.Event()
-                here.thread = threading.Thread(
-                    target=self._run, args=(here, here.stop), name=f"envoyou-spool-{self._name}", daemon=True
+                stop = threading.Event()
+                thread = threading.Thread(
+                    target=self._run, args=(here, stop), name=f"envoyou-spool-{self._name}", daemon=True
                 )
-                here.thread.start()
+                try:
+                    thread.start()
+                except RuntimeError as error:
+                    self._notices.emit(SpoolFailed(self._name, describe(error), PROBE_INTERVAL))
+                else:
+                    here.thread, here.stop = thread, stop
 
     def event_spooled(self) -> None:
         """An event was stored in the spool: the thread looks into it, in its own time while the inbox is away."""
@@ -263,7 +270,7 @@ class _State:
         woken: there may be something to move.
         stop: ends the thread; `None` where there is none.
         away: the inbox has failed, and no event has reached it since.
-        spooled: this process has put an event into the spool since then.
+        spooled: this process has put an event into the spool, and not found it empty since.
         outage: that the inbox is away was told, and that it is back was not.
         reached: an event has reached the inbox since it failed last.
         got_through: how many events were moved.

@@ -6,7 +6,6 @@ commits, and claims with leases, by which several processes use one file and eac
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -66,7 +65,7 @@ class Spool(SqlInbox):
                 # SQLite gives its other two files the rights of the first.
                 self._file.touch(OWNER_ONLY)
             super().open()
-        except (OSError, sqlite3.Error, SQLAlchemyError) as error:
+        except (OSError, SQLAlchemyError) as error:
             raise ConfigurationError(f"the spool cannot be opened: {describe(error)}") from error
 
     def remove(self, claims: Sequence[Claim]) -> None:

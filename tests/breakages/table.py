@@ -27,6 +27,7 @@ class Breakage:
 SIGNATURE = "envoyou_core/signature.py"
 VERIFICATION = "envoyou_core/verification.py"
 RECEPTION = "envoyou_core/reception.py"
+MOVER = "envoyou_core/handoff/mover.py"
 SQL = "envoyou_core/inbox/sql.py"
 ENGINE = "envoyou_core/processing/engine.py"
 SELECTION = "envoyou_core/processing/selection.py"
@@ -34,6 +35,7 @@ SELECTION = "envoyou_core/processing/selection.py"
 TEST_SIGNATURE = "tests/core/test_signature.py"
 TEST_VERIFICATION = "tests/core/test_verification.py"
 TEST_RECEPTION = "tests/core/test_reception.py"
+TEST_SPOOL = "tests/core/test_spool.py"
 TEST_ENGINE = "tests/core/test_engine.py"
 TEST_SELECTION = "tests/core/test_selection.py"
 TEST_SQLITE_INBOX = "tests/core/test_inboxes.py::TestSqliteInbox"
@@ -148,6 +150,35 @@ BREAKAGES = [
         "return UnavailableError.default_message",
         "return str(self)",
         (f"{TEST_RECEPTION}::test_an_inbox_that_fails_is_a_503_that_says_nothing_of_why",),
+    ),
+    # The spool
+    Breakage(
+        "an event leaves the spool before it is in the inbox",
+        MOVER,
+        "self._sort_out(here, self._surrounded(lambda: self._add_all(claims)))",
+        "self.spool.remove(claims)",
+        (f"{TEST_SPOOL}::test_what_was_moved_leaves_no_trace",),
+    ),
+    Breakage(
+        "the time of the move is the time of the event",
+        MOVER,
+        "claim.webhook_id, claim.received_at)",
+        "claim.webhook_id)",
+        (f"{TEST_SPOOL}::test_everything_about_an_event_survives_the_move",),
+    ),
+    Breakage(
+        "every request waits for an inbox that is away",
+        RECEPTION,
+        "if mover.inbox_is_away:",
+        "if not mover:",
+        (f"{TEST_SPOOL}::test_nobody_waits_for_an_inbox_that_is_known_to_be_away",),
+    ),
+    Breakage(
+        "a mover that was too slow removes what another holds",
+        "envoyou_core/inbox/spool.py",
+        "delete(inbox_table).where(_HELD)",
+        'delete(inbox_table).where(_t.key == bindparam("held_key"))',
+        (f"{TEST_SPOOL}::test_a_mover_that_was_too_slow_does_not_remove_what_another_holds",),
     ),
     # The inbox
     Breakage(

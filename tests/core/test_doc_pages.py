@@ -46,7 +46,9 @@ def test_what_a_page_shows_can_be_run(page, surroundings):
     assert blocks(page)
     for code in blocks(page):
         exec(compile(code, page, "exec"), surroundings)
-    surroundings["webhooks"].inbox.close()
+    for place in (surroundings["webhooks"].inbox, surroundings["webhooks"].spool):
+        if place is not None:
+            place.close()
 
 
 def test_the_operator_finds_what_the_page_promises(surroundings):
