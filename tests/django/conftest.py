@@ -53,6 +53,11 @@ def inbox_alias(request, django_db_setup, django_db_blocker) -> Iterator[str]:
         empty(alias)
 
 
+@pytest.fixture(params=["postgresql", "mariadb"])
+def server_alias(request, postgres_alias):
+    return postgres_alias if request.param == "postgresql" else request.getfixturevalue("mariadb_alias")
+
+
 @pytest.fixture
 def clock() -> HandClock:
     return HandClock()

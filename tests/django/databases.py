@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from django.apps import apps as installed_apps
 from django.core.management import call_command
 from django.db import connections
+
+T = TypeVar("T")
 
 
 class Router:
@@ -102,3 +106,41 @@ def _database(alias: str, values: dict[str, Any], *apps: str) -> Iterator[None]:
         connections[alias].close()
         settings.clear()
         settings.update(before)
+
+
+def in_a_thread(pool: ThreadPoolExecutor, function: Callable[[], T]) -> Future[T]:
+    """Call it with connections of its own."""
+
+    def call() -> T:
+        try:
+            return function()
+        finally:
+            connections.close_all()
+
+    return pool.submit(call)
+
+
+def wait_until_locked(alias: str, call: Future[Any], patience: float = 20) -> None:
+    """Wait until `call`, which another connection to a server's database has begun, waits for a lock, or is done."""
+    deadline = time.monotonic() + patience
+    while not call.done() and not _connections_that_wait(alias):
+        assert time.monotonic() < deadline
+        # MariaDB says the same again to whoever asks within a tenth of a second.
+        time.sleep(0.11)
+
+
+def _connections_that_wait(alias: str) -> int:
+    with connections[alias].cursor() as cursor:
+        if connections[alias].vendor == "postgresql":
+            cursor.execute(
+                # What a connection waits for may belong to no database; the connection holds something that does.
+                "SELECT count(DISTINCT waiting.pid) FROM pg_locks AS waiting JOIN pg_locks AS held USING (pid)"
+                " JOIN pg_database ON pg_database.oid = held.database"
+                " WHERE datname = current_database() AND NOT waiting.granted"
+            )
+        else:
+            cursor.execute(
+                "SELECT count(*) FROM information_schema.innodb_trx JOIN information_schema.processlist"
+                " ON id = trx_mysql_thread_id WHERE trx_state = 'LOCK WAIT' AND db = DATABASE()"
+            )
+        return cursor.fetchone()[0]

@@ -7,6 +7,7 @@ from django.core.management import call_command
 from django.db import connections
 from django.db.migrations.loader import MigrationLoader
 
+from envoyou_core import ConfigurationError
 from envoyou_core.inbox import Added, Entry, Progress, Selection, Settlement, Status
 from envoyou_core.testing import sample_event
 from envoyou_django.inbox import OrmInbox
@@ -197,6 +198,13 @@ def test_what_the_first_release_settles_although_it_is_to_be_erased_is_erased_wh
     assert inbox.get("evt_1").scrubbed_at is None
     inbox.erase("usr_1")
     assert inbox.get("evt_1").scrubbed_at is not None
+
+
+def test_an_inbox_on_tables_of_the_first_release_says_what_to_run(alias, inbox):
+    inbox.open()
+    migrate(alias, "0001")
+    with pytest.raises(ConfigurationError, match=f"migrate --database {alias}"):
+        inbox.open()
 
 
 def test_the_way_back_loses_no_event(alias, inbox, first_release):

@@ -12,7 +12,7 @@ from envoyou_core.inbox import Entry, Selection, Settlement, Status
 from envoyou_core.testing import sample_event
 from envoyou_django.inbox import OrmInbox
 from envoyou_django.selection import claimable
-from tests.django.databases import empty, inbox_on
+from tests.django.databases import empty, in_a_thread, inbox_on, wait_until_locked
 
 ORDERED = Selection(ordered=("user.*",))
 LEASE = 60.0
@@ -28,45 +28,12 @@ def claimed(inbox, limit=10):
     return [claim.event.id for claim in inbox.claim(limit, LEASE, ORDERED)]
 
 
-def in_a_thread(pool, function):
-    """Call it with a connection of its own."""
-
-    def call():
-        try:
-            return function()
-        finally:
-            connections.close_all()
-
-    return pool.submit(call)
-
-
-@pytest.fixture(params=["postgresql", "mariadb"])
-def server_alias(request, postgres_alias):
-    return postgres_alias if request.param == "postgresql" else request.getfixturevalue("mariadb_alias")
-
-
 @pytest.fixture
 def inbox(server_alias, clock, django_db_blocker):
     with django_db_blocker.unblock(), inbox_on(server_alias):
         inbox = OrmInbox(clock=clock)
         yield inbox
         empty(server_alias)
-
-
-def waiters(alias):
-    """How many connections wait for a lock."""
-    with connections[alias].cursor() as cursor:
-        if connections[alias].vendor == "postgresql":
-            cursor.execute(
-                "SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = database"
-                " WHERE datname = current_database() AND NOT granted"
-            )
-        else:
-            cursor.execute(
-                "SELECT count(*) FROM information_schema.innodb_trx JOIN information_schema.processlist"
-                " ON id = trx_mysql_thread_id WHERE trx_state = 'LOCK WAIT' AND db = DATABASE()"
-            )
-        return cursor.fetchone()[0]
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["in the first claim", "later"])
@@ -79,11 +46,7 @@ def test_an_older_event_that_arrives_while_a_newer_one_is_being_taken_waits(serv
             assert claimed(inbox) == ["evt_new"]
             in_a_thread(pool, lambda: add(inbox, "evt_old", created=1)).result(PATIENCE)
             other = in_a_thread(pool, lambda: claimed(inbox))
-            deadline = time.monotonic() + PATIENCE
-            while not other.done() and not waiters(server_alias):
-                assert time.monotonic() < deadline
-                # MariaDB says the same again to whoever asks within a tenth of a second.
-                time.sleep(0.11)
+            wait_until_locked(server_alias, other)
         assert other.result(PATIENCE) == []
     assert inbox.get("evt_old").status is Status.RECEIVED
 

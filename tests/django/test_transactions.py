@@ -1,0 +1,77 @@
+"""Changes of several rows: all or none, and in an order in which no two transactions wait for each other."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from django.db import transaction
+
+from envoyou_core.inbox import Entry, Settlement, Status
+from envoyou_core.testing import sample_event
+from envoyou_django.inbox import OrmInbox
+from envoyou_django.models import ProcessedEventQuerySet
+from tests.django.databases import empty, in_a_thread, inbox_on, wait_until_locked
+
+LEASE = 60.0
+
+
+@pytest.fixture
+def server_inbox(server_alias, clock, django_db_blocker):
+    with django_db_blocker.unblock(), inbox_on(server_alias):
+        yield OrmInbox(clock=clock)
+        empty(server_alias)
+
+
+def claimed(inbox, count):
+    for number in range(count):
+        inbox.add(Entry(sample_event(id=f"evt_{number}", object={"id": "usr_1"}))).result()
+    return inbox.claim(count, LEASE)
+
+
+def processed(claims):
+    return [(claim, Settlement(Status.PROCESSED, 1)) for claim in claims]
+
+
+def test_several_attempts_are_ended_together_or_not_at_all(inbox_alias, clock):
+    inbox = OrmInbox(clock=clock)
+    first, second = claimed(inbox, 2)
+    unstorable = Settlement(Status.PROCESSED, 1, progress={"welcome": object()})
+    with pytest.raises(TypeError):
+        inbox.settle_all([(first, Settlement(Status.PROCESSED, 1)), (second, unstorable)])
+    assert inbox.stats().by_status[Status.PROCESSING] == 2
+    assert inbox.settle_all(processed([first, second])) == [True, True]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda inbox, claims: inbox.settle_all(processed(reversed(claims))),
+        lambda inbox, claims: inbox.renew(list(reversed(claims)), LEASE),
+        lambda inbox, claims: inbox.erase("usr_1"),
+    ],
+    ids=["settle_all", "renew", "erase"],
+)
+def test_rows_are_locked_in_the_order_of_their_keys(server_alias, server_inbox, change):
+    claims = claimed(server_inbox, 2)
+    with ThreadPoolExecutor(1) as pool:
+        with transaction.atomic(using=server_alias):
+            server_inbox._rows.select_for_update().get(pk=claims[0].key)
+            other = in_a_thread(pool, lambda: change(server_inbox, claims))
+            wait_until_locked(server_alias, other)
+            # Raises where it is locked.
+            assert server_inbox._rows.select_for_update(nowait=True).get(pk=claims[1].key).event_id == "evt_1"
+        assert other.result(20) != []
+
+
+def test_what_is_scrubbed_while_it_is_being_requeued_stays(inbox_alias, clock, monkeypatch):
+    inbox = OrmInbox(clock=clock)
+    (claim,) = claimed(inbox, 1)
+    inbox.settle(claim, Settlement(Status.DEAD, 1))
+    requeue_one = ProcessedEventQuerySet._requeue_one
+
+    def erase_first(*asked):
+        inbox.erase("usr_1")
+        return requeue_one(*asked)
+
+    monkeypatch.setattr(ProcessedEventQuerySet, "_requeue_one", erase_first)
+    assert inbox.requeue("evt_0") == 0
+    assert inbox.get("evt_0").status is Status.DEAD
