@@ -1,0 +1,35 @@
+CREATE TABLE envoyou_inbox (
+	key BIGSERIAL NOT NULL, 
+	name VARCHAR(64) NOT NULL, 
+	tenant VARCHAR(255) NOT NULL, 
+	event_id VARCHAR(255) NOT NULL, 
+	type VARCHAR(255) NOT NULL, 
+	created BIGINT NOT NULL, 
+	webhook_id VARCHAR(255), 
+	body BYTEA NOT NULL, 
+	status VARCHAR(16) NOT NULL, 
+	attempts INTEGER NOT NULL, 
+	crashes INTEGER NOT NULL, 
+	progress TEXT NOT NULL, 
+	received_at BIGINT NOT NULL, 
+	due_at BIGINT, 
+	lease_token VARCHAR(32), 
+	settled_at BIGINT, 
+	last_error TEXT, 
+	PRIMARY KEY (key), 
+	CONSTRAINT envoyou_inbox_event UNIQUE (name, tenant, event_id)
+);
+CREATE INDEX envoyou_inbox_due ON envoyou_inbox (name, due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX envoyou_inbox_settled ON envoyou_inbox (name, status, settled_at);
+CREATE TABLE envoyou_schema (
+	version INTEGER NOT NULL
+);
+INSERT INTO envoyou_inbox ("key","name","tenant","event_id","type","created","webhook_id","body","status","attempts","crashes","progress","received_at","due_at","lease_token","settled_at","last_error") VALUES (1, 'default', '', 'evt_processed', 'user.updated', 1640995300, NULL, '\x7b226964223a20226576745f70726f636573736564222c202274797065223a2022757365722e75706461746564222c202263726561746564223a20313634303939353330302c202264617461223a207b226f626a656374223a207b226964223a2022757365725f31222c2022656d61696c223a2022736f6d656f6e65406578616d706c652e636f6d227d7d2c2022776562686f6f6b5f6964223a202277685f31323334353637383930227d', 'processed', 1, 0, '{"welcome": "done"}', 1700000000000000, NULL, NULL, 1700000000000000, NULL);
+INSERT INTO envoyou_inbox ("key","name","tenant","event_id","type","created","webhook_id","body","status","attempts","crashes","progress","received_at","due_at","lease_token","settled_at","last_error") VALUES (2, 'default', '', 'evt_ignored', 'auth.login', 1640995301, NULL, '\x7b226964223a20226576745f69676e6f726564222c202274797065223a2022617574682e6c6f67696e222c202263726561746564223a20313634303939353330312c202264617461223a207b226f626a656374223a207b22757365725f6964223a2022757365725f31222c202269705f61646472657373223a20223230332e302e3131332e37227d7d2c2022776562686f6f6b5f6964223a202277685f31323334353637383930227d', 'ignored', 1, 0, '{}', 1700000000000000, NULL, NULL, 1700000000000000, NULL);
+INSERT INTO envoyou_inbox ("key","name","tenant","event_id","type","created","webhook_id","body","status","attempts","crashes","progress","received_at","due_at","lease_token","settled_at","last_error") VALUES (3, 'default', '', 'evt_dead', 'user.created', 1640995200, NULL, '\x7b226964223a20226576745f64656164222c202274797065223a2022757365722e63726561746564222c202263726561746564223a20313634303939353230302c202264617461223a207b226f626a656374223a207b226964223a2022757365725f32222c2022656d61696c223a20226f74686572406578616d706c652e636f6d227d7d2c2022776562686f6f6b5f6964223a202277685f31323334353637383930227d', 'dead', 1, 0, '{}', 1700000000000000, NULL, NULL, 1700000000000000, 'ValueError: no');
+INSERT INTO envoyou_inbox ("key","name","tenant","event_id","type","created","webhook_id","body","status","attempts","crashes","progress","received_at","due_at","lease_token","settled_at","last_error") VALUES (4, 'default', '', 'evt_failed', 'user.updated', 1640995302, NULL, '\x7b226964223a20226576745f6661696c6564222c202274797065223a2022757365722e75706461746564222c202263726561746564223a20313634303939353330322c202264617461223a207b226f626a656374223a207b226964223a2022757365725f31222c2022656d61696c223a2022736f6d656f6e65406578616d706c652e636f6d227d7d2c2022776562686f6f6b5f6964223a202277685f31323334353637383930227d', 'failed', 1, 0, '{}', 1700000000000000, 1700000030000000, NULL, NULL, 'ValueError: not yet');
+INSERT INTO envoyou_inbox ("key","name","tenant","event_id","type","created","webhook_id","body","status","attempts","crashes","progress","received_at","due_at","lease_token","settled_at","last_error") VALUES (5, 'default', '', 'evt_processing', 'user.updated', 1640995303, NULL, '\x7b226964223a20226576745f70726f63657373696e67222c202274797065223a2022757365722e75706461746564222c202263726561746564223a20313634303939353330332c202264617461223a207b226f626a656374223a207b226964223a2022757365725f33227d7d2c2022776562686f6f6b5f6964223a202277685f31323334353637383930227d', 'processing', 0, 0, '{}', 1700000000000000, 1700000060000000, '889f2743297943b19e1b4700f11d809a', NULL, NULL);
+INSERT INTO envoyou_inbox ("key","name","tenant","event_id","type","created","webhook_id","body","status","attempts","crashes","progress","received_at","due_at","lease_token","settled_at","last_error") VALUES (6, 'default', '', 'evt_received', 'user.updated', 1640995304, NULL, '\x7b226964223a20226576745f7265636569766564222c202274797065223a2022757365722e75706461746564222c202263726561746564223a20313634303939353330342c202264617461223a207b226f626a656374223a207b226964223a2022757365725f31222c2022656d61696c223a2022736f6d656f6e65406578616d706c652e636f6d227d7d2c2022776562686f6f6b5f6964223a202277685f31323334353637383930227d', 'received', 0, 0, '{}', 1700000000000000, 1700000000000000, NULL, NULL, NULL);
+INSERT INTO envoyou_inbox ("key","name","tenant","event_id","type","created","webhook_id","body","status","attempts","crashes","progress","received_at","due_at","lease_token","settled_at","last_error") VALUES (7, 'default', '', 'evt_older', 'user.updated', 1640995100, NULL, '\x7b226964223a20226576745f6f6c646572222c202274797065223a2022757365722e75706461746564222c202263726561746564223a20313634303939353130302c202264617461223a207b226f626a656374223a207b226964223a2022757365725f31222c2022656d61696c223a2022736f6d656f6e65406578616d706c652e636f6d227d7d2c2022776562686f6f6b5f6964223a202277685f31323334353637383930227d', 'received', 0, 0, '{}', 1700000000000000, 1700000000000000, NULL, NULL, NULL);
+INSERT INTO envoyou_schema ("version") VALUES (1);
+SELECT setval(pg_get_serial_sequence('envoyou_inbox', 'key'), 7);
