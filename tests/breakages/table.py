@@ -15,6 +15,7 @@ class Breakage:
         old: text that stands there exactly once.
         new: what takes its place.
         tests: what is run, as arguments of pytest; at least one of these tests must fail.
+        adapters: those that it is about, where it is not about the core.
     """
 
     name: str
@@ -22,6 +23,7 @@ class Breakage:
     old: str
     new: str
     tests: tuple[str, ...]
+    adapters: tuple[str, ...] = ()
 
 
 SIGNATURE = "envoyou_core/signature.py"
@@ -410,5 +412,57 @@ BREAKAGES = [
         'connection.exec_driver_sql("BEGIN IMMEDIATE")',
         'connection.exec_driver_sql("BEGIN")',
         (f"{TEST_SQL}::test_every_writing_transaction_on_sqlite_asks_for_the_lock_first",),
+    ),
+    # What bites a durable inbox: see pitfalls.py
+    Breakage(
+        "the nudge comes before the commit",
+        RECEPTION,
+        "            added = yield from self._store(event, tenant, request)\n",
+        "            self.hand_over(event.id)\n            added = yield from self._store(event, tenant, request)\n",
+        ("tests/core/test_nudges.py::test_it_is_called_with_the_id_of_an_event_that_is_stored_and_nothing_else_works",),
+    ),
+    Breakage(
+        "a limited subquery is asked anew for each row",
+        SQL,
+        '.cte("due").prefix_with("MATERIALIZED")',
+        '.subquery("due")',
+        (f"{TEST_SQL}::test_a_claim_of_one_takes_one_under_any_plan",),
+    ),
+    Breakage(
+        "a worker started before the fork counts as alive after it",
+        "envoyou_core/handoff/in_process.py",
+        "self._worker is not None and self._worker.alive and self._pid == os.getpid()",
+        "self._worker is not None and self._worker.alive",
+        ("tests/core/test_worker.py::test_a_forked_child_starts_a_worker_of_its_own",),
+    ),
+    Breakage(
+        "the first of several lifespans to end stops the worker",
+        "envoyou_core/webhooks.py",
+        "            if not self._lifespans:\n",
+        "            if self._lifespans >= 0:\n",
+        ("tests/core/test_worker.py::test_the_last_of_several_lifespans_stops_it",),
+    ),
+    Breakage(
+        "a dead event stays dead when it is delivered again",
+        SQL,
+        "_t.status == Status.DEAD)",
+        "_t.status == Status.DEAD, _t.key < 0)",
+        (f"{TEST_SQLITE_INBOX}::test_a_redelivery_of_a_dead_event_arms_it_anew",),
+    ),
+    Breakage(
+        "handlers run outside of the application's context",
+        "envoyou_flask/context.py",
+        "        webhooks.surround(context)\n",
+        "        context()\n",
+        ("tests/flask/test_worker.py::test_handlers_run_in_the_context_of_the_app",),
+        adapters=("flask",),
+    ),
+    Breakage(
+        "broken connections are used again",
+        "envoyou_django/ready_made.py",
+        "        self.surround(without_old_connections)\n",
+        "",
+        ("tests/django/test_connections.py::test_broken_ones_are_replaced",),
+        adapters=("django",),
     ),
 ]
