@@ -898,6 +898,32 @@ class DurableInboxContract(InboxContract):
         settle(other, claim)
         assert inbox.get("evt_2").scrubbed_at == clock.moment()
 
+    def test_an_older_event_that_arrives_amid_claims_is_not_held_beside_a_newer_one(self, inbox, make_inbox, clock):
+        """A claim that is not committed yet cannot be seen, nor can an event that arrives after the claim began."""
+        inboxes = [inbox, make_inbox(clock)]
+        start, arrived = threading.Barrier(3), threading.Event()
+
+        def arrive() -> None:
+            start.wait(PATIENCE)
+            for number in range(60):
+                add_about(inbox, f"user_{number}", f"evt_newer_{number}", later=1)
+                add_about(inbox, f"user_{number}", f"evt_older_{number}")
+            arrived.set()
+
+        def claim(worker: int) -> list[str]:
+            start.wait(PATIENCE)
+            taken, last = [], False
+            while not last:
+                last = arrived.is_set()
+                taken += [one.event.object_id for one in inboxes[worker].claim(5, LEASE, ORDERED)]
+            return taken
+
+        with ThreadPoolExecutor(3) as pool:
+            arriving = pool.submit(arrive)
+            taken = [object_id for found in pool.map(claim, range(2)) for object_id in found]
+            arriving.result(PATIENCE)
+        assert max(Counter(taken).values()) == 1
+
     def test_workers_at_once_never_hold_two_events_of_one_object(self, inbox, make_inbox, clock):
         """Nor do they change their order, while every third attempt fails; meanwhile older events arrive."""
         objects = [f"user_{number}" for number in range(4)]
