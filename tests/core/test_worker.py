@@ -830,7 +830,8 @@ def python(script, *arguments):
     return ended.stdout
 
 
-def test_a_forked_child_starts_a_worker_of_its_own(sqlite_url):
+@pytest.mark.parametrize("first", ["start", "stop"])
+def test_a_forked_child_starts_a_worker_of_its_own(sqlite_url, first):
     output = python(
         """
         import os, sys, threading, time, warnings
@@ -862,7 +863,7 @@ def test_a_forked_child_starts_a_worker_of_its_own(sqlite_url):
         if child == 0:
             seen = []
             try:
-                webhooks.stop()
+                webhooks.FIRST()
                 webhooks.start()
                 assert any(thread.name == "envoyou-worker-default" for thread in threading.enumerate())
                 accept("evt_child")
@@ -872,7 +873,7 @@ def test_a_forked_child_starts_a_worker_of_its_own(sqlite_url):
                 os._exit(1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         print(seen == [("evt_parent", os.getpid())] or seen)
-        """,
+        """.replace("FIRST", first),
         sqlite_url,
     )
     assert output.split() == ["True"] or "evt_child" in output
