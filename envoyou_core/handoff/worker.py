@@ -32,6 +32,10 @@ SWEEP_INTERVAL = 1.0
 """Seconds after which a worker looks into the inbox again without having been woken: for what another process
 stored, requeued or left behind. What was claimed and could not be begun in that time is given back."""
 
+FIRST_HOUSEKEEPING = 60.0
+"""Seconds after the start. Not at once: a server may still be forking, and a SQLite file that is written to at that
+moment stays locked in the child."""
+
 HOUSEKEEPING_INTERVAL = 3600.0
 """Seconds."""
 
@@ -146,6 +150,7 @@ class Worker:
             raise WorkerStuckError(self._concurrency)
 
     async def _keep_house(self) -> None:
+        await asyncio.sleep(FIRST_HOUSEKEEPING)
         while True:
             try:
                 await self._housekeeping_threads.call(self._engine.keep_house)

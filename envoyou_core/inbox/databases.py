@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import os
 import sqlite3
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,8 +15,9 @@ from sqlalchemy.exc import ArgumentError, InterfaceError, NoSuchModuleError, Ope
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from envoyou_core.errors import ConfigurationError
+from envoyou_core.forks import call_in_forked_children
 
-__all__ = ["CONNECT_TIMEOUT", "DIALECTS", "WriteLock", "forget_connections_after_fork", "is_outage", "open_engine"]
+__all__ = ["CONNECT_TIMEOUT", "DIALECTS", "WriteLock", "is_outage", "open_engine"]
 
 CONNECT_TIMEOUT = 2
 """Seconds to wait for a database's connection or lock: less than the time a sender waits for its answer."""
@@ -36,9 +35,7 @@ class WriteLock:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        if hasattr(os, "register_at_fork"):
-            renew = weakref.WeakMethod(self._renew)
-            os.register_at_fork(after_in_child=lambda: (method := renew()) and method())
+        call_in_forked_children(self._renew)
 
     @contextmanager
     def held(self) -> Iterator[Callable[[], None]]:
@@ -149,16 +146,3 @@ def is_outage(error: Exception) -> bool:
     """Whether nothing can be stored now, rather than that one event is refused."""
     # A pool that has no connection left says so with the library's own TimeoutError.
     return isinstance(error, OperationalError | InterfaceError | PoolTimeoutError | ConfigurationError)
-
-
-def forget_connections_after_fork(engine: Engine) -> None:
-    """A child that used its parent's connections would garble both."""
-    reference = weakref.ref(engine)
-
-    def forget() -> None:
-        engine = reference()
-        if engine is not None:
-            engine.dispose(close=False)
-
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=forget)

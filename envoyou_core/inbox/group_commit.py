@@ -6,13 +6,13 @@ larger the groups become, and the cheaper each item.
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
-import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Generic, TypeVar
+
+from envoyou_core.forks import call_in_forked_children
 
 __all__ = ["MAX_BATCH", "GroupCommit"]
 
@@ -52,9 +52,7 @@ class GroupCommit(Generic[Item, Result]):
         self._lock = threading.Lock()
         self._queue: queue.SimpleQueue[tuple[Item, Future[Result]] | None] = queue.SimpleQueue()
         self._running = False
-        if hasattr(os, "register_at_fork"):
-            begin_anew = weakref.WeakMethod(self._begin_anew)
-            os.register_at_fork(after_in_child=lambda: (method := begin_anew()) and method())
+        call_in_forked_children(self._begin_anew)
 
     def submit(self, item: Item) -> Future[Result]:
         """Ask for `item` to be stored; the future has its result once the transaction is committed."""

@@ -36,11 +36,11 @@ from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from envoyou_core.errors import ConfigurationError, LeaseLostError
 from envoyou_core.event import object_key
+from envoyou_core.forks import call_in_forked_children
 from envoyou_core.inbox import clearing
 from envoyou_core.inbox.databases import (
     DIALECTS,
     WriteLock,
-    forget_connections_after_fork,
     is_outage,
     open_engine,
 )
@@ -118,6 +118,7 @@ class SqlInbox:
             raise ConfigurationError(f"the name of an inbox has 1 to {LONGEST_NAME} characters, not {name!r}")
         self.name = name
         self._clock = clock
+        self._url = None if isinstance(database, Engine) else database
         self._engine = database if isinstance(database, Engine) else open_engine(database)
         self._dialect = self._engine.dialect.name
         if self._dialect not in DIALECTS:
@@ -127,7 +128,15 @@ class SqlInbox:
         self._opened_in: int | None = None
         self._write_lock = WriteLock()
         self._writer = GroupCommit[Entry, Added](self._store, is_outage=is_outage, max_batch=max_batch)
-        forget_connections_after_fork(self._engine)
+        call_in_forked_children(self._begin_anew)
+
+    def _begin_anew(self) -> None:
+        # Who was opening the inbox, or connecting for the first time, does not exist in a forked child, but has left it
+        # their locks; and its parent's connections are not its own.
+        self._opening = threading.Lock()
+        self._engine.dispose(close=False)
+        if self._url is not None:
+            self._engine = open_engine(self._url)
 
     def open(self) -> None:
         """See `Inbox.open`."""

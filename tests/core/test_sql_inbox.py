@@ -1,6 +1,7 @@
 """What only an inbox in a SQL database has: pragmas, plans, schema, outages, processes."""
 
 import asyncio
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -509,3 +510,29 @@ def test_without_sqlalchemy_the_extra_is_named(monkeypatch, sqlite_url):
     monkeypatch.setitem(sys.modules, "envoyou_core.inbox.sql", None)
     with pytest.raises(ConfigurationError, match=r"envoyou-webhooks\[sql\]"):
         open_inbox(sqlite_url)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_child_that_was_forked_while_a_thread_was_opening_the_inbox_can_use_it(sqlite_url):
+    script = """
+        import os, sys, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from envoyou_core.inbox import Entry
+        from envoyou_core.inbox.sql import SqlInbox
+        from envoyou_core.testing import sample_event
+        inbox = SqlInbox(sys.argv[1])
+        with inbox._opening:
+            child = os.fork()
+            if child == 0:
+                inbox.add(Entry(sample_event())).result(20)
+                os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    """
+    ended = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), sqlite_url],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr

@@ -25,6 +25,7 @@ POINTS = [
     "in settle",
 ]
 PLAIN_HANDLER_LAST = {"in the handler's transaction, after its record", "after handler, before settle", "in settle"}
+SEVERAL_EVENTS_AT_ONCE = {"after claim", "after handler, before settle", "in settle"}
 EVENTS = 40
 
 
@@ -32,8 +33,7 @@ EVENTS = 40
 @pytest.mark.parametrize("point", POINTS)
 def test_killed_at(point: str, server: str, inbox_url: str, tmp_path: Path) -> None:
     events = users(EVENTS)
-    # A claim takes up several events.
-    on_pass = EVENTS // 20 if point == "after claim" else EVENTS // 4
+    on_pass = EVENTS // 20 if point in SEVERAL_EVENTS_AT_ONCE else EVENTS // 4
     settings = {"PLAIN_LAST": "1"} if point in PLAIN_HANDLER_LAST else {}
     with crashing_site(
         SERVERS[server], tmp_path, inbox_url, crash_at=point, crash_on_pass=on_pass, settings=settings
