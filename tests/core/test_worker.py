@@ -540,6 +540,37 @@ def test_a_worker_in_an_application_stays_though_all_its_slots_are_overdue(make_
     assert told(webhooks, WorkerStopped) == []
 
 
+def test_it_clears_up_by_itself_again_and_again(make_webhooks, monkeypatch):
+    monkeypatch.setattr(worker_module, "FIRST_HOUSEKEEPING", 0.01)
+    monkeypatch.setattr(worker_module, "HOUSEKEEPING_INTERVAL", 0.01)
+    now = [1_700_000_000.0]
+    webhooks = make_webhooks(clock=lambda: now[0])
+    webhooks.on("*")(lambda event: None)
+    add(webhooks)
+    webhooks.start()
+    pause_until(lambda: status(webhooks) is Status.PROCESSED)
+    assert webhooks.inbox.get("evt_1").scrubbed_at is None
+    now[0] += 31 * 86_400
+    pause_until(lambda: webhooks.inbox.get("evt_1").scrubbed_at is not None)
+    now[0] += 60 * 86_400
+    pause_until(lambda: webhooks.inbox.get("evt_1") is None)
+
+
+def test_housekeeping_that_fails_is_told_and_tried_again(make_webhooks, monkeypatch):
+    monkeypatch.setattr(worker_module, "FIRST_HOUSEKEEPING", 0.01)
+    monkeypatch.setattr(worker_module, "HOUSEKEEPING_INTERVAL", 0.01)
+
+    class Failing(MemoryInbox):
+        def prune(self, *arguments):
+            raise OSError("the database is away")
+
+    webhooks = make_webhooks(Failing())
+    webhooks.on("*")(lambda event: None)
+    webhooks.start()
+    pause_until(lambda: len(told(webhooks, WorkerFailed)) >= 2)
+    assert told(webhooks, WorkerFailed)[0].detail == "OSError: the database is away"
+
+
 # Stopping
 
 
