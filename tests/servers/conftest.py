@@ -11,14 +11,12 @@ from tests.adapters import chosen
 
 pytest.register_assert_rewrite("tests.servers.processes")
 
-from tests.servers.processes import Server, Site, django, gunicorn, site, uvicorn  # noqa: E402
+from tests.servers.processes import GTHREAD, Server, Site, django, gunicorn, site, uvicorn  # noqa: E402
 
 if not chosen():
     collect_ignore_glob = ["test_*.py"]
 elif "flask" not in chosen():
     collect_ignore = ["test_fork.py"]
-
-GTHREAD = ("--worker-class=gthread", "--threads=4")
 
 SERVERS: dict[str, dict[str, Server]] = {
     "django": {"sync": django(), "gthread": django(*GTHREAD)},

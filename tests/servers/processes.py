@@ -29,6 +29,9 @@ SHUTDOWN_TIMEOUT = 2
 """Seconds, instead of ten: how long a server that ends waits for its handlers."""
 
 PATIENCE = 30.0
+A_FREE_PORT = "{port}"
+"""In a command, for servers that do not say which port they were given."""
+
 GRACEFUL = 10
 """Seconds that a server is given to end."""
 
@@ -55,8 +58,26 @@ def gunicorn(app: str, *options: str, **fields: Any) -> Server:
     )
 
 
+GTHREAD = ("--worker-class=gthread", "--threads=4")
+
+
 def uvicorn(app: str, *options: str) -> Server:
     return Server(["uvicorn", app, "--port=0", f"--timeout-graceful-shutdown={GRACEFUL}", *options])
+
+
+def hypercorn(app: str, *options: str) -> Server:
+    return Server(["hypercorn", app, "--bind=127.0.0.1:0", f"--graceful-timeout={GRACEFUL}", *options])
+
+
+def granian(app: str, *options: str) -> Server:
+    options = (f"--workers-kill-timeout={GRACEFUL}", *options)
+    return Server(["granian", app, "--interface=asgi", "--host=127.0.0.1", f"--port={A_FREE_PORT}", *options])
+
+
+def runserver(settings: str, *options: str) -> Server:
+    """Of Django, without its watch over the files."""
+    options = (f"--settings={settings}", "--pythonpath=.", *options)
+    return Server(["django", "runserver", "127.0.0.1:0", "--noreload", *options])
 
 
 def django(*options: str) -> Server:
@@ -175,7 +196,7 @@ class Site:
         return (self.folder / "begun").exists()
 
     def _python(self, command: Sequence[str]) -> list[str]:
-        return [sys.executable, "-m", *command]
+        return [sys.executable, "-u", "-m", *(part.format(port=_free_port()) for part in command)]
 
     def _surroundings(self) -> dict[str, Any]:
         ours = {
@@ -188,6 +209,12 @@ class Site:
         }
         inherited = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
         return {"cwd": APPS, "env": inherited | ours}
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port: int = listening.getsockname()[1]
+        return port
 
 
 @contextmanager

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from django.core.handlers.asgi import ASGIHandler
 from django.core.handlers.wsgi import WSGIHandler
 from django.core.servers.basehttp import ThreadedWSGIServer, WSGIRequestHandler
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -16,27 +16,41 @@ from django.test import override_settings
 from envoyou_core import Handlers
 from envoyou_core.settings import SETTING_NAMES
 from envoyou_django import webhooks
-from tests.contract.clients import Served
+from tests.contract.clients import Built, Served
 from tests.contract.clients.servers import HOST, serving
-from tests.django.databases import inbox_on, sqlite_database
+from tests.django.databases import empty, inbox_on, mariadb_database, postgres_database, sqlite_database
 
 
 class DjangoClient:
     name = "django"
 
     @contextmanager
-    def serve(self, handlers: Handlers, **settings: Any) -> Iterator[Served]:
-        settings = {_setting(keyword): value for keyword, value in settings.items() if keyword != "inbox"}
-        with (
-            database_access(),
-            tempfile.TemporaryDirectory() as folder,
-            sqlite_database("contract", database := Path(folder, "project.db"), "envoyou_django"),
-            inbox_on("contract"),
-            override_settings(ENVOYOU=settings),
-        ):
+    def build(self, handlers: Handlers, *, inbox: str, interface: str = "wsgi", **settings: Any) -> Iterator[Built]:
+        settings = {_setting(keyword): value for keyword, value in settings.items()}
+        with inbox_at(inbox), override_settings(ENVOYOU=settings):
             webhooks.include(handlers)
-            with runserver() as port:
-                yield Served(HOST, port, webhooks, database=database, reads_chunked=False)
+            yield Built(ASGIHandler() if interface == "asgi" else WSGIHandler(), webhooks)
+
+    @contextmanager
+    def serve(self, handlers: Handlers, **settings: Any) -> Iterator[Served]:
+        with self.build(handlers, **settings) as built, runserver(built.app) as port:
+            yield Served(HOST, port, built.webhooks, reads_chunked=False)
+
+
+@contextmanager
+def inbox_at(url: str) -> Iterator[None]:
+    """Have the project's inbox, empty or as another process left it, in the database of this SQLAlchemy URL."""
+    scheme, _, path = url.partition(":///")
+    if scheme == "sqlite":
+        alias, database = "contract", sqlite_database("contract", Path(path), "envoyou_django")
+    elif scheme.startswith("postgresql"):
+        alias, database = "postgres", postgres_database("postgres", url, "envoyou_django")
+    else:
+        alias, database = "mariadb", mariadb_database("mariadb", url, "envoyou_django")
+    with database_access(), database, inbox_on(alias):
+        if alias != "contract":
+            empty(alias)
+        yield
 
 
 def _setting(keyword: str) -> str:
@@ -57,9 +71,9 @@ class SilentHandler(WSGIRequestHandler):
 
 
 @contextmanager
-def runserver() -> Iterator[int]:
+def runserver(app: WSGIHandler) -> Iterator[int]:
     server = ThreadedWSGIServer((HOST, 0), SilentHandler)
-    server.set_app(WSGIHandler())
+    server.set_app(app)
     with serving(server) as port:
         yield port
 

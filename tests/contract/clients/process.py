@@ -1,0 +1,145 @@
+"""An adapter's app under a server that people run, in a process of its own, which is started once for all tests."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from envoyou_core import Handlers
+from envoyou_core.inbox import Inbox
+from envoyou_core.inbox.spool import Spool
+from envoyou_core.inbox.sql import SqlInbox
+from tests.contract.clients import PATH, Served
+from tests.servers.processes import GTHREAD, Server, Site, granian, gunicorn, hypercorn, runserver, uvicorn
+
+APPS = Path(__file__).parent / "apps"
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A server that an adapter's app is served by.
+
+    Attributes:
+        server: how it is run.
+        reads_chunked: whether it understands chunked bodies.
+        by_itself: what it answers before the app is asked.
+        processes: how many of them answer; where there are several, they share their nonces.
+    """
+
+    server: Server
+    reads_chunked: bool = True
+    by_itself: frozenset[str] = frozenset()
+    processes: int = 1
+
+
+WSGI = {
+    "gunicorn sync": Way(gunicorn("staged:wsgi")),
+    "gunicorn gthread": Way(gunicorn("staged:wsgi", *GTHREAD)),
+}
+ASGI = {
+    "uvicorn": Way(uvicorn("staged:asgi", "--http=h11")),
+    "uvicorn httptools": Way(uvicorn("staged:asgi", "--http=httptools")),
+    "uvicorn 2 workers": Way(uvicorn("staged:asgi", "--http=h11", "--workers=2"), processes=2),
+    "hypercorn": Way(hypercorn("staged:asgi")),
+    "granian": Way(granian("staged:asgi")),
+}
+WAYS: dict[str, dict[str, Way]] = {
+    "django": {
+        "runserver": Way(runserver("django_settings"), reads_chunked=False),
+        **WSGI,
+        "uvicorn": ASGI["uvicorn"],
+    },
+    "flask": WSGI,
+    "fastapi": ASGI,
+    "starlette": ASGI,
+}
+
+
+@dataclass(slots=True)
+class StagedSite(Site):
+    """A server of `staged.py`."""
+
+    adapter: str = ""
+
+    def _surroundings(self) -> dict[str, Any]:
+        surroundings = super(StagedSite, self)._surroundings()
+        surroundings["env"] |= {
+            "CONTRACT_ADAPTER": self.adapter,
+            "CONTRACT_FOLDER": str(self.folder),
+            "DJANGO_SETTINGS_MODULE": "django_settings",
+        }
+        return surroundings | {"cwd": APPS}
+
+
+@dataclass(slots=True)
+class ProcessClient:
+    """An `AdapterClient` whose apps live in a server process: handlers and settings must be such as can be pickled."""
+
+    name: str
+    folder: Path
+    nonces: str | None = None
+    _site: StagedSite = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._site = StagedSite(self._way.server, self.folder, adapter=self._adapter)
+
+    @property
+    def _adapter(self) -> str:
+        return self.name.partition(" under ")[0]
+
+    @property
+    def _way(self) -> Way:
+        return WAYS[self._adapter][self.name.partition(" under ")[2]]
+
+    @contextmanager
+    def running(self) -> Iterator[ProcessClient]:
+        """Have the server run until the block ends."""
+        try:
+            self._site.start()
+            yield self
+            self._site.end()
+        finally:
+            self._site.close()
+
+    @contextmanager
+    def serve(self, handlers: Handlers, **settings: Any) -> Iterator[Served]:
+        # The folder of a stage, whose name is its number, is where its database lies.
+        folder = Path(settings["inbox"].removeprefix("sqlite:///")).parent
+        if self._way.processes > 1:
+            settings.setdefault("nonces", self.nonces)
+        (folder / "stage.pickle").write_bytes(pickle.dumps((handlers, settings)))
+        with _inbox(self._adapter, settings["inbox"]) as inbox:
+            spool = Spool(settings["spool"]) if "spool" in settings else None
+            yield Served(
+                *self._site.address,
+                _Stores(inbox, spool),
+                path=f"/{folder.name}{PATH}",
+                reads_chunked=self._way.reads_chunked,
+                by_itself=self._way.by_itself,
+            )
+            if spool is not None:
+                spool.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Stores:
+    inbox: Inbox
+    spool: Spool | None
+
+
+@contextmanager
+def _inbox(adapter: str, url: str) -> Iterator[Inbox]:
+    if adapter == "django":
+        from envoyou_django.inbox import OrmInbox
+        from tests.contract.clients.django import inbox_at
+
+        with inbox_at(url):
+            yield OrmInbox()
+    else:
+        inbox = SqlInbox(url)
+        yield inbox
+        inbox.close()
