@@ -17,6 +17,11 @@ from envoyou_core.inbox.spool import Spool
 
 PATH = "/webhooks/envoyou"
 
+# What a server does by itself, whatever app it serves.
+ONE_AT_A_TIME = "while a request is on its way, the next one waits"
+REFUSES_UNKNOWN_METHODS = "a method that is none of HTTP's is answered 400 before the app is asked"
+REFUSES_WHAT_FOLLOWS = "a request that is followed by something that is none is answered 400"
+
 
 class Stores(Protocol):
     """Where events are: what a test looks into. A `Webhooks` is one."""
@@ -38,7 +43,7 @@ class Served:
         webhooks: the object that the app was built around; where that lives in another process, its stores.
         path: where webhooks are received, without the final slash.
         reads_chunked: whether the server understands chunked bodies; where it does not, they are answered 411.
-        by_itself: what the server answers before the app is asked.
+        by_itself: what the server does before, or instead of, asking the app.
     """
 
     host: str

@@ -13,7 +13,7 @@ from envoyou_core import Handlers
 from envoyou_core.inbox import Inbox
 from envoyou_core.inbox.spool import Spool
 from envoyou_core.inbox.sql import SqlInbox
-from tests.contract.clients import PATH, Served
+from tests.contract.clients import ONE_AT_A_TIME, PATH, REFUSES_UNKNOWN_METHODS, REFUSES_WHAT_FOLLOWS, Served
 from tests.servers.processes import GTHREAD, Server, Site, granian, gunicorn, hypercorn, runserver, uvicorn
 
 APPS = Path(__file__).parent / "apps"
@@ -26,7 +26,7 @@ class Way:
     Attributes:
         server: how it is run.
         reads_chunked: whether it understands chunked bodies.
-        by_itself: what it answers before the app is asked.
+        by_itself: what it does before, or instead of, asking the app.
         processes: how many of them answer; where there are several, they share their nonces.
     """
 
@@ -37,16 +37,16 @@ class Way:
 
 
 WSGI = {
-    "gunicorn sync": Way(gunicorn("staged:wsgi")),
+    "gunicorn sync": Way(gunicorn("staged:wsgi"), by_itself=frozenset({ONE_AT_A_TIME})),
     "gunicorn gthread": Way(gunicorn("staged:wsgi", *GTHREAD)),
 }
 ASGI = {
     "uvicorn": Way(uvicorn("staged:asgi", "--http=h11")),
-    "uvicorn httptools": Way(uvicorn("staged:asgi", "--http=httptools")),
     "uvicorn 2 workers": Way(uvicorn("staged:asgi", "--http=h11", "--workers=2"), processes=2),
-    "hypercorn": Way(hypercorn("staged:asgi")),
+    "hypercorn": Way(hypercorn("staged:asgi"), by_itself=frozenset({REFUSES_WHAT_FOLLOWS})),
     "granian": Way(granian("staged:asgi")),
 }
+HTTPTOOLS = Way(uvicorn("staged:asgi", "--http=httptools"), by_itself=frozenset({REFUSES_UNKNOWN_METHODS}))
 WAYS: dict[str, dict[str, Way]] = {
     "django": {
         "runserver": Way(runserver("django_settings"), reads_chunked=False),
@@ -54,7 +54,7 @@ WAYS: dict[str, dict[str, Way]] = {
         "uvicorn": ASGI["uvicorn"],
     },
     "flask": WSGI,
-    "fastapi": ASGI,
+    "fastapi": {**ASGI, "uvicorn httptools": HTTPTOOLS},
     "starlette": ASGI,
 }
 
