@@ -12,7 +12,7 @@ import pytest
 
 from envoyou_core import Event, Handlers
 from tests.adapters import chosen
-from tests.contract.clients import AdapterClient, load
+from tests.contract.clients import AdapterClient, load, ways_into
 
 pytest.register_assert_rewrite("tests.contract.endpoint")
 
@@ -35,7 +35,7 @@ def _settings(item: pytest.Item) -> dict[str, Any]:
     return dict(mark.kwargs) if mark else {}
 
 
-@pytest.fixture(scope="session", params=["asgi", "wsgi", *chosen()])
+@pytest.fixture(scope="session", params=ways_into(chosen()))
 def client(request: pytest.FixtureRequest) -> AdapterClient:
     """The adapter that the test is run against."""
     return load(request.param)

@@ -1,10 +1,11 @@
 """How the contract suite reaches an adapter: its app, built as a user would, behind a real HTTP server.
 
-Each module of this package is one adapter's, and holds one object named `client`.
+Each module of this package is one way into an adapter, and holds one object named `client`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import import_module
@@ -27,6 +28,7 @@ class Served:
         webhooks: the object that the app was built around.
         database: the SQLite file behind an inbox that the adapter brings itself, so that a test can lock it.
         reads_chunked: whether the server understands chunked bodies; where it does not, they are answered 411.
+        takes_all_first: whether the framework itself receives a body to its end, however large, before it asks anyone.
     """
 
     host: str
@@ -35,6 +37,7 @@ class Served:
     path: str = PATH
     database: Path | None = None
     reads_chunked: bool = True
+    takes_all_first: bool = False
 
 
 class AdapterClient(Protocol):
@@ -48,6 +51,15 @@ class AdapterClient(Protocol):
         `secret` is always among the settings. Where the adapter brings its own inbox, as Django does, `inbox` is left
         out of account, and `database` names the file of that one.
         """
+
+
+WAYS_IN = {"django": ("django", "django_async")}
+"""The modules of this package for each adapter, where it is not the one of its name."""
+
+
+def ways_into(adapters: Iterable[str]) -> list[str]:
+    """The names of all clients that reach these adapters, and the core's own two."""
+    return ["asgi", "wsgi", *(name for adapter in adapters for name in WAYS_IN.get(adapter, (adapter,)))]
 
 
 def load(name: str) -> AdapterClient:

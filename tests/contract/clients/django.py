@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -26,17 +26,23 @@ class DjangoClient:
 
     @contextmanager
     def serve(self, handlers: Handlers, **settings: Any) -> Iterator[Served]:
-        settings = {_setting(keyword): value for keyword, value in settings.items() if keyword != "inbox"}
-        with (
-            database_access(),
-            tempfile.TemporaryDirectory() as folder,
-            sqlite_database("contract", database := Path(folder, "project.db"), "envoyou_django"),
-            inbox_on("contract"),
-            override_settings(ENVOYOU=settings),
-        ):
-            webhooks.include(handlers)
-            with runserver() as port:
-                yield Served(HOST, port, webhooks, database=database, reads_chunked=False)
+        with project(handlers, settings) as database, runserver(WSGIHandler()) as port:
+            yield Served(HOST, port, webhooks, database=database, reads_chunked=False)
+
+
+@contextmanager
+def project(handlers: Handlers, settings: Mapping[str, Any], **of_django: Any) -> Iterator[Path]:
+    """The project with a database of its own and these settings of `Webhooks`; yields the database's file."""
+    ours = {_setting(keyword): value for keyword, value in settings.items() if keyword != "inbox"}
+    with (
+        database_access(),
+        tempfile.TemporaryDirectory() as folder,
+        sqlite_database("contract", database := Path(folder, "project.db"), "envoyou_django"),
+        inbox_on("contract"),
+        override_settings(ENVOYOU=ours, **of_django),
+    ):
+        webhooks.include(handlers)
+        yield database
 
 
 def _setting(keyword: str) -> str:
@@ -57,9 +63,9 @@ class SilentHandler(WSGIRequestHandler):
 
 
 @contextmanager
-def runserver() -> Iterator[int]:
+def runserver(application: Callable[..., Any]) -> Iterator[int]:
     server = ThreadedWSGIServer((HOST, 0), SilentHandler)
-    server.set_app(WSGIHandler())
+    server.set_app(application)
     with serving(server) as port:
         yield port
 
