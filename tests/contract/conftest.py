@@ -15,7 +15,7 @@ import pytest
 
 from envoyou_core import Event, Handlers
 from tests.adapters import chosen
-from tests.contract.clients import AdapterClient, load
+from tests.contract.clients import AdapterClient, load, ways_into
 from tests.contract.clients.process import WAYS, ProcessClient
 from tests.contract.faults import Faults, everything_logged
 
@@ -92,13 +92,13 @@ def _handlers() -> Handlers:
 
 
 def _clients() -> Iterator[Any]:
-    yield from ("asgi", "wsgi", *chosen())
+    yield from ways_into(chosen())
     if "django" in chosen():
         for database in ("postgres", "mariadb"):
             yield pytest.param(f"django on {database}", marks=[pytest.mark.slow, pytest.mark.service])
     for adapter in chosen():
         for server, way in WAYS[adapter].items():
-            marks = [pytest.mark.slow, *([pytest.mark.service] if way.processes > 1 else [])]
+            marks = [pytest.mark.slow, *([pytest.mark.service] if way.several else [])]
             yield pytest.param(f"{adapter} under {server}", marks=marks)
 
 
@@ -109,8 +109,9 @@ def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     adapter, _, database = request.param.partition(" on ")
     with ExitStack() as running:
         if " under " in request.param:
-            nonces = request.getfixturevalue("redis_url") if "workers" in request.param else None
-            client = running.enter_context(ProcessClient(request.param, folder, nonces).running())
+            several = "workers" in request.param
+            redis = (request.getfixturevalue("redis_url"), request.getfixturevalue("redis_prefix")) if several else None
+            client = running.enter_context(ProcessClient(request.param, folder, redis).running())
         else:
             client = load(adapter)
         url = request.getfixturevalue(f"{database}_url") if database else None

@@ -12,10 +12,12 @@ import pytest
 from envoyou_core import Handlers
 from envoyou_core.inbox import InboxRecord
 from envoyou_core.testing import Delivery, sample_event
+from tests.contract.clients import EACH_PROCESS_FINDS_OUT
 from tests.contract.conftest import Serve
 from tests.contract.endpoint import Endpoint, assert_received, assert_refused, signed
 from tests.contract.faults import FAULTS
 from tests.contract.wire import Answer
+from tests.servers.processes import wait_for
 
 PATIENCE = 20.0
 
@@ -84,7 +86,7 @@ def is_moved(endpoint: Endpoint, delivery: Delivery, spooled: InboxRecord) -> No
     assert record.event.body == delivery.body
     assert record.webhook_id == spooled.webhook_id
     assert record.received_at == spooled.received_at
-    assert_received(endpoint.send(delivery), duplicate=True)
+    is_a_duplicate(endpoint, delivery)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -111,7 +113,17 @@ def test_an_inbox_and_a_spool_that_fail(with_spool: Endpoint) -> None:
     assert "secret-place" not in str(answer)
     assert_received(with_spool.send(delivery))
     until_moved(with_spool, delivery)
-    assert_received(with_spool.send(delivery), duplicate=True)
+    is_a_duplicate(with_spool, delivery)
+
+
+def is_a_duplicate(endpoint: Endpoint, delivery: Delivery) -> None:
+    """A redelivery is found to be one; the process that has not yet found the inbox again may not know, and asks it."""
+    before = endpoint.stored
+    if EACH_PROCESS_FINDS_OUT in endpoint.served.by_itself:
+        wait_for(lambda: "duplicate" in endpoint.send(delivery).document)
+    else:
+        assert_received(endpoint.send(delivery), duplicate=True)
+    assert endpoint.stored == before
 
 
 def sent_now(**options: Any) -> Delivery:

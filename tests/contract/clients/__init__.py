@@ -1,11 +1,12 @@
 """How the contract suite reaches an adapter: its app, built as a user would, behind a real HTTP server.
 
-Each module named like an adapter holds one object named `client`, which serves it in the process of the test; `process`
-serves the same apps under the servers that people run.
+Each module of this package but two is one way into an adapter, and holds one object named `client`, which serves it in
+the process of the test by one of `servers`; `process` serves the same apps under the servers that people run.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import import_module
@@ -18,6 +19,7 @@ from envoyou_core.inbox.spool import Spool
 PATH = "/webhooks/envoyou"
 
 # What a server does by itself, whatever app it serves.
+EACH_PROCESS_FINDS_OUT = "one process does not know yet what another has found out about an outage"
 ONE_AT_A_TIME = "while a request is on its way, the next one waits"
 REFUSES_UNKNOWN_METHODS = "a method that is none of HTTP's is answered 400 before the app is asked"
 REFUSES_WHAT_FOLLOWS = "a request that is followed by something that is none is answered 400"
@@ -44,6 +46,7 @@ class Served:
         path: where webhooks are received, without the final slash.
         reads_chunked: whether the server understands chunked bodies; where it does not, they are answered 411.
         by_itself: what the server does before, or instead of, asking the app.
+        takes_all_first: whether the framework itself receives a body to its end, however large, before it asks anyone.
     """
 
     host: str
@@ -52,6 +55,7 @@ class Served:
     path: str = PATH
     reads_chunked: bool = True
     by_itself: frozenset[str] = frozenset()
+    takes_all_first: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,15 @@ class BuildingClient(AdapterClient, Protocol):
 
     def build(self, handlers: Handlers, **settings: Any) -> AbstractContextManager[Built]:
         """The app alone; see `serve`."""
+
+
+WAYS_IN = {"django": ("django", "django_async")}
+"""The modules of this package for each adapter, where it is not the one of its name."""
+
+
+def ways_into(adapters: Iterable[str]) -> list[str]:
+    """The names of all clients that reach these adapters, and the core's own two."""
+    return ["asgi", "wsgi", *(name for adapter in adapters for name in WAYS_IN.get(adapter, (adapter,)))]
 
 
 def load(name: str) -> Any:

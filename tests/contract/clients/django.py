@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from django.core.handlers.asgi import ASGIHandler
 from django.core.handlers.wsgi import WSGIHandler
 from django.core.servers.basehttp import ThreadedWSGIServer, WSGIRequestHandler
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -25,11 +24,9 @@ class DjangoClient:
     name = "django"
 
     @contextmanager
-    def build(self, handlers: Handlers, *, inbox: str, interface: str = "wsgi", **settings: Any) -> Iterator[Built]:
-        settings = {_setting(keyword): value for keyword, value in settings.items()}
-        with inbox_at(inbox), override_settings(ENVOYOU=settings):
-            webhooks.include(handlers)
-            yield Built(ASGIHandler() if interface == "asgi" else WSGIHandler(), webhooks)
+    def build(self, handlers: Handlers, **settings: Any) -> Iterator[Built]:
+        with project(handlers, settings):
+            yield Built(WSGIHandler(), webhooks)
 
     @contextmanager
     def serve(self, handlers: Handlers, **settings: Any) -> Iterator[Served]:
@@ -38,12 +35,21 @@ class DjangoClient:
 
 
 @contextmanager
+def project(handlers: Handlers, settings: Mapping[str, Any], **of_django: Any) -> Iterator[None]:
+    """The project with these settings of `Webhooks`, `inbox` being the URL of the database for its inbox."""
+    ours = {_setting(keyword): value for keyword, value in settings.items() if keyword != "inbox"}
+    with inbox_at(settings["inbox"]), override_settings(ENVOYOU=ours, **of_django):
+        webhooks.include(handlers)
+        yield
+
+
+@contextmanager
 def inbox_at(url: str) -> Iterator[None]:
-    """Have the project's inbox, empty or as another process left it, in the database of this SQLAlchemy URL."""
-    scheme, _, path = url.partition(":///")
-    if scheme == "sqlite":
-        alias, database = "contract", sqlite_database("contract", Path(path), "envoyou_django")
-    elif scheme.startswith("postgresql"):
+    """Have the project's inbox in the database of this SQLAlchemy URL; on a server, it is emptied first."""
+    if url.startswith("sqlite"):
+        alias = "contract"
+        database = sqlite_database(alias, Path(url.removeprefix("sqlite:///")), "envoyou_django")
+    elif url.startswith("postgresql"):
         alias, database = "postgres", postgres_database("postgres", url, "envoyou_django")
     else:
         alias, database = "mariadb", mariadb_database("mariadb", url, "envoyou_django")
@@ -71,9 +77,9 @@ class SilentHandler(WSGIRequestHandler):
 
 
 @contextmanager
-def runserver(app: WSGIHandler) -> Iterator[int]:
+def runserver(application: Callable[..., Any]) -> Iterator[int]:
     server = ThreadedWSGIServer((HOST, 0), SilentHandler)
-    server.set_app(app)
+    server.set_app(application)
     with serving(server) as port:
         yield port
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,15 @@ from envoyou_core import Handlers
 from envoyou_core.inbox import Inbox
 from envoyou_core.inbox.spool import Spool
 from envoyou_core.inbox.sql import SqlInbox
-from tests.contract.clients import ONE_AT_A_TIME, PATH, REFUSES_UNKNOWN_METHODS, REFUSES_WHAT_FOLLOWS, Served
+from envoyou_core.nonces.redis import RedisNonceStore
+from tests.contract.clients import (
+    EACH_PROCESS_FINDS_OUT,
+    ONE_AT_A_TIME,
+    PATH,
+    REFUSES_UNKNOWN_METHODS,
+    REFUSES_WHAT_FOLLOWS,
+    Served,
+)
 from tests.servers.processes import GTHREAD, Server, Site, granian, gunicorn, hypercorn, runserver, uvicorn
 
 APPS = Path(__file__).parent / "apps"
@@ -25,33 +34,40 @@ class Way:
 
     Attributes:
         server: how it is run.
-        reads_chunked: whether it understands chunked bodies.
-        by_itself: what it does before, or instead of, asking the app.
-        processes: how many of them answer; where there are several, they share their nonces.
+        client: the module of `clients` that builds the app, where it has not the adapter's name.
+        reads_chunked, takes_all_first, by_itself: see `Served`.
+        several: whether several processes answer; they share their nonces in Redis.
     """
 
     server: Server
+    client: str | None = None
     reads_chunked: bool = True
+    takes_all_first: bool = False
     by_itself: frozenset[str] = frozenset()
-    processes: int = 1
+    several: bool = False
 
 
-WSGI = {
-    "gunicorn sync": Way(gunicorn("staged:wsgi"), by_itself=frozenset({ONE_AT_A_TIME})),
-    "gunicorn gthread": Way(gunicorn("staged:wsgi", *GTHREAD)),
-}
-ASGI = {
-    "uvicorn": Way(uvicorn("staged:asgi", "--http=h11")),
-    "uvicorn 2 workers": Way(uvicorn("staged:asgi", "--http=h11", "--workers=2"), processes=2),
-    "hypercorn": Way(hypercorn("staged:asgi"), by_itself=frozenset({REFUSES_WHAT_FOLLOWS})),
-    "granian": Way(granian("staged:asgi")),
-}
+SYNC = Way(gunicorn("staged:wsgi"), by_itself=frozenset({ONE_AT_A_TIME}))
+THREADS = Way(gunicorn("staged:wsgi", *GTHREAD))
+UVICORN = Way(uvicorn("staged:asgi", "--http=h11"))
+TWO_WORKERS = replace(
+    UVICORN,
+    server=uvicorn("staged:asgi", "--http=h11", "--workers=2"),
+    several=True,
+    by_itself=frozenset({EACH_PROCESS_FINDS_OUT}),
+)
 HTTPTOOLS = Way(uvicorn("staged:asgi", "--http=httptools"), by_itself=frozenset({REFUSES_UNKNOWN_METHODS}))
+HYPERCORN = Way(hypercorn("staged:asgi"), by_itself=frozenset({REFUSES_WHAT_FOLLOWS}))
+GRANIAN = Way(granian("staged:asgi"))
+RUNSERVER = Way(runserver("django_settings"), reads_chunked=False)
+
+WSGI = {"gunicorn sync": SYNC, "gunicorn gthread": THREADS}
+ASGI = {"uvicorn": UVICORN, "uvicorn 2 workers": TWO_WORKERS, "hypercorn": HYPERCORN, "granian": GRANIAN}
 WAYS: dict[str, dict[str, Way]] = {
     "django": {
-        "runserver": Way(runserver("django_settings"), reads_chunked=False),
+        "runserver": RUNSERVER,
         **WSGI,
-        "uvicorn": ASGI["uvicorn"],
+        "uvicorn": replace(UVICORN, client="django_async", takes_all_first=True),
     },
     "flask": WSGI,
     "fastapi": {**ASGI, "uvicorn httptools": HTTPTOOLS},
@@ -63,12 +79,12 @@ WAYS: dict[str, dict[str, Way]] = {
 class StagedSite(Site):
     """A server of `staged.py`."""
 
-    adapter: str = ""
+    client: str = ""
 
     def _surroundings(self) -> dict[str, Any]:
         surroundings = super(StagedSite, self)._surroundings()
         surroundings["env"] |= {
-            "CONTRACT_ADAPTER": self.adapter,
+            "CONTRACT_CLIENT": self.client,
             "CONTRACT_FOLDER": str(self.folder),
             "DJANGO_SETTINGS_MODULE": "django_settings",
         }
@@ -81,11 +97,11 @@ class ProcessClient:
 
     name: str
     folder: Path
-    nonces: str | None = None
+    redis: tuple[str, str] | None = None
     _site: StagedSite = field(init=False)
 
     def __post_init__(self) -> None:
-        self._site = StagedSite(self._way.server, self.folder, adapter=self._adapter)
+        self._site = StagedSite(self._way.server, self.folder, client=self._way.client or self._adapter)
 
     @property
     def _adapter(self) -> str:
@@ -109,8 +125,11 @@ class ProcessClient:
     def serve(self, handlers: Handlers, **settings: Any) -> Iterator[Served]:
         # The folder of a stage, whose name is its number, is where its database lies.
         folder = Path(settings["inbox"].removeprefix("sqlite:///")).parent
-        if self._way.processes > 1:
-            settings.setdefault("nonces", self.nonces)
+        if self.redis is not None:
+            url, prefix = self.redis
+            settings.setdefault(
+                "nonces", partial(RedisNonceStore, url, prefix=f"{prefix}{folder.parent.name}:{folder.name}:")
+            )
         (folder / "stage.pickle").write_bytes(pickle.dumps((handlers, settings)))
         with _inbox(self._adapter, settings["inbox"]) as inbox:
             spool = Spool(settings["spool"]) if "spool" in settings else None
@@ -119,6 +138,7 @@ class ProcessClient:
                 _Stores(inbox, spool),
                 path=f"/{folder.name}{PATH}",
                 reads_chunked=self._way.reads_chunked,
+                takes_all_first=self._way.takes_all_first,
                 by_itself=self._way.by_itself,
             )
             if spool is not None:

@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,10 @@ sys.path.append(str(Path(__file__).parents[4]))
 from tests.contract.clients import Built, load
 from tests.contract.faults import Faults, everything_logged
 
-ADAPTER = os.environ["CONTRACT_ADAPTER"]
+CLIENT = os.environ["CONTRACT_CLIENT"]
 FOLDER = Path(os.environ["CONTRACT_FOLDER"])
 
-if ADAPTER == "django":
+if CLIENT.startswith("django"):
     import django
 
     django.setup()
@@ -42,12 +43,14 @@ class Stage:
         self.faults = Faults(FOLDER)
         self._open = ExitStack()
 
-    def build(self, number: str, **options: Any) -> None:
+    def build(self, number: str) -> None:
         self.clear()
         folder = FOLDER / number
         handlers, settings = pickle.loads((folder / "stage.pickle").read_bytes())
         self._open.enter_context(everything_logged(folder / "log"))
-        built: Built = self._open.enter_context(load(ADAPTER).build(handlers, **settings, **options))
+        if isinstance(nonces := settings.get("nonces"), partial):
+            settings["nonces"] = nonces()
+        built: Built = self._open.enter_context(load(CLIENT).build(handlers, **settings))
         self.faults = Faults(folder)
         self.faults.rig(built.webhooks)
         self.app, self.number = built.app, number
@@ -103,9 +106,8 @@ async def asgi(scope: Scope, receive: Any, send: Any) -> None:
 
 async def _build(number: str) -> None:
     await _clear()
-    options = {"interface": "asgi"} if ADAPTER == "django" else {}
-    await asyncio.to_thread(_stage.build, number, **options)
-    if ADAPTER != "django":  # which has no lifespan
+    await asyncio.to_thread(_stage.build, number)
+    if not CLIENT.startswith("django"):  # which has no lifespan
         await _lifespan.enter_async_context(_lifespan_of(_stage.app))
 
 
