@@ -113,8 +113,8 @@ class Endpoint:
         engine = create_engine(self.database, poolclass=NullPool, isolation_level="AUTOCOMMIT")
         lock, unlock = {
             "sqlite": ("BEGIN IMMEDIATE", "ROLLBACK"),
-            "postgresql": ("BEGIN; LOCK TABLE envoyou_django_processedevent IN EXCLUSIVE MODE", "ROLLBACK"),
-            "mysql": ("LOCK TABLES envoyou_django_processedevent READ", "UNLOCK TABLES"),
+            "postgresql": ("BEGIN; LOCK TABLE envoyou_processed_event IN EXCLUSIVE MODE", "ROLLBACK"),
+            "mysql": ("LOCK TABLES envoyou_processed_event READ", "UNLOCK TABLES"),
         }[engine.dialect.name.replace("mariadb", "mysql")]
         with engine.connect() as connection:
             connection.exec_driver_sql(lock)
