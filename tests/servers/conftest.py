@@ -11,7 +11,7 @@ from tests.adapters import chosen
 
 pytest.register_assert_rewrite("tests.servers.processes")
 
-from tests.servers.processes import GTHREAD, Server, Site, django, gunicorn, site, uvicorn  # noqa: E402
+from tests.servers.processes import GTHREAD, LONG_LEASE, Server, Site, django, gunicorn, site, uvicorn  # noqa: E402
 
 if not chosen():
     collect_ignore_glob = ["test_*.py"]
@@ -56,6 +56,13 @@ def running(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
         yield running
 
 
+@pytest.fixture(params=of_chosen_adapters(SERVERS))
+def running_in_peace(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
+    """As `running`, for tests that kill nothing."""
+    with site(request.param, tmp_path, lease=LONG_LEASE) as running:
+        yield running
+
+
 @pytest.fixture(params=of_chosen_adapters(FIRST_SERVERS))
 def running_in_one_way(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
     """As `running`, but each adapter only once: for what takes long."""
@@ -65,6 +72,6 @@ def running_in_one_way(request: pytest.FixtureRequest, tmp_path: Path) -> Iterat
 
 @pytest.fixture(params=of_chosen_adapters(SEVERAL_WORKERS))
 def running_in_several_processes(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
-    """A site of its own, served by two workers."""
-    with site(request.param, tmp_path) as running:
+    """A site of its own, served by two workers, of which none is killed."""
+    with site(request.param, tmp_path, lease=LONG_LEASE) as running:
         yield running

@@ -25,10 +25,13 @@ SECRET = "whsec_of_real_servers"
 LEASE = 2
 """Seconds, instead of a minute: what a killed worker held is taken up again after this time."""
 
+LONG_LEASE = 20
+"""Seconds, where nothing is killed: a worker that a busy machine holds up must not count as dead."""
+
 SHUTDOWN_TIMEOUT = 2
 """Seconds, instead of ten: how long a server that ends waits for its handlers."""
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 A_FREE_PORT = "{port}"
 """In a command, for servers that do not say which port they were given."""
 
@@ -95,6 +98,8 @@ class Site:
 
     server: Server
     folder: Path
+    lease: float = field(default=LEASE, kw_only=True)
+    apps: Path = field(default=APPS, kw_only=True)
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     _port: int = field(default=0, init=False)
     _starts: int = field(default=0, init=False)
@@ -118,9 +123,10 @@ class Site:
         said = wait_for(lambda: re.search(r"http://127\.0\.0\.1:(\d+)", log.read_text()), log.read_text)
         self._port = int(said[1])
         # Several workers of uvicorn begin to listen after their parent has said so.
-        wait_for(self._listens, log.read_text)
+        wait_for(self.listens, log.read_text)
 
-    def _listens(self) -> bool:
+    def listens(self) -> bool:
+        """Whether it accepts connections."""
         with socket.socket() as connection:
             return connection.connect_ex(self.address) == 0
 
@@ -135,7 +141,7 @@ class Site:
         """Ask the server to end, and wait for it; returns its exit code."""
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
-        code = self._process.wait(GRACEFUL + 5)
+        code = self._process.wait(PATIENCE)
         self._process = None
         return code
 
@@ -203,12 +209,12 @@ class Site:
             "EFFECTS_FOLDER": str(self.folder),
             "ENVOYOU_WEBHOOK_SECRET": SECRET,
             "ENVOYOU_INBOX": f"sqlite:///{self.folder / 'inbox.db'}",
-            "ENVOYOU_LEASE": str(LEASE),
+            "ENVOYOU_LEASE": str(self.lease),
             "ENVOYOU_SHUTDOWN_TIMEOUT": str(SHUTDOWN_TIMEOUT),
             "DJANGO_DATABASE": str(self.folder / "django.sqlite3"),
         }
         inherited = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
-        return {"cwd": APPS, "env": inherited | ours}
+        return {"cwd": self.apps, "env": inherited | ours}
 
 
 def _free_port() -> int:
@@ -218,9 +224,9 @@ def _free_port() -> int:
 
 
 @contextmanager
-def site(server: Server, folder: Path) -> Iterator[Site]:
-    """A site whose server runs, until the block ends."""
-    found = Site(server, folder)
+def site(server: Server, folder: Path, **fields: Any) -> Iterator[Site]:
+    """A site whose server runs, until the block ends; `fields` are those of `Site`."""
+    found = Site(server, folder, **fields)
     found.set_up()
     found.start()
     try:
