@@ -33,6 +33,10 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let tests that ask for the same settings follow each other: they share one server."""
     items.sort(key=lambda item: repr(_settings(item)))
+    for item in items:
+        # For the summary: how many cases were run over what.
+        if isinstance(item, pytest.Function) and "stage" in item.fixturenames:
+            item.user_properties.append(("contract over", item.callspec.params["stage"]))
 
 
 def _settings(item: pytest.Item) -> dict[str, Any]:
@@ -98,7 +102,7 @@ def _clients() -> Iterator[Any]:
             yield pytest.param(f"django on {database}", marks=[pytest.mark.slow, pytest.mark.service])
     for adapter in chosen():
         for server, way in WAYS[adapter].items():
-            marks = [pytest.mark.slow, *([pytest.mark.service] if way.several else [])]
+            marks = [pytest.mark.slow, pytest.mark.servers, *([pytest.mark.service] if way.several else [])]
             yield pytest.param(f"{adapter} under {server}", marks=marks)
 
 

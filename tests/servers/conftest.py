@@ -11,7 +11,18 @@ from tests.adapters import chosen
 
 pytest.register_assert_rewrite("tests.servers.processes")
 
-from tests.servers.processes import GTHREAD, LONG_LEASE, Server, Site, django, gunicorn, site, uvicorn  # noqa: E402
+from tests.servers.processes import (
+    GTHREAD,
+    LONG_LEASE,
+    Server,
+    Site,
+    django,
+    granian,
+    gunicorn,
+    hypercorn,
+    site,
+    uvicorn,
+)
 
 if not chosen():
     collect_ignore_glob = ["test_*.py"]
@@ -21,7 +32,11 @@ elif "flask" not in chosen():
 SERVERS: dict[str, dict[str, Server]] = {
     "django": {"sync": django(), "gthread": django(*GTHREAD)},
     "flask": {"sync": gunicorn("flask_app:app"), "gthread": gunicorn("flask_app:app", *GTHREAD)},
-    "fastapi": {"uvicorn": uvicorn("fastapi_app:app")},
+    "fastapi": {
+        "uvicorn": uvicorn("fastapi_app:app"),
+        "hypercorn": hypercorn("fastapi_app:app"),
+        "granian": granian("fastapi_app:app"),
+    },
     "starlette": {"uvicorn": uvicorn("starlette_app:app")},
 }
 SEVERAL_WORKERS: dict[str, dict[str, Server]] = {

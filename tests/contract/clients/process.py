@@ -75,6 +75,12 @@ WAYS: dict[str, dict[str, Way]] = {
 }
 
 
+def way(name: str) -> Way:
+    """The one of a name such as `flask under gunicorn sync`."""
+    adapter, _, server = name.partition(" under ")
+    return WAYS[adapter][server]
+
+
 @dataclass(slots=True)
 class StagedSite(Site):
     """A server of `staged.py`."""
@@ -109,7 +115,7 @@ class ProcessClient:
 
     @property
     def _way(self) -> Way:
-        return WAYS[self._adapter][self.name.partition(" under ")[2]]
+        return way(self.name)
 
     @contextmanager
     def running(self) -> Iterator[ProcessClient]:
