@@ -11,7 +11,7 @@ from tests.adapters import chosen
 
 pytest.register_assert_rewrite("tests.servers.processes")
 
-from tests.servers.processes import (
+from tests.servers.processes import (  # noqa: E402
     GTHREAD,
     LONG_LEASE,
     Server,
