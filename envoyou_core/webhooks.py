@@ -258,6 +258,11 @@ class Webhooks:
         """The most bytes a body may have."""
         return self._reception.max_body_size
 
+    @property
+    def required_headers(self) -> tuple[str, ...]:
+        """The headers without which a request is refused, signature and timestamp among them."""
+        return self._reception.policy.required_headers
+
     # Processing
 
     def drain(self, *, until_idle: bool = False) -> int:
