@@ -16,7 +16,7 @@ from envoyou_core.event import Event
 from envoyou_core.handlers import Handler, Handlers
 from envoyou_core.handoff.nudges import Nudges
 from envoyou_core.http import WebhookRequest, WebhookResponse
-from envoyou_core.inbox import Inbox, TransactionalInbox, open_inbox
+from envoyou_core.inbox import AsyncTransactionalInbox, Inbox, TransactionalInbox, open_inbox
 from envoyou_core.nonces import NonceStore, open_nonces
 from envoyou_core.observability import Listener, NoSpool, Notices, NudgeFailed, WorkerFailed, log_notice
 from envoyou_core.processing.hooks import Hooks
@@ -563,9 +563,13 @@ class _HandlersOver(Handlers):
         self._inbox = inbox
 
     def add(self, handler: Handler) -> None:
-        if handler.wants_connection and handler.is_async:
-            raise ConfigurationError(f"handler {handler.name!r} is async, and the inbox's 'connection' is not")
-        if handler.wants_connection and not isinstance(self._inbox, TransactionalInbox):
+        if handler.wants_connection and handler.is_async and not isinstance(self._inbox, AsyncTransactionalInbox):
+            raise ConfigurationError(
+                f"handler {handler.name!r} is async, and the inbox's 'connection' is not: it is of an AsyncSqlInbox"
+            )
+        if "session" in handler.wants and not handler.is_async:
+            raise ConfigurationError(f"handler {handler.name!r} names 'session', which async handlers may")
+        if handler.wants_connection and not handler.is_async and not isinstance(self._inbox, TransactionalInbox):
             raise ConfigurationError(f"handler {handler.name!r} names 'connection', and this inbox has none to give")
         super().add(handler)
 
