@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
-import time
 from contextlib import asynccontextmanager
 from queue import Queue
 
@@ -212,7 +211,7 @@ def test_a_loop_that_ends_leaves_nothing_leased(webhooks):
     assert (record.status, record.attempts) == (Status.RECEIVED, 0)
 
 
-def test_a_worker_whose_loop_is_gone_is_followed_by_another(webhooks):
+def test_a_worker_whose_loop_is_gone_is_followed_by_another(webhooks, until):
     # Without `with`, a TestClient runs every request on an event loop of its own, and closes it.
     @webhooks.on("*")
     async def handle(event):
@@ -228,14 +227,7 @@ def test_a_worker_whose_loop_is_gone_is_followed_by_another(webhooks):
 
     with client:
         # Far less than a lease: what the loops that ended had in hand, their workers gave back.
-        wait_until(processed)
-
-
-def wait_until(condition):
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+        until(processed)
 
 
 def nested(webhooks, **options):
