@@ -93,11 +93,18 @@ class ProjectWebhooks:
         stale: Literal["skip"] | None = None,
         time_limit: float | None = None,
         concurrency: int | None = None,
+        atomic: bool | None = None,
     ) -> Callable[[Function], Function]:
-        """See `Webhooks.on`."""
+        """See `Webhooks.on`. A sync handler is atomic unless it says `atomic=False`; an async one cannot be."""
         collected = Handlers()
         collect = collected.on(
-            *types, name=name, ordered=ordered, stale=stale, time_limit=time_limit, concurrency=concurrency
+            *types,
+            name=name,
+            ordered=ordered,
+            stale=stale,
+            time_limit=time_limit,
+            concurrency=concurrency,
+            atomic=atomic,
         )
 
         def register(function: Function) -> Function:
@@ -114,6 +121,10 @@ class ProjectWebhooks:
                 if "connection" in handler.wants:
                     raise ConfigurationError(
                         f"handler {handler.name!r} names 'connection', and Django's inbox has none to give: use models"
+                    )
+                if handler.is_async and handler.atomic:
+                    raise ConfigurationError(
+                        f"handler {handler.name!r} is async and cannot be atomic: make it a plain function"
                     )
                 self._handlers.add(handler)
                 if self._made is not None:
@@ -178,14 +189,14 @@ def _copied(handlers: Handlers) -> Handlers:
 
 
 def _for_django(handlers: Iterable[Handler]) -> Handlers:
-    """Async handlers as sync ones, each on a loop of its own.
+    """Sync handlers as atomic ones, unless they say that they are not; async ones as sync ones, each on its own loop.
 
     The ORM's async methods then run in the handler's thread and on its connection, which is looked after, rather than
     in a thread that all of them share and nobody looks after.
     """
     adapted = Handlers()
     for handler in handlers:
-        adapted.add(_on_a_loop_of_its_own(handler) if handler.is_async else handler)
+        adapted.add(_on_a_loop_of_its_own(handler) if handler.is_async else _atomic(handler))
     return adapted
 
 
@@ -193,6 +204,10 @@ def _on_a_loop_of_its_own(handler: Handler) -> Handler:
     # Its time limit goes with it: there it can be cancelled, as a sync handler cannot.
     function = async_to_sync(time_limited(handler.function, handler.time_limit))
     return replace(handler, function=function, is_async=False, time_limit=None)
+
+
+def _atomic(handler: Handler) -> Handler:
+    return replace(handler, atomic=handler.atomic is not False)
 
 
 def _on_setting_changed(*, setting: str, enter: bool, **_: Any) -> None:

@@ -15,8 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from envoyou_core.errors import ConfigurationError
 from envoyou_core.inbox.group_commit import MAX_BATCH
 from envoyou_core.inbox.records import Claim, Progress, Settlement
-from envoyou_core.inbox.sql import TRANSACTION_LIMIT, SqlInbox
-from envoyou_core.inbox.time_limit import TransactionTimeoutError
+from envoyou_core.inbox.sql import SqlInbox
+from envoyou_core.inbox.time_limit import TRANSACTION_LIMIT, TransactionTimeoutError
 
 __all__ = ["AsyncSqlInbox"]
 

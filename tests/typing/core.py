@@ -115,6 +115,10 @@ async def limited(event: Event) -> None: ...
 def mirror(event: Event) -> None: ...
 
 
+@webhooks.on("user.deleted", atomic=False)
+def plainly(event: Event) -> None: ...
+
+
 webhooks.on("auth.failed", stale="drop")  # type: ignore[arg-type]
 webhooks.on("auth.failed", concurrency=1.5)  # type: ignore[arg-type]
 
