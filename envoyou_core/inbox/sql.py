@@ -121,6 +121,11 @@ class SqlInbox:
         self._dialect = self._engine.dialect.name
         if self._dialect not in DIALECTS:
             raise ConfigurationError(f"the inbox runs on SQLite, PostgreSQL and MariaDB, not on {self._dialect}")
+        if self._engine.dialect.is_async:
+            raise ConfigurationError(
+                f"the driver {self._engine.dialect.driver} is async: take another, or an async engine of your own, "
+                "inbox=AsyncSqlInbox(engine)"
+            )
         self.remote = self._dialect != "sqlite"
         self._opening = threading.Lock()
         self._opened_in: int | None = None
@@ -328,12 +333,21 @@ class SqlInbox:
         self.open()
         with self._turn() as release, self._engine.begin() as connection, self._limited(connection, release):
             yield connection
-            if settlement is None:
-                held = self._record(connection, claim, progress)
-            else:
-                held = self._settle(connection, claim, settlement())
-            if not held:
-                raise LeaseLostError
+            self._end(connection, claim, progress, settlement)
+
+    def _end(
+        self,
+        connection: Connection,
+        claim: Claim,
+        progress: Mapping[str, Progress],
+        settlement: Callable[[], Settlement] | None,
+    ) -> None:
+        if settlement is None:
+            held = self._record(connection, claim, progress)
+        else:
+            held = self._settle(connection, claim, settlement())
+        if not held:
+            raise LeaseLostError
 
     def _limited(self, connection: Connection, expired: Callable[[], None]) -> AbstractContextManager[None]:
         if self.remote:
