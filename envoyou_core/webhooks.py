@@ -33,6 +33,7 @@ from envoyou_core.verification import DEFAULT_REQUIRED_HEADERS, DEFAULT_TOLERANC
 if TYPE_CHECKING:
     from envoyou_core.handoff.in_process import InProcessHandoff
     from envoyou_core.handoff.mover import Mover
+    from envoyou_core.handoff.worker import Worker
     from envoyou_core.inbox.spool import Spool
     from envoyou_core.processing.engine import Engine, Surroundings
 
@@ -139,6 +140,7 @@ class Webhooks:
         self._notices.subscribe(log_notice)
         self._lock = threading.Lock()
         self._in_process: InProcessHandoff | None = None
+        self._own_worker: Worker | None = None
         self._lifespans = 0
         self._warned = False
         self._mover = self._make_mover(_spool(spool, name, inbox, clock)) if spool is not None else None
@@ -374,15 +376,19 @@ class Webhooks:
             self._handoff.start_in_thread()
 
     def stop(self, timeout: float | None = None) -> None:
-        """Stop this process's worker.
+        """Stop this process's worker, also one that `run_worker` runs in another thread.
 
         It takes nothing more, finishes what was begun, and gives the rest back. What is in a spool stays there.
 
         Args:
             timeout: seconds to finish; `shutdown_timeout` by default.
         """
+        timeout = self._shutdown_timeout if timeout is None else timeout
         if self._mover is not None:
-            self._mover.stop(self._shutdown_timeout if timeout is None else timeout)
+            self._mover.stop(timeout)
+        if (worker := self._own_worker) is not None:
+            worker.stop(timeout)
+            worker.join(timeout + 2)
         self._handoff.stop(timeout)
 
     def _open(self) -> None:
@@ -434,6 +440,8 @@ class Webhooks:
     def run_worker(self, *, shutdown_timeout: float | None = None) -> None:
         """Be a worker process: work until SIGTERM or SIGINT. See `envoyou worker`.
 
+        Signals are heard in a process's main thread only. In another one it works until `stop` is called.
+
         Args:
             shutdown_timeout: seconds to finish what was begun; by default those of the setting.
 
@@ -452,9 +460,17 @@ class Webhooks:
             self._engine, name=self.name, kind="process", concurrency=self._concurrency, ends_when_stuck=True
         )
         timeout = self._shutdown_timeout if shutdown_timeout is None else shutdown_timeout
+        self._own_worker = worker
         try:
-            run_worker(worker, self._hooks, shutdown_timeout=timeout)
+            run_worker(
+                worker,
+                self._hooks,
+                shutdown_timeout=timeout,
+                surrounded=self._engine.within_surroundings,
+                end_thread=self._engine.end_thread,
+            )
         finally:
+            self._own_worker = None
             if self._mover is not None:
                 self._mover.stop(timeout)
 

@@ -79,11 +79,17 @@ class OrmInbox:
     def open(self) -> None:
         """See `Inbox.open`."""
         connection = connections[self._alias]
-        with connection.cursor() as cursor:
-            if not set(TABLES).issubset(connection.introspection.table_names(cursor)):
-                raise ConfigurationError(
-                    f"the inbox's tables are not there yet: run `manage.py migrate --database {self._alias}`"
-                )
+        was_connected = connection.connection is not None
+        try:
+            with connection.cursor() as cursor:
+                if not set(TABLES).issubset(connection.introspection.table_names(cursor)):
+                    raise ConfigurationError(
+                        f"the inbox's tables are not there yet: run `manage.py migrate --database {self._alias}`"
+                    )
+        finally:
+            if not was_connected:
+                # The first thread of a worker process would hold it, idle, for as long as that lives.
+                connection.close()
 
     def close(self) -> None:
         """Connections are Django's to open and close."""
