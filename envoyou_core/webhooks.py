@@ -125,7 +125,7 @@ class Webhooks:
         self.name = name
         self.inbox: Inbox = _inbox(inbox, name, clock)
         self._handoff_setting = handoff
-        self._nudges = Nudges(handoff, self._nudge_failed) if callable(handoff) else None
+        self._nudges = Nudges(handoff, self.nudge_failed) if callable(handoff) else None
         self._concurrency = concurrency
         self._lease = lease
         self._shutdown_timeout = shutdown_timeout
@@ -262,13 +262,15 @@ class Webhooks:
 
     # Processing
 
-    def drain(self, *, until_idle: bool = False) -> int:
+    def drain(self, *, until_idle: bool = False, within: float | None = None) -> int:
         """Do what is due now, in the calling thread, and return how many events were settled.
 
         What waits in a spool is moved to the inbox first.
 
         Args:
             until_idle: also wait for retries, until nothing will happen by itself any more: what is paused stays.
+            within: seconds after which nothing more is begun, for a task or a cron job that has to end, however much
+                comes meanwhile; what was begun is finished.
 
         Raises:
             ConfigurationError: it is called inside a running event loop: `await webhooks.adrain()` there.
@@ -277,9 +279,9 @@ class Webhooks:
 
         if self._mover is not None:
             self._mover.move_all()
-        return drain(self._engine, until_idle=until_idle)
+        return drain(self._engine, until_idle=until_idle, within=within)
 
-    async def adrain(self, *, until_idle: bool = False) -> int:
+    async def adrain(self, *, until_idle: bool = False, within: float | None = None) -> int:
         """Do what is due now, on the running event loop, and return how many events were settled. See `drain`."""
         import asyncio
 
@@ -287,7 +289,7 @@ class Webhooks:
 
         if self._mover is not None:
             await asyncio.to_thread(self._mover.move_all)
-        return await adrain(self._engine, until_idle=until_idle)
+        return await adrain(self._engine, until_idle=until_idle, within=within)
 
     def pause(self, *, type: str | None = None, handler: str | None = None) -> None:
         """Leave events in the inbox, in all processes, until `resume`. They are accepted as ever, and wait.
@@ -361,7 +363,8 @@ class Webhooks:
         elif self._handoff_setting == "auto" and self._handoff.alive:
             self.wake()
 
-    def _nudge_failed(self, error: Exception) -> None:
+    def nudge_failed(self, error: Exception) -> None:
+        """Report that whoever does the work could not be told of it; the event waits in the inbox: for adapters."""
         self._notices.emit(NudgeFailed(self.name, describe(error)))
 
     def start(self) -> None:

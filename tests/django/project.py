@@ -14,6 +14,13 @@ from typing import Any
 SECRET = "whsec_of_a_project_in_a_folder"
 PATIENCE = 60.0
 
+ALIKE = {
+    "NO_COLOR": "1",
+    "PYTHONUNBUFFERED": "1",
+    # What is changed twice in a second is compiled once.
+    "PYTHONDONTWRITEBYTECODE": "1",
+}
+
 MANAGE = """
 import os
 import sys
@@ -76,16 +83,27 @@ class Project:
         self.write("shop/__init__.py", "")
         self.write("shop/webhooks.py", handlers)
         self.write("manage.py", MANAGE)
-        self.write("site_settings.py", SETTINGS + settings)
+        self.configure(settings)
         self.write("site_urls.py", URLS)
 
     def write(self, name: str, code: str) -> None:
         (self.folder / name).write_text(code)
 
+    def configure(self, settings: str) -> None:
+        """Have these lines at the end of the settings."""
+        self.write("site_settings.py", f"{SETTINGS}{settings}\n")
+
     def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run a command of the project, and wait for its end."""
+        return self._run(self._command(arguments), environment)
+
+    def run_python(self, code: str) -> subprocess.CompletedProcess[str]:
+        """Run a program in the project's folder, and wait for its end."""
+        return self._run([sys.executable, "-c", code], {})
+
+    def _run(self, command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            self._command(arguments),
+            command,
             capture_output=True,
             text=True,
             timeout=PATIENCE,
@@ -113,7 +131,7 @@ class Project:
         paths = os.pathsep.join(path for path in sys.path if path)
         return {
             "cwd": self.folder,
-            "env": {**inherited, "PYTHONPATH": paths, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1", **environment},
+            "env": {**inherited, **ALIKE, "PYTHONPATH": paths, **environment},
         }
 
 
