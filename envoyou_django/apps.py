@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import sys
+from importlib import import_module
 from types import FrameType
 from typing import Any, Final
 
@@ -41,9 +42,7 @@ class EnvoyouConfig(AppConfig):
             ConfigurationError: a setting has a name that nobody knows, or a value of the wrong kind; for a server, also
                 whatever else cannot work, such as no secret.
         """
-        from envoyou_django import checks
-
-        checks.register()
+        import_module("envoyou_django.checks")
         # Not here: a server may load the application first and fork afterwards, and a child would have no thread.
         request_started.connect(_work_in_this_process, dispatch_uid="envoyou_django.work_in_this_process")
         asked_by = _modules_that_ask()
@@ -51,7 +50,7 @@ class EnvoyouConfig(AppConfig):
             handlers_module = conf.handlers_module()
             if conf.task_queue() is conf.TaskQueue.CELERY:
                 # Celery's worker has to know the task, whether or not it looks for tasks in the apps.
-                from envoyou_django import tasks  # noqa: F401
+                import_module("envoyou_django.tasks")
         except ConfigurationError:
             if COMMANDS in asked_by:
                 return

@@ -20,7 +20,7 @@ from envoyou_django import conf
 from envoyou_django.endpoints import Endpoint, endpoints
 from envoyou_django.ready_made import project_webhooks
 
-__all__ = ["TAG", "register"]
+__all__ = ["TAG"]
 
 TAG: Final = "envoyou"
 """`manage.py check --tag envoyou` runs these checks only."""
@@ -41,38 +41,29 @@ WAL_MARK: Final = b"\x02\x02"
 Messages = Iterator[checks.CheckMessage]
 
 
-def register() -> None:
-    """Have Django run the checks."""
-    checks.register(_ours(settings_work), TAG)
-    for check, tags in ((urls_lead_here, [checks.Tags.urls]), (handlers_are_there, []), (databases_suit, [])):
-        checks.register(_ours(_where_settings_work(check)), TAG, *tags)
-    for check in (secret_is_one, secret_is_kept_apart):
-        checks.register(_ours(_where_settings_work(check)), TAG, checks.Tags.security, deploy=True)
-    checks.register(_ours(_where_settings_work(somebody_works)), TAG, deploy=True)
+Check = Callable[[], Messages]
 
 
-def _ours(check: Callable[[], Messages]) -> Callable[..., list[checks.CheckMessage]]:
-    """The check as Django calls it, for all apps or for some."""
+def _registered(*tags: str, deploy: bool = False, where_settings_work: bool = True) -> Callable[[Check], Check]:
+    """Have Django run a check, for all apps or for this one."""
 
-    def found(app_configs: Collection[Any] | None, **_: Any) -> list[checks.CheckMessage]:
-        if app_configs is not None and apps.get_app_config("envoyou_django") not in app_configs:
-            return []
-        return list(check())
+    def decorate(check: Check) -> Check:
+        @checks.register(TAG, *tags, deploy=deploy)
+        def found(app_configs: Collection[Any] | None, **_: Any) -> list[checks.CheckMessage]:
+            is_ours = app_configs is None or apps.get_app_config("envoyou_django") in app_configs
+            if not is_ours or (where_settings_work and list(settings_work())):
+                return []
+            return list(check())
 
-    return found
+        return check
 
-
-def _where_settings_work(check: Callable[[], Messages]) -> Callable[[], Messages]:
-    def found() -> Messages:
-        if not list(settings_work()):
-            yield from check()
-
-    return found
+    return decorate
 
 
 # Settings
 
 
+@_registered(where_settings_work=False)
 def settings_work() -> Messages:
     """The setting `ENVOYOU` makes a `Webhooks`."""
     try:
@@ -119,6 +110,7 @@ def _unusable(error: ConfigurationError) -> checks.CheckMessage:
 # URLs
 
 
+@_registered(checks.Tags.urls)
 def urls_lead_here() -> Messages:
     """Deliveries reach the view, and nothing that they do not pass stands before it."""
     if not getattr(settings, "ROOT_URLCONF", None):
@@ -170,6 +162,7 @@ def _is_installed(middleware: str) -> bool:
 # Handlers
 
 
+@_registered()
 def handlers_are_there() -> Messages:
     """There is something to do for an event, by someone who does it outside the request."""
     handlers = project_webhooks.registered
@@ -232,6 +225,7 @@ def _shares_transaction(handler: Handler) -> bool:
 # Databases
 
 
+@_registered()
 def databases_suit() -> Messages:
     """SQLite is set up for several who write."""
     connection = connections[_inbox_alias()]
@@ -269,6 +263,7 @@ def _is_in_wal_mode(file: Path) -> bool:
 # Deployment
 
 
+@_registered(checks.Tags.security, deploy=True)
 def secret_is_one() -> Messages:
     """Nobody guesses the secret."""
     for secret in conf.written_secrets():
@@ -286,6 +281,7 @@ def secret_is_one() -> Messages:
         )
 
 
+@_registered(checks.Tags.security, deploy=True)
 def secret_is_kept_apart() -> Messages:
     """The secret is not where the code is."""
     for name, source in _sources_of_settings():
@@ -311,6 +307,7 @@ def _sources_of_settings() -> Iterator[tuple[str, str]]:
                 yield name, Path(file).read_text(encoding="utf-8", errors="replace")
 
 
+@_registered(deploy=True)
 def somebody_works() -> Messages:
     """What is accepted outlives a restart, and is worked off."""
     if conf.is_manual():

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+from envoyou_core import Event
+from envoyou_core.testing import sign_delivery
 
 SECRET = "whsec_of_a_project_in_a_folder"
 PATIENCE = 60.0
@@ -117,6 +124,22 @@ class Project:
         with Running(self._command(arguments), self._surroundings(environment)) as process:
             yield process
 
+    @contextmanager
+    def running_python(self, *arguments: str, **environment: str) -> Iterator[Running]:
+        """Have Python run with these arguments until the block ends."""
+        with Running([sys.executable, *arguments], self._surroundings(environment)) as process:
+            yield process
+
+    @contextmanager
+    def serving(self, **environment: str) -> Iterator[Server]:
+        """Have `runserver` serve it until the block ends."""
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        with self.running("runserver", "--noreload", f"127.0.0.1:{port}", **environment) as process:
+            server = Server(process, f"http://127.0.0.1:{port}/webhooks/envoyou")
+            process.wait_until(lambda: process.has_ended or listens(port))
+            yield server
+
     @property
     def log(self) -> list[str]:
         """What the handlers left."""
@@ -128,11 +151,29 @@ class Project:
 
     def _surroundings(self, environment: dict[str, str]) -> dict[str, Any]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("DJANGO_", "ENVOYOU_"))}
-        paths = os.pathsep.join(path for path in sys.path if path)
+        paths = os.pathsep.join(filter(None, [environment.pop("FIRST", ""), *sys.path]))
         return {
             "cwd": self.folder,
             "env": {**inherited, **ALIKE, "PYTHONPATH": paths, **environment},
         }
+
+
+@dataclass
+class Server:
+    """A server that runs, and where it receives webhooks."""
+
+    process: Running
+    url: str
+
+    def deliver(self, event: Event) -> tuple[int, str]:
+        """Deliver it as the platform does; returns the status of the answer and its body."""
+        delivery = sign_delivery(event, secret=SECRET)
+        try:
+            with urlopen(Request(self.url, delivery.body, delivery.headers), timeout=PATIENCE) as answer:
+                return answer.status, answer.read().decode()
+        except HTTPError as refusal:
+            with refusal:
+                return refusal.code, refusal.read().decode()
 
 
 class Running:
@@ -178,6 +219,11 @@ class Running:
 
     def wait_until(self, condition: Callable[[], object]) -> None:
         wait_until(condition, lambda: self.said)
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as connection:
+        return connection.connect_ex(("127.0.0.1", port)) == 0
 
 
 def kill_group(pid: int) -> None:

@@ -13,7 +13,7 @@ from django.core import checks
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
 from django.db import connections
-from django.test import override_settings
+from django.test import modify_settings, override_settings
 from django.urls import clear_url_caches, include, path
 
 from envoyou_core import Handlers
@@ -29,14 +29,17 @@ SAMPLE = "whsec_your_webhook_secret_key"
 def found(*, deploy=False, only=None):
     """The ids of what the checks have to say, but for `only` some of them."""
     messages = checks.run_checks(tags=[TAG], include_deployment_checks=deploy)
-    ids = [message.id for message in messages]
     assert all(message.hint for message in messages)
-    return ids if only is None else [id for id in ids if id in only]
+    return sorted(message.id for message in messages if only is None or message.id in only)
+
+
+def message(id, *, deploy=False):
+    [found] = [it for it in checks.run_checks(tags=[TAG], include_deployment_checks=deploy) if it.id == id]
+    return found
 
 
 def said(id, *, deploy=False):
-    [message] = [it for it in checks.run_checks(tags=[TAG], include_deployment_checks=deploy) if it.id == id]
-    return message.msg
+    return message(id, deploy=deploy).msg
 
 
 def with_settings(**settings):
@@ -106,6 +109,11 @@ def test_other_apps_are_not_our_affair():
         assert [it.id for it in checks.run_checks(app_configs=ours, tags=[TAG])] == ["envoyou.E001"]
 
 
+def test_they_are_there_once_however_often_the_apps_are_set_up():
+    with override_settings(ENVOYOU={}), modify_settings(INSTALLED_APPS={"append": "django.contrib.sites"}):
+        assert found() == ["envoyou.E001"]
+
+
 def test_they_run_with_all_others():
     with override_settings(ENVOYOU={}), pytest.raises(SystemCheckError) as caught:
         call_command("check")
@@ -170,7 +178,7 @@ def test_no_handlers(monkeypatch):
     assert found(only={"envoyou.W003"}) == []
     monkeypatch.setattr(project_webhooks, "_handlers", Handlers())
     assert found(only={"envoyou.W003"}) == ["envoyou.W003"]
-    assert "'webhooks'" in checks.run_checks(tags=[TAG])[0].hint
+    assert "'webhooks'" in message("envoyou.W003").hint
 
 
 def test_handlers_of_an_app_whose_models_are_elsewhere(postgres_alias):
