@@ -14,7 +14,7 @@ from typing import Any, Final
 from django.conf import settings
 from django.utils.module_loading import import_string
 
-from envoyou_core import ConfigurationError
+from envoyou_core import ConfigurationError, Tenant
 from envoyou_core.settings import read_settings
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "handlers_module",
     "has_secret",
     "is_manual",
+    "signing_secret",
     "task_queue",
     "tasks_backend",
     "tasks_queue_name",
@@ -128,6 +129,21 @@ def written_secrets() -> tuple[str, ...]:
     secret = webhooks_keywords()["secret"]
     listed = [secret] if isinstance(secret, str) else [] if callable(secret) else secret
     return tuple(each for each in listed if isinstance(each, str))
+
+
+def signing_secret(webhook_id: str) -> str | bytes:
+    """The secret that a delivery to the endpoint `webhook_id` is signed with: of several, the newest.
+
+    Raises:
+        ConfigurationError: the settings cannot be used, or no secret is known for that endpoint.
+    """
+    secret = webhooks_keywords()["secret"]
+    found = secret(webhook_id) if callable(secret) else secret
+    found = found.secret if isinstance(found, Tenant) else found
+    newest = found if isinstance(found, str | bytes) else next(iter(found or ()), None)
+    if not newest:
+        raise ConfigurationError(f"no secret is known for the webhook id {webhook_id!r}")
+    return newest
 
 
 def is_manual() -> bool:

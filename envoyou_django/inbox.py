@@ -307,9 +307,24 @@ class OrmInbox:
         tenant: str | None = None,
     ) -> int:
         """See `Inbox.requeue`."""
+        return self.requeuable(event_id, status=status, type=type, tenant=tenant).requeue(self._now())
+
+    def requeuable(
+        self,
+        event_id: str | None = None,
+        *,
+        status: Status | str | None = None,
+        type: str | None = None,
+        tenant: str | None = None,
+    ) -> ProcessedEventQuerySet:
+        """What `requeue` would bring back, given the same.
+
+        Raises:
+            ValueError: nothing was named, or a status that cannot be requeued.
+        """
         statuses = requeuable_statuses(event_id, status, type)
-        rows = self._matching(statuses=statuses, event_id=event_id, type=type, tenant=tenant)
-        return rows.requeue(self._now())
+        found = self._matching(statuses=statuses, event_id=event_id, type=type, tenant=tenant)
+        return found.filter(scrubbed_at__isnull=True)
 
     def prune(
         self, older_than: timedelta, statuses: tuple[Status | str, ...] = (Status.PROCESSED, Status.IGNORED)
