@@ -219,7 +219,7 @@ def _models_share_the_transaction(handlers: Collection[Handler]) -> Messages:
 
 
 def _shares_transaction(handler: Handler) -> bool:
-    return not handler.is_async and getattr(handler, "atomic", None) is not False
+    return not handler.is_async and handler.atomic is not False
 
 
 # Databases

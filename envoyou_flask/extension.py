@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet
 
@@ -37,8 +38,9 @@ class Envoyou(Handlers):
 
     Args:
         app: to be initialised at once; its configuration must be complete.
-        db: the app's Flask-SQLAlchemy. The inbox then lives in the app's own database, and what a sync handler does
-            with `db.session` is committed together with the record that it is done: exactly once.
+        db: the apps' Flask-SQLAlchemy. The inbox then lives in the app's own database, and what a sync handler does
+            with `db.session` is committed together with the record that it is done, and so happens exactly once; unless
+            it says `atomic=False`.
 
     Raises:
         ConfigurationError: as `init_app` does.
@@ -83,8 +85,9 @@ class Envoyou(Handlers):
         if NAME in app.extensions.get("envoyou", {}):
             raise ConfigurationError(f"the app {app.name!r} has an Envoyou already")
         settings = app.config.get_namespace("ENVOYOU_", lowercase=False)
-        keywords = {"secret": None, **read_settings(settings, others=OWN_SETTINGS, prefix="ENVOYOU_")}
-        webhooks = Webhooks(**keywords)
+        webhooks = self._webhooks(
+            app, {"secret": None, **read_settings(settings, others=OWN_SETTINGS, prefix="ENVOYOU_")}
+        )
         webhooks.include(self)
         for arrange in self._arrangements:
             arrange(webhooks)
@@ -96,6 +99,16 @@ class Envoyou(Handlers):
                 url_prefix=url_prefix or settings.get("URL_PREFIX") or DEFAULT_URL_PREFIX,
                 subdomain=subdomain or settings.get("SUBDOMAIN"),
             )
+
+    def _webhooks(self, app: Flask, settings: dict[str, Any]) -> Webhooks:
+        if self._db is None:
+            return Webhooks(**settings)
+        if "inbox" in settings:
+            raise ConfigurationError("the inbox is in the app's own database, as db says: leave ENVOYOU_INBOX out")
+        from envoyou_flask.sqlalchemy import FlaskSqlInbox
+
+        of_inbox = {key: settings[key] for key in ("name", "clock") if key in settings}
+        return Webhooks(inbox=FlaskSqlInbox(app, self._db, **of_inbox), **settings)
 
     def create_blueprint(self, name: str = NAME) -> Blueprint:
         """A blueprint that receives for whichever app it is asked in, to lie within others, for instance.
@@ -124,6 +137,8 @@ class Envoyou(Handlers):
         Raises:
             ConfigurationError: its name is taken, or it names what an app's inbox cannot give.
         """
+        if self._db is not None and not handler.is_async:
+            handler = replace(handler, atomic=handler.atomic is not False)
         super().add(handler)
         alone = Handlers()
         alone.add(handler)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import threading
 import time
 import uuid
@@ -12,7 +13,7 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import (
     URL,
@@ -66,13 +67,10 @@ from envoyou_core.inbox.records import (
 from envoyou_core.inbox.rows import claim_of, microseconds, moment, progress_of, record_of
 from envoyou_core.inbox.schema import inbox_table, marks_table, paused_table, schema_table
 from envoyou_core.inbox.selecting import claimable
-from envoyou_core.inbox.time_limit import time_limit
+from envoyou_core.inbox.time_limit import TRANSACTION_LIMIT, time_limit
 from envoyou_core.inbox.upgrades import check_schema, set_up
 
 __all__ = ["SqlInbox"]
-
-TRANSACTION_LIMIT = 1.0
-"""Seconds that a handler's transaction may last on SQLite: less than another writer waits for its lock."""
 
 LONGEST_NAME = 64
 """Characters that the name of an inbox may have."""
@@ -123,6 +121,11 @@ class SqlInbox:
         self._dialect = self._engine.dialect.name
         if self._dialect not in DIALECTS:
             raise ConfigurationError(f"the inbox runs on SQLite, PostgreSQL and MariaDB, not on {self._dialect}")
+        if self._engine.dialect.is_async:
+            raise ConfigurationError(
+                f"the driver {self._engine.dialect.driver} is async: take another, or an async engine of your own, "
+                "inbox=AsyncSqlInbox(engine)"
+            )
         self.remote = self._dialect != "sqlite"
         self._opening = threading.Lock()
         self._opened_in: int | None = None
@@ -330,15 +333,27 @@ class SqlInbox:
         self.open()
         with self._turn() as release, self._engine.begin() as connection, self._limited(connection, release):
             yield connection
-            if settlement is None:
-                held = self._record(connection, claim, progress)
-            else:
-                held = self._settle(connection, claim, settlement())
-            if not held:
-                raise LeaseLostError
+            self._end(connection, claim, progress, settlement)
+
+    def _end(
+        self,
+        connection: Connection,
+        claim: Claim,
+        progress: Mapping[str, Progress],
+        settlement: Callable[[], Settlement] | None,
+    ) -> None:
+        if settlement is None:
+            held = self._record(connection, claim, progress)
+        else:
+            held = self._settle(connection, claim, settlement())
+        if not held:
+            raise LeaseLostError
 
     def _limited(self, connection: Connection, expired: Callable[[], None]) -> AbstractContextManager[None]:
-        return nullcontext() if self.remote else time_limit(connection, TRANSACTION_LIMIT, expired)
+        if self.remote:
+            return nullcontext()
+        driver = cast(sqlite3.Connection, connection.connection.dbapi_connection)
+        return time_limit(driver, TRANSACTION_LIMIT, expired)
 
     def settle(self, claim: Claim, settlement: Settlement) -> bool:
         """See `Inbox.settle`."""

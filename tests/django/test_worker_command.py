@@ -41,7 +41,7 @@ def end():
     say("stop")
 
 
-@webhooks.on("api.*")
+@webhooks.on("api.*", atomic=False)
 def blocks(event):
     say("blocking")
     while not Path("release").exists():

@@ -189,8 +189,9 @@ def test_each_app_handles_its_own_events_in_its_own_context(make_app):
 def test_what_is_registered_after_an_app_was_initialised_counts_for_it_too(make_app):
     envoyou = Envoyou()
     app = make_app(ENVOYOU_HANDOFF="manual", ENVOYOU_RETRY_MAX_ATTEMPTS=1)
-    envoyou.init_app(app)
     seen = []
+    envoyou.on_dead(lambda event, error: seen.append("told of it"))
+    envoyou.init_app(app)
     envoyou.on("user.created", name="note")(lambda event: seen.append(event.id))
     envoyou.on("user.deleted", name="fail")(lambda event: 1 / 0)
     envoyou.on_dead(lambda event, error: seen.append(event.id))
@@ -198,7 +199,7 @@ def test_what_is_registered_after_an_app_was_initialised_counts_for_it_too(make_
     for event in events:
         deliver(app, event)
     assert webhooks_of(app).drain() == 2
-    assert seen == [event.id for event in events]
+    assert seen == [events[0].id, "told of it", events[1].id]
     with pytest.raises(ConfigurationError, match="two handlers"):
         envoyou.on("user.created", name="note")(print)
 

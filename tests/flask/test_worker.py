@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import sys
 import threading
 import weakref
@@ -59,6 +60,17 @@ def test_a_worker_that_cannot_start_is_an_error_in_the_log_and_not_on_every_page
     event = sample_event()
     assert deliver(app, event).status_code == 200
     assert handled.get(timeout=PATIENCE) == event.id
+
+
+def test_the_first_request_of_each_process_wakes_the_worker(manual, monkeypatch):
+    woken = []
+    monkeypatch.setattr(manual, "wake", lambda: woken.append(os.getpid()))
+    app = make_app(manual)
+    app.register_blueprint(create_blueprint(manual), name="again", url_prefix="/again")
+    for pid in (1, 1, 2, 2):
+        monkeypatch.setattr(os, "getpid", lambda pid=pid: pid)
+        app.test_client().get("/")
+    assert woken == [1, 2]
 
 
 def test_handlers_run_in_the_context_of_the_app(webhooks):
