@@ -3,6 +3,7 @@
 from importlib.util import find_spec
 
 SECRET_KEY = "for tests only"
+STATIC_URL = "static/"
 ROOT_URLCONF = "tests.django.urls"
 ALLOWED_HOSTS = ["*"]
 USE_TZ = True
@@ -28,6 +29,7 @@ INSTALLED_APPS = [
     "django.contrib.contenttypes",
     "django.contrib.messages",
     "django.contrib.sessions",
+    "django.contrib.staticfiles",
     "envoyou_django",
     "tests.django.members",
 ]

@@ -1,0 +1,140 @@
+"""The admin as an operator sees it: in a real browser, in light and in dark, under a strict content security policy."""
+
+import math
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from django.contrib.auth.models import User
+
+from envoyou_core import EVENT_TYPES
+from envoyou_core.inbox import Attempt, Failure
+from envoyou_core.inbox.history import encode_history
+from envoyou_core.testing import sample_event
+from envoyou_django.models import ProcessedEvent
+from tests.browser import chromium, findings
+
+pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True)]
+
+SCREENSHOTS = os.environ.get("ENVOYOU_TEST_SCREENSHOTS")
+"""A folder for pictures of what is looked at."""
+
+VIEWPORT = {"width": 1440, "height": 900}
+
+TRACEBACK = """\
+Traceback (most recent call last):
+  File "/srv/site/accounts/webhooks.py", line 12, in keep_account
+    mailbox.create(user["email"])
+  File "/srv/site/mail/boxes.py", line 40, in create
+    raise ConnectionError("the mail server does not answer")
+ConnectionError: the mail server does not answer
+"""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    # Playwright's loop runs in the tests' thread, and Django would take each query there for one in a coroutine.
+    with pytest.MonkeyPatch.context() as patch, chromium() as browser:
+        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
+        yield browser
+
+
+@pytest.fixture(params=["light", "dark"])
+def scheme(request):
+    return request.param
+
+
+@pytest.fixture
+def page(browser, live_server, settings, scheme):
+    settings.MIDDLEWARE = ["tests.django.middleware.ContentSecurityPolicy", *settings.MIDDLEWARE]
+    User.objects.create_superuser("ada", password="analytical")
+    context = browser.new_context(
+        base_url=live_server.url, color_scheme=scheme, viewport={"width": 1440, "height": 900}
+    )
+    context.set_default_timeout(20_000)
+    page = context.new_page()
+    page.complaints = []
+    page.on("console", lambda message: is_a_complaint(message) and page.complaints.append(message.text))
+    page.on("pageerror", lambda error: page.complaints.append(str(error)))
+    page.goto("/admin/login/?next=/admin/envoyou_django/processedevent/")
+    page.get_by_label("Username").fill("ada")
+    page.get_by_label("Password").fill("analytical")
+    page.get_by_role("button", name="Log in").click()
+    page.get_by_role("heading", name="Select event").wait_for()
+    yield page
+    context.close()
+    assert page.complaints == []
+
+
+def is_a_complaint(message):
+    # Browsers ask every site for its icon, and this one has none.
+    return message.type == "error" and not message.location["url"].endswith("/favicon.ico")
+
+
+@pytest.fixture
+def day(scheme):
+    """The events of a day: nearly all went well."""
+    now = datetime.now(UTC)
+    rows = []
+    for number in range(400):
+        # Busier by day than by night.
+        hours = number * 23 / 400
+        ago = timedelta(hours=hours + math.sin(hours / 2.3) * 1.4 + 1.5)
+        went = {37: "dead", 11: "ignored", 53: "failed", 90: "dead"}.get(number % 97, "processed")
+        rows.append(row(f"evt_{number * 7919:08x}", EVENT_TYPES[number * 5 % 7], went, now - ago))
+    waits = row("evt_failed", "user.updated", "failed", now, due_at=now + timedelta(hours=1))
+    waits.history = encode_history(
+        (
+            Attempt(now - timedelta(minutes=3), None),
+            Attempt(now, "failed", 1.25, (Failure("keep_account", "ConnectionError: the mail server", TRACEBACK),)),
+        )
+    )
+    ProcessedEvent.objects.bulk_create([*reversed(rows), waits])
+
+
+def row(id, type, status, received_at, **values):
+    event = sample_event(type, id=id, created=int(received_at.timestamp()))
+    error = "ConnectionError: the mail server does not answer" if status in {"failed", "dead"} else None
+    waits = status in {"received", "failed"}
+    return ProcessedEvent(
+        **{
+            "name": "default",
+            "event_id": id,
+            "type": type,
+            "created": event.created,
+            "webhook_id": event.webhook_id,
+            "body": event.body,
+            "status": status,
+            "attempts": {"dead": 3, "failed": 1}.get(status, 1),
+            "crashes": 0,
+            "progress": {"keep_account": "done"} if status == "processed" else {},
+            "received_at": received_at,
+            "due_at": received_at + timedelta(hours=30) if waits else None,
+            "settled_at": None if waits else received_at,
+            "last_error": error,
+            "object_key": event.object_id,
+            **values,
+        }
+    )
+
+
+def look_at(page, name, scheme):
+    if SCREENSHOTS:
+        page.screenshot(path=Path(SCREENSHOTS) / f"django-admin-{name}-{scheme}.png")
+    assert findings(page) == []
+
+
+def test_every_screen_can_be_read_by_everybody(page, day, scheme):
+    page.reload()
+    look_at(page, "list", scheme)
+    page.get_by_text("The same as a table").click()
+    look_at(page, "table", scheme)
+    page.get_by_role("link", name="evt_failed").click()
+    page.get_by_role("heading", name="Payload").wait_for()
+    page.get_by_text("ConnectionError: the mail server", exact=True)
+    page.locator("summary", has_text="keep_account").click()
+    look_at(page, "event", scheme)
+    page.get_by_role("button", name="Requeue").click()
+    page.get_by_role("heading", name="Requeue events?").wait_for()
+    look_at(page, "requeue", scheme)
