@@ -36,7 +36,7 @@ class InboxFilter(admin.AllValuesFieldListFilter):
 
     def has_output(self) -> bool:
         """See `ListFilter.has_output`."""
-        return len(self.lookup_choices) > 1
+        return bool(self.used_parameters) or len(self.lookup_choices) > 1
 
 
 class DayFilter(admin.SimpleListFilter):

@@ -8,6 +8,8 @@ ROOT_URLCONF = "tests.django.urls"
 ALLOWED_HOSTS = ["*"]
 USE_TZ = True
 TIME_ZONE = "America/New_York"
+# The usual ones take long on purpose.
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 DATABASES = {
