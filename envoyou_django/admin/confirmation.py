@@ -65,6 +65,7 @@ def ask(model_admin: admin.ModelAdmin, request: HttpRequest, question: Question)
         "confirmed": CONFIRMED,
         "checkbox": ACTION_CHECKBOX_NAME,
         "across": across,
+        "back": request.get_full_path(),
         # Where everything was selected, one key is enough for the admin to take the action up.
         "keys": request.POST.getlist(ACTION_CHECKBOX_NAME)[: 1 if across == "1" else None],
     }

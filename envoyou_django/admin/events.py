@@ -38,7 +38,7 @@ LONGEST_ERROR = 80
 class ProcessedEventAdmin(admin.ModelAdmin):
     """Read-only, but for what brings an event back, gives it up, or has it tried now."""
 
-    list_display = ("event_id", "type", "state", "received", "attempts", "due", "error")
+    list_display = ("event_id", "type", "state", "error", "received", "attempts", "due")
     list_filter = ("status", DayFilter, "type", ("name", InboxFilter))
     search_fields = ("event_id", "object_key")
     ordering = ("-id",)
@@ -146,7 +146,7 @@ class ProcessedEventAdmin(admin.ModelAdmin):
         """When it was finished, to the second."""
         return self._or_empty(to_the_second(event.settled_at))
 
-    @admin.display(description=gettext_lazy("handlers"))
+    @admin.display(description=gettext_lazy("finished handlers"))
     def handlers(self, event: ProcessedEvent) -> str:
         """The handlers that will not run again."""
         return self._or_empty(handlers_list(event))
