@@ -3,6 +3,8 @@
 import re
 import shutil
 
+import pytest
+
 from tests.walkthrough import PROJECT, Reader, read_page
 
 EXAMPLE = PROJECT / "example_projects" / "django_app"
@@ -16,7 +18,7 @@ class DjangoReader(Reader):
         super().__init__(folder, usual_port=8000)
 
     def serving(self, console):
-        assert console[-1] == "python manage.py runserver"
+        assert console[-1] in {"python manage.py runserver", "python manage.py demo"}
         return super().serving([*console[:-1], f"{console[-1]} 127.0.0.1:{self._port}"])
 
 
@@ -38,15 +40,36 @@ def test_the_page_leads_to_a_processed_event_and_a_passing_test(tmp_path):
     reader.type(test)
 
 
-def test_the_example_project_runs_as_its_readme_says(tmp_path):
-    (install, *serve), send, test = read_page("example_projects/django_app/README.md").consoles
-    assert install == 'pip install "envoyou-webhooks[django]"'
-    shutil.copytree(EXAMPLE, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.sqlite3", "__pycache__"))
+@pytest.fixture
+def example(tmp_path):
+    """Someone with a copy of the example project."""
+    shutil.copytree(EXAMPLE, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.sqlite3*", "__pycache__"))
     reader = DjangoReader(tmp_path)
     reader.write({"send.py": (EXAMPLE / "send.py").read_text()})
-    reader.type(test)
-    with reader.serving(serve):
-        assert reader.type(send) == '{"received": true}\n'
-        reader.wait_for("kept john.doe@example.com")
-    # It needs no migrations of its own.
-    reader.type([send[0], "python manage.py makemigrations --check"])
+    return reader
+
+
+@pytest.mark.slow
+def test_the_example_project_runs_as_its_readme_says(example):
+    (install, *serve), send, test = read_page("example_projects/django_app/README.md").consoles
+    assert install == "pip install -r requirements.txt"
+    example.type(test)
+    with example.serving(serve):
+        example.wait_for("Starting development server")
+        assert example.type(send) == '{"received": true}\n'
+        # Two that the command itself has handed in, and the one that was sent.
+        example.wait_for("kept user_123\n", times=3)
+    example.type(["python manage.py makemigrations --check"])
+
+
+@pytest.mark.slow
+def test_the_example_project_runs_on_postgresql_by_one_variable(example, postgres_url):
+    *_, test = read_page("example_projects/django_app/README.md").consoles
+    address = postgres_url.replace("postgresql+psycopg", "postgres")
+    example.type([f"export DATABASE_URL='{address}'", *test])
+
+
+@pytest.mark.slow
+def test_the_example_project_does_not_start_in_production_without_a_secret(example):
+    with pytest.raises(AssertionError, match="there is no webhook secret"):
+        example.type(["export DJANGO_SECRET_KEY=from_somewhere", "python manage.py check"])
