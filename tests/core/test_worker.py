@@ -505,7 +505,7 @@ def test_attempts_that_end_at_the_same_time_are_settled_by_one_commit(make_webho
     webhooks.start()
     assert waiting.acquire(timeout=PATIENCE)
     # Whoever waits to be settled holds no slot: the others are handled meanwhile.
-    pause_until(lambda: len(webhooks._handoff._worker._settling) == 30)
+    pause_until(lambda: webhooks._handoff._worker._in_hand.settling == 30)
     gate.set()
     pause_until(lambda: webhooks.inbox.stats().by_status[Status.PROCESSED] == 30)
     assert sum(batches) == 30
