@@ -1,4 +1,7 @@
-"""The README's quickstarts, block by block as a reader would follow them, each in a fresh virtual environment."""
+"""The README's quickstarts, and the page about Django, block by block as a reader would follow them.
+
+Each framework has a fresh virtual environment, which those who follow its pages share.
+"""
 
 import contextlib
 import json
@@ -9,11 +12,12 @@ import sqlite3
 import subprocess
 import sys
 import time
+from functools import cache
 
 import pytest
 
 from tests.adapters import chosen
-from tests.quickstart.readme import PROJECT, QUICKSTARTS, blocks
+from tests.quickstart.readme import DJANGO_PAGE, PROJECT, QUICKSTARTS, blocks
 
 pytestmark = pytest.mark.slow
 
@@ -27,19 +31,19 @@ ON_A_FREE_PORT = {
 }
 """The commands that serve, and what is added so that they can run beside others."""
 
+USUAL_ADDRESS = "http://127.0.0.1:8000"
+
 INSTALL_TIMEOUT = 300
 TIMEOUT = 60
 """Seconds after which something has failed, however slow the machine."""
 
 
 class Reader:
-    """Someone who follows the README in an empty folder, in a virtual environment that is empty too."""
+    """Someone who follows a page in an empty folder, in a virtual environment that was empty too."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, environment):
         self.folder = folder / "project"
         self.folder.mkdir()
-        environment = folder / "environment"
-        subprocess.run([sys.executable, "-m", "venv", environment], check=True, timeout=INSTALL_TIMEOUT)
         self.scripts = environment / ("Scripts" if os.name == "nt" else "bin")
         # Nothing of this project, of its settings or of this test run may reach into the new environment.
         ours = ("COVERAGE", "COV_", "DJANGO_", "ENVOYOU_", "FLASK_", "PYTEST_", "PYTHON", "VIRTUAL_ENV", "__PYVENV")
@@ -52,8 +56,8 @@ class Reader:
         self.log = folder / "server.log"
         self.server = None
 
-    def follow(self, title):
-        for block in blocks(title):
+    def follow(self, blocks):
+        for block in blocks:
             if block.language == "console":
                 for line in block.code.splitlines():
                     self.type(line)
@@ -113,13 +117,13 @@ class Reader:
         pattern = re.compile(r"(http://127\.0\.0\.1:[1-9]\d*)")
         return self.wait_for("the address", lambda: pattern.search(self.log.read_text(errors="replace")))[1]
 
-    def send(self):
-        """Send the event as the README shows it; the port is the one that the server has."""
-        block = next(block for block in blocks("Send it an event") if block.file == "send.py")
-        (self.folder / block.file).write_text(block.code)
-        url = self.address() + "/webhooks/envoyou"
-        self.wait_for("an open port", lambda: port_is_open(url))
-        return self.run(["python", "send.py", url])
+    def send(self, blocks, *words):
+        """Send the event as it is shown; the port is the one that the server has."""
+        (block,) = (block for block in blocks if block.file == "send.py")
+        address = self.address()
+        (self.folder / block.file).write_text(block.code.replace(USUAL_ADDRESS, address))
+        self.wait_for("an open port", lambda: port_is_open(address))
+        return self.run(["python", "send.py", *(word.replace(USUAL_ADDRESS, address) for word in words)])
 
     def leave(self):
         if self.server is not None:
@@ -141,9 +145,22 @@ def port_is_open(url):
     return False
 
 
+@pytest.fixture(scope="module")
+def environments(tmp_path_factory):
+    """Makes a virtual environment for each framework, once."""
+
+    @cache
+    def environment(framework):
+        made = tmp_path_factory.mktemp(framework) / "environment"
+        subprocess.run([sys.executable, "-m", "venv", made], check=True, timeout=INSTALL_TIMEOUT)
+        return made
+
+    return environment
+
+
 @pytest.fixture
-def reader(tmp_path):
-    reader = Reader(tmp_path)
+def reader(tmp_path, environments, framework):
+    reader = Reader(tmp_path, environments(framework))
     yield reader
     reader.leave()
 
@@ -162,11 +179,27 @@ EFFECT = {"django": has_account, "flask": welcomed, "fastapi": welcomed, "starle
 
 @pytest.mark.parametrize("framework", chosen())
 def test_the_quickstart_receives_an_event(reader, framework):
-    reader.follow(f"Quickstart: {QUICKSTARTS[framework]}")
+    reader.follow(blocks(f"Quickstart: {QUICKSTARTS[framework]}"))
     effect = EFFECT[framework]
-    printed = reader.send()
+    printed = reader.send(blocks("Send it an event"), f"{USUAL_ADDRESS}/webhooks/envoyou")
     assert printed.startswith("200 ")
     assert json.loads(printed.removeprefix("200 ")) == {"received": True}
     assert reader.wait_for("the handler's effect", lambda: effect(reader))
     package = reader.run(["python", "-c", "import envoyou_core; print(envoyou_core.__file__)"]).strip()
-    assert str(reader.folder.parent) in package, "the installed wheel must be what runs"
+    assert package.startswith(str(reader.scripts.parent)), "the installed wheel must be what runs"
+
+
+@pytest.mark.parametrize("framework", [name for name in chosen() if name == "django"])
+def test_the_page_about_django_leads_from_an_empty_folder_to_a_processed_event(reader):
+    *make, code, command = blocks("From an empty folder to a processed event", DJANGO_PAGE)
+    assert (code.file, command.code.splitlines()[-1]) == ("send.py", "python send.py")
+    reader.follow(make)
+    assert json.loads(reader.send([code])) == {"received": True}
+    assert reader.wait_for("the account", lambda: has_account(reader))
+    assert "Kept john.doe@example.com" in reader.log.read_text(errors="replace").splitlines()
+    # What is no Python has come with the wheel, too.
+    reader.run(["python", "manage.py", "findstatic", "envoyou_django/admin.css"])
+    template = "admin/envoyou_django/processedevent/change_list.html"
+    reader.run(
+        ["python", "manage.py", "shell", "-c", f"import django.template.loader as it; it.get_template('{template}')"]
+    )
