@@ -16,7 +16,7 @@ from envoyou_core.event import Event
 from envoyou_core.handlers import Handler, Handlers
 from envoyou_core.handoff.nudges import Nudges
 from envoyou_core.http import WebhookRequest, WebhookResponse
-from envoyou_core.inbox import Inbox, TransactionalInbox, open_inbox
+from envoyou_core.inbox import AsyncTransactionalInbox, Inbox, TransactionalInbox, open_inbox
 from envoyou_core.nonces import NonceStore, open_nonces
 from envoyou_core.observability import Listener, NoSpool, Notices, NudgeFailed, WorkerFailed, log_notice
 from envoyou_core.processing.hooks import Hooks
@@ -175,6 +175,7 @@ class Webhooks:
         stale: Literal["skip"] | None = None,
         time_limit: float | None = None,
         concurrency: int | None = None,
+        atomic: bool | None = None,
     ) -> Callable[[Function], Function]:
         """Register the decorated function, sync or async, for events of these types. See the guide, "Supported Events".
 
@@ -190,13 +191,21 @@ class Webhooks:
             time_limit: seconds. An async handler is cancelled after them, and has failed; a sync one cannot be stopped,
                 and is reported.
             concurrency: how many events that it handles each worker has in hand at once.
+            atomic: whether it shares the transaction that records it as done. By default one does that names
+                `connection`, and in Django every sync one.
 
         Raises:
             ConfigurationError: no type or a malformed one, a limit that makes no sense, a parameter that nothing is
                 given for, or a name that is taken.
         """
         return self._handlers.on(
-            *types, name=name, ordered=ordered, stale=stale, time_limit=time_limit, concurrency=concurrency
+            *types,
+            name=name,
+            ordered=ordered,
+            stale=stale,
+            time_limit=time_limit,
+            concurrency=concurrency,
+            atomic=atomic,
         )
 
     def include(self, handlers: Handlers) -> None:
@@ -257,6 +266,11 @@ class Webhooks:
     def max_body_size(self) -> int:
         """The most bytes a body may have."""
         return self._reception.max_body_size
+
+    @property
+    def required_headers(self) -> tuple[str, ...]:
+        """The headers without which a request is refused, signature and timestamp among them."""
+        return self._reception.policy.required_headers
 
     # Processing
 
@@ -551,17 +565,26 @@ class Webhooks:
 
 
 class _HandlersOver(Handlers):
-    """Handlers that can be given what they name by the inbox they work over."""
+    """Handlers whose inbox has the transactions that they share."""
 
     def __init__(self, inbox: Inbox) -> None:
         super().__init__()
         self._inbox = inbox
 
     def add(self, handler: Handler) -> None:
-        if handler.wants_connection and handler.is_async:
-            raise ConfigurationError(f"handler {handler.name!r} is async, and the inbox's 'connection' is not")
-        if handler.wants_connection and not isinstance(self._inbox, TransactionalInbox):
-            raise ConfigurationError(f"handler {handler.name!r} names 'connection', and this inbox has none to give")
+        if handler.shares_transaction:
+            share = "names 'connection'" if "connection" in handler.wants else "names 'session'"
+            if not handler.wants_connection:
+                share = "is to be atomic"
+            if handler.is_async and not isinstance(self._inbox, AsyncTransactionalInbox):
+                raise ConfigurationError(
+                    f"handler {handler.name!r} {share} and is async, as no transaction here is: those of an "
+                    "AsyncSqlInbox are"
+                )
+            if not handler.is_async and "session" in handler.wants:
+                raise ConfigurationError(f"handler {handler.name!r} names 'session', which async handlers may")
+            if not handler.is_async and not isinstance(self._inbox, TransactionalInbox):
+                raise ConfigurationError(f"handler {handler.name!r} {share}, and this inbox has none to give")
         super().add(handler)
 
 

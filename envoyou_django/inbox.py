@@ -14,6 +14,7 @@ from django.db import IntegrityError, connections, router, transaction
 from django.db.models import Count, Max, Min, Model, QuerySet
 
 from envoyou_core import ConfigurationError
+from envoyou_core.errors import LeaseLostError
 from envoyou_core.event import object_key
 from envoyou_core.inbox import (
     ANY,
@@ -32,6 +33,7 @@ from envoyou_core.inbox import (
     requeuable_statuses,
 )
 from envoyou_core.inbox.history import decode_history, encode_history, with_attempt, with_crash
+from envoyou_django.handler_transactions import handler_transaction
 from envoyou_django.models import (
     LONGEST_NAME,
     TABLES,
@@ -197,6 +199,23 @@ class OrmInbox:
     def record(self, claim: Claim, progress: Mapping[str, Progress]) -> bool:
         """See `Inbox.record`."""
         return self._held(claim).update(progress=dict(progress)) == 1
+
+    @contextmanager
+    def transaction(
+        self, claim: Claim, progress: Mapping[str, Progress], settlement: Callable[[], Settlement] | None = None
+    ) -> Iterator[None]:
+        """See `TransactionalInbox.transaction`. It is the thread's own, so there is nothing to give to a handler.
+
+        On SQLite it ends, rolled back, after `TRANSACTION_LIMIT` seconds, for it keeps every other writer out.
+
+        Raises:
+            TransactionTimeoutError: on SQLite, its time was over.
+        """
+        with handler_transaction(self._alias):
+            yield
+            held = self.record(claim, progress) if settlement is None else self.settle(claim, settlement())
+            if not held:
+                raise LeaseLostError
 
     def settle(self, claim: Claim, settlement: Settlement) -> bool:
         """See `Inbox.settle`."""

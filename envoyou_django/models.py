@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from django.db import models, router, transaction
@@ -12,9 +12,10 @@ from django.db.models.functions import Coalesce
 from django.utils.translation import gettext_lazy as _
 
 from envoyou_core import Event
-from envoyou_core.event import MAX_NAME_LENGTH
+from envoyou_core.event import MAX_NAME_LENGTH, object_key
 from envoyou_core.inbox import REQUEUABLE, Progress, Status, unfinished_progress
 from envoyou_core.inbox.history import decode_history
+from envoyou_django import conf
 from envoyou_django.fields import ExactCharField, UtcDateTimeField
 from envoyou_django.scrubbing import scrubbed, update_each
 
@@ -25,6 +26,7 @@ __all__ = [
     "ObjectMark",
     "PausedSubject",
     "ProcessedEvent",
+    "ProcessedEventManager",
     "ProcessedEventQuerySet",
 ]
 
@@ -43,9 +45,24 @@ REQUEUE_BATCH = 500
 
 
 class ProcessedEventQuerySet(models.QuerySet):
-    """Events, and what can be done to several of them."""
+    """Events: which there are, and what can be done to several of them."""
 
-    def requeue(self, now: datetime) -> int:
+    def due(self, now: datetime | None = None) -> ProcessedEventQuerySet:
+        """Those that a worker may take at `now`, what came due first, first; a lease that has run out is due, too.
+
+        Some may have to wait all the same, for their order or because they are paused.
+        """
+        return self.filter(due_at__lte=now or _now()).order_by("due_at", "pk")
+
+    def dead(self) -> ProcessedEventQuerySet:
+        """Those that were given up, and wait for somebody to look at them."""
+        return self.filter(status=Status.DEAD)
+
+    def for_object(self, object_id: str) -> ProcessedEventQuerySet:
+        """Those about an object: `data.object.id`, or else its `user_id`."""
+        return self.filter(object_key=object_key(object_id))
+
+    def requeue(self, now: datetime | None = None) -> int:
         """Bring those that are failed, ignored or dead back to `received`, due at `now`; returns how many.
 
         All attempts are before them again. Handlers that were done stay done. What has lost its payload stays.
@@ -57,19 +74,21 @@ class ProcessedEventQuerySet(models.QuerySet):
         for start in range(0, len(found), REQUEUE_BATCH):
             with transaction.atomic(using=alias):
                 for row in found[start : start + REQUEUE_BATCH]:
-                    requeued += self._requeue_one(alias, row, now)
+                    requeued += self._requeue_one(alias, row, now or _now())
         return requeued
 
-    def make_due(self, now: datetime) -> int:
+    def make_due(self, now: datetime | None = None) -> int:
         """Have those that wait for a later time tried at `now`; returns how many. Their attempts count as before."""
+        now = now or _now()
         changed: int = self._to_write().waiting().order_by().filter(due_at__gt=now).update(due_at=now)
         return changed
 
-    def mark_dead(self, now: datetime) -> int:
-        """Give up those that are unfinished and in nobody's hands; returns how many.
+    def mark_dead(self, now: datetime | None = None) -> int:
+        """Give up those that are unfinished and in nobody's hands at `now`; returns how many.
 
         What a worker holds is left to it. One whose lease has run out, and that comes back, cannot settle any more.
         """
+        now = now or _now()
         rows = self._to_write().unheld(now).order_by("pk")
         dead = {
             "status": Status.DEAD.value,
@@ -93,9 +112,9 @@ class ProcessedEventQuerySet(models.QuerySet):
         """Those that are to be tried, and that nobody tries yet."""
         return self.filter(status__in=[Status.RECEIVED, Status.FAILED])
 
-    def unheld(self, now: datetime) -> ProcessedEventQuerySet:
+    def unheld(self, now: datetime | None = None) -> ProcessedEventQuerySet:
         """The unfinished ones that no worker has in hand: they wait, or the lease on them has run out."""
-        return self.waiting() | self.filter(status=Status.PROCESSING, due_at__lte=now)
+        return self.waiting() | self.filter(status=Status.PROCESSING, due_at__lte=now or _now())
 
     def _to_write(self) -> ProcessedEventQuerySet:
         return self.using(self._db or router.db_for_write(self.model))
@@ -116,6 +135,22 @@ class ProcessedEventQuerySet(models.QuerySet):
             settled_at=None,
         )
         return changed
+
+
+def _now() -> datetime:
+    return datetime.fromtimestamp(conf.clock()(), UTC)
+
+
+_ManagerOfThem: Any = models.Manager.from_queryset(ProcessedEventQuerySet)
+
+
+class ProcessedEventManager(_ManagerOfThem):
+    """Reads where the routers have the events written: a replica may not have heard yet of what became of them."""
+
+    def get_queryset(self) -> ProcessedEventQuerySet:
+        """See `django.db.models.Manager.get_queryset`."""
+        rows: ProcessedEventQuerySet = super().get_queryset()
+        return rows if self._db else rows.using(router.db_for_write(self.model, **self._hints))
 
 
 class ProcessedEvent(models.Model):
@@ -160,7 +195,7 @@ class ProcessedEvent(models.Model):
         _("erase requested at"), null=True, blank=True, help_text=_("The payload is deleted when it is finished.")
     )
 
-    objects = ProcessedEventQuerySet.as_manager()
+    objects = ProcessedEventManager()
 
     class Meta:
         """Its table, its key, and what it is asked for."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -17,6 +18,7 @@ from envoyou_core import ConfigurationError, Handlers, WebhookRequest, WebhookRe
 from envoyou_core.handlers import Handler
 from envoyou_core.processing.time_limits import time_limited
 from envoyou_django import conf
+from envoyou_django.signals import SignalSender
 
 __all__ = ["DjangoWebhooks", "ProjectWebhooks", "project_webhooks"]
 
@@ -34,17 +36,35 @@ class DjangoWebhooks(Webhooks):
         self._works_in: int | None = None
         self.surround(without_old_connections)
         self.at_thread_end(connections.close_all)
+        self._signals = SignalSender(self.name, around=without_old_connections, at_thread_end=connections.close_all)
+        self.subscribe(self._signals)
+        self.on_worker_stop(self._send_last_signals)
 
     def work_in_this_process(self) -> None:
         """See to a worker in this process, now and at every event: for processes that serve requests. Idempotent."""
         if self._works_in != os.getpid():
-            self._works_in = os.getpid()
+            self._begin_to_work()
             self.wake()
 
     def start(self) -> None:
         """See `Webhooks.start`."""
-        self._works_in = os.getpid()
+        self._begin_to_work()
         super().start()
+
+    def _begin_to_work(self) -> None:
+        self._works_in = os.getpid()
+        # Before the worker does so: at the end of the process it is then called after the worker has stopped.
+        atexit.unregister(self._send_last_signals)
+        atexit.register(self._send_last_signals)
+
+    def stop(self, timeout: float | None = None) -> None:
+        """See `Webhooks.stop`."""
+        super().stop(timeout)
+        self._signals.close(self._shutdown_timeout if timeout is None else timeout)
+        atexit.unregister(self._send_last_signals)
+
+    def _send_last_signals(self) -> None:
+        self._signals.close(self._shutdown_timeout)
 
     def wake(self) -> None:
         """See `Webhooks.wake`. Nothing happens in a process that was not told to work.
@@ -54,6 +74,16 @@ class DjangoWebhooks(Webhooks):
         """
         if self._works_in == os.getpid():
             super().wake()
+
+    def receive(self, request: WebhookRequest) -> WebhookResponse:
+        """See `Webhooks.receive`."""
+        with self._signals.sending_here():
+            return super().receive(request)
+
+    def drain(self, *, until_idle: bool = False) -> int:
+        """See `Webhooks.drain`."""
+        with self._signals.sending_here():
+            return super().drain(until_idle=until_idle)
 
     async def areceive(self, request: WebhookRequest) -> WebhookResponse:
         """See `Webhooks.areceive`: in the thread in which Django keeps its connections."""
@@ -93,11 +123,18 @@ class ProjectWebhooks:
         stale: Literal["skip"] | None = None,
         time_limit: float | None = None,
         concurrency: int | None = None,
+        atomic: bool | None = None,
     ) -> Callable[[Function], Function]:
-        """See `Webhooks.on`."""
+        """See `Webhooks.on`. A sync handler is atomic unless it says `atomic=False`; an async one cannot be."""
         collected = Handlers()
         collect = collected.on(
-            *types, name=name, ordered=ordered, stale=stale, time_limit=time_limit, concurrency=concurrency
+            *types,
+            name=name,
+            ordered=ordered,
+            stale=stale,
+            time_limit=time_limit,
+            concurrency=concurrency,
+            atomic=atomic,
         )
 
         def register(function: Function) -> Function:
@@ -114,6 +151,10 @@ class ProjectWebhooks:
                 if "connection" in handler.wants:
                     raise ConfigurationError(
                         f"handler {handler.name!r} names 'connection', and Django's inbox has none to give: use models"
+                    )
+                if handler.is_async and handler.atomic:
+                    raise ConfigurationError(
+                        f"handler {handler.name!r} is async and cannot be atomic: make it a plain function"
                     )
                 self._handlers.add(handler)
                 if self._made is not None:
@@ -178,14 +219,14 @@ def _copied(handlers: Handlers) -> Handlers:
 
 
 def _for_django(handlers: Iterable[Handler]) -> Handlers:
-    """Async handlers as sync ones, each on a loop of its own.
+    """Sync handlers as atomic ones, unless they say that they are not; async ones as sync ones, each on its own loop.
 
     The ORM's async methods then run in the handler's thread and on its connection, which is looked after, rather than
     in a thread that all of them share and nobody looks after.
     """
     adapted = Handlers()
     for handler in handlers:
-        adapted.add(_on_a_loop_of_its_own(handler) if handler.is_async else handler)
+        adapted.add(_on_a_loop_of_its_own(handler) if handler.is_async else _atomic(handler))
     return adapted
 
 
@@ -193,6 +234,10 @@ def _on_a_loop_of_its_own(handler: Handler) -> Handler:
     # Its time limit goes with it: there it can be cancelled, as a sync handler cannot.
     function = async_to_sync(time_limited(handler.function, handler.time_limit))
     return replace(handler, function=function, is_async=False, time_limit=None)
+
+
+def _atomic(handler: Handler) -> Handler:
+    return replace(handler, atomic=handler.atomic is not False)
 
 
 def _on_setting_changed(*, setting: str, enter: bool, **_: Any) -> None:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 
 from envoyou_core.errors import ConfigurationError, LeaseLostError, PermanentError, RetryLater
 from envoyou_core.handlers import DeliveryInfo, Handler, Handlers
-from envoyou_core.inbox.protocol import Inbox, TransactionalInbox
+from envoyou_core.inbox.protocol import AsyncTransactionalInbox, Inbox, TransactionalInbox
 from envoyou_core.inbox.records import Claim, Progress, Settlement, Status
 from envoyou_core.observability.notices import (
     HandlerFailed,
@@ -271,7 +271,7 @@ class Engine:
             is_last = handler is unfinished[-1]
             done = {**progress, handler.name: Progress.DONE}
             ending = None
-            if is_last and handler.wants_connection and not failed and Progress.GIVEN_UP not in progress.values():
+            if is_last and handler.shares_transaction and not failed and Progress.GIVEN_UP not in progress.values():
                 ending = _Ending(partial(self._settlement, claim, handlers, done, failed, began))
             try:
                 yield self._invocation(handler, claim, done, ending)
@@ -289,7 +289,7 @@ class Engine:
                 progress[handler.name] = Progress.DONE
                 if ending is not None and ending.made is not None:
                     return ending.made, True
-                to_record = not handler.wants_connection
+                to_record = not handler.shares_transaction
             # The last one is recorded by the settling itself.
             if to_record and not is_last:
                 held = yield self._call(partial(self.inbox.record, claim, dict(progress)))
@@ -341,10 +341,12 @@ class Engine:
         call: Callable[..., Any]
         if handler.is_async:
             call = partial(time_limited(handler.function, handler.time_limit), claim.event, **named)
+            if handler.shares_transaction:
+                call = partial(self._await_in_transaction, handler, call, claim, done, ending)
             return Await(partial(self._await_handler, call))
         call = partial(handler.function, claim.event, **named)
-        if handler.wants_connection:
-            call = partial(self._call_in_transaction, call, claim, done, ending)
+        if handler.shares_transaction:
+            call = partial(self._call_in_transaction, handler, call, claim, done, ending)
         return CallHandler(
             partial(self._call_handler, call), claim.event.id, claim.event.type, handler.name, handler.time_limit
         )
@@ -370,12 +372,29 @@ class Engine:
                 raise _left(error) from error
 
     def _call_in_transaction(
-        self, call: Callable[..., Any], claim: Claim, done: Mapping[str, Progress], ending: _Ending | None
+        self,
+        handler: Handler,
+        call: Callable[..., Any],
+        claim: Claim,
+        done: Mapping[str, Progress],
+        ending: _Ending | None,
     ) -> None:
         inbox = cast(TransactionalInbox, self.inbox)
         with inbox.transaction(claim, done, ending) as connection:
             # Inside, so that what is refused is also rolled back.
-            _refuse_awaitable(call(connection=connection))
+            _refuse_awaitable(call(connection=connection) if handler.wants_connection else call())
+
+    async def _await_in_transaction(
+        self,
+        handler: Handler,
+        call: Callable[..., Any],
+        claim: Claim,
+        done: Mapping[str, Progress],
+        ending: _Ending | None,
+    ) -> None:
+        inbox = cast(AsyncTransactionalInbox, self.inbox)
+        async with inbox.async_transaction(claim, done, ending, wants=handler.wants) as given:
+            await call(**given)
 
     async def _await_handler(self, call: Callable[[], Any]) -> None:
         with self._surroundings():

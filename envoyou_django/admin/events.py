@@ -95,7 +95,7 @@ class ProcessedEventAdmin(admin.ModelAdmin):
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """See `ModelAdmin.changelist_view`."""
         # Called by the template, where there is one to show it.
-        glance = partial(look, self.get_queryset(request), _now())
+        glance = partial(look, self.get_queryset(request), datetime.fromtimestamp(conf.clock()(), UTC))
         return super().changelist_view(request, {"glance": glance, **(extra_context or {})})
 
     @admin.display(description=gettext_lazy("status"), ordering="status")
@@ -126,7 +126,7 @@ class ProcessedEventAdmin(admin.ModelAdmin):
         context |= {
             "may_run_now": self.has_requeue_permission(request) and event.waiting().exists(),
             "may_requeue": self.has_requeue_permission(request) and event.requeuable().exists(),
-            "may_mark_dead": self.has_mark_dead_permission(request) and event.unheld(_now()).exists(),
+            "may_mark_dead": self.has_mark_dead_permission(request) and event.unheld().exists(),
             "checkbox": ACTION_CHECKBOX_NAME,
         }
         return super().render_change_form(request, context, *args, **keywords)
@@ -200,7 +200,7 @@ class ProcessedEventAdmin(admin.ModelAdmin):
             ),
             answer=_("Yes, mark dead"),
             events=queryset,
-            eligible=queryset.unheld(_now()),
+            eligible=queryset.unheld(),
         )
         return self._do(
             request,
@@ -213,13 +213,13 @@ class ProcessedEventAdmin(admin.ModelAdmin):
         self,
         request: HttpRequest,
         question: Question,
-        change: Callable[[datetime], int],
+        change: Callable[[], int],
         said: Callable[[int], str],
     ) -> HttpResponse | None:
         if not is_confirmed(request):
             return ask(self, request, question)
         events = list(question.eligible.only("event_id", "type"))
-        changed = change(_now())
+        changed = change()
         LogEntry.objects.log_actions(request.user.pk, events, CHANGE, question.title)
         self._wake()
         self.message_user(request, said(changed) % changed, messages.SUCCESS if changed else messages.WARNING)
@@ -240,7 +240,7 @@ class ProcessedEventAdmin(admin.ModelAdmin):
         if event is None:
             raise Http404
         if self.get_queryset(request).filter(pk=event.pk).waiting().exists():
-            ProcessedEvent.objects.filter(pk=event.pk).make_due(_now())
+            ProcessedEvent.objects.filter(pk=event.pk).make_due()
             self.log_change(request, event, _("Run now."))
             self._wake()
             self.message_user(request, _("The event is due now."), messages.SUCCESS)
@@ -276,7 +276,3 @@ class ProcessedEventAdmin(admin.ModelAdmin):
     def has_delete_permission(self, request: HttpRequest, obj: object = None) -> bool:
         """What is deleted would be new again when it is redelivered."""
         return False
-
-
-def _now() -> datetime:
-    return datetime.fromtimestamp(conf.clock()(), UTC)

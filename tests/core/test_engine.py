@@ -906,6 +906,24 @@ def test_the_last_handler_that_shares_the_transaction_settles_in_it(transactiona
     assert (notice.status, notice.attempt, notice.retry_in, notice.error) == (Status.PROCESSED, 1, None, None)
 
 
+def test_one_may_share_the_transaction_and_take_nothing_of_it(transactional):
+    app = transactional()
+
+    @app.on("*", name="first", atomic=True)
+    def first(event):
+        assert app.record().progress == {}
+
+    @app.on("*", name="last", atomic=True)
+    def last(event):
+        assert app.record().progress == {"first": Progress.DONE}
+
+    app.add()
+    app.work()
+    assert len(app.inbox.given) == 2
+    assert app.inbox.settled_apart == []
+    assert app.status() is Status.PROCESSED
+
+
 def test_a_retry_that_has_only_that_handler_left_settles_in_it_too(transactional):
     app = transactional(retry=AT_ONCE)
 

@@ -6,8 +6,10 @@ import pytest
 from django.db import connections, transaction
 
 from envoyou_django.inbox import OrmInbox
+from envoyou_django.models import PausedSubject
 from tests.django.databases import empty, inbox_on
 from tests.inbox_contract import DurableInboxContract
+from tests.inbox_transaction_contract import TransactionContract
 
 
 class ThreadsThatHangUp(ThreadPoolExecutor):
@@ -23,7 +25,7 @@ class ThreadsThatHangUp(ThreadPoolExecutor):
         return super().submit(call)
 
 
-class OrmInboxContract(DurableInboxContract):
+class OrmInboxContract(TransactionContract, DurableInboxContract):
     @pytest.fixture(autouse=True)
     def hang_up(self, monkeypatch):
         monkeypatch.setattr("tests.inbox_contract.ThreadPoolExecutor", ThreadsThatHangUp)
@@ -36,6 +38,17 @@ class OrmInboxContract(DurableInboxContract):
             yield lambda clock, name="default": OrmInbox(name=name, clock=clock)
             with transaction.atomic(using=alias):
                 empty(alias)
+
+    @pytest.fixture
+    def write(self, alias):
+        # A handler finds the transaction on its thread's connection; any table does for its work.
+        return lambda _, text: PausedSubject.objects.using(alias).create(name="effects", subject=text)
+
+    @pytest.fixture
+    def written(self, alias):
+        with ThreadsThatHangUp(1) as pool:
+            rows = PausedSubject.objects.using(alias).filter(name="effects").values_list("subject", flat=True)
+            yield lambda: sorted(pool.submit(lambda: list(rows.all())).result(20))
 
 
 class TestOnSqlite(OrmInboxContract):
