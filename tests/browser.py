@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 
@@ -28,18 +28,21 @@ ARGUMENTS = [
 SERIOUS = {"serious", "critical"}
 
 
+def needed() -> None:
+    """To be called where a module of tests begins: leaves them all out where there is no browser."""
+    if os.environ.get("CI") != "true" and (missing := _missing()):
+        pytest.skip(missing, allow_module_level=True)
+
+
 @contextmanager
 def chromium() -> Iterator[Any]:
     """A browser, for as long as the block lasts."""
-    path = os.environ.get("ENVOYOU_TEST_CHROMIUM") or shutil.which("chromium")
-    if path is None:
-        _missing("no Chromium: install it, or give its path in ENVOYOU_TEST_CHROMIUM")
-    if find_spec("playwright") is None:
-        _missing("no Playwright: install the dependency group `test`")
+    if missing := _missing():
+        pytest.fail(missing)
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=_path(), args=ARGUMENTS)
         try:
             yield browser
         finally:
@@ -55,7 +58,11 @@ def findings(page: Any) -> list[str]:
     return [f"{it['id']}: {node['html']}" for it in violations if it["impact"] in SERIOUS for node in it["nodes"]]
 
 
-def _missing(message: str) -> NoReturn:
-    if os.environ.get("CI") == "true":
-        pytest.fail(message)
-    pytest.skip(message)
+def _missing() -> str | None:
+    if _path() is None:
+        return "no Chromium: install it, or give its path in ENVOYOU_TEST_CHROMIUM"
+    return None if find_spec("playwright") else "no Playwright: install the dependency group `test`"
+
+
+def _path() -> str | None:
+    return os.environ.get("ENVOYOU_TEST_CHROMIUM") or shutil.which("chromium")

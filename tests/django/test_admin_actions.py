@@ -233,3 +233,19 @@ def test_who_may_only_requeue_sees_nothing(staff, events):
 def test_a_page_offers_what_its_event_is_in_the_state_for(admin_client, events, status, may):
     page = admin_client.get(reverse(CHANGE, args=[events[status].pk])).content.decode()
     assert {button for button in ("Run now", "Requeue…", "Mark dead…") if button in page} == may
+
+
+@pytest.mark.urls("tests.django.own_site_urls")
+def test_everything_stays_within_an_admin_site_of_the_project(admin_client, events):
+    here = "/operations/envoyou_django/processedevent/"
+    event = f"{here}{events['failed'].pk}/"
+    page = admin_client.get(f"{event}change/").content.decode()
+    assert f'action="{event}run-now/"' in page
+    assert f'action="{here}"' in page
+    assert admin_client.post(f"{event}run-now/").url == f"{event}change/"
+    selected = {"action": "requeue", "_selected_action": [events["dead"].pk]}
+    page = admin_client.post(here, selected).content.decode()
+    assert "Requeue events?" in page
+    assert 'href="/admin/' not in page
+    assert admin_client.post(here, {**selected, "confirmed": "yes"}).url == here
+    assert statuses()["evt_dead"] == "received"

@@ -15,8 +15,11 @@ from envoyou_core.inbox import Attempt, Failure
 from envoyou_core.inbox.history import encode_history
 from envoyou_core.testing import sample_event
 from envoyou_django.models import ProcessedEvent
-from tests.browser import chromium, findings
+from tests import browser as browsers
+from tests.browser import findings
 from tests.django.members.models import Member
+
+browsers.needed()
 
 pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 
@@ -39,7 +42,7 @@ ConnectionError: the mail server does not answer
 @pytest.fixture(scope="module")
 def browser():
     # Playwright's loop runs in the tests' thread, and Django would take each query there for one in a coroutine.
-    with pytest.MonkeyPatch.context() as patch, chromium() as browser:
+    with pytest.MonkeyPatch.context() as patch, browsers.chromium() as browser:
         patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
         yield browser
 

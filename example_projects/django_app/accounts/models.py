@@ -16,7 +16,7 @@ class User(AbstractUser):
 class Login(models.Model):
     """One attempt to sign in at EnvoyOU."""
 
-    # An event is noted once, however often it is handled.
+    # By which staff find the event that says so.
     event_id = models.CharField(max_length=255, unique=True)
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="logins")
     at = models.DateTimeField(db_index=True)

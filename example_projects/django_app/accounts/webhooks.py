@@ -44,13 +44,12 @@ def note_login(event: Event) -> None:
     login = event.data.as_type(envoyou_core.Login)
     # Where it overtakes the event that makes the user, it fails here, and is tried again.
     user = User.objects.get(envoyou_id=login.user_id)
-    Login.objects.get_or_create(
+    # This, and the note that it was done, are one transaction: nothing is noted twice.
+    Login.objects.create(
         event_id=event.id,
-        defaults={
-            "user": user,
-            "at": login.timestamp or event.created_at,
-            "succeeded": event.type == "auth.login",
-            "ip_address": login.ip_address,
-            "country": (login.location.country if login.location else None) or "",
-        },
+        user=user,
+        at=login.timestamp or event.created_at,
+        succeeded=event.type == "auth.login",
+        ip_address=login.ip_address,
+        country=(login.location.country if login.location else None) or "",
     )
