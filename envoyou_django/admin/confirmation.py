@@ -69,5 +69,4 @@ def ask(model_admin: admin.ModelAdmin, request: HttpRequest, question: Question)
         # Where everything was selected, one key is enough for the admin to take the action up.
         "keys": request.POST.getlist(ACTION_CHECKBOX_NAME)[: 1 if across == "1" else None],
     }
-    request.current_app = model_admin.admin_site.name
     return TemplateResponse(request, "envoyou_django/admin/confirmation.html", context)
