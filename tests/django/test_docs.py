@@ -22,6 +22,49 @@ class DjangoReader(Reader):
         return super().serving([*console[:-1], f"{console[-1]} 127.0.0.1:{self._port}"])
 
 
+OF_THE_READER = """
+from unittest.mock import patch
+
+from django.contrib.auth.models import User
+from django.core import mail
+from django.test import TestCase, override_settings
+
+from envoyou_core.inbox import Entry
+from envoyou_core.testing import sample_event
+from envoyou_django import webhooks
+from envoyou_django.models import ProcessedEvent
+
+
+@override_settings(ADMINS=[("Ada", "ada@example.com")])
+class TestsOfTheReader(TestCase):
+    def handle(self, *types):
+        for type in types:
+            webhooks.inbox.add(Entry(sample_event(type))).result()
+        webhooks.drain()
+
+    def test_an_account_is_closed(self):
+        self.handle("user.created")
+        self.assertTrue(User.objects.get(username="user_123").is_active)
+        self.handle("user.deleted")
+        self.assertFalse(User.objects.get(username="user_123").is_active)
+
+    def test_admins_are_told(self):
+        self.handle("system.incident")
+        self.assertIn("Degraded performance", mail.outbox[0].body)
+
+    def test_a_dead_event_is_told_of_and_brought_back(self):
+        with patch("accounts.webhooks.mail_admins", side_effect=OSError("no mail today")):
+            self.handle("system.incident")
+            with self.assertLogs("accounts", "CRITICAL") as logs:
+                for _ in range(2):
+                    ProcessedEvent.objects.make_due()
+                    webhooks.drain()
+        self.assertIn("system.incident", logs.output[0])
+        self.assertEqual(ProcessedEvent.objects.dead().filter(type="system.incident").requeue(), 1)
+"""
+"""What somebody would try who has read the page to its end."""
+
+
 def test_the_page_leads_to_a_processed_event_and_a_passing_test(tmp_path):
     page = read_page("docs/django.md")
     (install, *make), serve, send, test = page.consoles
@@ -37,6 +80,7 @@ def test_the_page_leads_to_a_processed_event_and_a_passing_test(tmp_path):
     with reader.serving(serve):
         assert reader.type(send) == '{"received": true}\n'
         reader.wait_for("Kept john.doe@example.com")
+    (tmp_path / "accounts" / "test_of_the_reader.py").write_text(OF_THE_READER)
     reader.type(test)
 
 
