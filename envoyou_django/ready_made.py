@@ -29,21 +29,23 @@ class DjangoWebhooks(Webhooks):
     It takes the keywords of `Webhooks`.
     """
 
+    # Django has no end of life in which a worker on its loop could end, and its connections belong to threads.
+    works_on_loops = False
+
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self._works_in: int | None = None
+        self._told_in: int | None = None
         self.surround(without_old_connections)
         self.at_thread_end(connections.close_all)
 
     def work_in_this_process(self) -> None:
-        """See to a worker in this process, now and at every event: for processes that serve requests. Idempotent."""
-        if self._works_in != os.getpid():
-            self._works_in = os.getpid()
-            self.wake()
+        """See `Webhooks.work_in_this_process`. From then on, each event sees to a worker, too."""
+        self._told_in = os.getpid()
+        super().work_in_this_process()
 
     def start(self) -> None:
         """See `Webhooks.start`."""
-        self._works_in = os.getpid()
+        self._told_in = os.getpid()
         super().start()
 
     def wake(self) -> None:
@@ -52,12 +54,19 @@ class DjangoWebhooks(Webhooks):
         An event is always committed by then, for an inbox that is asked to store one inside an open transaction
         refuses. Only a `TestCase` is allowed to, whose process does not work.
         """
-        if self._works_in == os.getpid():
+        if self._told_in == os.getpid():
             super().wake()
+
+    def receive(self, request: WebhookRequest, *, surrounded: bool = False) -> WebhookResponse:
+        """See `Webhooks.receive`."""
+        if not surrounded:
+            return super().receive(request)
+        with without_old_connections():
+            return super().receive(request)
 
     async def areceive(self, request: WebhookRequest) -> WebhookResponse:
         """See `Webhooks.areceive`: in the thread in which Django keeps its connections."""
-        response: WebhookResponse = await sync_to_async(self.receive)(request)
+        response: WebhookResponse = await sync_to_async(self.receive)(request, surrounded=True)
         return response
 
     async def adrain(self, *, until_idle: bool = False) -> int:

@@ -1,0 +1,31 @@
+"""The entry in front of a Django project that has no URL of ours, under the server of `runserver`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from django.core.handlers.wsgi import WSGIHandler
+
+from envoyou_core import Handlers
+from envoyou_core.wsgi import webhooks_entry
+from envoyou_django import webhooks
+from tests.contract.clients import PATH, Served
+from tests.contract.clients.django import project, runserver
+from tests.contract.clients.servers import HOST
+
+
+class DjangoWsgiEntryClient:
+    name = "django_wsgi_entry"
+
+    @contextmanager
+    def serve(self, handlers: Handlers, **settings: Any) -> Iterator[Served]:
+        with (
+            project(handlers, settings, ROOT_URLCONF="tests.django.no_urls") as database,
+            runserver(webhooks_entry(WSGIHandler(), webhooks, path=PATH)) as port,
+        ):
+            yield Served(HOST, port, webhooks, database=database, reads_chunked=False)
+
+
+client = DjangoWsgiEntryClient()
