@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from asgiref.sync import async_to_sync, sync_to_async
 from django.core.signals import setting_changed
@@ -17,6 +18,9 @@ from envoyou_core import ConfigurationError, Handlers, WebhookRequest, WebhookRe
 from envoyou_core.handlers import Handler
 from envoyou_core.processing.time_limits import time_limited
 from envoyou_django import conf
+
+if TYPE_CHECKING:
+    from envoyou_django.inbox import OrmInbox
 
 __all__ = ["DjangoWebhooks", "ProjectWebhooks", "project_webhooks"]
 
@@ -31,9 +35,10 @@ class DjangoWebhooks(Webhooks):
 
     # Django has no end of life in which a worker on its loop could end, and its connections belong to threads.
     works_on_loops = False
+    inbox: OrmInbox
 
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
+    def __init__(self, *, inbox: OrmInbox, **settings: Any) -> None:
+        super().__init__(inbox=inbox, **settings)
         self._told_in: int | None = None
         self.surround(without_old_connections)
         self.at_thread_end(connections.close_all)
@@ -41,11 +46,13 @@ class DjangoWebhooks(Webhooks):
     def work_in_this_process(self) -> None:
         """See `Webhooks.work_in_this_process`. From then on, each event sees to a worker, too."""
         self._told_in = os.getpid()
+        self.inbox.shares_commits = True
         super().work_in_this_process()
 
     def start(self) -> None:
         """See `Webhooks.start`."""
         self._told_in = os.getpid()
+        self.inbox.shares_commits = True
         super().start()
 
     def wake(self) -> None:
@@ -65,7 +72,14 @@ class DjangoWebhooks(Webhooks):
             return super().receive(request)
 
     async def areceive(self, request: WebhookRequest) -> WebhookResponse:
-        """See `Webhooks.areceive`: in the thread in which Django keeps its connections."""
+        """See `Webhooks.areceive`.
+
+        Where the event is not stored together with others, it is stored in the thread in which Django keeps its
+        connections.
+        """
+        # On the loop nothing shows whether a test has a transaction open in that thread.
+        if self.inbox.adds_together() and (not _tests_may_run() or await sync_to_async(self.inbox.adds_together)()):
+            return await super().areceive(request)
         response: WebhookResponse = await sync_to_async(self.receive)(request, surrounded=True)
         return response
 
@@ -157,6 +171,11 @@ class ProjectWebhooks:
                 self._handlers = self._handlers_outside.pop()
         if made is not None:
             made.stop()
+            made.inbox.close()
+
+
+def _tests_may_run() -> bool:
+    return "django.test.testcases" in sys.modules
 
 
 @contextmanager
