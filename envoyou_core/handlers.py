@@ -20,8 +20,10 @@ log = logging.getLogger("envoyou.handlers")
 
 HandlerFunction = TypeVar("HandlerFunction", bound=Callable[..., Any])
 
-OFFERED_PARAMETERS: Final = frozenset({"attempt", "connection", "delivery"})
+OFFERED_PARAMETERS: Final = frozenset({"attempt", "connection", "delivery", "session"})
 """What a handler may name besides the event, which is its first argument."""
+
+_OF_A_TRANSACTION: Final = frozenset({"connection", "session"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +50,12 @@ class Handler:
         function: what is called, with the event first.
         patterns: the event types it handles, each exact, `prefix.*` or `*`.
         is_async: whether it is awaited.
-        wants: which of `attempt`, `connection` and `delivery` it names.
+        wants: which of `attempt`, `connection`, `delivery` and `session` it names.
         ordered: whether events about one object are handled one after the other.
         stale: `skip` where it leaves out events that are older than the newest one applied to their object.
         time_limit: seconds after which it is cancelled, or where it is sync, reported.
         concurrency: for how many events at once each worker may have it in hand.
+        atomic: whether it shares the transaction that records it as done; `None` where nobody has said.
     """
 
     name: str
@@ -64,11 +67,17 @@ class Handler:
     stale: Literal["skip"] | None = None
     time_limit: float | None = None
     concurrency: int | None = None
+    atomic: bool | None = None
 
     @property
     def wants_connection(self) -> bool:
-        """Whether it shares the transaction that records it as done."""
-        return "connection" in self.wants
+        """Whether it is given the transaction that it shares."""
+        return not self.wants.isdisjoint(_OF_A_TRANSACTION)
+
+    @property
+    def shares_transaction(self) -> bool:
+        """Whether its work is in the transaction that records it as done."""
+        return self.wants_connection if self.atomic is None else self.atomic
 
     def matches(self, event_type: str) -> bool:
         """Whether it handles events of `event_type`."""
@@ -97,6 +106,7 @@ class Handlers:
         stale: Literal["skip"] | None = None,
         time_limit: float | None = None,
         concurrency: int | None = None,
+        atomic: bool | None = None,
     ) -> Callable[[HandlerFunction], HandlerFunction]:
         """Register the decorated function, sync or async, for events of these types.
 
@@ -111,16 +121,22 @@ class Handlers:
             time_limit: seconds. An async handler is cancelled after them, and has failed; a sync one cannot be stopped,
                 and is reported.
             concurrency: how many events that it handles each worker has in hand at once.
+            atomic: whether it shares the transaction that records it as done. By default one does that names
+                `connection`, and in Django every sync one.
 
         Raises:
             ConfigurationError: no type or a malformed one, a limit that makes no sense, a parameter that nothing is
                 given for, or a name that is taken.
         """
         _check_patterns(types)
-        _check_conditions(stale, time_limit, concurrency)
+        _check_conditions(stale, time_limit, concurrency, atomic)
 
         def register(function: HandlerFunction) -> HandlerFunction:
             handler = describe_handler(function, types, name)
+            if handler.wants_connection and atomic is False:
+                raise ConfigurationError(
+                    f"handler {handler.name!r} names 'connection', the transaction that atomic=False keeps it out of"
+                )
             self.add(
                 replace(
                     handler,
@@ -128,6 +144,7 @@ class Handlers:
                     stale=stale,
                     time_limit=time_limit,
                     concurrency=concurrency,
+                    atomic=atomic,
                 )
             )
             return function
@@ -209,13 +226,15 @@ def _check_patterns(types: tuple[str, ...]) -> None:
         check_pattern(pattern)
 
 
-def _check_conditions(stale: object, time_limit: object, concurrency: object) -> None:
+def _check_conditions(stale: object, time_limit: object, concurrency: object, atomic: object) -> None:
     if stale is not None and stale != "skip":
         raise ConfigurationError(f"stale is 'skip' or left out, not {stale!r}")
     if time_limit is not None and not (_is_number(time_limit) and 0 < time_limit < float("inf")):
         raise ConfigurationError(f"time_limit is a number of seconds, more than zero, not {time_limit!r}")
     if concurrency is not None and not (_is_number(concurrency) and isinstance(concurrency, int) and concurrency >= 1):
         raise ConfigurationError(f"concurrency is a whole number, one or more, not {concurrency!r}")
+    if atomic is not None and not isinstance(atomic, bool):
+        raise ConfigurationError(f"atomic is true, false or left out, not {atomic!r}")
 
 
 def _is_number(value: object) -> TypeGuard[float]:

@@ -16,7 +16,7 @@ from envoyou_core.event import Event
 from envoyou_core.handlers import Handler, Handlers
 from envoyou_core.handoff.nudges import Nudges
 from envoyou_core.http import WebhookRequest, WebhookResponse
-from envoyou_core.inbox import Inbox, TransactionalInbox, open_inbox
+from envoyou_core.inbox import AsyncTransactionalInbox, Inbox, TransactionalInbox, open_inbox
 from envoyou_core.nonces import NonceStore, open_nonces
 from envoyou_core.observability import Listener, NoSpool, Notices, NudgeFailed, WorkerFailed, log_notice
 from envoyou_core.processing.hooks import Hooks
@@ -33,6 +33,7 @@ from envoyou_core.verification import DEFAULT_REQUIRED_HEADERS, DEFAULT_TOLERANC
 if TYPE_CHECKING:
     from envoyou_core.handoff.in_process import InProcessHandoff
     from envoyou_core.handoff.mover import Mover
+    from envoyou_core.handoff.worker import Worker
     from envoyou_core.inbox.spool import Spool
     from envoyou_core.processing.engine import Engine, Surroundings
 
@@ -127,7 +128,7 @@ class Webhooks:
         self.name = name
         self.inbox: Inbox = _inbox(inbox, name, clock)
         self._handoff_setting = handoff
-        self._nudges = Nudges(handoff, self._nudge_failed) if callable(handoff) else None
+        self._nudges = Nudges(handoff, self.nudge_failed) if callable(handoff) else None
         self._concurrency = concurrency
         self._lease = lease
         self._shutdown_timeout = shutdown_timeout
@@ -143,6 +144,7 @@ class Webhooks:
         self._lock = threading.Lock()
         self._in_process: InProcessHandoff | None = None
         self._works_in: int | None = None
+        self._own_worker: Worker | None = None
         self._lifespans = 0
         self._warned = False
         self._mover = self._make_mover(_spool(spool, name, inbox, clock)) if spool is not None else None
@@ -179,6 +181,7 @@ class Webhooks:
         stale: Literal["skip"] | None = None,
         time_limit: float | None = None,
         concurrency: int | None = None,
+        atomic: bool | None = None,
     ) -> Callable[[Function], Function]:
         """Register the decorated function, sync or async, for events of these types. See the guide, "Supported Events".
 
@@ -194,13 +197,21 @@ class Webhooks:
             time_limit: seconds. An async handler is cancelled after them, and has failed; a sync one cannot be stopped,
                 and is reported.
             concurrency: how many events that it handles each worker has in hand at once.
+            atomic: whether it shares the transaction that records it as done. By default one does that names
+                `connection`, and in Django every sync one.
 
         Raises:
             ConfigurationError: no type or a malformed one, a limit that makes no sense, a parameter that nothing is
                 given for, or a name that is taken.
         """
         return self._handlers.on(
-            *types, name=name, ordered=ordered, stale=stale, time_limit=time_limit, concurrency=concurrency
+            *types,
+            name=name,
+            ordered=ordered,
+            stale=stale,
+            time_limit=time_limit,
+            concurrency=concurrency,
+            atomic=atomic,
         )
 
     def include(self, handlers: Handlers) -> None:
@@ -276,15 +287,22 @@ class Webhooks:
         """The most bytes a body may have."""
         return self._reception.max_body_size
 
+    @property
+    def required_headers(self) -> tuple[str, ...]:
+        """The headers without which a request is refused, signature and timestamp among them."""
+        return self._reception.policy.required_headers
+
     # Processing
 
-    def drain(self, *, until_idle: bool = False) -> int:
+    def drain(self, *, until_idle: bool = False, within: float | None = None) -> int:
         """Do what is due now, in the calling thread, and return how many events were settled.
 
         What waits in a spool is moved to the inbox first.
 
         Args:
             until_idle: also wait for retries, until nothing will happen by itself any more: what is paused stays.
+            within: seconds after which nothing more is begun, for a task or a cron job that has to end, however much
+                comes meanwhile; what was begun is finished.
 
         Raises:
             ConfigurationError: it is called inside a running event loop: `await webhooks.adrain()` there.
@@ -293,9 +311,9 @@ class Webhooks:
 
         if self._mover is not None:
             self._mover.move_all()
-        return drain(self._engine, until_idle=until_idle)
+        return drain(self._engine, until_idle=until_idle, within=within)
 
-    async def adrain(self, *, until_idle: bool = False) -> int:
+    async def adrain(self, *, until_idle: bool = False, within: float | None = None) -> int:
         """Do what is due now, on the running event loop, and return how many events were settled. See `drain`."""
         import asyncio
 
@@ -303,7 +321,7 @@ class Webhooks:
 
         if self._mover is not None:
             await asyncio.to_thread(self._mover.move_all)
-        return await adrain(self._engine, until_idle=until_idle)
+        return await adrain(self._engine, until_idle=until_idle, within=within)
 
     def pause(self, *, type: str | None = None, handler: str | None = None) -> None:
         """Leave events in the inbox, in all processes, until `resume`. They are accepted as ever, and wait.
@@ -383,7 +401,8 @@ class Webhooks:
         elif self._handoff_setting == "auto" and self._handoff.alive:
             self.wake()
 
-    def _nudge_failed(self, error: Exception) -> None:
+    def nudge_failed(self, error: Exception) -> None:
+        """Report that whoever does the work could not be told of it; the event waits in the inbox: for adapters."""
         self._notices.emit(NudgeFailed(self.name, describe(error)))
 
     def start(self) -> None:
@@ -398,15 +417,19 @@ class Webhooks:
             self._handoff.start_in_thread()
 
     def stop(self, timeout: float | None = None) -> None:
-        """Stop this process's worker.
+        """Stop this process's worker, also one that `run_worker` runs in another thread.
 
         It takes nothing more, finishes what was begun, and gives the rest back. What is in a spool stays there.
 
         Args:
             timeout: seconds to finish; `shutdown_timeout` by default.
         """
+        timeout = self._shutdown_timeout if timeout is None else timeout
         if self._mover is not None:
-            self._mover.stop(self._shutdown_timeout if timeout is None else timeout)
+            self._mover.stop(timeout)
+        if (worker := self._own_worker) is not None:
+            worker.stop(timeout)
+            worker.join(timeout + 2)
         self._handoff.stop(timeout)
 
     def _open(self) -> None:
@@ -458,6 +481,8 @@ class Webhooks:
     def run_worker(self, *, shutdown_timeout: float | None = None) -> None:
         """Be a worker process: work until SIGTERM or SIGINT. See `envoyou worker`.
 
+        Signals are heard in a process's main thread only. In another one it works until `stop` is called.
+
         Args:
             shutdown_timeout: seconds to finish what was begun; by default those of the setting.
 
@@ -476,9 +501,17 @@ class Webhooks:
             self._engine, name=self.name, kind="process", concurrency=self._concurrency, ends_when_stuck=True
         )
         timeout = self._shutdown_timeout if shutdown_timeout is None else shutdown_timeout
+        self._own_worker = worker
         try:
-            run_worker(worker, self._hooks, shutdown_timeout=timeout)
+            run_worker(
+                worker,
+                self._hooks,
+                shutdown_timeout=timeout,
+                surrounded=self._engine.within_surroundings,
+                end_thread=self._engine.end_thread,
+            )
         finally:
+            self._own_worker = None
             if self._mover is not None:
                 self._mover.stop(timeout)
 
@@ -576,17 +609,26 @@ class Webhooks:
 
 
 class _HandlersOver(Handlers):
-    """Handlers that can be given what they name by the inbox they work over."""
+    """Handlers whose inbox has the transactions that they share."""
 
     def __init__(self, inbox: Inbox) -> None:
         super().__init__()
         self._inbox = inbox
 
     def add(self, handler: Handler) -> None:
-        if handler.wants_connection and handler.is_async:
-            raise ConfigurationError(f"handler {handler.name!r} is async, and the inbox's 'connection' is not")
-        if handler.wants_connection and not isinstance(self._inbox, TransactionalInbox):
-            raise ConfigurationError(f"handler {handler.name!r} names 'connection', and this inbox has none to give")
+        if handler.shares_transaction:
+            share = "names 'connection'" if "connection" in handler.wants else "names 'session'"
+            if not handler.wants_connection:
+                share = "is to be atomic"
+            if handler.is_async and not isinstance(self._inbox, AsyncTransactionalInbox):
+                raise ConfigurationError(
+                    f"handler {handler.name!r} {share} and is async, as no transaction here is: those of an "
+                    "AsyncSqlInbox are"
+                )
+            if not handler.is_async and "session" in handler.wants:
+                raise ConfigurationError(f"handler {handler.name!r} names 'session', which async handlers may")
+            if not handler.is_async and not isinstance(self._inbox, TransactionalInbox):
+                raise ConfigurationError(f"handler {handler.name!r} {share}, and this inbox has none to give")
         super().add(handler)
 
 

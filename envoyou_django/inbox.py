@@ -15,6 +15,7 @@ from django.db import Error, InterfaceError, OperationalError, connections, rout
 from django.db.models import Count, Max, Min, Model, QuerySet
 
 from envoyou_core import ConfigurationError
+from envoyou_core.errors import LeaseLostError
 from envoyou_core.event import object_key
 from envoyou_core.inbox import (
     ANY,
@@ -34,6 +35,7 @@ from envoyou_core.inbox import (
 )
 from envoyou_core.inbox.group_commit import GroupCommit
 from envoyou_core.inbox.history import decode_history, encode_history, with_attempt, with_crash
+from envoyou_django.handler_transactions import handler_transaction
 from envoyou_django.insertion import insert_new
 from envoyou_django.models import (
     LONGEST_NAME,
@@ -92,11 +94,17 @@ class OrmInbox:
     def open(self) -> None:
         """See `Inbox.open`."""
         connection = connections[self._alias]
-        with connection.cursor() as cursor:
-            if not set(TABLES).issubset(connection.introspection.table_names(cursor)):
-                raise ConfigurationError(
-                    f"the inbox's tables are not there yet: run `manage.py migrate --database {self._alias}`"
-                )
+        was_connected = connection.connection is not None
+        try:
+            with connection.cursor() as cursor:
+                if not set(TABLES).issubset(connection.introspection.table_names(cursor)):
+                    raise ConfigurationError(
+                        f"the inbox's tables are not there yet: run `manage.py migrate --database {self._alias}`"
+                    )
+        finally:
+            if not was_connected:
+                # The first thread of a worker process would hold it, idle, for as long as that lives.
+                connection.close()
 
     def close(self) -> None:
         """Let the thread that stores end. Other connections are Django's to open and close."""
@@ -241,6 +249,23 @@ class OrmInbox:
         """See `Inbox.record`."""
         return self._held(claim).update(progress=dict(progress)) == 1
 
+    @contextmanager
+    def transaction(
+        self, claim: Claim, progress: Mapping[str, Progress], settlement: Callable[[], Settlement] | None = None
+    ) -> Iterator[None]:
+        """See `TransactionalInbox.transaction`. It is the thread's own, so there is nothing to give to a handler.
+
+        On SQLite it ends, rolled back, after `TRANSACTION_LIMIT` seconds, for it keeps every other writer out.
+
+        Raises:
+            TransactionTimeoutError: on SQLite, its time was over.
+        """
+        with handler_transaction(self._alias):
+            yield
+            held = self.record(claim, progress) if settlement is None else self.settle(claim, settlement())
+            if not held:
+                raise LeaseLostError
+
     def settle(self, claim: Claim, settlement: Settlement) -> bool:
         """See `Inbox.settle`."""
         return self._settle(claim, settlement, self._now())
@@ -344,9 +369,24 @@ class OrmInbox:
         tenant: str | None = None,
     ) -> int:
         """See `Inbox.requeue`."""
+        return self.requeuable(event_id, status=status, type=type, tenant=tenant).requeue(self._now())
+
+    def requeuable(
+        self,
+        event_id: str | None = None,
+        *,
+        status: Status | str | None = None,
+        type: str | None = None,
+        tenant: str | None = None,
+    ) -> ProcessedEventQuerySet:
+        """What `requeue` would bring back, given the same.
+
+        Raises:
+            ValueError: nothing was named, or a status that cannot be requeued.
+        """
         statuses = requeuable_statuses(event_id, status, type)
-        rows = self._matching(statuses=statuses, event_id=event_id, type=type, tenant=tenant)
-        return rows.requeue(self._now())
+        found = self._matching(statuses=statuses, event_id=event_id, type=type, tenant=tenant)
+        return found.filter(scrubbed_at__isnull=True)
 
     def prune(
         self, older_than: timedelta, statuses: tuple[Status | str, ...] = (Status.PROCESSED, Status.IGNORED)
@@ -522,18 +562,20 @@ def _lock_timeout(connection: Any) -> Iterator[None]:
     if connection.vendor == "sqlite":
         ask, set_to, seconds = "PRAGMA busy_timeout", "PRAGMA busy_timeout = {:.0f}", 0.001
     elif connection.vendor == "mysql":
-        ask, set_to, seconds = "SELECT @@innodb_lock_wait_timeout", "SET innodb_lock_wait_timeout = {:.0f}", 1.0
+        # The second one is about locks on a whole table, as while it is being altered.
+        ask = "SELECT @@innodb_lock_wait_timeout, @@lock_wait_timeout"
+        set_to, seconds = "SET innodb_lock_wait_timeout = {:.0f}, lock_wait_timeout = {:.0f}", 1.0
     else:
         yield
         return
     with connection.cursor() as cursor:
         cursor.execute(ask)
-        usual = cursor.fetchone()[0]
-        cursor.execute(set_to.format(min(usual, LOCK_TIMEOUT / seconds)))
+        usual = cursor.fetchone()
+        cursor.execute(set_to.format(*(min(value, LOCK_TIMEOUT / seconds) for value in usual)))
         try:
             yield
         finally:
-            cursor.execute(set_to.format(usual))
+            cursor.execute(set_to.format(*usual))
 
 
 def _claim(row: ProcessedEvent, token: str) -> Claim:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from asgiref.sync import async_to_sync, sync_to_async
+from django.apps import apps
 from django.core.signals import setting_changed
-from django.db import connections
+from django.db import connections, router
 
 from envoyou_core import ConfigurationError, Handlers, WebhookRequest, WebhookResponse, Webhooks
 from envoyou_core.handlers import Handler
 from envoyou_core.processing.time_limits import time_limited
 from envoyou_django import conf
+from envoyou_django.hints import Hints
+from envoyou_django.signals import SignalSender
 
 if TYPE_CHECKING:
     from envoyou_django.inbox import OrmInbox
@@ -30,45 +34,78 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 class DjangoWebhooks(Webhooks):
     """`Webhooks` as Django wants them: connections are looked after, and no test gets a thread it did not ask for.
 
-    It takes the keywords of `Webhooks`.
+    Args:
+        hint: tells the project's task queue that there is work, where that does it.
+        settings: the keywords of `Webhooks`.
     """
 
     # Django has no end of life in which a worker on its loop could end, and its connections belong to threads.
     works_on_loops = False
     inbox: OrmInbox
 
-    def __init__(self, *, inbox: OrmInbox, **settings: Any) -> None:
+    def __init__(self, *, inbox: OrmInbox, hint: Callable[[], object] | None = None, **settings: Any) -> None:
         super().__init__(inbox=inbox, **settings)
-        self._told_in: int | None = None
+        self._hints = None if hint is None else Hints(_looked_after(hint), self.nudge_failed, self._overdue)
         self.surround(without_old_connections)
         self.at_thread_end(connections.close_all)
+        self._signals = SignalSender(self.name, around=without_old_connections, at_thread_end=connections.close_all)
+        self.subscribe(self._signals)
+        self.on_worker_stop(self._send_last_signals)
 
     def work_in_this_process(self) -> None:
-        """See `Webhooks.work_in_this_process`. From then on, each event sees to a worker, too."""
-        self._told_in = os.getpid()
-        self.inbox.shares_commits = True
-        super().work_in_this_process()
+        """See `Webhooks.work_in_this_process`. From then on, each event sees to it that the work is done, too."""
+        if self._works_in != os.getpid():
+            self._begin_to_work()
+            self.wake()
+            if self._hints is not None:
+                self._hints.start_sweeping()
 
     def start(self) -> None:
         """See `Webhooks.start`."""
-        self._told_in = os.getpid()
-        self.inbox.shares_commits = True
+        self._begin_to_work()
         super().start()
+
+    def _begin_to_work(self) -> None:
+        self._works_in = os.getpid()
+        self.inbox.shares_commits = True
+        # Before the worker does so: at the end of the process it is then called after the worker has stopped.
+        atexit.unregister(self._send_last_signals)
+        atexit.register(self._send_last_signals)
+
+    def stop(self, timeout: float | None = None) -> None:
+        """See `Webhooks.stop`."""
+        if self._hints is not None:
+            self._hints.stop_sweeping()
+        super().stop(timeout)
+        self._signals.close(self._shutdown_timeout if timeout is None else timeout)
+        atexit.unregister(self._send_last_signals)
+
+    def _send_last_signals(self) -> None:
+        self._signals.close(self._shutdown_timeout)
 
     def wake(self) -> None:
         """See `Webhooks.wake`. Nothing happens in a process that was not told to work.
 
-        An event is always committed by then, for an inbox that is asked to store one inside an open transaction
-        refuses. Only a `TestCase` is allowed to, whose process does not work.
+        An accepted event is always committed by then, for an inbox that is asked to store one inside an open
+        transaction refuses. Only a `TestCase` is allowed to, whose process does not work. What was requeued in a
+        transaction is committed before anyone is told of it.
         """
-        if self._told_in == os.getpid():
-            super().wake()
+        if self._works_in != os.getpid():
+            return
+        connection = connections[router.db_for_write(apps.get_model("envoyou_django", "ProcessedEvent"))]
+        if connection.in_atomic_block:
+            connection.on_commit(self._wake, robust=True)
+        else:
+            self._wake()
+
+    def drain(self, *, until_idle: bool = False, within: float | None = None) -> int:
+        """See `Webhooks.drain`."""
+        with self._signals.sending_here():
+            return super().drain(until_idle=until_idle, within=within)
 
     def receive(self, request: WebhookRequest, *, surrounded: bool = False) -> WebhookResponse:
         """See `Webhooks.receive`."""
-        if not surrounded:
-            return super().receive(request)
-        with without_old_connections():
+        with self._signals.sending_here(), without_old_connections() if surrounded else nullcontext():
             return super().receive(request)
 
     async def areceive(self, request: WebhookRequest) -> WebhookResponse:
@@ -83,10 +120,20 @@ class DjangoWebhooks(Webhooks):
         response: WebhookResponse = await sync_to_async(self.receive)(request, surrounded=True)
         return response
 
-    async def adrain(self, *, until_idle: bool = False) -> int:
+    async def adrain(self, *, until_idle: bool = False, within: float | None = None) -> int:
         """See `Webhooks.adrain`: in the thread in which Django keeps its connections."""
-        settled: int = await sync_to_async(self.drain)(until_idle=until_idle)
+        settled: int = await sync_to_async(self.drain)(until_idle=until_idle, within=within)
         return settled
+
+    def _wake(self) -> None:
+        super().wake()
+        if self._hints is not None:
+            self._hints.send()
+
+    def _overdue(self) -> float:
+        with without_old_connections():
+            until_due = self.inbox.seconds_until_due()
+        return 0.0 if until_due is None else -until_due
 
 
 class ProjectWebhooks:
@@ -116,11 +163,18 @@ class ProjectWebhooks:
         stale: Literal["skip"] | None = None,
         time_limit: float | None = None,
         concurrency: int | None = None,
+        atomic: bool | None = None,
     ) -> Callable[[Function], Function]:
-        """See `Webhooks.on`."""
+        """See `Webhooks.on`. A sync handler is atomic unless it says `atomic=False`; an async one cannot be."""
         collected = Handlers()
         collect = collected.on(
-            *types, name=name, ordered=ordered, stale=stale, time_limit=time_limit, concurrency=concurrency
+            *types,
+            name=name,
+            ordered=ordered,
+            stale=stale,
+            time_limit=time_limit,
+            concurrency=concurrency,
+            atomic=atomic,
         )
 
         def register(function: Function) -> Function:
@@ -138,9 +192,18 @@ class ProjectWebhooks:
                     raise ConfigurationError(
                         f"handler {handler.name!r} names 'connection', and Django's inbox has none to give: use models"
                     )
+                if handler.is_async and handler.atomic:
+                    raise ConfigurationError(
+                        f"handler {handler.name!r} is async and cannot be atomic: make it a plain function"
+                    )
                 self._handlers.add(handler)
                 if self._made is not None:
                     self._made.include(_for_django([handler]))
+
+    @property
+    def registered(self) -> Sequence[Handler]:
+        """The handlers there are, in their order."""
+        return tuple(self._handlers)
 
     def make_ready(self) -> DjangoWebhooks:
         """What it stands for, made now at the latest.
@@ -155,7 +218,7 @@ class ProjectWebhooks:
 
                 keywords = conf.webhooks_keywords()
                 inbox = OrmInbox(name=keywords.get("name", "default"), clock=conf.clock())
-                made = DjangoWebhooks(**keywords, inbox=inbox)
+                made = DjangoWebhooks(**keywords, inbox=inbox, hint=_hint_of_the_project())
                 made.include(_for_django(self._handlers))
                 self._made = made
             return self._made
@@ -198,6 +261,23 @@ def close_old_connections() -> None:
             connection.close_if_unusable_or_obsolete()
 
 
+def _hint_of_the_project() -> Callable[[], object] | None:
+    if conf.task_queue() is None:
+        return None
+    # A task is made from the settings when its module is imported.
+    from envoyou_django.tasks import hint
+
+    return hint
+
+
+def _looked_after(function: Callable[[], object]) -> Callable[[], None]:
+    def call() -> None:
+        with without_old_connections():
+            function()
+
+    return call
+
+
 def _copied(handlers: Handlers) -> Handlers:
     copy = Handlers()
     for handler in handlers:
@@ -206,14 +286,14 @@ def _copied(handlers: Handlers) -> Handlers:
 
 
 def _for_django(handlers: Iterable[Handler]) -> Handlers:
-    """Async handlers as sync ones, each on a loop of its own.
+    """Sync handlers as atomic ones, unless they say that they are not; async ones as sync ones, each on its own loop.
 
     The ORM's async methods then run in the handler's thread and on its connection, which is looked after, rather than
     in a thread that all of them share and nobody looks after.
     """
     adapted = Handlers()
     for handler in handlers:
-        adapted.add(_on_a_loop_of_its_own(handler) if handler.is_async else handler)
+        adapted.add(_on_a_loop_of_its_own(handler) if handler.is_async else _atomic(handler))
     return adapted
 
 
@@ -221,6 +301,10 @@ def _on_a_loop_of_its_own(handler: Handler) -> Handler:
     # Its time limit goes with it: there it can be cancelled, as a sync handler cannot.
     function = async_to_sync(time_limited(handler.function, handler.time_limit))
     return replace(handler, function=function, is_async=False, time_limit=None)
+
+
+def _atomic(handler: Handler) -> Handler:
+    return replace(handler, atomic=handler.atomic is not False)
 
 
 def _on_setting_changed(*, setting: str, enter: bool, **_: Any) -> None:

@@ -7,13 +7,9 @@ from typing import Any
 
 from django.urls import re_path
 
-from envoyou_django.ready_made import project_webhooks
 from envoyou_django.views import receive
 
 __all__ = ["app_name", "patterns_for", "urlpatterns"]
-
-# Settings that cannot work stop the project, rather than its first event.
-project_webhooks.make_ready()
 
 
 def patterns_for(view: Callable[..., Any]) -> list[Any]:

@@ -9,14 +9,14 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import cast
-
-from sqlalchemy import Connection
+from contextlib import contextmanager, suppress
 
 from envoyou_core.errors import EnvoyouError
 
-__all__ = ["TransactionTimeoutError", "time_limit"]
+__all__ = ["TRANSACTION_LIMIT", "TransactionTimeoutError", "time_limit"]
+
+TRANSACTION_LIMIT = 1.0
+"""Seconds that a handler's transaction may last on SQLite: less than another writer waits for its lock."""
 
 
 class TransactionTimeoutError(EnvoyouError):
@@ -24,30 +24,29 @@ class TransactionTimeoutError(EnvoyouError):
 
 
 @contextmanager
-def time_limit(connection: Connection, seconds: float, expired: Callable[[], None]) -> Iterator[None]:
+def time_limit(connection: sqlite3.Connection, seconds: float, expired: Callable[[], None]) -> Iterator[None]:
     """Roll the connection's transaction back when the block has not ended after `seconds`.
 
     Python cannot stop the code that holds the lock, but its transaction can be taken from it: what it executes
     afterwards fails, and so does the block.
 
     Args:
-        connection: to SQLite, with a transaction begun.
+        connection: with a transaction begun.
         seconds: the seconds that the block may last.
         expired: called in another thread once the transaction was taken away.
 
     Raises:
         TransactionTimeoutError: the time was over before the block was.
     """
-    limit = _Limit(cast(sqlite3.Connection, connection.connection.dbapi_connection), expired)
+    limit = _Limit(connection, expired)
     _alarms.ring_after(seconds, limit.expire)
     try:
         yield
     finally:
         if limit.end():
-            connection.invalidate()
             raise TransactionTimeoutError(
                 f"a transaction on SQLite was not over after {seconds:g} s and was rolled back: it keeps out all who "
-                "write, acceptance too. Slow work belongs in a handler that does not take the connection"
+                "write, acceptance too. Slow work belongs in a handler that does not share it: on(..., atomic=False)"
             )
 
 
@@ -110,6 +109,9 @@ class _Limit:
         """The block has ended; true when it was too late."""
         with self._lock:
             self._ended = True
+            if self._expired:
+                with suppress(sqlite3.ProgrammingError):
+                    self._connection.set_authorizer(None)
             return self._expired
 
     def expire(self) -> None:
@@ -120,9 +122,11 @@ class _Limit:
             self._expired = True
             # In this order: nothing new may begin, for it would be committed by itself once the transaction is gone;
             # what is under way is cut short.
-            self._connection.set_authorizer(_allow_only_rollback)
-            self._connection.interrupt()
-            self._connection.rollback()
+            # Who has closed it meanwhile has rolled it back.
+            with suppress(sqlite3.ProgrammingError):
+                self._connection.set_authorizer(_allow_only_rollback)
+                self._connection.interrupt()
+                self._connection.rollback()
         self._tell()
 
 

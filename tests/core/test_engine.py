@@ -5,7 +5,6 @@ import contextlib
 import contextvars
 import threading
 import time
-from concurrent.futures import Future
 from datetime import datetime
 
 import pytest
@@ -24,7 +23,7 @@ from envoyou_core.errors import LeaseLostError
 from envoyou_core.inbox import Entry, Progress, Settlement, Status
 from envoyou_core.inbox.memory import MemoryInbox
 from envoyou_core.observability import HandlerFailed, HandlerOverdue, HandlerSkipped, LeaseLost, Settled
-from envoyou_core.steps import CallHandler, Wait, run
+from envoyou_core.steps import CallHandler, run
 from envoyou_core.testing import sample_event
 from tests.core.conftest import pause_until
 
@@ -907,6 +906,24 @@ def test_the_last_handler_that_shares_the_transaction_settles_in_it(transactiona
     assert (notice.status, notice.attempt, notice.retry_in, notice.error) == (Status.PROCESSED, 1, None, None)
 
 
+def test_one_may_share_the_transaction_and_take_nothing_of_it(transactional):
+    app = transactional()
+
+    @app.on("*", name="first", atomic=True)
+    def first(event):
+        assert app.record().progress == {}
+
+    @app.on("*", name="last", atomic=True)
+    def last(event):
+        assert app.record().progress == {"first": Progress.DONE}
+
+    app.add()
+    app.work()
+    assert len(app.inbox.given) == 2
+    assert app.inbox.settled_apart == []
+    assert app.status() is Status.PROCESSED
+
+
 def test_a_retry_that_has_only_that_handler_left_settles_in_it_too(transactional):
     app = transactional(retry=AT_ONCE)
 
@@ -1018,17 +1035,11 @@ def test_how_an_attempt_is_settled_is_the_callers_affair(clock, held):
     app.on("*", name="h")(lambda event: None)
     app.add()
     [claim] = app.inbox.claim(1, 60)
-    settled = []
-
-    def settle(claim, settlement):
-        settled.append((claim.event.id, settlement.status))
-        future = Future()
-        future.set_result(held)
-        return Wait(future, time.monotonic() + PATIENCE)
-
-    settlement = run(app.webhooks._engine.attempt(claim, None, settle))
-    assert settled == [("evt_1", Status.PROCESSED)]
+    engine = app.webhooks._engine
+    worked = run(engine.work(claim, dict(claim.progress)))
+    assert (worked.settlement.status, worked.is_settled) == (Status.PROCESSED, False)
     assert app.status() is Status.PROCESSING
+    settlement = run(engine.conclude(claim, worked, held))
     if held:
         assert settlement.status is Status.PROCESSED
         assert [notice.status for notice in app.settled()] == [Status.PROCESSED]

@@ -226,6 +226,27 @@ def test_a_connection_is_refused_where_the_inbox_has_none_to_give():
         webhooks.include(handlers)
 
 
+def test_so_is_a_share_in_a_transaction_that_there_is_not():
+    webhooks = Webhooks(secret="s", inbox="memory:")
+    with pytest.raises(ConfigurationError, match="is to be atomic, and this inbox has none to give"):
+        webhooks.on("*", atomic=True)(plain)
+    webhooks.on("*", atomic=False)(plain)
+
+
+def test_whoever_names_the_connection_shares_the_transaction():
+    with pytest.raises(ConfigurationError, match="atomic=False keeps it out of"):
+        Handlers().on("*", atomic=False)(lambda event, connection: None)
+    handlers = Handlers()
+    handlers.on("*", name="plain")(plain)
+    handlers.on("*", name="named")(lambda event, connection: None)
+    handlers.on("*", name="atomic", atomic=True)(plain)
+    assert [(handler.name, handler.shares_transaction) for handler in handlers] == [
+        ("plain", False),
+        ("named", True),
+        ("atomic", True),
+    ]
+
+
 # Order and limits
 
 
@@ -253,6 +274,7 @@ def test_the_conditions_of_a_handler_are_kept(registry):
         ("stale", ["drop", "", True, 0]),
         ("time_limit", [0, -1, float("inf"), float("nan"), "10", True]),
         ("concurrency", [0, -1, 1.5, 2.0, "2", True]),
+        ("atomic", [0, 1, "no"]),
     ],
 )
 def test_a_condition_that_makes_no_sense_is_refused_at_once(registry, option, values):

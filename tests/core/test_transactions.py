@@ -1,5 +1,6 @@
 """Handlers that share the transaction which records them as done: their work there happens exactly once."""
 
+import sqlite3
 import threading
 
 import pytest
@@ -10,6 +11,7 @@ from envoyou_core import ConfigurationError, PermanentError, RetryPolicy, Webhoo
 from envoyou_core.errors import LeaseLostError
 from envoyou_core.inbox import Status
 from envoyou_core.inbox.sql import SqlInbox
+from envoyou_core.inbox.time_limit import TransactionTimeoutError, time_limit
 from envoyou_core.testing import sample_event, sign_delivery
 
 SECRET = "whsec_test"
@@ -228,6 +230,30 @@ def test_sqlite_takes_the_lock_away_from_a_handler_that_sleeps(tmp_path):
         assert connection.scalars(text("SELECT handler FROM effects")).all() == []
     engine.dispose()
     webhooks.inbox.close()
+
+
+def test_a_time_limit_outlives_a_connection_that_was_closed_meanwhile():
+    def over():
+        over.times += 1
+        ended.set()
+
+    def outlast(connection, *, closes):
+        with time_limit(connection, 0.05, over):
+            if closes:
+                connection.close()
+            assert ended.wait(20)
+
+    over.times = 0
+    for closes in (True, False):
+        ended = threading.Event()
+        connection = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
+        connection.execute("BEGIN IMMEDIATE")
+        with pytest.raises(TransactionTimeoutError):
+            outlast(connection, closes=closes)
+    assert over.times == 2
+    # It can be used again.
+    assert connection.execute("SELECT 1").fetchone() == (1,)
+    connection.close()
 
 
 def test_a_connection_is_refused_where_there_is_none_to_give(tmp_path):

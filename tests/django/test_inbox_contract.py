@@ -6,8 +6,10 @@ import pytest
 from django.db import connections, transaction
 
 from envoyou_django.inbox import OrmInbox
+from envoyou_django.models import PausedSubject
 from tests.django.databases import empty, inbox_on
 from tests.inbox_contract import DurableInboxContract
+from tests.inbox_transaction_contract import TransactionContract
 
 
 class ThreadsThatHangUp(ThreadPoolExecutor):
@@ -23,7 +25,7 @@ class ThreadsThatHangUp(ThreadPoolExecutor):
         return super().submit(call)
 
 
-class OrmInboxContract(DurableInboxContract):
+class OrmInboxContract(TransactionContract, DurableInboxContract):
     serves = True
     """Whether the process is one that serves, whose acceptances share commits."""
 
@@ -48,6 +50,17 @@ class OrmInboxContract(DurableInboxContract):
                 inbox.close()
             with transaction.atomic(using=alias):
                 empty(alias)
+
+    @pytest.fixture
+    def write(self, alias):
+        # A handler finds the transaction on its thread's connection; any table does for its work.
+        return lambda _, text: PausedSubject.objects.using(alias).create(name="effects", subject=text)
+
+    @pytest.fixture
+    def written(self, alias):
+        with ThreadsThatHangUp(1) as pool:
+            rows = PausedSubject.objects.using(alias).filter(name="effects").values_list("subject", flat=True)
+            yield lambda: sorted(pool.submit(lambda: list(rows.all())).result(20))
 
 
 class TestOnSqlite(OrmInboxContract):

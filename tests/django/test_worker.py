@@ -29,8 +29,8 @@ def until(condition):
 
 
 def is_a_workers(thread_name):
-    # The thread that stores events lives on.
-    return thread_name.startswith("envoyou-") and thread_name != "envoyou-inbox-writer"
+    # The thread that stores events lives on, and a time limit's until its end.
+    return thread_name.startswith("envoyou-") and thread_name not in {"envoyou-inbox-writer", "envoyou-time-limits"}
 
 
 def workers():

@@ -88,6 +88,10 @@ def read_the_object(event: Event) -> None:
     assert_type(event.data.as_type(User).email, str | None)
     assert_type(event.data.as_type(Login).timestamp, datetime | None)
     assert_type(event.data.as_type(Account), Account)
+    assert_type(event, Event[dict[str, Any]])
+    assert_type(event.data.object, dict[str, Any])
+    assert_type(event.typed_as(Account), Event[Account])
+    assert_type(event.typed_as(Account).data.object, Account)
 
 
 @webhooks.on("user.*", name="keep in step")
@@ -109,6 +113,10 @@ async def limited(event: Event) -> None: ...
 
 @webhooks.on("auth.logout", stale="skip")
 def mirror(event: Event) -> None: ...
+
+
+@webhooks.on("user.deleted", atomic=False)
+def plainly(event: Event) -> None: ...
 
 
 webhooks.on("auth.failed", stale="drop")  # type: ignore[arg-type]

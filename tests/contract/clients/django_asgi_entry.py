@@ -11,7 +11,7 @@ from django.core.handlers.asgi import ASGIHandler
 from envoyou_core import Handlers
 from envoyou_core.asgi import webhooks_entry
 from envoyou_django import webhooks
-from tests.contract.clients import PATH, Served
+from tests.contract.clients import PATH, Built, Served
 from tests.contract.clients.django import project
 from tests.contract.clients.servers import HOST, uvicorn_server
 
@@ -20,12 +20,14 @@ class DjangoAsgiEntryClient:
     name = "django_asgi_entry"
 
     @contextmanager
+    def build(self, handlers: Handlers, **settings: Any) -> Iterator[Built]:
+        with project(handlers, settings, ROOT_URLCONF="tests.django.no_urls"):
+            yield Built(webhooks_entry(ASGIHandler(), webhooks, path=PATH), webhooks)
+
+    @contextmanager
     def serve(self, handlers: Handlers, **settings: Any) -> Iterator[Served]:
-        with (
-            project(handlers, settings, ROOT_URLCONF="tests.django.no_urls") as database,
-            uvicorn_server(webhooks_entry(ASGIHandler(), webhooks, path=PATH), lifespan="auto") as port,
-        ):
-            yield Served(HOST, port, webhooks, database=database)
+        with self.build(handlers, **settings) as built, uvicorn_server(built.app, lifespan="auto") as port:
+            yield Served(HOST, port, built.webhooks)
 
 
 client = DjangoAsgiEntryClient()

@@ -10,7 +10,7 @@ from django.core.handlers.asgi import ASGIHandler
 
 from envoyou_core import Handlers
 from envoyou_django import webhooks
-from tests.contract.clients import Served
+from tests.contract.clients import Built, Served
 from tests.contract.clients.django import project
 from tests.contract.clients.servers import HOST, uvicorn_server
 
@@ -19,12 +19,14 @@ class DjangoAsyncClient:
     name = "django_async"
 
     @contextmanager
+    def build(self, handlers: Handlers, **settings: Any) -> Iterator[Built]:
+        with project(handlers, settings, ROOT_URLCONF="tests.django.async_urls"):
+            yield Built(ASGIHandler(), webhooks)
+
+    @contextmanager
     def serve(self, handlers: Handlers, **settings: Any) -> Iterator[Served]:
-        with (
-            project(handlers, settings, ROOT_URLCONF="tests.django.async_urls") as database,
-            uvicorn_server(ASGIHandler(), lifespan="auto") as port,
-        ):
-            yield Served(HOST, port, webhooks, database=database, takes_all_first=True)
+        with self.build(handlers, **settings) as built, uvicorn_server(built.app, lifespan="auto") as port:
+            yield Served(HOST, port, built.webhooks, takes_all_first=True)
 
 
 client = DjangoAsyncClient()

@@ -13,7 +13,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 from wsgiref.simple_server import make_server as make_wsgiref_server
 
 HOST = "127.0.0.1"
-PATIENCE = 10.0
+PATIENCE = 30.0
 """Seconds in which a server must have started, or ended."""
 
 
@@ -25,7 +25,8 @@ def uvicorn_server(app: Callable[..., Any], *, lifespan: Literal["on", "auto"] =
     """
     import uvicorn
 
-    server = uvicorn.Server(uvicorn.Config(app, lifespan=lifespan, log_config=None, timeout_graceful_shutdown=5))
+    config = uvicorn.Config(app, lifespan=lifespan, http="h11", log_config=None, timeout_graceful_shutdown=5)
+    server = uvicorn.Server(config)
     with socket.create_server((HOST, 0)) as listening, _running(lambda: server.run([listening])) as thread:
         deadline = time.monotonic() + PATIENCE
         while not server.started and thread.is_alive() and time.monotonic() < deadline:

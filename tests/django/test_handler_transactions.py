@@ -1,0 +1,431 @@
+"""Handlers whose ORM work is committed together with the record of it, and so happens exactly once."""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.db import DatabaseError, IntegrityError, connections, transaction
+from django.test import TestCase, override_settings
+
+from envoyou_core import ConfigurationError, PermanentError, WebhookRequest
+from envoyou_core.inbox import Entry, Progress, Status
+from envoyou_core.observability import HandlerFailed
+from envoyou_core.testing import sample_event, sign_delivery
+from envoyou_django import webhooks
+from tests.django.conftest import SECRET
+from tests.django.databases import in_a_thread, inbox_on, sqlite_database
+from tests.django.members.models import Member
+
+PATIENCE = 20.0
+LEASE = 60.0
+
+
+@pytest.fixture
+def members(inbox_alias):
+    """The members on the inbox's database, as a second connection sees them."""
+    there = Member._meta.db_table in connections[inbox_alias].introspection.table_names()
+    if not there:
+        with connections[inbox_alias].schema_editor() as editor:
+            editor.create_model(Member)
+    with ThreadPoolExecutor(1) as pool:
+
+        def names():
+            read = in_a_thread(pool, lambda: sorted(Member.objects.using(inbox_alias).values_list("name", flat=True)))
+            return read.result(PATIENCE)
+
+        yield names
+    Member.objects.using(inbox_alias).all().delete()
+    if not there:
+        with connections[inbox_alias].schema_editor() as editor:
+            editor.delete_model(Member)
+
+
+@pytest.fixture
+def join(inbox_alias):
+    return lambda name: Member.objects.using(inbox_alias).create(name=name)
+
+
+@pytest.fixture
+def project(clock):
+    """In the place of the one that all others have: its clock is set by hand."""
+    settings = {"WEBHOOK_SECRET": SECRET, "CLOCK": clock, "RETRY_INITIAL_DELAY": 1, "HANDOFF": "manual"}
+    with inbox_on("default"), override_settings(ENVOYOU=settings):
+        yield
+
+
+def accept(type="shop.opened"):
+    event = sample_event(type)
+    webhooks.inbox.add(Entry(event)).result(PATIENCE)
+    return event
+
+
+def record(event):
+    return webhooks.inbox.get(event.id)
+
+
+@pytest.fixture
+def second_look(inbox_alias):
+    """What a second connection sees of an event."""
+
+    def look(event):
+        with ThreadPoolExecutor(1) as pool:
+            return in_a_thread(pool, lambda: record(event)).result(PATIENCE)
+
+    return look
+
+
+def test_the_work_the_record_and_the_end_of_the_event_are_committed_together(members, join, second_look):
+    seen = []
+
+    @webhooks.on("shop.opened", name="first")
+    def first(event):
+        join("Ada")
+        seen.append((members(), dict(second_look(event).progress)))
+
+    @webhooks.on("shop.opened", name="last")
+    def last(event):
+        join("Grace")
+        seen.append((members(), dict(second_look(event).progress)))
+
+    event = accept()
+    assert webhooks.drain() == 1
+    assert seen == [([], {}), (["Ada"], {"first": Progress.DONE})]
+    assert members() == ["Ada", "Grace"]
+    assert record(event).status is Status.PROCESSED
+
+
+def test_what_a_failing_handler_did_is_rolled_back_and_done_once_by_the_retry(members, join, clock):
+    @webhooks.on("shop.opened", name="flaky")
+    def flaky(event, attempt):
+        join(f"flaky {attempt}")
+        if attempt == 1:
+            raise ValueError("not yet")
+
+    @webhooks.on("shop.opened", name="steady")
+    def steady(event):
+        join("steady")
+
+    event = accept()
+    webhooks.drain()
+    assert members() == ["steady"]
+    assert record(event).status is Status.FAILED
+    clock.advance(1)
+    webhooks.drain()
+    assert members() == ["flaky 2", "steady"]
+    assert record(event).status is Status.PROCESSED
+
+
+def test_a_constraint_that_is_violated_fails_the_attempt_and_leaves_nothing_behind(members, join, inbox_alias):
+    @webhooks.on("shop.opened", name="twice")
+    def twice(event):
+        member = join("Ada")
+        Member.objects.using(inbox_alias).create(id=member.id, name="Ada again")
+
+    event = accept()
+    webhooks.drain()
+    assert members() == []
+    assert (record(event).status, record(event).attempts) == (Status.FAILED, 1)
+    assert record(event).last_error.startswith("IntegrityError")
+
+
+def test_one_that_is_caught_is_a_failure_where_the_transaction_is_broken(members, join, inbox_alias):
+    """A handler that goes on after a violation, without an `atomic()` of its own around it."""
+
+    @webhooks.on("shop.opened", name="careless")
+    def careless(event):
+        member = join("Ada")
+        try:
+            Member.objects.using(inbox_alias).create(id=member.id, name="Ada again")
+        except IntegrityError:
+            transaction.set_rollback(True, using=inbox_alias)
+
+    event = accept()
+    webhooks.drain()
+    assert members() == []
+    assert record(event).status is Status.FAILED
+
+
+def test_with_a_savepoint_of_its_own_a_handler_may_go_on(members, join, inbox_alias):
+    @webhooks.on("shop.opened", name="careful")
+    def careful(event):
+        member = join("Ada")
+        with pytest.raises(IntegrityError), transaction.atomic(using=inbox_alias):
+            Member.objects.using(inbox_alias).create(id=member.id, name="Ada again")
+        join("Grace")
+
+    event = accept()
+    webhooks.drain()
+    assert members() == ["Ada", "Grace"]
+    assert record(event).status is Status.PROCESSED
+
+
+def test_giving_up_rolls_back_and_leaves_the_others_work(members, join):
+    @webhooks.on("shop.opened", name="hopeless")
+    def hopeless(event):
+        join("hopeless")
+        raise PermanentError("never")
+
+    @webhooks.on("shop.opened", name="steady")
+    def steady(event):
+        join("steady")
+
+    event = accept()
+    webhooks.drain()
+    assert members() == ["steady"]
+    assert record(event).status is Status.DEAD
+    assert record(event).progress == {"hopeless": Progress.GIVEN_UP, "steady": Progress.DONE}
+
+
+def test_one_that_opts_out_keeps_what_it_did_when_it_fails(members, join, inbox_alias):
+    inside = []
+
+    @webhooks.on("shop.opened", name="plain", atomic=False)
+    def plain(event, attempt):
+        inside.append(connections[inbox_alias].in_atomic_block)
+        join(f"plain {attempt}")
+        raise ValueError("too late")
+
+    event = accept()
+    webhooks.drain()
+    assert inside == [False]
+    assert members() == ["plain 1"]
+    assert record(event).status is Status.FAILED
+
+
+def test_an_async_one_is_plain(members, inbox_alias):
+    inside = []
+
+    @webhooks.on("shop.opened", name="asynchronous")
+    async def asynchronous(event):
+        inside.append(await sync_to_async(lambda: connections[inbox_alias].in_atomic_block)())
+        await Member.objects.using(inbox_alias).acreate(name="Ada")
+        raise ValueError("too late")
+
+    event = accept()
+    webhooks.drain()
+    assert inside == [False]
+    assert members() == ["Ada"]
+    assert record(event).status is Status.FAILED
+
+
+def test_an_async_one_cannot_be_atomic():
+    with pytest.raises(ConfigurationError, match="cannot be atomic"):
+
+        @webhooks.on("shop.opened", atomic=True)
+        async def asynchronous(event): ...
+
+
+def test_on_commit_comes_after_the_end_of_the_event(members, join, inbox_alias, second_look):
+    seen = []
+
+    @webhooks.on("shop.opened", name="one")
+    def one(event):
+        join("Ada")
+        transaction.on_commit(lambda: seen.append((members(), second_look(event).status)), using=inbox_alias)
+
+    accept()
+    webhooks.drain()
+    assert seen == [(["Ada"], Status.PROCESSED)]
+
+
+def test_on_commit_of_a_handler_that_failed_never_comes(join, members, inbox_alias):
+    called = []
+
+    @webhooks.on("shop.opened", name="one")
+    def one(event):
+        transaction.on_commit(lambda: called.append(event.id), using=inbox_alias)
+        raise ValueError("no")
+
+    accept()
+    webhooks.drain()
+    assert called == []
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), SystemExit(1), DatabaseError("no")], ids=repr)
+def test_a_failure_on_commit_is_logged_and_does_not_repeat_the_work(members, join, inbox_alias, clock, caplog, error):
+    """It comes after the commit: told as the handler's own, it would have the work done again."""
+
+    def fail():
+        raise error
+
+    @webhooks.on("shop.opened", name="notifies")
+    def notifies(event):
+        join("Ada")
+        transaction.on_commit(fail, using=inbox_alias)
+
+    @webhooks.on("shop.opened", name="flaky")
+    def flaky(event, attempt):
+        transaction.on_commit(fail, using=inbox_alias)
+        if attempt == 1:
+            raise ValueError("not yet")
+        join("Grace")
+
+    event = accept()
+    webhooks.drain()
+    assert record(event).progress == {"notifies": Progress.DONE}
+    clock.advance(1)
+    webhooks.drain()
+    assert members() == ["Ada", "Grace"]
+    assert record(event).status is Status.PROCESSED
+    assert caplog.text.count("what a handler asked for on commit failed") == 2
+
+
+@pytest.mark.parametrize("inbox_alias", ["postgresql", "mariadb"], indirect=True)
+def test_the_row_of_the_event_is_free_while_the_handler_works(members, join):
+    """Its lease has to be renewed by another thread meanwhile."""
+    event = accept()
+    inbox = webhooks.inbox
+    (claim,) = inbox.claim(1, LEASE)
+    with ThreadPoolExecutor(1) as pool, inbox.transaction(claim, {"one": Progress.DONE}):
+        join("Ada")
+        in_a_thread(pool, lambda: inbox.renew([claim], 2 * LEASE)).result(PATIENCE)
+    assert record(event).progress == {"one": Progress.DONE}
+    assert members() == ["Ada"]
+
+
+@pytest.mark.parametrize("inbox_alias", ["postgresql"], indirect=True)
+def test_a_connection_that_the_server_ended_costs_no_attempt(members, join, inbox_alias):
+    with connections[inbox_alias].cursor() as cursor, ThreadPoolExecutor(1) as pool:
+        cursor.execute("SELECT pg_backend_pid()")
+        (pid,) = cursor.fetchone()
+
+        def end():
+            with connections[inbox_alias].cursor() as cursor:
+                cursor.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+
+        event = accept()
+        (claim,) = webhooks.inbox.claim(1, LEASE)
+        in_a_thread(pool, end).result(PATIENCE)
+        with webhooks.inbox.transaction(claim, {"one": Progress.DONE}):
+            join("Ada")
+    assert record(event).progress == {"one": Progress.DONE}
+    assert members() == ["Ada"]
+
+
+# SQLite, which has one writer at a time
+
+
+@pytest.fixture(params=["WAL", "DELETE"])
+def busy_sqlite(request, tmp_path, django_db_blocker, monkeypatch):
+    """A database of the test's own in each journal mode, with the inbox on it, and a worker of this process."""
+    options = {"init_command": f"PRAGMA journal_mode={request.param}", "timeout": PATIENCE}
+    monkeypatch.setitem(connections.settings["contract"], "OPTIONS", options)
+    settings = {"WEBHOOK_SECRET": SECRET, "RETRY_MAX_ATTEMPTS": 1}
+    with (
+        django_db_blocker.unblock(),
+        sqlite_database("contract", tmp_path / "project.db"),
+        inbox_on("contract"),
+        override_settings(ENVOYOU=settings),
+    ):
+        yield "contract"
+        webhooks.stop()
+
+
+def deliver(event):
+    delivery = sign_delivery(event, secret=SECRET)
+    return webhooks.receive(WebhookRequest.from_http("POST", delivery.headers, delivery.body)).status
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def test_events_are_accepted_while_a_handler_sleeps_in_its_transaction(busy_sqlite):
+    holding, release = threading.Event(), threading.Event()
+    refused = []
+
+    @webhooks.on("shop.opened")
+    def sleeps(event):
+        Member.objects.using(busy_sqlite).create(name="before")
+        holding.set()
+        release.wait(PATIENCE)
+        try:
+            Member.objects.using(busy_sqlite).create(name="after")
+        except DatabaseError as error:
+            refused.append(error)
+
+    webhooks.start()
+    slow = sample_event("shop.opened")
+    assert deliver(slow) == 200
+    assert holding.wait(PATIENCE)
+    try:
+        assert deliver(sample_event("shop.closed")) == 200
+    finally:
+        release.set()
+    wait_until(lambda: record(slow).status is Status.DEAD)
+    assert "rolled back" in record(slow).last_error
+    assert len(refused) == 1
+    assert not Member.objects.using(busy_sqlite).exists()
+    # The connection that it took the transaction from is not left behind as it is.
+    after = sample_event("shop.closed")
+    webhooks.on("shop.closed", name="next")(lambda event: Member.objects.using(busy_sqlite).create(name="next"))
+    assert deliver(after) == 200
+    wait_until(lambda: record(after).status is Status.PROCESSED)
+
+
+def test_one_that_reads_first_waits_for_another_writer(busy_sqlite):
+    """Where a transaction begins as Django begins them by default, its first write would fail at once."""
+    event = sample_event("shop.opened")
+    webhooks.inbox.add(Entry(event)).result(PATIENCE)
+    (claim,) = webhooks.inbox.claim(1, LEASE)
+
+    def write_between():
+        Member.objects.using(busy_sqlite).create(name="between")
+
+    with ThreadPoolExecutor(1) as pool:
+        with webhooks.inbox.transaction(claim, {"one": Progress.DONE}):
+            assert Member.objects.using(busy_sqlite).count() == 0
+            between = in_a_thread(pool, write_between)
+            time.sleep(0.1)
+            Member.objects.using(busy_sqlite).create(name="ours")
+        between.result(PATIENCE)
+    assert list(Member.objects.using(busy_sqlite).values_list("name", flat=True)) == ["ours", "between"]
+
+
+# In a test of the project's own
+
+
+class AUsersTestCase(TestCase):
+    def test_a_handler_that_violates_a_constraint_fails_alone(self):
+        failed = []
+
+        @webhooks.on("shop.opened", name="twice")
+        def twice(event):
+            Member.objects.create(id=1, name="Ada")
+            Member.objects.create(id=1, name="Ada")
+
+        @webhooks.on("shop.opened", name="once")
+        def once(event):
+            Member.objects.create(name="Grace")
+
+        webhooks.subscribe(lambda notice: failed.append(notice) if isinstance(notice, HandlerFailed) else None)
+        event = accept()
+        assert webhooks.drain() == 1
+        assert [notice.handler for notice in failed] == ["twice"]
+        assert record(event).status is Status.FAILED
+        assert Member.objects.get().name == "Grace"
+
+    def test_what_it_asks_for_on_commit_is_all_that_is_captured(self):
+        called = []
+
+        @webhooks.on("shop.opened", name="notifies")
+        def notifies(event):
+            transaction.on_commit(lambda: called.append(event.id))
+
+        event = accept()
+        with self.captureOnCommitCallbacks(execute=True) as callbacks:
+            webhooks.drain()
+        assert called == [event.id]
+        assert len(callbacks) == 1
+
+    def test_a_slow_handler_may_take_its_time(self):
+        """The whole test is one transaction, and holds the lock anyhow."""
+        webhooks.on("shop.opened", name="slow")(lambda event: time.sleep(1.2))
+        event = accept()
+        webhooks.drain()
+        assert record(event).status is Status.PROCESSED
