@@ -19,6 +19,7 @@ from envoyou_django import insertion, webhooks
 from envoyou_django.inbox import OrmInbox
 from envoyou_django.insertion import insert_new
 from envoyou_django.models import ProcessedEvent
+from envoyou_django.signals import event_received
 from tests.django.conftest import SECRET
 from tests.django.databases import empty, inbox_on
 
@@ -249,6 +250,24 @@ def test_while_events_are_stored_no_thread_waits(inbox_alias, monkeypatch):
         # The writer, the one above, and the one in which it is asked whether a test has a transaction open.
         assert threads <= 4
         assert webhooks.inbox.stats().total == count + 1
+
+
+def test_a_signal_of_what_came_to_the_loop_may_use_the_orm(inbox_alias):
+    seen = []
+
+    def note(sender, event_id, **_):
+        seen.append((event_id, ProcessedEvent.objects.using(inbox_alias).filter(event_id=event_id).count()))
+
+    event = sample_event()
+    event_received.connect(note)
+    try:
+        with override_settings(ENVOYOU={"WEBHOOK_SECRET": SECRET, "HANDOFF": "manual"}):
+            webhooks.work_in_this_process()
+            assert asyncio.run(webhooks.areceive(request_for(event))).status == 200
+            until(lambda: seen)
+    finally:
+        event_received.disconnect(note)
+    assert seen == [(event.id, 1)]
 
 
 @pytest.mark.parametrize("kind", ["receive", "areceive"])
