@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability.sites import SERVERS, Platform, crashing_site, outcome, users
+from tests.reliability.sites import DJANGO_SERVERS, SERVERS, Platform, crashing_site, outcome, users
 from tests.servers.processes import wait_for
 
 pytestmark = pytest.mark.slow
@@ -27,16 +27,17 @@ POINTS = [
 PLAIN_HANDLER_LAST = {"in the handler's transaction, after its record", "after handler, before settle", "in settle"}
 SEVERAL_EVENTS_AT_ONCE = {"after claim", "after handler, before settle", "in settle"}
 EVENTS = 40
+SERVERS_OF_EACH_INBOX = SERVERS | dict([*DJANGO_SERVERS.items()][:1])
 
 
-@pytest.mark.parametrize("server", SERVERS)
+@pytest.mark.parametrize("server", SERVERS_OF_EACH_INBOX)
 @pytest.mark.parametrize("point", POINTS)
 def test_killed_at(point: str, server: str, inbox_url: str, tmp_path: Path) -> None:
     events = users(EVENTS)
     on_pass = EVENTS // 20 if point in SEVERAL_EVENTS_AT_ONCE else EVENTS // 4
     settings = {"PLAIN_LAST": "1"} if point in PLAIN_HANDLER_LAST else {}
     with crashing_site(
-        SERVERS[server], tmp_path, inbox_url, crash_at=point, crash_on_pass=on_pass, settings=settings
+        SERVERS_OF_EACH_INBOX[server], tmp_path, inbox_url, crash_at=point, crash_on_pass=on_pass, settings=settings
     ) as site:
         site.start()
 
