@@ -118,13 +118,16 @@ SETTING_NAMES: Final = frozenset(_KEYWORDS).union(*(parts for _, parts in _PARTS
 """Every name a framework's configuration may hold."""
 
 
-def read_settings(settings: Mapping[str, Any], *, others: frozenset[str] = frozenset()) -> dict[str, Any]:
+def read_settings(
+    settings: Mapping[str, Any], *, others: frozenset[str] = frozenset(), prefix: str = ""
+) -> dict[str, Any]:
     """The keyword arguments of `Webhooks` that a framework's configuration stands for.
 
     Args:
         settings: from the upper-case name of a setting, without prefix, to its value; numbers and lists may be text,
             as they are in an environment.
         others: names that are the caller's own and left out.
+        prefix: what stands before a name where the user has written it, for the error.
 
     Raises:
         ConfigurationError: a name that nobody knows (the nearest one is suggested), or a value of the wrong kind.
@@ -136,12 +139,13 @@ def read_settings(settings: Mapping[str, Any], *, others: frozenset[str] = froze
     given = {name: value for name, value in settings.items() if name not in others}
     for name in given:
         if name not in SETTING_NAMES:
-            raise ConfigurationError(_unknown(name, SETTING_NAMES | others))
-    keywords = _converted(given, _KEYWORDS)
+            raise ConfigurationError(_unknown(name, SETTING_NAMES | others, prefix))
+    keywords = _converted(given, _KEYWORDS, prefix)
     for whole, (make, parts) in _PARTS.items():
-        found = _converted(given, parts)
+        found = _converted(given, parts, prefix)
         if found and whole in given:
-            raise ConfigurationError(f"give either {whole} or the single {whole}_... settings, not both")
+            either = prefix + whole
+            raise ConfigurationError(f"give either {either} or the single {either}_... settings, not both")
         if found:
             keywords[_KEYWORDS[whole][0]] = make(**found)
     return keywords
@@ -159,11 +163,11 @@ def read_environment(environ: Mapping[str, str], *, prefix: str = "ENVOYOU_") ->
     known = {name: value for name, value in found.items() if name in SETTING_NAMES}
     for name in found.keys() - known.keys():
         if difflib.get_close_matches(name, SETTING_NAMES, n=1, cutoff=0.85):
-            raise ConfigurationError(_unknown(prefix + name, frozenset(prefix + known for known in SETTING_NAMES)))
+            raise ConfigurationError(_unknown(name, SETTING_NAMES, prefix))
     return read_settings(known)
 
 
-def _converted(given: Mapping[str, object], known: Mapping[str, Setting]) -> dict[str, Any]:
+def _converted(given: Mapping[str, object], known: Mapping[str, Setting], prefix: str) -> dict[str, Any]:
     converted: dict[str, Any] = {}
     for name, (keyword, convert) in known.items():
         if name in given:
@@ -171,11 +175,11 @@ def _converted(given: Mapping[str, object], known: Mapping[str, Setting]) -> dic
                 converted[keyword] = convert(given[name])
             except ValueError as error:
                 # The value is left out: it may have been meant for WEBHOOK_SECRET.
-                raise ConfigurationError(f"the setting {name} cannot be used: {error}") from None
+                raise ConfigurationError(f"the setting {prefix}{name} cannot be used: {error}") from None
     return converted
 
 
-def _unknown(name: str, known: frozenset[str]) -> str:
+def _unknown(name: str, known: frozenset[str], prefix: str) -> str:
     close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(sorted(known))}"
-    return f"there is no setting {name!r}: {hint}"
+    hint = f"did you mean {prefix + close[0]!r}?" if close else f"there are {', '.join(sorted(known))}"
+    return f"there is no setting {prefix + name!r}: {hint}"

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable
 from typing import cast
 
-from flask import Blueprint, Flask, Response, request
+from flask import Blueprint, Flask, Response, current_app, request
 from flask.blueprints import BlueprintSetupState
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from envoyou_core import WebhookResponse, Webhooks
 from envoyou_core.errors import PayloadTooLargeError
 from envoyou_core.wsgi import receive_wsgi
-from envoyou_flask.context import handle_within
+from envoyou_flask.attaching import attach
 
-__all__ = ["create_blueprint"]
+__all__ = ["create_blueprint", "receiving_blueprint"]
 
 
 def create_blueprint(webhooks: Webhooks, name: str = "envoyou") -> Blueprint:
@@ -24,30 +24,37 @@ def create_blueprint(webhooks: Webhooks, name: str = "envoyou") -> Blueprint:
     context. See the guide, "Create Webhook Endpoint".
 
     Args:
-        webhooks: who receives. Several apps may share it: the handlers run in the context of the one that registered
-            the blueprint last.
+        webhooks: who receives. Several apps may share it: the handlers run in the context of the one that is current,
+            or else of the one that registered the blueprint last.
         name: the blueprint's name; several blueprints of one app need one each.
     """
+    blueprint = receiving_blueprint(lambda: webhooks, name)
+    blueprint.record(lambda state: attach(cast(Flask, state.app), webhooks, _full_name(state)))
+    return blueprint
+
+
+def receiving_blueprint(current_webhooks: Callable[[], Webhooks], name: str) -> Blueprint:
+    """A blueprint that hands requests to the webhooks that are the current app's, and does nothing besides."""
     blueprint = Blueprint(name, __name__)
-    started_in: int | None = None
 
     def receive(**_values: object) -> Response:
         body = _body_read_early()
-        return _answer(receive_wsgi(webhooks, request.environ, body, max_body_size=request.max_content_length))
+        limit = request.max_content_length
+        return _answer(receive_wsgi(current_webhooks(), request.environ, body, max_body_size=limit))
 
     def refuse_too_large(_error: RequestEntityTooLarge) -> Response:
         # Raised where the body is read through Flask, by us or by a hook before us.
-        return _answer(webhooks.refuse(PayloadTooLargeError()))
+        return _answer(current_webhooks().refuse(PayloadTooLargeError()))
 
-    def start_worker() -> None:
-        nonlocal started_in
-        if started_in != os.getpid():
-            started_in = os.getpid()
-            # It never raises: a worker that cannot start is an error in the log, not a 500 on every page of the app.
-            webhooks.wake()
+    def exempt_from_csrf(_endpoint: object, _values: object) -> None:
+        # Flask-WTF asks every POST for the token of a form; what proves a webhook genuine is its signature. This is
+        # called before any `before_request` function, in whichever order the two were added to the app.
+        protection = current_app.extensions.get("csrf")
+        if protection is not None:
+            protection.exempt(receive)
 
     def register(state: BlueprintSetupState) -> None:
-        endpoint = ".".join(filter(None, [state.name_prefix, state.name, "receive"]))
+        endpoint = f"{_full_name(state)}.receive"
         # `add_url_rule` asks for the methods; here every method comes to the core, which answers 405 as it answers
         # everything else. Without strict slashes, the rule matches the path without its slash, too, and not by a
         # redirect, which a sender counts as a failure.
@@ -59,12 +66,15 @@ def create_blueprint(webhooks: Webhooks, name: str = "envoyou") -> Blueprint:
         )
         state.app.url_map.add(rule)
         state.app.view_functions[endpoint] = receive
-        handle_within(cast(Flask, state.app), webhooks)
 
     blueprint.record(register)
     blueprint.register_error_handler(RequestEntityTooLarge, refuse_too_large)
-    blueprint.before_app_request(start_worker)
+    blueprint.url_value_preprocessor(exempt_from_csrf)
     return blueprint
+
+
+def _full_name(state: BlueprintSetupState) -> str:
+    return ".".join(filter(None, [state.name_prefix, state.name]))
 
 
 def _answer(response: WebhookResponse) -> Response:

@@ -1,63 +1,97 @@
-"""What `envoyou` can do."""
+"""What `envoyou` can do. A framework's own command offers the same, for the `Webhooks` of an application."""
 
 from __future__ import annotations
 
 import importlib
+import inspect
+import json
 import logging
 import sys
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
+from envoyou_core.cli.sending import send_sample
+from envoyou_core.cli.tables import event_as_json, event_details, events_table, stats_as_json, stats_table
 from envoyou_core.errors import ConfigurationError, WorkerStuckError, describe
+from envoyou_core.inbox import Status
 from envoyou_core.webhooks import Webhooks
 
-__all__ = ["app"]
+if TYPE_CHECKING:
+    from envoyou_core.inbox.sql import SqlInbox
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-err = Console(stderr=True)
+__all__ = ["Source", "app", "application"]
 
-WEBHOOKS = Annotated[str, typer.Argument(help="Where your Webhooks are, such as hooks:webhooks.")]
+EVENT_ID = Annotated[str | None, typer.Argument(help="One event, by its id.", show_default=False)]
+OF_STATUS = Annotated[Status | None, typer.Option(help="Only events in this state.")]
+OF_TYPE = Annotated[str | None, typer.Option("--type", help="Only events of this type.")]
+AS_JSON = Annotated[bool, typer.Option("--json", help="For a script rather than for people.")]
 PAUSED_TYPE = Annotated[
     str | None, typer.Option("--type", help="An event type, such as user.created, 'user.*' or '*'.")
 ]
 PAUSED_HANDLER = Annotated[str | None, typer.Option("--handler", help="A handler's name, in place of a type.")]
 
 
-@app.callback()
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where commands find the `Webhooks` that they are for.
+
+    Attributes:
+        parameter: what a command is given to find them by, as `typer` declares an argument or option that is text.
+        find: from that text to them; a `ConfigurationError` says that there are none.
+        default: the text, where it may be left out.
+    """
+
+    parameter: Any
+    find: Callable[[str], Webhooks]
+    default: Any = inspect.Parameter.empty
+
+
+def application(source: Source, *, migrate: Callable[..., None] | None = None) -> typer.Typer:
+    """The commands, which are for the `Webhooks` that `source` finds.
+
+    Args:
+        source: where they are found.
+        migrate: what creates the tables; by default, a command for the inbox of those `Webhooks`.
+    """
+    commands = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+    commands.callback()(envoyou)
+    for command in (worker, stats, events, requeue, pause, resume, prune):
+        commands.command()(_for_webhooks_of(source, command))
+    commands.command()(send)
+    commands.command("migrate")(migrate or _for_webhooks_of(source, migrate_inbox_of))
+    return commands
+
+
+def _for_webhooks_of(source: Source, command: Callable[..., None]) -> Callable[..., None]:
+    """The command with what its `Webhooks` are found by in their place."""
+
+    @wraps(command)
+    def found(webhooks: str, **options: Any) -> None:
+        with _failures_told():
+            command(source.find(webhooks), **options)
+
+    first, *others = inspect.signature(command, eval_str=True).parameters.values()
+    first = first.replace(annotation=Annotated[str, source.parameter], default=source.default)
+    found.__signature__ = inspect.Signature([first, *others])  # type: ignore[attr-defined]
+    return found
+
+
 def envoyou() -> None:
     """EnvoyOU webhooks: a durable inbox, and the work behind it."""
 
 
-@app.command()
-def migrate(
-    inbox: Annotated[
-        str, typer.Option(envvar="ENVOYOU_INBOX", help="The inbox's URL, such as postgresql+psycopg://host/database.")
-    ],
-) -> None:
-    """Create the inbox's tables, or bring them up to this release. Running it again changes nothing."""
-    from sqlalchemy.exc import SQLAlchemyError
-
-    from envoyou_core.inbox.sql import SqlInbox
-    from envoyou_core.inbox.upgrades import REVISION
-
-    try:
-        with closing(SqlInbox(inbox)) as database:
-            database.migrate()
-    except (ConfigurationError, SQLAlchemyError) as error:
-        err.print(f"[red]The inbox could not be set up.[/] {describe(error)}", highlight=False)
-        raise typer.Exit(1) from None
-    Console().print(f"[green]The inbox is ready[/] (schema {REVISION}).", highlight=False)
-
-
-@app.command()
 def worker(
-    webhooks: WEBHOOKS,
+    webhooks: Webhooks,
     shutdown_timeout: Annotated[
         float | None, typer.Option(help="Seconds to finish what was begun, on SIGTERM; else those of the setting.")
     ] = None,
@@ -65,41 +99,138 @@ def worker(
     """Work off the inbox in a process of its own, until SIGTERM or SIGINT; a second signal ends it at once."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        _find(webhooks).run_worker(shutdown_timeout=shutdown_timeout)
+        webhooks.run_worker(shutdown_timeout=shutdown_timeout)
     except ConfigurationError as error:
-        err.print(f"[red]The worker cannot start.[/] {error}", highlight=False)
-        raise typer.Exit(1) from None
+        _fail("The worker cannot start.", str(error))
     except WorkerStuckError as error:
-        err.print(f"[red]The worker has ended, to be started anew.[/] {error}", highlight=False)
-        raise typer.Exit(1) from None
+        _fail("The worker has ended, to be started anew.", str(error))
 
 
-@app.command()
-def pause(webhooks: WEBHOOKS, type: PAUSED_TYPE = None, handler: PAUSED_HANDLER = None) -> None:
+def stats(webhooks: Webhooks, as_json: AS_JSON = False) -> None:
+    """How many events are in each state, for how long the first that is due has waited, and what is paused."""
+    counts, paused = webhooks.inbox.stats(), webhooks.paused
+    _show(stats_as_json(counts, paused) if as_json else stats_table(counts, paused))
+
+
+def events(
+    webhooks: Webhooks,
+    event_id: EVENT_ID = None,
+    status: OF_STATUS = None,
+    type: OF_TYPE = None,
+    object_id: Annotated[str | None, typer.Option("--object", help="Only events about it, by its id.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many, the newest first.")] = 20,
+    as_json: AS_JSON = False,
+) -> None:
+    """List events, or show one with its attempts. Payloads are not shown."""
+    if event_id is None:
+        records = webhooks.inbox.list(status=status, type=type, object_id=object_id, limit=limit)
+        _show([event_as_json(record) for record in records] if as_json else events_table(records))
+        return
+    record = webhooks.inbox.get(event_id)
+    if record is None:
+        _fail("There is no such event:", event_id)
+    _show(event_as_json(record) if as_json else event_details(record))
+
+
+def requeue(webhooks: Webhooks, event_id: EVENT_ID = None, status: OF_STATUS = None, type: OF_TYPE = None) -> None:
+    """Bring failed, ignored and dead events back, with all attempts before them; handlers that were done stay done.
+
+    Name one by its id, or several by their state or type.
+    """
+    _say(f"Requeued: {webhooks.inbox.requeue(event_id, status=status, type=type)}.")
+
+
+def pause(webhooks: Webhooks, type: PAUSED_TYPE = None, handler: PAUSED_HANDLER = None) -> None:
     """Leave events of a type, or all that a handler handles, in the inbox: in all processes, until they are resumed."""
-    _change_what_is_paused(webhooks, lambda found: found.pause(type=type, handler=handler))
+    webhooks.pause(type=type, handler=handler)
+    _say_what_is_paused(webhooks)
 
 
-@app.command()
-def resume(webhooks: WEBHOOKS, type: PAUSED_TYPE = None, handler: PAUSED_HANDLER = None) -> None:
+def resume(webhooks: Webhooks, type: PAUSED_TYPE = None, handler: PAUSED_HANDLER = None) -> None:
     """Undo a pause that named the same."""
-    _change_what_is_paused(webhooks, lambda found: found.resume(type=type, handler=handler))
+    webhooks.resume(type=type, handler=handler)
+    _say_what_is_paused(webhooks)
 
 
-def _change_what_is_paused(place: str, change: Callable[[Webhooks], None]) -> None:
+def prune(
+    webhooks: Webhooks,
+    older_than: Annotated[
+        float | None, typer.Option(metavar="DAYS", min=0, help="What was processed or ignored longer ago than that.")
+    ] = None,
+) -> None:
+    """Delete what was kept for long enough: as the retention settings say, or events of some age."""
+    if older_than is None:
+        deleted = webhooks.apply_retention()
+        _say(f"Deleted: {deleted.pruned} events, the payloads of {deleted.scrubbed}, {deleted.marks} marks.")
+    else:
+        _say(f"Deleted: {webhooks.inbox.prune(timedelta(days=older_than))} events.")
+
+
+def send(
+    url: Annotated[str, typer.Argument(help="Where webhooks are received.", show_default=False)],
+    secret: Annotated[
+        str, typer.Option(envvar="ENVOYOU_WEBHOOK_SECRET", help="The signing secret.", show_default=False)
+    ],
+    type: Annotated[str, typer.Option(help="The event's type.")] = "user.created",
+) -> None:
+    """Send a sample event, signed as EnvoyOU signs it, and show the answer."""
+    with _failures_told():
+        event_id, status, answer = send_sample(url, type=type, secret=secret)
+    _say(f"{event_id}: {status} {answer}")
+    if status != 200:
+        raise typer.Exit(1)
+
+
+def migrate_inbox_of(webhooks: Webhooks) -> None:
+    """Create the inbox's tables, or bring them up to this release. Running it again changes nothing."""
+    from envoyou_core.inbox.sql import SqlInbox
+
+    if not isinstance(webhooks.inbox, SqlInbox):
+        raise ConfigurationError("this inbox has no tables")
+    _migrate(webhooks.inbox)
+
+
+def _migrate(inbox: SqlInbox) -> None:
+    from envoyou_core.inbox.upgrades import REVISION
+
+    with closing(inbox):
+        inbox.migrate()
+    Console().print(f"[green]The inbox is ready[/] (schema {REVISION}).", highlight=False)
+
+
+def _show(what: Table | dict[str, Any] | list[dict[str, Any]]) -> None:
+    if isinstance(what, Table):
+        Console().print(what, highlight=False)
+    else:
+        print(json.dumps(what, indent=2))
+
+
+def _say(what: str) -> None:
+    Console().print(escape(what), highlight=False, soft_wrap=True)
+
+
+def _say_what_is_paused(webhooks: Webhooks) -> None:
+    _say(f"Paused: {', '.join(sorted(webhooks.paused)) or 'nothing'}.")
+
+
+@contextmanager
+def _failures_told() -> Iterator[None]:
     try:
-        webhooks = _find(place)
-        change(webhooks)
-        paused = ", ".join(sorted(webhooks.paused)) or "nothing"
+        yield
+    except (typer.Exit, typer.BadParameter):
+        raise
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     except Exception as error:
-        err.print(f"[red]It could not be changed.[/] {escape(describe(error))}", highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from None
-    Console().print(f"Paused: {escape(paused)}.", highlight=False)
+        _fail("It could not be done.", describe(error))
 
 
-def _find(place: str) -> Webhooks:
+def _fail(what: str, why: str) -> NoReturn:
+    err.print(f"[red]{what}[/] {escape(why)}", highlight=False, soft_wrap=True)
+    raise typer.Exit(1)
+
+
+def _imported(place: str) -> Webhooks:
     module_name, _, name = place.partition(":")
     sys.path.insert(0, str(Path.cwd()))
     try:
@@ -109,3 +240,23 @@ def _find(place: str) -> Webhooks:
     if not isinstance(found, Webhooks):
         raise ConfigurationError(f"{place!r} is no Webhooks but a {type(found).__name__}")
     return found
+
+
+def migrate_by_url(
+    inbox: Annotated[
+        str, typer.Option(envvar="ENVOYOU_INBOX", help="The inbox's URL, such as postgresql+psycopg://host/database.")
+    ],
+) -> None:
+    """Create the inbox's tables, or bring them up to this release. Running it again changes nothing."""
+    from envoyou_core.inbox.sql import SqlInbox
+
+    try:
+        _migrate(SqlInbox(inbox))
+    except Exception as error:
+        _fail("The inbox could not be set up.", describe(error))
+
+
+err = Console(stderr=True)
+app = application(
+    Source(typer.Argument(help="Where your Webhooks are, such as hooks:webhooks."), _imported), migrate=migrate_by_url
+)

@@ -80,6 +80,8 @@ class Worker:
         self._overdue: set[_Watched] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._woken = asyncio.Event()
+        self._is_being_woken = False
+        self._expects_more = False
         self._stopping = False
         self._stuck = False
         self._deadline = 0.0
@@ -94,8 +96,14 @@ class Worker:
         """Let it look into the inbox now. Safe to call from any thread, at any time."""
         # It looks into the inbox when it begins, and after it has found itself woken. Where its loop is closed, whoever
         # starts the next worker finds the event in the inbox.
-        if not self._woken.is_set():
+        if not self._is_being_woken:
+            self._is_being_woken = True
             self._call_soon(self._woken.set)
+
+    def _begin_to_look(self) -> None:
+        # In this order: who wakes it from here on does so in time.
+        self._is_being_woken = False
+        self._woken.clear()
 
     def stop(self, timeout: float) -> None:
         """Take nothing more, finish within `timeout` seconds what was begun, give the rest back."""
@@ -147,7 +155,7 @@ class Worker:
     async def _finish(self) -> None:
         """Wait, until the deadline, for all that was begun."""
         while self._in_hand.begun and (left := self._deadline - time.monotonic()) > 0:
-            self._woken.clear()
+            self._begin_to_look()
             if self._in_hand.begun:
                 await self._pause(left)
 
@@ -165,7 +173,7 @@ class Worker:
     async def _dispatch(self) -> None:
         retry = FIRST_RETRY
         while not self._stopping:
-            self._woken.clear()
+            self._begin_to_look()
             try:
                 pause = await self._take_what_is_due()
                 retry = FIRST_RETRY
@@ -198,10 +206,12 @@ class Worker:
 
     def _look(self, room: int, in_hand: Sequence[Claim]) -> tuple[list[Claim], float | None]:
         # Looking first: a claim takes SQLite's only write lock, and an idle worker must not.
-        until_due = self._engine.seconds_until_due()
+        until_due = 0.0 if self._expects_more else self._engine.seconds_until_due()
         if until_due is None or until_due > 0:
             return [], until_due
-        return self._engine.claim_next(room, in_hand), until_due
+        claims = self._engine.claim_next(room, in_hand)
+        self._expects_more = len(claims) == room
+        return claims, until_due
 
     async def _accept(self, claims: list[Claim]) -> None:
         suspect = any(map(self._engine.is_suspect, self._in_hand.claims))

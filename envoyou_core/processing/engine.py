@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 
 from envoyou_core.errors import ConfigurationError, LeaseLostError, PermanentError, RetryLater
 from envoyou_core.handlers import DeliveryInfo, Handler, Handlers
-from envoyou_core.inbox.protocol import Inbox, TransactionalInbox
+from envoyou_core.inbox.protocol import AsyncTransactionalInbox, Inbox, TransactionalInbox
 from envoyou_core.inbox.records import Claim, Progress, Settlement, Status
 from envoyou_core.observability.notices import (
     HandlerFailed,
@@ -341,6 +341,8 @@ class Engine:
         call: Callable[..., Any]
         if handler.is_async:
             call = partial(time_limited(handler.function, handler.time_limit), claim.event, **named)
+            if handler.shares_transaction:
+                call = partial(self._await_in_transaction, handler, call, claim, done, ending)
             return Await(partial(self._await_handler, call))
         call = partial(handler.function, claim.event, **named)
         if handler.shares_transaction:
@@ -381,6 +383,18 @@ class Engine:
         with inbox.transaction(claim, done, ending) as connection:
             # Inside, so that what is refused is also rolled back.
             _refuse_awaitable(call(connection=connection) if handler.wants_connection else call())
+
+    async def _await_in_transaction(
+        self,
+        handler: Handler,
+        call: Callable[..., Any],
+        claim: Claim,
+        done: Mapping[str, Progress],
+        ending: _Ending | None,
+    ) -> None:
+        inbox = cast(AsyncTransactionalInbox, self.inbox)
+        async with inbox.async_transaction(claim, done, ending, wants=handler.wants) as given:
+            await call(**given)
 
     async def _await_handler(self, call: Callable[[], Any]) -> None:
         with self._surroundings():

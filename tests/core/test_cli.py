@@ -1,5 +1,6 @@
 """The command `envoyou`, within this process; tests of the SQL inbox run it as a real one."""
 
+import json
 import sys
 
 import pytest
@@ -7,7 +8,9 @@ from typer.testing import CliRunner
 
 from envoyou_core import Webhooks, cli
 from envoyou_core.cli.commands import app
+from envoyou_core.inbox import Entry
 from envoyou_core.inbox.sql import SqlInbox
+from envoyou_core.testing import sample_event
 
 
 @pytest.fixture
@@ -77,6 +80,59 @@ def test_what_is_paused_is_said_and_can_be_resumed(run, hooks):
     assert webhooks._in_process is None
 
 
+def test_what_an_operator_does_after_a_failure(run, hooks):
+    assert run("pause", hooks, "--type", "auth.*").exit_code == 0
+    webhooks = sys.modules[hooks].webhooks
+    events = [sample_event(type) for type in ("user.created", "user.deleted", "auth.login")]
+    for event in events:
+        webhooks.inbox.add(Entry(event)).result(20)
+    webhooks.on("user.deleted", name="fail")(lambda event: 1 / 0)
+    assert webhooks.drain() == 2
+
+    shown = run("stats", hooks).stdout
+    assert [line.split() for line in shown.splitlines()] == [
+        ["received", "1"],
+        ["processing", "0"],
+        ["processed", "1"],
+        ["ignored", "0"],
+        ["failed", "1"],
+        ["dead", "0"],
+        ["total", "3"],
+        ["overdue", "0", "s"],
+        ["paused", "type:auth.*"],
+    ]
+    assert json.loads(run("stats", hooks, "--json").stdout)["by_status"]["failed"] == 1
+    lines = run("events", hooks, "--type", "user.deleted").stdout.splitlines()
+    assert lines[1].split()[:4] == [events[1].id, "user.deleted", "failed", "1"]
+    assert len(lines) == 2
+    assert [it["id"] for it in json.loads(run("events", hooks, "--json").stdout)] == [it.id for it in events[::-1]]
+    assert len(json.loads(run("events", hooks, "--limit", "1", "--json").stdout)) == 1
+    shown = run("events", hooks, events[1].id).stdout
+    assert "fail: ZeroDivisionError: division by zero" in shown
+    assert "john.doe@example.com" not in shown
+    assert json.loads(run("events", hooks, events[0].id, "--json").stdout)["status"] == "processed"
+
+    assert run("requeue", hooks, "--type", "user.deleted").stdout == "Requeued: 1.\n"
+    assert webhooks.inbox.get(events[1].id).status == "received"
+    assert run("prune", hooks, "--older-than", "0").stdout == "Deleted: 1 events.\n"
+    assert run("prune", hooks).stdout == "Deleted: 0 events, the payloads of 0, 0 marks.\n"
+    assert webhooks.inbox.get(events[0].id) is None
+
+
+def test_an_event_that_is_not_there_is_said_to_be_so(run, hooks):
+    result = run("events", hooks, "evt_[bold]")
+    assert (result.exit_code, result.stderr) == (1, "There is no such event: evt_[bold]\n")
+
+
+def test_a_sample_is_sent_to_an_address_of_http_only(run, monkeypatch):
+    monkeypatch.setenv("ENVOYOU_WEBHOOK_SECRET", "whsec_test")
+    result = run("send", "file:///etc/passwd")
+    assert result.exit_code == 1
+    assert "is no address to send to" in result.stderr
+    monkeypatch.delenv("ENVOYOU_WEBHOOK_SECRET")
+    assert "--secret" in run("send", "http://127.0.0.1:1/").stderr
+
+
 @pytest.mark.parametrize("command", ["pause", "resume"])
 @pytest.mark.parametrize("named", [(), ("--type", "user.*", "--handler", "welcome")])
 def test_to_pause_one_names_a_type_or_a_handler(run, hooks, command, named):
@@ -93,7 +149,7 @@ def test_what_cannot_be_paused_is_said_in_a_line(run, hooks, command):
     ):
         result = run(command, *arguments)
         assert result.exit_code == 1
-        assert result.stderr.startswith("It could not be changed. ConfigurationError: ")
+        assert result.stderr.startswith("It could not be done. ConfigurationError: ")
         assert said in result.stderr
         assert "Traceback" not in result.stderr
 
@@ -106,7 +162,7 @@ def test_a_pause_that_the_inbox_cannot_keep_is_said_without_its_password(run, ho
     monkeypatch.setattr(sys.modules[hooks].webhooks.inbox, "pause", fail)
     result = run("pause", hooks, "--type", "auth.*")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == "It could not be changed. OSError: postgresql://app:[redacted]@db is away\n"
+    assert result.stderr == "It could not be done. OSError: postgresql://app:[redacted]@db is away\n"
 
 
 def test_without_a_command_the_help_is_shown(run):

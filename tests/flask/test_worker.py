@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import sys
 import threading
 import weakref
 from queue import Queue
 
 import pytest
-from flask import current_app, g
+from flask import Flask, current_app, g
 
 from envoyou_core import Webhooks
 from envoyou_core.testing import sample_event
@@ -59,6 +60,17 @@ def test_a_worker_that_cannot_start_is_an_error_in_the_log_and_not_on_every_page
     event = sample_event()
     assert deliver(app, event).status_code == 200
     assert handled.get(timeout=PATIENCE) == event.id
+
+
+def test_the_first_request_of_each_process_wakes_the_worker(manual, monkeypatch):
+    woken = []
+    monkeypatch.setattr(manual, "wake", lambda: woken.append(os.getpid()))
+    app = make_app(manual)
+    app.register_blueprint(create_blueprint(manual), name="again", url_prefix="/again")
+    for pid in (1, 1, 2, 2):
+        monkeypatch.setattr(os, "getpid", lambda pid=pid: pid)
+        app.test_client().get("/")
+    assert woken == [1, 2]
 
 
 def test_handlers_run_in_the_context_of_the_app(webhooks):
@@ -114,6 +126,32 @@ def test_of_several_apps_the_last_one_lends_its_context(manual):
     deliver(apps[0])
     assert manual.drain() == 1
     assert seen == ["third"]
+
+
+def test_the_app_that_is_current_where_the_work_is_done_lends_its_context(manual):
+    seen = []
+    manual.on("*")(lambda event: seen.append((current_app.name, "mine" in g)))
+    first, second, _third = [make_app(manual, name) for name in ("first", "second", "third")]
+    with Flask("a stranger").app_context():
+        deliver(second)
+        assert manual.drain() == 1
+    for app in (first, second):
+        with app.app_context():
+            g.mine = True
+            deliver(app)
+            assert manual.drain() == 1
+    assert seen == [("third", False), ("first", False), ("second", False)]
+
+
+def test_an_app_that_lives_lends_its_context_where_a_later_one_has_gone(manual):
+    seen = []
+    manual.on("*")(lambda event: seen.append(current_app.name))
+    app = make_app(manual, "first")
+    make_app(manual, "second")
+    gc.collect()
+    deliver(app)
+    assert manual.drain() == 1
+    assert seen == ["first"]
 
 
 def test_a_blueprint_may_be_registered_on_several_apps(manual):

@@ -2,154 +2,20 @@
 
 import contextlib
 import json
-import os
-import re
-import shlex
 import sqlite3
-import subprocess
-import sys
-import time
 
 import pytest
 
 from tests.adapters import chosen
-from tests.quickstart.readme import PROJECT, QUICKSTARTS, blocks
+from tests.quickstart.pages import QUICKSTARTS, README
 
 pytestmark = pytest.mark.slow
 
-DISTRIBUTION = "envoyou-webhooks"
 EMAIL = "john.doe@example.com"
-
-ON_A_FREE_PORT = {
-    "python manage.py runserver": ["127.0.0.1:0", "--noreload"],
-    "flask run": ["--port", "0"],
-    "uvicorn app:app": ["--port", "0"],
-}
-"""The commands that serve, and what is added so that they can run beside others."""
-
-INSTALL_TIMEOUT = 300
-TIMEOUT = 60
-"""Seconds after which something has failed, however slow the machine."""
-
-
-class Reader:
-    """Someone who follows the README in an empty folder, in a virtual environment that is empty too."""
-
-    def __init__(self, folder):
-        self.folder = folder / "project"
-        self.folder.mkdir()
-        environment = folder / "environment"
-        subprocess.run([sys.executable, "-m", "venv", environment], check=True, timeout=INSTALL_TIMEOUT)
-        self.scripts = environment / ("Scripts" if os.name == "nt" else "bin")
-        # Nothing of this project, of its settings or of this test run may reach into the new environment.
-        ours = ("COVERAGE", "COV_", "DJANGO_", "ENVOYOU_", "FLASK_", "PYTEST_", "PYTHON", "VIRTUAL_ENV", "__PYVENV")
-        self.environment = {name: it for name, it in os.environ.items() if not name.startswith(ours)}
-        self.environment |= {
-            "PATH": f"{self.scripts}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONUNBUFFERED": "1",
-            "no_proxy": "127.0.0.1",
-        }
-        self.log = folder / "server.log"
-        self.server = None
-
-    def follow(self, title):
-        for block in blocks(title):
-            if block.language == "console":
-                for line in block.code.splitlines():
-                    self.type(line)
-            elif block.adds:
-                file = self.folder / block.file
-                file.write_text(file.read_text() + "\n" + block.code)
-            else:
-                (self.folder / block.file).write_text(block.code)
-
-    def type(self, line):
-        words = shlex.split(line)
-        if words[0] == "export":
-            name, _, value = words[1].partition("=")
-            self.environment[name] = value
-        elif line in ON_A_FREE_PORT:
-            self.serve([*words, *ON_A_FREE_PORT[line]])
-        elif words[:2] == ["pip", "install"]:
-            # The wheel that is built from this source, in place of the one from the index.
-            from_here = [re.sub(rf"^{DISTRIBUTION}(?=\[|$)", str(PROJECT), word) for word in words[2:]]
-            assert from_here != words[2:]
-            self.run(["pip", "install", "-q", "--disable-pip-version-check", *from_here], INSTALL_TIMEOUT)
-        else:
-            self.run(words)
-
-    def run(self, words, timeout=TIMEOUT):
-        ran = subprocess.run(
-            self.found(words), cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=timeout
-        )
-        assert ran.returncode == 0, f"{words}\n{ran.stdout}\n{ran.stderr}"
-        return ran.stdout
-
-    def serve(self, words):
-        with self.log.open("wb") as log:
-            self.server = subprocess.Popen(
-                self.found(words),
-                cwd=self.folder,
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-
-    def found(self, words):
-        # The system looks for a command in the PATH of this process, not in the one that it is given.
-        return [self.scripts / words[0], *words[1:]]
-
-    def wait_for(self, what, look):
-        deadline = time.monotonic() + TIMEOUT
-        while not (seen := look()):
-            log = self.log.read_text(errors="replace")
-            assert self.server.poll() is None, f"the server ended\n{log}"
-            assert time.monotonic() < deadline, f"{what} did not come\n{log}"
-            time.sleep(0.05)
-        return seen
-
-    def address(self):
-        pattern = re.compile(r"(http://127\.0\.0\.1:[1-9]\d*)")
-        return self.wait_for("the address", lambda: pattern.search(self.log.read_text(errors="replace")))[1]
-
-    def send(self):
-        """Send the event as the README shows it; the port is the one that the server has."""
-        block = next(block for block in blocks("Send it an event") if block.file == "send.py")
-        (self.folder / block.file).write_text(block.code)
-        url = self.address() + "/webhooks/envoyou"
-        self.wait_for("an open port", lambda: port_is_open(url))
-        return self.run(["python", "send.py", url])
-
-    def leave(self):
-        if self.server is not None:
-            self.server.terminate()
-            try:
-                self.server.wait(20)
-            finally:
-                self.server.kill()
-                self.server.wait()
-
-
-def port_is_open(url):
-    import socket
-    from urllib.parse import urlsplit
-
-    parts = urlsplit(url)
-    with contextlib.suppress(OSError), socket.create_connection((parts.hostname, parts.port), timeout=5):
-        return True
-    return False
-
-
-@pytest.fixture
-def reader(tmp_path):
-    reader = Reader(tmp_path)
-    yield reader
-    reader.leave()
 
 
 def welcomed(reader):
-    return f"Welcome, {EMAIL}" in reader.log.read_text(errors="replace").splitlines()
+    return reader.shows(f"Welcome, {EMAIL}\n")
 
 
 def has_account(reader):
@@ -162,9 +28,9 @@ EFFECT = {"django": has_account, "flask": welcomed, "fastapi": welcomed, "starle
 
 @pytest.mark.parametrize("framework", chosen())
 def test_the_quickstart_receives_an_event(reader, framework):
-    reader.follow(f"Quickstart: {QUICKSTARTS[framework]}")
+    reader.follow(README.blocks(f"Quickstart: {QUICKSTARTS[framework]}"))
     effect = EFFECT[framework]
-    printed = reader.send()
+    printed = reader.follow(README.blocks("Send it an event"))
     assert printed.startswith("200 ")
     assert json.loads(printed.removeprefix("200 ")) == {"received": True}
     assert reader.wait_for("the handler's effect", lambda: effect(reader))

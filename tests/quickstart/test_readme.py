@@ -7,7 +7,7 @@ import re
 from envoyou_core import EVENT_TYPES, Retention, RetryPolicy, Webhooks, errors
 from envoyou_core.inbox import Status
 from envoyou_core.settings import SETTING_NAMES
-from tests.quickstart.readme import QUICKSTARTS, README, blocks, rows, section, titles
+from tests.quickstart.pages import PROJECT, QUICKSTARTS, README
 
 
 def in_code(cell):
@@ -16,33 +16,33 @@ def in_code(cell):
 
 def test_the_handlers_and_the_inbox_work_as_shown():
     names = {}
-    for block in blocks("Handlers"):
+    for block in README.blocks("Handlers"):
         assert block.language == "python"
-        exec(compile(block.code, README.name, "exec"), names)
+        exec(compile(block.code, README.path, "exec"), names)
     assert names["event"].id == names["record"].event.id
 
 
 def test_every_block_is_run_by_a_test():
-    followed = [title for title in titles() if title.startswith("Quickstart: ")]
+    followed = [title for title in README.titles() if title.startswith("Quickstart: ")]
     run = [*followed, "Send it an event", "Handlers"]
-    assert sum(len(blocks(title)) for title in run) == README.read_text().count("\n```\n")
+    assert sum(len(README.blocks(title)) for title in run) == README.text.count("\n```\n")
     assert {f"Quickstart: {title}" for title in QUICKSTARTS.values()} == set(followed)
-    assert all(block.file for title in run[:-1] for block in blocks(title) if block.language == "python")
+    assert all(block.file for title in run[:-1] for block in README.blocks(title) if block.language == "python")
 
 
 def test_every_refusal_is_in_the_table():
     classes = [it for _, it in inspect.getmembers(errors, inspect.isclass) if issubclass(it, errors.WebhookError)]
     contract = {(it.status, it.code) for it in classes if it is not errors.WebhookError}
-    table = {(int(status[:3]), in_code(code)[0]) for _, status, code in rows("What is answered") if code}
+    table = {(int(status[:3]), in_code(code)[0]) for _, status, code in README.rows("What is answered") if code}
     assert table == contract
 
 
 def test_every_state_is_in_the_table():
-    assert [in_code(name)[0] for name, _ in rows("The states of an event")] == [str(status) for status in Status]
+    assert [in_code(name)[0] for name, _ in README.rows("The states of an event")] == [str(status) for status in Status]
 
 
 def test_every_setting_is_in_the_table_with_its_default():
-    table = rows("Settings")
+    table = README.rows("Settings")
     assert {in_code(name)[0] for _, name, _, _ in table} == SETTING_NAMES
     parameters = inspect.signature(Webhooks).parameters
     assert {in_code(keyword)[0] for keyword, *_ in table if keyword} == parameters.keys() - {"self"}
@@ -59,10 +59,10 @@ def test_every_setting_is_in_the_table_with_its_default():
 
 
 def test_every_file_that_is_linked_is_there():
-    links = re.findall(r"\]\(([^)#]+)\)", README.read_text())
+    links = re.findall(r"\]\(([^)#]+)\)", README.text)
     assert "LICENSE" in links
-    assert [link for link in links if not (README.parent / link).exists()] == []
+    assert [link for link in links if not (PROJECT / link).exists()] == []
 
 
 def test_the_demo_is_said_to_send_every_type():
-    assert f"all {len(EVENT_TYPES)} types of event" in section("See it work")
+    assert f"all {len(EVENT_TYPES)} types of event" in README.section("See it work")

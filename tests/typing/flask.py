@@ -3,9 +3,10 @@
 from typing import assert_type
 
 from flask import Blueprint, Flask
+from flask_sqlalchemy import SQLAlchemy
 
-from envoyou_core import Webhooks
-from envoyou_flask import create_blueprint
+from envoyou_core import Event, Webhooks
+from envoyou_flask import Envoyou, create_blueprint
 
 webhooks = Webhooks(secret="whsec_1")
 
@@ -13,3 +14,23 @@ app = Flask(__name__)
 app.register_blueprint(create_blueprint(webhooks), url_prefix="/webhooks/envoyou")
 assert_type(create_blueprint(webhooks), Blueprint)
 create_blueprint("whsec_1")  # type: ignore[arg-type]
+
+db = SQLAlchemy()
+envoyou = Envoyou(db=db)
+Envoyou(app, db=db)
+Envoyou(db="sqlite:///app.db")  # type: ignore[arg-type]
+
+
+@envoyou.on("user.created", atomic=False)
+def welcome(event: Event) -> None: ...
+
+
+@envoyou.on_dead
+def alert(event: Event, error: str) -> None: ...
+
+
+assert_type(envoyou.init_app(app), None)
+envoyou.init_app(app, url_prefix="/hooks", subdomain="api", route=False)
+envoyou.init_app(app, url_prefix=3)  # type: ignore[arg-type]
+assert_type(envoyou.create_blueprint(), Blueprint)
+assert_type(envoyou.webhooks, Webhooks)

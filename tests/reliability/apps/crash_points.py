@@ -83,9 +83,10 @@ def install(webhooks: Webhooks) -> None:
 def install_in_sqlalchemy(engine: Engine) -> None:
     """Put the points into the transactions of an engine."""
 
-    @event.listens_for(engine, "after_cursor_execute")
     def after_each(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
         crash_points_after(statement, "envoyou_inbox")
+
+    event.listen(engine, "after_cursor_execute", after_each)
 
 
 def install_in_django(created: Signal) -> None:

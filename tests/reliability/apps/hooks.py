@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 
 import crash_points
 import scarce_disk
 from effects import PLAIN_SECONDS, TRANSACTIONAL_SECONDS, bad_handlers, in_hand, leave_line, plain
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, make_url, text
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from envoyou_core import Event, Webhooks
+from envoyou_core.inbox.async_sql import AsyncSqlInbox
 
-webhooks = Webhooks.from_env()
+if driver := os.environ.get("ASYNC_DRIVER"):
+    engine = create_async_engine(make_url(os.environ["ENVOYOU_INBOX"]).set(drivername=driver))
+    webhooks = Webhooks.from_env(inbox=AsyncSqlInbox(engine))
+    crash_points.install_in_sqlalchemy(engine.sync_engine)
+else:
+    webhooks = Webhooks.from_env()
 crash_points.install(webhooks)
 crash_points.install_in_sqlalchemy(webhooks.inbox._engine)  # type: ignore[attr-defined]
 scarce_disk.install(webhooks)
@@ -24,6 +32,16 @@ def transactional(event: Event, connection: Connection) -> None:
         crash_points.crash_point("in a handler")
         time.sleep(TRANSACTIONAL_SECONDS)
 
+
+async def transactional_on_the_loop(event: Event, connection: AsyncConnection) -> None:
+    with in_hand():
+        await connection.execute(text("INSERT INTO effects (event_id) VALUES (:id)"), {"id": event.id})
+        crash_points.crash_point("in a handler")
+        await asyncio.sleep(TRANSACTIONAL_SECONDS)
+
+
+if driver:
+    transactional = transactional_on_the_loop  # type: ignore[assignment]
 
 # The last one's end is the event's: of a plain one it is settled afterwards, of the other in the handler's transaction.
 for handler in (transactional, plain) if os.environ.get("PLAIN_LAST") else (plain, transactional):

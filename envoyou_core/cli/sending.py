@@ -1,0 +1,35 @@
+"""A signed sample, sent as the platform would send it."""
+
+from __future__ import annotations
+
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
+
+from envoyou_core.errors import ConfigurationError
+from envoyou_core.testing import sample_event, sign_delivery
+
+__all__ = ["send_sample"]
+
+TIMEOUT = 10.0
+"""Seconds."""
+
+
+def send_sample(url: str, *, type: str, secret: str) -> tuple[str, int, str]:
+    """Send a sample event, once; returns its id, the status of the answer and the answer.
+
+    Raises:
+        ConfigurationError: the URL is none of HTTP, or the secret is empty.
+        OSError: nobody answered.
+    """
+    if urlsplit(url).scheme not in {"http", "https"}:
+        raise ConfigurationError(f"{url!r} is no address to send to, such as http://127.0.0.1:8000/webhooks/envoyou")
+    event = sample_event(type)
+    delivery = sign_delivery(event, secret=secret)
+    request = Request(url, delivery.body, delivery.headers)  # noqa: S310 - its scheme was looked at
+    try:
+        with urlopen(request, timeout=TIMEOUT) as answer:  # noqa: S310
+            return event.id, answer.status, answer.read().decode(errors="replace")
+    except HTTPError as refusal:
+        with refusal:
+            return event.id, refusal.code, refusal.read().decode(errors="replace")

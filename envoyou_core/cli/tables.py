@@ -1,0 +1,105 @@
+"""What the inbox holds, as tables for people and as plain values for scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from envoyou_core.inbox import InboxRecord, InboxStats, Status
+
+__all__ = ["event_as_json", "event_details", "events_table", "stats_as_json", "stats_table"]
+
+COLORS = {
+    Status.RECEIVED: "blue",
+    Status.PROCESSING: "cyan",
+    Status.PROCESSED: "green",
+    Status.IGNORED: "bright_black",
+    Status.FAILED: "yellow",
+    Status.DEAD: "red",
+}
+
+
+def stats_table(stats: InboxStats, paused: Iterable[str]) -> Table:
+    """How many events are in each state, for how long the first of them waits, and what is paused."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for status, count in stats.by_status.items():
+        table.add_row(_status(status), str(count))
+    table.add_row("total", str(stats.total), style="bold")
+    table.add_row("overdue", f"{stats.overdue:.0f} s")
+    table.add_row("paused", escape(", ".join(sorted(paused))) or "nothing")
+    return table
+
+
+def stats_as_json(stats: InboxStats, paused: Iterable[str]) -> dict[str, Any]:
+    """The same for a script; `overdue` in seconds."""
+    counts = {status.value: count for status, count in stats.by_status.items()}
+    return {"by_status": counts, "total": stats.total, "overdue": stats.overdue, "paused": sorted(paused)}
+
+
+def events_table(records: Iterable[InboxRecord]) -> Table:
+    """Events, a line each."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("event", "type", "status", "attempts", "received", "last error"):
+        table.add_column(column, overflow="fold")
+    for record in records:
+        table.add_row(
+            Text(record.event.id),
+            Text(record.event.type),
+            _status(record.status),
+            str(record.attempts),
+            _time(record.received_at),
+            Text(record.last_error or ""),
+        )
+    return table
+
+
+def event_details(record: InboxRecord) -> Table:
+    """One event, and its attempts; its payload is left out."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    table.add_row("event", Text(record.event.id))
+    table.add_row("type", Text(record.event.type))
+    table.add_row("status", _status(record.status))
+    table.add_row("received", _time(record.received_at))
+    if record.next_attempt_at is not None:
+        table.add_row("next attempt", _time(record.next_attempt_at))
+    for name, became in record.progress.items():
+        table.add_row("handler", Text(f"{name}: {became.value.replace('_', ' ')}"))
+    for number, attempt in enumerate(record.history, start=1):
+        ended = "its process died" if attempt.status is None else attempt.status
+        table.add_row(f"attempt {number}", Text(f"{_time(attempt.ended_at)}  {ended}"))
+        for failure in attempt.failures:
+            table.add_row("", Text(f"{failure.handler}: {failure.error}"))
+    return table
+
+
+def event_as_json(record: InboxRecord) -> dict[str, Any]:
+    """One event for a script, without its payload; times are ISO 8601, in UTC."""
+    return {
+        "id": record.event.id,
+        "type": record.event.type,
+        "created": record.event.created,
+        "tenant": record.tenant,
+        "status": record.status.value,
+        "attempts": record.attempts,
+        "crashes": record.crashes,
+        "received_at": record.received_at.isoformat(),
+        "next_attempt_at": None if record.next_attempt_at is None else record.next_attempt_at.isoformat(),
+        "last_error": record.last_error,
+    }
+
+
+def _status(status: Status) -> Text:
+    return Text(status.value, COLORS[status])
+
+
+def _time(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S}"

@@ -1,0 +1,68 @@
+"""`flask envoyou`: the commands of `envoyou`, for the webhooks of the current app."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import click
+from flask import Flask, current_app
+from flask.cli import with_appcontext
+
+from envoyou_core import ConfigurationError, Webhooks
+
+__all__ = ["add_commands"]
+
+
+def add_commands(app: Flask) -> None:
+    """Add `flask envoyou` to the app's commands."""
+    app.cli.add_command(_envoyou)
+
+
+# The commands are made with typer, which has a click of its own: a click command of Flask's hands over to them.
+@click.command(
+    "envoyou",
+    add_help_option=False,
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@with_appcontext
+def _envoyou(arguments: tuple[str, ...]) -> None:
+    """EnvoyOU webhooks: the worker, and the inbox."""
+    try:
+        import typer
+
+        from envoyou_core.cli.commands import Source, application
+    except ImportError as error:
+        raise click.ClickException(f"it needs {error.name}: pip install 'envoyou-webhooks[cli]'") from error
+    named = typer.Option("--name", help="Which webhooks, where the app has several: the name of their blueprint.")
+    commands = application(Source(named, _find, default=""))
+    commands(list(arguments), prog_name="flask envoyou", default_map={"send": _sent_by_default(current_app)})
+
+
+def _find(name: str) -> Webhooks:
+    attached: dict[str, Webhooks] = current_app.extensions["envoyou"]
+    if name in attached:
+        return attached[name]
+    found, *others = dict.fromkeys(attached.values())
+    if name or others:
+        raise ConfigurationError(f"give one of these with --name: {', '.join(sorted(attached))}")
+    return found
+
+
+def _sent_by_default(app: Flask) -> dict[str, Any]:
+    """Where `send` sends to, and the secret that it signs with, as far as the app says so."""
+    defaults: dict[str, Any] = {}
+    paths = [
+        rule.rule.rstrip("/")
+        for rule in app.url_map.iter_rules()
+        if app.view_functions[rule.endpoint].__module__ == f"{__package__}.blueprint" and not rule.arguments
+    ]
+    if len(paths) == 1:
+        defaults["url"] = f"http://127.0.0.1:{os.environ.get('FLASK_RUN_PORT', '5000')}{paths[0]}"
+    secret = app.config.get("ENVOYOU_WEBHOOK_SECRET")
+    if isinstance(secret, list | tuple) and secret:
+        secret = secret[0]
+    if isinstance(secret, str):
+        defaults["secret"] = secret
+    return defaults

@@ -1,0 +1,103 @@
+"""The inbox in the database of an app's Flask-SQLAlchemy, and `db.session` in the transaction that a handler shares."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from flask import Flask
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy import URL, Connection, Engine
+from sqlalchemy.orm import Session
+
+from envoyou_core import ConfigurationError
+from envoyou_core.inbox import Claim, Progress, Settlement
+from envoyou_core.inbox.sql import SqlInbox
+
+__all__ = ["FlaskSqlInbox"]
+
+
+class FlaskSqlInbox(SqlInbox):
+    """A `SqlInbox` in the app's own database. A sync handler's `db.session` works in the transaction that settles it.
+
+    On PostgreSQL and MariaDB it shares the connections of the app, whose `SQLALCHEMY_ENGINE_OPTIONS` hold. On SQLite it
+    has its own to the same file, set up as an inbox needs them: WAL, synchronous=FULL, BEGIN IMMEDIATE.
+
+    Args:
+        app: the app.
+        db: its Flask-SQLAlchemy.
+        name: keeps several `Webhooks` on one database apart.
+        clock: epoch seconds.
+
+    Raises:
+        ConfigurationError: the app has no such database yet, or one that is no place for an inbox.
+    """
+
+    def __init__(
+        self, app: Flask, db: SQLAlchemy, *, name: str = "default", clock: Callable[[], float] = time.time
+    ) -> None:
+        super().__init__(_database(app, db), name=name, clock=clock)
+        self._db = db
+
+    @contextmanager
+    def transaction(
+        self, claim: Claim, progress: Mapping[str, Progress], settlement: Callable[[], Settlement] | None = None
+    ) -> Iterator[Connection]:
+        """See `TransactionalInbox.transaction`. It is that of `db.session`, too.
+
+        What the session commits is a savepoint of it, and what the handler leaves uncommitted is committed with it.
+
+        Raises:
+            TransactionTimeoutError: on SQLite, its time was over.
+        """
+        with super().transaction(claim, progress, settlement) as connection, _joined(self._db, connection):
+            yield connection
+
+
+class _Joining(Session):
+    """A session that goes to `connection` wherever it would go to `engine`."""
+
+    connection_joined: Connection
+    engine_replaced: Engine
+
+    def get_bind(self, *arguments: Any, **options: Any) -> Engine | Connection:
+        found = super().get_bind(*arguments, **options)
+        return self.connection_joined if found is self.engine_replaced else found
+
+
+@contextmanager
+def _joined(db: SQLAlchemy, connection: Connection) -> Iterator[None]:
+    """Let `db.session` of this app context work on `connection`, in its transaction."""
+    factory = db.session.session_factory
+    # Flask-SQLAlchemy's session finds its engines by itself and heeds no `bind`; it may also be a class of the user's.
+    joining = type("JoiningSession", (_Joining, factory.class_), {})
+    # A commit releases a savepoint, and a rollback goes back to it: the transaction itself is the inbox's to end.
+    session = joining(**factory.kw, join_transaction_mode="create_savepoint")
+    session.connection_joined, session.engine_replaced = connection, db.engine
+    db.session.registry.set(session)
+    try:
+        yield
+        session.commit()
+    finally:
+        db.session.remove()
+
+
+def _database(app: Flask, db: SQLAlchemy) -> URL | Engine:
+    try:
+        with app.app_context():
+            engine = db.engine
+    except (RuntimeError, KeyError) as error:
+        raise ConfigurationError(f"the app {app.name!r} has no database yet: call db.init_app(app) first") from error
+    if engine.dialect.name == "sqlite":
+        if engine.url.database in {None, "", ":memory:"}:
+            raise ConfigurationError(
+                "SQLALCHEMY_DATABASE_URI is SQLite in memory, where no event is safe: name a file, in tests too"
+            )
+        return engine.url
+    options = {"isolation_level": "READ COMMITTED"} if engine.dialect.name == "mariadb" else {}
+    shared = engine.execution_options(**options)
+    # Parameters hold payloads, which must not be in an error's text.
+    shared.hide_parameters = True
+    return shared

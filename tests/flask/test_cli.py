@@ -1,0 +1,180 @@
+"""`flask envoyou`, for the extension and for blueprints."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from flask import Flask
+
+from envoyou_core import Webhooks
+from envoyou_core.testing import sample_event
+from envoyou_flask import Envoyou, create_blueprint
+from tests.contract.clients.servers import werkzeug_server
+from tests.flask.conftest import PATH, SECRET, deliver, make_app
+
+PATIENCE = 30
+
+
+def run(app, *arguments):
+    return app.test_cli_runner().invoke(args=["envoyou", *arguments])
+
+
+def with_extension(webhooks_file):
+    app = Flask("app")
+    app.config.from_mapping(
+        ENVOYOU_WEBHOOK_SECRET=SECRET,
+        ENVOYOU_INBOX=f"sqlite:///{webhooks_file}",
+        ENVOYOU_HANDOFF="manual",
+        ENVOYOU_RETRY_MAX_ATTEMPTS=1,
+    )
+    envoyou = Envoyou(app)
+    envoyou.on("user.created", name="welcome")(lambda event: None)
+    envoyou.on("user.deleted", name="fail")(lambda event: 1 / 0)
+    return app, app.extensions["envoyou"]["envoyou"]
+
+
+def with_blueprint(webhooks_file):
+    settings = {"ENVOYOU_INBOX": f"sqlite:///{webhooks_file}", "ENVOYOU_RETRY_MAX_ATTEMPTS": "1"}
+    webhooks = Webhooks.from_env(settings, secret=SECRET, handoff="manual")
+    webhooks.on("user.created", name="welcome")(lambda event: None)
+    webhooks.on("user.deleted", name="fail")(lambda event: 1 / 0)
+    return make_app(webhooks), webhooks
+
+
+@pytest.fixture(params=[with_extension, with_blueprint])
+def app_and_webhooks(request, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.delenv("ENVOYOU_WEBHOOK_SECRET", raising=False)
+    app, webhooks = request.param(tmp_path / "inbox.db")
+    yield app, webhooks
+    webhooks.inbox.close()
+
+
+def test_flask_lists_it_and_it_lists_its_commands(app_and_webhooks):
+    app, _ = app_and_webhooks
+    assert "envoyou" in app.test_cli_runner().invoke(args=["--help"]).output
+    listed = run(app, "--help").output
+    for command in ("worker", "stats", "events", "requeue", "send", "pause", "resume", "prune", "migrate"):
+        assert command in listed
+
+
+def test_an_operators_day(app_and_webhooks):
+    app, webhooks = app_and_webhooks
+    welcomed, failed = sample_event("user.created"), sample_event("user.deleted")
+    for event in (welcomed, failed):
+        deliver(app, event)
+    webhooks.drain()
+
+    stats = json.loads(run(app, "stats", "--json").output)
+    assert (stats["by_status"]["processed"], stats["by_status"]["dead"], stats["total"]) == (1, 1, 2)
+    (dead,) = json.loads(run(app, "events", "--status", "dead", "--json").output)
+    assert (dead["id"], dead["type"]) == (failed.id, "user.deleted")
+    assert "fail: ZeroDivisionError: division by zero" in run(app, "events", failed.id).output
+    assert run(app, "requeue", failed.id).output == "Requeued: 1.\n"
+    assert run(app, "requeue", "--status", "dead").output == "Requeued: 0.\n"
+    assert run(app, "pause", "--type", "user.*").output == "Paused: type:user.*.\n"
+    assert webhooks.drain() == 0
+    assert run(app, "resume", "--type", "user.*").output == "Paused: nothing.\n"
+    assert webhooks.drain() == 1
+    assert run(app, "prune", "--older-than", "0").output == "Deleted: 1 events.\n"
+    assert run(app, "prune").output == "Deleted: 0 events, the payloads of 0, 0 marks.\n"
+    assert run(app, "migrate").output == "The inbox is ready (schema 2).\n"
+
+
+def test_what_is_wrong_is_said_in_a_line(app_and_webhooks):
+    app, _ = app_and_webhooks
+    for arguments, code, said in (
+        (("events", "evt_unknown"), 1, "There is no such event: evt_unknown"),
+        (("requeue",), 2, "name an event id"),
+        (("stats", "--name", "other"), 1, "give one of these with --name: envoyou"),
+    ):
+        result = run(app, *arguments)
+        assert result.exit_code == code
+        assert said in result.output
+        assert "Traceback" not in result.output
+
+
+def test_a_sample_is_sent_to_the_apps_own_url(app_and_webhooks):
+    app, webhooks = app_and_webhooks
+    own = {"ENVOYOU_WEBHOOK_SECRET": app.config.get("ENVOYOU_WEBHOOK_SECRET", SECRET)}
+    with werkzeug_server(app) as port:
+        runner = app.test_cli_runner(env={"FLASK_RUN_PORT": str(port), **own})
+        result = runner.invoke(args=["envoyou", "send", "--type", "user.updated"])
+        refused = runner.invoke(args=["envoyou", "send", "--secret", "whsec_another"])
+        elsewhere = runner.invoke(args=["envoyou", "send", f"http://127.0.0.1:{port}/nowhere"])
+    assert result.exit_code == 0, result.output
+    event_id, _, answer = result.output.partition(": ")
+    assert answer == '200 {"received": true}\n'
+    assert webhooks.inbox.get(event_id).event.type == "user.updated"
+    assert (refused.exit_code, elsewhere.exit_code) == (1, 1)
+    assert ": 401 " in refused.output
+    nobody = app.test_cli_runner(env={"FLASK_RUN_PORT": str(port), **own}).invoke(args=["envoyou", "send"])
+    assert nobody.exit_code == 1
+    assert nobody.output.startswith("It could not be done. URLError: ")
+
+
+def test_of_several_webhooks_one_is_named(make_webhooks):
+    app = Flask("app")
+    for name in ("first", "second"):
+        app.register_blueprint(
+            create_blueprint(make_webhooks(name=name, handoff="manual"), name=name), url_prefix=f"/{name}"
+        )
+    deliver(app, path="/second")
+    assert "give one of these with --name: first, second" in run(app, "stats").output
+    counts = [json.loads(run(app, "stats", "--name", name, "--json").output) for name in ("first", "second")]
+    assert [it["total"] for it in counts] == [0, 1]
+
+
+def test_without_typer_it_says_what_to_install(manual, monkeypatch):
+    monkeypatch.setitem(sys.modules, "envoyou_core.cli.commands", None)
+    result = run(make_app(manual), "stats")
+    assert result.exit_code == 1
+    assert "pip install 'envoyou-webhooks[cli]'" in result.output
+
+
+WORKED_OFF = f"""
+from flask import Flask, current_app
+from envoyou_flask import Envoyou
+
+envoyou = Envoyou()
+
+
+@envoyou.on("*")
+def note(event):
+    print("noted", event.id, current_app.config["MARK"], flush=True)
+
+
+def create_app():
+    app = Flask(__name__)
+    app.config.from_mapping(ENVOYOU_WEBHOOK_SECRET={SECRET!r}, ENVOYOU_HANDOFF="manual", MARK="ours")
+    envoyou.init_app(app)
+    return app
+"""
+
+
+def test_the_worker_is_a_process_of_its_own(tmp_path):
+    (tmp_path / "shop.py").write_text(WORKED_OFF)
+    earlier = Webhooks(secret=SECRET, inbox=f"sqlite:///{tmp_path / 'envoyou.db'}", handoff="manual")
+    event = sample_event()
+    assert deliver(make_app(earlier), event, path=PATH).status_code == 200
+    with (tmp_path / "worker.log").open("w") as log:
+        command = [sys.executable, "-m", "flask", "--app", "shop", "envoyou", "worker"]
+        worker = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            deadline = time.monotonic() + PATIENCE
+            while earlier.inbox.get(event.id).status != "processed":
+                assert worker.poll() is None, (tmp_path / "worker.log").read_text()
+                assert time.monotonic() < deadline, (tmp_path / "worker.log").read_text()
+                time.sleep(0.05)
+            worker.send_signal(signal.SIGTERM)
+            assert worker.wait(PATIENCE) == 0
+        finally:
+            worker.kill()
+            worker.wait()
+    assert f"noted {event.id} ours" in (tmp_path / "worker.log").read_text()
+    earlier.inbox.close()

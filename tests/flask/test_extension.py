@@ -1,0 +1,223 @@
+"""The extension: what `app.config` says, and several apps in one process, each with webhooks of its own."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from queue import Queue
+
+import pytest
+from flask import Blueprint, Flask, current_app, url_for
+
+from envoyou_core import ConfigurationError, RetryPolicy, Webhooks
+from envoyou_core.testing import sample_event, sign_delivery
+from envoyou_flask import Envoyou
+from tests.flask.conftest import PATH, SECRET, deliver
+
+PATIENCE = 20
+
+
+@pytest.fixture
+def make_app(tmp_path):
+    """Make an app whose configuration has all that it needs; its worker is stopped in the end."""
+    made = []
+
+    def make(name="app", **settings):
+        app = Flask(name, **{key: settings.pop(key) for key in ("subdomain_matching",) if key in settings})
+        app.config["ENVOYOU_WEBHOOK_SECRET"] = SECRET
+        app.config["ENVOYOU_INBOX"] = f"sqlite:///{tmp_path / f'{name}.db'}"
+        app.config.from_mapping(settings)
+        made.append(app)
+        return app
+
+    yield make
+    for app in made:
+        for webhooks in app.extensions.get("envoyou", {}).values():
+            webhooks.stop()
+            webhooks.inbox.close()
+
+
+def webhooks_of(app) -> Webhooks:
+    return app.extensions["envoyou"]["envoyou"]
+
+
+# Settings
+
+
+def test_the_settings_are_the_apps(make_app):
+    app = make_app(
+        ENVOYOU_HANDOFF="manual",
+        ENVOYOU_NAME="ours",
+        ENVOYOU_MAX_BODY_SIZE=2_000,
+        ENVOYOU_RETRY=RetryPolicy(max_attempts=1),
+    )
+    envoyou = Envoyou(app)
+
+    @envoyou.on("*")
+    def fail(event):
+        raise RuntimeError
+
+    event = sample_event()
+    assert deliver(app, event).json == {"received": True}
+    assert deliver(app, sample_event(object={"note": 3_000 * "x"})).status_code == 413
+    webhooks = webhooks_of(app)
+    assert webhooks.name == "ours"
+    assert webhooks.drain() == 1
+    assert webhooks.inbox.get(event.id).status == "dead"
+
+
+def test_a_secret_of_another_app_is_refused(make_app):
+    app = make_app(ENVOYOU_HANDOFF="manual", ENVOYOU_WEBHOOK_SECRET=["whsec_newer", "whsec_older"])
+    Envoyou(app)
+    assert deliver(app).status_code == 401
+    delivery = sign_delivery(sample_event(), secret="whsec_older")
+    assert app.test_client().post(PATH, data=delivery.body, headers=delivery.headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            {"ENVOYOU_WEBHOOK_SECRETS": "s"},
+            "no setting 'ENVOYOU_WEBHOOK_SECRETS': did you mean 'ENVOYOU_WEBHOOK_SECRET'",
+        ),
+        ({"ENVOYOU_URL_PREFX": "/x"}, "no setting 'ENVOYOU_URL_PREFX': did you mean 'ENVOYOU_URL_PREFIX'"),
+        ({"ENVOYOU_TOLERANCE": "soon"}, "the setting ENVOYOU_TOLERANCE cannot be used"),
+        ({"ENVOYOU_WEBHOOK_SECRET": ""}, "secret"),
+        ({"ENVOYOU_WEBHOOK_SECRET": None}, "secret"),
+    ],
+)
+def test_a_setting_that_cannot_work_stops_the_app(make_app, settings, said):
+    with pytest.raises(ConfigurationError, match=said):
+        Envoyou(make_app(**settings))
+
+
+def test_an_app_without_a_secret_does_not_start():
+    with pytest.raises(ConfigurationError, match="secret"):
+        Envoyou(Flask("app"))
+
+
+def test_an_app_is_initialised_once(make_app):
+    app = make_app(ENVOYOU_HANDOFF="manual")
+    Envoyou(app)
+    with pytest.raises(ConfigurationError, match="has an Envoyou already"):
+        Envoyou().init_app(app)
+
+
+# Where it receives
+
+
+def test_the_path_is_the_usual_one_or_the_configured_one_or_the_given_one(make_app):
+    envoyou = Envoyou()
+    usual, configured, given = (make_app(name, ENVOYOU_HANDOFF="manual") for name in ("usual", "configured", "given"))
+    envoyou.init_app(usual)
+    for app in (configured, given):
+        app.config["ENVOYOU_URL_PREFIX"] = "/configured"
+    envoyou.init_app(configured)
+    envoyou.init_app(given, url_prefix="/given")
+    for app, path in ((usual, PATH), (configured, "/configured"), (given, "/given")):
+        assert deliver(app, path=path).status_code == 200
+        assert deliver(app, path=f"{path}/").status_code == 200
+        assert {deliver(app, path=other).status_code for other in {PATH, "/configured", "/given"} - {path}} == {404}
+
+
+@pytest.mark.parametrize("configured", [True, False])
+def test_it_may_receive_on_a_subdomain(make_app, configured):
+    app = make_app(subdomain_matching=True, ENVOYOU_HANDOFF="manual", SERVER_NAME="example.com")
+    if configured:
+        app.config["ENVOYOU_SUBDOMAIN"] = "hooks"
+        Envoyou(app)
+    else:
+        Envoyou().init_app(app, subdomain="hooks")
+    assert deliver(app, base_url="http://hooks.example.com").status_code == 200
+    assert deliver(app, base_url="http://example.com").status_code == 404
+
+
+def test_it_may_receive_within_other_blueprints_of_several_apps(make_app):
+    envoyou = Envoyou()
+    inner, outer = Blueprint("inner", "inner"), Blueprint("outer", "outer")
+    inner.register_blueprint(envoyou.create_blueprint(), url_prefix="/envoyou")
+    outer.register_blueprint(inner, url_prefix="/inner")
+    for name in ("first", "second"):
+        app = make_app(name, ENVOYOU_HANDOFF="manual", ENVOYOU_WEBHOOK_SECRET=f"whsec_{name}")
+        app.register_blueprint(outer, url_prefix="/outer")
+        envoyou.init_app(app, route=False)
+        delivery = sign_delivery(sample_event(), secret=f"whsec_{name}")
+        for path, status in (("/outer/inner/envoyou", 200), ("/outer/inner/envoyou/", 200), (PATH, 404)):
+            answer = app.test_client().post(path, data=delivery.body, headers=delivery.headers)
+            assert answer.status_code == status
+        with app.test_request_context():
+            assert url_for("outer.inner.envoyou.receive") == "/outer/inner/envoyou/"
+
+
+def test_an_app_that_was_not_initialised_is_said_to_be_so():
+    envoyou = Envoyou()
+    with Flask("bare").app_context(), pytest.raises(ConfigurationError, match="'bare' has no Envoyou"):
+        _ = envoyou.webhooks
+
+
+# Several apps
+
+
+def test_each_app_handles_its_own_events_in_its_own_context(make_app):
+    envoyou = Envoyou()
+    handled = Queue()
+
+    @envoyou.on("user.created")
+    def note(event):
+        handled.put((current_app.name, event.id))
+
+    @envoyou.on("user.created")
+    async def note_too(event):
+        handled.put((current_app.name, event.id))
+
+    apps = [make_app(name) for name in ("first", "second", "third")]
+    for app in apps:
+        envoyou.init_app(app)
+    events = {app.name: sample_event("user.created") for app in apps}
+    for app in apps:
+        assert deliver(app, events[app.name]).status_code == 200
+    seen = [handled.get(timeout=PATIENCE) for _ in range(6)]
+    assert sorted(seen) == sorted((name, event.id) for name, event in events.items() for _ in range(2))
+    assert len({id(webhooks_of(app)) for app in apps}) == 3
+    for app in apps:
+        with app.app_context():
+            assert envoyou.webhooks is webhooks_of(app)
+            assert [record.event.id for record in envoyou.webhooks.inbox.list()] == [events[app.name].id]
+
+
+def test_what_is_registered_after_an_app_was_initialised_counts_for_it_too(make_app):
+    envoyou = Envoyou()
+    app = make_app(ENVOYOU_HANDOFF="manual", ENVOYOU_RETRY_MAX_ATTEMPTS=1)
+    seen = []
+    envoyou.on_dead(lambda event, error: seen.append("told of it"))
+    envoyou.init_app(app)
+    envoyou.on("user.created", name="note")(lambda event: seen.append(event.id))
+    envoyou.on("user.deleted", name="fail")(lambda event: 1 / 0)
+    envoyou.on_dead(lambda event, error: seen.append(event.id))
+    events = [sample_event("user.created"), sample_event("user.deleted")]
+    for event in events:
+        deliver(app, event)
+    assert webhooks_of(app).drain() == 2
+    assert seen == [events[0].id, "told of it", events[1].id]
+    with pytest.raises(ConfigurationError, match="two handlers"):
+        envoyou.on("user.created", name="note")(print)
+
+
+def test_a_handler_that_an_apps_inbox_cannot_serve_is_refused(make_app):
+    envoyou = Envoyou()
+    envoyou.on("*", name="share")(lambda event, connection: None)
+    with pytest.raises(ConfigurationError, match="connection"):
+        envoyou.init_app(make_app(ENVOYOU_INBOX="memory:"))
+
+
+def test_an_app_that_is_given_up_goes_although_the_extension_stays(make_app, tmp_path):
+    envoyou = Envoyou()
+    app = Flask("app")
+    app.config.from_mapping(ENVOYOU_WEBHOOK_SECRET=SECRET, ENVOYOU_INBOX="memory:", ENVOYOU_HANDOFF="manual")
+    envoyou.init_app(app)
+    deliver(app)
+    references = weakref.ref(app), weakref.ref(webhooks_of(app))
+    del app
+    gc.collect()
+    assert [reference() for reference in references] == [None, None]
