@@ -83,8 +83,8 @@ class CrashingSite(Site):
 
     @property
     def is_django(self) -> bool:
-        """Whether it is the Django project, with Django's tables."""
-        return self.server in DJANGO_SERVERS.values()
+        """Whether it is the Django project, the only one that has to set up tables of its own."""
+        return bool(self.server.setup)
 
     @property
     def crashed(self) -> bool:
