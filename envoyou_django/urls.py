@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from django.urls import re_path
 
-from envoyou_django.ready_made import project_webhooks
 from envoyou_django.views import receive
 
 __all__ = ["app_name", "urlpatterns"]
-
-# Settings that cannot work stop the project, rather than its first event.
-project_webhooks.make_ready()
 
 app_name = "envoyou"
 urlpatterns = [
