@@ -353,19 +353,37 @@ def test_events_are_accepted_while_a_handler_sleeps_in_its_transaction(busy_sqli
     slow = sample_event("shop.opened")
     assert deliver(slow) == 200
     assert holding.wait(PATIENCE)
+    webhooks.on("shop.closed", name="next")(lambda event: Member.objects.using(busy_sqlite).create(name="next"))
     try:
-        assert deliver(sample_event("shop.closed")) == 200
+        # One while it holds the lock, and one while it only believes it does; both are worked on beside it.
+        for meanwhile in (sample_event("shop.closed"), sample_event("shop.closed")):
+            assert deliver(meanwhile) == 200
+            wait_until(lambda event=meanwhile: record(event).status is Status.PROCESSED)
     finally:
         release.set()
     wait_until(lambda: record(slow).status is Status.DEAD)
     assert "rolled back" in record(slow).last_error
     assert len(refused) == 1
-    assert not Member.objects.using(busy_sqlite).exists()
-    # The connection that it took the transaction from is not left behind as it is.
+    assert set(Member.objects.using(busy_sqlite).values_list("name", flat=True)) == {"next"}
+    # The connection that its transaction was taken from is not left behind as it is.
     after = sample_event("shop.closed")
-    webhooks.on("shop.closed", name="next")(lambda event: Member.objects.using(busy_sqlite).create(name="next"))
     assert deliver(after) == 200
     wait_until(lambda: record(after).status is Status.PROCESSED)
+
+
+def test_what_is_asked_for_on_commit_keeps_no_other_handler_waiting(busy_sqlite):
+    done = threading.Event()
+    seen = []
+
+    @webhooks.on("shop.opened")
+    def notifies(event):
+        transaction.on_commit(lambda: seen.append(done.wait(PATIENCE)), using=busy_sqlite)
+
+    webhooks.on("shop.closed", name="next")(lambda event: transaction.on_commit(done.set, using=busy_sqlite))
+    webhooks.start()
+    assert deliver(sample_event("shop.opened")) == 200
+    assert deliver(sample_event("shop.closed")) == 200
+    wait_until(lambda: seen == [True])
 
 
 def test_one_that_reads_first_waits_for_another_writer(busy_sqlite):

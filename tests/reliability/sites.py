@@ -44,10 +44,12 @@ SERVERS = {
 ANY_SERVER = next(iter(SERVERS.values()), None)
 
 
+OF_THE_DJANGO_PROJECT = ["--settings=django_site.settings", "--pythonpath=."]
+
+
 def django(server: Server) -> Server:
     """A server of the Django project, which has tables of its own."""
-    of_this_project = ["--settings=django_site.settings", "--pythonpath=.", "--verbosity=0"]
-    return replace(server, setup=["django", "migrate", "--run-syncdb", *of_this_project])
+    return replace(server, setup=["django", "migrate", "--run-syncdb", "--verbosity=0", *OF_THE_DJANGO_PROJECT])
 
 
 DJANGO_SERVERS = {
@@ -164,7 +166,7 @@ def another_server(site: CrashingSite, server: Server, **settings: str) -> Itera
 
 
 WORKER = ["-c", "from envoyou_core.cli import main; main()", "worker", "hooks:webhooks"]
-DJANGO_WORKER = ["-m", "django_site.worker"]
+DJANGO_WORKER = ["-m", "django", "envoyou_worker", *OF_THE_DJANGO_PROJECT]
 
 
 @dataclass(slots=True)
