@@ -343,7 +343,7 @@ def test_events_are_accepted_while_a_handler_sleeps_in_its_transaction(busy_sqli
     def sleeps(event):
         Member.objects.using(busy_sqlite).create(name="before")
         holding.set()
-        release.wait(PATIENCE)
+        release.wait(3 * PATIENCE)
         try:
             Member.objects.using(busy_sqlite).create(name="after")
         except DatabaseError as error:
