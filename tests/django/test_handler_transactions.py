@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from asgiref.sync import sync_to_async
-from django.db import DatabaseError, IntegrityError, connections, transaction
+from django.db import DatabaseError, IntegrityError, OperationalError, connections, transaction
 from django.test import TestCase, override_settings
 
 from envoyou_core import ConfigurationError, PermanentError, WebhookRequest
@@ -270,6 +270,58 @@ def test_a_failure_on_commit_is_logged_and_does_not_repeat_the_work(members, joi
     assert members() == ["Ada", "Grace"]
     assert record(event).status is Status.PROCESSED
     assert caplog.text.count("what a handler asked for on commit failed") == 2
+
+
+def test_a_commit_whose_answer_was_lost_is_a_commit(members, join, inbox_alias, clock, monkeypatch):
+    connection = connections[inbox_alias]
+    commit, lost = connection._commit, []
+
+    def commit_and_lose_the_answer():
+        commit()
+        if joined and not lost:
+            lost.append("answer")
+            raise OperationalError("the connection was lost")
+
+    joined = []
+    monkeypatch.setattr(connection, "_commit", commit_and_lose_the_answer)
+
+    @webhooks.on("shop.opened", name="joins")
+    def joins(event):
+        joined.append(join("Ada"))
+
+    @webhooks.on("shop.opened", name="flaky")
+    def flaky(event, attempt):
+        if attempt == 1:
+            raise ValueError("not yet")
+
+    event = accept()
+    webhooks.drain()
+    clock.advance(1)
+    webhooks.drain()
+    assert lost == ["answer"]
+    assert members() == ["Ada"]
+    assert record(event).status is Status.PROCESSED
+
+
+def test_within_a_transaction_that_is_open_each_handler_has_a_savepoint(members, join, inbox_alias):
+    """As in a project's `TestCase`, on whatever database its tests run."""
+
+    @webhooks.on("shop.opened", name="twice")
+    def twice(event):
+        member = join("Ada")
+        Member.objects.using(inbox_alias).create(id=member.id, name="Ada again")
+
+    @webhooks.on("shop.opened", name="once")
+    def once(event):
+        join("Grace")
+
+    event = accept()
+    with transaction.atomic(using=inbox_alias):
+        assert webhooks.drain() == 1
+        assert members() == []
+        assert [member.name for member in Member.objects.using(inbox_alias).all()] == ["Grace"]
+    assert members() == ["Grace"]
+    assert record(event).progress == {"once": Progress.DONE}
 
 
 @pytest.mark.parametrize("inbox_alias", ["postgresql", "mariadb"], indirect=True)
