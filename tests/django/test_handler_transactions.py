@@ -16,7 +16,7 @@ from envoyou_core.testing import sample_event, sign_delivery
 from envoyou_django import webhooks
 from tests.django.conftest import SECRET
 from tests.django.databases import in_a_thread, inbox_on, sqlite_database
-from tests.django.members.models import Member
+from tests.django.members.models import Card, Member
 
 PATIENCE = 20.0
 LEASE = 60.0
@@ -29,6 +29,7 @@ def members(inbox_alias):
     if not there:
         with connections[inbox_alias].schema_editor() as editor:
             editor.create_model(Member)
+            editor.create_model(Card)
     with ThreadPoolExecutor(1) as pool:
 
         def names():
@@ -39,6 +40,7 @@ def members(inbox_alias):
     Member.objects.using(inbox_alias).all().delete()
     if not there:
         with connections[inbox_alias].schema_editor() as editor:
+            editor.delete_model(Card)
             editor.delete_model(Member)
 
 
@@ -126,6 +128,21 @@ def test_a_constraint_that_is_violated_fails_the_attempt_and_leaves_nothing_behi
     event = accept()
     webhooks.drain()
     assert members() == []
+    assert (record(event).status, record(event).attempts) == (Status.FAILED, 1)
+    assert record(event).last_error.startswith("IntegrityError")
+
+
+@pytest.mark.parametrize("inbox_alias", ["sqlite", "postgresql"], indirect=True)
+def test_so_does_one_that_shows_only_at_the_commit(members, join, inbox_alias):
+    @webhooks.on("shop.opened", name="of nobody")
+    def of_nobody(event):
+        join("Ada")
+        Card.objects.using(inbox_alias).create(member_id=0)
+
+    event = accept()
+    webhooks.drain()
+    assert members() == []
+    assert not Card.objects.using(inbox_alias).exists()
     assert (record(event).status, record(event).attempts) == (Status.FAILED, 1)
     assert record(event).last_error.startswith("IntegrityError")
 

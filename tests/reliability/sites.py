@@ -94,6 +94,10 @@ class CrashingSite(Site):
         """Whether the crash point has fired."""
         return (self.folder / "crashed").exists()
 
+    def said(self, what: str) -> int:
+        """How often `what` stands in its server's log."""
+        return (self.folder / f"server-{self._starts}.log").read_text().count(what)
+
     def lines(self, name: str) -> list[str]:
         """What the handlers have written into a file of that name."""
         file = self.folder / name
