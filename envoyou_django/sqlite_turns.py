@@ -7,15 +7,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from envoyou_core.forks import call_in_forked_children
 
-__all__ = ["HandlerTurns"]
+__all__ = ["HandlerTurns", "Turn"]
 
 LONGEST_PAUSE = 0.2
 """Seconds: twice the time after which whoever waits for SQLite's lock looks again."""
 
-SHORT = 0.01
+SHORT = 0.02
 """Seconds. Between turns that are shorter, those who wait get in by themselves."""
 
 
@@ -36,22 +37,36 @@ class HandlerTurns:
         self._free_until = 0.0
 
     @contextmanager
-    def turn(self) -> Iterator[Callable[[], None]]:
-        """Wait for a turn; it ends with the block, or when what it is given is called, in any thread."""
+    def turn(self) -> Iterator[Turn]:
+        """Wait for a turn, which ends with the block at the latest."""
         lock = self._lock
         lock.acquire()
-        time.sleep(max(0.0, self._free_until - time.monotonic()))
-        began = time.monotonic()
-        ends = itertools.count()
-
-        def end() -> None:
-            # Of two threads that come here, a count lets one pass.
-            if next(ends) == 0:
-                now = time.monotonic()
-                self._free_until = now + min(now - began, LONGEST_PAUSE) if now - began > SHORT else now
-                lock.release()
-
+        turn = Turn(partial(self._end, lock))
         try:
-            yield end
+            time.sleep(max(0.0, self._free_until - time.monotonic()))
+            yield turn
         finally:
-            end()
+            turn.end()
+
+    def _end(self, lock: threading.Lock, seconds: float) -> None:
+        self._free_until = time.monotonic() + (min(seconds, LONGEST_PAUSE) if seconds > SHORT else 0.0)
+        lock.release()
+
+
+class Turn:
+    """The turn of one handler."""
+
+    def __init__(self, end: Callable[[float], None]) -> None:
+        self._end = end
+        self._held_since: float | None = None
+        self._ends = itertools.count()
+
+    def holds(self) -> None:
+        """The lock is held from now on."""
+        self._held_since = time.monotonic()
+
+    def end(self) -> None:
+        """The lock is free again. It may be called several times, in any thread."""
+        # Of two threads that come here, a count lets one pass.
+        if next(self._ends) == 0:
+            self._end(0.0 if self._held_since is None else time.monotonic() - self._held_since)

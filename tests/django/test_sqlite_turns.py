@@ -33,7 +33,8 @@ def test_one_at_a_time(turns):
 
 @pytest.mark.parametrize(("seconds", "pause"), [(0.1, 0.1), (LONGEST_PAUSE + 0.1, LONGEST_PAUSE)])
 def test_after_a_long_turn_the_lock_is_left_free(turns, seconds, pause):
-    with turns.turn():
+    with turns.turn() as turn:
+        turn.holds()
         time.sleep(seconds)
     ended = time.monotonic()
     with turns.turn():
@@ -41,15 +42,21 @@ def test_after_a_long_turn_the_lock_is_left_free(turns, seconds, pause):
     assert left_free >= pause - 0.01
 
 
+def test_to_have_waited_for_the_lock_is_not_to_have_held_it(turns):
+    with turns.turn():
+        time.sleep(0.1)
+    assert turns._free_until <= time.monotonic()
+
+
 def test_a_turn_that_was_ended_by_another_thread_ends_once(turns):
-    with turns.turn() as end:
-        ending = threading.Thread(target=end)
+    with turns.turn() as first:
+        ending = threading.Thread(target=first.end)
         ending.start()
         ending.join(PATIENCE)
         with turns.turn() as second:
-            end()
+            first.end()
             assert turns._lock.locked()
-            second()
+            second.end()
             assert not turns._lock.locked()
     assert not turns._lock.locked()
 
