@@ -188,9 +188,10 @@ class ProjectWebhooks:
         """See `Webhooks.include`."""
         with self._making:
             for handler in handlers:
-                if "connection" in handler.wants:
+                if handler.wants_connection:
+                    named = " and ".join(repr(name) for name in sorted(handler.wants & {"connection", "session"}))
                     raise ConfigurationError(
-                        f"handler {handler.name!r} names 'connection', and Django's inbox has none to give: use models"
+                        f"handler {handler.name!r} names {named}, and Django's inbox has none to give: use models"
                     )
                 if handler.is_async and handler.atomic:
                     raise ConfigurationError(
