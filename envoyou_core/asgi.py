@@ -13,6 +13,9 @@ from envoyou_core.wsgi import DRAIN_LIMIT
 
 __all__ = ["WebhookEndpoint", "read_body"]
 
+CLIENT_CLOSED_REQUEST = 499
+"""What nginx, and others after it, call the status of a request whose sender went away before its end."""
+
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -34,7 +37,8 @@ class WebhookEndpoint:
         try:
             response = await self._respond(scope, receive)
         except _DisconnectedError:
-            return
+            # Nobody reads it; but middleware takes it amiss where nothing is answered, and logs an error.
+            response = WebhookResponse(CLIENT_CLOSED_REQUEST, b"", ())
         headers = [(name.lower().encode(), value.encode()) for name, value in response.headers]
         headers.append((b"content-length", str(len(response.body)).encode()))
         await send({"type": "http.response.start", "status": response.status, "headers": headers})

@@ -6,11 +6,12 @@ Structure".
 
 from __future__ import annotations
 
+import builtins
 import hashlib
 import json
 import unicodedata
 from datetime import UTC, datetime
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
 
 import msgspec
 
@@ -56,6 +57,15 @@ MAX_CREATED = 253_402_300_799
 
 _T = TypeVar("_T")
 
+if TYPE_CHECKING:
+    # A default is what type checkers need: it makes of a plain `Event` one whose object is a mapping. Python has them
+    # from 3.13 on, the checkers know this module without its being installed.
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
+    ObjectT = TypeVarWithDefault("ObjectT", default=dict[str, Any])
+else:
+    ObjectT = TypeVar("ObjectT")
+
 
 class User(msgspec.Struct, frozen=True, kw_only=True):
     """The object of a `user.*` event, as the guide's "User Created Event" shows it. Unknown fields are skipped."""
@@ -86,37 +96,50 @@ class Login(msgspec.Struct, frozen=True, kw_only=True):
     location: Location | None = None
 
 
-class EventData:
+class EventData(Generic[ObjectT]):
     """The `data` member of an event; its `object` is decoded when it is first asked for."""
 
-    __slots__ = ("_object", "_raw")
+    __slots__ = ("_mapping", "_object", "_raw")
 
-    def __init__(self, raw: bytes, decoded: dict[str, Any] | None = None) -> None:
+    def __init__(self, raw: bytes, mapping: dict[str, Any] | None = None, object: ObjectT | None = None) -> None:
         self._raw = raw
-        self._object = decoded
+        self._mapping = mapping
+        self._object = object
 
     @property
-    def object(self) -> dict[str, Any]:
-        """What the event is about, as a plain mapping.
+    def object(self) -> ObjectT:
+        """What the event is about: a plain mapping, or what `Event.typed_as` has made of it.
 
         Raises:
             InvalidPayloadError: it holds something that Python's JSON decoder does not take, such as an integer of
                 more than 4300 digits.
         """
-        if self._object is None:
-            self._object = _decode_object(self._raw)
-        return self._object
+        return cast(ObjectT, self._as_mapping()) if self._object is None else self._object
 
     def as_type(self, type_: type[_T]) -> _T:
-        """The object decoded as `type_`: `User`, `Login`, or a msgspec Struct, dataclass or TypedDict of your own.
+        """The object as `type_`: `User`, `Login`, or a type of your own.
+
+        Args:
+            type_: a msgspec Struct, a dataclass, a TypedDict, or a Pydantic model.
 
         Raises:
             InvalidPayloadError: the object does not have that shape.
         """
         try:
-            return msgspec.convert(self.object, type_)
-        except msgspec.ValidationError as error:
-            raise InvalidPayloadError(f"data.object is not a {type_.__name__}: {error}") from None
+            if (validate := getattr(type_, "model_validate", None)) is not None:
+                return cast(_T, validate(self._as_mapping()))
+            return msgspec.convert(self._as_mapping(), type_)
+        except ValueError as error:
+            raise InvalidPayloadError(f"data.object is not a {type_.__name__}: {_misfit(error)}") from None
+
+    def typed_as(self, type_: type[_T]) -> EventData[_T]:
+        """The same, with the object as `type_`: see `as_type`."""
+        return EventData(self._raw, self._mapping, self.as_type(type_))
+
+    def _as_mapping(self) -> dict[str, Any]:
+        if self._mapping is None:
+            self._mapping = _decode_object(self._raw)
+        return self._mapping
 
     def identity(self) -> str | None:
         """The object's `id`, else its `user_id`, as text, without decoding the rest; `None` where neither is one."""
@@ -125,7 +148,8 @@ class EventData:
             named: tuple[object, ...] = (identity.id, identity.user_id)
         except (msgspec.DecodeError, RecursionError):
             try:
-                named = (self.object.get("id"), self.object.get("user_id"))
+                mapping = self._as_mapping()
+                named = (mapping.get("id"), mapping.get("user_id"))
             except InvalidPayloadError:
                 return None
         return next((str(found) for found in named if _is_identity(found)), None)
@@ -157,14 +181,16 @@ _decode_envelope = msgspec.json.Decoder(_Envelope).decode
 _decode_json = msgspec.json.Decoder().decode
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True):
+class Event(msgspec.Struct, Generic[ObjectT], frozen=True, kw_only=True):
     """One thing that happened on the platform. `id` is its idempotency key.
+
+    `Event[MyModel]` is one whose `data.object` is a `MyModel`; of a plain `Event` it is a mapping.
 
     Attributes:
         id: the event's id (`evt_...`), 1 to 255 characters.
         type: what happened, such as `user.created`; may be a type that `EVENT_TYPES` does not list.
         created: when, in epoch seconds, as sent.
-        data: `data.object` is the mapping that the event is about.
+        data: `data.object` is what the event is about.
         webhook_id: the endpoint's id (`wh_...`) where the body names it.
         body: the verified bytes, exactly as they came.
     """
@@ -172,7 +198,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     type: str
     created: int
-    data: EventData
+    data: EventData[ObjectT]
     webhook_id: str | None
     body: bytes
 
@@ -192,7 +218,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
             _check_name("webhook_id", envelope.webhook_id, shortest=0)
         if not 0 <= envelope.created <= MAX_CREATED:
             raise InvalidPayloadError(f"created must be from 0 to {MAX_CREATED}")
-        return cls(
+        return cast("builtins.type[Event]", cls)(
             id=envelope.id,
             type=envelope.type,
             created=envelope.created,
@@ -200,6 +226,14 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
             webhook_id=envelope.webhook_id,
             body=body,
         )
+
+    def typed_as(self, type_: builtins.type[_T]) -> Event[_T]:
+        """The same event, with `data.object` as `type_`: a msgspec Struct, a dataclass, a TypedDict, a Pydantic model.
+
+        Raises:
+            InvalidPayloadError: the object does not have that shape.
+        """
+        return cast("Event[_T]", msgspec.structs.replace(self, data=self.data.typed_as(type_)))
 
     @property
     def created_at(self) -> datetime:
@@ -277,6 +311,14 @@ def _load_leniently(document: bytes) -> Any:
         raise InvalidPayloadError("the body is nested too deeply") from None
     except ValueError as error:
         raise InvalidPayloadError(f"the body is not JSON: {error}") from None
+
+
+def _misfit(error: ValueError) -> str:
+    """What is wrong, without what was sent: Pydantic puts that into its messages."""
+    if (errors := getattr(error, "errors", None)) is None:
+        return str(error)
+    found = [f"{one['type']} - at `$.{'.'.join(map(str, one['loc'][:1]))}`" for one in errors()]
+    return "; ".join(found)
 
 
 def _refuse_constant(name: str) -> NoReturn:

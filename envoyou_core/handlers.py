@@ -20,8 +20,10 @@ log = logging.getLogger("envoyou.handlers")
 
 HandlerFunction = TypeVar("HandlerFunction", bound=Callable[..., Any])
 
-OFFERED_PARAMETERS: Final = frozenset({"attempt", "connection", "delivery"})
+OFFERED_PARAMETERS: Final = frozenset({"attempt", "connection", "delivery", "session"})
 """What a handler may name besides the event, which is its first argument."""
+
+_OF_A_TRANSACTION: Final = frozenset({"connection", "session"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class Handler:
         function: what is called, with the event first.
         patterns: the event types it handles, each exact, `prefix.*` or `*`.
         is_async: whether it is awaited.
-        wants: which of `attempt`, `connection` and `delivery` it names.
+        wants: which of `attempt`, `connection`, `delivery` and `session` it names.
         ordered: whether events about one object are handled one after the other.
         stale: `skip` where it leaves out events that are older than the newest one applied to their object.
         time_limit: seconds after which it is cancelled, or where it is sync, reported.
@@ -70,7 +72,7 @@ class Handler:
     @property
     def wants_connection(self) -> bool:
         """Whether it is given the transaction that it shares."""
-        return "connection" in self.wants
+        return not self.wants.isdisjoint(_OF_A_TRANSACTION)
 
     @property
     def shares_transaction(self) -> bool:

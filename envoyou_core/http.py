@@ -10,11 +10,23 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from envoyou_core.errors import MethodNotAllowedError, UnavailableError, UnsupportedMediaTypeError, WebhookError
+from envoyou_core.errors import (
+    HeaderMismatchError,
+    InvalidPayloadError,
+    LengthRequiredError,
+    MethodNotAllowedError,
+    MissingHeaderError,
+    PayloadTooLargeError,
+    UnavailableError,
+    UnsupportedMediaTypeError,
+    WebhookError,
+    WebhookVerificationError,
+)
 
 __all__ = [
     "EVENT_TYPE_HEADER",
     "NONCE_HEADER",
+    "REFUSALS",
     "SIGNATURE_HEADER",
     "TIMESTAMP_HEADER",
     "WEBHOOK_ID_HEADER",
@@ -145,6 +157,19 @@ _EXTRA_HEADERS: Final[Mapping[type[WebhookError], tuple[tuple[str, str], ...]]] 
     MethodNotAllowedError: (("Allow", "POST"),),
     UnavailableError: (("Retry-After", "1"),),
 }
+
+REFUSALS: Final[tuple[type[WebhookError], ...]] = (
+    InvalidPayloadError,
+    MissingHeaderError,
+    HeaderMismatchError,
+    WebhookVerificationError,
+    MethodNotAllowedError,
+    LengthRequiredError,
+    PayloadTooLargeError,
+    UnsupportedMediaTypeError,
+    UnavailableError,
+)
+"""One error for each status and code that a request may be refused with: the contract, for those who describe it."""
 
 ACCEPTED: Final = WebhookResponse(200, b'{"received": true}')
 DUPLICATE: Final = WebhookResponse(200, b'{"received": true, "duplicate": true}')

@@ -75,6 +75,11 @@ class VerificationPolicy:
         self.signed_content = _accepted_forms(signed_content)
         self.required_fields = _required_fields(required_headers)
 
+    @property
+    def required_headers(self) -> tuple[str, ...]:
+        """The headers without which a request is refused."""
+        return (SIGNATURE_HEADER, TIMESTAMP_HEADER, *(header for _, header in self.required_fields))
+
     def authenticate(self, request: WebhookRequest, keys: Iterable[SigningKey], *, now: float) -> None:
         """Prove that the body was signed under one of `keys`, recently. `now` is in epoch seconds.
 

@@ -16,7 +16,7 @@ from envoyou_core.event import Event
 from envoyou_core.handlers import Handler, Handlers
 from envoyou_core.handoff.nudges import Nudges
 from envoyou_core.http import WebhookRequest, WebhookResponse
-from envoyou_core.inbox import Inbox, TransactionalInbox, open_inbox
+from envoyou_core.inbox import AsyncTransactionalInbox, Inbox, TransactionalInbox, open_inbox
 from envoyou_core.nonces import NonceStore, open_nonces
 from envoyou_core.observability import Listener, NoSpool, Notices, NudgeFailed, WorkerFailed, log_notice
 from envoyou_core.processing.hooks import Hooks
@@ -266,6 +266,11 @@ class Webhooks:
     def max_body_size(self) -> int:
         """The most bytes a body may have."""
         return self._reception.max_body_size
+
+    @property
+    def required_headers(self) -> tuple[str, ...]:
+        """The headers without which a request is refused, signature and timestamp among them."""
+        return self._reception.policy.required_headers
 
     # Processing
 
@@ -568,10 +573,17 @@ class _HandlersOver(Handlers):
 
     def add(self, handler: Handler) -> None:
         if handler.shares_transaction:
-            share = "names 'connection'" if handler.wants_connection else "is to be atomic"
-            if handler.is_async:
-                raise ConfigurationError(f"handler {handler.name!r} {share} and is async, as no transaction here is")
-            if not isinstance(self._inbox, TransactionalInbox):
+            share = "names 'connection'" if "connection" in handler.wants else "names 'session'"
+            if not handler.wants_connection:
+                share = "is to be atomic"
+            if handler.is_async and not isinstance(self._inbox, AsyncTransactionalInbox):
+                raise ConfigurationError(
+                    f"handler {handler.name!r} {share} and is async, as no transaction here is: those of an "
+                    "AsyncSqlInbox are"
+                )
+            if not handler.is_async and "session" in handler.wants:
+                raise ConfigurationError(f"handler {handler.name!r} names 'session', which async handlers may")
+            if not handler.is_async and not isinstance(self._inbox, TransactionalInbox):
                 raise ConfigurationError(f"handler {handler.name!r} {share}, and this inbox has none to give")
         super().add(handler)
 

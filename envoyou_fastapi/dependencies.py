@@ -1,11 +1,12 @@
 """Only the check, as a dependency of a path operation."""
 
 # No postponed annotations: FastAPI resolves those of a function, but not those of an object that is called.
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, TypeVar, overload
 
-from fastapi import HTTPException, Request, Response
+from fastapi import Depends, HTTPException, Request, Response
 
 from envoyou_core import Event, WebhookError, WebhookRequest, WebhookResponse, Webhooks
 from envoyou_core.asgi import read_body
@@ -13,8 +14,21 @@ from envoyou_core.asgi import read_body
 __all__ = ["verified_event"]
 
 
-def verified_event(webhooks: Webhooks) -> Callable[[Request], Awaitable[Event]]:
+Model = TypeVar("Model")
+
+
+@overload
+def verified_event(webhooks: Webhooks) -> Callable[[Request], Awaitable[Event]]: ...
+
+
+@overload
+def verified_event(webhooks: Webhooks, model: type[Model]) -> Callable[..., Awaitable[Event[Model]]]: ...
+
+
+def verified_event(webhooks: Webhooks, model: type[Any] | None = None) -> Callable[..., Awaitable[Event[Any]]]:
     """A dependency that gives the verified event: `Annotated[Event, Depends(verified_event(webhooks))]`.
+
+    With a model, `data.object` is one: `Annotated[Event[User], Depends(verified_event(webhooks, User))]`.
 
     It only verifies, by the settings of `webhooks`, and a request that does not pass is answered as the router answers
     it. To store the event, to know a redelivery and to do the work is the path operation's business, which takes
@@ -23,8 +37,18 @@ def verified_event(webhooks: Webhooks) -> Callable[[Request], Awaitable[Event]]:
 
     Args:
         webhooks: whose secret, tolerance and bounds apply.
+        model: a Pydantic model, a msgspec Struct, a dataclass or a TypedDict. An event that is about something of
+            another shape is answered 400, `invalid_payload`.
     """
-    return _VerifiedEvent(webhooks)
+    verified = _VerifiedEvent(webhooks)
+    if model is None:
+        return verified
+
+    async def typed_event(request: Request, event: Annotated[Event, Depends(verified)]) -> Event[Any]:
+        with _refusing(webhooks, request):
+            return event.typed_as(model)
+
+    return typed_event
 
 
 @dataclass(frozen=True)
@@ -34,12 +58,19 @@ class _VerifiedEvent:
     webhooks: Webhooks
 
     async def __call__(self, request: Request) -> Event:
-        try:
+        with _refusing(self.webhooks, request):
             body = await read_body(self.webhooks, request.scope, _messages(request))
             return await self.webhooks.averify(WebhookRequest.from_asgi(request.method, request.scope["headers"], body))
-        except WebhookError as error:
-            _let_answer(request)
-            raise _RefusedError(self.webhooks.refuse(error)) from None
+
+
+@contextmanager
+def _refusing(webhooks: Webhooks, request: Request) -> Iterator[None]:
+    """Have a request that is not accepted answered as the router answers it."""
+    try:
+        yield
+    except WebhookError as error:
+        _let_answer(request)
+        raise _RefusedError(webhooks.refuse(error)) from None
 
 
 class _RefusedError(HTTPException):

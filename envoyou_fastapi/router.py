@@ -8,7 +8,7 @@ from starlette.types import Receive, Scope, Send
 
 from envoyou_core import Webhooks
 from envoyou_core.asgi import WebhookEndpoint
-from envoyou_fastapi.openapi import DESCRIPTION
+from envoyou_fastapi.openapi import any_event, operation
 
 __all__ = ["create_router"]
 
@@ -36,10 +36,6 @@ def create_router(webhooks: Webhooks) -> APIRouter:
             await endpoint(scope, receive, send)
 
     router = APIRouter(lifespan=webhooks.lifespan, route_class=WebhookRoute)
-    router.post("", name="envoyou", **DESCRIPTION)(_never_called)
-    router.post("/", name="envoyou", include_in_schema=False)(_never_called)
+    router.post("", name="envoyou", **operation(webhooks))(any_event)
+    router.post("/", name="envoyou", include_in_schema=False)(any_event)
     return router
-
-
-async def _never_called() -> None:
-    raise NotImplementedError

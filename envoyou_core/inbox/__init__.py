@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from envoyou_core.errors import ConfigurationError
 from envoyou_core.inbox.history import Attempt, Failure
-from envoyou_core.inbox.protocol import Inbox, TransactionalInbox
+from envoyou_core.inbox.protocol import AsyncTransactionalInbox, Inbox, TransactionalInbox
 from envoyou_core.inbox.records import (
     ANY,
     FINISHED,
@@ -32,6 +32,7 @@ __all__ = [
     "FINISHED",
     "REQUEUABLE",
     "Added",
+    "AsyncTransactionalInbox",
     "Attempt",
     "Claim",
     "Entry",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from datetime import timedelta
 from typing import Protocol, runtime_checkable
 
@@ -21,7 +21,7 @@ from envoyou_core.inbox.records import (
     Status,
 )
 
-__all__ = ["Inbox", "TransactionalInbox"]
+__all__ = ["AsyncTransactionalInbox", "Inbox", "TransactionalInbox"]
 
 
 @runtime_checkable
@@ -176,6 +176,27 @@ class TransactionalInbox(Inbox, Protocol):
 
         With a `settlement`, which is asked for then, its end also ends the attempt. The event's row is touched only
         then, and only if the lease is still held.
+
+        Raises:
+            LeaseLostError: at its end, the lease was lost; the transaction is rolled back.
+        """
+
+
+@runtime_checkable
+class AsyncTransactionalInbox(Inbox, Protocol):
+    """An inbox whose transactions async handlers may share, on the event loop on which they run."""
+
+    def async_transaction(
+        self,
+        claim: Claim,
+        progress: Mapping[str, Progress],
+        settlement: Callable[[], Settlement] | None = None,
+        *,
+        wants: Collection[str] = ("connection",),
+    ) -> AbstractAsyncContextManager[Mapping[str, object]]:
+        """See `TransactionalInbox.transaction`; it gives, by name, what a handler wants of `connection` and `session`.
+
+        A cancellation that meets its commit waits for that.
 
         Raises:
             LeaseLostError: at its end, the lease was lost; the transaction is rolled back.

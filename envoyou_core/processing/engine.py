@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 
 from envoyou_core.errors import ConfigurationError, LeaseLostError, PermanentError, RetryLater
 from envoyou_core.handlers import DeliveryInfo, Handler, Handlers
-from envoyou_core.inbox.protocol import Inbox, TransactionalInbox
+from envoyou_core.inbox.protocol import AsyncTransactionalInbox, Inbox, TransactionalInbox
 from envoyou_core.inbox.records import Claim, Progress, Settlement, Status
 from envoyou_core.observability.notices import (
     HandlerFailed,
@@ -36,7 +36,7 @@ from envoyou_core.processing.selection import Turns, looks, paused_patterns
 from envoyou_core.processing.time_limits import time_limited
 from envoyou_core.steps import Await, Call, CallHandler, Flow, Step
 
-__all__ = ["Engine", "SettleStep", "Surroundings"]
+__all__ = ["Engine", "Surroundings", "Worked"]
 
 Result = TypeVar("Result")
 
@@ -46,8 +46,20 @@ SUSPECT_AFTER = 2
 Surroundings = Callable[[], AbstractContextManager[object]]
 """Makes what a framework needs around work outside a request, such as Flask's application context."""
 
-SettleStep = Callable[[Claim, Settlement], Step]
-"""Makes the step that settles an attempt; its result is whether the lease was still held."""
+
+@dataclass(frozen=True, slots=True)
+class Worked:
+    """What came of an attempt's handlers.
+
+    Attributes:
+        began: when the attempt began, in seconds of `time.monotonic`.
+        settlement: how it is to be settled; `None` when the lease was lost.
+        is_settled: whether the last handler's own transaction has settled it.
+    """
+
+    began: float
+    settlement: Settlement | None
+    is_settled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +93,10 @@ class Engine:
     clock: Callable[[], float] = time.time
     pauses: Pauses = field(default_factory=Pauses)
     turns: Turns = field(default_factory=Turns)
+
+    def is_sync(self, claim: Claim) -> bool:
+        """Whether no handler of it has to be awaited."""
+        return not any(handler.is_async for handler in self.handlers.matching(claim.event.type))
 
     def check_handlers(self) -> None:
         """Refuse to begin without anything to do.
@@ -176,30 +192,41 @@ class Engine:
         """
         return 0 < min(SUSPECT_AFTER, self.retry.max_crashes - 1) <= claim.crashes < self.retry.max_crashes
 
-    def attempt(
-        self, claim: Claim, progress: dict[str, Progress] | None = None, settle: SettleStep | None = None
-    ) -> Flow[Settlement | None]:
-        """Run what is left to run of `claim` and settle it; `None` when the lease was lost meanwhile.
+    def attempt(self, claim: Claim) -> Flow[Settlement | None]:
+        """Run what is left to run of `claim` and settle it; `None` when the lease was lost meanwhile."""
+        worked = yield from self.work(claim, dict(claim.progress))
+        held = worked.is_settled
+        if worked.settlement is not None and not held:
+            held = yield Call(partial(self.settle, claim, worked.settlement))
+        return (yield from self.conclude(claim, worked, held))
+
+    def work(self, claim: Claim, progress: dict[str, Progress]) -> Flow[Worked]:
+        """Run what is left to run of `claim`: the part of an attempt that comes before its settling.
 
         Args:
             claim: what is held.
             progress: what is known of the claim's handlers; it grows while the attempt goes on, for whoever may break
                 it off.
-            settle: how it is settled, unless the last handler's own transaction does it; by default at once, alone.
         """
-        progress = dict(claim.progress) if progress is None else progress
         began = time.monotonic()
-        settled = False
+        if claim.crashes >= self.retry.max_crashes:
+            return Worked(began, _dead_of_crashes(claim))
         try:
-            if claim.crashes >= self.retry.max_crashes:
-                settlement = _dead_of_crashes(claim)
-            else:
-                settlement, settled = yield from self._run_handlers(claim, progress, began)
-            if not settled:
-                held = yield (settle or self._settle_alone)(claim, settlement)
-                if not held:
-                    raise LeaseLostError
+            settlement, is_settled = yield from self._run_handlers(claim, progress, began)
         except LeaseLostError:
+            return Worked(began, None)
+        return Worked(began, settlement, is_settled)
+
+    def conclude(self, claim: Claim, worked: Worked, held: bool) -> Flow[Settlement | None]:
+        """Tell how an attempt ended, once it is settled.
+
+        Args:
+            claim: what was held.
+            worked: what came of it.
+            held: whether the lease was still held when it was settled.
+        """
+        settlement = worked.settlement
+        if settlement is None or not held:
             self.notices.emit(LeaseLost(claim.event.id, claim.event.type))
             return None
         self.notices.emit(
@@ -210,7 +237,7 @@ class Engine:
                 attempt=settlement.attempts,
                 retry_in=settlement.retry_in,
                 error=settlement.error,
-                seconds=time.monotonic() - began,
+                seconds=time.monotonic() - worked.began,
             )
         )
         if settlement.status is Status.DEAD:
@@ -320,6 +347,8 @@ class Engine:
         call: Callable[..., Any]
         if handler.is_async:
             call = partial(time_limited(handler.function, handler.time_limit), claim.event, **named)
+            if handler.shares_transaction:
+                call = partial(self._await_in_transaction, handler, call, claim, done, ending)
             return Await(partial(self._await_handler, call))
         call = partial(handler.function, claim.event, **named)
         if handler.shares_transaction:
@@ -330,9 +359,6 @@ class Engine:
 
     def _call(self, function: Callable[[], Any]) -> Call:
         return Call(lambda: self.within_surroundings(function))
-
-    def _settle_alone(self, claim: Claim, settlement: Settlement) -> Step:
-        return Call(partial(self.settle, claim, settlement))
 
     def end_thread(self) -> None:
         """Let go of what belongs to the calling thread, which is one of a worker's and ends now."""
@@ -363,6 +389,18 @@ class Engine:
         with inbox.transaction(claim, done, ending) as connection:
             # Inside, so that what is refused is also rolled back.
             _refuse_awaitable(call(connection=connection) if handler.wants_connection else call())
+
+    async def _await_in_transaction(
+        self,
+        handler: Handler,
+        call: Callable[..., Any],
+        claim: Claim,
+        done: Mapping[str, Progress],
+        ending: _Ending | None,
+    ) -> None:
+        inbox = cast(AsyncTransactionalInbox, self.inbox)
+        async with inbox.async_transaction(claim, done, ending, wants=handler.wants) as given:
+            await call(**given)
 
     async def _await_handler(self, call: Callable[[], Any]) -> None:
         with self._surroundings():

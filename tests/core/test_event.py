@@ -268,6 +268,28 @@ def test_an_object_of_another_shape_is_an_invalid_payload(object):
         sample_event(object=object).data.as_type(User)
 
 
+def test_an_event_may_be_typed_as_what_it_is_about():
+    event = sample_event("user.created", object={"id": "user_1", "email": "ada@example.com"})
+    typed = event.typed_as(User)
+    assert typed.data.object == User(id="user_1", email="ada@example.com")
+    assert (typed.id, typed.body, typed.object_id) == (event.id, event.body, "user_1")
+    assert typed == event
+    assert event.data.object == {"id": "user_1", "email": "ada@example.com"}
+    assert typed.data.as_type(dict) == event.data.object
+    with pytest.raises(InvalidPayloadError, match="not a Login"):
+        event.typed_as(Login)
+
+
+def test_an_event_that_was_parsed_leniently_may_be_typed_too():
+    event = Event.from_body(body_with(data={"object": {"id": "user_1", "name": "\ud800"}}))
+    typed = event.typed_as(User)
+    assert (typed.data.object.name, typed.object_id) == ("\ud800", "user_1")
+
+
+def test_a_type_parameter_changes_nothing_when_the_program_runs():
+    assert Event[User].from_body(body_with()) == Event.from_body(body_with())
+
+
 # What it is about
 
 

@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envoyou_core import MissingHeaderError, SignatureMismatchError, WebhookRequest, WebhookResponse
+from envoyou_core import (
+    MissingHeaderError,
+    SignatureMismatchError,
+    WebhookError,
+    WebhookRequest,
+    WebhookResponse,
+    errors,
+)
 from envoyou_core.errors import (
     LengthRequiredError,
     MethodNotAllowedError,
@@ -14,7 +21,7 @@ from envoyou_core.errors import (
     UnavailableError,
     UnsupportedMediaTypeError,
 )
-from envoyou_core.http import ACCEPTED, DUPLICATE, check_content_type, check_method
+from envoyou_core.http import ACCEPTED, DUPLICATE, REFUSALS, check_content_type, check_method
 
 HEADERS = {
     "Content-Type": "application/json",
@@ -161,3 +168,13 @@ def test_the_answers_to_what_was_accepted():
     assert (ACCEPTED.status, json.loads(ACCEPTED.body)) == (200, {"received": True})
     assert (DUPLICATE.status, json.loads(DUPLICATE.body)) == (200, {"received": True, "duplicate": True})
     assert ACCEPTED.headers == DUPLICATE.headers == (("Content-Type", "application/json"),)
+
+
+def test_the_contract_lists_every_status_and_code_once():
+    listed = [(error.status, error.code) for error in REFUSALS]
+    errors_of_requests = {value for value in vars(errors).values() if is_refusal(value)}
+    assert sorted(listed) == sorted({(error.status, error.code) for error in errors_of_requests})
+
+
+def is_refusal(value):
+    return isinstance(value, type) and issubclass(value, WebhookError) and value is not WebhookError

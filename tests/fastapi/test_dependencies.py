@@ -1,10 +1,13 @@
 """`verified_event`: only the check, with the answers of the router."""
 
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import Annotated, Any, TypedDict
 
+import msgspec
 import pytest
 from fastapi import Body, Depends, FastAPI, HTTPException, Request
 from fastapi.responses import PlainTextResponse
+from pydantic import BaseModel, field_validator
 from starlette.middleware.base import BaseHTTPMiddleware
 
 from envoyou_core import Event
@@ -126,3 +129,92 @@ def test_handlers_of_the_app_for_its_own_errors_leave_refusals_alone(app):
     app.add_exception_handler(HTTPException, lambda request, error: PlainTextResponse("the app's", 500))
     response = deliver(TestClient(app), path=CHECKED, **{"X-EnvoyOU-Signature": "v1,00"})
     assert (response.status_code, response.json()["error"]) == (401, "unauthorized")
+
+
+class Model(BaseModel):
+    id: str
+    seats: int
+
+    @field_validator("id")
+    @classmethod
+    def is_one_of_ours(cls, value: str) -> str:
+        if not value.startswith("user_"):
+            raise ValueError(f"{value} is not one of ours")
+        return value
+
+
+class Struct(msgspec.Struct):
+    id: str
+    seats: int
+
+
+@dataclass
+class Data:
+    id: str
+    seats: int
+
+
+class Typed(TypedDict):
+    id: str
+    seats: int
+
+
+@pytest.fixture(params=[Model, Struct, Data, Typed], ids=lambda model: model.__name__)
+def typed_app(request, manual):
+    app = FastAPI()
+    app.include_router(create_router(manual), prefix=PATH)
+
+    @app.post(CHECKED)
+    async def checked(event: Annotated[Event[request.param], Depends(verified_event(manual, request.param))]) -> int:
+        found = event.data.object
+        return found["seats"] if request.param is Typed else found.seats
+
+    app.state.webhooks = manual
+    return app
+
+
+def test_a_typed_event_is_about_what_it_was_typed_as(typed_app):
+    event = sample_event(object={"id": "user_1", "seats": 3, "more": None})
+    response = deliver(TestClient(typed_app), event, path=CHECKED)
+    assert (response.status_code, response.json()) == (200, 3)
+
+
+@pytest.mark.parametrize("object", [{}, {"id": "user_1"}, {"id": "user_1", "seats": "whsec_many"}])
+def test_what_is_about_something_of_another_shape_is_an_invalid_payload(typed_app, object, caplog):
+    response = deliver(TestClient(typed_app), sample_event(object=object), path=CHECKED)
+    assert (response.status_code, response.json()["error"]) == (400, "invalid_payload")
+    assert response.json().keys() == {"error", "message"}
+    assert response.json()["message"].startswith("data.object is not a ")
+    assert "seats" in response.json()["message"] or object == {}
+    # What was sent is not told to anybody.
+    assert "whsec_many" not in response.text + caplog.text
+
+
+def test_what_a_models_own_validators_say_of_the_payload_stays_here(manual, caplog):
+    app = FastAPI()
+    check = verified_event(manual, Model)
+    app.add_api_route(CHECKED, lambda: "not reached", methods=["POST"], dependencies=[Depends(check)])
+    event = sample_event(object={"id": "ada@example.com", "seats": 1})
+    response = deliver(TestClient(app), event, path=CHECKED)
+    assert response.json()["message"] == "data.object is not a Model: value_error - at `$.id`"
+    assert "ada@example.com" not in caplog.text
+
+
+def test_a_forged_event_is_refused_before_anything_is_typed(typed_app):
+    event = sample_event(object={})
+    response = deliver(TestClient(typed_app), event, path=CHECKED, **{"X-EnvoyOU-Signature": "v1,00"})
+    assert (response.status_code, response.json()["error"]) == (401, "unauthorized")
+
+
+def test_one_request_may_be_asked_for_plain_and_typed(manual):
+    app = FastAPI()
+
+    @app.post(CHECKED)
+    async def checked(
+        plain: Annotated[Event, Depends(verified_event(manual))],
+        typed: Annotated[Event[Struct], Depends(verified_event(manual, Struct))],
+    ) -> bool:
+        return plain == typed and plain.data.object["id"] == typed.data.object.id
+
+    event = sample_event(object={"id": "user_1", "seats": 3})
+    assert deliver(TestClient(app), event, path=CHECKED).json() is True

@@ -80,3 +80,30 @@ def test_a_lifespan_of_ones_own_may_hold_ours(webhooks):
     with TestClient(Starlette(routes=create_routes(webhooks), lifespan=own)):
         pass
     assert told == [WorkerStarted, WorkerStopped]
+
+
+def test_a_lifespan_that_is_entered_twice_has_one_worker(webhooks):
+    webhooks.on("*")(print)
+    told = []
+    webhooks.subscribe(lambda notice: told.append(type(notice)))
+
+    @asynccontextmanager
+    async def own(app):
+        async with lifespan(webhooks)(app), lifespan(webhooks)(app):
+            yield
+
+    with TestClient(Starlette(routes=create_routes(webhooks), lifespan=own)):
+        assert told == [WorkerStarted]
+    assert told == [WorkerStarted, WorkerStopped]
+
+
+def test_without_a_lifespan_the_first_event_starts_the_worker(webhooks):
+    ran_on = Queue()
+
+    @webhooks.on("*")
+    async def handle(event):
+        ran_on.put(str(id(asyncio.get_running_loop())))
+
+    with TestClient(Starlette(routes=[*create_routes(webhooks), Route("/loop", running_loop)])) as client:
+        assert deliver(client).status_code == 200
+        assert ran_on.get(timeout=PATIENCE) == client.get("/loop").text

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
-import time
 from contextlib import asynccontextmanager
 from queue import Queue
 
 import httpx
 import pytest
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from envoyou_core import ConfigurationError
 from envoyou_core.inbox import Status
@@ -210,7 +211,7 @@ def test_a_loop_that_ends_leaves_nothing_leased(webhooks):
     assert (record.status, record.attempts) == (Status.RECEIVED, 0)
 
 
-def test_a_worker_whose_loop_is_gone_is_followed_by_another(webhooks):
+def test_a_worker_whose_loop_is_gone_is_followed_by_another(webhooks, until):
     # Without `with`, a TestClient runs every request on an event loop of its own, and closes it.
     @webhooks.on("*")
     async def handle(event):
@@ -226,11 +227,96 @@ def test_a_worker_whose_loop_is_gone_is_followed_by_another(webhooks):
 
     with client:
         # Far less than a lease: what the loops that ended had in hand, their workers gave back.
-        wait_until(processed)
+        until(processed)
 
 
-def wait_until(condition):
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+def nested(webhooks, **options):
+    """The router, two routers deep, and the innermost of them included twice."""
+    inner, outer, app = APIRouter(), APIRouter(), FastAPI(**options)
+    inner.include_router(create_router(webhooks), prefix="/envoyou")
+    outer.include_router(inner, prefix="/v1")
+    outer.include_router(inner, prefix="/v2")
+    app.include_router(outer, prefix="/hooks")
+    return app
+
+
+def test_routers_that_nest_have_one_worker_from_the_lifespan(webhooks):
+    handled = Queue()
+    webhooks.on("*")(lambda event: handled.put(event.id))
+    told = lives(webhooks)
+    with TestClient(nested(webhooks)) as client:
+        assert told == [WorkerStarted]
+        event = sample_event()
+        assert deliver(client, event, path="/hooks/v1/envoyou").json() == {"received": True}
+        assert deliver(client, event, path="/hooks/v2/envoyou").json() == {"received": True, "duplicate": True}
+        assert handled.get(timeout=PATIENCE) == event.id
+    assert told == [WorkerStarted, WorkerStopped]
+
+
+def test_a_router_that_has_a_lifespan_of_its_own_keeps_it(webhooks):
+    webhooks.on("*")(print)
+    told = lives(webhooks)
+
+    @asynccontextmanager
+    async def lifespan(app):
+        told.append("router begins")
+        yield
+        told.append("router ends")
+
+    around, app = APIRouter(lifespan=lifespan), FastAPI()
+    around.include_router(create_router(webhooks), prefix=PATH)
+    app.include_router(around)
+    with TestClient(app):
+        pass
+    assert told == ["router begins", WorkerStarted, WorkerStopped, "router ends"]
+
+
+def test_several_webhooks_in_one_application_have_a_worker_each(make_webhooks):
+    first, second = make_webhooks(), make_webhooks(name="second")
+    handled = Queue()
+    first.on("*")(lambda event: handled.put(("first", event.id)))
+    second.on("*")(lambda event: handled.put(("second", event.id)))
+    app = make_app(first)
+    app.include_router(create_router(second), prefix="/second")
+    with TestClient(app) as client:
+        event = sample_event()
+        for path in (PATH, "/second"):
+            assert deliver(client, event, path=path).json() == {"received": True}
+        assert {handled.get(timeout=PATIENCE), handled.get(timeout=PATIENCE)} == {
+            ("first", event.id),
+            ("second", event.id),
+        }
+
+
+@pytest.mark.parametrize("mount", ["fastapi", "starlette"])
+def test_a_mounted_application_starts_the_worker_with_the_first_event(webhooks, mount):
+    # The lifespan of what is mounted does not run.
+    handled, told = Queue(), lives(webhooks)
+
+    @webhooks.on("*")
+    async def handle(event):
+        handled.put((event.id, id(asyncio.get_running_loop())))
+
+    inner = make_app(webhooks)
+    if mount == "fastapi":
+        outer = FastAPI()
+        outer.mount("/api", inner)
+    else:
+        outer = Starlette(routes=[Mount("/api", inner)])
+    with TestClient(outer) as client:
+        assert told == []
+        event = sample_event()
+        assert deliver(client, event, path=f"/api{PATH}").status_code == 200
+        assert handled.get(timeout=PATIENCE) == (event.id, client.get("/api/loop").json())
+    assert told[0] is WorkerStarted
+
+
+def test_a_mounted_application_whose_outer_one_has_the_lifespan_is_drained(webhooks):
+    webhooks.on("*")(print)
+    told = lives(webhooks)
+    outer = FastAPI(lifespan=webhooks.lifespan)
+    outer.mount("/api", make_app(webhooks))
+    with TestClient(outer) as client:
+        assert told == [WorkerStarted]
+        assert deliver(client, path=f"/api{PATH}").status_code == 200
+    assert told == [WorkerStarted, WorkerStopped]

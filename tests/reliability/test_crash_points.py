@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from tests import services
 from tests.reliability.sites import SERVERS, Platform, crashing_site, outcome, users
 from tests.servers.processes import wait_for
 
@@ -32,9 +34,29 @@ EVENTS = 40
 @pytest.mark.parametrize("server", SERVERS)
 @pytest.mark.parametrize("point", POINTS)
 def test_killed_at(point: str, server: str, inbox_url: str, tmp_path: Path) -> None:
+    check_killed_at(point, server, inbox_url, tmp_path)
+
+
+@pytest.mark.skipif("fastapi" not in SERVERS, reason="async handlers run on an ASGI server's loop")
+@pytest.mark.parametrize("driver", ["sqlite+aiosqlite", "postgresql+asyncpg", "postgresql+psycopg"])
+@pytest.mark.parametrize("point", ["in a handler", "in the handler's transaction that settles"])
+def test_killed_at_in_a_transaction_on_the_loop(
+    point: str, driver: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """The handler's transaction goes over the application's own async engine."""
+    with ExitStack() as stack:
+        if driver.startswith("sqlite"):
+            url = f"sqlite:///{tmp_path / 'inbox.db'}"
+        else:
+            url = stack.enter_context(services.database(request.getfixturevalue("postgres_server")))
+        check_killed_at(point, "fastapi", url, tmp_path, ASYNC_DRIVER=driver)
+
+
+def check_killed_at(point: str, server: str, inbox_url: str, tmp_path: Path, **settings: str) -> None:
     events = users(EVENTS)
     on_pass = EVENTS // 20 if point in SEVERAL_EVENTS_AT_ONCE else EVENTS // 4
-    settings = {"PLAIN_LAST": "1"} if point in PLAIN_HANDLER_LAST else {}
+    if point in PLAIN_HANDLER_LAST:
+        settings["PLAIN_LAST"] = "1"
     with crashing_site(
         SERVERS[server], tmp_path, inbox_url, crash_at=point, crash_on_pass=on_pass, settings=settings
     ) as site:

@@ -88,6 +88,10 @@ def read_the_object(event: Event) -> None:
     assert_type(event.data.as_type(User).email, str | None)
     assert_type(event.data.as_type(Login).timestamp, datetime | None)
     assert_type(event.data.as_type(Account), Account)
+    assert_type(event, Event[dict[str, Any]])
+    assert_type(event.data.object, dict[str, Any])
+    assert_type(event.typed_as(Account), Event[Account])
+    assert_type(event.typed_as(Account).data.object, Account)
 
 
 @webhooks.on("user.*", name="keep in step")

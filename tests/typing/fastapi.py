@@ -2,12 +2,14 @@
 
 from typing import Annotated, assert_type
 
+import msgspec
 from fastapi import APIRouter, Depends, FastAPI
+from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.routing import Route
 
 from envoyou_core import Event, Webhooks
-from envoyou_fastapi import create_router, verified_event
+from envoyou_fastapi import create_router, describe_webhooks, verified_event
 from envoyou_fastapi.starlette import create_routes, lifespan
 
 webhooks = Webhooks(secret="whsec_1")
@@ -23,6 +25,29 @@ async def only_the_check(event: Annotated[Event, Depends(verified_event(webhooks
     assert_type(event.id, str)
     return {"id": event.id}
 
+
+class Account(BaseModel):
+    id: str
+    seats: int
+
+
+class Login(msgspec.Struct):
+    user_id: str
+
+
+@app.post("/typed")
+async def typed(event: Annotated[Event[Account], Depends(verified_event(webhooks, Account))]) -> int:
+    assert_type(event.id, str)
+    assert_type(event.data.object, Account)
+    return event.data.object.seats
+
+
+@app.post("/typed-with-a-struct")
+async def typed_with_a_struct(event: Annotated[Event[Login], Depends(verified_event(webhooks, Login))]) -> str:
+    return event.data.object.user_id
+
+
+app.webhooks.include_router(describe_webhooks(webhooks))
 
 assert_type(create_routes(webhooks, path="/webhooks/envoyou"), list[Route])
 Starlette(routes=[*create_routes(webhooks)], lifespan=lifespan(webhooks))

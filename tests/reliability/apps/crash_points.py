@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy import event
 
 from envoyou_core import Webhooks
+from envoyou_core.inbox.async_sql import AsyncSqlInbox
 
 POINT = os.environ.get("CRASH_AT", "")
 ON_PASS = int(os.environ.get("CRASH_ON_PASS", "1"))
@@ -76,7 +77,6 @@ def install(webhooks: Webhooks) -> None:
     if webhooks.spool is not None:
         install_around_the_move(webhooks.spool)
 
-    @event.listens_for(inbox._engine, "after_cursor_execute")
     def within_transactions(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
         if statement.startswith("INSERT INTO envoyou_inbox"):
             crash_point("in the insert")
@@ -85,6 +85,10 @@ def install(webhooks: Webhooks) -> None:
             crash_point("in the handler's transaction that settles")
         elif statement.startswith("UPDATE envoyou_inbox SET progress"):
             crash_point("in the handler's transaction, after its record")
+
+    event.listen(inbox._engine, "after_cursor_execute", within_transactions)
+    if isinstance(inbox, AsyncSqlInbox):
+        event.listen(inbox._async_engine.sync_engine, "after_cursor_execute", within_transactions)
 
 
 def install_around_the_move(spool: Any) -> None:

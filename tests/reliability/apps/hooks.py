@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Iterator
@@ -10,15 +11,21 @@ from pathlib import Path
 
 import crash_points
 import scarce_disk
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, make_url, text
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from envoyou_core import Event, Webhooks
+from envoyou_core.inbox.async_sql import AsyncSqlInbox
 
 FOLDER = Path(os.environ["EFFECTS_FOLDER"])
 PLAIN_SECONDS = float(os.environ.get("PLAIN_SECONDS", "0"))
 TRANSACTIONAL_SECONDS = float(os.environ.get("TRANSACTIONAL_SECONDS", "0"))
 
-webhooks = Webhooks.from_env()
+if driver := os.environ.get("ASYNC_DRIVER"):
+    engine = create_async_engine(make_url(os.environ["ENVOYOU_INBOX"]).set(drivername=driver))
+    webhooks = Webhooks.from_env(inbox=AsyncSqlInbox(engine))
+else:
+    webhooks = Webhooks.from_env()
 crash_points.install(webhooks)
 scarce_disk.install(webhooks)
 
@@ -35,6 +42,16 @@ def transactional(event: Event, connection: Connection) -> None:
         crash_points.crash_point("in a handler")
         time.sleep(TRANSACTIONAL_SECONDS)
 
+
+async def transactional_on_the_loop(event: Event, connection: AsyncConnection) -> None:
+    with in_hand():
+        await connection.execute(text("INSERT INTO effects (event_id) VALUES (:id)"), {"id": event.id})
+        crash_points.crash_point("in a handler")
+        await asyncio.sleep(TRANSACTIONAL_SECONDS)
+
+
+if driver:
+    transactional = transactional_on_the_loop  # type: ignore[assignment]
 
 # The last one's end is the event's: of a plain one it is settled afterwards, of the other in the handler's transaction.
 for handler in (transactional, plain) if os.environ.get("PLAIN_LAST") else (plain, transactional):
