@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from queue import Queue
 
@@ -16,7 +18,7 @@ from envoyou_core.testing import sample_event
 from envoyou_flask import Envoyou
 from tests.flask.conftest import SECRET, deliver
 
-PATIENCE = 20
+PATIENCE = 30
 
 
 class Base(DeclarativeBase):
@@ -312,6 +314,36 @@ def test_nothing_that_an_error_says_shows_a_payload(app, envoyou):
     history = record(app, event.id).history
     assert "nowhere" in history[0].failures[0].traceback
     assert "john.doe@example.com" not in history[0].failures[0].traceback
+
+
+FORKS = """
+import os
+import sys
+
+from flask import Flask
+from flask_sqlalchemy import SQLAlchemy
+
+from envoyou_flask import Envoyou
+
+db = SQLAlchemy()
+app = Flask("app")
+app.config.from_mapping(SQLALCHEMY_DATABASE_URI=sys.argv[1], ENVOYOU_WEBHOOK_SECRET="whsec_test")
+db.init_app(app)
+Envoyou(app, db=db)
+with app.app_context():
+    db.session.execute(db.text("SELECT 1"))
+    db.session.remove()
+    kept = db.engine.pool.checkedin()
+    if not (child := os.fork()):
+        os._exit(db.engine.pool.checkedin())
+    print(kept, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_forked_process_has_none_of_its_parents_connections(url):
+    """What an app that is loaded before its server forks has opened by then: see `gunicorn --preload`."""
+    ran = subprocess.run([sys.executable, "-c", FORKS, url], capture_output=True, text=True, timeout=PATIENCE)
+    assert (ran.stdout, ran.stderr) == ("1 0\n", "")
 
 
 # What has to be right before
