@@ -10,7 +10,7 @@ from queue import Queue
 import pytest
 from flask import Flask, current_app
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy import text
+from sqlalchemy import String, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from envoyou_core import ConfigurationError
@@ -32,12 +32,17 @@ class Account(db.Model):
     __tablename__ = "envoyou_test_account"
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    email: Mapped[str]
+    email: Mapped[str] = mapped_column(String(255))
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.service)])
+SERVERS = [pytest.param(name, marks=pytest.mark.service) for name in ("postgres", "mariadb")]
+
+
+@pytest.fixture(params=["sqlite", *SERVERS])
 def url(request, tmp_path):
-    return f"sqlite:///{tmp_path / 'app.db'}" if request.param == "sqlite" else request.getfixturevalue("postgres_url")
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'app.db'}"
+    return request.getfixturevalue(f"{request.param}_url")
 
 
 @pytest.fixture
