@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from django.db import models, router, transaction
 from django.utils.translation import gettext_lazy as _
 
 from envoyou_core import Event
-from envoyou_core.event import MAX_NAME_LENGTH
+from envoyou_core.event import MAX_NAME_LENGTH, object_key
 from envoyou_core.inbox import REQUEUABLE, Progress, Status, unfinished_progress
+from envoyou_django import conf
 from envoyou_django.fields import ExactCharField, UtcDateTimeField
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "ObjectMark",
     "PausedSubject",
     "ProcessedEvent",
+    "ProcessedEventManager",
     "ProcessedEventQuerySet",
 ]
 
@@ -39,9 +41,24 @@ REQUEUE_BATCH = 500
 
 
 class ProcessedEventQuerySet(models.QuerySet):
-    """Events, and what can be done to several of them."""
+    """Events: which there are, and what can be done to several of them."""
 
-    def requeue(self, now: datetime) -> int:
+    def due(self, now: datetime | None = None) -> ProcessedEventQuerySet:
+        """Those that a worker may take at `now`, what came due first, first; a lease that has run out is due, too.
+
+        Some may have to wait all the same, for their order or because they are paused.
+        """
+        return self.filter(due_at__lte=now or _now()).order_by("due_at", "pk")
+
+    def dead(self) -> ProcessedEventQuerySet:
+        """Those that were given up, and wait for somebody to look at them."""
+        return self.filter(status=Status.DEAD)
+
+    def for_object(self, object_id: str) -> ProcessedEventQuerySet:
+        """Those about an object: `data.object.id`, or else its `user_id`."""
+        return self.filter(object_key=object_key(object_id))
+
+    def requeue(self, now: datetime | None = None) -> int:
         """Bring those that are failed, ignored or dead back to `received`, due at `now`; returns how many.
 
         All attempts are before them again. Handlers that were done stay done. What has lost its payload stays.
@@ -53,7 +70,7 @@ class ProcessedEventQuerySet(models.QuerySet):
         for start in range(0, len(found), REQUEUE_BATCH):
             with transaction.atomic(using=alias):
                 for row in found[start : start + REQUEUE_BATCH]:
-                    requeued += self._requeue_one(alias, row, now)
+                    requeued += self._requeue_one(alias, row, now or _now())
         return requeued
 
     def _requeue_one(self, alias: str, row: Mapping[str, Any], now: datetime) -> int:
@@ -72,6 +89,22 @@ class ProcessedEventQuerySet(models.QuerySet):
             settled_at=None,
         )
         return changed
+
+
+def _now() -> datetime:
+    return datetime.fromtimestamp(conf.clock()(), UTC)
+
+
+_ManagerOfThem: Any = models.Manager.from_queryset(ProcessedEventQuerySet)
+
+
+class ProcessedEventManager(_ManagerOfThem):
+    """Reads where the routers have the events written: a replica may not have heard yet of what became of them."""
+
+    def get_queryset(self) -> ProcessedEventQuerySet:
+        """See `django.db.models.Manager.get_queryset`."""
+        rows: ProcessedEventQuerySet = super().get_queryset()
+        return rows if self._db else rows.using(router.db_for_write(self.model, **self._hints))
 
 
 class ProcessedEvent(models.Model):
@@ -116,7 +149,7 @@ class ProcessedEvent(models.Model):
         _("erase requested at"), null=True, blank=True, help_text=_("The payload is deleted when it is finished.")
     )
 
-    objects = ProcessedEventQuerySet.as_manager()
+    objects = ProcessedEventManager()
 
     class Meta:
         """Its table, its key, and what it is asked for."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -17,6 +18,7 @@ from envoyou_core import ConfigurationError, Handlers, WebhookRequest, WebhookRe
 from envoyou_core.handlers import Handler
 from envoyou_core.processing.time_limits import time_limited
 from envoyou_django import conf
+from envoyou_django.signals import SignalSender
 
 __all__ = ["DjangoWebhooks", "ProjectWebhooks", "project_webhooks"]
 
@@ -34,17 +36,35 @@ class DjangoWebhooks(Webhooks):
         self._works_in: int | None = None
         self.surround(without_old_connections)
         self.at_thread_end(connections.close_all)
+        self._signals = SignalSender(self.name, around=without_old_connections, at_thread_end=connections.close_all)
+        self.subscribe(self._signals)
+        self.on_worker_stop(self._send_last_signals)
 
     def work_in_this_process(self) -> None:
         """See to a worker in this process, now and at every event: for processes that serve requests. Idempotent."""
         if self._works_in != os.getpid():
-            self._works_in = os.getpid()
+            self._begin_to_work()
             self.wake()
 
     def start(self) -> None:
         """See `Webhooks.start`."""
-        self._works_in = os.getpid()
+        self._begin_to_work()
         super().start()
+
+    def _begin_to_work(self) -> None:
+        self._works_in = os.getpid()
+        # Before the worker does so: at the end of the process it is then called after the worker has stopped.
+        atexit.unregister(self._send_last_signals)
+        atexit.register(self._send_last_signals)
+
+    def stop(self, timeout: float | None = None) -> None:
+        """See `Webhooks.stop`."""
+        super().stop(timeout)
+        self._signals.close(self._shutdown_timeout if timeout is None else timeout)
+        atexit.unregister(self._send_last_signals)
+
+    def _send_last_signals(self) -> None:
+        self._signals.close(self._shutdown_timeout)
 
     def wake(self) -> None:
         """See `Webhooks.wake`. Nothing happens in a process that was not told to work.
@@ -54,6 +74,16 @@ class DjangoWebhooks(Webhooks):
         """
         if self._works_in == os.getpid():
             super().wake()
+
+    def receive(self, request: WebhookRequest) -> WebhookResponse:
+        """See `Webhooks.receive`."""
+        with self._signals.sending_here():
+            return super().receive(request)
+
+    def drain(self, *, until_idle: bool = False) -> int:
+        """See `Webhooks.drain`."""
+        with self._signals.sending_here():
+            return super().drain(until_idle=until_idle)
 
     async def areceive(self, request: WebhookRequest) -> WebhookResponse:
         """See `Webhooks.areceive`: in the thread in which Django keeps its connections."""

@@ -17,7 +17,7 @@ __all__ = ["claimable"]
 
 def claimable(rows: ProcessedEventQuerySet, selection: Selection, now: datetime) -> ProcessedEventQuerySet:
     """Those of one inbox's `rows` that may be claimed, in the order in which they came due."""
-    due = rows.filter(due_at__lte=now).order_by("due_at", "pk")
+    due = rows.due(now)
     if selection.only is not None:
         due = due.filter(_of_types(selection.only))
     if selection.without:

@@ -1,7 +1,7 @@
 """A worker: takes due events from the inbox and runs them, several at a time, on one event loop.
 
-Async handlers run on that loop, sync handlers in threads. Attempts that end at the same time are settled by one commit.
-The inbox is the truth; `wake` only saves waiting.
+Async handlers run on that loop, sync handlers in threads; an event that has only sync ones never comes back to the
+loop. Attempts that end at the same time are settled by one commit. The inbox is the truth; `wake` only saves waiting.
 """
 
 from __future__ import annotations
@@ -9,22 +9,23 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from contextvars import copy_context
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from envoyou_core.errors import WorkerStuckError, describe
-from envoyou_core.handoff.pace import Pace
+from envoyou_core.handoff.in_hand import InHand
 from envoyou_core.handoff.threads import DaemonThreads
 from envoyou_core.inbox.group_commit import MAX_BATCH, GroupCommit
-from envoyou_core.inbox.records import Claim, Progress, Settlement
+from envoyou_core.inbox.records import Claim, Settlement, Status
 from envoyou_core.observability.notices import HandlerOverdue, WorkerFailed, WorkerStarted, WorkerStopped
-from envoyou_core.processing.engine import Engine
+from envoyou_core.processing.engine import Engine, Worked
 from envoyou_core.processing.leases import LeaseKeeper
-from envoyou_core.steps import Await, Call, CallHandler, Step, arun
+from envoyou_core.steps import Call, CallHandler, arun, run
 
 __all__ = ["HOUSEKEEPING_INTERVAL", "SWEEP_INTERVAL", "Worker"]
 
@@ -74,14 +75,13 @@ class Worker:
             at_end=engine.end_thread,
         )
         self._leases = LeaseKeeper(engine, name)
-        self._pace = Pace(concurrency)
-        self._waiting: deque[Claim] = deque()
-        self._turn_came_at = 0.0
-        self._attempts: dict[asyncio.Task[None], Claim] = {}
-        self._settling: set[asyncio.Task[None]] = set()
-        self._overdue: set[Future[Any]] = set()
+        self._in_hand = InHand(concurrency)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._overdue: set[_Watched] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._woken = asyncio.Event()
+        self._is_being_woken = False
+        self._expects_more = False
         self._stopping = False
         self._stuck = False
         self._deadline = 0.0
@@ -94,20 +94,22 @@ class Worker:
 
     def wake(self) -> None:
         """Let it look into the inbox now. Safe to call from any thread, at any time."""
-        loop = self._loop
-        if loop is None or self._woken.is_set():
-            # It looks into the inbox when it begins, and after it has found itself woken.
-            return
-        try:
-            loop.call_soon_threadsafe(self._woken.set)
-        except RuntimeError:
-            # The loop was closed in between; whoever starts the next worker finds the event in the inbox.
-            return
+        # It looks into the inbox when it begins, and after it has found itself woken. Where its loop is closed, whoever
+        # starts the next worker finds the event in the inbox.
+        if not self._is_being_woken:
+            self._is_being_woken = True
+            self._call_soon(self._woken.set)
+
+    def _begin_to_look(self) -> None:
+        # In this order: who wakes it from here on does so in time.
+        self._is_being_woken = False
+        self._woken.clear()
 
     def stop(self, timeout: float) -> None:
         """Take nothing more, finish within `timeout` seconds what was begun, give the rest back."""
         self._deadline = time.monotonic() + timeout
         self._stopping = True
+        self._in_hand.close()
         self.wake()
 
     def join(self, timeout: float) -> bool:
@@ -126,19 +128,20 @@ class Worker:
         housekeeping = asyncio.create_task(self._keep_house(), name=f"envoyou housekeeping {self._name}")
         try:
             await self._dispatch()
-            await self._give_back_waiting()
-            if self._attempts:
-                await asyncio.wait(self._attempts, timeout=max(0.0, self._deadline - time.monotonic()))
+            await self._give_back(self._in_hand.withdraw())
+            await self._finish()
         finally:
+            self._stopping = True
+            self._in_hand.close()
             housekeeping.cancel()
-            unfinished = len(self._attempts)
-            for task in self._attempts:
+            unfinished = self._in_hand.begun
+            for task in self._tasks:
                 # Where the loop itself is ending, they are giving back what they hold already.
                 if not task.cancelling():
                     task.cancel()
-            if self._attempts:
-                await asyncio.wait(self._attempts, timeout=1.0)
-            await self._give_back_waiting()
+            if self._tasks:
+                await asyncio.wait(self._tasks, timeout=1.0)
+            await self._give_back(self._in_hand.withdraw())
             self._leases.stop()
             self._settler.close()
             self._handler_threads.close()
@@ -148,6 +151,13 @@ class Worker:
             self._engine.notices.emit(WorkerStopped(self._name, unfinished))
         if self._stuck:
             raise WorkerStuckError(self._concurrency)
+
+    async def _finish(self) -> None:
+        """Wait, until the deadline, for all that was begun."""
+        while self._in_hand.begun and (left := self._deadline - time.monotonic()) > 0:
+            self._begin_to_look()
+            if self._in_hand.begun:
+                await self._pause(left)
 
     async def _keep_house(self) -> None:
         await asyncio.sleep(FIRST_HOUSEKEEPING)
@@ -163,25 +173,23 @@ class Worker:
     async def _dispatch(self) -> None:
         retry = FIRST_RETRY
         while not self._stopping:
-            self._woken.clear()
+            self._begin_to_look()
             try:
                 pause = await self._take_what_is_due()
                 retry = FIRST_RETRY
             except Exception as error:
                 self._engine.notices.emit(WorkerFailed(self._name, describe(error), retry))
                 pause, retry = retry, min(2 * retry, LONGEST_RETRY)
-            await self._pause(pause)
+            if not self._stopping:
+                await self._pause(pause)
 
     async def _take_what_is_due(self) -> float:
         """Claim as much as there is room for, begin it, and say how long to wait before looking again."""
-        if self._waiting and time.monotonic() - self._turn_came_at > SWEEP_INTERVAL:
-            self._pace.forget()
-            await self._give_back_waiting()
-        room = self._room()
+        await self._give_back(self._in_hand.withdraw_overdue(SWEEP_INTERVAL))
+        room = self._in_hand.room(most_settling=MAX_BATCH)
         if room <= 0:
             return SWEEP_INTERVAL
-        in_hand = [*self._attempts.values(), *self._waiting]
-        looking = self._inbox_threads.submit(partial(self._look, room, in_hand))
+        looking = self._inbox_threads.submit(partial(self._look, room, self._in_hand.claims))
         try:
             claims, until_due = await asyncio.wrap_future(looking)
         except asyncio.CancelledError:
@@ -196,30 +204,17 @@ class Worker:
         # What is due and was not claimed is held back, or others take it.
         return min(until_due, SWEEP_INTERVAL) if until_due > 0 else FIRST_RETRY
 
-    def _room(self) -> int:
-        """How many events are to be claimed now; none while enough wait already, for a claim should bring many."""
-        if len(self._settling) > MAX_BATCH:
-            return 0
-        # Whoever was in hand when a process died may have ended it: no more than need be is put at that risk again.
-        risky = any(claim.crashes for claim in (*self._attempts.values(), *self._waiting))
-        ahead = 0 if risky else self._pace.ahead
-        if len(self._waiting) > ahead // 2:
-            return 0
-        return self._free_slots + ahead - len(self._waiting)
-
-    @property
-    def _free_slots(self) -> int:
-        return self._concurrency - (len(self._attempts) - len(self._settling))
-
     def _look(self, room: int, in_hand: Sequence[Claim]) -> tuple[list[Claim], float | None]:
         # Looking first: a claim takes SQLite's only write lock, and an idle worker must not.
-        until_due = self._engine.seconds_until_due()
+        until_due = 0.0 if self._expects_more else self._engine.seconds_until_due()
         if until_due is None or until_due > 0:
             return [], until_due
-        return self._engine.claim_next(room, in_hand), until_due
+        claims = self._engine.claim_next(room, in_hand)
+        self._expects_more = len(claims) == room
+        return claims, until_due
 
     async def _accept(self, claims: list[Claim]) -> None:
-        suspect = any(map(self._engine.is_suspect, (*self._attempts.values(), *self._waiting)))
+        suspect = any(map(self._engine.is_suspect, self._in_hand.claims))
         together: list[Claim] = []
         apart: list[Claim] = []
         for claim in claims:
@@ -227,148 +222,247 @@ class Worker:
             suspect = suspect or self._engine.is_suspect(claim)
         self._leases.hold(*together)
         try:
-            if apart:
-                # First: what is begun may end the process, and that is no crash of those that only waited.
-                await self._inbox_threads.call(partial(self._give_back, apart, retry_in=SWEEP_INTERVAL))
+            # First: what is begun may end the process, and that is no crash of those that only waited.
+            await self._give_back(apart, retry_in=SWEEP_INTERVAL)
         finally:
-            if not self._waiting:
-                self._turn_came_at = time.monotonic()
-            self._waiting.extend(together)
+            self._in_hand.accept(together)
             self._begin_what_waits()
 
-    def _begin_what_waits(self) -> None:
-        while self._waiting and self._free_slots > 0 and not self._stopping:
-            claim = self._waiting.popleft()
-            self._turn_came_at = time.monotonic()
-            task = asyncio.create_task(self._attempt(claim), name=f"envoyou {claim.event.id}")
-            self._attempts[task] = claim
-            task.add_done_callback(self._attempt_ended)
+    async def _give_back(self, claims: Sequence[Claim], *, retry_in: float = 0.0) -> None:
+        if claims:
+            await self._inbox_threads.call(partial(self._give_back_each, claims, retry_in=retry_in))
 
-    async def _give_back_waiting(self) -> None:
-        waiting = list(self._waiting)
-        self._waiting.clear()
-        if waiting:
-            await self._inbox_threads.call(partial(self._give_back, waiting))
-        for claim in waiting:
-            self._leases.let_go(claim)
-
-    def _give_back(self, claims: Sequence[Claim], *, retry_in: float = 0.0) -> None:
+    def _give_back_each(self, claims: Sequence[Claim], *, retry_in: float = 0.0) -> None:
         for claim in claims:
             self._engine.give_back(claim, claim.progress, retry_in=retry_in)
+            self._leases.let_go(claim)
 
     def _give_back_what_was_found(self, looking: Future[tuple[list[Claim], float | None]]) -> None:
         if not looking.cancelled() and looking.exception() is None:
-            self._give_back(looking.result()[0])
+            self._give_back_each(looking.result()[0])
 
     async def _pause(self, seconds: float) -> None:
-        if seconds > 0 and not self._stopping:
-            try:
+        """Wait that long, or until it is woken."""
+        if seconds > 0:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await self._woken.wait()
-            except TimeoutError:
-                return
 
     # Working
 
-    async def _attempt(self, claim: Claim) -> None:
-        in_threads: list[Future[Any]] = []
-        progress: dict[str, Progress] = dict(claim.progress)
-        began = time.monotonic()
+    def _begin_what_waits(self) -> None:
+        while (claim := self._in_hand.begin()) is not None:
+            self._begin(claim)
 
-        async def wait_for(future: Future[Any]) -> Any:
-            in_threads.append(future)
-            return await asyncio.wrap_future(future)
+    def _begin(self, claim: Claim) -> None:
+        if self._engine.is_sync(claim):
+            self._handler_threads.submit(partial(self._attempt_in_thread, claim))
+        else:
+            self._spawn(self._attempt(claim))
+
+    def _attempt_in_thread(self, claim: Claim) -> None:
+        """Make an attempt in the calling thread, and then whichever waits.
+
+        From thread to loop and back would cost more than most handlers do.
+        """
+        following: Claim | None = claim
+        while following is not None:
+            # One event's handlers must not see what another's have left in the context.
+            copy_context().run(self._attempt_here, following)
+            following = self._in_hand.begin()
+            if following is not None and not self._engine.is_sync(following):
+                self._on_loop(partial(self._attempt, following), instead=partial(self._let_go, following))
+                return
+
+    def _attempt_here(self, claim: Claim) -> None:
+        try:
+            worked = run(self._engine.work(claim, dict(claim.progress)), call=self._call_here)
+        except Exception as error:
+            self._attempt_broke_off(claim, error)
+        else:
+            self._settle(claim, worked)
+
+    def _call_here(self, step: Call) -> Any:
+        if isinstance(step, CallHandler):
+            with self._watched(step):
+                return step.function()
+        try:
+            return step.function()
+        except Exception as error:
+            if self._loop is None or self._loop.is_closed():
+                raise
+            # Again and again: on the loop, which knows when to give up.
+            trying = self._try_for_a_lease(step.function, failed=error)
+            return asyncio.run_coroutine_threadsafe(trying, self._loop).result()
+
+    async def _attempt(self, claim: Claim) -> None:
+        progress = dict(claim.progress)
+        in_threads: list[Future[Any]] = []
 
         async def offload(step: Call) -> Any:
             if isinstance(step, CallHandler):
-                future = self._handler_threads.submit(step.function)
-                with self._watched(step, future):
-                    return await wait_for(future)
-            return await self._try_for_a_lease(lambda: wait_for(self._inbox_threads.submit(step.function)))
-
-        async def settle(settlement: Settlement) -> Any:
-            self._release_slot(began)
-            try:
-                return await wait_for(self._settler.submit((claim, settlement)))
-            except Exception as error:
-                self._engine.notices.emit(WorkerFailed(self._name, describe(error), retry_in=0.0))
-            alone = partial(self._engine.settle, claim, settlement)
-            return await self._try_for_a_lease(lambda: wait_for(self._inbox_threads.submit(alone)))
-
-        def settling(_: Claim, settlement: Settlement) -> Step:
-            return Await(partial(settle, settlement))
+                in_threads.append(self._handler_threads.submit(partial(self._call_here, step)))
+                return await asyncio.wrap_future(in_threads[-1])
+            return await self._try_for_a_lease(step.function)
 
         try:
-            await arun(self._engine.attempt(claim, progress, settling), offload=offload)
-            # One that its last handler's transaction has settled comes here without having been settled before.
-            self._release_slot(began)
+            worked = await arun(self._engine.work(claim, progress), offload=offload)
         except asyncio.CancelledError:
             if all(future.done() for future in in_threads):
                 await self._inbox_threads.call(partial(self._engine.give_back, claim, progress))
-                self._leases.let_go(claim)
+                self._let_go(claim)
             else:
                 # A thread cannot be cut off: its handler goes on while this process lives, and its lease with it, so
                 # that nobody else begins beside it.
-                in_threads[-1].add_done_callback(lambda _: self._leases.let_go(claim))
+                in_threads[-1].add_done_callback(lambda _: self._let_go(claim))
             raise
         except Exception as error:
-            # It could not be settled: the lease runs out, and the event is taken up again.
-            self._engine.notices.emit(WorkerFailed(self._name, describe(error), self._engine.lease))
+            self._attempt_broke_off(claim, error)
+        else:
+            self._settle(claim, worked)
+        self._begin_what_waits()
+
+    def _attempt_broke_off(self, claim: Claim, error: Exception) -> None:
+        # The lease runs out, and the event is taken up again.
+        self._engine.notices.emit(WorkerFailed(self._name, describe(error), self._engine.lease))
+        self._let_go(claim)
+
+    # Settling, in any thread
+
+    def _settle(self, claim: Claim, worked: Worked) -> None:
+        """Settle what was worked on, together with others; whoever waits only for that needs no slot."""
+        self._in_hand.release(claim)
+        self._go_on()
+        if worked.settlement is None or worked.is_settled:
+            self._conclude(claim, worked, worked.is_settled)
+        else:
+            settling = self._settler.submit((claim, worked.settlement))
+            settling.add_done_callback(partial(self._settled, claim, worked, worked.settlement))
+
+    def _settled(self, claim: Claim, worked: Worked, settlement: Settlement, settling: Future[bool]) -> None:
+        error = settling.exception()
+        if error is None:
+            self._conclude(claim, worked, settling.result())
+        else:
+            self._engine.notices.emit(WorkerFailed(self._name, describe(error), retry_in=0.0))
+            alone = partial(self._engine.settle, claim, settlement)
+            self._on_loop(partial(self._settle_alone, claim, worked, alone), instead=partial(self._let_go, claim))
+
+    async def _settle_alone(self, claim: Claim, worked: Worked, settle: Callable[[], bool]) -> None:
+        try:
+            held = await self._try_for_a_lease(settle)
+        except Exception as error:
+            self._attempt_broke_off(claim, error)
+        else:
+            self._conclude(claim, worked, held)
+
+    def _conclude(self, claim: Claim, worked: Worked, held: bool) -> None:
+        if worked.settlement is not None and worked.settlement.status is Status.DEAD and self._engine.hooks.dead:
+            # Somebody's functions are called, which may take their time.
+            conclude = partial(self._conclude_on_loop, claim, worked, held)
+            self._on_loop(conclude, instead=partial(self._let_go, claim))
+            return
+        try:
+            run(self._engine.conclude(claim, worked, held))
+        finally:
+            self._let_go(claim)
+
+    async def _conclude_on_loop(self, claim: Claim, worked: Worked, held: bool) -> None:
+        async def offload(step: Call) -> Any:
+            return await self._handler_threads.call(step.function)
+
+        try:
+            await arun(self._engine.conclude(claim, worked, held), offload=offload)
+        finally:
+            self._let_go(claim)
+
+    def _let_go(self, claim: Claim) -> None:
         self._leases.let_go(claim)
-
-    def _release_slot(self, began: float) -> None:
-        """Whoever waits only to be settled needs no slot."""
-        task = asyncio.current_task()
-        if task is not None and task not in self._settling:
-            self._settling.add(task)
-            self._pace.note(time.monotonic() - began)
-            self._go_on()
-
-    def _attempt_ended(self, task: asyncio.Task[None]) -> None:
-        del self._attempts[task]
-        self._settling.discard(task)
+        self._in_hand.end(claim)
         self._go_on()
 
     def _go_on(self) -> None:
-        self._begin_what_waits()
-        if len(self._waiting) <= self._pace.ahead // 2:
-            self._woken.set()
+        if self._stopping or self._in_hand.is_running_low:
+            self.wake()
+
+    # Between threads and loop
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        # The reference matters: a task that nobody holds may be collected while it waits.
+        task = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _on_loop(self, make: Callable[[], Coroutine[Any, Any, None]], *, instead: Callable[[], None]) -> None:
+        """Run a coroutine on the loop, from any thread; or do something else, where there is none any more."""
+        if not self._call_soon(lambda: self._spawn(make())):
+            instead()
 
     @contextmanager
-    def _watched(self, step: CallHandler, future: Future[Any]) -> Iterator[None]:
+    def _watched(self, step: CallHandler) -> Iterator[None]:
+        """In a handler's thread: tell of it when it has passed its time limit."""
         if step.time_limit is None:
             yield
             return
-        loop = asyncio.get_running_loop()
-        alarm = loop.call_later(step.time_limit, self._report_overdue, step, future)
+        watched = _Watched(step)
+        self._call_soon(self._set_alarm, watched)
         try:
             yield
         finally:
-            alarm.cancel()
-            self._overdue.discard(future)
+            watched.returned = True
+            self._call_soon(self._overdue.discard, watched)
 
-    def _report_overdue(self, step: CallHandler, future: Future[Any]) -> None:
-        if future.done():
+    def _call_soon(self, function: Callable[..., object], *arguments: Any) -> bool:
+        """Call it on the loop, from any thread; false where there is none any more."""
+        if self._loop is None:
+            return False
+        try:
+            self._loop.call_soon_threadsafe(function, *arguments)
+        except RuntimeError:
+            return False
+        return True
+
+    def _set_alarm(self, watched: _Watched) -> None:
+        asyncio.get_running_loop().call_later(watched.step.time_limit or 0.0, self._report_overdue, watched)
+
+    def _report_overdue(self, watched: _Watched) -> None:
+        if watched.returned:
             return
-        self._overdue.add(future)
+        step = watched.step
+        self._overdue.add(watched)
         self._engine.notices.emit(HandlerOverdue(step.event_id, step.event_type, step.handler, step.time_limit or 0.0))
         if self._ends_when_stuck and len(self._overdue) >= self._concurrency:
             self._stuck = True
             self.stop(0.0)
 
-    async def _try_for_a_lease(self, call: Callable[[], Awaitable[Any]]) -> Any:
+    async def _try_for_a_lease(self, function: Callable[[], Any], failed: Exception | None = None) -> Any:
         """Call the inbox, again and again for as long as a lease lasts.
 
         A database that is away for a moment must not make handlers that have succeeded run again, nor count as a crash.
+
+        Args:
+            function: what to call, in the thread of the inbox.
+            failed: how it has failed already.
         """
         retry = FIRST_RETRY
         deadline = time.monotonic() + self._engine.lease
         while True:
             try:
-                return await call()
+                if failed is not None:
+                    raise failed
+                return await self._inbox_threads.call(function)
             except Exception as error:
                 if self._stopping or time.monotonic() + retry > deadline:
                     raise
                 self._engine.notices.emit(WorkerFailed(self._name, describe(error), retry))
                 await asyncio.sleep(retry)
                 retry = min(2 * retry, LONGEST_RETRY)
+                failed = None
+
+
+@dataclass(slots=True, eq=False)
+class _Watched:
+    """A handler that has a time limit, and may have returned."""
+
+    step: CallHandler
+    returned: bool = False

@@ -77,7 +77,13 @@ def open_engine(database: str | URL) -> Engine:
                 raise ConfigurationError(
                     "SQLite in memory is not durable: name a file, or use inbox='memory:' in tests"
                 )
-            engine = create_engine(url, hide_parameters=True, connect_args={"timeout": CONNECT_TIMEOUT})
+            engine = create_engine(
+                url,
+                hide_parameters=True,
+                connect_args={"timeout": CONNECT_TIMEOUT},
+                # Whoever begins a transaction here also ends it; to roll back once more would cost as much as a write.
+                pool_reset_on_return=None,
+            )
             event.listen(engine, "connect", _prepare_sqlite)
             event.listen(engine, "begin", _begin_immediately)
             return engine

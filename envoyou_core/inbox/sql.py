@@ -82,8 +82,8 @@ _HELD = and_(_t.key == bindparam("held_key"), _t.lease_token == bindparam("held_
 _RENEW = update(inbox_table).where(_HELD).values(due_at=bindparam("new_due_at"))
 _RECORD = update(inbox_table).where(_HELD).values(progress=bindparam("new_progress"), applied=bindparam("new_applied"))
 _SETTLED = ("status", "attempts", "progress", "applied", "due_at", "lease_token", "settled_at", "last_error", "history")
-_ASKED_FOR = select(_t.key).where(_t.key.in_(bindparam("keys", expanding=True)), _t.to_erase == 1)
 _SETTLE = update(inbox_table).where(_HELD).values({column: bindparam(f"new_{column}") for column in _SETTLED})
+_SETTLE_UNLESS_TO_ERASE = _SETTLE.where(_t.to_erase.is_(None))
 
 
 class SqlInbox:
@@ -345,7 +345,7 @@ class SqlInbox:
         if settlement is None:
             held = self._record(connection, claim, progress)
         else:
-            held = self._settle(connection, [(claim, settlement())]) == 1
+            held = self._settle(connection, claim, settlement())
         if not held:
             raise LeaseLostError
 
@@ -365,29 +365,37 @@ class SqlInbox:
             return []
         try:
             with self._writing() as connection:
-                if self._settle(connection, settlements) != len(settlements):
+                if not self._settle_together(connection, settlements):
                     raise LeaseLostError
         except LeaseLostError:
             # One after the other shows whose it was.
             with self._writing() as connection:
-                return [self._settle(connection, [one]) == 1 for one in settlements]
+                return [self._settle(connection, *one) for one in settlements]
         return [True] * len(settlements)
 
-    def _settle(self, connection: Connection, settlements: Sequence[tuple[Claim, Settlement]]) -> int:
-        """Settle those whose leases are held; returns how many that were."""
+    def _settle(self, connection: Connection, claim: Claim, settlement: Settlement) -> bool:
+        """End an attempt; false, and nothing is changed, where its lease is not held."""
+        if self._settle_together(connection, [(claim, settlement)]):
+            return True
+        now = self._now()
+        held = connection.execute(_SETTLE, {**_held(claim), **_settled(claim, settlement, now)}).rowcount == 1
+        if held and settlement.status in FINISHED:
+            clearing.scrub(connection, _t.key == claim.key, now)
+        return held
+
+    def _settle_together(self, connection: Connection, settlements: Sequence[tuple[Claim, Settlement]]) -> bool:
+        """End attempts as most of them end; false, and the transaction is of no use, where one of them does not.
+
+        Its lease is not held any more, or its payload is to go.
+        """
         now = self._now()
         values = [{**_held(claim), **_settled(claim, settlement, now)} for claim, settlement in settlements]
-        settled = connection.execute(_SETTLE, values).rowcount
-        if settled < len(settlements):
-            return settled
-        finished = {claim.key: settlement for claim, settlement in settlements if settlement.status in FINISHED}
-        if finished:
-            # After the update: whoever asks for an erasure now waits for this transaction's rows.
-            asked_for = connection.scalars(_ASKED_FOR, {"keys": list(finished)}).all()
-            to_scrub = [*asked_for, *(key for key, settlement in finished.items() if settlement.scrub)]
-            if to_scrub:
-                clearing.scrub(connection, _t.key.in_(to_scrub), now)
-        return settled
+        if connection.execute(_SETTLE_UNLESS_TO_ERASE, values).rowcount < len(settlements):
+            return False
+        to_scrub = [claim.key for claim, settlement in settlements if settlement.scrub]
+        if to_scrub:
+            clearing.scrub(connection, _t.key.in_(to_scrub), now)
+        return True
 
     def newest_applied(self, claim: Claim) -> int | None:
         """See `Inbox.newest_applied`."""

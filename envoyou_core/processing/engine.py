@@ -28,7 +28,7 @@ from envoyou_core.observability.notices import (
     Settled,
 )
 from envoyou_core.processing.failures import failures_of
-from envoyou_core.processing.hooks import Hooks, call_hook
+from envoyou_core.processing.hooks import Hooks
 from envoyou_core.processing.pauses import Pauses
 from envoyou_core.processing.retention import Retention, RetentionReport, apply_retention
 from envoyou_core.processing.retry import RetryPolicy
@@ -36,7 +36,7 @@ from envoyou_core.processing.selection import Turns, looks, paused_patterns
 from envoyou_core.processing.time_limits import time_limited
 from envoyou_core.steps import Await, Call, CallHandler, Flow, Step
 
-__all__ = ["Engine", "SettleStep", "Surroundings"]
+__all__ = ["Engine", "Surroundings", "Worked"]
 
 Result = TypeVar("Result")
 
@@ -46,8 +46,20 @@ SUSPECT_AFTER = 2
 Surroundings = Callable[[], AbstractContextManager[object]]
 """Makes what a framework needs around work outside a request, such as Flask's application context."""
 
-SettleStep = Callable[[Claim, Settlement], Step]
-"""Makes the step that settles an attempt; its result is whether the lease was still held."""
+
+@dataclass(frozen=True, slots=True)
+class Worked:
+    """What came of an attempt's handlers.
+
+    Attributes:
+        began: when the attempt began, in seconds of `time.monotonic`.
+        settlement: how it is to be settled; `None` when the lease was lost.
+        is_settled: whether the last handler's own transaction has settled it.
+    """
+
+    began: float
+    settlement: Settlement | None
+    is_settled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +93,10 @@ class Engine:
     clock: Callable[[], float] = time.time
     pauses: Pauses = field(default_factory=Pauses)
     turns: Turns = field(default_factory=Turns)
+
+    def is_sync(self, claim: Claim) -> bool:
+        """Whether no handler of it has to be awaited."""
+        return not any(handler.is_async for handler in self.handlers.matching(claim.event.type))
 
     def check_handlers(self) -> None:
         """Refuse to begin without anything to do.
@@ -176,30 +192,41 @@ class Engine:
         """
         return 0 < min(SUSPECT_AFTER, self.retry.max_crashes - 1) <= claim.crashes < self.retry.max_crashes
 
-    def attempt(
-        self, claim: Claim, progress: dict[str, Progress] | None = None, settle: SettleStep | None = None
-    ) -> Flow[Settlement | None]:
-        """Run what is left to run of `claim` and settle it; `None` when the lease was lost meanwhile.
+    def attempt(self, claim: Claim) -> Flow[Settlement | None]:
+        """Run what is left to run of `claim` and settle it; `None` when the lease was lost meanwhile."""
+        worked = yield from self.work(claim, dict(claim.progress))
+        held = worked.is_settled
+        if worked.settlement is not None and not held:
+            held = yield Call(partial(self.settle, claim, worked.settlement))
+        return (yield from self.conclude(claim, worked, held))
+
+    def work(self, claim: Claim, progress: dict[str, Progress]) -> Flow[Worked]:
+        """Run what is left to run of `claim`: the part of an attempt that comes before its settling.
 
         Args:
             claim: what is held.
             progress: what is known of the claim's handlers; it grows while the attempt goes on, for whoever may break
                 it off.
-            settle: how it is settled, unless the last handler's own transaction does it; by default at once, alone.
         """
-        progress = dict(claim.progress) if progress is None else progress
         began = time.monotonic()
-        settled = False
+        if claim.crashes >= self.retry.max_crashes:
+            return Worked(began, _dead_of_crashes(claim))
         try:
-            if claim.crashes >= self.retry.max_crashes:
-                settlement = _dead_of_crashes(claim)
-            else:
-                settlement, settled = yield from self._run_handlers(claim, progress, began)
-            if not settled:
-                held = yield (settle or self._settle_alone)(claim, settlement)
-                if not held:
-                    raise LeaseLostError
+            settlement, is_settled = yield from self._run_handlers(claim, progress, began)
         except LeaseLostError:
+            return Worked(began, None)
+        return Worked(began, settlement, is_settled)
+
+    def conclude(self, claim: Claim, worked: Worked, held: bool) -> Flow[Settlement | None]:
+        """Tell how an attempt ended, once it is settled.
+
+        Args:
+            claim: what was held.
+            worked: what came of it.
+            held: whether the lease was still held when it was settled.
+        """
+        settlement = worked.settlement
+        if settlement is None or not held:
             self.notices.emit(LeaseLost(claim.event.id, claim.event.type))
             return None
         self.notices.emit(
@@ -210,7 +237,7 @@ class Engine:
                 attempt=settlement.attempts,
                 retry_in=settlement.retry_in,
                 error=settlement.error,
-                seconds=time.monotonic() - began,
+                seconds=time.monotonic() - worked.began,
             )
         )
         if settlement.status is Status.DEAD:
@@ -220,9 +247,15 @@ class Engine:
     def _tell_of_death(self, claim: Claim, settlement: Settlement) -> Flow[None]:
         for hook in self.hooks.dead:
             try:
-                yield call_hook(hook, claim.event, settlement.error)
+                yield self._hook_call(
+                    partial(hook, claim.event, settlement.error), is_async=inspect.iscoroutinefunction(hook)
+                )
             except Exception as error:
                 self.notices.emit(HookFailed(getattr(hook, "__qualname__", repr(hook)), claim.event.id, error))
+
+    def _hook_call(self, call: Callable[[], Any], *, is_async: bool) -> Step:
+        # In the same surroundings as handlers: what a hook does to alert somebody wants them, too.
+        return Await(partial(self._await_handler, call)) if is_async else CallHandler(partial(self._call_handler, call))
 
     def _run_handlers(self, claim: Claim, progress: dict[str, Progress], began: float) -> Flow[tuple[Settlement, bool]]:
         """How the attempt ended, and whether it is settled already, in the transaction of its last handler."""
@@ -326,9 +359,6 @@ class Engine:
 
     def _call(self, function: Callable[[], Any]) -> Call:
         return Call(lambda: self.within_surroundings(function))
-
-    def _settle_alone(self, claim: Claim, settlement: Settlement) -> Step:
-        return Call(partial(self.settle, claim, settlement))
 
     def end_thread(self) -> None:
         """Let go of what belongs to the calling thread, which is one of a worker's and ends now."""

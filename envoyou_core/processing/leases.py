@@ -23,19 +23,20 @@ class LeaseKeeper:
         self._engine = engine
         self._name = name
         self._lock = threading.Lock()
-        self._held: dict[int, Claim] = {}
+        # By the lease: an event whose lease was lost may be held a second time.
+        self._held: dict[tuple[int, str], Claim] = {}
         self._stopping = False
         self._ended = threading.Event()
 
     def hold(self, *claims: Claim) -> None:
         """Renew the leases of `claims` from now on."""
         with self._lock:
-            self._held.update((claim.key, claim) for claim in claims)
+            self._held.update(((claim.key, claim.token), claim) for claim in claims)
 
     def let_go(self, claim: Claim) -> None:
         """Renew it no longer."""
         with self._lock:
-            self._held.pop(claim.key, None)
+            self._held.pop((claim.key, claim.token), None)
             self._end_when_idle()
 
     def start(self) -> None:

@@ -25,7 +25,7 @@ RUN = Run(events=EVENTS, rounds=1, requests=4, redis=None, postgres=None)
 SIDES = {
     "acknowledgements": ["one commit each", "shared commits"],
     "claims": ["settled one by one", "settled together"] * 2,
-    "transactions": ["a loop on the driver", "a loop on SQLAlchemy", "envoyou worker"] * 2,
+    "transactions": ["a loop on the driver", "a loop on SQLAlchemy", "a loop on the inbox", "envoyou worker"] * 2,
     "drain": [
         "envoyou worker, SQLite",
         "envoyou worker, SQLite, async handler",
@@ -36,7 +36,7 @@ SIDES = {
         "Dramatiq",
     ],
 }
-RATIOS = {"acknowledgements": 1, "claims": 2, "transactions": 4, "drain": 6}
+RATIOS = {"acknowledgements": 1, "claims": 2, "transactions": 6, "drain": 6}
 
 SIDE = re.compile(r"^  (?!= )(?P<name>\S.*?) +(?P<median>\d+) +(?P<lowest>\d+) +(?P<highest>\d+) +(?P<done>\d+)$", re.M)
 RATIO = re.compile(r"^  = (?P<of>.+) / (?P<to>.+?) +(?P<ratio>\d+\.\d\d)", re.M)

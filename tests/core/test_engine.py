@@ -5,7 +5,6 @@ import contextlib
 import contextvars
 import threading
 import time
-from concurrent.futures import Future
 from datetime import datetime
 
 import pytest
@@ -24,7 +23,7 @@ from envoyou_core.errors import LeaseLostError
 from envoyou_core.inbox import Entry, Progress, Settlement, Status
 from envoyou_core.inbox.memory import MemoryInbox
 from envoyou_core.observability import HandlerFailed, HandlerOverdue, HandlerSkipped, LeaseLost, Settled
-from envoyou_core.steps import CallHandler, Wait, run
+from envoyou_core.steps import CallHandler, run
 from envoyou_core.testing import sample_event
 from tests.core.conftest import pause_until
 
@@ -1036,17 +1035,11 @@ def test_how_an_attempt_is_settled_is_the_callers_affair(clock, held):
     app.on("*", name="h")(lambda event: None)
     app.add()
     [claim] = app.inbox.claim(1, 60)
-    settled = []
-
-    def settle(claim, settlement):
-        settled.append((claim.event.id, settlement.status))
-        future = Future()
-        future.set_result(held)
-        return Wait(future, time.monotonic() + PATIENCE)
-
-    settlement = run(app.webhooks._engine.attempt(claim, None, settle))
-    assert settled == [("evt_1", Status.PROCESSED)]
+    engine = app.webhooks._engine
+    worked = run(engine.work(claim, dict(claim.progress)))
+    assert (worked.settlement.status, worked.is_settled) == (Status.PROCESSED, False)
     assert app.status() is Status.PROCESSING
+    settlement = run(engine.conclude(claim, worked, held))
     if held:
         assert settlement.status is Status.PROCESSED
         assert [notice.status for notice in app.settled()] == [Status.PROCESSED]

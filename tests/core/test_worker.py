@@ -6,6 +6,7 @@ import sys
 import textwrap
 import threading
 import time
+from contextvars import ContextVar
 
 import pytest
 
@@ -20,6 +21,7 @@ from tests.core.conftest import pause_until
 
 PATIENCE = 20
 SECRET = "whsec_test"
+LEFT_BEHIND = ContextVar("left_behind", default="nothing")
 
 
 @pytest.fixture
@@ -487,6 +489,64 @@ def test_an_attempt_that_cannot_be_settled_is_left_to_its_lease(make_webhooks, m
     assert webhooks.inbox.get("evt_1").crashes == 1
 
 
+def test_what_one_event_leaves_in_the_context_the_next_does_not_find(make_webhooks):
+    webhooks = make_webhooks(concurrency=1)
+    found = []
+
+    @webhooks.on("*")
+    def handle(event):
+        found.append(LEFT_BEHIND.get())
+        LEFT_BEHIND.set(event.id)
+
+    for number in range(3):
+        add(webhooks, f"evt_{number}")
+    webhooks.start()
+    pause_until(lambda: webhooks.inbox.stats().by_status[Status.PROCESSED] == 3)
+    assert found == ["nothing"] * 3
+
+
+def test_async_and_sync_handlers_take_turns_in_the_slots(make_webhooks):
+    webhooks = make_webhooks(concurrency=1)
+    handled, loops = [], set()
+
+    @webhooks.on("user.created", name="in a thread")
+    def handle_in_a_thread(event):
+        handled.append(event.id)
+
+    @webhooks.on("user.updated", name="on the loop")
+    async def handle_on_the_loop(event):
+        loops.add(asyncio.get_running_loop())
+        handled.append(event.id)
+
+    for number in range(12):
+        add(webhooks, f"evt_{number:02}", "user.created" if number % 3 else "user.updated")
+    webhooks.start()
+    pause_until(lambda: webhooks.inbox.stats().by_status[Status.PROCESSED] == 12)
+    assert handled == sorted(handled)
+    assert len(loops) == 1
+
+
+def test_a_record_that_fails_at_first_is_made_later_and_the_handler_not_run_again(make_webhooks, monkeypatch):
+    monkeypatch.setattr(worker_module, "FIRST_RETRY", 0.01)
+    failing = iter([True, True])
+
+    class AwayForAMoment(MemoryInbox):
+        def record(self, claim, progress):
+            if next(failing, False):
+                raise OSError("away")
+            return super().record(claim, progress)
+
+    webhooks = make_webhooks(AwayForAMoment())
+    handled = []
+    for name in ("first", "second"):
+        webhooks.on("*", name=name)(lambda event, name=name: handled.append(name))
+    add(webhooks)
+    webhooks.start()
+    pause_until(lambda: status(webhooks) is Status.PROCESSED)
+    assert handled == ["first", "second"]
+    assert len(told(webhooks, WorkerFailed)) == 2
+
+
 def test_attempts_that_end_at_the_same_time_are_settled_by_one_commit(make_webhooks):
     gate, waiting = threading.Event(), threading.Semaphore(0)
     batches = []
@@ -505,7 +565,7 @@ def test_attempts_that_end_at_the_same_time_are_settled_by_one_commit(make_webho
     webhooks.start()
     assert waiting.acquire(timeout=PATIENCE)
     # Whoever waits to be settled holds no slot: the others are handled meanwhile.
-    pause_until(lambda: len(webhooks._handoff._worker._settling) == 30)
+    pause_until(lambda: webhooks._handoff._worker._in_hand.settling == 30)
     gate.set()
     pause_until(lambda: webhooks.inbox.stats().by_status[Status.PROCESSED] == 30)
     assert sum(batches) == 30

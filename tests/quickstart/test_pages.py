@@ -21,5 +21,5 @@ SHOWN = {
 
 @pytest.mark.parametrize("framework", chosen())
 def test_the_page_leads_to_a_processed_event(reader, framework):
-    assert reader.follow(Page(f"docs/{framework}.md").blocks()) == '{"received": true}\n'
+    assert '{"received": true}\n' in reader.follow(Page(f"docs/{framework}.md").blocks())
     assert reader.wait_for("the handler's effect", lambda: reader.shows(SHOWN[framework]))
