@@ -44,7 +44,9 @@ def deliver(client: TestClient, event: Event, secret: str = SECRET) -> Any:
 
 def work(client: TestClient, hooks: ModuleType) -> int:
     """Have the handlers do what is due, on the application's event loop; returns how many events that settled."""
-    return client.portal.call(hooks.webhooks.adrain)
+    assert client.portal is not None, "the application's event loop runs within `with TestClient(...)`"
+    settled: int = client.portal.call(hooks.webhooks.adrain)
+    return settled
 
 
 def user(email: str) -> dict[str, Any]:
