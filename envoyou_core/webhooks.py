@@ -33,6 +33,7 @@ from envoyou_core.verification import DEFAULT_REQUIRED_HEADERS, DEFAULT_TOLERANC
 if TYPE_CHECKING:
     from envoyou_core.handoff.in_process import InProcessHandoff
     from envoyou_core.handoff.mover import Mover
+    from envoyou_core.handoff.worker import Worker
     from envoyou_core.inbox.spool import Spool
     from envoyou_core.processing.engine import Engine, Surroundings
 
@@ -124,7 +125,7 @@ class Webhooks:
         self.name = name
         self.inbox: Inbox = _inbox(inbox, name, clock)
         self._handoff_setting = handoff
-        self._nudges = Nudges(handoff, self._nudge_failed) if callable(handoff) else None
+        self._nudges = Nudges(handoff, self.nudge_failed) if callable(handoff) else None
         self._concurrency = concurrency
         self._lease = lease
         self._shutdown_timeout = shutdown_timeout
@@ -139,6 +140,7 @@ class Webhooks:
         self._notices.subscribe(log_notice)
         self._lock = threading.Lock()
         self._in_process: InProcessHandoff | None = None
+        self._own_worker: Worker | None = None
         self._lifespans = 0
         self._warned = False
         self._mover = self._make_mover(_spool(spool, name, inbox, clock)) if spool is not None else None
@@ -274,13 +276,15 @@ class Webhooks:
 
     # Processing
 
-    def drain(self, *, until_idle: bool = False) -> int:
+    def drain(self, *, until_idle: bool = False, within: float | None = None) -> int:
         """Do what is due now, in the calling thread, and return how many events were settled.
 
         What waits in a spool is moved to the inbox first.
 
         Args:
             until_idle: also wait for retries, until nothing will happen by itself any more: what is paused stays.
+            within: seconds after which nothing more is begun, for a task or a cron job that has to end, however much
+                comes meanwhile; what was begun is finished.
 
         Raises:
             ConfigurationError: it is called inside a running event loop: `await webhooks.adrain()` there.
@@ -289,9 +293,9 @@ class Webhooks:
 
         if self._mover is not None:
             self._mover.move_all()
-        return drain(self._engine, until_idle=until_idle)
+        return drain(self._engine, until_idle=until_idle, within=within)
 
-    async def adrain(self, *, until_idle: bool = False) -> int:
+    async def adrain(self, *, until_idle: bool = False, within: float | None = None) -> int:
         """Do what is due now, on the running event loop, and return how many events were settled. See `drain`."""
         import asyncio
 
@@ -299,7 +303,7 @@ class Webhooks:
 
         if self._mover is not None:
             await asyncio.to_thread(self._mover.move_all)
-        return await adrain(self._engine, until_idle=until_idle)
+        return await adrain(self._engine, until_idle=until_idle, within=within)
 
     def pause(self, *, type: str | None = None, handler: str | None = None) -> None:
         """Leave events in the inbox, in all processes, until `resume`. They are accepted as ever, and wait.
@@ -373,7 +377,8 @@ class Webhooks:
         elif self._handoff_setting == "auto" and self._handoff.alive:
             self.wake()
 
-    def _nudge_failed(self, error: Exception) -> None:
+    def nudge_failed(self, error: Exception) -> None:
+        """Report that whoever does the work could not be told of it; the event waits in the inbox: for adapters."""
         self._notices.emit(NudgeFailed(self.name, describe(error)))
 
     def start(self) -> None:
@@ -388,15 +393,19 @@ class Webhooks:
             self._handoff.start_in_thread()
 
     def stop(self, timeout: float | None = None) -> None:
-        """Stop this process's worker.
+        """Stop this process's worker, also one that `run_worker` runs in another thread.
 
         It takes nothing more, finishes what was begun, and gives the rest back. What is in a spool stays there.
 
         Args:
             timeout: seconds to finish; `shutdown_timeout` by default.
         """
+        timeout = self._shutdown_timeout if timeout is None else timeout
         if self._mover is not None:
-            self._mover.stop(self._shutdown_timeout if timeout is None else timeout)
+            self._mover.stop(timeout)
+        if (worker := self._own_worker) is not None:
+            worker.stop(timeout)
+            worker.join(timeout + 2)
         self._handoff.stop(timeout)
 
     def _open(self) -> None:
@@ -448,6 +457,8 @@ class Webhooks:
     def run_worker(self, *, shutdown_timeout: float | None = None) -> None:
         """Be a worker process: work until SIGTERM or SIGINT. See `envoyou worker`.
 
+        Signals are heard in a process's main thread only. In another one it works until `stop` is called.
+
         Args:
             shutdown_timeout: seconds to finish what was begun; by default those of the setting.
 
@@ -466,9 +477,17 @@ class Webhooks:
             self._engine, name=self.name, kind="process", concurrency=self._concurrency, ends_when_stuck=True
         )
         timeout = self._shutdown_timeout if shutdown_timeout is None else shutdown_timeout
+        self._own_worker = worker
         try:
-            run_worker(worker, self._hooks, shutdown_timeout=timeout)
+            run_worker(
+                worker,
+                self._hooks,
+                shutdown_timeout=timeout,
+                surrounded=self._engine.within_surroundings,
+                end_thread=self._engine.end_thread,
+            )
         finally:
+            self._own_worker = None
             if self._mover is not None:
                 self._mover.stop(timeout)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import sys
-from typing import Any
+from importlib import import_module
+from types import FrameType
+from typing import Any, Final
 
 from django.apps import AppConfig
 from django.core.signals import request_started
@@ -15,6 +18,9 @@ from envoyou_django import conf
 from envoyou_django.ready_made import project_webhooks
 
 __all__ = ["EnvoyouConfig"]
+
+COMMANDS: Final = "django.core.management"
+SERVERS: Final = frozenset({"django.core.wsgi", "django.core.asgi"})
 
 log = logging.getLogger("envoyou.django")
 
@@ -29,12 +35,39 @@ class EnvoyouConfig(AppConfig):
     def ready(self) -> None:
         """Import the handlers' module of every app, and wait for the first request.
 
+        Settings that cannot work end a server that starts. A command has the system checks, which say it in a line and
+        do not keep those from working that need no webhooks.
+
         Raises:
-            ConfigurationError: a setting has a name that nobody knows, or a value of the wrong kind.
+            ConfigurationError: a setting has a name that nobody knows, or a value of the wrong kind; for a server, also
+                whatever else cannot work, such as no secret.
         """
-        autodiscover_modules(conf.handlers_module())
+        import_module("envoyou_django.checks")
         # Not here: a server may load the application first and fork afterwards, and a child would have no thread.
         request_started.connect(_work_in_this_process, dispatch_uid="envoyou_django.work_in_this_process")
+        asked_by = _modules_that_ask()
+        try:
+            handlers_module = conf.handlers_module()
+            if conf.task_queue() is conf.TaskQueue.CELERY:
+                # Celery's worker has to know the task, whether or not it looks for tasks in the apps.
+                import_module("envoyou_django.tasks")
+        except ConfigurationError:
+            if COMMANDS in asked_by:
+                return
+            raise
+        autodiscover_modules(handlers_module)
+        if not SERVERS.isdisjoint(asked_by):
+            project_webhooks.make_ready()
+
+
+def _modules_that_ask() -> set[str]:
+    """The modules that are waiting for Django to be set up."""
+    found = set()
+    frame: FrameType | None = inspect.currentframe()
+    while frame is not None:
+        found.add(frame.f_globals.get("__name__", ""))
+        frame = frame.f_back
+    return found
 
 
 def _work_in_this_process(sender: type, **_: Any) -> None:
@@ -43,7 +76,7 @@ def _work_in_this_process(sender: type, **_: Any) -> None:
     try:
         project_webhooks.work_in_this_process()
     except ConfigurationError as error:
-        # Raised here, it would take every page of the site down; the URLs of the webhooks raise it too.
+        # Raised here, it would take every page of the site down.
         log.error("no webhook is handled in this process: %s", error)
 
 

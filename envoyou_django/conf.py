@@ -8,18 +8,45 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from enum import StrEnum
 from typing import Any, Final
 
 from django.conf import settings
 from django.utils.module_loading import import_string
 
-from envoyou_core import ConfigurationError
+from envoyou_core import ConfigurationError, Tenant
 from envoyou_core.settings import read_settings
 
-__all__ = ["SETTING", "clock", "handlers_module", "webhooks_keywords"]
+__all__ = [
+    "SETTING",
+    "TaskQueue",
+    "clock",
+    "handlers_module",
+    "has_secret",
+    "is_manual",
+    "signing_secret",
+    "task_queue",
+    "tasks_backend",
+    "tasks_queue_name",
+    "webhooks_keywords",
+    "written_secrets",
+]
 
 SETTING: Final = "ENVOYOU"
 HANDLERS_MODULE: Final = "HANDLERS_MODULE"
+TASKS_BACKEND: Final = "TASKS_BACKEND"
+TASKS_QUEUE: Final = "TASKS_QUEUE"
+
+
+class TaskQueue(StrEnum):
+    """A `HANDOFF` by which a project's own task queue does the work."""
+
+    DJANGO_TASKS = "django_tasks"
+    CELERY = "celery"
+
+
+IN_PROCESS: Final = ("auto", "thread")
+MANUAL: Final = "manual"
 
 
 def handlers_module() -> str:
@@ -45,6 +72,34 @@ def clock() -> Callable[[], float]:
     return found
 
 
+def task_queue() -> TaskQueue | None:
+    """The project's task queue that `HANDOFF` names, if it names one.
+
+    Raises:
+        ConfigurationError: a setting has a name that nobody knows, or a value of the wrong kind.
+    """
+    handoff = _keywords().get("handoff")
+    return TaskQueue(handoff) if handoff in list(TaskQueue) else None
+
+
+def tasks_backend() -> str:
+    """The alias in `TASKS` of the backend that gets the tasks: `TASKS_BACKEND`, by default `default`.
+
+    Raises:
+        ConfigurationError: it is no text.
+    """
+    return _own_text(TASKS_BACKEND)
+
+
+def tasks_queue_name() -> str:
+    """The queue of that backend: `TASKS_QUEUE`, by default `default`.
+
+    Raises:
+        ConfigurationError: it is no text.
+    """
+    return _own_text(TASKS_QUEUE)
+
+
 def webhooks_keywords() -> dict[str, Any]:
     """The keyword arguments of `Webhooks` that the setting stands for.
 
@@ -54,7 +109,53 @@ def webhooks_keywords() -> dict[str, Any]:
     keywords = _keywords()
     if keywords.get("secret") is None:
         raise ConfigurationError(f'there is no webhook secret: set {SETTING} = {{"WEBHOOK_SECRET": ...}}')
-    return {**keywords, "secret": _secret(keywords["secret"])}
+    keywords["secret"] = _secret(keywords["secret"])
+    if "handoff" in keywords:
+        keywords["handoff"] = _handoff(keywords["handoff"])
+    return keywords
+
+
+def has_secret() -> bool:
+    """Whether `WEBHOOK_SECRET` is there, and not empty.
+
+    Raises:
+        ConfigurationError: the setting is no dict.
+    """
+    return bool(_given().get("WEBHOOK_SECRET"))
+
+
+def written_secrets() -> tuple[str, ...]:
+    """The secrets that `WEBHOOK_SECRET` holds itself: none where it is a callable, or its path."""
+    secret = webhooks_keywords()["secret"]
+    listed = [secret] if isinstance(secret, str) else [] if callable(secret) else secret
+    return tuple(each for each in listed if isinstance(each, str))
+
+
+def signing_secret(webhook_id: str) -> str | bytes:
+    """The secret that a delivery to the endpoint `webhook_id` is signed with: of several, the newest.
+
+    Raises:
+        ConfigurationError: the settings cannot be used, or no secret is known for that endpoint.
+    """
+    secret = webhooks_keywords()["secret"]
+    found = secret(webhook_id) if callable(secret) else secret
+    found = found.secret if isinstance(found, Tenant) else found
+    newest = found if isinstance(found, str | bytes) else next(iter(found or ()), None)
+    if not newest:
+        raise ConfigurationError(f"no secret is known for the webhook id {webhook_id!r}")
+    return newest
+
+
+def is_manual() -> bool:
+    """Whether `HANDOFF` leaves the work to others, of whom nothing is known."""
+    return bool(_keywords().get("handoff") == MANUAL)
+
+
+def _own_text(name: str) -> str:
+    value = _given().get(name, "default")
+    if not isinstance(value, str):
+        raise ConfigurationError(f'{SETTING}["{name}"] is a text, not {type(value).__name__}')
+    return value
 
 
 def _given() -> Mapping[str, Any]:
@@ -65,7 +166,7 @@ def _given() -> Mapping[str, Any]:
 
 
 def _keywords() -> dict[str, Any]:
-    keywords = read_settings(_given(), others=frozenset({HANDLERS_MODULE}))
+    keywords = read_settings(_given(), others=frozenset({HANDLERS_MODULE, TASKS_BACKEND, TASKS_QUEUE}))
     if "inbox" in keywords:
         raise ConfigurationError(
             f'{SETTING}["INBOX"] has no use in Django: events are kept in the model ProcessedEvent, and '
@@ -89,6 +190,25 @@ def _secret(secret: object) -> object:
     if not callable(found):
         raise ConfigurationError(f'{SETTING}["WEBHOOK_SECRET"] is a dotted path, but not that of a callable')
     return found
+
+
+def _handoff(handoff: object) -> object:
+    """What `Webhooks` are given for it: a task queue is told of work by the app itself."""
+    if callable(handoff):
+        return handoff
+    if handoff in IN_PROCESS:
+        return "auto"
+    if handoff in (MANUAL, *TaskQueue):
+        return "manual"
+    if isinstance(handoff, str) and _is_dotted_path(handoff):
+        try:
+            found = import_string(handoff)
+        except ImportError as error:
+            raise ConfigurationError(f'{SETTING}["HANDOFF"] cannot be imported: {error}') from error
+        if callable(found):
+            return found
+    names = ", ".join(repr(name) for name in (*IN_PROCESS, MANUAL, *map(str, TaskQueue)))
+    raise ConfigurationError(f'{SETTING}["HANDOFF"] is one of {names}, or a function or its path, not {handoff!r}')
 
 
 def _is_dotted_path(text: str) -> bool:

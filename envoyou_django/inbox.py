@@ -81,11 +81,17 @@ class OrmInbox:
     def open(self) -> None:
         """See `Inbox.open`."""
         connection = connections[self._alias]
-        with connection.cursor() as cursor:
-            if not set(TABLES).issubset(connection.introspection.table_names(cursor)):
-                raise ConfigurationError(
-                    f"the inbox's tables are not there yet: run `manage.py migrate --database {self._alias}`"
-                )
+        was_connected = connection.connection is not None
+        try:
+            with connection.cursor() as cursor:
+                if not set(TABLES).issubset(connection.introspection.table_names(cursor)):
+                    raise ConfigurationError(
+                        f"the inbox's tables are not there yet: run `manage.py migrate --database {self._alias}`"
+                    )
+        finally:
+            if not was_connected:
+                # The first thread of a worker process would hold it, idle, for as long as that lives.
+                connection.close()
 
     def close(self) -> None:
         """Connections are Django's to open and close."""
@@ -320,9 +326,24 @@ class OrmInbox:
         tenant: str | None = None,
     ) -> int:
         """See `Inbox.requeue`."""
+        return self.requeuable(event_id, status=status, type=type, tenant=tenant).requeue(self._now())
+
+    def requeuable(
+        self,
+        event_id: str | None = None,
+        *,
+        status: Status | str | None = None,
+        type: str | None = None,
+        tenant: str | None = None,
+    ) -> ProcessedEventQuerySet:
+        """What `requeue` would bring back, given the same.
+
+        Raises:
+            ValueError: nothing was named, or a status that cannot be requeued.
+        """
         statuses = requeuable_statuses(event_id, status, type)
-        rows = self._matching(statuses=statuses, event_id=event_id, type=type, tenant=tenant)
-        return rows.requeue(self._now())
+        found = self._matching(statuses=statuses, event_id=event_id, type=type, tenant=tenant)
+        return found.filter(scrubbed_at__isnull=True)
 
     def prune(
         self, older_than: timedelta, statuses: tuple[Status | str, ...] = (Status.PROCESSED, Status.IGNORED)
@@ -457,18 +478,20 @@ def _lock_timeout(connection: Any) -> Iterator[None]:
     if connection.vendor == "sqlite":
         ask, set_to, seconds = "PRAGMA busy_timeout", "PRAGMA busy_timeout = {:.0f}", 0.001
     elif connection.vendor == "mysql":
-        ask, set_to, seconds = "SELECT @@innodb_lock_wait_timeout", "SET innodb_lock_wait_timeout = {:.0f}", 1.0
+        # The second one is about locks on a whole table, as while it is being altered.
+        ask = "SELECT @@innodb_lock_wait_timeout, @@lock_wait_timeout"
+        set_to, seconds = "SET innodb_lock_wait_timeout = {:.0f}, lock_wait_timeout = {:.0f}", 1.0
     else:
         yield
         return
     with connection.cursor() as cursor:
         cursor.execute(ask)
-        usual = cursor.fetchone()[0]
-        cursor.execute(set_to.format(min(usual, LOCK_TIMEOUT / seconds)))
+        usual = cursor.fetchone()
+        cursor.execute(set_to.format(*(min(value, LOCK_TIMEOUT / seconds) for value in usual)))
         try:
             yield
         finally:
-            cursor.execute(set_to.format(usual))
+            cursor.execute(set_to.format(*usual))
 
 
 def _claim(row: ProcessedEvent, token: str) -> Claim:

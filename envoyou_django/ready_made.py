@@ -5,19 +5,21 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
 from asgiref.sync import async_to_sync, sync_to_async
+from django.apps import apps
 from django.core.signals import setting_changed
-from django.db import connections
+from django.db import connections, router
 
 from envoyou_core import ConfigurationError, Handlers, WebhookRequest, WebhookResponse, Webhooks
 from envoyou_core.handlers import Handler
 from envoyou_core.processing.time_limits import time_limited
 from envoyou_django import conf
+from envoyou_django.hints import Hints
 from envoyou_django.signals import SignalSender
 
 __all__ = ["DjangoWebhooks", "ProjectWebhooks", "project_webhooks"]
@@ -28,12 +30,15 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 class DjangoWebhooks(Webhooks):
     """`Webhooks` as Django wants them: connections are looked after, and no test gets a thread it did not ask for.
 
-    It takes the keywords of `Webhooks`.
+    Args:
+        hint: tells the project's task queue that there is work, where that does it.
+        settings: the keywords of `Webhooks`.
     """
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, *, hint: Callable[[], object] | None = None, **settings: Any) -> None:
         super().__init__(**settings)
         self._works_in: int | None = None
+        self._hints = None if hint is None else Hints(_looked_after(hint), self.nudge_failed, self._overdue)
         self.surround(without_old_connections)
         self.at_thread_end(connections.close_all)
         self._signals = SignalSender(self.name, around=without_old_connections, at_thread_end=connections.close_all)
@@ -41,10 +46,12 @@ class DjangoWebhooks(Webhooks):
         self.on_worker_stop(self._send_last_signals)
 
     def work_in_this_process(self) -> None:
-        """See to a worker in this process, now and at every event: for processes that serve requests. Idempotent."""
+        """See to it that the work is done, now and at every event: for processes that serve requests. Idempotent."""
         if self._works_in != os.getpid():
             self._begin_to_work()
             self.wake()
+            if self._hints is not None:
+                self._hints.start_sweeping()
 
     def start(self) -> None:
         """See `Webhooks.start`."""
@@ -59,6 +66,8 @@ class DjangoWebhooks(Webhooks):
 
     def stop(self, timeout: float | None = None) -> None:
         """See `Webhooks.stop`."""
+        if self._hints is not None:
+            self._hints.stop_sweeping()
         super().stop(timeout)
         self._signals.close(self._shutdown_timeout if timeout is None else timeout)
         atexit.unregister(self._send_last_signals)
@@ -69,31 +78,47 @@ class DjangoWebhooks(Webhooks):
     def wake(self) -> None:
         """See `Webhooks.wake`. Nothing happens in a process that was not told to work.
 
-        An event is always committed by then, for an inbox that is asked to store one inside an open transaction
-        refuses. Only a `TestCase` is allowed to, whose process does not work.
+        An accepted event is always committed by then, for an inbox that is asked to store one inside an open
+        transaction refuses. Only a `TestCase` is allowed to, whose process does not work. What was requeued in a
+        transaction is committed before anyone is told of it.
         """
-        if self._works_in == os.getpid():
-            super().wake()
+        if self._works_in != os.getpid():
+            return
+        connection = connections[router.db_for_write(apps.get_model("envoyou_django", "ProcessedEvent"))]
+        if connection.in_atomic_block:
+            connection.on_commit(self._wake, robust=True)
+        else:
+            self._wake()
 
     def receive(self, request: WebhookRequest) -> WebhookResponse:
         """See `Webhooks.receive`."""
         with self._signals.sending_here():
             return super().receive(request)
 
-    def drain(self, *, until_idle: bool = False) -> int:
+    def drain(self, *, until_idle: bool = False, within: float | None = None) -> int:
         """See `Webhooks.drain`."""
         with self._signals.sending_here():
-            return super().drain(until_idle=until_idle)
+            return super().drain(until_idle=until_idle, within=within)
 
     async def areceive(self, request: WebhookRequest) -> WebhookResponse:
         """See `Webhooks.areceive`: in the thread in which Django keeps its connections."""
         response: WebhookResponse = await sync_to_async(self.receive)(request)
         return response
 
-    async def adrain(self, *, until_idle: bool = False) -> int:
+    async def adrain(self, *, until_idle: bool = False, within: float | None = None) -> int:
         """See `Webhooks.adrain`: in the thread in which Django keeps its connections."""
-        settled: int = await sync_to_async(self.drain)(until_idle=until_idle)
+        settled: int = await sync_to_async(self.drain)(until_idle=until_idle, within=within)
         return settled
+
+    def _wake(self) -> None:
+        super().wake()
+        if self._hints is not None:
+            self._hints.send()
+
+    def _overdue(self) -> float:
+        with without_old_connections():
+            until_due = self.inbox.seconds_until_due()
+        return 0.0 if until_due is None else -until_due
 
 
 class ProjectWebhooks:
@@ -160,6 +185,11 @@ class ProjectWebhooks:
                 if self._made is not None:
                     self._made.include(_for_django([handler]))
 
+    @property
+    def registered(self) -> Sequence[Handler]:
+        """The handlers there are, in their order."""
+        return tuple(self._handlers)
+
     def make_ready(self) -> DjangoWebhooks:
         """What it stands for, made now at the latest.
 
@@ -173,7 +203,7 @@ class ProjectWebhooks:
 
                 keywords = conf.webhooks_keywords()
                 inbox = OrmInbox(name=keywords.get("name", "default"), clock=conf.clock())
-                made = DjangoWebhooks(**keywords, inbox=inbox)
+                made = DjangoWebhooks(**keywords, inbox=inbox, hint=_hint_of_the_project())
                 made.include(_for_django(self._handlers))
                 self._made = made
             return self._made
@@ -209,6 +239,23 @@ def close_old_connections() -> None:
     for connection in connections.all(initialized_only=True):
         if not connection.in_atomic_block:
             connection.close_if_unusable_or_obsolete()
+
+
+def _hint_of_the_project() -> Callable[[], object] | None:
+    if conf.task_queue() is None:
+        return None
+    # A task is made from the settings when its module is imported.
+    from envoyou_django.tasks import hint
+
+    return hint
+
+
+def _looked_after(function: Callable[[], object]) -> Callable[[], None]:
+    def call() -> None:
+        with without_old_connections():
+            function()
+
+    return call
 
 
 def _copied(handlers: Handlers) -> Handlers:

@@ -21,7 +21,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from envoyou_core.cli.sending import send_sample
-from envoyou_core.cli.tables import event_as_json, event_details, events_table, stats_as_json, stats_table
+from envoyou_core.cli.tables import event_details, events_table, stats_table
+from envoyou_core.cli.values import duration, event_as_json, stats_as_json
 from envoyou_core.errors import ConfigurationError, WorkerStuckError, describe
 from envoyou_core.inbox import Status
 from envoyou_core.webhooks import Webhooks
@@ -155,7 +156,10 @@ def resume(webhooks: Webhooks, type: PAUSED_TYPE = None, handler: PAUSED_HANDLER
 def prune(
     webhooks: Webhooks,
     older_than: Annotated[
-        float | None, typer.Option(metavar="DAYS", min=0, help="What was processed or ignored longer ago than that.")
+        timedelta | None,
+        typer.Option(
+            metavar="AGE", parser=duration, help="What was processed or ignored longer ago, such as 90m or 30d."
+        ),
     ] = None,
 ) -> None:
     """Delete what was kept for long enough: as the retention settings say, or events of some age."""
@@ -163,7 +167,7 @@ def prune(
         deleted = webhooks.apply_retention()
         _say(f"Deleted: {deleted.pruned} events, the payloads of {deleted.scrubbed}, {deleted.marks} marks.")
     else:
-        _say(f"Deleted: {webhooks.inbox.prune(timedelta(days=older_than))} events.")
+        _say(f"Deleted: {webhooks.inbox.prune(older_than)} events.")
 
 
 def send(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 from envoyou_core.errors import ConfigurationError
-from envoyou_core.testing import sample_event, sign_delivery
+from envoyou_core.signature import Secret
+from envoyou_core.testing import SAMPLE_WEBHOOK_ID, sample_event, sign_delivery
 
 __all__ = ["send_sample"]
 
@@ -15,16 +18,31 @@ TIMEOUT = 10.0
 """Seconds."""
 
 
-def send_sample(url: str, *, type: str, secret: str) -> tuple[str, int, str]:
+def send_sample(
+    url: str,
+    *,
+    type: str,
+    secret: Secret,
+    object: Mapping[str, Any] | None = None,
+    webhook_id: str = SAMPLE_WEBHOOK_ID,
+) -> tuple[str, int, str]:
     """Send a sample event, once; returns its id, the status of the answer and the answer.
+
+    Args:
+        url: where to.
+        type: of the event.
+        secret: it is signed with.
+        object: its `data.object`; by default one that suits the type.
+        webhook_id: the endpoint that it is for.
 
     Raises:
         ConfigurationError: the URL is none of HTTP, or the secret is empty.
+        InvalidPayloadError: what was given makes no event.
         OSError: nobody answered.
     """
     if urlsplit(url).scheme not in {"http", "https"}:
         raise ConfigurationError(f"{url!r} is no address to send to, such as http://127.0.0.1:8000/webhooks/envoyou")
-    event = sample_event(type)
+    event = sample_event(type, object=object, webhook_id=webhook_id)
     delivery = sign_delivery(event, secret=secret)
     request = Request(url, delivery.body, delivery.headers)  # noqa: S310 - its scheme was looked at
     try:

@@ -1,10 +1,9 @@
-"""What the inbox holds, as tables for people and as plain values for scripts."""
+"""What the inbox holds, as tables for people."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
@@ -12,7 +11,7 @@ from rich.text import Text
 
 from envoyou_core.inbox import InboxRecord, InboxStats, Status
 
-__all__ = ["event_as_json", "event_details", "events_table", "stats_as_json", "stats_table"]
+__all__ = ["event_details", "events_table", "stats_table"]
 
 COLORS = {
     Status.RECEIVED: "blue",
@@ -35,12 +34,6 @@ def stats_table(stats: InboxStats, paused: Iterable[str]) -> Table:
     table.add_row("overdue", f"{stats.overdue:.0f} s")
     table.add_row("paused", escape(", ".join(sorted(paused))) or "nothing")
     return table
-
-
-def stats_as_json(stats: InboxStats, paused: Iterable[str]) -> dict[str, Any]:
-    """The same for a script; `overdue` in seconds."""
-    counts = {status.value: count for status, count in stats.by_status.items()}
-    return {"by_status": counts, "total": stats.total, "overdue": stats.overdue, "paused": sorted(paused)}
 
 
 def events_table(records: Iterable[InboxRecord]) -> Table:
@@ -79,22 +72,6 @@ def event_details(record: InboxRecord) -> Table:
         for failure in attempt.failures:
             table.add_row("", Text(f"{failure.handler}: {failure.error}"))
     return table
-
-
-def event_as_json(record: InboxRecord) -> dict[str, Any]:
-    """One event for a script, without its payload; times are ISO 8601, in UTC."""
-    return {
-        "id": record.event.id,
-        "type": record.event.type,
-        "created": record.event.created,
-        "tenant": record.tenant,
-        "status": record.status.value,
-        "attempts": record.attempts,
-        "crashes": record.crashes,
-        "received_at": record.received_at.isoformat(),
-        "next_attempt_at": None if record.next_attempt_at is None else record.next_attempt_at.isoformat(),
-        "last_error": record.last_error,
-    }
 
 
 def _status(status: Status) -> Text:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from envoyou_core.handoff.threads import DaemonThreads
 from envoyou_core.handoff.worker import Worker
@@ -16,25 +18,47 @@ __all__ = ["run_worker"]
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-def run_worker(worker: Worker, hooks: Hooks, *, shutdown_timeout: float) -> None:
-    """Work in the main thread until SIGTERM or SIGINT, then finish within `shutdown_timeout` seconds what was begun.
+def run_worker(
+    worker: Worker,
+    hooks: Hooks,
+    *,
+    shutdown_timeout: float,
+    surrounded: Callable[[Callable[[], object]], object],
+    end_thread: Callable[[], object],
+) -> None:
+    """Work until SIGTERM or SIGINT, then finish within `shutdown_timeout` seconds what was begun.
 
-    A second signal ends the process at once; what it had in hand is taken over when its leases have run out.
+    A second signal ends the process at once; what it had in hand is taken over when its leases have run out. In another
+    thread than the main one no signal is heard: there, it works until somebody stops the worker.
+
+    Args:
+        worker: takes the events.
+        hooks: what is called before its first and after its last.
+        shutdown_timeout: seconds.
+        surrounded: calls a sync hook with all that the framework needs around it.
+        end_thread: called as the last thing in the thread in which sync hooks run.
 
     Raises:
         Exception: whatever a hook at the start raises: a worker that could not be set up takes no event.
     """
-    asyncio.run(_work(worker, hooks, shutdown_timeout))
+    asyncio.run(_work(worker, hooks, shutdown_timeout, surrounded, end_thread))
 
 
-async def _work(worker: Worker, hooks: Hooks, shutdown_timeout: float) -> None:
+async def _work(
+    worker: Worker,
+    hooks: Hooks,
+    shutdown_timeout: float,
+    surrounded: Callable[[Callable[[], object]], object],
+    end_thread: Callable[[], object],
+) -> None:
     loop = asyncio.get_running_loop()
-    for number in STOP_SIGNALS:
-        loop.add_signal_handler(number, _stop, loop, lambda: worker.stop(shutdown_timeout))
-    threads = DaemonThreads(1, "envoyou-hooks")
+    if threading.current_thread() is threading.main_thread():
+        for number in STOP_SIGNALS:
+            loop.add_signal_handler(number, _stop, loop, lambda: worker.stop(shutdown_timeout))
+    threads = DaemonThreads(1, "envoyou-hooks", at_end=end_thread)
 
     async def offload(step: Call) -> object:
-        return await threads.call(step.function)
+        return await threads.call(partial(surrounded, step.function))
 
     await arun(_call_all(hooks.worker_start), offload=offload)
     try:

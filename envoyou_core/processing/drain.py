@@ -29,8 +29,13 @@ MOST_LOOKED_AT = 10_000
 """Events in one state, the newest, that are looked through for one that will go on by itself."""
 
 
-def drain(engine: Engine, *, until_idle: bool) -> int:
+def drain(engine: Engine, *, until_idle: bool, within: float | None = None) -> int:
     """Do what is due in the calling thread; returns how many events were settled.
+
+    Args:
+        engine: what an attempt consists of.
+        until_idle: also wait for retries.
+        within: seconds after which nothing more is begun.
 
     Raises:
         ConfigurationError: it is called inside a running event loop.
@@ -42,38 +47,48 @@ def drain(engine: Engine, *, until_idle: bool) -> int:
         with _overdue_told(engine, step):
             return step.function()
 
+    deadline = _deadline(within)
     looked_at = engine.clock()
-    settled = run(_what_is_due(engine), call=call)
-    while until_idle and (pause := _pause(engine, looked_at)) is not None:
+    settled = run(_what_is_due(engine, deadline), call=call)
+    while until_idle and time.monotonic() < deadline and (pause := _pause(engine, looked_at)) is not None:
         time.sleep(pause)
         looked_at = engine.clock()
-        settled += run(_what_is_due(engine), call=call)
+        settled += run(_what_is_due(engine, deadline), call=call)
     return settled
 
 
-async def adrain(engine: Engine, *, until_idle: bool) -> int:
+async def adrain(engine: Engine, *, until_idle: bool, within: float | None = None) -> int:
     """Do what is due on the running event loop, sync handlers in threads; returns how many events were settled."""
 
     async def offload(step: Call) -> Any:
         with _overdue_told(engine, step):
             return await asyncio.to_thread(step.function)
 
+    deadline = _deadline(within)
     looked_at = engine.clock()
-    settled = await arun(_what_is_due(engine), offload=offload)
-    while until_idle and (pause := await asyncio.to_thread(_pause, engine, looked_at)) is not None:
+    settled = await arun(_what_is_due(engine, deadline), offload=offload)
+    while (
+        until_idle
+        and time.monotonic() < deadline
+        and (pause := await asyncio.to_thread(_pause, engine, looked_at)) is not None
+    ):
         await asyncio.sleep(pause)
         looked_at = engine.clock()
-        settled += await arun(_what_is_due(engine), offload=offload)
+        settled += await arun(_what_is_due(engine, deadline), offload=offload)
     return settled
 
 
-def _what_is_due(engine: Engine) -> Flow[int]:
+def _deadline(within: float | None) -> float:
+    return float("inf") if within is None else time.monotonic() + within
+
+
+def _what_is_due(engine: Engine, deadline: float) -> Flow[int]:
     settled = 0
     leases = LeaseKeeper(engine, engine.inbox.name)
     leases.start()
     try:
         # One at a time: none waits behind a slow one while its lease runs down.
-        while claims := (yield Call(lambda: engine.claim(1))):
+        while time.monotonic() < deadline and (claims := (yield Call(lambda: engine.claim(1)))):
             leases.hold(claims[0])
             settled += (yield from engine.attempt(claims[0])) is not None
             leases.let_go(claims[0])

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from envoyou_core.testing.deliveries import Delivery, sample_event, sign_delivery
+from envoyou_core.testing.deliveries import SAMPLE_WEBHOOK_ID, Delivery, sample_event, sign_delivery
 
-__all__ = ["Delivery", "sample_event", "sign_delivery"]
+__all__ = ["SAMPLE_WEBHOOK_ID", "Delivery", "sample_event", "sign_delivery"]

@@ -19,9 +19,10 @@ from envoyou_core.http import (
 )
 from envoyou_core.signature import Secret, SignedContent, sign
 
-__all__ = ["Delivery", "sample_event", "sign_delivery"]
+__all__ = ["SAMPLE_WEBHOOK_ID", "Delivery", "sample_event", "sign_delivery"]
 
 SAMPLE_WEBHOOK_ID = "wh_1234567890"
+"""The endpoint that samples are for."""
 
 _USER = {
     "id": "user_123",

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -170,6 +171,23 @@ def test_a_second_signal_ends_it_at_once(site, webhooks):
         # The second may arrive before the first was handled, and then counts as none.
         wait_until(lambda: process.poll() is not None or process.send_signal(signal.SIGTERM))
         assert process.returncode == -signal.SIGTERM
+
+
+def test_in_another_thread_it_works_until_it_is_stopped():
+    """As under a reloader, which keeps the main thread for itself."""
+    webhooks = Webhooks(secret=SECRET, inbox="memory:", handoff="manual")
+    called = []
+    webhooks.on_worker_start(lambda: called.append("start"))
+    webhooks.on_worker_stop(lambda: called.append("stop"))
+    webhooks.on("*")(lambda event: called.append(event.id))
+    worker = threading.Thread(target=webhooks.run_worker)
+    worker.start()
+    event = accept(webhooks, "user.created")
+    wait_until(lambda: event.id in called)
+    webhooks.stop()
+    worker.join(20)
+    assert not worker.is_alive()
+    assert called == ["start", event.id, "stop"]
 
 
 @pytest.mark.parametrize(

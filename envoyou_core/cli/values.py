@@ -1,0 +1,58 @@
+"""What the inbox holds as plain values, for scripts; and what people write on a command line, as values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any
+
+from envoyou_core.inbox import InboxRecord, InboxStats
+
+__all__ = ["duration", "event_as_json", "stats_as_json"]
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?) ?([smhdw]?)")
+
+
+def stats_as_json(stats: InboxStats, paused: Iterable[str]) -> dict[str, Any]:
+    """Counts by state, `overdue` in seconds, and what is paused."""
+    counts = {status.value: count for status, count in stats.by_status.items()}
+    return {"by_status": counts, "total": stats.total, "overdue": stats.overdue, "paused": sorted(paused)}
+
+
+def event_as_json(record: InboxRecord) -> dict[str, Any]:
+    """One event, without its payload; times are ISO 8601, in UTC."""
+    return {
+        "id": record.event.id,
+        "type": record.event.type,
+        "created": record.event.created,
+        "tenant": record.tenant,
+        "status": record.status.value,
+        "attempts": record.attempts,
+        "crashes": record.crashes,
+        "received_at": record.received_at.isoformat(),
+        "next_attempt_at": None if record.next_attempt_at is None else record.next_attempt_at.isoformat(),
+        "last_error": record.last_error,
+    }
+
+
+def duration(text: str) -> timedelta:
+    """A length of time: a number with `s`, `m`, `h`, `d` or `w` behind it, or of days.
+
+    Raises:
+        ValueError: it is none, or longer than a calendar reaches.
+
+    Examples:
+        >>> duration("90m")
+        datetime.timedelta(seconds=5400)
+        >>> duration("30") == duration("30d")
+        True
+    """
+    found = _DURATION.fullmatch(text.strip().lower())
+    if found is None:
+        raise ValueError(f"{text!r} is no length of time, such as 90m, 12h, 30d or 2w")
+    try:
+        return timedelta(**{_UNITS[found[2] or "d"]: float(found[1])})
+    except OverflowError:
+        raise ValueError(f"{text!r} is longer than a calendar reaches") from None

@@ -1,0 +1,63 @@
+"""`manage.py envoyou_prune`: delete finished events that were kept for long enough."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, ArgumentTypeError
+from datetime import timedelta
+from typing import Any
+
+from django.core.management.base import CommandError
+
+from envoyou_core.cli.values import duration
+from envoyou_core.inbox import FINISHED, Status
+from envoyou_django import webhooks
+from envoyou_django.management.inbox_command import InboxCommand, add_json_argument
+from envoyou_django.management.progress import progress
+
+__all__ = ["Command"]
+
+BY_DEFAULT = (Status.PROCESSED, Status.IGNORED)
+
+
+def _age(text: str) -> timedelta:
+    try:
+        return duration(text)
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from error
+
+
+class Command(InboxCommand):
+    """Deletes by the retention settings, or what is of some age."""
+
+    help = (
+        "Delete what was kept for long enough: by default as the retention settings say, else events that were "
+        "finished longer ago than --older-than."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Declare the options."""
+        parser.add_argument("--older-than", type=_age, metavar="AGE", help="Such as 90m, 12h, 30d (or 30) or 2w.")
+        parser.add_argument(
+            "--status",
+            action="append",
+            choices=sorted(FINISHED),
+            help="Only events in this state, with --older-than; may be given again. By default processed and ignored.",
+        )
+        add_json_argument(parser)
+
+    def look_after_inbox(self, options: dict[str, Any]) -> None:
+        """Delete them."""
+        older_than, statuses = options["older_than"], options["status"]
+        if older_than is None and statuses:
+            raise CommandError("--status needs --older-than: the retention settings name their own", returncode=2)
+        with progress(self.stderr, "Deleting", None):
+            if older_than is None:
+                report = webhooks.apply_retention()
+            else:
+                pruned = webhooks.inbox.prune(older_than, tuple(statuses or BY_DEFAULT))
+        if older_than is None:
+            document = {"pruned": report.pruned, "scrubbed": report.scrubbed, "marks": report.marks}
+            text = f"Deleted: {report.pruned} events, the payloads of {report.scrubbed}, {report.marks} marks."
+        else:
+            document, text = {"pruned": pruned}, f"Deleted: {pruned} events."
+        self.say(options, document, text)

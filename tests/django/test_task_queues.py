@@ -1,0 +1,174 @@
+"""`HANDOFF` to the project's task queue: its own worker, a real process, does the work."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import sqlite3
+from contextlib import closing
+from importlib.util import find_spec
+
+import pytest
+
+from envoyou_core.testing import sample_event
+from tests.django.project import Project
+
+pytestmark = pytest.mark.slow
+
+HANDLERS = """
+import os
+
+from envoyou_django import webhooks
+
+
+def say(line):
+    with open("log", "a") as log:
+        log.write(line + "\\n")
+
+
+@webhooks.on("user.*")
+def note(event):
+    say(f"{event.id} {os.getpid()}")
+
+
+@webhooks.on("auth.*")
+def fails_first(event, attempt):
+    if attempt == 1:
+        raise ConnectionError("not yet")
+    say(f"{event.id} attempt {attempt}")
+"""
+
+HASTY_SWEEP = """
+from envoyou_django import hints
+
+hints.SWEEP_INTERVAL = hints.OVERDUE = hints.SILENCE = 1.0
+"""
+
+DJANGO_TASKS = """
+INSTALLED_APPS += [{apps}]
+TASKS = {{"default": {{"BACKEND": "django_tasks_db.DatabaseBackend"}}}}
+ENVOYOU["HANDOFF"] = "django_tasks"
+"""
+
+CELERY = """
+import os
+
+ENVOYOU["HANDOFF"] = "celery"
+CELERY_BROKER_URL = os.environ["BROKER"]
+CELERY_BROKER_TRANSPORT_OPTIONS = {"global_keyprefix": os.environ["KEY_PREFIX"]}
+"""
+
+CELERY_APP = """
+import os
+
+from celery import Celery
+
+os.environ["DJANGO_SETTINGS_MODULE"] = "site_settings"
+app = Celery("site")
+app.config_from_object("django.conf:settings", namespace="CELERY")
+"""
+
+
+def pid_of(project, event):
+    """The process that has handled it, if one has."""
+    lines = [line.split(maxsplit=1) for line in project.log]
+    return next((int(pid) for event_id, pid in lines if event_id == event.id), None)
+
+
+def deliver(server, type="user.created"):
+    event = sample_event(type)
+    assert server.deliver(event) == (200, '{"received": true}')
+    return event
+
+
+# Django's Tasks
+
+TASKS_APPS = '"django_tasks_db"' if find_spec("django.tasks") else '"django_tasks", "django_tasks_db"'
+
+
+@pytest.fixture(scope="module")
+def tasks_project(tmp_path_factory):
+    settings = DJANGO_TASKS.format(apps=TASKS_APPS) + HASTY_SWEEP
+    project = Project(tmp_path_factory.mktemp("tasks"), settings=settings, handlers=HANDLERS)
+    assert project.run("migrate").returncode == 0
+    return project
+
+
+def db_worker(project):
+    return project.running("db_worker", "--interval", "0.1", "--no-startup-delay")
+
+
+def test_the_worker_of_django_tasks_does_the_work(tasks_project):
+    with tasks_project.serving() as server, db_worker(tasks_project) as worker:
+        event, retried = deliver(server), deliver(server, "auth.login")
+        worker.wait_until(lambda: pid_of(tasks_project, event) == worker.pid)
+        worker.wait_until(lambda: f"{retried.id} attempt 2" in tasks_project.log)
+        worker.signal(signal.SIGTERM)
+        assert worker.wait() == 0
+    with closing(sqlite3.connect(tasks_project.database)) as database:
+        tasks = database.execute("SELECT run_after FROM django_tasks_database_dbtaskresult").fetchall()
+    # One for each event, one when the server began, and one that waited for the retry.
+    assert len(tasks) >= 4
+    assert any(not run_after.startswith("9999") for (run_after,) in tasks)
+
+
+def test_a_task_that_is_lost_is_made_up_for(tasks_project):
+    with tasks_project.serving() as server:
+        event = deliver(server)
+        lose = "from django_tasks_db.models import DBTaskResult as found; found.objects.all().delete()"
+        assert tasks_project.run("shell", "-c", lose).returncode == 0
+        with db_worker(tasks_project) as worker:
+            worker.wait_until(lambda: pid_of(tasks_project, event) == worker.pid)
+
+
+# Celery
+
+
+@pytest.fixture(scope="module")
+def celery_project(tmp_path_factory):
+    project = Project(tmp_path_factory.mktemp("celery"), settings=CELERY + HASTY_SWEEP, handlers=HANDLERS)
+    project.write("site_celery.py", CELERY_APP)
+    project.write("shop/__init__.py", "from site_celery import app as app")
+    assert project.run("migrate", BROKER="", KEY_PREFIX="").returncode == 0
+    return project
+
+
+def celery_worker(project, **environment):
+    command = ["-m", "celery", "-A", "site_celery", "worker", "--concurrency=1", "--loglevel=info"]
+    return project.running_python(*command, **environment)
+
+
+@pytest.mark.service
+def test_celerys_worker_does_the_work(celery_project, redis_url, redis_prefix):
+    environment = {"BROKER": redis_url, "KEY_PREFIX": redis_prefix}
+    with celery_project.serving(**environment) as server, celery_worker(celery_project, **environment) as worker:
+        event, retried = deliver(server), deliver(server, "auth.login")
+        worker.wait_until(lambda: pid_of(celery_project, event))
+        assert pid_of(celery_project, event) not in {server.process.pid, None}
+        worker.wait_until(lambda: f"{retried.id} attempt 2" in celery_project.log)
+        worker.signal(signal.SIGTERM)
+        assert worker.wait() == 0, worker.said
+    assert "envoyou.work_off" in worker.said
+
+
+def test_a_broker_that_never_answers_holds_up_no_answer(celery_project):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        environment = {"BROKER": f"redis://127.0.0.1:{silent.getsockname()[1]}/0", "KEY_PREFIX": ""}
+        with celery_project.serving(**environment) as server:
+            events = [deliver(server) for _ in range(3)]
+            said = "the task queue has not answered"
+            server.process.wait_until(lambda: said in server.process.said)
+            assert not any(pid_of(celery_project, event) for event in events)
+            assert celery_project.run("envoyou_worker", "--drain", **environment).returncode == 0
+    assert all(pid_of(celery_project, event) for event in events)
+
+
+def test_without_celery_a_command_says_what_to_install(celery_project):
+    (celery_project.folder / "without" / "celery").mkdir(parents=True)
+    celery_project.write("without/celery/__init__.py", "raise ModuleNotFoundError('celery')")
+    celery_project.write("shop/__init__.py", "")
+    ran = celery_project.run("check", BROKER="", KEY_PREFIX="", FIRST=str(celery_project.folder / "without"))
+    assert ran.returncode == 1
+    assert "envoyou.E003" in ran.stderr
+    assert "envoyou-webhooks[celery]" in ran.stderr
+    assert "Traceback" not in ran.stderr
