@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import queue
 import threading
+from contextlib import suppress
 
 import pytest
+from django.db import transaction
 
+from envoyou_core import WebhookRequest
+from envoyou_core.testing import sample_event, sign_delivery
 from envoyou_django import hints
 from envoyou_django.hints import Hints
+from envoyou_django.inbox import OrmInbox
+from envoyou_django.ready_made import DjangoWebhooks
+from tests.django.conftest import SECRET
 
 PATIENCE = 20
 
@@ -96,3 +103,68 @@ def test_it_ends_when_it_is_told_to(hasty, make):
     thread.join(PATIENCE)
     assert not thread.is_alive()
     assert threading.active_count() == before
+
+
+# When a project hints
+
+
+@pytest.fixture
+def told():
+    return queue.Queue()
+
+
+@pytest.fixture
+def webhooks(told):
+    webhooks = DjangoWebhooks(secret=SECRET, inbox=OrmInbox(), handoff="manual", hint=lambda: told.put("hint"))
+    webhooks.on("*")(lambda event: None)
+    yield webhooks
+    webhooks.stop()
+
+
+def accept(webhooks):
+    delivery = sign_delivery(sample_event(), secret=SECRET)
+    return webhooks.receive(WebhookRequest.from_http("POST", delivery.headers, delivery.body)).status
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_process_that_serves_hints_when_it_begins_and_at_each_event(webhooks, told):
+    webhooks.work_in_this_process()
+    assert told.get(timeout=PATIENCE)
+    assert [accept(webhooks) for _ in range(2)] == [200, 200]
+    assert [told.get(timeout=PATIENCE) for _ in range(2)] == ["hint"] * 2
+    assert webhooks.inbox.stats().by_status["received"] == 2, "somebody else does the work"
+
+
+@pytest.mark.django_db
+def test_a_process_that_serves_nothing_hints_at_nothing(webhooks, told):
+    """A test, for instance, whose events are undone at its end."""
+    assert accept(webhooks) == 200
+    webhooks.wake()
+    assert [thread for thread in threading.enumerate() if thread.name == "envoyou-sweep"] == []
+    assert told.empty()
+    assert webhooks.drain() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_is_requeued_in_a_transaction_is_hinted_at_after_its_commit(webhooks, told):
+    webhooks.work_in_this_process()
+    assert told.get(timeout=PATIENCE)
+    with transaction.atomic():
+        webhooks.wake()
+        with pytest.raises(queue.Empty):
+            told.get(timeout=0.1)
+    assert told.get(timeout=PATIENCE)
+    with suppress(ZeroDivisionError), transaction.atomic():
+        webhooks.wake()
+        raise ZeroDivisionError
+    with pytest.raises(queue.Empty):
+        told.get(timeout=0.1)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_waits_in_the_inbox_is_hinted_at_again(hasty, webhooks, told):
+    webhooks.work_in_this_process()
+    assert told.get(timeout=PATIENCE)
+    assert accept(webhooks) == 200
+    # Its own hint, and those of the sweep, for nobody does the work.
+    assert [told.get(timeout=PATIENCE) for _ in range(3)]
