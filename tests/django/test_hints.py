@@ -30,13 +30,13 @@ def hasty(monkeypatch):
 def make():
     made = []
 
-    def make(hint, failed=lambda error: None, overdue=lambda: 0.0):
-        made.append(Hints(hint, failed, overdue))
+    def make(hint, failed=lambda error: None, overdue=lambda: 0.0, **others):
+        made.append(Hints(hint, failed=failed, overdue=overdue, **others))
         return made[-1]
 
     yield make
     for each in made:
-        each.stop_sweeping()
+        each.stop()
 
 
 def test_one_for_each_time_it_is_asked_for(make):
@@ -95,14 +95,14 @@ def test_a_queue_that_does_not_answer_is_reported(hasty, make):
 
 
 def test_it_ends_when_it_is_told_to(hasty, make):
-    before = threading.active_count()
-    sender = make(lambda: None)
+    ended_in = []
+    sender = make(lambda: None, at_thread_end=lambda: ended_in.append(threading.current_thread()))
     sender.start_sweeping()
     [thread] = [thread for thread in threading.enumerate() if thread.name == "envoyou-sweep"]
-    sender.stop_sweeping()
+    sender.stop()
     thread.join(PATIENCE)
     assert not thread.is_alive()
-    assert threading.active_count() == before
+    assert ended_in == [thread]
 
 
 # When a project hints
@@ -133,6 +133,13 @@ def test_a_process_that_serves_hints_when_it_begins_and_at_each_event(webhooks, 
     assert [accept(webhooks) for _ in range(2)] == [200, 200]
     assert [told.get(timeout=PATIENCE) for _ in range(2)] == ["hint"] * 2
     assert webhooks.inbox.stats().by_status["received"] == 2, "somebody else does the work"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_process_in_which_it_is_started_by_hand_looks_into_the_inbox_too(hasty, webhooks, told):
+    accept(webhooks)
+    webhooks.start()
+    assert told.get(timeout=PATIENCE)
 
 
 @pytest.mark.django_db

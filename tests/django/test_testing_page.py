@@ -7,6 +7,8 @@ import pytest
 from tests.django.project import Project
 from tests.walkthrough import read_page
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = """
 INSTALLED_APPS += ["django.contrib.auth", "django.contrib.contenttypes", "accounts"]
 INSTALLED_APPS.remove("shop")
