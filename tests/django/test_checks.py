@@ -7,6 +7,7 @@ import sqlite3
 import sys
 from contextlib import ExitStack
 from functools import wraps
+from importlib import import_module
 from types import ModuleType
 
 import django
@@ -258,7 +259,7 @@ def test_no_tasks_before_django_6(tasks, monkeypatch):
         assert "envoyou-webhooks[django-tasks]" in said("envoyou.E003")
 
 
-class QueueBackend(FRAMEWORK.backends.base.BaseTaskBackend):
+class QueueBackend(import_module(f"{FRAMEWORK.__name__}.backends.base").BaseTaskBackend):
     def enqueue(self, task, args, kwargs): ...
 
 
