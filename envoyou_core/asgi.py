@@ -63,21 +63,23 @@ async def read_body(webhooks: Webhooks, scope: Scope, receive: Receive) -> bytes
     Raises:
         WebhookError: 405, 413 or 415; up to `DRAIN_LIMIT` bytes of the refused body have been thrown away.
     """
-    content_type = length = expectation = b""
+    content_type = declared = expectation = b""
     for name, value in scope["headers"]:
         if name == b"content-type":
             content_type = value
         elif name == b"content-length":
-            length = value
+            declared = value
         elif name == b"expect":
             expectation = value
+    length = content_length(declared) or 0
     body = _Body(receive, webhooks.max_body_size)
     try:
-        webhooks.check_shape(scope["method"], content_type, content_length(length) or 0)
+        webhooks.check_shape(scope["method"], content_type, length)
         return await body.read()
     except WebhookError:
-        # A sender that asked first has sent nothing yet, and would begin if the body were read now.
-        if body.begun or not expectation:
+        # A sender that asked first would begin if the body were read now. But a server may have told it to by itself,
+        # and it would not see why it was cut off: it is left unread only where so much is too much to throw away.
+        if body.begun or not expectation or length <= DRAIN_LIMIT:
             await body.throw_away()
         raise
 

@@ -9,7 +9,7 @@ from envoyou_core.errors import LengthRequiredError, PayloadTooLargeError, Webho
 from envoyou_core.http import WebhookRequest, WebhookResponse, content_length
 from envoyou_core.webhooks import Webhooks
 
-__all__ = ["DRAIN_LIMIT", "ReadableBody", "receive_wsgi"]
+__all__ = ["DRAIN_LIMIT", "ReadableBody", "read_wsgi", "receive_wsgi"]
 
 CHUNK_SIZE = 65_536
 DRAIN_LIMIT = 8 * 1_048_576
@@ -38,6 +38,31 @@ def receive_wsgi(
         body: the raw body, where someone has read it already; otherwise it is read from the environment.
         max_body_size: bytes, where the framework has a bound of its own; the smaller of the two bounds holds.
     """
+    try:
+        request = read_wsgi(webhooks, environ, body, max_body_size=max_body_size)
+    except WebhookError as error:
+        return webhooks.refuse(error)
+    return webhooks.receive(request)
+
+
+def read_wsgi(
+    webhooks: Webhooks,
+    environ: Mapping[str, Any],
+    body: bytes | None = None,
+    *,
+    max_body_size: int | None = None,
+) -> WebhookRequest:
+    """What the core needs of a WSGI request whose shape is right, its body read.
+
+    Args:
+        webhooks: whose bounds they are.
+        environ: the request's environment.
+        body: the raw body, where someone has read it already; otherwise it is read from the environment.
+        max_body_size: bytes, where the framework has a bound of its own; the smaller of the two bounds holds.
+
+    Raises:
+        WebhookError: 405, 411, 413 or 415; up to `DRAIN_LIMIT` bytes of the refused body have been thrown away.
+    """
     stream: ReadableBody = environ["wsgi.input"]
     length = content_length(str(environ.get("CONTENT_LENGTH") or "").encode("latin-1", "replace"))
     ends_by_itself = bool(environ.get("wsgi.input_terminated"))
@@ -53,12 +78,12 @@ def receive_wsgi(
             raise _too_large(limit)
         if body is None:
             body = _read(stream, length, ends_by_itself, limit)
-    except WebhookError as error:
+    except WebhookError:
         if body is None and (length is not None or ends_by_itself):
             for _ in _chunks(stream, DRAIN_LIMIT if length is None else min(length, DRAIN_LIMIT)):
                 pass
-        return webhooks.refuse(error)
-    return webhooks.receive(WebhookRequest.from_wsgi(environ, body))
+        raise
+    return WebhookRequest.from_wsgi(environ, body)
 
 
 def _read(stream: ReadableBody, length: int | None, ends_by_itself: bool, limit: int) -> bytes:

@@ -478,18 +478,20 @@ def _lock_timeout(connection: Any) -> Iterator[None]:
     if connection.vendor == "sqlite":
         ask, set_to, seconds = "PRAGMA busy_timeout", "PRAGMA busy_timeout = {:.0f}", 0.001
     elif connection.vendor == "mysql":
-        ask, set_to, seconds = "SELECT @@innodb_lock_wait_timeout", "SET innodb_lock_wait_timeout = {:.0f}", 1.0
+        # The second one is about locks on a whole table, as while it is being altered.
+        ask = "SELECT @@innodb_lock_wait_timeout, @@lock_wait_timeout"
+        set_to, seconds = "SET innodb_lock_wait_timeout = {:.0f}, lock_wait_timeout = {:.0f}", 1.0
     else:
         yield
         return
     with connection.cursor() as cursor:
         cursor.execute(ask)
-        usual = cursor.fetchone()[0]
-        cursor.execute(set_to.format(min(usual, LOCK_TIMEOUT / seconds)))
+        usual = cursor.fetchone()
+        cursor.execute(set_to.format(*(min(value, LOCK_TIMEOUT / seconds) for value in usual)))
         try:
             yield
         finally:
-            cursor.execute(set_to.format(usual))
+            cursor.execute(set_to.format(*usual))
 
 
 def _claim(row: ProcessedEvent, token: str) -> Claim:

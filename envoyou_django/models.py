@@ -7,13 +7,17 @@ from datetime import UTC, datetime
 from typing import Any
 
 from django.db import models, router, transaction
+from django.db.models import Value
+from django.db.models.functions import Coalesce
 from django.utils.translation import gettext_lazy as _
 
 from envoyou_core import Event
 from envoyou_core.event import MAX_NAME_LENGTH, object_key
 from envoyou_core.inbox import REQUEUABLE, Progress, Status, unfinished_progress
+from envoyou_core.inbox.history import decode_history
 from envoyou_django import conf
 from envoyou_django.fields import ExactCharField, UtcDateTimeField
+from envoyou_django.scrubbing import scrubbed, update_each
 
 __all__ = [
     "LONGEST_NAME",
@@ -63,8 +67,8 @@ class ProcessedEventQuerySet(models.QuerySet):
 
         All attempts are before them again. Handlers that were done stay done. What has lost its payload stays.
         """
-        alias = self._db or router.db_for_write(self.model)
-        rows = self.using(alias).filter(status__in=REQUEUABLE, scrubbed_at__isnull=True)
+        rows = self._to_write().requeuable()
+        alias = rows.db
         found = list(rows.order_by("pk").values("pk", "status", "attempts", "progress"))
         requeued = 0
         for start in range(0, len(found), REQUEUE_BATCH):
@@ -72,6 +76,48 @@ class ProcessedEventQuerySet(models.QuerySet):
                 for row in found[start : start + REQUEUE_BATCH]:
                     requeued += self._requeue_one(alias, row, now or _now())
         return requeued
+
+    def make_due(self, now: datetime | None = None) -> int:
+        """Have those that wait for a later time tried at `now`; returns how many. Their attempts count as before."""
+        now = now or _now()
+        changed: int = self._to_write().waiting().order_by().filter(due_at__gt=now).update(due_at=now)
+        return changed
+
+    def mark_dead(self, now: datetime | None = None) -> int:
+        """Give up those that are unfinished and in nobody's hands at `now`; returns how many.
+
+        What a worker holds is left to it. One whose lease has run out, and that comes back, cannot settle any more.
+        """
+        now = now or _now()
+        rows = self._to_write().unheld(now).order_by("pk")
+        dead = {
+            "status": Status.DEAD.value,
+            "due_at": None,
+            "lease_token": None,
+            "settled_at": now,
+            "last_error": Coalesce("last_error", Value("marked dead by hand")),
+        }
+        # As whoever settles an event deletes its payload where that was asked for.
+        marked = update_each(rows.filter(erase_requested_at__isnull=True).only("pk"), lambda _: dead)
+        return marked + update_each(
+            rows.filter(erase_requested_at__isnull=False).only("body", "history"),
+            lambda row: dead | scrubbed(row.event, decode_history(row.history), now),
+        )
+
+    def requeuable(self) -> ProcessedEventQuerySet:
+        """Those that `requeue` brings back."""
+        return self.filter(status__in=REQUEUABLE, scrubbed_at__isnull=True)
+
+    def waiting(self) -> ProcessedEventQuerySet:
+        """Those that are to be tried, and that nobody tries yet."""
+        return self.filter(status__in=[Status.RECEIVED, Status.FAILED])
+
+    def unheld(self, now: datetime | None = None) -> ProcessedEventQuerySet:
+        """The unfinished ones that no worker has in hand: they wait, or the lease on them has run out."""
+        return self.waiting() | self.filter(status=Status.PROCESSING, due_at__lte=now or _now())
+
+    def _to_write(self) -> ProcessedEventQuerySet:
+        return self.using(self._db or router.db_for_write(self.model))
 
     def _requeue_one(self, alias: str, row: Mapping[str, Any], now: datetime) -> int:
         # Looked up without a lock, so it is changed only where nothing has happened to it since: a transaction that
@@ -157,7 +203,10 @@ class ProcessedEvent(models.Model):
         db_table = EVENTS
         verbose_name = _("event")
         verbose_name_plural = _("events")
-        permissions = [("requeue_processedevent", _("Can requeue event"))]
+        permissions = [
+            ("requeue_processedevent", _("Can requeue event")),
+            ("mark_dead_processedevent", _("Can mark event dead")),
+        ]
         constraints = [models.UniqueConstraint(fields=["name", "tenant", "event_id"], name="envoyou_event")]
         indexes = [
             # What is claimed. Finished rows are not in it, so it stays small however many there are.
@@ -167,6 +216,9 @@ class ProcessedEvent(models.Model):
             # What the admin lists, newest first.
             models.Index(fields=["status", "-id"], name="envoyou_status"),
             models.Index(fields=["type", "-id"], name="envoyou_type"),
+            # What it searches, and what its chart counts.
+            models.Index(fields=["event_id"], name="envoyou_event_id"),
+            models.Index(fields=["received_at"], name="envoyou_received"),
             # What holds another one back. As small as the first. The object stands in front, or a database that knows
             # nothing of the table yet could take it for what is due.
             models.Index(

@@ -1,5 +1,6 @@
 """What every test can ask for, and which tests this run has."""
 
+from collections import Counter
 from collections.abc import Iterator
 from importlib import import_module
 from importlib.util import find_spec
@@ -41,6 +42,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    show_contract_cases(terminalreporter)
+    show_counts(terminalreporter)
+
+
+def show_contract_cases(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show how many cases of the contract were run over each server, and what it answers by itself."""
+    cases: dict[str, Counter[str]] = {}
+    for outcome in ("passed", "failed", "skipped"):
+        for report in terminalreporter.stats.get(outcome, ()):
+            over = dict(report.user_properties).get("contract over")
+            if over and (report.when == "call" or report.skipped):
+                cases.setdefault(over, Counter())[outcome] += 1
+    if any(" under " in over for over in cases):
+        from tests.contract.clients.process import way
+
+        terminalreporter.section("cases of the contract")
+        for over, outcomes in sorted(cases.items()):
+            counted = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items())
+            own = "".join(f"; {what}" for what in sorted(way(over).by_itself)) if " under " in over else ""
+            terminalreporter.write_line(f"{over}: {counted}{own}")
+
+
+def show_counts(terminalreporter: pytest.TerminalReporter) -> None:
     """Show what the reliability tests counted: that nothing was lost is a figure, not a dot."""
     reports = [report for outcome in ("passed", "failed") for report in terminalreporter.stats.get(outcome, ())]
     counted = [report for report in reports if "tests/reliability/" in report.nodeid and report.capstdout.strip()]

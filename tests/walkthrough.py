@@ -100,11 +100,11 @@ class Reader:
         self._environment["ENVOYOU_WEBHOOK_SECRET"] = "whsec_your_webhook_secret_key"
         self._run([sys.executable, "-c", snippet])
 
-    def wait_for(self, text: str) -> None:
-        """Wait until the server has shown `text`."""
+    def wait_for(self, text: str, times: int = 1) -> None:
+        """Wait until the server has shown `text`, so many times."""
         deadline = time.monotonic() + PATIENCE
-        while text not in (shown := self.log.read_text()):
-            assert time.monotonic() < deadline, f"{text!r} is not in {shown}"
+        while (shown := self.log.read_text()).count(text) < times:
+            assert time.monotonic() < deadline, f"{text!r} is not, or not often enough, in {shown}"
             time.sleep(0.05)
 
     def _run(self, command: list[str]) -> str:

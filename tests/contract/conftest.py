@@ -1,4 +1,7 @@
-"""Every test here runs once for each adapter, and for the core's own two entries, over real sockets."""
+"""Every test here runs once for each adapter, and for the core's own two entries, over real sockets.
+
+And once more, as a slow test, for each server that people run an adapter under, in processes of its own.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,13 @@ import pytest
 
 from envoyou_core import Event, Handlers
 from tests.adapters import chosen
-from tests.contract.clients import AdapterClient, load
+from tests.contract.clients import AdapterClient, load, ways_into
+from tests.contract.clients.process import WAYS, ProcessClient
+from tests.contract.faults import Faults, everything_logged
 
 pytest.register_assert_rewrite("tests.contract.endpoint")
 
-from tests.contract.endpoint import NOW, SECRET, Endpoint  # noqa: E402
+from tests.contract.endpoint import SECRET, Endpoint, clock  # noqa: E402
 
 Serve = Callable[..., Endpoint]
 
@@ -28,6 +33,10 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let tests that ask for the same settings follow each other: they share one server."""
     items.sort(key=lambda item: repr(_settings(item)))
+    for item in items:
+        # For the summary: how many cases were run over what.
+        if isinstance(item, pytest.Function) and "stage" in item.fixturenames:
+            item.user_properties.append(("contract over", item.callspec.params["stage"]))
 
 
 def _settings(item: pytest.Item) -> dict[str, Any]:
@@ -35,18 +44,13 @@ def _settings(item: pytest.Item) -> dict[str, Any]:
     return dict(mark.kwargs) if mark else {}
 
 
-@pytest.fixture(scope="session", params=["asgi", "wsgi", *chosen()])
-def client(request: pytest.FixtureRequest) -> AdapterClient:
-    """The adapter that the test is run against."""
-    return load(request.param)
-
-
 class Stage:
     """Where one endpoint at a time is being served, for as long as tests ask for the same settings."""
 
-    def __init__(self, client: AdapterClient, folder: Path) -> None:
+    def __init__(self, client: AdapterClient, folder: Path, database: str | None = None) -> None:
         self._client = client
         self._folder = folder
+        self._database = database
         self._numbers = count(1)
         self._open = ExitStack()
         self._settings: dict[str, Any] | None = None
@@ -63,10 +67,17 @@ class Stage:
     def serve(self, handlers: Handlers, **settings: Any) -> Endpoint:
         """A new endpoint in the place of whatever runs."""
         self.clear()
-        database = self._folder / f"inbox-{next(self._numbers)}.db"
-        settings = {"secret": SECRET, "inbox": f"sqlite:///{database}", **settings}
-        served = self._open.enter_context(self._client.serve(handlers, **settings))
-        return Endpoint(served, served.database or database)
+        folder = self._folder / str(next(self._numbers))
+        folder.mkdir()
+        database = self._database or f"sqlite:///{folder / 'inbox.db'}"
+        settings = {"secret": SECRET, "inbox": database, **settings}
+        if isinstance(self._client, ProcessClient):
+            served = self._open.enter_context(self._client.serve(handlers, **settings))
+        else:
+            self._open.enter_context(everything_logged(folder / "log"))
+            served = self._open.enter_context(self._client.serve(handlers, **settings))
+            Faults(folder).rig(served.webhooks)
+        return Endpoint(served, database, folder)
 
     def clear(self) -> None:
         """End what runs."""
@@ -74,21 +85,43 @@ class Stage:
         self._open.close()
 
 
+def handle(event: Event) -> None:
+    pass
+
+
 def _handlers() -> Handlers:
     handlers = Handlers()
-
-    @handlers.on("user.*")
-    def handle(event: Event) -> None:
-        pass
-
+    handlers.on("user.*")(handle)
     return handlers
 
 
-@pytest.fixture(scope="session")
-def stage(client: AdapterClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    stage = Stage(client, tmp_path_factory.mktemp(client.name))
-    yield stage
-    stage.clear()
+def _clients() -> Iterator[Any]:
+    yield from ways_into(chosen())
+    if "django" in chosen():
+        for database in ("postgres", "mariadb"):
+            yield pytest.param(f"django on {database}", marks=[pytest.mark.slow, pytest.mark.service])
+    for adapter in chosen():
+        for server, way in WAYS[adapter].items():
+            marks = [pytest.mark.slow, pytest.mark.servers, *([pytest.mark.service] if way.several else [])]
+            yield pytest.param(f"{adapter} under {server}", marks=marks)
+
+
+@pytest.fixture(scope="session", params=_clients())
+def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """The adapter that the test is run against, and its server or its database where the name says so."""
+    folder = tmp_path_factory.mktemp("stages")
+    adapter, _, database = request.param.partition(" on ")
+    with ExitStack() as running:
+        if " under " in request.param:
+            several = "workers" in request.param
+            redis = (request.getfixturevalue("redis_url"), request.getfixturevalue("redis_prefix")) if several else None
+            client = running.enter_context(ProcessClient(request.param, folder, redis).running())
+        else:
+            client = load(adapter)
+        url = request.getfixturevalue(f"{database}_url") if database else None
+        stage = Stage(client, folder, url)
+        running.callback(stage.clear)
+        yield stage
 
 
 @pytest.fixture
@@ -105,7 +138,3 @@ def serve(stage: Stage) -> Iterator[Serve]:
     """Serve an endpoint of the test's own, with these handlers and settings, on the system's clock."""
     yield stage.serve
     stage.clear()
-
-
-def clock() -> float:
-    return NOW

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import NullPool, create_engine
+
 from envoyou_core import Event, sign
 from envoyou_core.inbox import InboxRecord
 from envoyou_core.testing import Delivery, sample_event, sign_delivery
 from tests.contract import wire
 from tests.contract.clients import Served
+from tests.contract.faults import Faults
 from tests.contract.wire import Answer, HeaderChanges
 
 SECRET = "whsec_the_contract_suite"
@@ -22,6 +24,10 @@ NOW = 1_767_225_600
 """Where the clock of the served endpoints stands, in epoch seconds."""
 
 UNCHANGED: HeaderChanges = {}
+
+
+def clock() -> float:
+    return NOW
 
 
 def signed(event: Event | Mapping[str, Any] | bytes | None = None, **options: Any) -> Delivery:
@@ -39,10 +45,11 @@ def signed_at(timestamp: str, *, body: bytes | None = None) -> Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A served endpoint, and the SQLite file behind its inbox."""
+    """A served endpoint, the URL of its inbox's database, and a folder of its own."""
 
     served: Served
-    database: Path
+    database: str
+    folder: Path
 
     @property
     def address(self) -> tuple[str, int]:
@@ -103,13 +110,27 @@ class Endpoint:
         """Another writer holds the database for as long as the block lasts."""
         # A database that nobody has opened yet could not even be read meanwhile.
         self.served.webhooks.inbox.open()
-        connection = sqlite3.connect(self.database, isolation_level=None)
-        try:
-            connection.execute("BEGIN IMMEDIATE")
+        engine = create_engine(self.database, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+        lock, unlock = {
+            "sqlite": ("BEGIN IMMEDIATE", "ROLLBACK"),
+            "postgresql": ("BEGIN; LOCK TABLE envoyou_processed_event IN EXCLUSIVE MODE", "ROLLBACK"),
+            "mysql": ("LOCK TABLES envoyou_processed_event READ", "UNLOCK TABLES"),
+        }[engine.dialect.name.replace("mariadb", "mysql")]
+        with engine.connect() as connection:
+            connection.exec_driver_sql(lock)
             yield
-            connection.execute("ROLLBACK")
-        finally:
-            connection.close()
+            connection.exec_driver_sql(unlock)
+
+    @contextmanager
+    def failing(self, fault: str, *stores: str) -> Iterator[None]:
+        """`inbox`, `spool` or both fail so (see `FAULTS`) for as long as the block lasts."""
+        with Faults(self.folder).on(fault, *stores):
+            yield
+
+    @property
+    def log(self) -> str:
+        """All that has been logged where it is served."""
+        return (self.folder / "log").read_text()
 
 
 def assert_received(answer: Answer, *, duplicate: bool = False) -> None:

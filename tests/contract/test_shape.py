@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import select
 import socket
+import struct
 import threading
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from itertools import chain, repeat
+from typing import Any
 
 import pytest
 
 from envoyou_core.testing import Delivery, sample_event
 from envoyou_core.wsgi import DRAIN_LIMIT
 from tests.contract import wire
+from tests.contract.clients import ONE_AT_A_TIME, REFUSES_UNKNOWN_METHODS, REFUSES_WHAT_FOLLOWS
 from tests.contract.endpoint import NOW, Endpoint, assert_received, assert_refused, signed
 from tests.contract.wire import HeaderValue
 
@@ -23,8 +28,17 @@ MEGABYTE = 1_048_576
 @pytest.mark.parametrize("ending", ["", "/"])
 def test_other_methods(endpoint: Endpoint, method: str, ending: str) -> None:
     path = endpoint.served.path + ending
+    if method == "BREW" and REFUSES_UNKNOWN_METHODS in endpoint.served.by_itself:
+        assert_refused_by_the_server(endpoint, signed(), method=method, path=path)
+        return
     answer = endpoint.refuses(405, "method_not_allowed", signed(), method=method, path=path)
     assert answer.headers["Allow"] == "POST"
+
+
+def assert_refused_by_the_server(endpoint: Endpoint, delivery: Delivery, **changes: Any) -> None:
+    before = endpoint.stored
+    assert endpoint.send(delivery, **changes).status == 400
+    assert endpoint.stored == before
 
 
 def test_head(endpoint: Endpoint) -> None:
@@ -83,7 +97,8 @@ def test_a_sender_that_sends_too_much_sees_why_it_is_refused(endpoint: Endpoint,
 def test_a_body_that_is_announced_as_too_large(endpoint: Endpoint) -> None:
     """The sender sends as much as is thrown away, and then waits: no more is read of what it announced."""
     before = endpoint.stored
-    head = endpoint.head(signed(), headers={"Content-Length": str(100 * MEGABYTE)})
+    announced = DRAIN_LIMIT if endpoint.served.takes_all_first else 100 * MEGABYTE
+    head = endpoint.head(signed(), headers={"Content-Length": str(announced)})
     answer = wire.exchange(endpoint.address, [head, *[b" " * MEGABYTE] * (DRAIN_LIMIT // MEGABYTE)])
     assert_refused(answer, 413, "payload_too_large")
     assert endpoint.stored == before
@@ -91,7 +106,10 @@ def test_a_body_that_is_announced_as_too_large(endpoint: Endpoint) -> None:
 
 def test_a_chunked_body_without_an_end(endpoint: Endpoint) -> None:
     head = endpoint.head(signed(), headers={"Content-Length": None, "Transfer-Encoding": "chunked"})
-    if endpoint.served.reads_chunked:
+    if endpoint.served.takes_all_first:
+        chunks = wire.chunked(b" " * (DRAIN_LIMIT + MEGABYTE), size=MEGABYTE)
+        assert_refused(wire.exchange(endpoint.address, [head, *chunks]), 413, "payload_too_large")
+    elif endpoint.served.reads_chunked:
         chunk = b"%x\r\n%s\r\n" % (MEGABYTE, b" " * MEGABYTE)
         assert_cut_off_while_sending(endpoint, chain([head], repeat(chunk)))
     else:
@@ -159,19 +177,102 @@ def test_a_chunked_body_that_is_refused_for_another_reason(endpoint: Endpoint) -
 
 def test_a_body_longer_than_its_length_is_not_the_one_that_was_signed(endpoint: Endpoint) -> None:
     delivery = signed()
-    endpoint.refuses(401, "unauthorized", delivery, headers={"Content-Length": str(len(delivery.body) - 1)})
+    one_less = {"Content-Length": str(len(delivery.body) - 1)}
+    if REFUSES_WHAT_FOLLOWS in endpoint.served.by_itself:
+        assert_refused_by_the_server(endpoint, delivery, headers=one_less)
+    else:
+        endpoint.refuses(401, "unauthorized", delivery, headers=one_less)
 
 
 def test_a_sender_that_goes_away_before_the_end(endpoint: Endpoint) -> None:
     delivery = signed()
     before = endpoint.stored
-    with socket.create_connection(endpoint.address, timeout=wire.PATIENCE) as connection:
-        connection.sendall(endpoint.head(delivery) + delivery.body[:-1])
+    with begun(endpoint, delivery) as connection:
         connection.shutdown(socket.SHUT_WR)
         while connection.recv(65_536):
             pass
     assert endpoint.stored == before
     endpoint.accepts(delivery)
+
+
+@contextmanager
+def begun(endpoint: Endpoint, delivery: Delivery) -> Iterator[socket.socket]:
+    """The connection of a sender that has sent all but the last byte."""
+    with socket.create_connection(endpoint.address, timeout=wire.PATIENCE) as connection:
+        connection.sendall(endpoint.head(delivery) + delivery.body[:-1])
+        yield connection
+
+
+def test_senders_whose_connections_break(endpoint: Endpoint) -> None:
+    """More of them than a server has threads; one has sent all, and does not hear the answer."""
+    before = endpoint.stored
+    delivery = signed()
+    for _ in range(10):
+        with begun(endpoint, signed()) as connection:
+            break_off(connection)
+    with begun(endpoint, delivery) as connection:
+        connection.sendall(delivery.body[-1:])
+        break_off(connection)
+    answer = endpoint.send(delivery)
+    assert_received(answer, duplicate="duplicate" in answer.document)
+    assert endpoint.stored == before + 1
+    assert "Traceback" not in endpoint.log
+
+
+def break_off(connection: socket.socket) -> None:
+    """Close it so that the server is told of a failure, and not of an end."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def test_a_sender_that_stalls_holds_up_no_other(endpoint: Endpoint) -> None:
+    stalling, other = signed(), signed()
+    before = endpoint.stored
+    with begun(endpoint, stalling) as connection, ThreadPoolExecutor(1) as background:
+        sent = background.submit(endpoint.send, other)
+        if ONE_AT_A_TIME in endpoint.served.by_itself:
+            # It has to wait, and is not lost.
+            connection.sendall(stalling.body[-1:])
+            assert_received(sent.result())
+        else:
+            assert_received(sent.result())
+            assert endpoint.stored == before + 1
+            connection.sendall(stalling.body[-1:])
+        assert_received(wire.read_answer(connection))
+    assert endpoint.stored == before + 2
+
+
+def asking_first(endpoint: Endpoint, delivery: Delivery, **headers: HeaderValue) -> wire.Answer:
+    """The final answer to a sender that waits to be told to send the body.
+
+    It does so for a moment only, as RFC 9110 has it: not every server knows what it is asked.
+    """
+    with socket.create_connection(endpoint.address, timeout=wire.PATIENCE) as connection:
+        connection.sendall(endpoint.head(delivery, headers={"Expect": "100-continue", **headers}))
+        if not said_within(connection, 1.0) or wire.told_to_continue(connection):
+            connection.sendall(delivery.body)
+        return wire.read_answer(connection)
+
+
+def said_within(connection: socket.socket, seconds: float) -> bool:
+    return bool(select.select([connection], [], [], seconds)[0])
+
+
+def test_a_sender_that_asks_before_it_sends(endpoint: Endpoint) -> None:
+    delivery = signed()
+    answer = asking_first(endpoint, delivery)
+    assert_received(answer)
+    record = endpoint.record(delivery)
+    assert record is not None
+    assert record.event.body == delivery.body
+
+
+def test_a_sender_that_asks_before_it_sends_what_is_refused(endpoint: Endpoint) -> None:
+    before = endpoint.stored
+    answer = asking_first(endpoint, of_size(2 * MEGABYTE))
+    assert_refused(answer, 413, "payload_too_large")
+    answer = asking_first(endpoint, signed(), **{"Content-Type": "text/plain"})
+    assert_refused(answer, 415, "unsupported_media_type")
+    assert endpoint.stored == before
 
 
 @pytest.mark.parametrize("length", ["-1", "1e3", "ten", "+5", "0x10", "²"])

@@ -14,7 +14,7 @@ HeaderValue = str | bytes
 HeaderChanges = Mapping[str, HeaderValue | Sequence[HeaderValue] | None]
 """By name: a value, several of them to be sent as so many headers, or `None` for a header that is not sent."""
 
-PATIENCE = 10.0
+PATIENCE = 30.0
 """Seconds without a byte from the server after which a test fails."""
 
 
@@ -63,6 +63,16 @@ def read_answer(connection: socket.socket, *, method: str = "POST") -> Answer:
         return Answer(response.status, response.msg, response.read())
     finally:
         response.close()
+
+
+def told_to_continue(connection: socket.socket) -> bool:
+    """Whether what has come is an interim answer that asks for the body; it is read then, and nothing else is."""
+    if connection.recv(13, socket.MSG_PEEK | socket.MSG_WAITALL) != b"HTTP/1.1 100 ":
+        return False
+    read = b""
+    while not read.endswith(b"\r\n\r\n"):
+        read += connection.recv(1)
+    return True
 
 
 def chunked(body: bytes, *, size: int) -> list[bytes]:

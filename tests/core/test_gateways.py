@@ -91,10 +91,11 @@ def test_asgi_stops_reading_a_body_that_does_not_end(webhooks, delivery):
     assert server.read <= 2 + DRAIN_LIMIT // 1_048_576
 
 
-def test_asgi_reads_nothing_of_a_refused_body_that_waits_to_be_asked_for(webhooks, delivery):
-    server = Server(delivery.headers | {"Content-Length": "1048577", "Expect": "100-continue"}, [b"x"])
+@pytest.mark.parametrize(("length", "read"), [(DRAIN_LIMIT, 1), (DRAIN_LIMIT + 1, 0)])
+def test_asgi_does_not_ask_for_a_refused_body_that_is_too_much_to_throw_away(webhooks, delivery, length, read):
+    server = Server(delivery.headers | {"Content-Length": str(length), "Expect": "100-continue"}, [b"x"])
     assert server.ask(webhooks)[0] == 413
-    assert server.read == 0
+    assert server.read == read
 
 
 def test_asgi_stores_nothing_of_a_sender_that_went_away(webhooks, delivery):

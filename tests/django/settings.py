@@ -3,10 +3,13 @@
 from importlib.util import find_spec
 
 SECRET_KEY = "for tests only"
+STATIC_URL = "static/"
 ROOT_URLCONF = "tests.django.urls"
 ALLOWED_HOSTS = ["*"]
 USE_TZ = True
 TIME_ZONE = "America/New_York"
+# The usual ones take long on purpose.
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 DATABASES = {
@@ -28,6 +31,7 @@ INSTALLED_APPS = [
     "django.contrib.contenttypes",
     "django.contrib.messages",
     "django.contrib.sessions",
+    "django.contrib.staticfiles",
     "envoyou_django",
     "tests.django.members",
 ]

@@ -3,6 +3,8 @@
 import re
 import shutil
 
+import pytest
+
 from tests.walkthrough import PROJECT, Reader, read_page
 
 EXAMPLE = PROJECT / "example_projects" / "django_app"
@@ -16,8 +18,51 @@ class DjangoReader(Reader):
         super().__init__(folder, usual_port=8000)
 
     def serving(self, console):
-        assert console[-1] == "python manage.py runserver"
+        assert console[-1] in {"python manage.py runserver", "python manage.py demo"}
         return super().serving([*console[:-1], f"{console[-1]} 127.0.0.1:{self._port}"])
+
+
+OF_THE_READER = """
+from unittest.mock import patch
+
+from django.contrib.auth.models import User
+from django.core import mail
+from django.test import TestCase, override_settings
+
+from envoyou_core.inbox import Entry
+from envoyou_core.testing import sample_event
+from envoyou_django import webhooks
+from envoyou_django.models import ProcessedEvent
+
+
+@override_settings(ADMINS=[("Ada", "ada@example.com")])
+class TestsOfTheReader(TestCase):
+    def handle(self, *types):
+        for type in types:
+            webhooks.inbox.add(Entry(sample_event(type))).result()
+        webhooks.drain()
+
+    def test_an_account_is_closed(self):
+        self.handle("user.created")
+        self.assertTrue(User.objects.get(username="user_123").is_active)
+        self.handle("user.deleted")
+        self.assertFalse(User.objects.get(username="user_123").is_active)
+
+    def test_admins_are_told(self):
+        self.handle("system.incident")
+        self.assertIn("Degraded performance", mail.outbox[0].body)
+
+    def test_a_dead_event_is_told_of_and_brought_back(self):
+        with patch("accounts.webhooks.mail_admins", side_effect=OSError("no mail today")):
+            self.handle("system.incident")
+            with self.assertLogs("accounts", "CRITICAL") as logs:
+                for _ in range(2):
+                    ProcessedEvent.objects.make_due()
+                    webhooks.drain()
+        self.assertIn("system.incident", logs.output[0])
+        self.assertEqual(ProcessedEvent.objects.dead().filter(type="system.incident").requeue(), 1)
+"""
+"""What somebody would try who has read the page to its end."""
 
 
 def test_the_page_leads_to_a_processed_event_and_a_passing_test(tmp_path):
@@ -35,18 +80,40 @@ def test_the_page_leads_to_a_processed_event_and_a_passing_test(tmp_path):
     with reader.serving(serve):
         assert reader.type(send) == '{"received": true}\n'
         reader.wait_for("Kept john.doe@example.com")
+    (tmp_path / "accounts" / "test_of_the_reader.py").write_text(OF_THE_READER)
     reader.type(test)
 
 
-def test_the_example_project_runs_as_its_readme_says(tmp_path):
-    (install, *serve), send, test = read_page("example_projects/django_app/README.md").consoles
-    assert install == 'pip install "envoyou-webhooks[django]"'
-    shutil.copytree(EXAMPLE, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.sqlite3", "__pycache__"))
+@pytest.fixture
+def example(tmp_path):
+    """Someone with a copy of the example project."""
+    shutil.copytree(EXAMPLE, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.sqlite3*", "__pycache__"))
     reader = DjangoReader(tmp_path)
     reader.write({"send.py": (EXAMPLE / "send.py").read_text()})
-    reader.type(test)
-    with reader.serving(serve):
-        assert reader.type(send) == '{"received": true}\n'
-        reader.wait_for("kept john.doe@example.com")
-    # It needs no migrations of its own.
-    reader.type([send[0], "python manage.py makemigrations --check"])
+    return reader
+
+
+@pytest.mark.slow
+def test_the_example_project_runs_as_its_readme_says(example):
+    (install, *serve), send, test = read_page("example_projects/django_app/README.md").consoles
+    assert install == "pip install -r requirements.txt"
+    example.type(test)
+    with example.serving(serve):
+        example.wait_for("Starting development server")
+        assert example.type(send) == '{"received": true}\n'
+        # Two that the command itself has handed in, and the one that was sent.
+        example.wait_for("kept user_123\n", times=3)
+    example.type(["python manage.py makemigrations --check"])
+
+
+@pytest.mark.slow
+def test_the_example_project_runs_on_postgresql_by_one_variable(example, postgres_url):
+    *_, test = read_page("example_projects/django_app/README.md").consoles
+    address = postgres_url.replace("postgresql+psycopg", "postgres")
+    example.type([f"export DATABASE_URL='{address}'", *test])
+
+
+@pytest.mark.slow
+def test_the_example_project_does_not_start_in_production_without_a_secret(example):
+    with pytest.raises(AssertionError, match="there is no webhook secret"):
+        example.type(["export DJANGO_SECRET_KEY=from_somewhere", "python manage.py check"])

@@ -12,6 +12,7 @@ from django.test import override_settings
 from envoyou_core import ConfigurationError
 from envoyou_core.inbox import Entry, Selection
 from envoyou_core.testing import sample_event
+from envoyou_django.admin.lists import found
 from envoyou_django.fields import ExactCharField
 from envoyou_django.inbox import OrmInbox
 from envoyou_django.models import ProcessedEvent
@@ -104,6 +105,16 @@ def test_what_is_about_an_object_is_found_by_an_index(full_table):
 def test_what_is_to_be_scrubbed_is_found_by_an_index(full_table, clock):
     old = full_table.filter(status__in=["processed", "ignored"], settled_at__lt=clock.moment(1))
     assert indices_of(old.filter(scrubbed_at__isnull=True)[:10]) == {"envoyou_unscrubbed"}
+
+
+def test_what_the_admin_searches_is_found_by_an_index(full_table):
+    indices = indices_of(found(full_table.model.objects.using(full_table.db), "evt_7").order_by("-pk")[:50])
+    assert indices == {"envoyou_event_id", "envoyou_object"}
+
+
+def test_what_the_admin_lists_of_a_day_is_found_by_an_index(full_table, clock):
+    rows = full_table.model.objects.using(full_table.db)
+    assert indices_of(rows.filter(received_at__gte=clock.moment(1)).values("status")) == {"envoyou_received"}
 
 
 @pytest.mark.parametrize("use_tz", [True, False])

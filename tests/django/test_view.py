@@ -1,4 +1,4 @@
-"""The view: both forms of the path, whatever middleware there is, under WSGI and ASGI."""
+"""The views: both forms of the path, whatever middleware there is, under WSGI and ASGI."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ from envoyou_django.models import ProcessedEvent
 from tests.django.conftest import SECRET
 from tests.django.members.models import Member
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("urlconf")]
 
 PATH = "/webhooks/envoyou"
 
@@ -31,6 +31,13 @@ def signed(event=None):
 
 def post(client, delivery, path=PATH, **values):
     return client.post(path, delivery.body, content_type="application/json", headers=delivery.headers, **values)
+
+
+@pytest.fixture(params=["urls", "async_urls"])
+def urlconf(request, settings):
+    """Either view works under either kind of server."""
+    settings.ROOT_URLCONF = f"tests.django.{request.param}"
+    return request.param
 
 
 @pytest.fixture
@@ -165,7 +172,7 @@ def test_the_async_entry_works_within_the_tests_transaction(settings):
 
 
 @pytest.fixture
-def gunicorn(tmp_path):
+def gunicorn(tmp_path, urlconf):
     (tmp_path / "project.py").write_text(
         f"""
 from django.conf import settings
@@ -188,7 +195,7 @@ application = get_wsgi_application()
 from django.core.management import call_command
 call_command("migrate", verbosity=0)
 from django.urls import include, path
-urlpatterns = [path("webhooks/envoyou", include("envoyou_django.urls"))]
+urlpatterns = [path("webhooks/envoyou", include("envoyou_django.{urlconf}"))]
 """
     )
     with socket.create_server(("127.0.0.1", 0)) as listening, (tmp_path / "log").open("w") as log:

@@ -23,3 +23,9 @@ SHOWN = {
 def test_the_page_leads_to_a_processed_event(reader, framework):
     assert '{"received": true}\n' in reader.follow(Page(f"docs/{framework}.md").blocks())
     assert reader.wait_for("the handler's effect", lambda: reader.shows(SHOWN[framework]))
+    if framework == "django":
+        # What is no Python has come with the wheel, too.
+        reader.run(["python", "manage.py", "findstatic", "envoyou_django/admin.css"])
+        template = "admin/envoyou_django/processedevent/change_list.html"
+        load = f"import django.template.loader as it; it.get_template('{template}')"
+        reader.run(["python", "manage.py", "shell", "-c", load])

@@ -3,11 +3,12 @@
 import ast
 import inspect
 import re
+from dataclasses import fields
 
 from envoyou_core import EVENT_TYPES, Retention, RetryPolicy, Webhooks, errors
 from envoyou_core.inbox import Status
 from envoyou_core.settings import SETTING_NAMES
-from tests.quickstart.pages import PROJECT, QUICKSTARTS, README
+from tests.quickstart.pages import PROJECT, QUICKSTARTS, README, Page
 
 
 def in_code(cell):
@@ -46,16 +47,34 @@ def test_every_setting_is_in_the_table_with_its_default():
     assert {in_code(name)[0] for _, name, _, _ in table} == SETTING_NAMES
     parameters = inspect.signature(Webhooks).parameters
     assert {in_code(keyword)[0] for keyword, *_ in table if keyword} == parameters.keys() - {"self"}
-    plain = {name for name, it in parameters.items() if isinstance(it.default, int | float | str)}
-    assert plain >= {"inbox", "tolerance", "max_body_size"}
-    for keyword, name, default, _ in table:
-        if not keyword:
-            whole, _, member = in_code(name)[0].lower().partition("_")
-            defaults = {"retry": RetryPolicy(), "retention": Retention()}[whole]
-            assert ast.literal_eval(in_code(default)[0]) == getattr(defaults, member)
-        elif (parameter := in_code(keyword)[0]) in plain:
-            actual = parameters[parameter].default
-            assert type(actual)(in_code(default)[0]) == actual
+    assert wrong_defaults((in_code(name)[0], default) for _, name, default, _ in table) == []
+
+
+def test_every_setting_of_django_is_in_its_page_with_its_default():
+    table = [(in_code(name)[0], default) for name, default, _ in Page("docs/django.md").rows("Settings")]
+    assert {name for name, _ in table} == SETTING_NAMES - {"INBOX"} | {"HANDLERS_MODULE"}
+    assert wrong_defaults(table) == []
+
+
+def wrong_defaults(table):
+    """The names of a table whose defaults are other ones, where they are numbers, words or truths."""
+    keywords = {name: it.default for name, it in inspect.signature(Webhooks).parameters.items()}
+    plain = {name: default for name, default in keywords.items() if isinstance(default, int | float | str)}
+    assert plain.keys() >= {"inbox", "tolerance", "max_body_size"}
+    plain |= {f"retry_{it.name}": it.default for it in fields(RetryPolicy)}
+    plain |= {f"retention_{it.name}": it.default for it in fields(Retention)}
+    return [
+        name
+        for name, shown in table
+        if (actual := plain.get(name.lower())) is not None and actual != literal(in_code(shown)[0])
+    ]
+
+
+def literal(shown):
+    try:
+        return ast.literal_eval(shown)
+    except (ValueError, SyntaxError):
+        return shown
 
 
 def test_every_file_that_is_linked_is_there():

@@ -5,15 +5,16 @@ from __future__ import annotations
 import http.client
 import itertools
 import os
+import queue
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from envoyou_core.inbox import FINISHED, Status
 from envoyou_core.inbox.sql import SqlInbox
 from envoyou_core.testing import sample_event, sign_delivery
 from tests.adapters import chosen
-from tests.servers.processes import GRACEFUL, PATH, PATIENCE, SECRET, Server, Site, gunicorn, uvicorn, wait_for
+from tests.servers.processes import PATH, PATIENCE, SECRET, Server, Site, gunicorn, uvicorn, wait_for
 
 APPS = Path(__file__).parent / "apps"
 LEASE = 1
@@ -187,7 +188,7 @@ class WorkerProcess:
         """Ask it to end, and wait for it; returns its exit code."""
         assert self._process is not None
         self.signal(signal.SIGTERM)
-        return self._process.wait(GRACEFUL + 5)
+        return self._process.wait(PATIENCE)
 
     def close(self) -> None:
         if self._process is not None:
@@ -208,16 +209,20 @@ def worker_process(site: CrashingSite, name: str = "1", **settings: str) -> Iter
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one delivery was answered; the status is `None` where the connection broke first."""
+    """What one delivery was answered; the status is `None` where the connection broke first.
+
+    `kept` says whether it went over a connection that had been used before.
+    """
 
     event_id: str
     status: int | None
     retry_after: str | None = None
     seconds: float = 0.0
+    kept: bool = False
 
 
 class Platform:
-    """Delivers to one site or to several servers in turn, and keeps a log of the answers.
+    """Delivers to one site or to several servers in turn, over connections that it keeps, and logs the answers.
 
     Each event is delivered until it is answered 200, five times at most, as the guide says. Each of the senders may
     pause after an event, for so many seconds.
@@ -227,13 +232,21 @@ class Platform:
         self._sites = itertools.cycle(sites)
         self._senders = senders
         self._pause = pause
+        self._of_sender = threading.local()
         self.answers: list[Answer] = []
 
     def deliver_all(self, events: Sequence[Event]) -> frozenset[str]:
         """Deliver `events`, several at a time; returns the ids of all that have been answered 200 by now."""
-        with ThreadPoolExecutor(self._senders) as pool:
-            for _ in pool.map(self._deliver, events):
-                pass
+        waiting = queue.SimpleQueue[Event]()
+        for event in events:
+            waiting.put(event)
+
+        def deliver_what_waits(_: int) -> None:
+            with suppress(queue.Empty):
+                while True:
+                    self._deliver(waiting.get_nowait())
+
+        self._have_senders(deliver_what_waits)
         return self.acknowledged
 
     def deliver_until(self, enough: threading.Event) -> list[Event]:
@@ -247,10 +260,17 @@ class Platform:
                 self._deliver(event)
                 time.sleep(self._pause)
 
-        with ThreadPoolExecutor(self._senders) as pool:
-            for _ in pool.map(deliver_one_after_the_other, range(self._senders)):
-                pass
+        self._have_senders(deliver_one_after_the_other)
         return sent
+
+    def _have_senders(self, work: Callable[[int], None]) -> None:
+        def send(number: int) -> None:
+            with Connections() as self._of_sender.connections:
+                work(number)
+
+        with ThreadPoolExecutor(self._senders) as pool:
+            for _ in pool.map(send, range(self._senders)):
+                pass
 
     @property
     def acknowledged(self) -> frozenset[str]:
@@ -260,26 +280,60 @@ class Platform:
         site = next(self._sites)
         for delay in SENDER_DELAYS:
             time.sleep(delay)
-            answer = post(site, event)
+            if delay:
+                # On a starved machine a server may take longer to start than the platform is patient.
+                wait_for(site.listens)
+            answer = self._of_sender.connections.post(site, event)
             self.answers.append(answer)
             if answer.status == 200:
                 return
 
 
+class Connections:
+    """The connections that one sender keeps, one to each site."""
+
+    def __init__(self) -> None:
+        self._open: dict[tuple[str, int], http.client.HTTPConnection] = {}
+
+    def __enter__(self) -> Connections:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for connection in self._open.values():
+            connection.close()
+
+    def post(self, site: Site, event: Event) -> Answer:
+        """One delivery."""
+        try:
+            if kept := self._open.pop(site.address, None):
+                # The server may close it at any time between two deliveries: then this one is sent once more, anew.
+                with suppress(ConnectionError):
+                    return replace(self._exchange(kept, site, event), kept=True)
+            return self._exchange(http.client.HTTPConnection(*site.address, timeout=30), site, event)
+        except (OSError, http.client.HTTPException):
+            return Answer(event.id, None)
+
+    def _exchange(self, connection: http.client.HTTPConnection, site: Site, event: Event) -> Answer:
+        delivery = sign_delivery(event, secret=SECRET)
+        began = time.monotonic()
+        try:
+            connection.request("POST", PATH, delivery.body, delivery.headers)
+            response = connection.getresponse()
+            response.read()
+        except BaseException:
+            connection.close()
+            raise
+        if response.will_close:
+            connection.close()
+        else:
+            self._open[site.address] = connection
+        return Answer(event.id, response.status, response.getheader("Retry-After"), time.monotonic() - began)
+
+
 def post(site: Site, event: Event) -> Answer:
-    """One delivery."""
-    delivery = sign_delivery(event, secret=SECRET)
-    connection = http.client.HTTPConnection(*site.address, timeout=10)
-    began = time.monotonic()
-    try:
-        connection.request("POST", PATH, delivery.body, delivery.headers)
-        response = connection.getresponse()
-        response.read()
-    except (OSError, http.client.HTTPException):
-        return Answer(event.id, None)
-    finally:
-        connection.close()
-    return Answer(event.id, response.status, response.getheader("Retry-After"), time.monotonic() - began)
+    """One delivery, over a connection of its own."""
+    with Connections() as connections:
+        return connections.post(site, event)
 
 
 def users(count: int) -> list[Event]:

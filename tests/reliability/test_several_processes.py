@@ -27,12 +27,14 @@ from tests.servers.processes import wait_for
 
 pytestmark = pytest.mark.slow
 
+EVENTS = 5_000
 STOPS = 4
 
 
 @pytest.mark.parametrize("inbox_url", [pytest.param("postgresql", marks=pytest.mark.service)], indirect=True)
 def test_two_servers_do_each_event_once(inbox_url: str, tmp_path: Path) -> None:
-    events = users(2_000)
+    """One of each kind where there are both, WSGI and ASGI, and a sender that keeps its connections."""
+    events = users(EVENTS)
     first, *_, last = [*SERVERS.values()] * 2
     # None of it is about leases: a process that a busy machine holds up for a moment must not count as dead.
     with (
@@ -41,10 +43,15 @@ def test_two_servers_do_each_event_once(inbox_url: str, tmp_path: Path) -> None:
     ):
         site.start()
         other.start()
-        acknowledged = Platform(site, other, senders=8).deliver_all(events)
+        platform = Platform(site, other, senders=8)
+        acknowledged = platform.deliver_all(events)
         result = outcome(site, acknowledged)
         workers = [site.lines("ends").count(str(pid)) for pid in {*site.lines("ends")}]
-    print(f"\n{workers} handler runs by each worker: {result}")
+    kept = sum(answer.kept for answer in platform.answers)
+    print(
+        f"\n{kept} of {len(platform.answers)} deliveries over kept connections, {workers} runs by each worker: {result}"
+    )
+    assert kept > 0
     assert len(workers) == 2
     assert min(workers) > 0
     assert len(acknowledged) == len(events)

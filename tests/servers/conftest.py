@@ -11,19 +11,32 @@ from tests.adapters import chosen
 
 pytest.register_assert_rewrite("tests.servers.processes")
 
-from tests.servers.processes import Server, Site, django, gunicorn, site, uvicorn  # noqa: E402
+from tests.servers.processes import (  # noqa: E402
+    GTHREAD,
+    LONG_LEASE,
+    Server,
+    Site,
+    django,
+    granian,
+    gunicorn,
+    hypercorn,
+    site,
+    uvicorn,
+)
 
 if not chosen():
     collect_ignore_glob = ["test_*.py"]
 elif "flask" not in chosen():
     collect_ignore = ["test_fork.py"]
 
-GTHREAD = ("--worker-class=gthread", "--threads=4")
-
 SERVERS: dict[str, dict[str, Server]] = {
     "django": {"sync": django(), "gthread": django(*GTHREAD)},
     "flask": {"sync": gunicorn("flask_app:app"), "gthread": gunicorn("flask_app:app", *GTHREAD)},
-    "fastapi": {"uvicorn": uvicorn("fastapi_app:app")},
+    "fastapi": {
+        "uvicorn": uvicorn("fastapi_app:app"),
+        "hypercorn": hypercorn("fastapi_app:app"),
+        "granian": granian("fastapi_app:app"),
+    },
     "starlette": {"uvicorn": uvicorn("starlette_app:app")},
 }
 SEVERAL_WORKERS: dict[str, dict[str, Server]] = {
@@ -58,6 +71,13 @@ def running(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
         yield running
 
 
+@pytest.fixture(params=of_chosen_adapters(SERVERS))
+def running_in_peace(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
+    """As `running`, for tests that kill nothing."""
+    with site(request.param, tmp_path, lease=LONG_LEASE) as running:
+        yield running
+
+
 @pytest.fixture(params=of_chosen_adapters(FIRST_SERVERS))
 def running_in_one_way(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
     """As `running`, but each adapter only once: for what takes long."""
@@ -67,6 +87,6 @@ def running_in_one_way(request: pytest.FixtureRequest, tmp_path: Path) -> Iterat
 
 @pytest.fixture(params=of_chosen_adapters(SEVERAL_WORKERS))
 def running_in_several_processes(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
-    """A site of its own, served by two workers."""
-    with site(request.param, tmp_path) as running:
+    """A site of its own, served by two workers, of which none is killed."""
+    with site(request.param, tmp_path, lease=LONG_LEASE) as running:
         yield running

@@ -25,10 +25,16 @@ SECRET = "whsec_of_real_servers"
 LEASE = 2
 """Seconds, instead of a minute: what a killed worker held is taken up again after this time."""
 
+LONG_LEASE = 20
+"""Seconds, where nothing is killed: a worker that a busy machine holds up must not count as dead."""
+
 SHUTDOWN_TIMEOUT = 2
 """Seconds, instead of ten: how long a server that ends waits for its handlers."""
 
-PATIENCE = 30.0
+PATIENCE = 60.0
+A_FREE_PORT = "{port}"
+"""In a command, for servers that do not say which port they were given."""
+
 GRACEFUL = 10
 """Seconds that a server is given to end."""
 
@@ -55,8 +61,26 @@ def gunicorn(app: str, *options: str, **fields: Any) -> Server:
     )
 
 
+GTHREAD = ("--worker-class=gthread", "--threads=4")
+
+
 def uvicorn(app: str, *options: str) -> Server:
     return Server(["uvicorn", app, "--port=0", f"--timeout-graceful-shutdown={GRACEFUL}", *options])
+
+
+def hypercorn(app: str, *options: str) -> Server:
+    return Server(["hypercorn", app, "--bind=127.0.0.1:0", f"--graceful-timeout={GRACEFUL}", *options])
+
+
+def granian(app: str, *options: str) -> Server:
+    options = (f"--workers-kill-timeout={GRACEFUL}", *options)
+    return Server(["granian", app, "--interface=asgi", "--host=127.0.0.1", f"--port={A_FREE_PORT}", *options])
+
+
+def runserver(settings: str, *options: str) -> Server:
+    """Of Django, without its watch over the files."""
+    options = (f"--settings={settings}", "--pythonpath=.", *options)
+    return Server(["django", "runserver", "127.0.0.1:0", "--noreload", *options])
 
 
 def django(*options: str) -> Server:
@@ -74,6 +98,8 @@ class Site:
 
     server: Server
     folder: Path
+    lease: float = field(default=LEASE, kw_only=True)
+    apps: Path = field(default=APPS, kw_only=True)
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     _port: int = field(default=0, init=False)
     _starts: int = field(default=0, init=False)
@@ -97,9 +123,10 @@ class Site:
         said = wait_for(lambda: re.search(r"http://127\.0\.0\.1:(\d+)", log.read_text()), log.read_text)
         self._port = int(said[1])
         # Several workers of uvicorn begin to listen after their parent has said so.
-        wait_for(self._listens, log.read_text)
+        wait_for(self.listens, log.read_text)
 
-    def _listens(self) -> bool:
+    def listens(self) -> bool:
+        """Whether it accepts connections."""
         with socket.socket() as connection:
             return connection.connect_ex(self.address) == 0
 
@@ -114,7 +141,7 @@ class Site:
         """Ask the server to end, and wait for it; returns its exit code."""
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
-        code = self._process.wait(GRACEFUL + 5)
+        code = self._process.wait(PATIENCE)
         self._process = None
         return code
 
@@ -175,25 +202,31 @@ class Site:
         return (self.folder / "begun").exists()
 
     def _python(self, command: Sequence[str]) -> list[str]:
-        return [sys.executable, "-m", *command]
+        return [sys.executable, "-u", "-m", *(part.format(port=_free_port()) for part in command)]
 
     def _surroundings(self) -> dict[str, Any]:
         ours = {
             "EFFECTS_FOLDER": str(self.folder),
             "ENVOYOU_WEBHOOK_SECRET": SECRET,
             "ENVOYOU_INBOX": f"sqlite:///{self.folder / 'inbox.db'}",
-            "ENVOYOU_LEASE": str(LEASE),
+            "ENVOYOU_LEASE": str(self.lease),
             "ENVOYOU_SHUTDOWN_TIMEOUT": str(SHUTDOWN_TIMEOUT),
             "DJANGO_DATABASE": str(self.folder / "django.sqlite3"),
         }
         inherited = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
-        return {"cwd": APPS, "env": inherited | ours}
+        return {"cwd": self.apps, "env": inherited | ours}
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port: int = listening.getsockname()[1]
+        return port
 
 
 @contextmanager
-def site(server: Server, folder: Path) -> Iterator[Site]:
-    """A site whose server runs, until the block ends."""
-    found = Site(server, folder)
+def site(server: Server, folder: Path, **fields: Any) -> Iterator[Site]:
+    """A site whose server runs, until the block ends; `fields` are those of `Site`."""
+    found = Site(server, folder, **fields)
     found.set_up()
     found.start()
     try:

@@ -1,31 +1,55 @@
-"""Keeps Django's users in step with EnvoyOU's. Whatever is done here may be done again."""
+"""Keeps our users in step with EnvoyOU's, and an audit of their logins."""
 
 from __future__ import annotations
 
 import logging
 
-from django.contrib.auth.models import User
+from django.contrib.auth.hashers import make_password
 
+import envoyou_core
+from accounts.models import Login, User
 from envoyou_core import Event
 from envoyou_django import webhooks
 
-log = logging.getLogger("django.accounts")
+log = logging.getLogger("accounts")
 
 
-@webhooks.on("user.created", "user.updated", "user.verified")
-def keep_account(event: Event) -> None:
-    user = event.data.object
-    account, _ = User.objects.update_or_create(username=user["id"], defaults={"email": user["email"]})
-    log.info("kept %s", account.email)
+# The events of one user are handled one after the other, and one that comes too late is left out: an update that was
+# held up cannot bring back what `user.deleted` has closed.
+@webhooks.on("user.created", "user.updated", "user.verified", stale="skip")
+def keep_user(event: Event) -> None:
+    person = event.data.as_type(envoyou_core.User)
+    changes: dict[str, object] = {}
+    if person.email is not None:
+        changes["email"] = person.email
+    if person.name is not None:
+        changes["first_name"], _, changes["last_name"] = person.name.partition(" ")
+    if event.type == "user.verified" or person.email_verified is not None:
+        changes["is_verified"] = event.type == "user.verified" or person.email_verified
+    # Whoever is new signs in by EnvoyOU, and has no password here.
+    new = {"username": person.id, "password": make_password(None), **changes}
+    User.objects.update_or_create(envoyou_id=person.id, defaults=changes, create_defaults=new)
+    log.info("kept %s", person.id)
 
 
-@webhooks.on("user.deleted")
+@webhooks.on("user.deleted", stale="skip")
 def close_account(event: Event) -> None:
-    User.objects.filter(username=event.data.object["id"]).update(is_active=False)
+    person = event.data.as_type(envoyou_core.User)
+    User.objects.filter(envoyou_id=person.id).update(is_active=False)
+    log.info("closed %s", person.id)
 
 
-@webhooks.on("auth.login")
-async def note_login(event: Event) -> None:
-    account = await User.objects.aget(username=event.data.object["user_id"])
-    account.last_login = event.created_at
-    await account.asave(update_fields=["last_login"])
+@webhooks.on("auth.login", "auth.failed")
+def note_login(event: Event) -> None:
+    login = event.data.as_type(envoyou_core.Login)
+    # Where it overtakes the event that makes the user, it fails here, and is tried again.
+    user = User.objects.get(envoyou_id=login.user_id)
+    # This, and the note that it was done, are one transaction: nothing is noted twice.
+    Login.objects.create(
+        event_id=event.id,
+        user=user,
+        at=login.timestamp or event.created_at,
+        succeeded=event.type == "auth.login",
+        ip_address=login.ip_address,
+        country=(login.location.country if login.location else None) or "",
+    )

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+import dj_database_url
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 SECRET_KEY = os.environ.get("DJANGO_SECRET_KEY", "only for development")
@@ -10,10 +12,15 @@ DEBUG = "DJANGO_SECRET_KEY" not in os.environ
 ALLOWED_HOSTS = ["127.0.0.1", "localhost"]
 ROOT_URLCONF = "project.urls"
 WSGI_APPLICATION = "project.wsgi.application"
+AUTH_USER_MODEL = "accounts.User"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True
 STATIC_URL = "static/"
 
-ENVOYOU = {"WEBHOOK_SECRET": os.environ["ENVOYOU_WEBHOOK_SECRET"]}
+ENVOYOU = {
+    # In production it has to be given: without one, nothing starts.
+    "WEBHOOK_SECRET": os.environ.get("ENVOYOU_WEBHOOK_SECRET", "whsec_only_for_development" if DEBUG else None),
+}
 
 INSTALLED_APPS = [
     "django.contrib.admin",
@@ -46,10 +53,20 @@ TEMPLATES = [
         },
     }
 ]
+# SQLite, or what DATABASE_URL says: postgres://user:password@host/name
 DATABASES = {
-    "default": {
-        "ENGINE": "django.db.backends.sqlite3",
-        "NAME": BASE_DIR / "db.sqlite3",
-        "OPTIONS": {"transaction_mode": "IMMEDIATE", "init_command": "PRAGMA journal_mode=WAL"},
-    }
+    "default": dj_database_url.config(
+        default=f"sqlite:///{BASE_DIR / 'db.sqlite3'}", conn_max_age=60, conn_health_checks=True
+    )
+}
+if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
+    DATABASES["default"]["OPTIONS"] = {"transaction_mode": "IMMEDIATE", "init_command": "PRAGMA journal_mode=WAL"}
+else:
+    DATABASES["default"]["OPTIONS"] = {"connect_timeout": 2}
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "handlers": {"console": {"class": "logging.StreamHandler"}},
+    "loggers": {"accounts": {"handlers": ["console"], "level": "INFO"}},
 }

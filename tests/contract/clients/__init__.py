@@ -1,19 +1,38 @@
 """How the contract suite reaches an adapter: its app, built as a user would, behind a real HTTP server.
 
-Each module of this package is one adapter's, and holds one object named `client`.
+Each module of this package but two is one way into an adapter, and holds one object named `client`, which serves it in
+the process of the test by one of `servers`; `process` serves the same apps under the servers that people run.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 from typing import Any, Protocol
 
 from envoyou_core import Handlers, Webhooks
+from envoyou_core.inbox import Inbox
+from envoyou_core.inbox.spool import Spool
 
 PATH = "/webhooks/envoyou"
+
+# What a server does by itself, whatever app it serves.
+EACH_PROCESS_FINDS_OUT = "one process does not know yet what another has found out about an outage"
+ONE_AT_A_TIME = "while a request is on its way, the next one waits"
+REFUSES_UNKNOWN_METHODS = "a method that is none of HTTP's is answered 400 before the app is asked"
+REFUSES_WHAT_FOLLOWS = "a request that is followed by something that is none is answered 400"
+
+
+class Stores(Protocol):
+    """Where events are: what a test looks into. A `Webhooks` is one."""
+
+    @property
+    def inbox(self) -> Inbox: ...
+
+    @property
+    def spool(self) -> Spool | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,18 +42,33 @@ class Served:
     Attributes:
         host: an address of the loopback interface.
         port: the TCP port.
+        webhooks: the object that the app was built around; where that lives in another process, its stores.
         path: where webhooks are received, without the final slash.
-        webhooks: the object that the app was built around.
-        database: the SQLite file behind an inbox that the adapter brings itself, so that a test can lock it.
         reads_chunked: whether the server understands chunked bodies; where it does not, they are answered 411.
+        by_itself: what the server does before, or instead of, asking the app.
+        takes_all_first: whether the framework itself receives a body to its end, however large, before it asks anyone.
     """
 
     host: str
     port: int
-    webhooks: Webhooks
+    webhooks: Stores
     path: str = PATH
-    database: Path | None = None
     reads_chunked: bool = True
+    by_itself: frozenset[str] = frozenset()
+    takes_all_first: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """An app that nobody serves yet.
+
+    Attributes:
+        app: for WSGI or ASGI.
+        webhooks: the object that it was built around.
+    """
+
+    app: Any
+    webhooks: Webhooks
 
 
 class AdapterClient(Protocol):
@@ -45,12 +79,27 @@ class AdapterClient(Protocol):
     def serve(self, handlers: Handlers, **settings: Any) -> AbstractContextManager[Served]:
         """Serve an app whose `Webhooks` has these keyword settings, on a free port, until the block ends.
 
-        `secret` is always among the settings. Where the adapter brings its own inbox, as Django does, `inbox` is left
-        out of account, and `database` names the file of that one.
+        `secret` and `inbox` are always among the settings. Where the adapter brings its own inbox, as Django does,
+        `inbox` is the URL of its database.
         """
 
 
-def load(name: str) -> AdapterClient:
+class BuildingClient(AdapterClient, Protocol):
+    """One whose app can be served by others, too."""
+
+    def build(self, handlers: Handlers, **settings: Any) -> AbstractContextManager[Built]:
+        """The app alone; see `serve`."""
+
+
+WAYS_IN = {"django": ("django", "django_async")}
+"""The modules of this package for each adapter, where it is not the one of its name."""
+
+
+def ways_into(adapters: Iterable[str]) -> list[str]:
+    """The names of all clients that reach these adapters, and the core's own two."""
+    return ["asgi", "wsgi", *(name for adapter in adapters for name in WAYS_IN.get(adapter, (adapter,)))]
+
+
+def load(name: str) -> Any:
     """The client of one adapter, imported only when it is asked for."""
-    client: AdapterClient = import_module(f"{__name__}.{name}").client
-    return client
+    return import_module(f"{__name__}.{name}").client

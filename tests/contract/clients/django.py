@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,27 +15,48 @@ from django.test import override_settings
 from envoyou_core import Handlers
 from envoyou_core.settings import SETTING_NAMES
 from envoyou_django import webhooks
-from tests.contract.clients import Served
+from tests.contract.clients import Built, Served
 from tests.contract.clients.servers import HOST, serving
-from tests.django.databases import inbox_on, sqlite_database
+from tests.django.databases import empty, inbox_on, mariadb_database, postgres_database, sqlite_database
 
 
 class DjangoClient:
     name = "django"
 
     @contextmanager
+    def build(self, handlers: Handlers, **settings: Any) -> Iterator[Built]:
+        with project(handlers, settings):
+            yield Built(WSGIHandler(), webhooks)
+
+    @contextmanager
     def serve(self, handlers: Handlers, **settings: Any) -> Iterator[Served]:
-        settings = {_setting(keyword): value for keyword, value in settings.items() if keyword != "inbox"}
-        with (
-            database_access(),
-            tempfile.TemporaryDirectory() as folder,
-            sqlite_database("contract", database := Path(folder, "project.db"), "envoyou_django"),
-            inbox_on("contract"),
-            override_settings(ENVOYOU=settings),
-        ):
-            webhooks.include(handlers)
-            with runserver() as port:
-                yield Served(HOST, port, webhooks, database=database, reads_chunked=False)
+        with self.build(handlers, **settings) as built, runserver(built.app) as port:
+            yield Served(HOST, port, built.webhooks, reads_chunked=False)
+
+
+@contextmanager
+def project(handlers: Handlers, settings: Mapping[str, Any], **of_django: Any) -> Iterator[None]:
+    """The project with these settings of `Webhooks`, `inbox` being the URL of the database for its inbox."""
+    ours = {_setting(keyword): value for keyword, value in settings.items() if keyword != "inbox"}
+    with inbox_at(settings["inbox"]), override_settings(ENVOYOU=ours, **of_django):
+        webhooks.include(handlers)
+        yield
+
+
+@contextmanager
+def inbox_at(url: str) -> Iterator[None]:
+    """Have the project's inbox in the database of this SQLAlchemy URL; on a server, it is emptied first."""
+    if url.startswith("sqlite"):
+        alias = "contract"
+        database = sqlite_database(alias, Path(url.removeprefix("sqlite:///")), "envoyou_django")
+    elif url.startswith("postgresql"):
+        alias, database = "postgres", postgres_database("postgres", url, "envoyou_django")
+    else:
+        alias, database = "mariadb", mariadb_database("mariadb", url, "envoyou_django")
+    with database_access(), database, inbox_on(alias):
+        if alias != "contract":
+            empty(alias)
+        yield
 
 
 def _setting(keyword: str) -> str:
@@ -57,9 +77,9 @@ class SilentHandler(WSGIRequestHandler):
 
 
 @contextmanager
-def runserver() -> Iterator[int]:
+def runserver(application: Callable[..., Any]) -> Iterator[int]:
     server = ThreadedWSGIServer((HOST, 0), SilentHandler)
-    server.set_app(WSGIHandler())
+    server.set_app(application)
     with serving(server) as port:
         yield port
 

@@ -10,7 +10,7 @@ from flask import Flask
 
 from envoyou_core import Handlers, Webhooks
 from envoyou_flask import create_blueprint
-from tests.contract.clients import PATH, Served
+from tests.contract.clients import PATH, Built, Served
 from tests.contract.clients.servers import HOST, werkzeug_server
 
 
@@ -18,15 +18,19 @@ class FlaskClient:
     name = "flask"
 
     @contextmanager
-    def serve(self, handlers: Handlers, **settings: Any) -> Iterator[Served]:
+    def build(self, handlers: Handlers, **settings: Any) -> Iterator[Built]:
         webhooks = Webhooks(**settings)
         webhooks.include(handlers)
         app = Flask("served")
         app.register_blueprint(create_blueprint(webhooks), url_prefix=PATH)
-        with werkzeug_server(app) as port:
-            yield Served(HOST, port, webhooks)
+        yield Built(app, webhooks)
         webhooks.stop()
         webhooks.inbox.close()
+
+    @contextmanager
+    def serve(self, handlers: Handlers, **settings: Any) -> Iterator[Served]:
+        with self.build(handlers, **settings) as built, werkzeug_server(built.app) as port:
+            yield Served(HOST, port, built.webhooks)
 
 
 client = FlaskClient()

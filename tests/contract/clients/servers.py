@@ -8,21 +8,25 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from socketserver import TCPServer, ThreadingMixIn
-from typing import Any
+from typing import Any, Literal
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 from wsgiref.simple_server import make_server as make_wsgiref_server
 
 HOST = "127.0.0.1"
-PATIENCE = 10.0
+PATIENCE = 30.0
 """Seconds in which a server must have started, or ended."""
 
 
 @contextmanager
-def uvicorn_server(app: Callable[..., Any]) -> Iterator[int]:
-    """Serve an ASGI application with uvicorn, its lifespan included; yields the port."""
+def uvicorn_server(app: Callable[..., Any], *, lifespan: Literal["on", "auto"] = "on") -> Iterator[int]:
+    """Serve an ASGI application with uvicorn, its lifespan included; yields the port.
+
+    With `auto`, it may be an application that knows of no lifespan.
+    """
     import uvicorn
 
-    server = uvicorn.Server(uvicorn.Config(app, lifespan="on", log_config=None, timeout_graceful_shutdown=5))
+    config = uvicorn.Config(app, lifespan=lifespan, http="h11", log_config=None, timeout_graceful_shutdown=5)
+    server = uvicorn.Server(config)
     with socket.create_server((HOST, 0)) as listening, _running(lambda: server.run([listening])) as thread:
         deadline = time.monotonic() + PATIENCE
         while not server.started and thread.is_alive() and time.monotonic() < deadline:

@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 
 from envoyou_core import Handlers, Webhooks
 from envoyou_fastapi.starlette import create_routes, lifespan
-from tests.contract.clients import PATH, Served
+from tests.contract.clients import PATH, Built, Served
 from tests.contract.clients.servers import HOST, uvicorn_server
 
 
@@ -18,13 +18,17 @@ class StarletteClient:
     name = "starlette"
 
     @contextmanager
-    def serve(self, handlers: Handlers, **settings: Any) -> Iterator[Served]:
+    def build(self, handlers: Handlers, **settings: Any) -> Iterator[Built]:
         webhooks = Webhooks(**settings)
         webhooks.include(handlers)
         app = Starlette(routes=create_routes(webhooks, PATH), lifespan=lifespan(webhooks))
-        with uvicorn_server(app) as port:
-            yield Served(HOST, port, webhooks)
+        yield Built(app, webhooks)
         webhooks.inbox.close()
+
+    @contextmanager
+    def serve(self, handlers: Handlers, **settings: Any) -> Iterator[Served]:
+        with self.build(handlers, **settings) as built, uvicorn_server(built.app) as port:
+            yield Served(HOST, port, built.webhooks)
 
 
 client = StarletteClient()

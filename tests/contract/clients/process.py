@@ -1,0 +1,171 @@
+"""An adapter's app under a server that people run, in a process of its own, which is started once for all tests."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from envoyou_core import Handlers
+from envoyou_core.inbox import Inbox
+from envoyou_core.inbox.spool import Spool
+from envoyou_core.inbox.sql import SqlInbox
+from envoyou_core.nonces.redis import RedisNonceStore
+from tests.contract.clients import (
+    EACH_PROCESS_FINDS_OUT,
+    ONE_AT_A_TIME,
+    PATH,
+    REFUSES_UNKNOWN_METHODS,
+    REFUSES_WHAT_FOLLOWS,
+    Served,
+)
+from tests.servers.processes import GTHREAD, Server, Site, granian, gunicorn, hypercorn, runserver, uvicorn
+
+APPS = Path(__file__).parent / "apps"
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A server that an adapter's app is served by.
+
+    Attributes:
+        server: how it is run.
+        client: the module of `clients` that builds the app, where it has not the adapter's name.
+        reads_chunked, takes_all_first, by_itself: see `Served`.
+        several: whether several processes answer; they share their nonces in Redis.
+    """
+
+    server: Server
+    client: str | None = None
+    reads_chunked: bool = True
+    takes_all_first: bool = False
+    by_itself: frozenset[str] = frozenset()
+    several: bool = False
+
+
+SYNC = Way(gunicorn("staged:wsgi"), by_itself=frozenset({ONE_AT_A_TIME}))
+THREADS = Way(gunicorn("staged:wsgi", *GTHREAD))
+UVICORN = Way(uvicorn("staged:asgi", "--http=h11"))
+TWO_WORKERS = replace(
+    UVICORN,
+    server=uvicorn("staged:asgi", "--http=h11", "--workers=2"),
+    several=True,
+    by_itself=frozenset({EACH_PROCESS_FINDS_OUT}),
+)
+HTTPTOOLS = Way(uvicorn("staged:asgi", "--http=httptools"), by_itself=frozenset({REFUSES_UNKNOWN_METHODS}))
+HYPERCORN = Way(hypercorn("staged:asgi"), by_itself=frozenset({REFUSES_WHAT_FOLLOWS}))
+GRANIAN = Way(granian("staged:asgi"))
+RUNSERVER = Way(runserver("django_settings"), reads_chunked=False)
+
+WSGI = {"gunicorn sync": SYNC, "gunicorn gthread": THREADS}
+ASGI = {"uvicorn": UVICORN, "uvicorn 2 workers": TWO_WORKERS, "hypercorn": HYPERCORN, "granian": GRANIAN}
+WAYS: dict[str, dict[str, Way]] = {
+    "django": {
+        "runserver": RUNSERVER,
+        **WSGI,
+        "uvicorn": replace(UVICORN, client="django_async", takes_all_first=True),
+    },
+    "flask": WSGI,
+    "fastapi": {**ASGI, "uvicorn httptools": HTTPTOOLS},
+    "starlette": ASGI,
+}
+
+
+def way(name: str) -> Way:
+    """The one of a name such as `flask under gunicorn sync`."""
+    adapter, _, server = name.partition(" under ")
+    return WAYS[adapter][server]
+
+
+@dataclass(slots=True)
+class StagedSite(Site):
+    """A server of `staged.py`."""
+
+    client: str = ""
+
+    def _surroundings(self) -> dict[str, Any]:
+        surroundings = super(StagedSite, self)._surroundings()
+        surroundings["env"] |= {
+            "CONTRACT_CLIENT": self.client,
+            "CONTRACT_FOLDER": str(self.folder),
+            "DJANGO_SETTINGS_MODULE": "django_settings",
+        }
+        return surroundings | {"cwd": APPS}
+
+
+@dataclass(slots=True)
+class ProcessClient:
+    """An `AdapterClient` whose apps live in a server process: handlers and settings must be such as can be pickled."""
+
+    name: str
+    folder: Path
+    redis: tuple[str, str] | None = None
+    _site: StagedSite = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._site = StagedSite(self._way.server, self.folder, client=self._way.client or self._adapter)
+
+    @property
+    def _adapter(self) -> str:
+        return self.name.partition(" under ")[0]
+
+    @property
+    def _way(self) -> Way:
+        return way(self.name)
+
+    @contextmanager
+    def running(self) -> Iterator[ProcessClient]:
+        """Have the server run until the block ends."""
+        try:
+            self._site.start()
+            yield self
+            self._site.end()
+        finally:
+            self._site.close()
+
+    @contextmanager
+    def serve(self, handlers: Handlers, **settings: Any) -> Iterator[Served]:
+        # The folder of a stage, whose name is its number, is where its database lies.
+        folder = Path(settings["inbox"].removeprefix("sqlite:///")).parent
+        if self.redis is not None:
+            url, prefix = self.redis
+            settings.setdefault(
+                "nonces", partial(RedisNonceStore, url, prefix=f"{prefix}{folder.parent.name}:{folder.name}:")
+            )
+        (folder / "stage.pickle").write_bytes(pickle.dumps((handlers, settings)))
+        with _inbox(self._adapter, settings["inbox"]) as inbox:
+            spool = Spool(settings["spool"]) if "spool" in settings else None
+            yield Served(
+                *self._site.address,
+                _Stores(inbox, spool),
+                path=f"/{folder.name}{PATH}",
+                reads_chunked=self._way.reads_chunked,
+                takes_all_first=self._way.takes_all_first,
+                by_itself=self._way.by_itself,
+            )
+            if spool is not None:
+                spool.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Stores:
+    inbox: Inbox
+    spool: Spool | None
+
+
+@contextmanager
+def _inbox(adapter: str, url: str) -> Iterator[Inbox]:
+    if adapter == "django":
+        from envoyou_django.inbox import OrmInbox
+        from tests.contract.clients.django import inbox_at
+
+        with inbox_at(url):
+            yield OrmInbox()
+    else:
+        inbox = SqlInbox(url)
+        yield inbox
+        inbox.close()

@@ -1,0 +1,230 @@
+"""The admin as an operator sees it: in a real browser, in light and in dark, under a strict content security policy."""
+
+import math
+import os
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from django import VERSION as DJANGO
+from django.contrib.auth.models import User
+
+from envoyou_core import EVENT_TYPES
+from envoyou_core.inbox import Attempt, Failure
+from envoyou_core.inbox.history import encode_history
+from envoyou_core.testing import sample_event
+from envoyou_django.models import ProcessedEvent
+from tests import browser as browsers
+from tests.browser import findings
+from tests.django.members.models import Member
+
+browsers.needed()
+
+pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True)]
+
+SCREENSHOTS = os.environ.get("ENVOYOU_TEST_SCREENSHOTS")
+"""A folder for pictures of what is looked at."""
+
+LIST = "/admin/envoyou_django/processedevent/"
+VIEWPORT = {"width": 1440, "height": 900}
+
+TRACEBACK = """\
+Traceback (most recent call last):
+  File "/srv/site/accounts/webhooks.py", line 12, in keep_account
+    mailbox.create(user["email"])
+  File "/srv/site/mail/boxes.py", line 40, in create
+    raise ConnectionError("the mail server does not answer")
+ConnectionError: the mail server does not answer
+"""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    # Playwright's loop runs in the tests' thread, and Django would take each query there for one in a coroutine.
+    with pytest.MonkeyPatch.context() as patch, browsers.chromium() as browser:
+        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
+        yield browser
+
+
+@pytest.fixture(params=["light", "dark"])
+def scheme(request):
+    return request.param
+
+
+@pytest.fixture
+def page(browser, live_server, settings, scheme):
+    settings.MIDDLEWARE = ["tests.django.middleware.ContentSecurityPolicy", *settings.MIDDLEWARE]
+    User.objects.create_superuser("ada", password="analytical")
+    context = browser.new_context(
+        base_url=f"{live_server.url}{LIST}", color_scheme=scheme, viewport={"width": 1440, "height": 900}
+    )
+    context.set_default_timeout(20_000)
+    page = context.new_page()
+    page.complaints = []
+    page.on("console", lambda message: is_a_complaint(message) and page.complaints.append(message.text))
+    page.on("pageerror", lambda error: page.complaints.append(str(error)))
+    page.goto(f"/admin/login/?next={LIST}")
+    page.get_by_label("Username").fill("ada")
+    page.get_by_label("Password").fill("analytical")
+    page.get_by_role("button", name="Log in").click()
+    page.get_by_role("heading", name="Select event").wait_for()
+    yield page
+    context.close()
+    assert page.complaints == []
+
+
+def is_a_complaint(message):
+    # Browsers ask every site for its icon, and this one has none.
+    return message.type == "error" and not message.location["url"].endswith("/favicon.ico")
+
+
+@pytest.fixture
+def day(scheme):
+    """The events of a day: nearly all went well."""
+    now = datetime.now(UTC)
+    rows = []
+    for number in range(400):
+        # Busier by day than by night.
+        hours = number / 20
+        ago = timedelta(hours=hours + math.sin(hours / 2.3) * 1.4)
+        went = {37: "dead", 11: "ignored", 53: "failed", 90: "dead"}.get(number % 97, "processed")
+        rows.append(row(f"evt_{number * 7919:08x}", EVENT_TYPES[number * 5 % 7], went, now - ago))
+    waits = row("evt_failed", "user.updated", "failed", now, due_at=now + timedelta(hours=1))
+    waits.history = encode_history(
+        (
+            Attempt(now - timedelta(minutes=3), None),
+            Attempt(now, "failed", 1.25, (Failure("keep_account", "ConnectionError: the mail server", TRACEBACK),)),
+        )
+    )
+    ProcessedEvent.objects.bulk_create([*reversed(rows), waits])
+
+
+def row(id, type, status, received_at, **values):
+    event = sample_event(type, id=id, created=int(received_at.timestamp()))
+    error = "ConnectionError: the mail server does not answer" if status in {"failed", "dead"} else None
+    waits = status in {"received", "failed"}
+    return ProcessedEvent(
+        **{
+            "name": "default",
+            "event_id": id,
+            "type": type,
+            "created": event.created,
+            "webhook_id": event.webhook_id,
+            "body": event.body,
+            "status": status,
+            "attempts": {"dead": 3, "failed": 1}.get(status, 1),
+            "crashes": 0,
+            "progress": {"keep_account": "done"} if status == "processed" else {},
+            "received_at": received_at,
+            "due_at": received_at + timedelta(hours=30) if waits else None,
+            "settled_at": None if waits else received_at,
+            "last_error": error,
+            "object_key": event.object_id,
+            **values,
+        }
+    )
+
+
+def look_at(page, name, scheme, height=VIEWPORT["height"]):
+    if SCREENSHOTS:
+        page.set_viewport_size({**VIEWPORT, "height": height})
+        page.screenshot(path=Path(SCREENSHOTS) / f"django-admin-{name}-{scheme}.png")
+        page.set_viewport_size(VIEWPORT)
+    assert findings(page) == []
+
+
+def test_every_screen_can_be_read_by_everybody(page, day, scheme):
+    page.reload()
+    look_at(page, "list", scheme)
+    page.get_by_text("The same as a table").click()
+    assert findings(page) == []
+    page.get_by_role("link", name="evt_failed").click()
+    page.get_by_role("heading", name="Payload").wait_for()
+    page.locator("summary", has_text="keep_account").click()
+    look_at(page, "event", scheme, height=1560)
+    assert page.evaluate("document.documentElement.scrollWidth") <= VIEWPORT["width"]
+    page.get_by_role("button", name="Requeue").click()
+    page.get_by_role("heading", name="Requeue events?").wait_for()
+    look_at(page, "requeue", scheme, height=400)
+
+
+@pytest.mark.parametrize("scheme", ["light"], indirect=True)
+class TestAnOperator:
+    def test_finds_an_event(self, page, day):
+        page.reload()
+        page.get_by_role("listitem").filter(has=page.get_by_text("dead", exact=True)).get_by_role("link").first.click()
+        page.wait_for_url("**/?status__exact=dead")
+        dead = ProcessedEvent.objects.filter(status="dead").count()
+        assert page.locator("#result_list tbody tr").count() == dead > 3
+        page.locator("#changelist-filter").get_by_text("auth.login", exact=True).click()
+        page.wait_for_url("**type=auth.login**")
+        assert page.locator("#result_list tbody tr").count() < dead
+        page.locator("#searchbar").fill("evt_failed")
+        page.get_by_role("button", name="Search").click()
+        page.get_by_text("0 results").wait_for()
+        page.get_by_text("Clear all filters").click()
+        page.locator("#searchbar").fill("evt_failed")
+        page.get_by_role("button", name="Search").click()
+        page.get_by_text("1 result ").wait_for()
+        assert page.locator("#result_list tbody tr").count() == 1
+
+    def test_sees_how_the_day_went(self, page, day):
+        page.reload()
+        chart = page.get_by_role("img", name="Events received in each hour of the last day")
+        assert chart.locator("g").count() == 24
+        heights = [bar.bounding_box()["height"] for bar in chart.locator(".envoyou-events").all()]
+        assert max(heights) == pytest.approx(60, abs=1)
+        page.get_by_text("The same as a table").click()
+        received = [int(cell.inner_text()) for cell in page.locator(".envoyou-glance td:nth-child(2)").all()]
+        assert len(received) == 24
+        assert sum(received) == ProcessedEvent.objects.count()
+        assert received.index(max(received)) == heights.index(max(heights))
+
+    def test_requeues_what_was_selected_once_it_is_confirmed(self, page, day):
+        page.goto("?status__exact=dead")
+        dead = ProcessedEvent.objects.filter(status="dead").count()
+        select_and_requeue(page)
+        page.get_by_text(f"{dead} events will be changed:").wait_for()
+        assert ProcessedEvent.objects.filter(status="dead").count() == dead
+        page.get_by_role("link", name="No, take me back").click()
+        page.wait_for_url("**/?status__exact=dead")
+        select_and_requeue(page)
+        page.get_by_role("button", name="Yes, requeue").click()
+        page.get_by_text(f"{dead} events were requeued.").wait_for()
+        assert not ProcessedEvent.objects.filter(status="dead").exists()
+
+    def test_gives_an_event_up(self, page, day):
+        page.goto("?q=evt_failed")
+        page.get_by_role("link", name="evt_failed").click()
+        page.get_by_role("button", name="Mark dead").click()
+        page.get_by_role("button", name="Yes, mark dead").click()
+        page.get_by_text("1 event was marked dead.").wait_for()
+        assert ProcessedEvent.objects.get(event_id="evt_failed").status == "dead"
+
+    def test_has_an_event_that_waits_handled_now(self, page):
+        later = datetime.now(UTC) + timedelta(hours=1)
+        body = sample_event("member.joined", id="evt_joined", object={"name": "Ada"}).body
+        row("evt_joined", "member.joined", "failed", later, due_at=later, body=body).save()
+        page.goto("?q=evt_joined")
+        page.get_by_role("link", name="evt_joined").click()
+        page.get_by_role("button", name="Run now").click()
+        page.get_by_text("The event is due now.").wait_for()
+        wait_for(lambda: ProcessedEvent.objects.get(event_id="evt_joined").status == "processed")
+        assert Member.objects.get().name == "Ada"
+        page.reload()
+        page.locator(".field-state .envoyou-processed").wait_for()
+        assert page.get_by_role("button", name="Run now").count() == 0
+
+
+def select_and_requeue(page):
+    page.get_by_label("Select all objects on this page for an action").check()
+    page.get_by_label("Action:").select_option("Requeue selected events")
+    page.get_by_role("button", name="Run" if DJANGO >= (6, 0) else "Go").click()
+
+
+def wait_for(condition, patience=60.0):
+    deadline = time.monotonic() + patience
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
