@@ -1184,7 +1184,8 @@ def test_drain_within_a_time_begins_nothing_more_afterwards(way):
     @webhooks.on("*")
     def bring_another(event):
         handled.append(event.id)
-        webhooks.inbox.add(Entry(sample_event())).result(20)
+        if len(handled) < 100:
+            webhooks.inbox.add(Entry(sample_event())).result(20)
         time.sleep(0.02)
 
     webhooks.inbox.add(Entry(sample_event())).result(20)
