@@ -12,7 +12,6 @@ from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
-from django.db import router, transaction
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.defaultfilters import truncatechars
 from django.urls import URLPattern, path, reverse
@@ -221,7 +220,7 @@ class ProcessedEventAdmin(admin.ModelAdmin):
         events = list(question.eligible.only("event_id", "type"))
         changed = change()
         LogEntry.objects.log_actions(request.user.pk, events, CHANGE, question.title)
-        self._wake()
+        webhooks.wake()
         self.message_user(request, said(changed) % changed, messages.SUCCESS if changed else messages.WARNING)
         return None
 
@@ -242,16 +241,12 @@ class ProcessedEventAdmin(admin.ModelAdmin):
         if self.get_queryset(request).filter(pk=event.pk).waiting().exists():
             ProcessedEvent.objects.filter(pk=event.pk).make_due()
             self.log_change(request, event, _("Run now."))
-            self._wake()
+            webhooks.wake()
             self.message_user(request, _("The event is due now."), messages.SUCCESS)
         else:
             self.message_user(request, _("The event does not wait to be tried."), messages.WARNING)
         name = f"admin:{self.opts.app_label}_{self.opts.model_name}_change"
         return HttpResponseRedirect(reverse(name, args=[event.pk], current_app=self.admin_site.name))
-
-    def _wake(self) -> None:
-        # Under ATOMIC_REQUESTS a worker would find nothing yet.
-        transaction.on_commit(lambda: webhooks.wake(), using=router.db_for_write(ProcessedEvent))
 
     # Who may
 
