@@ -104,7 +104,7 @@ def test_what_was_confirmed_is_requeued(admin_client, events, woken):
     assert (record.status, record.attempts) == (Status.RECEIVED, 0)
     assert statuses()["evt_processed"] == "processed"
     assert len(woken) == 1
-    assert log() == {(f"evt_{status} (user.created)", "Requeue events?") for status in ("dead", "failed", "ignored")}
+    assert log() == {(f"evt_{status} (user.created)", "Requeued.") for status in ("dead", "failed", "ignored")}
     assert "0 events were requeued." in confirm(admin_client, "requeue", events["dead"])
 
 
@@ -122,7 +122,7 @@ def test_what_was_confirmed_is_marked_dead(admin_client, events, woken):
     assert {id for id, status in statuses().items() if status == "dead"} == {"evt_dead", "evt_failed", "evt_received"}
     # What waited behind them can be taken now.
     assert len(woken) == 1
-    assert log() == {(f"evt_{status} (user.created)", "Mark events dead?") for status in ("failed", "received")}
+    assert log() == {(f"evt_{status} (user.created)", "Marked dead.") for status in ("failed", "received")}
 
 
 def test_what_a_worker_holds_is_not_marked_dead(admin_client, hold):
@@ -168,7 +168,7 @@ def test_an_event_that_waits_is_run_now(admin_client, events, woken):
     record = webhooks.inbox.get("evt_failed")
     assert (record.status, record.attempts) == (Status.FAILED, 3)
     assert record.next_attempt_at <= datetime.now(UTC)
-    assert log() == {("evt_failed (user.created)", "Run now.")}
+    assert log() == {("evt_failed (user.created)", "Made due.")}
 
 
 @pytest.mark.parametrize("status", ["dead", "ignored", "processed"])
