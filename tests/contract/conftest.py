@@ -17,11 +17,8 @@ from envoyou_core import Event, Handlers
 from tests.adapters import chosen
 from tests.contract.clients import AdapterClient, load, ways_into
 from tests.contract.clients.process import WAYS, ProcessClient
+from tests.contract.endpoint import SECRET, Endpoint, clock
 from tests.contract.faults import Faults, everything_logged
-
-pytest.register_assert_rewrite("tests.contract.endpoint")
-
-from tests.contract.endpoint import SECRET, Endpoint, clock  # noqa: E402
 
 Serve = Callable[..., Endpoint]
 
