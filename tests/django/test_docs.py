@@ -113,7 +113,7 @@ def test_the_example_project_runs_as_its_readme_says(example):
     assert install == "pip install -r requirements.txt"
     example.type(test)
     with example.serving(serve):
-        example.wait_for("Starting development server")
+        example.wait_for("development server at")
         assert example.type(send).endswith('200 {"received": true}\n')
         # Two that the command itself has handed in, and the one that was sent.
         example.wait_for("kept user_123\n", times=3)
