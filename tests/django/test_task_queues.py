@@ -17,6 +17,8 @@ pytestmark = pytest.mark.slow
 
 HANDLERS = """
 import os
+import time
+from pathlib import Path
 
 from envoyou_django import webhooks
 
@@ -36,6 +38,14 @@ def fails_first(event, attempt):
     if attempt == 1:
         raise ConnectionError("not yet")
     say(f"{event.id} attempt {attempt}")
+
+
+@webhooks.on("api.*", atomic=False)
+def hangs_at_first(event):
+    if not Path("begun").exists():
+        Path("begun").touch()
+        time.sleep(600)
+    say(f"{event.id} {os.getpid()}")
 """
 
 HASTY_SWEEP = """
@@ -47,7 +57,7 @@ hints.SWEEP_INTERVAL = hints.OVERDUE = hints.SILENCE = 1.0
 DJANGO_TASKS = """
 INSTALLED_APPS += [{apps}]
 TASKS = {{"default": {{"BACKEND": "django_tasks_db.DatabaseBackend"}}}}
-ENVOYOU["HANDOFF"] = "django_tasks"
+ENVOYOU |= {{"HANDOFF": "django_tasks", "LEASE": 2}}
 """
 
 CELERY = """
@@ -119,6 +129,17 @@ def test_a_task_that_is_lost_is_made_up_for(tasks_project):
         assert tasks_project.run("shell", "-c", lose).returncode == 0
         with db_worker(tasks_project) as worker:
             worker.wait_until(lambda: pid_of(tasks_project, event) == worker.pid)
+
+
+def test_what_a_killed_worker_held_is_done_by_another(tasks_project):
+    with tasks_project.serving() as server:
+        with db_worker(tasks_project) as killed:
+            event = deliver(server, "api.key_expired")
+            killed.wait_until(lambda: (tasks_project.folder / "begun").exists())
+            killed.signal(signal.SIGKILL)
+            killed.wait()
+        with db_worker(tasks_project) as other:
+            other.wait_until(lambda: pid_of(tasks_project, event) == other.pid)
 
 
 # Celery
