@@ -12,6 +12,7 @@ import pytest
 
 from envoyou_core.testing import sample_event
 from tests.django.project import Project
+from tests.walkthrough import read_page
 
 pytestmark = pytest.mark.slow
 
@@ -54,10 +55,10 @@ from envoyou_django import hints
 hints.SWEEP_INTERVAL = hints.OVERDUE = hints.SILENCE = 1.0
 """
 
-DJANGO_TASKS = """
-INSTALLED_APPS += [{apps}]
-TASKS = {{"default": {{"BACKEND": "django_tasks_db.DatabaseBackend"}}}}
-ENVOYOU |= {{"HANDOFF": "django_tasks", "LEASE": 2}}
+PAGE = read_page("docs/django-operations.md")
+
+SHORT_LEASE = """
+ENVOYOU["LEASE"] = 2
 """
 
 CELERY = """
@@ -93,12 +94,13 @@ def deliver(server, type="user.created"):
 
 # Django's Tasks
 
-TASKS_APPS = '"django_tasks_db"' if find_spec("django.tasks") else '"django_tasks", "django_tasks_db"'
+BEFORE_DJANGO_6 = "" if find_spec("django.tasks") else 'INSTALLED_APPS += ["django_tasks"]'
 
 
 @pytest.fixture(scope="module")
 def tasks_project(tmp_path_factory):
-    settings = DJANGO_TASKS.format(apps=TASKS_APPS) + HASTY_SWEEP
+    (snippet,) = PAGE.snippets
+    settings = snippet + BEFORE_DJANGO_6 + SHORT_LEASE + HASTY_SWEEP
     project = Project(tmp_path_factory.mktemp("tasks"), settings=settings, handlers=HANDLERS)
     assert project.run("migrate").returncode == 0
     return project
@@ -120,6 +122,16 @@ def test_the_worker_of_django_tasks_does_the_work(tasks_project):
     # One for each event, one when the server began, and one that waited for the retry.
     assert len(tasks) >= 4
     assert any(not run_after.startswith("9999") for (run_after,) in tasks)
+
+
+def test_the_commands_that_the_page_shows(tasks_project):
+    (send, stats), worker = PAGE.consoles
+    with tasks_project.serving() as server:
+        where = server.url.removesuffix("/webhooks/envoyou")
+        for command in (f"{send} --server {where}", stats):
+            ran = tasks_project.run(*command.removeprefix("python manage.py ").split())
+            assert ran.returncode == 0, ran.stderr
+    assert worker == ["python manage.py envoyou_worker"]
 
 
 def test_a_task_that_is_lost_is_made_up_for(tasks_project):
