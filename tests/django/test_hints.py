@@ -95,4 +95,5 @@ def test_it_ends_when_it_is_told_to(hasty, make):
     sender.stop_sweeping()
     thread.join(PATIENCE)
     assert not thread.is_alive()
-    assert threading.active_count() == before
+    # Another test's may have ended, too.
+    assert threading.active_count() <= before
