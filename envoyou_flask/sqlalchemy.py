@@ -13,6 +13,7 @@ from sqlalchemy import URL, Connection, Engine
 from sqlalchemy.orm import Session
 
 from envoyou_core import ConfigurationError
+from envoyou_core.forks import call_in_forked_children
 from envoyou_core.inbox import Claim, Progress, Settlement
 from envoyou_core.inbox.sql import SqlInbox
 
@@ -38,8 +39,16 @@ class FlaskSqlInbox(SqlInbox):
     def __init__(
         self, app: Flask, db: SQLAlchemy, *, name: str = "default", clock: Callable[[], float] = time.time
     ) -> None:
-        super().__init__(_database(app, db), name=name, clock=clock)
+        engine = _engine_of(app, db)
+        super().__init__(_database_of_inbox(engine), name=name, clock=clock)
         self._db = db
+        self._engine_of_app = engine
+        call_in_forked_children(self._leave_parents_connections)
+
+    def _leave_parents_connections(self) -> None:
+        # Of the app's own engine, too: an app that is loaded before its server forks, and makes its tables then, leaves
+        # its children a connection that they would share.
+        self._engine_of_app.dispose(close=False)
 
     @contextmanager
     def transaction(
@@ -84,12 +93,15 @@ def _joined(db: SQLAlchemy, connection: Connection) -> Iterator[None]:
         db.session.remove()
 
 
-def _database(app: Flask, db: SQLAlchemy) -> URL | Engine:
+def _engine_of(app: Flask, db: SQLAlchemy) -> Engine:
     try:
         with app.app_context():
-            engine = db.engine
+            return db.engine
     except (RuntimeError, KeyError) as error:
         raise ConfigurationError(f"the app {app.name!r} has no database yet: call db.init_app(app) first") from error
+
+
+def _database_of_inbox(engine: Engine) -> URL | Engine:
     if engine.dialect.name == "sqlite":
         if engine.url.database in {None, "", ":memory:"}:
             raise ConfigurationError(

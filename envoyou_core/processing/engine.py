@@ -28,7 +28,7 @@ from envoyou_core.observability.notices import (
     Settled,
 )
 from envoyou_core.processing.failures import failures_of
-from envoyou_core.processing.hooks import Hooks, call_hook
+from envoyou_core.processing.hooks import Hooks
 from envoyou_core.processing.pauses import Pauses
 from envoyou_core.processing.retention import Retention, RetentionReport, apply_retention
 from envoyou_core.processing.retry import RetryPolicy
@@ -247,9 +247,15 @@ class Engine:
     def _tell_of_death(self, claim: Claim, settlement: Settlement) -> Flow[None]:
         for hook in self.hooks.dead:
             try:
-                yield call_hook(hook, claim.event, settlement.error)
+                yield self._hook_call(
+                    partial(hook, claim.event, settlement.error), is_async=inspect.iscoroutinefunction(hook)
+                )
             except Exception as error:
                 self.notices.emit(HookFailed(getattr(hook, "__qualname__", repr(hook)), claim.event.id, error))
+
+    def _hook_call(self, call: Callable[[], Any], *, is_async: bool) -> Step:
+        # In the same surroundings as handlers: what a hook does to alert somebody wants them, too.
+        return Await(partial(self._await_handler, call)) if is_async else CallHandler(partial(self._call_handler, call))
 
     def _run_handlers(self, claim: Claim, progress: dict[str, Progress], began: float) -> Flow[tuple[Settlement, bool]]:
         """How the attempt ended, and whether it is settled already, in the transaction of its last handler."""

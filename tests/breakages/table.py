@@ -452,8 +452,8 @@ BREAKAGES = [
     Breakage(
         "handlers run outside of the application's context",
         "envoyou_flask/context.py",
-        "        webhooks.surround(context)\n",
-        "        context()\n",
+        "        webhooks.surround(lambda: _context(apps))\n",
+        "",
         ("tests/flask/test_worker.py::test_handlers_run_in_the_context_of_the_app",),
         adapters=("flask",),
     ),

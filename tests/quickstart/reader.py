@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 from tests.quickstart.pages import PROJECT, Block
 
@@ -98,6 +99,11 @@ class Reader:
             assert time.monotonic() < deadline, f"{what!r} did not come\n{self._printed}\n{self._shown()}"
             time.sleep(0.05)
         return seen
+
+    def fetch(self, path: str) -> str:
+        """The server's page."""
+        with urlopen(self._address() + path, timeout=TIMEOUT) as answer:
+            return str(answer.read().decode())
 
     def leave(self) -> None:
         """End the server."""
