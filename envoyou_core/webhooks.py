@@ -427,6 +427,8 @@ class Webhooks:
         timeout = self._shutdown_timeout if timeout is None else timeout
         if self._mover is not None:
             self._mover.stop(timeout)
+        if self._nudges is not None:
+            self._nudges.close()
         if (worker := self._own_worker) is not None:
             worker.stop(timeout)
             worker.join(timeout + 2)

@@ -45,7 +45,14 @@ class DjangoWebhooks(Webhooks):
 
     def __init__(self, *, inbox: OrmInbox, hint: Callable[[], object] | None = None, **settings: Any) -> None:
         super().__init__(inbox=inbox, **settings)
-        self._hints = None if hint is None else Hints(_looked_after(hint), self.nudge_failed, self._overdue)
+        self._hints = None
+        if hint is not None:
+            self._hints = Hints(
+                _looked_after(hint),
+                failed=self.nudge_failed,
+                overdue=self._overdue,
+                at_thread_end=connections.close_all,
+            )
         self.surround(without_old_connections)
         self.at_thread_end(connections.close_all)
         self._signals = SignalSender(self.name, around=without_old_connections, at_thread_end=connections.close_all)
@@ -57,8 +64,6 @@ class DjangoWebhooks(Webhooks):
         if self._works_in != os.getpid():
             self._begin_to_work()
             self.wake()
-            if self._hints is not None:
-                self._hints.start_sweeping()
 
     def start(self) -> None:
         """See `Webhooks.start`."""
@@ -68,6 +73,8 @@ class DjangoWebhooks(Webhooks):
     def _begin_to_work(self) -> None:
         self._works_in = os.getpid()
         self.inbox.shares_commits = True
+        if self._hints is not None:
+            self._hints.start_sweeping()
         # Before the worker does so: at the end of the process it is then called after the worker has stopped.
         atexit.unregister(self._send_last_signals)
         atexit.register(self._send_last_signals)
@@ -75,7 +82,7 @@ class DjangoWebhooks(Webhooks):
     def stop(self, timeout: float | None = None) -> None:
         """See `Webhooks.stop`."""
         if self._hints is not None:
-            self._hints.stop_sweeping()
+            self._hints.stop()
         super().stop(timeout)
         self._signals.close(self._shutdown_timeout if timeout is None else timeout)
         atexit.unregister(self._send_last_signals)

@@ -234,6 +234,13 @@ BREAKAGES = [
         (f"{TEST_SQLITE_INBOX}::test_a_lease_that_runs_out_lets_another_take_the_event_and_counts_a_crash",),
     ),
     Breakage(
+        "the same id with another body goes unnoticed",
+        SQL,
+        "Added.DUPLICATE if stored in {None, entry.event.body} else Added.DIFFERENT",
+        "Added.DUPLICATE",
+        (f"{TEST_SQLITE_INBOX}::test_a_second_delivery_with_another_body_is_told_apart_and_changes_nothing",),
+    ),
+    Breakage(
         "names share their events",
         "envoyou_core/inbox/selecting.py",
         "conditions = [_t.name == name, _t.due_at.is_not(None), _t.due_at <= at]",

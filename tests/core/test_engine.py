@@ -1199,6 +1199,30 @@ def test_drain_until_idle_waits_for_retries(way):
 
 
 @pytest.mark.parametrize("way", ["drain", "adrain"])
+def test_drain_within_a_time_begins_nothing_more_afterwards(way):
+    """For a task that has to end, however much comes meanwhile: whatever it does brings one event more."""
+    webhooks = Webhooks(secret="s", inbox="memory:", handoff="manual")
+    handled = []
+
+    @webhooks.on("*")
+    def bring_another(event):
+        handled.append(event.id)
+        if len(handled) < 100:
+            webhooks.inbox.add(Entry(sample_event())).result(20)
+        time.sleep(0.02)
+
+    webhooks.inbox.add(Entry(sample_event())).result(20)
+
+    def drained(**how):
+        return webhooks.drain(**how) if way == "drain" else asyncio.run(webhooks.adrain(**how))
+
+    assert drained(within=0.3) == len(handled) >= 1
+    assert webhooks.inbox.stats().by_status["received"] == 1
+    assert drained(within=0.0) == 0
+    assert drained(within=0.1, until_idle=True) >= 1
+
+
+@pytest.mark.parametrize("way", ["drain", "adrain"])
 def test_draining_an_empty_inbox_is_nothing(way, clock):
     app = App(way, clock)
     app.on("*")(lambda event: None)

@@ -264,13 +264,21 @@ class Platform:
     """Delivers to one site or to several servers in turn, over connections that it keeps, and logs the answers.
 
     Each event is delivered until it is answered 200, five times at most, as the guide says. Each of the senders may
-    pause after an event, for so many seconds.
+    pause after an event, for so many seconds. `before_the_last` is waited for before the fifth attempt: on a starved
+    machine, an outage that a test makes may take longer to end than the platform is patient.
     """
 
-    def __init__(self, *sites: Site, senders: int = 4, pause: float = 0.0) -> None:
+    def __init__(
+        self,
+        *sites: Site,
+        senders: int = 4,
+        pause: float = 0.0,
+        before_the_last: Callable[[], object] = lambda: None,
+    ) -> None:
         self._sites = itertools.cycle(sites)
         self._senders = senders
         self._pause = pause
+        self._before_the_last = before_the_last
         self._of_sender = threading.local()
         self.answers: list[Answer] = []
 
@@ -320,8 +328,10 @@ class Platform:
         for delay in SENDER_DELAYS:
             time.sleep(delay)
             if delay:
-                # On a starved machine a server may take longer to start than the platform is patient.
+                # A server may take longer to start there, too.
                 wait_for(site.listens)
+            if delay == SENDER_DELAYS[-1]:
+                self._before_the_last()
             answer = self._of_sender.connections.post(site, event)
             self.answers.append(answer)
             if answer.status == 200:
