@@ -10,9 +10,10 @@ is named with each signal:
     @receiver(event_dead)
     def alert(sender, event_id, event_type, error, **kwargs): ...
 
-`event_received` is sent in the thread that answers the delivery, before it does: be quick. What becomes of an event
-is told by a worker in a thread that is there for nothing else, one signal after the other, where the ORM may be used;
-and by `drain()` in the thread that called it, so that a test's receivers are in the test's transaction.
+`event_received` is sent in the thread that answers the delivery, before it does: be quick. Where that thread runs an
+event loop, it is sent in a thread that is there for nothing else, one signal after the other, where the ORM may be
+used. What becomes of an event is told there by a worker, and by `drain()` in the thread that called it, so that a
+test's receivers are in the test's transaction.
 """
 
 from __future__ import annotations

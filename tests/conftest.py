@@ -12,7 +12,12 @@ from tests import services
 from tests.adapters import ADAPTERS, chosen
 
 # Tests that several classes share lie in modules of other names than pytest rewrites by itself.
-pytest.register_assert_rewrite(*(f"tests.{path.stem}" for path in Path(__file__).parent.glob("inbox_*.py")))
+pytest.register_assert_rewrite(
+    *(f"tests.{path.stem}" for path in Path(__file__).parent.glob("inbox_*.py")),
+    "tests.contract.endpoint",
+    "tests.reliability.sites",
+    "tests.servers.processes",
+)
 
 collect_ignore = [name for name in ADAPTERS if name not in chosen()]
 

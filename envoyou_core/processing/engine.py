@@ -279,11 +279,21 @@ class Engine:
             ending = None
             if is_last and handler.shares_transaction and not failed and Progress.GIVEN_UP not in progress.values():
                 ending = _Ending(partial(self._settlement, claim, handlers, done, failed, began))
+            error: Exception | None = None
             try:
                 yield self._invocation(handler, claim, done, ending)
             except LeaseLostError:
                 raise
-            except Exception as error:
+            except Exception as raised:
+                error = raised
+            if (
+                error is not None
+                and handler.shares_transaction
+                # The connection may have been lost between its commit and the answer to that.
+                and (yield self._call(partial(self._is_recorded, claim, handler)))
+            ):
+                error = None
+            if error is not None:
                 self.notices.emit(
                     HandlerFailed(claim.event.id, claim.event.type, handler.name, claim.attempts + 1, error)
                 )
@@ -302,6 +312,10 @@ class Engine:
                 if not held:
                     raise LeaseLostError
         return self._settlement(claim, handlers, progress, failed, began), False
+
+    def _is_recorded(self, claim: Claim, handler: Handler) -> bool:
+        record = self.inbox.get(claim.event.id, tenant=claim.tenant)
+        return record is not None and record.progress.get(handler.name) is Progress.DONE
 
     def _settlement(
         self,

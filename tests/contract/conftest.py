@@ -17,11 +17,8 @@ from envoyou_core import Event, Handlers
 from tests.adapters import chosen
 from tests.contract.clients import AdapterClient, load, ways_into
 from tests.contract.clients.process import WAYS, ProcessClient
+from tests.contract.endpoint import SECRET, Endpoint, clock
 from tests.contract.faults import Faults, everything_logged
-
-pytest.register_assert_rewrite("tests.contract.endpoint")
-
-from tests.contract.endpoint import SECRET, Endpoint, clock  # noqa: E402
 
 Serve = Callable[..., Endpoint]
 
@@ -31,12 +28,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let tests that ask for the same settings follow each other: they share one server."""
-    items.sort(key=lambda item: repr(_settings(item)))
+    """Let tests over the same server follow each other, and among them those that ask for the same settings."""
+    items.sort(key=lambda item: (_over(item), repr(_settings(item))))
     for item in items:
         # For the summary: how many cases were run over what.
-        if isinstance(item, pytest.Function) and "stage" in item.fixturenames:
-            item.user_properties.append(("contract over", item.callspec.params["stage"]))
+        item.user_properties.append(("contract over", _over(item)))
+
+
+def _over(item: pytest.Item) -> str:
+    if isinstance(item, pytest.Function) and "stage" in item.fixturenames:
+        return str(item.callspec.params["stage"])
+    return ""
 
 
 def _settings(item: pytest.Item) -> dict[str, Any]:

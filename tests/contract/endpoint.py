@@ -129,8 +129,10 @@ class Endpoint:
 
     @property
     def log(self) -> str:
-        """All that has been logged where it is served."""
-        return (self.folder / "log").read_text()
+        """All that has been logged where it is served, and what the server has written."""
+        logged = (self.folder / "log").read_text()
+        output = self.served.output
+        return logged if output is None else logged + output.read_text(errors="replace")
 
 
 def assert_received(answer: Answer, *, duplicate: bool = False) -> None:

@@ -31,7 +31,8 @@ class Work:
     @property
     def handlers(self) -> Handlers:
         handlers = Handlers()
-        handlers.on("user.created")(self.block)
+        # In a transaction it would keep out, on SQLite, all who write.
+        handlers.on("user.created", atomic=False)(self.block)
         handlers.on("user.updated")(self.block_async)
         handlers.on("auth.login")(self.fail_twice)
         handlers.on("user.deleted")(self.note)

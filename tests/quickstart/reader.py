@@ -138,6 +138,9 @@ class Reader:
             self.run(["pip", "install", "-q", "--disable-pip-version-check", *from_here], INSTALL_TIMEOUT)
         elif (added := _to_serve(words)) is not None:
             self._serve([*words, *added])
+        elif words[-1] == "envoyou_send":
+            # It looks for the server where servers usually are.
+            self._printed = self.run([*words, "--server", self._address()])
         else:
             self._printed = self.run(words)
 

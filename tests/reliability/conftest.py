@@ -13,8 +13,6 @@ from tests.adapters import chosen
 if not {"flask", "fastapi"} & set(chosen()):
     collect_ignore_glob = ["test_*.py"]
 
-pytest.register_assert_rewrite("tests.reliability.sites", "tests.servers.processes")
-
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.service)])
 def inbox_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:

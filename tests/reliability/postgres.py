@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,7 +16,7 @@ from urllib.parse import urlsplit
 import psutil
 import psycopg
 
-from tests.servers.processes import PATIENCE
+from tests.servers.processes import PATIENCE, wait_for
 
 
 class OwnPostgres:
@@ -39,8 +40,16 @@ class OwnPostgres:
         process.wait(PATIENCE)
 
     def start(self) -> None:
-        """Have it run, unless it does."""
-        self._server.ensure_postgres_running()
+        """Have it run, unless it does, and wait until it can be used."""
+        wait_for(self._runs)
+
+    def _runs(self) -> bool:
+        # It is waited for there for ten seconds at most. On a busy machine its recovery takes longer, and goes on.
+        try:
+            self._server.ensure_postgres_running()
+        except (AssertionError, subprocess.SubprocessError):
+            return False
+        return True
 
     def freeze(self) -> None:
         """Let it hold its connections and accept new ones, and answer none."""
@@ -52,8 +61,12 @@ class OwnPostgres:
 
     def _signal(self, number: signal.Signals) -> None:
         process = psutil.Process(self._server.get_pid())
-        for one in [process, *process.children(recursive=True)]:
-            os.kill(one.pid, number)
+        # The parent first: what it has not started by then it does not start any more.
+        os.kill(process.pid, number)
+        for one in process.children(recursive=True):
+            # A connection may have ended by itself meanwhile.
+            with suppress(ProcessLookupError):
+                os.kill(one.pid, number)
 
 
 @contextmanager

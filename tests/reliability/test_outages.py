@@ -32,9 +32,9 @@ sys.stdin.read()
 
 def live_through(site: CrashingSite, begin: Callable[[], object], end: Callable[[], object], label: str) -> None:
     """Have an outage begin and end while events are delivered to `site`, and see that it did no harm."""
-    enough = threading.Event()
+    enough, over = threading.Event(), threading.Event()
     # All that is sent within the outage must get in before its five deliveries are used up.
-    platform = Platform(site, senders=6)
+    platform = Platform(site, senders=6, before_the_last=lambda: over.wait(PATIENCE))
 
     def refusals() -> int:
         return sum(answer.status == 503 for answer in list(platform.answers))
@@ -49,6 +49,7 @@ def live_through(site: CrashingSite, begin: Callable[[], object], end: Callable[
                 wait_for(lambda: refusals() >= REFUSALS, lambda: platform.answers)
             finally:
                 end()
+                over.set()
             before = len(platform.acknowledged)
             wait_for(lambda: len(platform.acknowledged) > before + 40, lambda: platform.answers[-50:])
         finally:

@@ -8,10 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.adapters import chosen
-
-pytest.register_assert_rewrite("tests.servers.processes")
-
-from tests.servers.processes import (  # noqa: E402
+from tests.servers.processes import (
     GTHREAD,
     LONG_LEASE,
     Server,

@@ -111,7 +111,7 @@ class Site:
     def start(self) -> None:
         """Start the server and wait until it says where it listens."""
         self._starts += 1
-        log = self.folder / f"server-{self._starts}.log"
+        log = self.log
         with log.open("wb") as output:
             self._process = subprocess.Popen(
                 self._python(self.server.command),
@@ -149,6 +149,11 @@ class Site:
         """Leave no process behind."""
         if self._process is not None:
             self.kill()
+
+    @property
+    def log(self) -> Path:
+        """What the server that was started last has written."""
+        return self.folder / f"server-{self._starts}.log"
 
     @property
     def pid(self) -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.quickstart.pages import PROJECT, Page
 
 PAGES = ("docs/fastapi.md", "docs/flask.md", "docs/starlette.md")
-EXAMPLES = ("example_projects/flask_app",)
+EXAMPLES = ("example_projects/fastapi_app", "example_projects/flask_app")
 
 
 def write_page(page: Page, folder: Path) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Protocol
 
 from envoyou_core import Handlers, Webhooks
@@ -46,6 +47,7 @@ class Served:
         path: where webhooks are received, without the final slash.
         reads_chunked: whether the server understands chunked bodies; where it does not, they are answered 411.
         by_itself: what the server does before, or instead of, asking the app.
+        output: what the server has written to its console, where it has one.
         takes_all_first: whether the framework itself receives a body to its end, however large, before it asks anyone.
     """
 
@@ -55,6 +57,7 @@ class Served:
     path: str = PATH
     reads_chunked: bool = True
     by_itself: frozenset[str] = frozenset()
+    output: Path | None = None
     takes_all_first: bool = False
 
 
@@ -91,7 +94,10 @@ class BuildingClient(AdapterClient, Protocol):
         """The app alone; see `serve`."""
 
 
-WAYS_IN = {"django": ("django", "django_async")}
+WAYS_IN = {
+    "django": ("django", "django_async", "django_wsgi_entry", "django_asgi_entry"),
+    "flask": ("flask", "flask_entry"),
+}
 """The modules of this package for each adapter, where it is not the one of its name."""
 
 

@@ -146,6 +146,7 @@ class ProcessClient:
                 reads_chunked=self._way.reads_chunked,
                 takes_all_first=self._way.takes_all_first,
                 by_itself=self._way.by_itself,
+                output=self._site.log,
             )
             if spool is not None:
                 spool.close()
