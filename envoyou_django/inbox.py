@@ -155,12 +155,17 @@ class OrmInbox:
                 new.remove(_key(entry))
                 added.append(Added.NEW)
             else:
-                added.append(self._rearm(entry, now))
+                added.append(self._meet(entry, now))
         return added
 
-    def _rearm(self, entry: Entry, now: datetime) -> Added:
-        dead = self._rows.filter(tenant=entry.tenant, event_id=entry.event.id, status=Status.DEAD)
-        return Added.REARMED if dead.requeue(now) else Added.DUPLICATE
+    def _meet(self, entry: Entry, now: datetime) -> Added:
+        """What it is to one that is there already."""
+        stored = self._rows.filter(tenant=entry.tenant, event_id=entry.event.id)
+        if stored.filter(status=Status.DEAD).requeue(now):
+            return Added.REARMED
+        bodies = stored.filter(scrubbed_at__isnull=True).values_list("body", flat=True)
+        same = all(bytes(body) == entry.event.body for body in bodies)
+        return Added.DUPLICATE if same else Added.DIFFERENT
 
     def _new_row(self, entry: Entry, now: datetime) -> dict[str, object]:
         return {

@@ -28,7 +28,7 @@ from django.dispatch import Signal
 
 from envoyou_core.forks import call_in_forked_children
 from envoyou_core.handoff.threads import DaemonThreads
-from envoyou_core.inbox import Added, Status
+from envoyou_core.inbox import Status
 from envoyou_core.observability import Accepted, Notice, Settled
 
 __all__ = ["SignalSender", "event_dead", "event_failed", "event_processed", "event_received"]
@@ -118,7 +118,7 @@ class SignalSender:
 
 
 def _told(notice: Notice) -> tuple[Any, dict[str, Any]]:
-    if isinstance(notice, Accepted) and notice.added is not Added.DUPLICATE:
+    if isinstance(notice, Accepted) and notice.added.brings_work:
         return event_received, _of_event(notice, added=notice.added.value, tenant=notice.tenant)
     if not isinstance(notice, Settled):
         return None, {}
