@@ -10,12 +10,13 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from benchmarks import acknowledgements, claims, drain, transactions
+from benchmarks import acknowledgements, claims, django_acknowledgements, drain, transactions
 from benchmarks.measuring import MeasurementError, Run, table
 from tests.services import POSTGRES, REDIS, Service
 
 BENCHMARKS = {
     "acknowledgements": acknowledgements.comparisons,
+    "django": django_acknowledgements.comparisons,
     "claims": claims.comparisons,
     "transactions": transactions.comparisons,
     "drain": drain.comparisons,

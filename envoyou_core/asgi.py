@@ -1,17 +1,20 @@
-"""ASGI: an application that receives webhooks, without a framework. The FastAPI and Starlette routes lead here."""
+"""ASGI: an application that receives webhooks, without a framework, and an entry in front of any other application.
+
+The FastAPI and Starlette routes lead here.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 from envoyou_core.errors import PayloadTooLargeError, WebhookError
-from envoyou_core.http import WebhookRequest, WebhookResponse, content_length
+from envoyou_core.http import WebhookRequest, WebhookResponse, both_forms, content_length
 from envoyou_core.webhooks import Webhooks
 from envoyou_core.wsgi import DRAIN_LIMIT
 
-__all__ = ["WebhookEndpoint", "read_body"]
+__all__ = ["WebhookEndpoint", "read_body", "webhooks_entry"]
 
 CLIENT_CLOSED_REQUEST = 499
 """What nginx, and others after it, call the status of a request whose sender went away before its end."""
@@ -20,6 +23,65 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+def webhooks_entry(app: Application, webhooks: Webhooks, *, path: str = "/webhooks/envoyou") -> Application:
+    """An application that receives webhooks at `path` and leaves everything else to `app`.
+
+    What comes to `path`, with or without a final slash, reaches neither the routes nor the middleware of `app`. The
+    worker lives within the application's lifespan; where the application has none, it starts with the first request of
+    all. See the guide, "Setting Up Webhooks".
+
+    Args:
+        app: what is served.
+        webhooks: who receives.
+        path: as `app` would see it: from where it is mounted, beginning with a slash.
+
+    Raises:
+        ConfigurationError: `path` does not begin with a slash, or a setting of `webhooks` cannot work as given.
+    """
+    endpoint = WebhookEndpoint(webhooks)
+    paths = both_forms(path)
+    # Where `webhooks` is made on first use, what is wrong with it stops the server rather than its first event.
+    _ = webhooks.name
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await _live(app, webhooks, scope, receive, send)
+            return
+        webhooks.work_in_this_process()
+        if scope["type"] == "http" and _path_within(scope) in paths:
+            await endpoint(scope, receive, send)
+        else:
+            await app(scope, receive, send)
+
+    return application
+
+
+async def _live(app: Application, webhooks: Webhooks, scope: Scope, receive: Receive, send: Send) -> None:
+    """The lifespan of `app`, after whose start the worker begins and before whose end it ends."""
+    async with AsyncExitStack() as worker:
+
+        async def receive_when_it_has_ended() -> Message:
+            message = await receive()
+            if message["type"] == "lifespan.shutdown":
+                await worker.aclose()
+            return message
+
+        async def send_when_it_has_begun(message: Message) -> None:
+            if message["type"] == "lifespan.startup.complete":
+                await worker.enter_async_context(webhooks.lifespan())
+            await send(message)
+
+        await app(scope, receive_when_it_has_ended, send_when_it_has_begun)
+
+
+def _path_within(scope: Scope) -> str:
+    """The request's path from where the application is mounted."""
+    path: str = scope["path"]
+    root = scope.get("root_path", "").rstrip("/")
+    return path[len(root) :] if root and path.startswith(f"{root}/") else path
 
 
 class WebhookEndpoint:

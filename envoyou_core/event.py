@@ -129,7 +129,7 @@ class EventData(Generic[ObjectT]):
             if (validate := getattr(type_, "model_validate", None)) is not None:
                 return cast(_T, validate(self._as_mapping()))
             return msgspec.convert(self._as_mapping(), type_)
-        except ValueError as error:
+        except (ValueError, msgspec.ValidationError) as error:
             raise InvalidPayloadError(f"data.object is not a {type_.__name__}: {_misfit(error)}") from None
 
     def typed_as(self, type_: type[_T]) -> EventData[_T]:
@@ -313,7 +313,7 @@ def _load_leniently(document: bytes) -> Any:
         raise InvalidPayloadError(f"the body is not JSON: {error}") from None
 
 
-def _misfit(error: ValueError) -> str:
+def _misfit(error: Exception) -> str:
     """What is wrong, without what was sent: Pydantic puts that into its messages."""
     if (errors := getattr(error, "errors", None)) is None:
         return str(error)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from envoyou_core.errors import (
+    ConfigurationError,
     HeaderMismatchError,
     InvalidPayloadError,
     LengthRequiredError,
@@ -179,6 +180,18 @@ def content_length(value: bytes) -> int | None:
     """The size in bytes that a Content-Length header declares; `None` where it is absent or no number."""
     # Python does not read a number of thousands of digits; the first twenty say all that needs to be known of it.
     return int(value[:20]) if value.isdigit() else None
+
+
+def both_forms(path: str) -> frozenset[str]:
+    """The two spellings of a path, without and with a slash at its end.
+
+    Raises:
+        ConfigurationError: it does not begin with a slash.
+    """
+    if not path.startswith("/"):
+        raise ConfigurationError(f"a path begins with a slash, unlike {path!r}")
+    stem = path.rstrip("/")
+    return frozenset({stem, f"{stem}/"})
 
 
 def check_method(method: str) -> None:

@@ -90,7 +90,7 @@ class Reception:
         except Exception as error:
             return self.refuse(UnavailableError(describe(error)))
         self.notices.emit(Accepted(event.id, event.type, added, tenant))
-        if added is Added.DUPLICATE:
+        if not added.brings_work:
             return DUPLICATE
         self.hand_over(event.id)
         return ACCEPTED if added is Added.NEW else DUPLICATE

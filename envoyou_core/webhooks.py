@@ -26,7 +26,7 @@ from envoyou_core.processing.selection import subject_of
 from envoyou_core.reception import Reception
 from envoyou_core.settings import read_environment
 from envoyou_core.signature import SIGNED_CONTENT_FORMS, SignedContent
-from envoyou_core.steps import arun, run
+from envoyou_core.steps import Call, arun, run
 from envoyou_core.tenants import SecretSetting, key_source
 from envoyou_core.verification import DEFAULT_REQUIRED_HEADERS, DEFAULT_TOLERANCE, VerificationPolicy
 
@@ -94,6 +94,9 @@ class Webhooks:
         ConfigurationError: a setting cannot work as given; there is no secret, or an empty one.
     """
 
+    works_on_loops = True
+    """Whether the worker of a process works on the event loop there; for adapters whose frameworks keep to threads."""
+
     def __init__(
         self,
         *,
@@ -140,6 +143,7 @@ class Webhooks:
         self._notices.subscribe(log_notice)
         self._lock = threading.Lock()
         self._in_process: InProcessHandoff | None = None
+        self._works_in: int | None = None
         self._own_worker: Worker | None = None
         self._lifespans = 0
         self._warned = False
@@ -221,16 +225,30 @@ class Webhooks:
 
     # Reception
 
-    def receive(self, request: WebhookRequest) -> WebhookResponse:
+    def receive(self, request: WebhookRequest, *, surrounded: bool = False) -> WebhookResponse:
         """Answer one request, in the calling thread. There is an answer for every input; it never raises.
 
         See the guide, "Response Time": the answer is given once the event is stored, the work is done afterwards.
+
+        Args:
+            request: what was sent.
+            surrounded: whether a secret callable, or a store of nonces, needs the same around it as a handler: where
+                the framework has not seen the request.
         """
-        return run(self._reception.receive(request))
+        return run(self._reception.receive(request), call=self._call_surrounded if surrounded else None)
 
     async def areceive(self, request: WebhookRequest) -> WebhookResponse:
         """Answer one request without blocking the running event loop. See `receive`."""
-        return await arun(self._reception.receive(request))
+        return await arun(self._reception.receive(request), offload=self._offload_surrounded)
+
+    def _call_surrounded(self, step: Call) -> Any:
+        return self._engine.within_surroundings(step.function)
+
+    async def _offload_surrounded(self, step: Call) -> Any:
+        # No framework knows of these threads.
+        import asyncio
+
+        return await asyncio.to_thread(self._call_surrounded, step)
 
     def verify(self, request: WebhookRequest) -> Event:
         """Only the check, with this object's settings, in the calling thread: nothing is stored.
@@ -245,7 +263,7 @@ class Webhooks:
 
     async def averify(self, request: WebhookRequest) -> Event:
         """Only the check, without blocking the running event loop. See `verify`."""
-        return await arun(self._reception.verify(request))
+        return await arun(self._reception.verify(request), offload=self._offload_surrounded)
 
     def check_shape(self, method: str, content_type: bytes | None, size: int) -> None:
         """What can be said before a body of `size` bytes is read: for adapters.
@@ -360,6 +378,12 @@ class Webhooks:
             except Exception as error:
                 self._notices.emit(WorkerFailed(self.name, describe(error), retry_in=None))
 
+    def work_in_this_process(self) -> None:
+        """See to a worker in this process, once: for adapters, at every request, whatever it asks for. See `wake`."""
+        if self._works_in != os.getpid():
+            self._works_in = os.getpid()
+            self.wake()
+
     def _hand_over(self, event_id: str) -> None:
         if self._mover is not None and self._mover.inbox_is_away:
             # It waits in the spool. But where no life cycle has started a worker, the first event does, from the thread
@@ -403,6 +427,8 @@ class Webhooks:
         timeout = self._shutdown_timeout if timeout is None else timeout
         if self._mover is not None:
             self._mover.stop(timeout)
+        if self._nudges is not None:
+            self._nudges.close()
         if (worker := self._own_worker) is not None:
             worker.stop(timeout)
             worker.join(timeout + 2)
@@ -579,6 +605,7 @@ class Webhooks:
                     name=self.name,
                     concurrency=self._concurrency,
                     shutdown_timeout=self._shutdown_timeout,
+                    on_loops=self.works_on_loops,
                 )
             return self._in_process
 

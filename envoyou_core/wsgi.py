@@ -1,15 +1,19 @@
-"""WSGI: a request's body and headers as the core wants them. No framework is needed for it."""
+"""WSGI: a request's body and headers as the core wants them, and an entry in front of any application."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from collections.abc import Iterable, Iterator, Mapping
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Protocol
 
 from envoyou_core.errors import LengthRequiredError, PayloadTooLargeError, WebhookError
-from envoyou_core.http import WebhookRequest, WebhookResponse, content_length
+from envoyou_core.http import WebhookRequest, WebhookResponse, both_forms, content_length
 from envoyou_core.webhooks import Webhooks
 
-__all__ = ["DRAIN_LIMIT", "ReadableBody", "read_wsgi", "receive_wsgi"]
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+__all__ = ["DRAIN_LIMIT", "ReadableBody", "read_wsgi", "receive_wsgi", "webhooks_entry"]
 
 CHUNK_SIZE = 65_536
 DRAIN_LIMIT = 8 * 1_048_576
@@ -21,6 +25,45 @@ class ReadableBody(Protocol):
 
     def read(self, size: int = ..., /) -> bytes:
         """Up to `size` bytes, none at the end."""
+
+
+def webhooks_entry(app: WSGIApplication, webhooks: Webhooks, *, path: str = "/webhooks/envoyou") -> WSGIApplication:
+    """An application that receives webhooks at `path` and leaves everything else to `app`.
+
+    What comes to `path`, with or without a final slash, reaches neither the routes nor the middleware of `app`. The
+    worker starts with the first request of all, in each process. See the guide, "Setting Up Webhooks".
+
+    Args:
+        app: what is served.
+        webhooks: who receives.
+        path: as `app` would see it: from where it is mounted, beginning with a slash.
+
+    Raises:
+        ConfigurationError: `path` does not begin with a slash, or a setting of `webhooks` cannot work as given.
+    """
+    # Names come as octets, each a character of its own.
+    paths = {form.encode().decode("latin-1") for form in both_forms(path)}
+    # Where `webhooks` is made on first use, what is wrong with it stops the server rather than its first event.
+    _ = webhooks.name
+
+    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        webhooks.work_in_this_process()
+        if environ.get("PATH_INFO", "") not in paths:
+            return app(environ, start_response)
+        response = _receive(webhooks, environ)
+        length = ("Content-Length", str(len(response.body)))
+        start_response(f"{response.status} {HTTPStatus(response.status).phrase}", [*response.headers, length])
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [response.body]
+
+    return application
+
+
+def _receive(webhooks: Webhooks, environ: WSGIEnvironment) -> WebhookResponse:
+    try:
+        request = read_wsgi(webhooks, environ)
+    except WebhookError as error:
+        return webhooks.refuse(error)
+    return webhooks.receive(request, surrounded=True)
 
 
 def receive_wsgi(

@@ -18,6 +18,7 @@ from envoyou_core import ConfigurationError, Tenant
 from envoyou_core.settings import read_settings
 
 __all__ = [
+    "OWN_NAMES",
     "SETTING",
     "TaskQueue",
     "clock",
@@ -36,6 +37,8 @@ SETTING: Final = "ENVOYOU"
 HANDLERS_MODULE: Final = "HANDLERS_MODULE"
 TASKS_BACKEND: Final = "TASKS_BACKEND"
 TASKS_QUEUE: Final = "TASKS_QUEUE"
+OWN_NAMES: Final = frozenset({HANDLERS_MODULE, TASKS_BACKEND, TASKS_QUEUE})
+"""The names that only Django's setting has."""
 
 
 class TaskQueue(StrEnum):
@@ -166,7 +169,7 @@ def _given() -> Mapping[str, Any]:
 
 
 def _keywords() -> dict[str, Any]:
-    keywords = read_settings(_given(), others=frozenset({HANDLERS_MODULE, TASKS_BACKEND, TASKS_QUEUE}))
+    keywords = read_settings(_given(), others=OWN_NAMES)
     if "inbox" in keywords:
         raise ConfigurationError(
             f'{SETTING}["INBOX"] has no use in Django: events are kept in the model ProcessedEvent, and '

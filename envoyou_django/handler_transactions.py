@@ -12,10 +12,13 @@ from django.db import connections, transaction
 
 from envoyou_core.inbox.time_limit import TRANSACTION_LIMIT, time_limit
 from envoyou_django.models import ClaimLock
+from envoyou_django.sqlite_turns import HandlerTurns, Turn
 
 __all__ = ["handler_transaction"]
 
 log = logging.getLogger("envoyou.django")
+
+_turns = HandlerTurns()
 
 
 @contextmanager
@@ -38,9 +41,9 @@ def handler_transaction(alias: str) -> Iterator[None]:
         connection.close()
     committed: list[str] = []
     try:
-        with transaction.atomic(using=alias):
+        with _turn(connection) as turn, transaction.atomic(using=alias):
             transaction.on_commit(lambda: committed.append(alias), using=alias)
-            with _alone(connection) if connection.vendor == "sqlite" else nullcontext():
+            with nullcontext() if turn is None else _alone(connection, turn):
                 yield
     except (Exception, SystemExit, asyncio.CancelledError):
         if not committed:
@@ -48,8 +51,15 @@ def handler_transaction(alias: str) -> Iterator[None]:
         log.exception("what a handler asked for on commit failed; its own work is committed")
 
 
-def _alone(connection: Any) -> AbstractContextManager[None]:
+def _turn(connection: Any) -> AbstractContextManager[Turn | None]:
+    return _turns.turn() if connection.vendor == "sqlite" else nullcontext()
+
+
+def _alone(connection: Any, turn: Turn) -> AbstractContextManager[None]:
     # A write to begin with takes SQLite's only lock, or waits for it. A transaction that reads first and writes later
     # fails at once where another writer came between, and this one writes at its end.
     ClaimLock.objects.using(connection.alias).filter(pk=0).update(name="")
-    return time_limit(connection.connection, TRANSACTION_LIMIT, lambda: None)
+    turn.holds()
+    # What else is asked for on commit may take its time.
+    transaction.on_commit(turn.end, using=connection.alias)
+    return time_limit(connection.connection, TRANSACTION_LIMIT, turn.end)

@@ -35,15 +35,22 @@ class Hints:
         failed: is told what it raised.
         overdue: looks into the inbox, and says for how many seconds something there has been due; zero or less when
             nothing is.
+        at_thread_end: called in the thread that looks, as the last thing it does.
     """
 
     def __init__(
-        self, hint: Callable[[], object], failed: Callable[[Exception], None], overdue: Callable[[], float]
+        self,
+        hint: Callable[[], object],
+        *,
+        failed: Callable[[Exception], None],
+        overdue: Callable[[], float],
+        at_thread_end: Callable[[], object] = lambda: None,
     ) -> None:
         self._hint = hint
         self._nudges = Nudges(self._send_one, failed)
         self._failed = failed
         self._overdue = overdue
+        self._at_thread_end = at_thread_end
         self._began: float | None = None
         self._stopped = threading.Event()
 
@@ -57,9 +64,10 @@ class Hints:
         self._stopped = threading.Event()
         threading.Thread(target=self._sweep, args=(self._stopped,), name="envoyou-sweep", daemon=True).start()
 
-    def stop_sweeping(self) -> None:
-        """Leave that to others."""
+    def stop(self) -> None:
+        """Leave that to others, and let the threads end."""
         self._stopped.set()
+        self._nudges.close()
 
     def _send_one(self, _: str) -> None:
         self._began = time.monotonic()
@@ -69,6 +77,12 @@ class Hints:
             self._began = None
 
     def _sweep(self, stopped: threading.Event) -> None:
+        try:
+            self._look_again_and_again(stopped)
+        finally:
+            self._at_thread_end()
+
+    def _look_again_and_again(self, stopped: threading.Event) -> None:
         interval = SWEEP_INTERVAL
         while not stopped.wait(interval):
             try:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from django.db import IntegrityError, connections, router, transaction
+from django.db import Error, InterfaceError, OperationalError, connections, router, transaction
 from django.db.models import Count, Max, Min, Model, QuerySet
 
 from envoyou_core import ConfigurationError
@@ -32,8 +33,10 @@ from envoyou_core.inbox import (
     prunable_statuses,
     requeuable_statuses,
 )
+from envoyou_core.inbox.group_commit import GroupCommit
 from envoyou_core.inbox.history import decode_history, encode_history, with_attempt, with_crash
 from envoyou_django.handler_transactions import handler_transaction
+from envoyou_django.insertion import insert_new
 from envoyou_django.models import (
     LONGEST_NAME,
     TABLES,
@@ -43,6 +46,7 @@ from envoyou_django.models import (
     ProcessedEvent,
     ProcessedEventQuerySet,
 )
+from envoyou_django.ready_made import close_old_connections
 from envoyou_django.scrubbing import fill_object_keys, key_of, scrub, scrubbed, update_each
 from envoyou_django.selection import claimable
 
@@ -60,12 +64,17 @@ Records = list[InboxRecord]
 class OrmInbox:
     """An `Inbox` in the table of `ProcessedEvent`, on the database that the project's routers choose for writing.
 
-    An event is stored by the thread that asks for it, on its own connection, so that within a test's transaction it
-    is part of that transaction. Outside a test it is never part of another one: its commit is the promise.
+    In a process that serves, one thread stores what all others ask for, on a connection of its own: what is asked for
+    while one commit is under way shares the next. Elsewhere, and where the asking thread has a transaction open, the
+    event is stored by that thread, so that within a test's transaction it is part of it. Outside a test it is never
+    part of another one: its commit is the promise.
 
     Args:
         name: keeps several `Webhooks` on one database apart.
         clock: epoch seconds.
+
+    Attributes:
+        shares_commits: whether this process serves.
 
     Raises:
         ConfigurationError: the name is too long, or empty.
@@ -76,7 +85,11 @@ class OrmInbox:
             raise ConfigurationError(f"the name of an inbox has 1 to {LONGEST_NAME} characters, not {name!r}")
         self.name = name
         self.remote: bool = connections[self._alias].vendor != "sqlite"
+        self.shares_commits = False
         self._clock = clock
+        self._writer = GroupCommit[Entry, Added](
+            self._store_together, is_outage=_is_outage, at_rest=_let_go_of_old_connections, at_end=connections.close_all
+        )
 
     def open(self) -> None:
         """See `Inbox.open`."""
@@ -94,48 +107,83 @@ class OrmInbox:
                 connection.close()
 
     def close(self) -> None:
-        """Connections are Django's to open and close."""
+        """Let the thread that stores end. Other connections are Django's to open and close."""
+        self._writer.close()
 
     def add(self, entry: Entry) -> Future[Added]:
-        """See `Inbox.add`. The future that is returned is done."""
+        """See `Inbox.add`."""
+        if self.adds_together():
+            return self._writer.submit(entry)
         future: Future[Added] = Future()
         try:
-            future.set_result(self._add(entry))
+            future.set_result(self._store([entry])[0])
         except Exception as error:
             future.set_exception(error)
         return future
 
-    def _add(self, entry: Entry) -> Added:
+    def adds_together(self) -> bool:
+        """Whether what the calling thread adds now shares a commit with what other threads add.
+
+        On an event loop, where nobody may use a connection, it does whenever this process serves.
+        """
         alias = self._alias
+        if not self.shares_commits or _is_in_memory(alias):
+            return False
+        if _on_an_event_loop():
+            return True
+        connection = connections[alias]
+        has_begun = connection.connection is not None and not connection.autocommit
+        return not connection.in_atomic_block and not has_begun
+
+    def _store_together(self, entries: Sequence[Entry]) -> list[Added]:
+        _renew(connections[self._alias])
+        return self._store(entries)
+
+    def _store(self, entries: Sequence[Entry]) -> list[Added]:
         now = self._now()
-        row = ProcessedEvent(
-            name=self.name,
-            tenant=entry.tenant,
-            event_id=entry.event.id,
-            type=entry.event.type,
-            created=entry.event.created,
-            webhook_id=entry.webhook_id,
-            body=entry.event.body,
-            status=Status.RECEIVED.value,
-            attempts=0,
-            crashes=0,
-            progress={},
-            received_at=now if entry.received_at is None else entry.received_at,
-            due_at=now,
-            object_key=key_of(entry.event),
-        )
-        try:
-            with _committed(alias):
-                row.save(using=alias, force_insert=True)
-        except IntegrityError:
-            stored = self._rows.filter(tenant=entry.tenant, event_id=entry.event.id)
-            if stored.filter(status=Status.DEAD).requeue(now):
-                return Added.REARMED
-            if stored.exists():
-                return Added.DUPLICATE
-            # It was not the key that was in the way.
-            raise
-        return Added.NEW
+        rows = {_key(entry): self._new_row(entry, now) for entry in reversed(entries)}
+        with _committed(self._alias):
+            # Two processes that insert the same events in opposite orders would wait for each other.
+            new = insert_new([rows[key] for key in sorted(rows)], self._alias)
+            if not new:
+                # A number that SQLite has counted up for nothing would have to reach the disk otherwise.
+                transaction.set_rollback(True, using=self._alias)
+        added = []
+        for entry in entries:
+            if _key(entry) in new:
+                # Only the first of several deliveries at once is the new one.
+                new.remove(_key(entry))
+                added.append(Added.NEW)
+            else:
+                added.append(self._meet(entry, now))
+        return added
+
+    def _meet(self, entry: Entry, now: datetime) -> Added:
+        """What it is to one that is there already."""
+        stored = self._rows.filter(tenant=entry.tenant, event_id=entry.event.id)
+        if stored.filter(status=Status.DEAD).requeue(now):
+            return Added.REARMED
+        bodies = stored.filter(scrubbed_at__isnull=True).values_list("body", flat=True)
+        same = all(bytes(body) == entry.event.body for body in bodies)
+        return Added.DUPLICATE if same else Added.DIFFERENT
+
+    def _new_row(self, entry: Entry, now: datetime) -> dict[str, object]:
+        return {
+            "name": self.name,
+            "tenant": entry.tenant,
+            "event_id": entry.event.id,
+            "type": entry.event.type,
+            "created": entry.event.created,
+            "webhook_id": entry.webhook_id,
+            "body": entry.event.body,
+            "status": Status.RECEIVED.value,
+            "attempts": 0,
+            "crashes": 0,
+            "progress": {},
+            "received_at": now if entry.received_at is None else entry.received_at,
+            "due_at": now,
+            "object_key": key_of(entry.event),
+        }
 
     def claim(self, limit: int, lease: float, selection: Selection = ANY) -> list[Claim]:
         """See `Inbox.claim`."""
@@ -451,6 +499,47 @@ class OrmInbox:
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=round(self._clock() * 1e6))
+
+
+def _key(entry: Entry) -> tuple[str, str]:
+    return entry.tenant, entry.event.id
+
+
+def _is_outage(error: Exception) -> bool:
+    """Whether nothing can be stored now, rather than that one event is refused."""
+    return isinstance(error, OperationalError | InterfaceError | RuntimeError)
+
+
+def _is_in_memory(alias: str) -> bool:
+    """Whether the database is SQLite's in memory, of which each connection has its own, or all but one are locked out.
+
+    Said by the settings, for on an event loop there is no connection to be asked.
+    """
+    settings = connections.settings[alias]
+    name = str(settings["NAME"])
+    return settings["ENGINE"].endswith("sqlite3") and (":memory:" in name or "mode=memory" in name)
+
+
+def _on_an_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _renew(connection: Any) -> None:
+    """Close a connection that was broken meanwhile, or is past its age; the next query opens another."""
+    # One that may not be kept at all is closed when nothing is left to store, rather than between two commits.
+    if connection.settings_dict["CONN_MAX_AGE"] != 0:
+        connection.close_if_unusable_or_obsolete()
+    if connection.connection is not None and not connection.is_usable():
+        connection.close()
+
+
+def _let_go_of_old_connections() -> None:
+    with suppress(Error):
+        close_old_connections()
 
 
 @contextmanager

@@ -10,7 +10,10 @@ __all__ = ["AddIndexBesideWriters"]
 
 
 class AddIndexBesideWriters(migrations.AddIndex):
-    """On PostgreSQL `CREATE INDEX` would make acceptance wait for its end; this one does not."""
+    """Makes an index, which on PostgreSQL keeps nobody waiting: `CREATE INDEX` would hold up acceptance until its end.
+
+    For migrations that are not one transaction: interrupted, they can be run again.
+    """
 
     def database_forwards(self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any) -> None:
         """See `django.db.migrations.AddIndex`."""
@@ -22,4 +25,12 @@ class AddIndexBesideWriters(migrations.AddIndex):
             schema_editor.remove_index(model, self.index, concurrently=True)
             schema_editor.add_index(model, self.index, concurrently=True)
         else:
+            table = to_state.models[app_label, self.model_name.lower()].options["db_table"]
+            if self.index.name in _indices(schema_editor.connection, table):
+                schema_editor.remove_index(model, self.index)
             schema_editor.add_index(model, self.index)
+
+
+def _indices(connection: Any, table: str) -> Any:
+    with connection.cursor() as cursor:
+        return connection.introspection.get_constraints(cursor, table)

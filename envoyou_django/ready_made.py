@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from asgiref.sync import async_to_sync, sync_to_async
 from django.apps import apps
@@ -21,6 +22,9 @@ from envoyou_core.processing.time_limits import time_limited
 from envoyou_django import conf
 from envoyou_django.hints import Hints
 from envoyou_django.signals import SignalSender
+
+if TYPE_CHECKING:
+    from envoyou_django.inbox import OrmInbox
 
 __all__ = ["DjangoWebhooks", "ProjectWebhooks", "project_webhooks"]
 
@@ -35,10 +39,20 @@ class DjangoWebhooks(Webhooks):
         settings: the keywords of `Webhooks`.
     """
 
-    def __init__(self, *, hint: Callable[[], object] | None = None, **settings: Any) -> None:
-        super().__init__(**settings)
-        self._works_in: int | None = None
-        self._hints = None if hint is None else Hints(_looked_after(hint), self.nudge_failed, self._overdue)
+    # Django has no end of life in which a worker on its loop could end, and its connections belong to threads.
+    works_on_loops = False
+    inbox: OrmInbox
+
+    def __init__(self, *, inbox: OrmInbox, hint: Callable[[], object] | None = None, **settings: Any) -> None:
+        super().__init__(inbox=inbox, **settings)
+        self._hints = None
+        if hint is not None:
+            self._hints = Hints(
+                _looked_after(hint),
+                failed=self.nudge_failed,
+                overdue=self._overdue,
+                at_thread_end=connections.close_all,
+            )
         self.surround(without_old_connections)
         self.at_thread_end(connections.close_all)
         self._signals = SignalSender(self.name, around=without_old_connections, at_thread_end=connections.close_all)
@@ -46,12 +60,10 @@ class DjangoWebhooks(Webhooks):
         self.on_worker_stop(self._send_last_signals)
 
     def work_in_this_process(self) -> None:
-        """See to it that the work is done, now and at every event: for processes that serve requests. Idempotent."""
+        """See `Webhooks.work_in_this_process`. From then on, each event sees to it that the work is done, too."""
         if self._works_in != os.getpid():
             self._begin_to_work()
             self.wake()
-            if self._hints is not None:
-                self._hints.start_sweeping()
 
     def start(self) -> None:
         """See `Webhooks.start`."""
@@ -60,6 +72,9 @@ class DjangoWebhooks(Webhooks):
 
     def _begin_to_work(self) -> None:
         self._works_in = os.getpid()
+        self.inbox.shares_commits = True
+        if self._hints is not None:
+            self._hints.start_sweeping()
         # Before the worker does so: at the end of the process it is then called after the worker has stopped.
         atexit.unregister(self._send_last_signals)
         atexit.register(self._send_last_signals)
@@ -67,7 +82,7 @@ class DjangoWebhooks(Webhooks):
     def stop(self, timeout: float | None = None) -> None:
         """See `Webhooks.stop`."""
         if self._hints is not None:
-            self._hints.stop_sweeping()
+            self._hints.stop()
         super().stop(timeout)
         self._signals.close(self._shutdown_timeout if timeout is None else timeout)
         atexit.unregister(self._send_last_signals)
@@ -90,19 +105,26 @@ class DjangoWebhooks(Webhooks):
         else:
             self._wake()
 
-    def receive(self, request: WebhookRequest) -> WebhookResponse:
-        """See `Webhooks.receive`."""
-        with self._signals.sending_here():
-            return super().receive(request)
-
     def drain(self, *, until_idle: bool = False, within: float | None = None) -> int:
         """See `Webhooks.drain`."""
         with self._signals.sending_here():
             return super().drain(until_idle=until_idle, within=within)
 
+    def receive(self, request: WebhookRequest, *, surrounded: bool = False) -> WebhookResponse:
+        """See `Webhooks.receive`."""
+        with self._signals.sending_here(), without_old_connections() if surrounded else nullcontext():
+            return super().receive(request)
+
     async def areceive(self, request: WebhookRequest) -> WebhookResponse:
-        """See `Webhooks.areceive`: in the thread in which Django keeps its connections."""
-        response: WebhookResponse = await sync_to_async(self.receive)(request)
+        """See `Webhooks.areceive`.
+
+        Where the event is not stored together with others, it is stored in the thread in which Django keeps its
+        connections.
+        """
+        # On the loop nothing shows whether a test has a transaction open in that thread.
+        if self.inbox.adds_together() and (not _tests_may_run() or await sync_to_async(self.inbox.adds_together)()):
+            return await super().areceive(request)
+        response: WebhookResponse = await sync_to_async(self.receive)(request, surrounded=True)
         return response
 
     async def adrain(self, *, until_idle: bool = False, within: float | None = None) -> int:
@@ -173,9 +195,10 @@ class ProjectWebhooks:
         """See `Webhooks.include`."""
         with self._making:
             for handler in handlers:
-                if "connection" in handler.wants:
+                if handler.wants_connection:
+                    named = " and ".join(repr(name) for name in sorted(handler.wants & {"connection", "session"}))
                     raise ConfigurationError(
-                        f"handler {handler.name!r} names 'connection', and Django's inbox has none to give: use models"
+                        f"handler {handler.name!r} names {named}, and Django's inbox has none to give: use models"
                     )
                 if handler.is_async and handler.atomic:
                     raise ConfigurationError(
@@ -219,6 +242,11 @@ class ProjectWebhooks:
                 self._handlers = self._handlers_outside.pop()
         if made is not None:
             made.stop()
+            made.inbox.close()
+
+
+def _tests_may_run() -> bool:
+    return "django.test.testcases" in sys.modules
 
 
 @contextmanager

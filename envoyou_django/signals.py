@@ -10,9 +10,10 @@ is named with each signal:
     @receiver(event_dead)
     def alert(sender, event_id, event_type, error, **kwargs): ...
 
-`event_received` is sent in the thread that answers the delivery, before it does: be quick. What becomes of an event
-is told by a worker in a thread that is there for nothing else, one signal after the other, where the ORM may be used;
-and by `drain()` in the thread that called it, so that a test's receivers are in the test's transaction.
+`event_received` is sent in the thread that answers the delivery, before it does: be quick. Where that thread runs an
+event loop, it is sent in a thread that is there for nothing else, one signal after the other, where the ORM may be
+used. What becomes of an event is told there by a worker, and by `drain()` in the thread that called it, so that a
+test's receivers are in the test's transaction.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from django.dispatch import Signal
 
 from envoyou_core.forks import call_in_forked_children
 from envoyou_core.handoff.threads import DaemonThreads
-from envoyou_core.inbox import Added, Status
+from envoyou_core.inbox import Status
 from envoyou_core.observability import Accepted, Notice, Settled
 
 __all__ = ["SignalSender", "event_dead", "event_failed", "event_processed", "event_received"]
@@ -117,7 +118,7 @@ class SignalSender:
 
 
 def _told(notice: Notice) -> tuple[Any, dict[str, Any]]:
-    if isinstance(notice, Accepted) and notice.added is not Added.DUPLICATE:
+    if isinstance(notice, Accepted) and notice.added.brings_work:
         return event_received, _of_event(notice, added=notice.added.value, tenant=notice.tenant)
     if not isinstance(notice, Settled):
         return None, {}

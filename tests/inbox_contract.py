@@ -142,12 +142,13 @@ class InboxContract(
         assert inbox.add(again).result(PATIENCE) is Added.DUPLICATE
         assert inbox.get("evt_1").received_at == clock.moment()
 
-    def test_a_second_delivery_is_a_duplicate_and_changes_nothing(self, inbox, clock):
+    def test_a_second_delivery_with_another_body_is_told_apart_and_changes_nothing(self, inbox, clock):
         add(inbox)
         first = inbox.get("evt_1")
         clock.advance(5)
         other = Entry(sample_event("user.deleted", id="evt_1", object={"id": "other"}), "", "wh_other")
-        assert inbox.add(other).result(PATIENCE) is Added.DUPLICATE
+        assert inbox.add(other).result(PATIENCE) is Added.DIFFERENT
+        assert inbox.add(Entry(first.event, "", "wh_other")).result(PATIENCE) is Added.DUPLICATE
         assert inbox.get("evt_1") == first
         assert inbox.stats().total == 1
 

@@ -115,18 +115,6 @@ class Reader:
         return ran.stdout
 
 
-def follow(page: Page, folder: Path, *, usual_port: int, package: str) -> None:
-    """Go from an empty folder to a processed event, as the page says."""
-    install, serve, send = page.consoles
-    (command,) = install
-    assert command.startswith(f'pip install "envoyou-webhooks[{package}]"')
-    reader = Reader(folder, usual_port)
-    reader.write(page.files)
-    with reader.serving(serve):
-        assert reader.type(send) == '{"received": true}\n'
-        reader.wait_for("Welcome, john.doe@example.com")
-
-
 def _free_port() -> str:
     with socket.create_server(("127.0.0.1", 0)) as found:
         return str(found.getsockname()[1])

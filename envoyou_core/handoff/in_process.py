@@ -26,25 +26,32 @@ class InProcessHandoff:
         name: of the `Webhooks` it works for.
         concurrency: how many events the worker has in hand at once.
         shutdown_timeout: seconds that a process which ends gives its worker to finish what was begun.
+        on_loops: whether the worker may work on an event loop that is not its own.
     """
 
-    def __init__(self, engine: Engine, *, name: str, concurrency: int, shutdown_timeout: float) -> None:
+    def __init__(
+        self, engine: Engine, *, name: str, concurrency: int, shutdown_timeout: float, on_loops: bool = True
+    ) -> None:
         self._engine = engine
         self._name = name
         self._concurrency = concurrency
         self._shutdown_timeout = shutdown_timeout
+        self._on_loops = on_loops
         self._lock = threading.Lock()
         self._worker: Worker | None = None
         self._task: asyncio.Task[None] | None = None
         self._pid = os.getpid()
 
     def start_on_loop(self) -> None:
-        """See to a worker; a new one works on the running event loop.
+        """See to a worker; a new one works on the running event loop, unless it may not.
 
         Raises:
             ConfigurationError: there is no handler: a worker would set every event aside as ignored.
         """
-        self._start("event loop", self._run_on_this_loop)
+        if self._on_loops:
+            self._start("event loop", self._run_on_this_loop)
+        else:
+            self.start_in_thread()
 
     def start_in_thread(self) -> None:
         """See to a worker; a new one works on an event loop in a thread of its own.

@@ -239,7 +239,7 @@ class Mover:
                 here.got_through += 1
                 here.doubtful.pop(claim.key, None)
                 moved.append(claim)
-                if result is not Added.DUPLICATE:
+                if result.brings_work:
                     self._moved(claim.event.id)
             elif not isinstance(result, TimeoutError) and here.is_refused(claim):
                 self._put_off(claim, result)

@@ -10,6 +10,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 __all__ = ["MAX_WAITING", "Nudges"]
 
@@ -29,7 +30,7 @@ class Nudges:
         self._nudge = nudge
         self._failed = failed
         self._lock = threading.Lock()
-        self._waiting: queue.Queue[str] = queue.Queue(MAX_WAITING)
+        self._waiting: queue.Queue[str | None] = queue.Queue(MAX_WAITING)
         self._pid: int | None = None
 
     def send(self, event_id: str) -> None:
@@ -47,9 +48,16 @@ class Nudges:
         except queue.Full:
             return
 
-    def _send_all(self, waiting: queue.Queue[str]) -> None:
-        while True:
-            event_id = waiting.get()
+    def close(self) -> None:
+        """Let the thread end when it has given the hints that wait; the next one starts another."""
+        with self._lock:
+            if self._pid == os.getpid():
+                self._pid = None
+                with suppress(queue.Full):
+                    self._waiting.put_nowait(None)
+
+    def _send_all(self, waiting: queue.Queue[str | None]) -> None:
+        while (event_id := waiting.get()) is not None:
             try:
                 self._nudge(event_id)
             except Exception as error:

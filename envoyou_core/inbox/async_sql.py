@@ -32,7 +32,8 @@ class AsyncSqlInbox(SqlInbox):
     `AsyncSession` on it. Sync handlers get the inbox's own `connection`, as of any `SqlInbox`.
 
     Args:
-        engine: the application's. It must not be in AUTOCOMMIT.
+        engine: the application's. It must not be in AUTOCOMMIT; give it `hide_parameters=True`, for the parameters of
+            statements are in the text of their errors, and those in the log.
         url: the same database for a driver that is not async, where that cannot be told from the engine's URL: it was
             given options or arguments that only its own driver understands.
         name: keeps several `Webhooks` on one database apart.

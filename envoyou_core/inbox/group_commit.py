@@ -32,6 +32,7 @@ class GroupCommit(Generic[Item, Result]):
             is refused.
         max_batch: the most items of one transaction.
         name: of the thread.
+        at_rest: called in the thread when it has stored all that it was asked for; it must not raise.
         at_end: called in the thread as the last thing it does.
     """
 
@@ -42,12 +43,14 @@ class GroupCommit(Generic[Item, Result]):
         is_outage: Callable[[Exception], bool] = lambda _: False,
         max_batch: int = MAX_BATCH,
         name: str = "envoyou-inbox-writer",
+        at_rest: Callable[[], object] = lambda: None,
         at_end: Callable[[], object] = lambda: None,
     ) -> None:
         self._commit = commit
         self._is_outage = is_outage
         self._max_batch = max_batch
         self._name = name
+        self._at_rest = at_rest
         self._at_end = at_end
         self._lock = threading.Lock()
         self._queue: queue.SimpleQueue[tuple[Item, Future[Result]] | None] = queue.SimpleQueue()
@@ -96,6 +99,8 @@ class GroupCommit(Generic[Item, Result]):
             self._settle([(item, future) for item, future in batch if future.set_running_or_notify_cancel()])
             if last:
                 break
+            if waiting.empty():
+                self._at_rest()
         self._at_end()
 
     def _settle(self, batch: list[tuple[Item, Future[Result]]]) -> None:

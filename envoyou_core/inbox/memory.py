@@ -130,7 +130,8 @@ class MemoryInbox:
             if row.status is Status.DEAD and row.scrubbed_at is None:
                 row.make_due(now)
                 return Added.REARMED
-            return Added.DUPLICATE
+            same = row.scrubbed_at is not None or row.event.body == entry.event.body
+            return Added.DUPLICATE if same else Added.DIFFERENT
 
     def claim(self, limit: int, lease: float, selection: Selection = ANY) -> list[Claim]:
         """See `Inbox.claim`."""

@@ -57,11 +57,20 @@ class Progress(StrEnum):
 
 
 class Added(Enum):
-    """What `add` did: stored a new event, found it there already, or brought a dead one back."""
+    """What `add` did: stored a new event, found it there already, or brought a dead one back.
+
+    One that is `DIFFERENT` is there already by its id, with another body, which stays as it is.
+    """
 
     NEW = "new"
     DUPLICATE = "duplicate"
+    DIFFERENT = "different"
     REARMED = "rearmed"
+
+    @property
+    def brings_work(self) -> bool:
+        """Whether there is something to do now that was not there before."""
+        return self in {Added.NEW, Added.REARMED}
 
 
 @dataclass(frozen=True, slots=True)

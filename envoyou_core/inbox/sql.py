@@ -198,7 +198,7 @@ class SqlInbox:
                     new.remove(key)
                     results.append(Added.NEW)
                 else:
-                    results.append(self._rearm(connection, entry, now))
+                    results.append(self._meet(connection, entry, now))
             return results
 
     def _insert_new(self, connection: Connection, rows: list[dict[str, Any]]) -> set[tuple[str, str]]:
@@ -216,11 +216,13 @@ class SqlInbox:
         inserted = connection.execute(unless_there.returning(_t.tenant, _t.event_id), rows)
         return {(row.tenant, row.event_id) for row in inserted}
 
-    def _rearm(self, connection: Connection, entry: Entry, now: int) -> Added:
+    def _meet(self, connection: Connection, entry: Entry, now: int) -> Added:
+        """What it is to one that is there already."""
         ours = and_(_t.name == self.name, _t.tenant == entry.tenant, _t.event_id == entry.event.id)
-        return (
-            Added.REARMED if self._make_due(connection, and_(ours, _t.status == Status.DEAD), now) else Added.DUPLICATE
-        )
+        if self._make_due(connection, and_(ours, _t.status == Status.DEAD), now):
+            return Added.REARMED
+        stored = connection.scalar(select(_t.body).where(ours, _t.scrubbed_at.is_(None)))
+        return Added.DUPLICATE if stored in {None, entry.event.body} else Added.DIFFERENT
 
     def _new_row(self, entry: Entry, now: int) -> dict[str, Any]:
         return {

@@ -43,6 +43,8 @@ def log_notice(notice: Notice) -> None:
             log.info("accepted %s (%s)", event_id, event_type)
         case Accepted(event_id, event_type, Added.REARMED):
             log.warning("accepted %s (%s) again: it was dead, and gets new attempts", event_id, event_type)
+        case Accepted(event_id, event_type, Added.DIFFERENT):
+            log.warning("accepted %s (%s) again, with another body: the first one stays", event_id, event_type)
         case Accepted(event_id, event_type):
             log.info("accepted %s (%s) again: a duplicate, already stored", event_id, event_type)
         case Rejected(status, reason, detail):

@@ -28,7 +28,7 @@ from envoyou_core.observability.notices import (
     Settled,
 )
 from envoyou_core.processing.failures import failures_of
-from envoyou_core.processing.hooks import Hooks, call_hook
+from envoyou_core.processing.hooks import Hooks
 from envoyou_core.processing.pauses import Pauses
 from envoyou_core.processing.retention import Retention, RetentionReport, apply_retention
 from envoyou_core.processing.retry import RetryPolicy
@@ -247,9 +247,15 @@ class Engine:
     def _tell_of_death(self, claim: Claim, settlement: Settlement) -> Flow[None]:
         for hook in self.hooks.dead:
             try:
-                yield call_hook(hook, claim.event, settlement.error)
+                yield self._hook_call(
+                    partial(hook, claim.event, settlement.error), is_async=inspect.iscoroutinefunction(hook)
+                )
             except Exception as error:
                 self.notices.emit(HookFailed(getattr(hook, "__qualname__", repr(hook)), claim.event.id, error))
+
+    def _hook_call(self, call: Callable[[], Any], *, is_async: bool) -> Step:
+        # In the same surroundings as handlers: what a hook does to alert somebody wants them, too.
+        return Await(partial(self._await_handler, call)) if is_async else CallHandler(partial(self._call_handler, call))
 
     def _run_handlers(self, claim: Claim, progress: dict[str, Progress], began: float) -> Flow[tuple[Settlement, bool]]:
         """How the attempt ended, and whether it is settled already, in the transaction of its last handler."""
@@ -273,11 +279,21 @@ class Engine:
             ending = None
             if is_last and handler.shares_transaction and not failed and Progress.GIVEN_UP not in progress.values():
                 ending = _Ending(partial(self._settlement, claim, handlers, done, failed, began))
+            error: Exception | None = None
             try:
                 yield self._invocation(handler, claim, done, ending)
             except LeaseLostError:
                 raise
-            except Exception as error:
+            except Exception as raised:
+                error = raised
+            if (
+                error is not None
+                and handler.shares_transaction
+                # The connection may have been lost between its commit and the answer to that.
+                and (yield self._call(partial(self._is_recorded, claim, handler)))
+            ):
+                error = None
+            if error is not None:
                 self.notices.emit(
                     HandlerFailed(claim.event.id, claim.event.type, handler.name, claim.attempts + 1, error)
                 )
@@ -296,6 +312,10 @@ class Engine:
                 if not held:
                     raise LeaseLostError
         return self._settlement(claim, handlers, progress, failed, began), False
+
+    def _is_recorded(self, claim: Claim, handler: Handler) -> bool:
+        record = self.inbox.get(claim.event.id, tenant=claim.tenant)
+        return record is not None and record.progress.get(handler.name) is Progress.DONE
 
     def _settlement(
         self,

@@ -31,6 +31,7 @@ class Question:
         title: the question.
         consequence: what will have happened.
         answer: what the button says.
+        done: what the history of an event says then.
         events: what was selected.
         eligible: those of them that the action would change.
     """
@@ -39,6 +40,7 @@ class Question:
     title: str
     consequence: str
     answer: str
+    done: str
     events: ProcessedEventQuerySet
     eligible: ProcessedEventQuerySet
 

@@ -12,7 +12,6 @@ from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
-from django.db import router, transaction
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.defaultfilters import truncatechars
 from django.urls import URLPattern, path, reverse
@@ -137,9 +136,10 @@ class ProcessedEventAdmin(admin.ModelAdmin):
         return self._or_empty(event.object_key)
 
     @admin.display(description=gettext_lazy("created"))
-    def happened(self, event: ProcessedEvent) -> str | None:
+    def happened(self, event: ProcessedEvent) -> str:
         """When it happened, as the platform says."""
-        return to_the_second(datetime.fromtimestamp(event.created, UTC))
+        # It may be the last second of the year 9999, which not every time zone has.
+        return f"{datetime.fromtimestamp(event.created, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
     @admin.display(description=gettext_lazy("settled at"))
     def settled(self, event: ProcessedEvent) -> str:
@@ -179,6 +179,7 @@ class ProcessedEventAdmin(admin.ModelAdmin):
                 "succeeded do not run again."
             ),
             answer=_("Yes, requeue"),
+            done=_("Requeued."),
             events=queryset,
             eligible=queryset.requeuable(),
         )
@@ -199,6 +200,7 @@ class ProcessedEventAdmin(admin.ModelAdmin):
                 "A dead event is not tried any more, and lets pass what waits behind it. It can be requeued later."
             ),
             answer=_("Yes, mark dead"),
+            done=_("Marked dead."),
             events=queryset,
             eligible=queryset.unheld(),
         )
@@ -220,8 +222,8 @@ class ProcessedEventAdmin(admin.ModelAdmin):
             return ask(self, request, question)
         events = list(question.eligible.only("event_id", "type"))
         changed = change()
-        LogEntry.objects.log_actions(request.user.pk, events, CHANGE, question.title)
-        self._wake()
+        LogEntry.objects.log_actions(request.user.pk, events, CHANGE, question.done)
+        webhooks.wake()
         self.message_user(request, said(changed) % changed, messages.SUCCESS if changed else messages.WARNING)
         return None
 
@@ -241,17 +243,13 @@ class ProcessedEventAdmin(admin.ModelAdmin):
             raise Http404
         if self.get_queryset(request).filter(pk=event.pk).waiting().exists():
             ProcessedEvent.objects.filter(pk=event.pk).make_due()
-            self.log_change(request, event, _("Run now."))
-            self._wake()
+            self.log_change(request, event, _("Made due."))
+            webhooks.wake()
             self.message_user(request, _("The event is due now."), messages.SUCCESS)
         else:
             self.message_user(request, _("The event does not wait to be tried."), messages.WARNING)
         name = f"admin:{self.opts.app_label}_{self.opts.model_name}_change"
         return HttpResponseRedirect(reverse(name, args=[event.pk], current_app=self.admin_site.name))
-
-    def _wake(self) -> None:
-        # Under ATOMIC_REQUESTS a worker would find nothing yet.
-        transaction.on_commit(lambda: webhooks.wake(), using=router.db_for_write(ProcessedEvent))
 
     # Who may
 

@@ -42,11 +42,11 @@ def main() -> int:
             OnCall() as on_call,
         ):
             folder = Path(place)
-            inbox_url = f"sqlite:///{folder / 'inbox.db'}"
+            database = folder / "app.db"
+            inbox_url = f"sqlite:///{database}"
             settings = {
                 "ENVOYOU_WEBHOOK_SECRET": secret,
-                "ENVOYOU_INBOX": inbox_url,
-                "APP_DATABASE": str(folder / "app.db"),
+                "DATABASE_URL": f"sqlite+aiosqlite:///{database}",
                 "ON_CALL_URL": on_call.url,
             }
             show = make_show(console)

@@ -3,39 +3,53 @@
 uvicorn app:app
 """
 
-from __future__ import annotations
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
 
-from typing import Any
-
-import store
-from fastapi import FastAPI, HTTPException
+from database import Account, AuditEntry, Notice, create_tables, engine, session
+from fastapi import Depends, FastAPI, HTTPException
 from hooks import webhooks
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from envoyou_fastapi import create_router
+from envoyou_fastapi import create_router, describe_webhooks
 
-app = FastAPI(title="An application that is told by EnvoyOU")
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    await create_tables()
+    yield  # the worker starts after this, and has stopped before what follows
+    await engine.dispose()
+
+
+app = FastAPI(title="An application that is told by EnvoyOU", lifespan=lifespan)
 app.include_router(create_router(webhooks), prefix="/webhooks/envoyou")
+app.webhooks.include_router(describe_webhooks(webhooks))
+
+Session = Annotated[AsyncSession, Depends(session)]
 
 
 @app.get("/users/{user_id}")
-def user(user_id: str) -> dict[str, Any]:
+async def user(user_id: str, session: Session) -> dict[str, Any]:
     """A user as EnvoyOU last described it."""
-    return _found(store.user(user_id))
+    found = await session.get(Account, user_id)
+    if found is None:
+        raise HTTPException(404)
+    return {"email": found.email, "name": found.name, "verified": found.verified, "deleted": found.deleted}
 
 
 @app.get("/users/{user_id}/audit")
-def audit_trail(user_id: str) -> list[dict[str, Any]]:
+async def audit_trail(user_id: str, session: Session) -> list[dict[str, Any]]:
     """What a user did to get in, oldest first."""
-    return store.audit_trail(user_id)
+    entries = await session.scalars(select(AuditEntry).where(AuditEntry.user_id == user_id).order_by(AuditEntry.at))
+    return [{"what": entry.what, "address": entry.address, "at": entry.at} for entry in entries]
 
 
 @app.get("/notices/{notice_id}")
-def notice(notice_id: str) -> dict[str, Any]:
+async def notice(notice_id: str, session: Session) -> dict[str, Any]:
     """An incident, or a maintenance window."""
-    return _found(store.notice(notice_id))
-
-
-def _found(row: dict[str, Any] | None) -> dict[str, Any]:
-    if row is None:
+    found = await session.get(Notice, notice_id)
+    if found is None:
         raise HTTPException(404)
-    return row
+    return {"what": found.what, "title": found.title}

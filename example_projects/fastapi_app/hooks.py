@@ -1,58 +1,62 @@
-"""What happens when EnvoyOU tells us something."""
+"""What happens when EnvoyOU tells us something.
+
+A handler that takes a `session` works in the transaction that records it as done: each event leaves its mark once, and
+none of these has to ask whether it has been here before.
+"""
 
 from __future__ import annotations
 
 import os
 
 import httpx
-import store
+from database import Account, AuditEntry, Notice, engine
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from envoyou_core import Event, Login, User, Webhooks
+from envoyou_core.inbox.async_sql import AsyncSqlInbox
 
-# ENVOYOU_WEBHOOK_SECRET, ENVOYOU_INBOX and the other ENVOYOU_ settings. The inbox is sqlite:///envoyou.db by default.
-webhooks = Webhooks.from_env()
+# ENVOYOU_WEBHOOK_SECRET, and the other ENVOYOU_ settings.
+webhooks = Webhooks.from_env(inbox=AsyncSqlInbox(engine))
 
 
-@webhooks.on("user.created", "user.updated", "user.verified")
-def keep_user(event: Event) -> None:
-    # Events of one user may be handled in any order: the store keeps what is newest.
+# With stale="skip", an update that comes late neither overwrites a newer one nor brings a deleted user back.
+@webhooks.on("user.created", "user.updated", "user.verified", stale="skip")
+async def keep_account(event: Event, session: AsyncSession) -> None:
     user = event.data.as_type(User)
-    store.put_user(
-        user.id,
-        email=user.email or "",
-        name=user.name or "",
-        verified=bool(user.email_verified),
-        changed=event.created,
+    await session.merge(
+        Account(
+            id=user.id,
+            email=user.email or "",
+            name=user.name or "",
+            verified=bool(user.email_verified),
+            deleted=False,
+        )
     )
 
 
-@webhooks.on("user.deleted")
-def forget_user(event: Event) -> None:
-    store.delete_user(event.data.as_type(User).id, changed=event.created)
+@webhooks.on("user.deleted", stale="skip")
+async def forget_account(event: Event, session: AsyncSession) -> None:
+    await session.merge(Account(id=event.data.as_type(User).id, email="", name="", verified=False, deleted=True))
 
 
 @webhooks.on("auth.*")
-def note_in_audit_trail(event: Event) -> None:
-    # event.id is the idempotency key: a second run leaves no second entry.
+async def note_in_audit_trail(event: Event, session: AsyncSession) -> None:
     login = event.data.as_type(Login)
-    store.put_audit_entry(
-        event.id,
-        user_id=login.user_id,
-        what=event.type.removeprefix("auth."),
-        address=login.ip_address or "",
-        at=event.created,
+    session.add(
+        AuditEntry(
+            user_id=login.user_id,
+            what=event.type.removeprefix("auth."),
+            address=login.ip_address or "",
+            at=event.created,
+        )
     )
 
 
-@webhooks.on("system.*")
-def post_notice(event: Event) -> None:
+@webhooks.on("system.*", stale="skip")
+async def post_notice(event: Event, session: AsyncSession) -> None:
     subject = event.data.object
-    store.put_notice(
-        subject["id"],
-        what=event.type.removeprefix("system."),
-        title=subject.get("title", ""),
-        changed=event.created,
-    )
+    what = event.type.removeprefix("system.")
+    await session.merge(Notice(id=subject["id"], what=what, title=subject.get("title", "")))
 
 
 class OnCallError(Exception):
@@ -61,7 +65,7 @@ class OnCallError(Exception):
 
 @webhooks.on("api.*", "system.incident")
 async def tell_on_call(event: Event) -> None:
-    """On the app's own event loop. Where the service fails, so does the handler, and it is tried again."""
+    """What leaves the database behind cannot share its transaction: it may happen again, and `event.id` says so."""
     if not (url := os.environ.get("ON_CALL_URL")):
         return
     async with httpx.AsyncClient(timeout=10) as client:

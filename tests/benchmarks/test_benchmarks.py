@@ -24,6 +24,7 @@ RUN = Run(events=EVENTS, rounds=1, requests=4, redis=None, postgres=None)
 
 SIDES = {
     "acknowledgements": ["one commit each", "shared commits"],
+    "django": ["create()", "shared commits"] * 3,
     "claims": ["settled one by one", "settled together"] * 2,
     "transactions": ["a loop on the driver", "a loop on SQLAlchemy", "a loop on the inbox", "envoyou worker"] * 2,
     "drain": [
@@ -36,7 +37,7 @@ SIDES = {
         "Dramatiq",
     ],
 }
-RATIOS = {"acknowledgements": 1, "claims": 2, "transactions": 6, "drain": 6}
+RATIOS = {"acknowledgements": 1, "django": 3, "claims": 2, "transactions": 6, "drain": 6}
 
 SIDE = re.compile(r"^  (?!= )(?P<name>\S.*?) +(?P<median>\d+) +(?P<lowest>\d+) +(?P<highest>\d+) +(?P<done>\d+)$", re.M)
 RATIO = re.compile(r"^  = (?P<of>.+) / (?P<to>.+?) +(?P<ratio>\d+\.\d\d)", re.M)

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from sqlalchemy import make_url, text
+from sqlalchemy.event import listens_for
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.util import await_only
 
@@ -346,6 +347,32 @@ async def test_sqlite_takes_the_lock_away_from_a_handler_that_waits(tmp_path, cl
     assert "rolled back" in webhooks.inbox.get(event.id).last_error
     async with engine.connect() as connection:
         assert (await connection.scalars(text("SELECT handler FROM effects"))).all() == []
+    webhooks.inbox.close()
+    await engine.dispose()
+
+
+@pytest.mark.parametrize("by_itself", [False, True], ids=["", "as the engine would by itself"])
+async def test_on_sqlite_one_transaction_sees_what_the_other_has_written(tmp_path, clock, by_itself):
+    """It begins as a writer: what it has read cannot have changed when it writes."""
+    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/app.db")
+    if by_itself:
+        listens_for(engine.sync_engine, "begin")(lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+    webhooks = Webhooks(secret=SECRET, inbox=AsyncSqlInbox(engine), handoff="manual", clock=clock)
+    async with engine.begin() as connection:
+        await connection.execute(text("CREATE TABLE effects (event_id TEXT, handler TEXT)"))
+    for _ in range(2):
+        await accept(webhooks, clock)
+    seen = []
+
+    async def count_and_write(claim):
+        async with webhooks.inbox.async_transaction(claim, DONE) as given:
+            connection = given["connection"]
+            seen.append(await connection.scalar(text("SELECT count(*) FROM effects")))
+            await asyncio.sleep(0.05)
+            await write(connection, claim.event, "counts")
+
+    await asyncio.gather(*map(count_and_write, webhooks.inbox.claim(2, 60)))
+    assert seen == [0, 1]
     webhooks.inbox.close()
     await engine.dispose()
 

@@ -851,6 +851,7 @@ class TransactionalInbox(MemoryInbox):
         self.given = []
         self.settled_apart = []
         self.fails_at_the_end = None
+        self.fails_after_commit = None
 
     @contextlib.contextmanager
     def transaction(self, claim, progress, settlement=None):
@@ -864,6 +865,8 @@ class TransactionalInbox(MemoryInbox):
         if not held:
             raise LeaseLostError
         self.committed += written
+        if self.fails_after_commit:
+            raise self.fails_after_commit
 
     def settle_all(self, settlements):
         self.settled_apart += [settlement for _, settlement in settlements]
@@ -995,6 +998,26 @@ def test_where_its_transaction_fails_nothing_is_settled_but_the_failure(transact
     record = app.record()
     assert (record.status, record.last_error, record.progress) == (Status.DEAD, "OSError: the disk is full", {})
     assert app.inbox.committed == []
+
+
+@pytest.mark.parametrize("fails_before", [0, 1], ids=["the last one", "another follows"])
+def test_a_commit_whose_answer_was_lost_is_a_commit(transactional, fails_before):
+    """Taken for a failure, the work would be done again."""
+    app = transactional(retry=AT_ONCE)
+    app.inbox.fails_after_commit = OSError("the connection was lost")
+    app.on("*", name="commits")(write)
+    if fails_before:
+
+        @app.on("*", name="flaky")
+        def flaky(event, attempt):
+            if attempt == 1:
+                raise ValueError("not yet")
+
+    app.add()
+    assert app.work() == 1 + fails_before
+    assert app.inbox.committed == ["evt_1"]
+    assert app.status() is Status.PROCESSED
+    assert [notice.status for notice in app.settled()] == [Status.FAILED] * fails_before + [Status.PROCESSED]
 
 
 def test_where_its_lease_was_lost_nothing_is_settled(transactional):
@@ -1173,6 +1196,30 @@ def test_drain_until_idle_waits_for_retries(way):
     drained = webhooks.drain(until_idle=True) if way == "drain" else asyncio.run(webhooks.adrain(until_idle=True))
     assert (drained, calls) == (3, [1, 2, 3])
     assert webhooks.inbox.get("evt_1").status is Status.PROCESSED
+
+
+@pytest.mark.parametrize("way", ["drain", "adrain"])
+def test_drain_within_a_time_begins_nothing_more_afterwards(way):
+    """For a task that has to end, however much comes meanwhile: whatever it does brings one event more."""
+    webhooks = Webhooks(secret="s", inbox="memory:", handoff="manual")
+    handled = []
+
+    @webhooks.on("*")
+    def bring_another(event):
+        handled.append(event.id)
+        if len(handled) < 100:
+            webhooks.inbox.add(Entry(sample_event())).result(20)
+        time.sleep(0.02)
+
+    webhooks.inbox.add(Entry(sample_event())).result(20)
+
+    def drained(**how):
+        return webhooks.drain(**how) if way == "drain" else asyncio.run(webhooks.adrain(**how))
+
+    assert drained(within=0.3) == len(handled) >= 1
+    assert webhooks.inbox.stats().by_status["received"] == 1
+    assert drained(within=0.0) == 0
+    assert drained(within=0.1, until_idle=True) >= 1
 
 
 @pytest.mark.parametrize("way", ["drain", "adrain"])

@@ -259,5 +259,19 @@ def test_the_writer_says_when_it_ends(store):
     assert ended.wait(PATIENCE)
 
 
+def test_the_writer_says_when_there_is_nothing_left_to_store(store):
+    rested = threading.Semaphore(0)
+    writer = GroupCommit(store.commit, max_batch=2, at_rest=rested.release)
+    futures = submit_while_one_is_in_flight(writer, store, range(1, 5))
+    store.let(2)
+    assert futures[2].result(PATIENCE) == 20
+    assert store.entered.acquire(timeout=PATIENCE)
+    assert not rested.acquire(blocking=False)
+    store.let(1)
+    assert futures[4].result(PATIENCE) == 40
+    assert rested.acquire(timeout=PATIENCE)
+    writer.close()
+
+
 def the_writer_thread():
     return [thread for thread in threading.enumerate() if thread.name == "envoyou-inbox-writer"][-1]

@@ -1,10 +1,17 @@
 """The inbox contract over every inbox of the core."""
 
-import pytest
-from sqlalchemy import Column, MetaData, String, Table
+import asyncio
+import threading
+from concurrent.futures import Future
+from contextlib import contextmanager
 
+import pytest
+from sqlalchemy import Column, MetaData, String, Table, make_url
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from envoyou_core.inbox.async_sql import AsyncSqlInbox
 from envoyou_core.inbox.memory import MemoryInbox
-from tests.inbox_contract import DurableInboxContract, InboxContract
+from tests.inbox_contract import PATIENCE, DurableInboxContract, InboxContract
 from tests.inbox_transaction_contract import TransactionContract
 
 
@@ -65,3 +72,77 @@ class TestMariadbInbox(SqlTransactionContract, DurableInboxContract):
             return sql_inboxes(mariadb_inbox_url, clock, name)
 
         return make
+
+
+class OnALoop(AsyncSqlInbox):
+    """Its transactions are those that async handlers share, on the event loop `loop` of another thread."""
+
+    def on_loop(self, awaitable):
+        return asyncio.run_coroutine_threadsafe(awaitable, self.loop).result(PATIENCE)
+
+    @contextmanager
+    def transaction(self, claim, progress, settlement=None):
+        begun = Future()
+        end = self.loop.create_future()
+
+        async def hold():
+            async with self.async_transaction(claim, progress, settlement) as given:
+                begun.set_result(given["connection"])
+                await end
+
+        held = asyncio.run_coroutine_threadsafe(hold(), self.loop)
+        try:
+            yield begun.result(PATIENCE)
+        except Exception as error:
+            self.loop.call_soon_threadsafe(end.set_exception, error)
+        else:
+            self.loop.call_soon_threadsafe(end.set_result, None)
+        held.result(PATIENCE)
+
+
+class AsyncTransactionContract(SqlTransactionContract):
+    @pytest.fixture
+    def inbox(self, url, clock):
+        inbox = OnALoop(self.make_engine(make_url(url)), url=url, clock=clock)
+        inbox.open()
+        inbox.loop = asyncio.new_event_loop()
+        thread = threading.Thread(target=inbox.loop.run_forever)
+        thread.start()
+        yield inbox
+        inbox.on_loop(inbox._async_engine.dispose())
+        inbox.close()
+        inbox.loop.call_soon_threadsafe(inbox.loop.stop)
+        thread.join(PATIENCE)
+        inbox.loop.close()
+
+    @pytest.fixture
+    def write(self, inbox, works):
+        return lambda connection, text: inbox.on_loop(connection.execute(works.insert().values(text=text)))
+
+
+class TestSqliteTransactionsOnALoop(AsyncTransactionContract):
+    @pytest.fixture
+    def url(self, sqlite_url):
+        return sqlite_url
+
+    def make_engine(self, url):
+        return create_async_engine(url.set(drivername="sqlite+aiosqlite"))
+
+
+class TestPsycopgTransactionsOnALoop(AsyncTransactionContract):
+    @pytest.fixture
+    def url(self, postgres_inbox_url):
+        return postgres_inbox_url
+
+    def make_engine(self, url):
+        return create_async_engine(url.set(drivername="postgresql+psycopg"))
+
+
+class TestAsyncpgTransactionsOnALoop(TestPsycopgTransactionsOnALoop):
+    def make_engine(self, url):
+        # Each driver has its own way to name the schema.
+        schema = url.query["options"].removeprefix("-csearch_path=")
+        return create_async_engine(
+            url.set(drivername="postgresql+asyncpg", query={}),
+            connect_args={"server_settings": {"search_path": schema}},
+        )

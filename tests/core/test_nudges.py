@@ -106,6 +106,21 @@ def test_a_forked_child_sends_its_own():
     assert told.get(timeout=PATIENCE) == "child"
 
 
+def test_its_thread_ends_with_the_webhooks_when_it_has_given_the_hints_that_wait():
+    told, release = queue.Queue(), threading.Event()
+    webhooks = make(lambda event_id: (release.wait(PATIENCE), told.put(threading.current_thread())))
+    for _ in range(3):
+        accept(webhooks)
+    webhooks.stop()
+    release.set()
+    [thread] = {told.get(timeout=PATIENCE) for _ in range(3)}
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+    accept(webhooks)
+    assert told.get(timeout=PATIENCE) is not thread
+    webhooks.stop()
+
+
 @pytest.mark.parametrize("handoff", ["celery", 5, None])
 def test_what_is_neither_a_word_nor_a_function_is_refused(handoff):
     with pytest.raises(ConfigurationError, match="handoff"):

@@ -45,6 +45,11 @@ def settled(status, retry_in=None, error=None):
             "accepted evt_1 (user.created) again: a duplicate, already stored",
         ),
         (
+            Accepted("evt_1", "user.created", Added.DIFFERENT),
+            "WARNING",
+            "accepted evt_1 (user.created) again, with another body: the first one stays",
+        ),
+        (
             Accepted("evt_1", "user.created", Added.REARMED),
             "WARNING",
             "accepted evt_1 (user.created) again: it was dead, and gets new attempts",

@@ -11,6 +11,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
+from envoyou_core.event import MAX_CREATED
 from envoyou_core.inbox import Entry, Failure, Settlement, Status
 from envoyou_core.testing import sample_event
 from envoyou_django import webhooks
@@ -251,3 +252,10 @@ def test_the_list_reads_no_payload(admin_client, dead):
     with CaptureQueriesContext(connection) as queries:
         admin_client.get(reverse(LIST))
     assert not any('"body"' in query["sql"] for query in queries)
+
+
+def test_the_end_of_time_is_shown_in_every_zone(admin_client, settings):
+    settings.TIME_ZONE = "Asia/Tokyo"
+    webhooks.inbox.add(Entry(sample_event(created=MAX_CREATED))).result()
+    page = admin_client.get(reverse(CHANGE, args=[ProcessedEvent.objects.get().pk])).content.decode()
+    assert "9999-12-31 23:59:59 UTC" in page

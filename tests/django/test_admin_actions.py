@@ -98,14 +98,13 @@ def test_requeuing_asks_first(admin_client, events, woken):
     assert (statuses(), woken, log()) == (before, [], set())
 
 
-def test_what_was_confirmed_is_requeued(admin_client, events, woken, django_capture_on_commit_callbacks):
-    with django_capture_on_commit_callbacks(execute=True):
-        assert "3 events were requeued." in confirm(admin_client, "requeue", *events.values())
+def test_what_was_confirmed_is_requeued(admin_client, events, woken):
+    assert "3 events were requeued." in confirm(admin_client, "requeue", *events.values())
     record = webhooks.inbox.get("evt_dead")
     assert (record.status, record.attempts) == (Status.RECEIVED, 0)
     assert statuses()["evt_processed"] == "processed"
     assert len(woken) == 1
-    assert log() == {(f"evt_{status} (user.created)", "Requeue events?") for status in ("dead", "failed", "ignored")}
+    assert log() == {(f"evt_{status} (user.created)", "Requeued.") for status in ("dead", "failed", "ignored")}
     assert "0 events were requeued." in confirm(admin_client, "requeue", events["dead"])
 
 
@@ -118,13 +117,12 @@ def test_marking_dead_asks_first(admin_client, events, woken):
     assert (statuses(), woken, log()) == (before, [], set())
 
 
-def test_what_was_confirmed_is_marked_dead(admin_client, events, woken, django_capture_on_commit_callbacks):
-    with django_capture_on_commit_callbacks(execute=True):
-        assert "2 events were marked dead." in confirm(admin_client, "mark_dead", *events.values())
+def test_what_was_confirmed_is_marked_dead(admin_client, events, woken):
+    assert "2 events were marked dead." in confirm(admin_client, "mark_dead", *events.values())
     assert {id for id, status in statuses().items() if status == "dead"} == {"evt_dead", "evt_failed", "evt_received"}
     # What waited behind them can be taken now.
     assert len(woken) == 1
-    assert log() == {(f"evt_{status} (user.created)", "Mark events dead?") for status in ("failed", "received")}
+    assert log() == {(f"evt_{status} (user.created)", "Marked dead.") for status in ("failed", "received")}
 
 
 def test_what_a_worker_holds_is_not_marked_dead(admin_client, hold):
@@ -162,16 +160,15 @@ def test_everything_that_a_filter_leaves_is_requeued(admin_client, events):
     assert statuses()["evt_dead"] == "dead"
 
 
-def test_an_event_that_waits_is_run_now(admin_client, events, woken, django_capture_on_commit_callbacks):
-    with django_capture_on_commit_callbacks(execute=True):
-        page = run_now(admin_client, events["failed"])
+def test_an_event_that_waits_is_run_now(admin_client, events, woken):
+    page = run_now(admin_client, events["failed"])
     assert page.redirect_chain == [(reverse(CHANGE, args=[events["failed"].pk]), 302)]
     assert "The event is due now." in page.content.decode()
     assert len(woken) == 1
     record = webhooks.inbox.get("evt_failed")
     assert (record.status, record.attempts) == (Status.FAILED, 3)
     assert record.next_attempt_at <= datetime.now(UTC)
-    assert log() == {("evt_failed (user.created)", "Run now.")}
+    assert log() == {("evt_failed (user.created)", "Made due.")}
 
 
 @pytest.mark.parametrize("status", ["dead", "ignored", "processed"])

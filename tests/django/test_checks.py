@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import sys
+from contextlib import ExitStack
 from functools import wraps
+from importlib import import_module
 from types import ModuleType
 
+import django
 import pytest
+from asgiref.local import Local
 from django.apps import apps
 from django.core import checks
-from django.core.management import call_command
-from django.core.management.base import SystemCheckError
 from django.db import connections
 from django.test import modify_settings, override_settings
 from django.urls import clear_url_caches, include, path
@@ -19,6 +22,7 @@ from django.urls import clear_url_caches, include, path
 from envoyou_core import Handlers
 from envoyou_django.checks import TAG
 from envoyou_django.ready_made import project_webhooks
+from envoyou_django.tasks import tasks_framework
 from tests.django.databases import inbox_on
 from tests.walkthrough import PROJECT
 
@@ -115,9 +119,8 @@ def test_they_are_there_once_however_often_the_apps_are_set_up():
 
 
 def test_they_run_with_all_others():
-    with override_settings(ENVOYOU={}), pytest.raises(SystemCheckError) as caught:
-        call_command("check")
-    assert "envoyou.E001" in str(caught.value)
+    with override_settings(ENVOYOU={}):
+        assert "envoyou.E001" in [message.id for message in checks.run_checks(databases=[])]
 
 
 # URLs
@@ -186,7 +189,76 @@ def test_handlers_of_an_app_whose_models_are_elsewhere(postgres_alias):
     assert found(only={"envoyou.W007"}) == []
     with inbox_on(postgres_alias):
         assert found(only={"envoyou.W007"}) == ["envoyou.W007"]
-        assert said("envoyou.W007").startswith("members.Member: on another database than the inbox, 'postgres'.")
+        assert "members.Member" in said("envoyou.W007")
+        assert "on another database than the inbox, 'postgres'." in said("envoyou.W007")
+
+
+# Task queues
+
+FRAMEWORK = tasks_framework()
+
+
+@pytest.fixture
+def tasks(monkeypatch):
+    """Have these as the project's `TASKS`, and hand the work to them."""
+    overriding = ExitStack()
+
+    def use(tasks, **settings):
+        overriding.enter_context(override_settings(TASKS=tasks))
+        overriding.enter_context(with_settings(HANDOFF="django_tasks", **settings))
+        handler = FRAMEWORK.task_backends
+        monkeypatch.setattr(handler, "_settings", tasks)
+        monkeypatch.setattr(handler, "settings", handler.configure_settings(tasks))
+        monkeypatch.setattr(handler, "_connections", Local())
+        # The task is made anew from them.
+        monkeypatch.delitem(sys.modules, "envoyou_django.tasks", raising=False)
+
+    yield use
+    overriding.close()
+
+
+def backend(kind):
+    return {"BACKEND": f"{FRAMEWORK.__name__}.backends.{kind.lower()}.{kind}Backend"}
+
+
+QUEUES = {"envoyou.E002", "envoyou.E003", "envoyou.W006"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "does"), [("Immediate", "in the processes that serve"), ("Dummy", "not run tasks at all")]
+)
+def test_a_backend_that_has_no_workers(tasks, kind, does):
+    tasks({"default": backend(kind)})
+    assert found(only=QUEUES) == ["envoyou.W006"]
+    assert does in said("envoyou.W006")
+
+
+def test_a_backend_that_has_workers(tasks):
+    tasks({"default": backend("Dummy"), "others": {"BACKEND": f"{__name__}.QueueBackend"}}, TASKS_BACKEND="others")
+    assert found(only=QUEUES) == []
+
+
+@pytest.mark.parametrize(
+    "settings", [{"TASKS_BACKEND": "nowhere"}, {"TASKS_QUEUE": "nowhere"}], ids=["no backend", "no queue"]
+)
+def test_a_backend_that_does_not_take_the_task(tasks, settings):
+    tasks({"default": backend("Immediate")}, **settings)
+    assert found() == ["envoyou.E003"]
+    assert "nowhere" in said("envoyou.E003")
+
+
+def test_no_tasks_before_django_6(tasks, monkeypatch):
+    monkeypatch.setitem(sys.modules, "django.tasks", None)
+    monkeypatch.setitem(sys.modules, "django_tasks", None)
+    monkeypatch.delattr(django, "tasks", raising=False)
+    with with_settings(HANDOFF="django_tasks"):
+        monkeypatch.delitem(sys.modules, "envoyou_django.tasks", raising=False)
+        assert found() == ["envoyou.E003"]
+        assert "envoyou-webhooks[django-tasks]" in said("envoyou.E003")
+
+
+class QueueBackend(import_module(f"{FRAMEWORK.__name__}.backends.base").BaseTaskBackend):
+    def enqueue(self, task, args, kwargs): ...
 
 
 # Databases
@@ -265,7 +337,7 @@ def test_a_secret_that_is_written_in_the_settings(tmp_path, monkeypatch):
     (package / "settings" / "live.py").write_text("from made_up_site.settings.base import *")
     monkeypatch.syspath_prepend(tmp_path)
     for name in ("made_up_site", "made_up_site.settings", "made_up_site.settings.base", "made_up_site.settings.live"):
-        monkeypatch.delitem(__import__("sys").modules, name, raising=False)
+        monkeypatch.delitem(sys.modules, name, raising=False)
     __import__("made_up_site.settings.live")
     with override_settings(SETTINGS_MODULE="made_up_site.settings.live"):
         assert found(deploy=True, only=DEPLOYMENT) == ["envoyou.W009"]

@@ -12,6 +12,7 @@ from io import StringIO
 from types import ModuleType
 
 import pytest
+from django.core.handlers.wsgi import WSGIHandler
 from django.core.management import CommandError, call_command
 from django.test import override_settings
 
@@ -193,7 +194,7 @@ def test_without_tables_it_says_what_to_run(tmp_path, django_db_blocker):
 
 @pytest.fixture
 def served():
-    with runserver() as port:
+    with runserver(WSGIHandler()) as port:
         yield f"http://127.0.0.1:{port}"
 
 

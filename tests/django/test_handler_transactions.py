@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from asgiref.sync import sync_to_async
-from django.db import DatabaseError, IntegrityError, connections, transaction
+from django.db import DatabaseError, IntegrityError, OperationalError, connections, models, transaction
 from django.test import TestCase, override_settings
 
 from envoyou_core import ConfigurationError, PermanentError, WebhookRequest
@@ -126,6 +126,39 @@ def test_a_constraint_that_is_violated_fails_the_attempt_and_leaves_nothing_behi
     event = accept()
     webhooks.drain()
     assert members() == []
+    assert (record(event).status, record(event).attempts) == (Status.FAILED, 1)
+    assert record(event).last_error.startswith("IntegrityError")
+
+
+class Card(models.Model):
+    """Of a member; whether there is one is looked at when the transaction is committed."""
+
+    member = models.ForeignKey(Member, models.CASCADE)
+
+    class Meta:
+        app_label = "in_no_app"
+
+
+@pytest.fixture
+def cards(members, inbox_alias):
+    with connections[inbox_alias].schema_editor() as editor:
+        editor.create_model(Card)
+    yield Card.objects.using(inbox_alias)
+    with connections[inbox_alias].schema_editor() as editor:
+        editor.delete_model(Card)
+
+
+@pytest.mark.parametrize("inbox_alias", ["sqlite", "postgresql"], indirect=True)
+def test_so_does_one_that_shows_only_at_the_commit(members, join, cards):
+    @webhooks.on("shop.opened", name="of nobody")
+    def of_nobody(event):
+        join("Ada")
+        cards.create(member_id=0)
+
+    event = accept()
+    webhooks.drain()
+    assert members() == []
+    assert not cards.exists()
     assert (record(event).status, record(event).attempts) == (Status.FAILED, 1)
     assert record(event).last_error.startswith("IntegrityError")
 
@@ -272,6 +305,58 @@ def test_a_failure_on_commit_is_logged_and_does_not_repeat_the_work(members, joi
     assert caplog.text.count("what a handler asked for on commit failed") == 2
 
 
+def test_a_commit_whose_answer_was_lost_is_a_commit(members, join, inbox_alias, clock, monkeypatch):
+    connection = connections[inbox_alias]
+    commit, lost = connection._commit, []
+
+    def commit_and_lose_the_answer():
+        commit()
+        if joined and not lost:
+            lost.append("answer")
+            raise OperationalError("the connection was lost")
+
+    joined = []
+    monkeypatch.setattr(connection, "_commit", commit_and_lose_the_answer)
+
+    @webhooks.on("shop.opened", name="joins")
+    def joins(event):
+        joined.append(join("Ada"))
+
+    @webhooks.on("shop.opened", name="flaky")
+    def flaky(event, attempt):
+        if attempt == 1:
+            raise ValueError("not yet")
+
+    event = accept()
+    webhooks.drain()
+    clock.advance(1)
+    webhooks.drain()
+    assert lost == ["answer"]
+    assert members() == ["Ada"]
+    assert record(event).status is Status.PROCESSED
+
+
+def test_within_a_transaction_that_is_open_each_handler_has_a_savepoint(members, join, inbox_alias):
+    """As in a project's `TestCase`, on whatever database its tests run."""
+
+    @webhooks.on("shop.opened", name="twice")
+    def twice(event):
+        member = join("Ada")
+        Member.objects.using(inbox_alias).create(id=member.id, name="Ada again")
+
+    @webhooks.on("shop.opened", name="once")
+    def once(event):
+        join("Grace")
+
+    event = accept()
+    with transaction.atomic(using=inbox_alias):
+        assert webhooks.drain() == 1
+        assert members() == []
+        assert [member.name for member in Member.objects.using(inbox_alias).all()] == ["Grace"]
+    assert members() == ["Grace"]
+    assert record(event).progress == {"once": Progress.DONE}
+
+
 @pytest.mark.parametrize("inbox_alias", ["postgresql", "mariadb"], indirect=True)
 def test_the_row_of_the_event_is_free_while_the_handler_works(members, join):
     """Its lease has to be renewed by another thread meanwhile."""
@@ -343,7 +428,7 @@ def test_events_are_accepted_while_a_handler_sleeps_in_its_transaction(busy_sqli
     def sleeps(event):
         Member.objects.using(busy_sqlite).create(name="before")
         holding.set()
-        release.wait(PATIENCE)
+        release.wait(3 * PATIENCE)
         try:
             Member.objects.using(busy_sqlite).create(name="after")
         except DatabaseError as error:
@@ -353,19 +438,37 @@ def test_events_are_accepted_while_a_handler_sleeps_in_its_transaction(busy_sqli
     slow = sample_event("shop.opened")
     assert deliver(slow) == 200
     assert holding.wait(PATIENCE)
+    webhooks.on("shop.closed", name="next")(lambda event: Member.objects.using(busy_sqlite).create(name="next"))
     try:
-        assert deliver(sample_event("shop.closed")) == 200
+        # One while it holds the lock, and one while it only believes it does; both are worked on beside it.
+        for meanwhile in (sample_event("shop.closed"), sample_event("shop.closed")):
+            assert deliver(meanwhile) == 200
+            wait_until(lambda event=meanwhile: record(event).status is Status.PROCESSED)
     finally:
         release.set()
     wait_until(lambda: record(slow).status is Status.DEAD)
     assert "rolled back" in record(slow).last_error
     assert len(refused) == 1
-    assert not Member.objects.using(busy_sqlite).exists()
-    # The connection that it took the transaction from is not left behind as it is.
+    assert set(Member.objects.using(busy_sqlite).values_list("name", flat=True)) == {"next"}
+    # The connection that its transaction was taken from is not left behind as it is.
     after = sample_event("shop.closed")
-    webhooks.on("shop.closed", name="next")(lambda event: Member.objects.using(busy_sqlite).create(name="next"))
     assert deliver(after) == 200
     wait_until(lambda: record(after).status is Status.PROCESSED)
+
+
+def test_what_is_asked_for_on_commit_keeps_no_other_handler_waiting(busy_sqlite):
+    done = threading.Event()
+    seen = []
+
+    @webhooks.on("shop.opened")
+    def notifies(event):
+        transaction.on_commit(lambda: seen.append(done.wait(PATIENCE)), using=busy_sqlite)
+
+    webhooks.on("shop.closed", name="next")(lambda event: transaction.on_commit(done.set, using=busy_sqlite))
+    webhooks.start()
+    assert deliver(sample_event("shop.opened")) == 200
+    assert deliver(sample_event("shop.closed")) == 200
+    wait_until(lambda: seen == [True])
 
 
 def test_one_that_reads_first_waits_for_another_writer(busy_sqlite):

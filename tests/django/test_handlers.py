@@ -134,8 +134,11 @@ def test_two_of_one_name_are_an_error():
         webhooks.on("shop.closed")(note)
 
 
-def test_a_connection_cannot_be_had():
-    with pytest.raises(ConfigurationError, match="'connection'"):
+@pytest.mark.parametrize("name", ["connection", "session"])
+def test_a_connection_cannot_be_had(name):
+    def note(event, connection): ...
 
-        @webhooks.on("shop.opened")
-        def note(event, connection): ...
+    async def note_in_a_session(event, session): ...
+
+    with pytest.raises(ConfigurationError, match=f"names '{name}'"):
+        webhooks.on("shop.opened")({"connection": note, "session": note_in_a_session}[name])

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import queue
 import threading
+from contextlib import suppress
 
 import pytest
+from django.db import transaction
 
+from envoyou_core import WebhookRequest
+from envoyou_core.testing import sample_event, sign_delivery
 from envoyou_django import hints
 from envoyou_django.hints import Hints
+from envoyou_django.inbox import OrmInbox
+from envoyou_django.ready_made import DjangoWebhooks
+from tests.django.conftest import SECRET
 
 PATIENCE = 20
 
@@ -23,13 +30,13 @@ def hasty(monkeypatch):
 def make():
     made = []
 
-    def make(hint, failed=lambda error: None, overdue=lambda: 0.0):
-        made.append(Hints(hint, failed, overdue))
+    def make(hint, failed=lambda error: None, overdue=lambda: 0.0, **others):
+        made.append(Hints(hint, failed=failed, overdue=overdue, **others))
         return made[-1]
 
     yield make
     for each in made:
-        each.stop_sweeping()
+        each.stop()
 
 
 def test_one_for_each_time_it_is_asked_for(make):
@@ -88,11 +95,84 @@ def test_a_queue_that_does_not_answer_is_reported(hasty, make):
 
 
 def test_it_ends_when_it_is_told_to(hasty, make):
-    before = threading.active_count()
-    sender = make(lambda: None)
+    ended_in = []
+    sender = make(lambda: None, at_thread_end=lambda: ended_in.append(threading.current_thread()))
     sender.start_sweeping()
     [thread] = [thread for thread in threading.enumerate() if thread.name == "envoyou-sweep"]
-    sender.stop_sweeping()
+    sender.stop()
     thread.join(PATIENCE)
     assert not thread.is_alive()
-    assert threading.active_count() == before
+    assert ended_in == [thread]
+
+
+# When a project hints
+
+
+@pytest.fixture
+def told():
+    return queue.Queue()
+
+
+@pytest.fixture
+def webhooks(told):
+    webhooks = DjangoWebhooks(secret=SECRET, inbox=OrmInbox(), handoff="manual", hint=lambda: told.put("hint"))
+    webhooks.on("*")(lambda event: None)
+    yield webhooks
+    webhooks.stop()
+
+
+def accept(webhooks):
+    delivery = sign_delivery(sample_event(), secret=SECRET)
+    return webhooks.receive(WebhookRequest.from_http("POST", delivery.headers, delivery.body)).status
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_process_that_serves_hints_when_it_begins_and_at_each_event(webhooks, told):
+    webhooks.work_in_this_process()
+    assert told.get(timeout=PATIENCE)
+    assert [accept(webhooks) for _ in range(2)] == [200, 200]
+    assert [told.get(timeout=PATIENCE) for _ in range(2)] == ["hint"] * 2
+    assert webhooks.inbox.stats().by_status["received"] == 2, "somebody else does the work"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_process_in_which_it_is_started_by_hand_looks_into_the_inbox_too(hasty, webhooks, told):
+    accept(webhooks)
+    webhooks.start()
+    assert told.get(timeout=PATIENCE)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_process_that_serves_nothing_hints_at_nothing(webhooks, told):
+    """A test, for instance."""
+    assert accept(webhooks) == 200
+    webhooks.wake()
+    with pytest.raises(queue.Empty):
+        told.get(timeout=0.1)
+    assert [thread for thread in threading.enumerate() if thread.name == "envoyou-sweep"] == []
+    assert webhooks.drain() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_is_requeued_in_a_transaction_is_hinted_at_after_its_commit(webhooks, told):
+    webhooks.work_in_this_process()
+    assert told.get(timeout=PATIENCE)
+    with transaction.atomic():
+        webhooks.wake()
+        with pytest.raises(queue.Empty):
+            told.get(timeout=0.1)
+    assert told.get(timeout=PATIENCE)
+    with suppress(ZeroDivisionError), transaction.atomic():
+        webhooks.wake()
+        raise ZeroDivisionError
+    with pytest.raises(queue.Empty):
+        told.get(timeout=0.1)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_waits_in_the_inbox_is_hinted_at_again(hasty, webhooks, told):
+    webhooks.work_in_this_process()
+    assert told.get(timeout=PATIENCE)
+    assert accept(webhooks) == 200
+    # Its own hint, and those of the sweep, for nobody does the work.
+    assert [told.get(timeout=PATIENCE) for _ in range(3)]

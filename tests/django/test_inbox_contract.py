@@ -26,6 +26,9 @@ class ThreadsThatHangUp(ThreadPoolExecutor):
 
 
 class OrmInboxContract(TransactionContract, DurableInboxContract):
+    serves = True
+    """Whether the process is one that serves, whose acceptances share commits."""
+
     @pytest.fixture(autouse=True)
     def hang_up(self, monkeypatch):
         monkeypatch.setattr("tests.inbox_contract.ThreadPoolExecutor", ThreadsThatHangUp)
@@ -35,7 +38,16 @@ class OrmInboxContract(TransactionContract, DurableInboxContract):
         with inbox_on(alias):
             # Other tests of this process share the database.
             empty(alias)
-            yield lambda clock, name="default": OrmInbox(name=name, clock=clock)
+            made = []
+
+            def make(clock, name="default"):
+                made.append(OrmInbox(name=name, clock=clock))
+                made[-1].shares_commits = self.serves
+                return made[-1]
+
+            yield make
+            for inbox in made:
+                inbox.close()
             with transaction.atomic(using=alias):
                 empty(alias)
 
@@ -56,6 +68,10 @@ class TestOnSqlite(OrmInboxContract):
     def alias(self, django_db_setup, django_db_blocker):
         with django_db_blocker.unblock():
             yield "default"
+
+
+class TestWhereNothingIsServed(TestOnSqlite):
+    serves = False
 
 
 class TestOnPostgres(OrmInboxContract):

@@ -220,12 +220,13 @@ def test_the_way_back_loses_no_event(alias, inbox, first_release):
 def test_an_interrupted_migration_can_be_run_again(alias, inbox, first_release):
     migrate(alias, "0002")
     first_release.store("evt_1", "usr_1")
-    if connections[alias].vendor == "postgresql":
-        with connections[alias].cursor() as cursor:
-            # What is left of an index that could not be finished.
-            cursor.execute("CREATE INDEX envoyou_object ON envoyou_processed_event (id)")
+    with connections[alias].cursor() as cursor:
+        # What is left of an index that could not be finished.
+        cursor.execute("CREATE INDEX envoyou_object ON envoyou_processed_event (id)")
+        cursor.execute("CREATE INDEX envoyou_event_id ON envoyou_processed_event (id)")
     migrate(alias)
     with connections[alias].cursor() as cursor:
         constraints = connections[alias].introspection.get_constraints(cursor, "envoyou_processed_event")
     assert constraints["envoyou_object"]["columns"] == ["object_key", "name", "created"]
+    assert constraints["envoyou_event_id"]["columns"] == ["event_id"]
     assert ProcessedEvent.objects.using(alias).get().object_key == "usr_1"

@@ -6,7 +6,7 @@ import sys
 import pytest
 from django.test import override_settings
 
-from envoyou_core import ConfigurationError, RetryPolicy, Webhooks
+from envoyou_core import ConfigurationError, RetryPolicy, Tenant, Webhooks
 from envoyou_core.testing import sample_event, sign_delivery
 from envoyou_django import conf, webhooks
 from tests.django.conftest import SECRET
@@ -147,6 +147,68 @@ assert not settings.configured
 """
     run = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60)
     assert run.returncode == 0, run.stderr
+
+
+def hint(event_id): ...
+
+
+@pytest.mark.parametrize(
+    ("handoff", "core", "queue"),
+    [
+        ("auto", "auto", None),
+        ("thread", "auto", None),
+        ("manual", "manual", None),
+        ("django_tasks", "manual", conf.TaskQueue.DJANGO_TASKS),
+        ("celery", "manual", conf.TaskQueue.CELERY),
+        (hint, hint, None),
+        (f"{__name__}.hint", hint, None),
+    ],
+)
+def test_who_does_the_work(handoff, core, queue):
+    with with_settings(HANDOFF=handoff):
+        assert conf.webhooks_keywords()["handoff"] == core
+        assert conf.task_queue() is queue
+
+
+@pytest.mark.parametrize(
+    ("handoff", "words"),
+    [
+        ("cellery", "is one of 'auto', 'thread', 'manual', 'django_tasks', 'celery', or a function"),
+        (f"{__name__}.SECRET", "is one of"),
+        (f"{__name__}.nothing", "cannot be imported"),
+        (5, "HANDOFF"),
+    ],
+)
+def test_nobody_to_do_the_work(handoff, words):
+    with with_settings(HANDOFF=handoff), pytest.raises(ConfigurationError, match=words):
+        webhooks.max_body_size  # noqa: B018
+
+
+@pytest.mark.parametrize("name", ["TASKS_BACKEND", "TASKS_QUEUE"])
+def test_the_task_queue_is_named_by_a_text(name):
+    with with_settings(**{name: 5}), pytest.raises(ConfigurationError, match=f'"{name}"'):
+        conf.tasks_backend(), conf.tasks_queue_name()
+
+
+@pytest.mark.parametrize(
+    ("secret", "newest"),
+    [
+        ("whsec_1", "whsec_1"),
+        (["whsec_new", "whsec_old"], "whsec_new"),
+        (b"whsec_1", b"whsec_1"),
+        (secrets_by_endpoint, "whsec_of_acme"),
+        (lambda webhook_id: Tenant("acme", ["whsec_new", "whsec_old"]), "whsec_new"),
+        (f"{__name__}.secrets_by_endpoint", "whsec_of_acme"),
+    ],
+)
+def test_the_secret_that_samples_are_signed_with(secret, newest):
+    with with_settings(WEBHOOK_SECRET=secret):
+        assert conf.signing_secret("wh_acme") == newest
+
+
+def test_no_secret_for_an_endpoint():
+    with with_settings(WEBHOOK_SECRET=secrets_by_endpoint), pytest.raises(ConfigurationError, match="'wh_foreign'"):
+        conf.signing_secret("wh_foreign")
 
 
 @pytest.mark.django_db

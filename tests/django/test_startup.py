@@ -6,6 +6,8 @@ import pytest
 
 from tests.django.project import Project
 
+pytestmark = pytest.mark.slow
+
 NO_SECRET = 'ENVOYOU = {"WEBHOOK_SECRET": ""}'
 MISSPELT = 'ENVOYOU["TOLERENCE"] = 60'
 WSGI = """

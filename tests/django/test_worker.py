@@ -28,10 +28,13 @@ def until(condition):
         time.sleep(0.01)
 
 
+def is_a_workers(thread_name):
+    # The thread that stores events lives on, and a time limit's until its end.
+    return thread_name.startswith("envoyou-") and thread_name not in {"envoyou-inbox-writer", "envoyou-time-limits"}
+
+
 def workers():
-    # The writer of another test's SQL inbox may still be waiting for work, and a time limit for its end.
-    ours = [thread.name for thread in threading.enumerate() if thread.name.startswith("envoyou-")]
-    return [name for name in ours if name not in {"envoyou-inbox-writer", "envoyou-time-limits"}]
+    return [thread.name for thread in threading.enumerate() if is_a_workers(thread.name)]
 
 
 def post(client, event):
@@ -52,6 +55,7 @@ def no_worker_left():
     assert workers() == []
     yield
     webhooks.stop()
+    webhooks.inbox.close()
     until(lambda: workers() == [])
 
 
@@ -137,12 +141,12 @@ def test_the_connections_of_its_threads_are_closed_with_it(opened, monkeypatch, 
         until(lambda event=event: webhooks.inbox.get(event.id).status == "processed")
     webhooks.stop()
     until(lambda: workers() == [])
-    ours = [connection for thread, connection in opened if thread.startswith("envoyou-")]
+    ours = [connection for thread, connection in opened if is_a_workers(thread)]
     assert ours
     assert not any(is_open(connection) for connection in ours)
     if age != 0:
         # They are kept while it works.
-        threads = [thread for thread, _ in opened if thread.startswith("envoyou-")]
+        threads = [thread for thread, _ in opened if is_a_workers(thread)]
         assert len(threads) == len(set(threads))
 
 

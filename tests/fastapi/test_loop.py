@@ -19,7 +19,7 @@ BLOCKED = 0.05
 """Seconds that each handler blocks its thread: far more than the lag that is allowed."""
 
 ROUNDS = 3
-FLOOR = 0.005
+FLOOR = 0.01
 """Seconds of lag below which a difference says nothing: a thread of Python's may keep the others waiting so long."""
 
 

@@ -149,6 +149,16 @@ def note(event):
     print("noted", event.id, current_app.config["MARK"], flush=True)
 
 
+@envoyou.on_worker_start
+def open_pool():
+    print("opened", current_app.config["MARK"], flush=True)
+
+
+@envoyou.on_worker_stop
+async def close_pool():
+    print("closed", current_app.config["MARK"], flush=True)
+
+
 def create_app():
     app = Flask(__name__)
     app.config.from_mapping(ENVOYOU_WEBHOOK_SECRET={SECRET!r}, ENVOYOU_HANDOFF="manual", MARK="ours")
@@ -176,5 +186,6 @@ def test_the_worker_is_a_process_of_its_own(tmp_path):
         finally:
             worker.kill()
             worker.wait()
-    assert f"noted {event.id} ours" in (tmp_path / "worker.log").read_text()
+    said = [line for line in (tmp_path / "worker.log").read_text().splitlines() if line.endswith(" ours")]
+    assert said == ["opened ours", f"noted {event.id} ours", "closed ours"]
     earlier.inbox.close()

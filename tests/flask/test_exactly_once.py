@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections import Counter
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, select, text
+
+from envoyou_core.inbox.schema import inbox_table
 
 pytestmark = pytest.mark.slow
 
@@ -31,6 +32,7 @@ import time
 
 from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy import event as sqlalchemy_event
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from envoyou_core.testing import sample_event, sign_delivery
@@ -52,23 +54,19 @@ class Effect(db.Model):
     event: Mapped[str]
 
 
-def live(database, atomic, crash):
-    # Accept an event and die over it at the point `crash`, or work off those that others have died over.
-    about_to_crash = False
-
-    def crash_at(point):
-        if about_to_crash and point == crash:
-            os.kill(os.getpid(), signal.SIGKILL)
-
+def live(database, atomic, point, *, crashes):
+    # Accept an event and die over it, or work off what has been died over. Each point has an inbox to itself.
     @envoyou.on("user.created", atomic=atomic)
     def count(event):
-        nonlocal about_to_crash
-        about_to_crash = event.data.object["crash"] == crash
-        db.session.add(Effect(event=event.data.object["crash"]))
+        db.session.add(Effect(event=point))
         db.session.flush()
         crash_at("after flush")
         db.session.commit()
         crash_at("after commit of the session")
+
+    def crash_at(passed):
+        if crashes and passed == point:
+            os.kill(os.getpid(), signal.SIGKILL)
 
     app = Flask(__name__)
     app.config.from_mapping(
@@ -76,6 +74,7 @@ def live(database, atomic, crash):
         ENVOYOU_WEBHOOK_SECRET="whsec_test",
         ENVOYOU_HANDOFF="manual",
         ENVOYOU_LEASE=1,
+        ENVOYOU_NAME=point,
     )
     db.init_app(app)
     envoyou.init_app(app)
@@ -83,33 +82,36 @@ def live(database, atomic, crash):
         db.create_all()
         inbox = envoyou.webhooks.inbox
         inbox.migrate()
-        settle = inbox._settle
 
-        def settle_with_points(*arguments):
-            crash_at("after handler, before settle")
-            settled = settle(*arguments)
-            crash_at("after settle, before commit")
-            return settled
+        @sqlalchemy_event.listens_for(inbox._engine, "before_cursor_execute")
+        def before(_connection, _cursor, statement, *_):
+            if statement.startswith("UPDATE envoyou_inbox SET status") and "settled_at" in statement:
+                crash_at("after handler, before settle")
 
-        inbox._settle = settle_with_points
-        delivery = sign_delivery(sample_event("user.created", object={"crash": crash}), secret="whsec_test")
-        answer = app.test_client().post("/webhooks/envoyou", data=delivery.body, headers=delivery.headers)
-        assert answer.status_code == 200
-        envoyou.webhooks.drain()
+        @sqlalchemy_event.listens_for(inbox._engine, "after_cursor_execute")
+        def after(_connection, _cursor, statement, *_):
+            if statement.startswith("UPDATE envoyou_inbox SET status") and "settled_at" in statement:
+                crash_at("after settle, before commit")
+
+        if crashes:
+            delivery = sign_delivery(sample_event("user.created"), secret="whsec_test")
+            answer = app.test_client().post("/webhooks/envoyou", data=delivery.body, headers=delivery.headers)
+            assert answer.status_code == 200
         deadline = time.monotonic() + 30
-        while not crash and inbox.stats().by_status["processed"] < inbox.stats().total:
+        while inbox.stats().by_status["processed"] < inbox.stats().total:
             assert time.monotonic() < deadline
-            time.sleep(0.05)
             envoyou.webhooks.drain()
+            time.sleep(0.05)
 
 
 database, atomic, *points = sys.argv[1:]
-for crash in [*points, ""]:
-    if not (child := os.fork()):
-        live(database, atomic == "atomic", crash)
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == (-signal.SIGKILL if crash else 0), crash
+for crashes in (True, False):
+    for point in points:
+        if not (child := os.fork()):
+            live(database, atomic == "atomic", point, crashes=crashes)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == (-signal.SIGKILL if crashes else 0), point
 """
 
 
@@ -126,22 +128,22 @@ def url(request, tmp_path):
 def test_each_effect_is_there_once_although_the_process_was_killed(url, tmp_path, atomic):
     (tmp_path / "site_of_effects.py").write_text(SITE)
     engine = create_engine(url)
+    row = inbox_table.c
     try:
         command = [sys.executable, tmp_path / "site_of_effects.py", url, "atomic" if atomic else "by itself", *POINTS]
         ran = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
         assert ran.returncode == 0, ran.stderr
         with engine.connect() as connection:
             effects = Counter(connection.scalars(text("SELECT event FROM envoyou_test_effect")))
-            rows = connection.execute(text("SELECT body, crashes FROM envoyou_inbox")).all()
+            rows = connection.execute(select(row.name, row.status, row.crashes).where(row.name.in_(POINTS))).all()
     finally:
         with engine.begin() as connection:
-            for table in ("test_effect", "inbox", "marks", "paused", "schema"):
-                connection.execute(text(f"DROP TABLE IF EXISTS envoyou_{table}"))
+            connection.execute(text("DROP TABLE envoyou_test_effect"))
+            connection.execute(inbox_table.delete().where(row.name.in_(POINTS)))
         engine.dispose()
-    crashes = {json.loads(bytes(row.body))["data"]["object"]["crash"]: row.crashes for row in rows}
-    assert crashes == {**dict.fromkeys(POINTS, 1), "": 0}
+    assert sorted(map(tuple, rows)) == sorted((point, "processed", 1) for point in POINTS)
     if atomic:
-        assert effects == dict.fromkeys([*POINTS, ""], 1)
+        assert effects == dict.fromkeys(POINTS, 1)
     else:
         # Left to itself, what was committed before the crash is done again.
-        assert effects == {**dict.fromkeys(POINTS, 2), "after flush": 1, "": 1}
+        assert effects == {**dict.fromkeys(POINTS, 2), "after flush": 1}

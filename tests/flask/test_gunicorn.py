@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import http.client
+import os
 import socket
 import subprocess
 import sys
 import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
+from sqlalchemy import create_engine, text
 
 from envoyou_core import Webhooks
 from envoyou_core.testing import sample_event, sign_delivery
@@ -41,14 +45,68 @@ app.add_url_rule("/pid", view_func=lambda: str(os.getpid()))
 """
 
 
+WITH_DATABASE = f"""
+import os
+
+from flask import Flask
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from envoyou_flask import Envoyou
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+db = SQLAlchemy(model_class=Base)
+envoyou = Envoyou(db=db)
+
+
+class Effect(Base):
+    __tablename__ = "envoyou_test_effect"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    event: Mapped[str]
+    pid: Mapped[int]
+
+
+@envoyou.on("*")
+def handle(event):
+    db.session.add(Effect(event=event.id, pid=os.getpid()))
+
+
+app = Flask(__name__)
+app.config.from_mapping(
+    SQLALCHEMY_DATABASE_URI=os.environ["DATABASE"],
+    ENVOYOU_WEBHOOK_SECRET={SECRET!r},
+    ENVOYOU_NAME=os.environ["NAME"],
+)
+db.init_app(app)
+envoyou.init_app(app)
+with app.app_context():
+    # As an app does that is loaded before the server forks: connections are open by then.
+    db.create_all()
+    envoyou.webhooks.inbox.migrate()
+
+
+@app.post("/pages")
+def page():
+    db.session.add(Effect(event="a page", pid=os.getpid()))
+    db.session.commit()
+    return "written"
+"""
+
+
 @contextmanager
-def gunicorn(folder, *options):
+def gunicorn(folder, *options, app=APP, **environment):
     """Serve the app; yields the server's address and its process."""
-    (folder / "app.py").write_text(APP)
+    (folder / "app.py").write_text(app)
     with socket.create_server(("127.0.0.1", 0)) as listening, (folder / "server.log").open("w") as log:
         server = subprocess.Popen(
             [sys.executable, "-m", "gunicorn", "--bind", f"fd://{listening.fileno()}", *options, "app:app"],
             cwd=folder,
+            env=os.environ | environment,
             pass_fds=[listening.fileno()],
             stderr=log,
         )
@@ -102,3 +160,51 @@ def test_chunked_bodies_arrive_whole(tmp_path, options):
         answer = request(address, "POST", PATH, body=chunks, headers=headers, encode_chunked=True)
         assert answer == (200, '{"received": true}')
         assert handled_in(tmp_path)[1] == event.id
+
+
+@pytest.fixture
+def url(request, tmp_path):
+    return f"sqlite:///{tmp_path / 'app.db'}" if request.param == "sqlite" else request.getfixturevalue("postgres_url")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("url", "options"),
+    [
+        ("sqlite", ["--preload"]),
+        ("sqlite", ["--threads", "4"]),
+        pytest.param("postgresql", ["--preload", "--threads", "4"], marks=pytest.mark.service),
+    ],
+    indirect=["url"],
+    ids=["SQLite, sync, preloaded", "SQLite, gthread", "PostgreSQL, gthread, preloaded"],
+)
+def test_processes_share_the_apps_database(tmp_path, url, options):
+    """Pages and handlers write to one database from two processes; each event has its effect once."""
+    events = [sample_event("user.created") for _ in range(30)]
+    engine = create_engine(url)
+
+    def send(event):
+        delivery = sign_delivery(event, secret=SECRET)
+        written = request(address, "POST", "/pages")
+        return written[0], request(address, "POST", PATH, body=delivery.body, headers=delivery.headers)[0]
+
+    def effects():
+        with engine.connect() as connection:
+            return connection.execute(text("SELECT event, pid FROM envoyou_test_effect")).all()
+
+    try:
+        environment = {"DATABASE": url, "NAME": tmp_path.name[:64]}
+        with gunicorn(tmp_path, "--workers", "2", *options, app=WITH_DATABASE, **environment) as (address, server):
+            with ThreadPoolExecutor(8) as senders:
+                assert set(senders.map(send, events)) == {(200, 200)}
+            deadline = time.monotonic() + PATIENCE
+            while len(found := effects()) < 2 * len(events):
+                assert time.monotonic() < deadline, (tmp_path / "server.log").read_text()
+                time.sleep(0.1)
+            assert server.pid not in {effect.pid for effect in found}
+        assert Counter(effect.event for effect in effects()) == {"a page": len(events), **{it.id: 1 for it in events}}
+        assert "Traceback" not in (tmp_path / "server.log").read_text()
+    finally:
+        with engine.begin() as connection:
+            connection.execute(text("DROP TABLE envoyou_test_effect"))
+        engine.dispose()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from queue import Queue
 
 import pytest
 from flask import Flask, current_app
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy import text
+from sqlalchemy import String, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from envoyou_core import ConfigurationError
@@ -16,7 +18,7 @@ from envoyou_core.testing import sample_event
 from envoyou_flask import Envoyou
 from tests.flask.conftest import SECRET, deliver
 
-PATIENCE = 20
+PATIENCE = 30
 
 
 class Base(DeclarativeBase):
@@ -30,12 +32,17 @@ class Account(db.Model):
     __tablename__ = "envoyou_test_account"
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    email: Mapped[str]
+    email: Mapped[str] = mapped_column(String(255))
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.service)])
+SERVERS = [pytest.param(name, marks=pytest.mark.service) for name in ("postgres", "mariadb")]
+
+
+@pytest.fixture(params=["sqlite", *SERVERS])
 def url(request, tmp_path):
-    return f"sqlite:///{tmp_path / 'app.db'}" if request.param == "sqlite" else request.getfixturevalue("postgres_url")
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'app.db'}"
+    return request.getfixturevalue(f"{request.param}_url")
 
 
 @pytest.fixture
@@ -312,6 +319,36 @@ def test_nothing_that_an_error_says_shows_a_payload(app, envoyou):
     history = record(app, event.id).history
     assert "nowhere" in history[0].failures[0].traceback
     assert "john.doe@example.com" not in history[0].failures[0].traceback
+
+
+FORKS = """
+import os
+import sys
+
+from flask import Flask
+from flask_sqlalchemy import SQLAlchemy
+
+from envoyou_flask import Envoyou
+
+db = SQLAlchemy()
+app = Flask("app")
+app.config.from_mapping(SQLALCHEMY_DATABASE_URI=sys.argv[1], ENVOYOU_WEBHOOK_SECRET="whsec_test")
+db.init_app(app)
+Envoyou(app, db=db)
+with app.app_context():
+    db.session.execute(db.text("SELECT 1"))
+    db.session.remove()
+    kept = db.engine.pool.checkedin()
+    if not (child := os.fork()):
+        os._exit(db.engine.pool.checkedin())
+    print(kept, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_forked_process_has_none_of_its_parents_connections(url):
+    """What an app that is loaded before its server forks has opened by then: see `gunicorn --preload`."""
+    ran = subprocess.run([sys.executable, "-c", FORKS, url], capture_output=True, text=True, timeout=PATIENCE)
+    assert (ran.stdout, ran.stderr) == ("1 0\n", "")
 
 
 # What has to be right before

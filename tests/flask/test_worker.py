@@ -13,7 +13,7 @@ from queue import Queue
 import pytest
 from flask import Flask, current_app, g
 
-from envoyou_core import Webhooks
+from envoyou_core import PermanentError, Webhooks
 from envoyou_core.testing import sample_event
 from envoyou_flask import create_blueprint
 from tests.flask.conftest import deliver, make_app
@@ -91,6 +91,28 @@ def test_handlers_run_in_the_context_of_the_app(webhooks):
     assert deliver(app).status_code == 200
     assert seen.get(timeout=PATIENCE) == "the app's"
     assert seen.get(timeout=PATIENCE) == ("the app's", False)
+
+
+def test_hooks_that_hear_of_a_death_run_in_the_context_of_the_app_too(make_webhooks):
+    webhooks = make_webhooks(handoff="manual")
+    seen = []
+
+    @webhooks.on("*")
+    def fail(event):
+        raise PermanentError
+
+    @webhooks.on_dead
+    def alert(event, error):
+        seen.append(current_app.name)
+
+    @webhooks.on_dead
+    async def alert_too(event, error):
+        seen.append(current_app.name)
+
+    app = make_app(webhooks, "one")
+    deliver(app)
+    assert webhooks.drain() == 1
+    assert seen == ["one", "one"]
 
 
 def test_the_context_is_torn_down_after_each_handler(manual):

@@ -6,6 +6,8 @@ from tests.adapters import chosen
 from tests.quickstart.reader import Reader
 
 collect_ignore = [] if chosen() else ["test_quickstarts.py", "test_pages.py"]
+if "flask" not in chosen():
+    collect_ignore.append("test_flask_app.py")
 
 
 @pytest.fixture

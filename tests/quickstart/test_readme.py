@@ -8,7 +8,7 @@ from dataclasses import fields
 from envoyou_core import EVENT_TYPES, Retention, RetryPolicy, Webhooks, errors
 from envoyou_core.inbox import Status
 from envoyou_core.settings import SETTING_NAMES
-from tests.quickstart.pages import PROJECT, QUICKSTARTS, README, Page
+from tests.quickstart.pages import PROJECT, QUICKSTARTS, README
 
 
 def in_code(cell):
@@ -48,12 +48,6 @@ def test_every_setting_is_in_the_table_with_its_default():
     parameters = inspect.signature(Webhooks).parameters
     assert {in_code(keyword)[0] for keyword, *_ in table if keyword} == parameters.keys() - {"self"}
     assert wrong_defaults((in_code(name)[0], default) for _, name, default, _ in table) == []
-
-
-def test_every_setting_of_django_is_in_its_page_with_its_default():
-    table = [(in_code(name)[0], default) for name, default, _ in Page("docs/django.md").rows("Settings")]
-    assert {name for name, _ in table} == SETTING_NAMES - {"INBOX"} | {"HANDLERS_MODULE"}
-    assert wrong_defaults(table) == []
 
 
 def wrong_defaults(table):

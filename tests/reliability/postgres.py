@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -61,8 +61,12 @@ class OwnPostgres:
 
     def _signal(self, number: signal.Signals) -> None:
         process = psutil.Process(self._server.get_pid())
-        for one in [process, *process.children(recursive=True)]:
-            os.kill(one.pid, number)
+        # The parent first: what it has not started by then it does not start any more.
+        os.kill(process.pid, number)
+        for one in process.children(recursive=True):
+            # A connection may have ended by itself meanwhile.
+            with suppress(ProcessLookupError):
+                os.kill(one.pid, number)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from typing import Any
 from sqlalchemy import create_engine, text
 
 from envoyou_core import Event
-from envoyou_core.inbox import FINISHED, Status
+from envoyou_core.inbox import FINISHED, InboxStats, Status
 from envoyou_core.inbox.sql import SqlInbox
 from envoyou_core.testing import sample_event, sign_delivery
 from tests.adapters import chosen
@@ -43,6 +43,24 @@ SERVERS = {
     if name in chosen()
 }
 ANY_SERVER = next(iter(SERVERS.values()), None)
+
+
+OF_THE_DJANGO_PROJECT = ["--settings=django_site.settings", "--pythonpath=."]
+
+
+def django(server: Server) -> Server:
+    """A server of the Django project, which has tables of its own."""
+    return replace(server, setup=["django", "migrate", "--run-syncdb", "--verbosity=0", *OF_THE_DJANGO_PROJECT])
+
+
+DJANGO_SERVERS = {
+    "django": django(gunicorn("django_site.wsgi", "--worker-class=gthread", "--threads=4")),
+    "django under ASGI": django(uvicorn("django_site.asgi:application")),
+}
+if "django" not in chosen():
+    DJANGO_SERVERS.clear()
+
+ANY_SERVER_OF_EACH_INBOX = dict([*SERVERS.items()][:1] + [*DJANGO_SERVERS.items()][:1])
 
 
 @dataclass(slots=True)
@@ -67,9 +85,18 @@ class CrashingSite(Site):
         return {"cwd": APPS, "env": {**os.environ, **ours}}
 
     @property
+    def is_django(self) -> bool:
+        """Whether it is the Django project, the only one that has to set up tables of its own."""
+        return bool(self.server.setup)
+
+    @property
     def crashed(self) -> bool:
         """Whether the crash point has fired."""
         return (self.folder / "crashed").exists()
+
+    def said(self, what: str) -> int:
+        """How often `what` stands in its server's log."""
+        return (self.folder / f"server-{self._starts}.log").read_text().count(what)
 
     def lines(self, name: str) -> list[str]:
         """What the handlers have written into a file of that name."""
@@ -105,6 +132,19 @@ class Outcome:
 @contextmanager
 def crashing_site(server: Server, folder: Path, inbox_url: str, **fields: Any) -> Iterator[CrashingSite]:
     """A site that was set up but not started, until the block ends."""
+    site = CrashingSite(server, folder, inbox_url=inbox_url, **fields)
+    if site.is_django:
+        replace(site, crash_at="").set_up()
+    else:
+        make_tables(inbox_url)
+    try:
+        yield site
+    finally:
+        site.close()
+
+
+def make_tables(inbox_url: str) -> None:
+    """Of the inbox and of the effects, for a site that has no command for it."""
     inbox = SqlInbox(inbox_url)
     inbox.migrate()
     inbox.close()
@@ -115,11 +155,6 @@ def crashing_site(server: Server, folder: Path, inbox_url: str, **fields: Any) -
         columns = f"number {number}, user_id VARCHAR(255), event_id VARCHAR(255)"
         connection.execute(text(f"CREATE TABLE turns ({columns})"))
     engine.dispose()
-    site = CrashingSite(server, folder, inbox_url=inbox_url, **fields)
-    try:
-        yield site
-    finally:
-        site.close()
 
 
 @contextmanager
@@ -135,9 +170,13 @@ def another_server(site: CrashingSite, server: Server, **settings: str) -> Itera
         other.close()
 
 
+WORKER = ["-c", "from envoyou_core.cli import main; main()", "worker", "hooks:webhooks"]
+DJANGO_WORKER = ["-m", "django", "envoyou_worker", *OF_THE_DJANGO_PROJECT]
+
+
 @dataclass(slots=True)
 class WorkerProcess:
-    """`envoyou worker` over a site's inbox."""
+    """`envoyou worker` over a site's inbox, or in the Django project its own command."""
 
     site: CrashingSite
     name: str
@@ -149,7 +188,7 @@ class WorkerProcess:
         surroundings["env"] |= self.settings
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", "from envoyou_core.cli import main; main()", "worker", "hooks:webhooks"],
+                [sys.executable, *(DJANGO_WORKER if self.site.is_django else WORKER)],
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -350,11 +389,57 @@ def users(count: int) -> list[Event]:
     return [sample_event("user.created") for _ in range(count)]
 
 
-def unfinished(inbox: SqlInbox) -> int:
+@dataclass(frozen=True, slots=True)
+class FoundEvent:
+    """An event as another process finds it in the inbox."""
+
+    status: Status
+    crashes: int
+    last_error: str | None
+
+
+class InboxTable:
+    """The inbox of a site as another process finds it, in the core's table or in Django's: the columns are the same."""
+
+    def __init__(self, site: CrashingSite) -> None:
+        self._engine = create_engine(site.inbox_url)
+        self._table = "envoyou_processed_event" if site.is_django else "envoyou_inbox"
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def stats(self) -> InboxStats:
+        counts = self._read(f"SELECT status, COUNT(*) FROM {self._table} GROUP BY status")
+        return InboxStats(by_status={Status(status): count for status, count in counts}, overdue=0.0)
+
+    def processed(self) -> set[str]:
+        rows = self._read(f"SELECT event_id FROM {self._table} WHERE status = 'processed'")
+        return {event_id for (event_id,) in rows}
+
+    def taken_over(self) -> int:
+        """How often a worker has taken an event from another that let its lease run out."""
+        [(crashes,)] = self._read(f"SELECT COALESCE(SUM(crashes), 0) FROM {self._table}")
+        return int(crashes)
+
+    def get(self, event_id: str) -> FoundEvent:
+        columns = "status, crashes, last_error"
+        [row] = self._read(f"SELECT {columns} FROM {self._table} WHERE event_id = :id", id=event_id)
+        return FoundEvent(Status(row[0]), row[1], row[2])
+
+    def effects(self) -> list[str]:
+        """The ids in the rows that handlers have left in the inbox's transactions."""
+        return [event_id for (event_id,) in self._read("SELECT event_id FROM effects")]
+
+    def _read(self, statement: str, **values: object) -> Sequence[Any]:
+        with self._engine.connect() as connection:
+            return connection.execute(text(statement), values).all()
+
+
+def unfinished(inbox: SqlInbox | InboxTable) -> int:
     return sum(count for status, count in inbox.stats().by_status.items() if status not in FINISHED)
 
 
-def wait_until_done(inbox: SqlInbox, *, but_for: int = 0) -> None:
+def wait_until_done(inbox: SqlInbox | InboxTable, *, but_for: int = 0) -> None:
     """Wait until all but so many events are finished, for as long as they become fewer."""
     while (left := unfinished(inbox)) > but_for:
         wait_for(lambda left=left: unfinished(inbox) < left, inbox.stats)
@@ -362,17 +447,10 @@ def wait_until_done(inbox: SqlInbox, *, but_for: int = 0) -> None:
 
 def outcome(site: CrashingSite, acknowledged: frozenset[str], *, leaving: int = 0) -> Outcome:
     """Wait until nothing is left to do, or no more than `leaving`; then hold the sender's log against the database."""
-    inbox = SqlInbox(site.inbox_url)
-    engine = create_engine(site.inbox_url)
-    try:
+    with closing(InboxTable(site)) as inbox:
         wait_until_done(inbox, but_for=leaving)
         left = unfinished(inbox)
-        processed = {record.event.id for record in inbox.list(status=Status.PROCESSED, limit=100_000)}
-        with engine.connect() as connection:
-            rows = connection.scalars(text("SELECT event_id FROM effects")).all()
-    finally:
-        engine.dispose()
-        inbox.close()
+        processed, rows = inbox.processed(), inbox.effects()
     lines = site.lines("effects")
     return Outcome(
         acknowledged=acknowledged,

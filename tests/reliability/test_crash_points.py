@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests import services
-from tests.reliability.sites import SERVERS, Platform, crashing_site, outcome, users
+from tests.reliability.sites import DJANGO_SERVERS, SERVERS, Platform, crashing_site, outcome, users
 from tests.servers.processes import wait_for
 
 pytestmark = pytest.mark.slow
@@ -29,9 +29,10 @@ POINTS = [
 PLAIN_HANDLER_LAST = {"in the handler's transaction, after its record", "after handler, before settle", "in settle"}
 SEVERAL_EVENTS_AT_ONCE = {"after claim", "after handler, before settle", "in settle"}
 EVENTS = 40
+SERVERS_OF_EACH_INBOX = SERVERS | dict([*DJANGO_SERVERS.items()][:1])
 
 
-@pytest.mark.parametrize("server", SERVERS)
+@pytest.mark.parametrize("server", SERVERS_OF_EACH_INBOX)
 @pytest.mark.parametrize("point", POINTS)
 def test_killed_at(point: str, server: str, inbox_url: str, tmp_path: Path) -> None:
     check_killed_at(point, server, inbox_url, tmp_path)
@@ -58,7 +59,7 @@ def check_killed_at(point: str, server: str, inbox_url: str, tmp_path: Path, **s
     if point in PLAIN_HANDLER_LAST:
         settings["PLAIN_LAST"] = "1"
     with crashing_site(
-        SERVERS[server], tmp_path, inbox_url, crash_at=point, crash_on_pass=on_pass, settings=settings
+        SERVERS_OF_EACH_INBOX[server], tmp_path, inbox_url, crash_at=point, crash_on_pass=on_pass, settings=settings
     ) as site:
         site.start()
 

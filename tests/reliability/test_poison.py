@@ -8,9 +8,17 @@ from pathlib import Path
 import pytest
 
 from envoyou_core.inbox import Status
-from envoyou_core.inbox.sql import SqlInbox
 from envoyou_core.testing import sample_event
-from tests.reliability.sites import ANY_SERVER, Platform, crashing_site, outcome, unfinished, users, worker_process
+from tests.reliability.sites import (
+    ANY_SERVER_OF_EACH_INBOX,
+    InboxTable,
+    Platform,
+    crashing_site,
+    outcome,
+    unfinished,
+    users,
+    worker_process,
+)
 from tests.servers.processes import wait_for
 
 pytestmark = pytest.mark.slow
@@ -20,14 +28,15 @@ PATIENCE_OF_SUPERVISOR = 4 * MAX_CRASHES
 """Starts."""
 
 
-def test_a_poison_event_ends_dead_and_takes_no_other_with_it(inbox_url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("server", ANY_SERVER_OF_EACH_INBOX)
+def test_a_poison_event_ends_dead_and_takes_no_other_with_it(server: str, inbox_url: str, tmp_path: Path) -> None:
     poison = sample_event("system.incident")
     # They are claimed together with it, and take longer than it does to kill the process.
     neighbours = users(30)
     settings = {"ENVOYOU_HANDOFF": "manual", "PLAIN_SECONDS": "0.2"}
     with (
-        crashing_site(ANY_SERVER, tmp_path, inbox_url, settings=settings) as site,
-        closing(SqlInbox(inbox_url)) as inbox,
+        crashing_site(ANY_SERVER_OF_EACH_INBOX[server], tmp_path, inbox_url, settings=settings) as site,
+        closing(InboxTable(site)) as inbox,
     ):
         site.start()
         acknowledged = Platform(site).deliver_all([*neighbours[:4], poison, *neighbours[4:]])
@@ -42,7 +51,7 @@ def test_a_poison_event_ends_dead_and_takes_no_other_with_it(inbox_url: str, tmp
             result = outcome(site, acknowledged - {poison.id})
             crashes = [inbox.get(event.id).crashes for event in neighbours]
     killed = site.lines("poisoned")
-    print(f"\n{len(killed)} workers killed, neighbours took part in {crashes} crashes: {result}")
+    print(f"\n{server}: {len(killed)} workers killed, neighbours took part in {crashes} crashes: {result}")
     assert len(killed) == len(set(killed)) == MAX_CRASHES == starts - 1
     assert record.status is Status.DEAD
     assert record.crashes == MAX_CRASHES

@@ -14,17 +14,19 @@ from sqlalchemy import create_engine, text
 
 from tests.reliability.sites import (
     ANY_SERVER,
+    DJANGO_SERVERS,
     LEASE,
     SERVERS,
     Platform,
     WorkerProcess,
     another_server,
     crashing_site,
+    django,
     outcome,
     users,
     worker_process,
 )
-from tests.servers.processes import wait_for
+from tests.servers.processes import gunicorn, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -55,6 +57,33 @@ def test_two_servers_do_each_event_once(inbox_url: str, tmp_path: Path) -> None:
     assert kept > 0
     assert len(workers) == 2
     assert min(workers) > 0
+    assert len(acknowledged) == len(events)
+    assert not result.lost
+    assert result.doubled == 0
+    assert result.repeated == 0
+    assert result.unfinished == 0
+
+
+@pytest.mark.skipif(not DJANGO_SERVERS, reason="Django is not among the chosen adapters")
+@pytest.mark.parametrize("inbox_url", [pytest.param("postgresql", marks=pytest.mark.service)], indirect=True)
+def test_two_processes_that_serve_django_and_two_that_only_work_do_each_event_once(
+    inbox_url: str, tmp_path: Path
+) -> None:
+    events = users(5_000)
+    server = django(gunicorn("django_site.wsgi", "--workers=2", "--worker-class=gthread", "--threads=4"))
+    with (
+        crashing_site(server, tmp_path, inbox_url, settings={"ENVOYOU_LEASE": "15"}) as site,
+        worker_process(site, "1"),
+        worker_process(site, "2"),
+    ):
+        site.start()
+        # All of a sender's connections may be one process's; the other one works for what it finds in the inbox.
+        wait_for(lambda: site.visit() or site.said("worker default started") == 2)
+        acknowledged = Platform(site, senders=8).deliver_all(events)
+        result = outcome(site, acknowledged)
+        workers = [site.lines("ends").count(pid) for pid in sorted({*site.lines("ends")})]
+    print(f"\n{workers} handler runs by each worker: {result}")
+    assert len(workers) == 4
     assert len(acknowledged) == len(events)
     assert not result.lost
     assert result.doubled == 0

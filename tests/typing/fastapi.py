@@ -9,6 +9,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from envoyou_core import Event, Webhooks
+from envoyou_core.asgi import webhooks_entry
 from envoyou_fastapi import create_router, describe_webhooks, verified_event
 from envoyou_fastapi.starlette import create_routes, lifespan
 
@@ -51,3 +52,6 @@ app.webhooks.include_router(describe_webhooks(webhooks))
 
 assert_type(create_routes(webhooks, path="/webhooks/envoyou"), list[Route])
 Starlette(routes=[*create_routes(webhooks)], lifespan=lifespan(webhooks))
+webhooks_entry(app, webhooks, path="/webhooks/envoyou")
+webhooks_entry(Starlette(), webhooks)
+webhooks_entry(app, "whsec_1")  # type: ignore[arg-type]

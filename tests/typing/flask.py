@@ -6,6 +6,7 @@ from flask import Blueprint, Flask
 from flask_sqlalchemy import SQLAlchemy
 
 from envoyou_core import Event, Webhooks
+from envoyou_core.wsgi import webhooks_entry
 from envoyou_flask import Envoyou, create_blueprint
 
 webhooks = Webhooks(secret="whsec_1")
@@ -14,6 +15,8 @@ app = Flask(__name__)
 app.register_blueprint(create_blueprint(webhooks), url_prefix="/webhooks/envoyou")
 assert_type(create_blueprint(webhooks), Blueprint)
 create_blueprint("whsec_1")  # type: ignore[arg-type]
+webhooks_entry(app.wsgi_app, webhooks, path="/webhooks/envoyou")
+webhooks_entry(app, webhooks)
 
 db = SQLAlchemy()
 envoyou = Envoyou(db=db)

@@ -94,7 +94,10 @@ class BuildingClient(AdapterClient, Protocol):
         """The app alone; see `serve`."""
 
 
-WAYS_IN = {"django": ("django", "django_async")}
+WAYS_IN = {
+    "django": ("django", "django_async", "django_wsgi_entry", "django_asgi_entry"),
+    "flask": ("flask", "flask_entry"),
+}
 """The modules of this package for each adapter, where it is not the one of its name."""
 
 

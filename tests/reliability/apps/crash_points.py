@@ -11,12 +11,14 @@ import signal
 import threading
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import event
+from sqlalchemy import Engine, event
 
 from envoyou_core import Webhooks
-from envoyou_core.inbox.async_sql import AsyncSqlInbox
+
+if TYPE_CHECKING:
+    from django.dispatch import Signal
 
 POINT = os.environ.get("CRASH_AT", "")
 ON_PASS = int(os.environ.get("CRASH_ON_PASS", "1"))
@@ -77,18 +79,40 @@ def install(webhooks: Webhooks) -> None:
     if webhooks.spool is not None:
         install_around_the_move(webhooks.spool)
 
-    def within_transactions(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        if statement.startswith("INSERT INTO envoyou_inbox"):
-            crash_point("in the insert")
-        elif statement.startswith("UPDATE envoyou_inbox SET status") and "settled_at" in statement:
-            crash_point("in settle")
-            crash_point("in the handler's transaction that settles")
-        elif statement.startswith("UPDATE envoyou_inbox SET progress"):
-            crash_point("in the handler's transaction, after its record")
 
-    event.listen(inbox._engine, "after_cursor_execute", within_transactions)
-    if isinstance(inbox, AsyncSqlInbox):
-        event.listen(inbox._async_engine.sync_engine, "after_cursor_execute", within_transactions)
+def install_in_sqlalchemy(engine: Engine) -> None:
+    """Put the points into the transactions of an engine."""
+
+    def after_each(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        crash_points_after(statement, "envoyou_inbox")
+
+    event.listen(engine, "after_cursor_execute", after_each)
+
+
+def install_in_django(created: Signal) -> None:
+    """Put the points into the transactions of every connection of Django's that is created."""
+
+    def after_each(execute: Any, sql: str, *arguments: Any) -> Any:
+        result = execute(sql, *arguments)
+        crash_points_after(sql.replace('"', ""), "envoyou_processed_event")
+        return result
+
+    def wrap(connection: Any, **_: Any) -> None:
+        if after_each not in connection.execute_wrappers:
+            connection.execute_wrappers.append(after_each)
+
+    created.connect(wrap, weak=False)
+
+
+def crash_points_after(statement: str, inbox: str) -> None:
+    """End the process after a statement that changes the table `inbox`, if this is the point."""
+    if statement.startswith(f"INSERT INTO {inbox}"):
+        crash_point("in the insert")
+    elif statement.startswith(f"UPDATE {inbox} SET status") and "settled_at" in statement:
+        crash_point("in settle")
+        crash_point("in the handler's transaction that settles")
+    elif statement.startswith(f"UPDATE {inbox} SET progress"):
+        crash_point("in the handler's transaction, after its record")
 
 
 def install_around_the_move(spool: Any) -> None:

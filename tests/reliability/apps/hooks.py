@@ -5,35 +5,25 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import crash_points
 import scarce_disk
+from effects import PLAIN_SECONDS, TRANSACTIONAL_SECONDS, bad_handlers, in_hand, leave_line, plain
 from sqlalchemy import Connection, make_url, text
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from envoyou_core import Event, Webhooks
 from envoyou_core.inbox.async_sql import AsyncSqlInbox
 
-FOLDER = Path(os.environ["EFFECTS_FOLDER"])
-PLAIN_SECONDS = float(os.environ.get("PLAIN_SECONDS", "0"))
-TRANSACTIONAL_SECONDS = float(os.environ.get("TRANSACTIONAL_SECONDS", "0"))
-
 if driver := os.environ.get("ASYNC_DRIVER"):
     engine = create_async_engine(make_url(os.environ["ENVOYOU_INBOX"]).set(drivername=driver))
     webhooks = Webhooks.from_env(inbox=AsyncSqlInbox(engine))
+    crash_points.install_in_sqlalchemy(engine.sync_engine)
 else:
     webhooks = Webhooks.from_env()
 crash_points.install(webhooks)
+crash_points.install_in_sqlalchemy(webhooks.inbox._engine)  # type: ignore[attr-defined]
 scarce_disk.install(webhooks)
-
-
-def plain(event: Event) -> None:
-    with in_hand():
-        time.sleep(PLAIN_SECONDS)
-        leave_line("effects", event.id)
 
 
 def transactional(event: Event, connection: Connection) -> None:
@@ -76,30 +66,4 @@ def take_effect(event: Event, connection: Connection, attempt: int) -> None:
     leave_line("turns", f"end {row['user_id']} {event.id}")
 
 
-@webhooks.on("system.incident")
-def poison(event: Event) -> None:
-    leave_line("poisoned", os.getpid())
-    os.kill(os.getpid(), 9)
-
-
-@webhooks.on("system.maintenance_start")
-def endless(event: Event) -> None:
-    leave_line("begun", os.getpid())
-    while not (FOLDER / f"released-{os.getpid()}").exists() and not (FOLDER / "released").exists():
-        time.sleep(0.02)
-    leave_line("ended", os.getpid())
-
-
-@contextmanager
-def in_hand() -> Iterator[None]:
-    leave_line("starts", os.getpid())
-    try:
-        yield
-    finally:
-        leave_line("ends", os.getpid())
-
-
-def leave_line(file: str, what: object) -> None:
-    # One write of one short line: lines of several processes do not mix.
-    with (FOLDER / file).open("a") as lines:
-        lines.write(f"{what}\n")
+webhooks.include(bad_handlers)

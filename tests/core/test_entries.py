@@ -1,0 +1,300 @@
+"""The entries in front of an application: what is theirs, what is left to it, and when the worker lives."""
+
+import asyncio
+import io
+import threading
+from contextlib import contextmanager
+
+import pytest
+
+from envoyou_core import ConfigurationError, Webhooks, asgi, wsgi
+from envoyou_core.inbox import Entry
+from envoyou_core.testing import sample_event, sign_delivery
+
+SECRET = "whsec_test"
+PATH = "/hooks"
+PATIENCE = 20
+
+OURS = ["/hooks", "/hooks/"]
+THEIRS = ["/", "", "/hook", "/hooks//", "/hooks/x", "/hooksx", "/x/hooks", "//hooks", "/HOOKS"]
+
+
+@pytest.fixture
+def webhooks():
+    webhooks = Webhooks(secret=SECRET, inbox="memory:", handoff="manual")
+    yield webhooks
+    webhooks.stop()
+
+
+@pytest.fixture
+def working():
+    """One whose worker is ours to see; `done` is set once it has handled an event."""
+    webhooks = Webhooks(secret=SECRET, inbox="memory:")
+    webhooks.done = threading.Event()
+    webhooks.on("*", name="note")(lambda event: webhooks.done.set())
+    yield webhooks
+    webhooks.stop()
+
+
+def delivery():
+    return sign_delivery(sample_event(), secret=SECRET)
+
+
+@pytest.mark.parametrize("entry", [asgi.webhooks_entry, wsgi.webhooks_entry])
+def test_a_path_begins_with_a_slash(webhooks, entry):
+    with pytest.raises(ConfigurationError, match="'hooks'"):
+        entry(None, webhooks, path="hooks")
+
+
+@pytest.mark.parametrize("entry", [asgi.webhooks_entry, wsgi.webhooks_entry])
+def test_what_is_made_on_first_use_is_made_with_the_entry(entry):
+    class Unusable:
+        def __getattr__(self, name):
+            raise ConfigurationError("no secret")
+
+    with pytest.raises(ConfigurationError, match="no secret"):
+        entry(None, Unusable(), path=PATH)
+
+
+# WSGI
+
+
+def wsgi_environ(path, *, script_name="", method="POST"):
+    sent = delivery()
+    return {
+        "REQUEST_METHOD": method,
+        "SCRIPT_NAME": script_name,
+        "PATH_INFO": path,
+        "CONTENT_TYPE": "application/json",
+        "CONTENT_LENGTH": str(len(sent.body)),
+        "wsgi.input": io.BytesIO(sent.body),
+        **{f"HTTP_{name.upper().replace('-', '_')}": value for name, value in sent.headers.items()},
+    }
+
+
+def ask_wsgi(webhooks, environ, *, path=PATH):
+    """The answer, or what the application itself was given."""
+    given, started = [], []
+
+    def app(environ, start_response):
+        given.append((environ, start_response))
+        return [b"theirs"]
+
+    def start_response(status, headers):
+        started.append((status, dict(headers)))
+
+    body = wsgi.webhooks_entry(app, webhooks, path=path)(environ, start_response)
+    if given:
+        assert given[0][0] is environ
+        assert given[0][1] is start_response
+        assert body == [b"theirs"]
+        return "theirs"
+    [(status, headers)] = started
+    return status, headers, b"".join(body)
+
+
+@pytest.mark.parametrize("path", OURS)
+@pytest.mark.parametrize("script_name", ["", "/mounted", "/hooks"])
+def test_wsgi_both_forms_of_the_path_from_wherever_it_is_mounted(webhooks, path, script_name):
+    status, headers, body = ask_wsgi(webhooks, wsgi_environ(path, script_name=script_name))
+    assert (status, body) == ("200 OK", b'{"received": true}')
+    assert headers == {"Content-Type": "application/json", "Content-Length": "18"}
+    assert webhooks.inbox.stats().total == 1
+
+
+@pytest.mark.parametrize("path", THEIRS)
+def test_wsgi_everything_else_is_left_to_the_application(webhooks, path):
+    environ = wsgi_environ(path)
+    assert ask_wsgi(webhooks, environ) == "theirs"
+    assert environ["wsgi.input"].tell() == 0
+    assert webhooks.inbox.stats().total == 0
+
+
+def test_wsgi_a_path_of_other_letters_comes_as_octets(webhooks):
+    environ = wsgi_environ("/häken".encode().decode("latin-1"))
+    assert ask_wsgi(webhooks, environ, path="/häken/")[0] == "200 OK"
+    assert ask_wsgi(webhooks, wsgi_environ("/häken"), path="/häken") == "theirs"
+
+
+@pytest.mark.parametrize("path", ["", "/"])
+def test_wsgi_the_path_may_be_all_there_is(webhooks, path):
+    assert ask_wsgi(webhooks, wsgi_environ(path), path="/")[0] == "200 OK"
+
+
+def test_wsgi_an_answer_to_head_has_no_body(webhooks):
+    status, headers, body = ask_wsgi(webhooks, wsgi_environ("/hooks", method="HEAD"))
+    assert (status, headers["Allow"], body) == ("405 Method Not Allowed", "POST", b"")
+    assert int(headers["Content-Length"]) > 0
+
+
+@pytest.mark.parametrize("path", ["/", "/hooks"])
+def test_wsgi_the_first_request_of_all_starts_the_worker(working, path):
+    working.inbox.add(Entry(sample_event())).result(PATIENCE)
+    ask_wsgi(working, wsgi_environ(path))
+    assert working.done.wait(PATIENCE)
+
+
+def test_wsgi_a_secret_callable_has_what_handlers_have_around_it():
+    inside = []
+    depth = 0
+
+    @contextmanager
+    def around():
+        nonlocal depth
+        depth += 1
+        yield
+        depth -= 1
+
+    def secret(webhook_id):
+        inside.append(depth)
+        return SECRET
+
+    webhooks = Webhooks(secret=secret, inbox="memory:", handoff="manual")
+    webhooks.surround(around)
+    assert ask_wsgi(webhooks, wsgi_environ("/hooks"))[0] == "200 OK"
+    assert (inside, depth) == ([1], 0)
+
+
+# ASGI
+
+
+def http_scope(path, *, root_path=None, kind="http"):
+    scope = {
+        "type": kind,
+        "method": "POST",
+        "path": path,
+        "headers": [(name.lower().encode(), value.encode()) for name, value in delivery().headers.items()],
+    }
+    return scope if root_path is None else {**scope, "root_path": root_path}
+
+
+def ask_asgi(webhooks, scope, *, path=PATH):
+    """The status of the answer, or what the application itself was given."""
+    given, sent = [], []
+
+    async def app(*arguments):
+        given.append(arguments)
+
+    async def receive():
+        return {"type": "http.request", "body": b"unsigned"}
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(asgi.webhooks_entry(app, webhooks, path=path)(scope, receive, send))
+    if given:
+        assert given == [(scope, receive, send)]
+        assert not sent
+        return "theirs"
+    return sent[0]["status"]
+
+
+@pytest.mark.parametrize("ending", ["", "/"])
+@pytest.mark.parametrize("root_path", [None, "", "/mounted", "/mounted/", "/hooks"])
+def test_asgi_both_forms_of_the_path_from_wherever_it_is_mounted(webhooks, ending, root_path):
+    path = f"{(root_path or '').rstrip('/')}{PATH}{ending}"
+    assert ask_asgi(webhooks, http_scope(path, root_path=root_path)) == 401
+
+
+@pytest.mark.parametrize("path", THEIRS)
+def test_asgi_everything_else_is_left_to_the_application(webhooks, path):
+    assert ask_asgi(webhooks, http_scope(path)) == "theirs"
+
+
+def test_asgi_another_mount_is_left_to_the_application(webhooks):
+    assert ask_asgi(webhooks, http_scope("/mounted/x/hooks", root_path="/mounted")) == "theirs"
+    assert ask_asgi(webhooks, http_scope("/mountedx/hooks", root_path="/mounted")) == "theirs"
+
+
+def test_asgi_what_is_not_http_is_left_to_the_application(webhooks):
+    assert ask_asgi(webhooks, http_scope("/hooks", kind="websocket")) == "theirs"
+
+
+def test_asgi_a_path_of_other_letters(webhooks):
+    assert ask_asgi(webhooks, http_scope("/häken/"), path="/häken") == 401
+
+
+class Life:
+    """A server that begins and ends the life of an application, and an application that notes what it sees of it."""
+
+    def __init__(self, webhooks, *, fails=False):
+        self.webhooks = webhooks
+        self.fails = fails
+        self.noted = []
+        self.sent = []
+
+    async def app(self, scope, receive, send):
+        assert (await receive())["type"] == "lifespan.startup"
+        self.note("app begins")
+        try:
+            await send({"type": "lifespan.startup.complete"})
+        except ConfigurationError as error:
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        self.note("app lives")
+        assert (await receive())["type"] == "lifespan.shutdown"
+        self.note("app ends")
+        await send({"type": "lifespan.shutdown.complete"})
+
+    def note(self, what):
+        self.noted.append((what, self.webhooks._handoff.alive))
+
+    async def run(self):
+        messages = iter([{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}])
+
+        async def receive():
+            return next(messages)
+
+        async def send(message):
+            self.sent.append(message)
+
+        await asgi.webhooks_entry(self.app, self.webhooks, path=PATH)({"type": "lifespan"}, receive, send)
+
+
+def test_asgi_the_worker_lives_within_the_life_of_the_application(working):
+    life = Life(working)
+    asyncio.run(life.run())
+    assert life.noted == [("app begins", False), ("app lives", True), ("app ends", False)]
+    assert [message["type"] for message in life.sent] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+
+
+def test_asgi_a_worker_that_cannot_start_keeps_the_application_from_it():
+    life = Life(Webhooks(secret=SECRET, inbox="memory:"))
+    asyncio.run(life.run())
+    [message] = life.sent
+    assert message["type"] == "lifespan.startup.failed"
+    assert "handler" in message["message"]
+
+
+def test_asgi_an_application_that_breaks_off_leaves_no_worker(working):
+    life = Life(working)
+
+    async def app(scope, receive, send):
+        await send({"type": "lifespan.startup.complete"})
+        life.note("app lives")
+        raise OSError
+
+    life.app = app
+    with pytest.raises(OSError):  # noqa: PT011 - the application's own
+        asyncio.run(life.run())
+    assert life.noted == [("app lives", True)]
+    assert not working._handoff.alive
+
+
+def test_asgi_without_a_life_the_first_request_of_all_starts_the_worker(working):
+    working.inbox.add(Entry(sample_event())).result(PATIENCE)
+
+    async def app(scope, receive, send):
+        if scope["type"] == "lifespan":
+            raise ValueError("of no lifespan")
+
+    async def serve():
+        entry = asgi.webhooks_entry(app, working, path=PATH)
+        with pytest.raises(ValueError, match="of no lifespan"):
+            await entry({"type": "lifespan"}, None, None)
+        assert not working._handoff.alive
+        await entry(http_scope("/"), None, None)
+        assert await asyncio.to_thread(working.done.wait, PATIENCE)
+        await working._handoff.astop()
+
+    asyncio.run(serve())

@@ -1,0 +1,29 @@
+"""The same two kinds of effects as the other apps have, by way of the ORM."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import crash_points
+from django.db.backends.signals import connection_created
+from effects import TRANSACTIONAL_SECONDS, bad_handlers, in_hand, plain
+
+from envoyou_core import Event
+from envoyou_django import webhooks
+from ledger.models import Effect
+
+crash_points.install(webhooks)
+crash_points.install_in_django(connection_created)
+
+
+def transactional(event: Event) -> None:
+    with in_hand():
+        Effect.objects.create(event_id=event.id)
+        crash_points.crash_point("in a handler")
+        time.sleep(TRANSACTIONAL_SECONDS)
+
+
+for handler in (transactional, plain) if os.environ.get("PLAIN_LAST") else (plain, transactional):
+    webhooks.on("user.*", atomic=handler is transactional)(handler)
+webhooks.include(bad_handlers)
