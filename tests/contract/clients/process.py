@@ -15,6 +15,7 @@ from envoyou_core.inbox import Inbox
 from envoyou_core.inbox.spool import Spool
 from envoyou_core.inbox.sql import SqlInbox
 from envoyou_core.nonces.redis import RedisNonceStore
+from tests.contract import wire
 from tests.contract.clients import (
     EACH_PROCESS_FINDS_OUT,
     ONE_AT_A_TIME,
@@ -23,7 +24,7 @@ from tests.contract.clients import (
     REFUSES_WHAT_FOLLOWS,
     Served,
 )
-from tests.servers.processes import GTHREAD, Server, Site, granian, gunicorn, hypercorn, runserver, uvicorn
+from tests.servers.processes import GTHREAD, Server, Site, granian, gunicorn, hypercorn, runserver, uvicorn, wait_for
 
 APPS = Path(__file__).parent / "apps"
 
@@ -138,6 +139,7 @@ class ProcessClient:
             )
         (folder / "stage.pickle").write_bytes(pickle.dumps((handlers, settings)))
         with _inbox(self._adapter, settings["inbox"]) as inbox:
+            wait_for(lambda: self._is_built(folder))
             spool = Spool(settings["spool"]) if "spool" in settings else None
             yield Served(
                 *self._site.address,
@@ -150,6 +152,13 @@ class ProcessClient:
             )
             if spool is not None:
                 spool.close()
+
+    def _is_built(self, folder: Path) -> bool:
+        """Visit it; whether all processes have built it by now."""
+        host, port = self._site.address
+        request = wire.head("GET", f"/{folder.name}{PATH}", [("Host", f"{host}:{port}"), ("Connection", "close")])
+        assert wire.exchange((host, port), [request], method="GET").status == 405
+        return len([*folder.glob("built-*")]) == (2 if self._way.several else 1)
 
 
 @dataclass(frozen=True, slots=True)

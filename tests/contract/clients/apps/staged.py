@@ -55,6 +55,10 @@ class Stage:
         self.faults.rig(built.webhooks)
         self.app, self.number = built.app, number
 
+    def tell(self) -> None:
+        """Let the test know that it is built, in this process."""
+        (FOLDER / self.number / f"built-{os.getpid()}").touch()
+
     def clear(self) -> None:
         self.number = ""
         self._open.close()
@@ -74,6 +78,7 @@ def wsgi(environ: dict[str, Any], start_response: Callable[..., object]) -> Iter
     with _building:
         if _stage.number != number:
             _stage.build(number)
+            _stage.tell()
     _stage.faults.heed()
     app: Callable[..., Iterable[bytes]] = _stage.app
     return app({**environ, "SCRIPT_NAME": f"/{number}", "PATH_INFO": path}, start_response)
@@ -109,6 +114,7 @@ async def _build(number: str) -> None:
     await asyncio.to_thread(_stage.build, number)
     if not CLIENT.startswith("django"):  # which has no lifespan
         await _lifespan.enter_async_context(_lifespan_of(_stage.app))
+    _stage.tell()
 
 
 async def _clear() -> None:
