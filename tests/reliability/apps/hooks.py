@@ -8,7 +8,7 @@ import time
 
 import crash_points
 import scarce_disk
-from effects import PLAIN_SECONDS, TRANSACTIONAL_SECONDS, bad_handlers, in_hand, leave_line, plain
+from effects import FOLDER, PLAIN_SECONDS, TRANSACTIONAL_SECONDS, bad_handlers, in_hand, leave_line, plain
 from sqlalchemy import Connection, make_url, text
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
