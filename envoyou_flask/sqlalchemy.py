@@ -43,6 +43,8 @@ class FlaskSqlInbox(SqlInbox):
         super().__init__(_database_of_inbox(engine), name=name, clock=clock)
         self._db = db
         self._engine_of_app = engine
+        # Flask-SQLAlchemy's session finds its engines itself and heeds no `bind`; it may be a class of the user's.
+        self._joining: type[Any] = type("JoiningSession", (_Joining, db.session.session_factory.class_), {})
         call_in_forked_children(self._leave_parents_connections)
 
     def _leave_parents_connections(self) -> None:
@@ -61,36 +63,22 @@ class FlaskSqlInbox(SqlInbox):
         Raises:
             TransactionTimeoutError: on SQLite, its time was over.
         """
-        with super().transaction(claim, progress, settlement) as connection, _joined(self._db, connection):
+        with super().transaction(claim, progress, settlement) as connection, self._session_joins(connection):
             yield connection
 
-
-class _Joining(Session):
-    """A session that goes to `connection` wherever it would go to `engine`."""
-
-    connection_joined: Connection
-    engine_replaced: Engine
-
-    def get_bind(self, *arguments: Any, **options: Any) -> Engine | Connection:
-        found = super().get_bind(*arguments, **options)
-        return self.connection_joined if found is self.engine_replaced else found
-
-
-@contextmanager
-def _joined(db: SQLAlchemy, connection: Connection) -> Iterator[None]:
-    """Let `db.session` of this app context work on `connection`, in its transaction."""
-    factory = db.session.session_factory
-    # Flask-SQLAlchemy's session finds its engines by itself and heeds no `bind`; it may also be a class of the user's.
-    joining = type("JoiningSession", (_Joining, factory.class_), {})
-    # A commit releases a savepoint, and a rollback goes back to it: the transaction itself is the inbox's to end.
-    session = joining(**factory.kw, join_transaction_mode="create_savepoint")
-    session.connection_joined, session.engine_replaced = connection, db.engine
-    db.session.registry.set(session)
-    try:
-        yield
-        session.commit()
-    finally:
-        db.session.remove()
+    @contextmanager
+    def _session_joins(self, connection: Connection) -> Iterator[None]:
+        """Let `db.session` of this app context work on `connection`, in its transaction."""
+        scoped = self._db.session
+        # A commit releases a savepoint, and a rollback goes back to it: the transaction itself is the inbox's to end.
+        session = self._joining(**scoped.session_factory.kw, join_transaction_mode="create_savepoint")
+        session.connection_joined, session.engine_replaced = connection, self._engine_of_app
+        scoped.registry.set(session)
+        try:
+            yield
+            session.commit()
+        finally:
+            scoped.remove()
 
 
 def _engine_of(app: Flask, db: SQLAlchemy) -> Engine:
@@ -113,3 +101,14 @@ def _database_of_inbox(engine: Engine) -> URL | Engine:
     # Parameters hold payloads, which must not be in an error's text.
     shared.hide_parameters = True
     return shared
+
+
+class _Joining(Session):
+    """A session that goes to `connection` wherever it would go to `engine`."""
+
+    connection_joined: Connection
+    engine_replaced: Engine
+
+    def get_bind(self, *arguments: Any, **options: Any) -> Engine | Connection:
+        found = super().get_bind(*arguments, **options)
+        return self.connection_joined if found is self.engine_replaced else found

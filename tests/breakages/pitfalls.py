@@ -25,7 +25,10 @@ PITFALLS = {
         "SQLite transactions begin by reading",
         "SQLite may lose the last commits at a power cut",
     ],
-    "The bytes that were verified must be those that are kept": ["the bytes that came are written anew"],
+    "The bytes that were verified must be those that are kept": [
+        "the bytes that came are written anew",
+        "the same id with another body goes unnoticed",
+    ],
     "Pruning and resending": [
         "pruning takes what was settled just now",
         "a dead event stays dead when it is delivered again",

@@ -395,8 +395,8 @@ BREAKAGES = [
     Breakage(
         "each attempt is settled by a commit of its own",
         "envoyou_core/handoff/worker.py",
-        "self._settler.submit((claim, settlement))",
-        "self._inbox_threads.submit(partial(self._engine.settle_all, [(claim, settlement)]))",
+        "self._settler.submit((claim, worked.settlement))",
+        "self._inbox_threads.submit(partial(self._engine.settle_all, [(claim, worked.settlement)]))",
         ("tests/core/test_worker.py::test_attempts_that_end_at_the_same_time_are_settled_by_one_commit",),
     ),
     Breakage(

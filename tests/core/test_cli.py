@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from envoyou_core import Webhooks, cli
 from envoyou_core.cli.commands import app
+from envoyou_core.cli.values import duration
 from envoyou_core.inbox import Entry
 from envoyou_core.inbox.sql import SqlInbox
 from envoyou_core.testing import sample_event
@@ -117,6 +118,21 @@ def test_what_an_operator_does_after_a_failure(run, hooks):
     assert run("prune", hooks, "--older-than", "0").stdout == "Deleted: 1 events.\n"
     assert run("prune", hooks).stdout == "Deleted: 0 events, the payloads of 0, 0 marks.\n"
     assert webhooks.inbox.get(events[0].id) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("0", 0), ("30", 30 * 86_400), ("1.5d", 129_600), ("90 m", 5_400), ("12H", 43_200), ("2w", 1_209_600), ("5s", 5)],
+)
+def test_lengths_of_time(text, seconds):
+    assert duration(text).total_seconds() == seconds
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-1d", "1y", "1d2h", "d", "9" * 30])
+def test_what_is_no_length_of_time(run, hooks, text):
+    with pytest.raises(ValueError, match=r"length of time|calendar"):
+        duration(text)
+    assert run("prune", hooks, f"--older-than={text}").exit_code == 2
 
 
 def test_an_event_that_is_not_there_is_said_to_be_so(run, hooks):

@@ -189,7 +189,8 @@ def test_handlers_of_an_app_whose_models_are_elsewhere(postgres_alias):
     assert found(only={"envoyou.W007"}) == []
     with inbox_on(postgres_alias):
         assert found(only={"envoyou.W007"}) == ["envoyou.W007"]
-        assert said("envoyou.W007").startswith("members.Member: on another database than the inbox, 'postgres'.")
+        assert "members.Member" in said("envoyou.W007")
+        assert "on another database than the inbox, 'postgres'." in said("envoyou.W007")
 
 
 # Task queues

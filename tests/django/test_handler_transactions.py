@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from asgiref.sync import sync_to_async
-from django.db import DatabaseError, IntegrityError, OperationalError, connections, transaction
+from django.db import DatabaseError, IntegrityError, OperationalError, connections, models, transaction
 from django.test import TestCase, override_settings
 
 from envoyou_core import ConfigurationError, PermanentError, WebhookRequest
@@ -16,7 +16,7 @@ from envoyou_core.testing import sample_event, sign_delivery
 from envoyou_django import webhooks
 from tests.django.conftest import SECRET
 from tests.django.databases import in_a_thread, inbox_on, sqlite_database
-from tests.django.members.models import Card, Member
+from tests.django.members.models import Member
 
 PATIENCE = 20.0
 LEASE = 60.0
@@ -29,7 +29,6 @@ def members(inbox_alias):
     if not there:
         with connections[inbox_alias].schema_editor() as editor:
             editor.create_model(Member)
-            editor.create_model(Card)
     with ThreadPoolExecutor(1) as pool:
 
         def names():
@@ -40,7 +39,6 @@ def members(inbox_alias):
     Member.objects.using(inbox_alias).all().delete()
     if not there:
         with connections[inbox_alias].schema_editor() as editor:
-            editor.delete_model(Card)
             editor.delete_model(Member)
 
 
@@ -132,17 +130,35 @@ def test_a_constraint_that_is_violated_fails_the_attempt_and_leaves_nothing_behi
     assert record(event).last_error.startswith("IntegrityError")
 
 
+class Card(models.Model):
+    """Of a member; whether there is one is looked at when the transaction is committed."""
+
+    member = models.ForeignKey(Member, models.CASCADE)
+
+    class Meta:
+        app_label = "in_no_app"
+
+
+@pytest.fixture
+def cards(members, inbox_alias):
+    with connections[inbox_alias].schema_editor() as editor:
+        editor.create_model(Card)
+    yield Card.objects.using(inbox_alias)
+    with connections[inbox_alias].schema_editor() as editor:
+        editor.delete_model(Card)
+
+
 @pytest.mark.parametrize("inbox_alias", ["sqlite", "postgresql"], indirect=True)
-def test_so_does_one_that_shows_only_at_the_commit(members, join, inbox_alias):
+def test_so_does_one_that_shows_only_at_the_commit(members, join, cards):
     @webhooks.on("shop.opened", name="of nobody")
     def of_nobody(event):
         join("Ada")
-        Card.objects.using(inbox_alias).create(member_id=0)
+        cards.create(member_id=0)
 
     event = accept()
     webhooks.drain()
     assert members() == []
-    assert not Card.objects.using(inbox_alias).exists()
+    assert not cards.exists()
     assert (record(event).status, record(event).attempts) == (Status.FAILED, 1)
     assert record(event).last_error.startswith("IntegrityError")
 

@@ -12,11 +12,14 @@ import pytest
 
 from envoyou_core.testing import sample_event
 from tests.django.project import Project
+from tests.walkthrough import read_page
 
 pytestmark = pytest.mark.slow
 
 HANDLERS = """
 import os
+import time
+from pathlib import Path
 
 from envoyou_django import webhooks
 
@@ -36,6 +39,14 @@ def fails_first(event, attempt):
     if attempt == 1:
         raise ConnectionError("not yet")
     say(f"{event.id} attempt {attempt}")
+
+
+@webhooks.on("api.*", atomic=False)
+def hangs_at_first(event):
+    if not Path("begun").exists():
+        Path("begun").touch()
+        time.sleep(600)
+    say(f"{event.id} {os.getpid()}")
 """
 
 HASTY_SWEEP = """
@@ -44,10 +55,10 @@ from envoyou_django import hints
 hints.SWEEP_INTERVAL = hints.OVERDUE = hints.SILENCE = 1.0
 """
 
-DJANGO_TASKS = """
-INSTALLED_APPS += [{apps}]
-TASKS = {{"default": {{"BACKEND": "django_tasks_db.DatabaseBackend"}}}}
-ENVOYOU["HANDOFF"] = "django_tasks"
+PAGE = read_page("docs/django-operations.md")
+
+SHORT_LEASE = """
+ENVOYOU["LEASE"] = 2
 """
 
 CELERY = """
@@ -83,12 +94,13 @@ def deliver(server, type="user.created"):
 
 # Django's Tasks
 
-TASKS_APPS = '"django_tasks_db"' if find_spec("django.tasks") else '"django_tasks", "django_tasks_db"'
+BEFORE_DJANGO_6 = "" if find_spec("django.tasks") else 'INSTALLED_APPS += ["django_tasks"]'
 
 
 @pytest.fixture(scope="module")
 def tasks_project(tmp_path_factory):
-    settings = DJANGO_TASKS.format(apps=TASKS_APPS) + HASTY_SWEEP
+    (snippet,) = PAGE.snippets
+    settings = snippet + BEFORE_DJANGO_6 + SHORT_LEASE + HASTY_SWEEP
     project = Project(tmp_path_factory.mktemp("tasks"), settings=settings, handlers=HANDLERS)
     assert project.run("migrate").returncode == 0
     return project
@@ -112,6 +124,16 @@ def test_the_worker_of_django_tasks_does_the_work(tasks_project):
     assert any(not run_after.startswith("9999") for (run_after,) in tasks)
 
 
+def test_the_commands_that_the_page_shows(tasks_project):
+    (send, stats), worker = PAGE.consoles
+    with tasks_project.serving() as server:
+        where = server.url.removesuffix("/webhooks/envoyou")
+        for command in (f"{send} --server {where}", stats):
+            ran = tasks_project.run(*command.removeprefix("python manage.py ").split())
+            assert ran.returncode == 0, ran.stderr
+    assert worker == ["python manage.py envoyou_worker"]
+
+
 def test_a_task_that_is_lost_is_made_up_for(tasks_project):
     with tasks_project.serving() as server:
         event = deliver(server)
@@ -119,6 +141,17 @@ def test_a_task_that_is_lost_is_made_up_for(tasks_project):
         assert tasks_project.run("shell", "-c", lose).returncode == 0
         with db_worker(tasks_project) as worker:
             worker.wait_until(lambda: pid_of(tasks_project, event) == worker.pid)
+
+
+def test_what_a_killed_worker_held_is_done_by_another(tasks_project):
+    with tasks_project.serving() as server:
+        with db_worker(tasks_project) as killed:
+            event = deliver(server, "api.key_expired")
+            killed.wait_until(lambda: (tasks_project.folder / "begun").exists())
+            killed.signal(signal.SIGKILL)
+            killed.wait()
+        with db_worker(tasks_project) as other:
+            other.wait_until(lambda: pid_of(tasks_project, event) == other.pid)
 
 
 # Celery

@@ -77,7 +77,11 @@ def handle(event):
 
 
 app = Flask(__name__)
-app.config.from_mapping(SQLALCHEMY_DATABASE_URI=os.environ["DATABASE"], ENVOYOU_WEBHOOK_SECRET={SECRET!r})
+app.config.from_mapping(
+    SQLALCHEMY_DATABASE_URI=os.environ["DATABASE"],
+    ENVOYOU_WEBHOOK_SECRET={SECRET!r},
+    ENVOYOU_NAME=os.environ["NAME"],
+)
 db.init_app(app)
 envoyou.init_app(app)
 with app.app_context():
@@ -189,7 +193,8 @@ def test_processes_share_the_apps_database(tmp_path, url, options):
             return connection.execute(text("SELECT event, pid FROM envoyou_test_effect")).all()
 
     try:
-        with gunicorn(tmp_path, "--workers", "2", *options, app=WITH_DATABASE, DATABASE=url) as (address, server):
+        environment = {"DATABASE": url, "NAME": tmp_path.name[:64]}
+        with gunicorn(tmp_path, "--workers", "2", *options, app=WITH_DATABASE, **environment) as (address, server):
             with ThreadPoolExecutor(8) as senders:
                 assert set(senders.map(send, events)) == {(200, 200)}
             deadline = time.monotonic() + PATIENCE
@@ -201,6 +206,5 @@ def test_processes_share_the_apps_database(tmp_path, url, options):
         assert "Traceback" not in (tmp_path / "server.log").read_text()
     finally:
         with engine.begin() as connection:
-            for table in ("test_effect", "inbox", "marks", "paused", "schema"):
-                connection.execute(text(f"DROP TABLE IF EXISTS envoyou_{table}"))
+            connection.execute(text("DROP TABLE envoyou_test_effect"))
         engine.dispose()
