@@ -33,13 +33,19 @@ def test_the_events_of_one_object_are_handled_in_turn(inbox_url: str, tmp_path: 
         site.start()
         acknowledged = Platform(site).deliver_all(events)
         inbox = SqlInbox(inbox_url)
+        # Starts take a while: a worker must not be through with everything by then.
+        hold = site.folder / "hold"
+        hold.touch()
         with worker_process(site, "1") as one, worker_process(site, "2") as two:
             for _ in range(KILLS):
+                hold.unlink()
                 worker = wait_for(
                     lambda: next((worker for worker in chance.sample([one, two], 2) if worker.busy), None)
                 )
+                hold.touch()
                 worker.close()
                 worker.start()
+            hold.unlink()
             wait_until_done(inbox)
         arrivals = [record.event for record in reversed(inbox.list(limit=10_000))]
         processed = inbox.stats().by_status[Status.PROCESSED]

@@ -8,6 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 from sqlalchemy import create_engine, text
 
@@ -128,13 +129,23 @@ def test_workers_that_sleep_through_their_lease(asleep_in: str, inbox_url: str, 
 def sleep_past_the_lease(workers: list[WorkerProcess], inbox_url: str, *, may_lock: bool) -> None:
     """One that has work in hand: until another has taken over, or where it may keep all others out, for some leases."""
     before = taken_over(inbox_url)
-    worker = wait_for(lambda: next((worker for worker in workers if worker.busy), None))
-    worker.signal(signal.SIGSTOP)
+    worker = wait_for(lambda: next((worker for worker in workers if stops_busy(worker)), None))
     try:
         long_after_the_lease = time.monotonic() + 4 * LEASE
         wait_for(lambda: taken_over(inbox_url) > before or (may_lock and time.monotonic() > long_after_the_lease))
     finally:
         worker.signal(signal.SIGCONT)
+
+
+def stops_busy(worker: WorkerProcess) -> bool:
+    """Stop it if it has work in hand, and let it go on if by then it has none."""
+    if not worker.busy:
+        return False
+    worker.signal(signal.SIGSTOP)
+    wait_for(lambda: psutil.Process(worker.pid).status() == psutil.STATUS_STOPPED)
+    if not worker.busy:
+        worker.signal(signal.SIGCONT)
+    return worker.busy
 
 
 def taken_over(inbox_url: str) -> int:

@@ -53,6 +53,8 @@ def take_time(event: Event) -> None:
     leave_line("turns", f"begin {event.data.object['user_id']} {event.id}")
     with in_hand():
         time.sleep(PLAIN_SECONDS)
+        while (FOLDER / "hold").exists():
+            time.sleep(0.02)
 
 
 @webhooks.on("auth.*", ordered=True)
