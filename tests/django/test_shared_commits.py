@@ -69,12 +69,12 @@ def dead(inbox, event):
 
 
 def test_what_arrives_during_a_commit_shares_the_next(inbox, monkeypatch):
-    died = sample_event(id="evt_dead")
-    dead(inbox, died)
-    inbox.add(Entry(sample_event(id="evt_known"))).result(PATIENCE)
+    ids = ["evt_1", "evt_known", "evt_2", "evt_1", "evt_dead", "evt_dead"]
+    events = {event_id: sample_event(id=event_id) for event_id in ids}
+    dead(inbox, events["evt_dead"])
+    inbox.add(Entry(events["evt_known"])).result(PATIENCE)
     with held_up(inbox, monkeypatch) as batches:
-        ids = ["evt_1", "evt_known", "evt_2", "evt_1", "evt_dead", "evt_dead"]
-        added = [inbox.add(Entry(sample_event(id=event_id))) for event_id in ids]
+        added = [inbox.add(Entry(events[event_id])) for event_id in ids]
     assert [one.result(PATIENCE).value for one in added] == [
         "new",
         "duplicate",
