@@ -172,7 +172,8 @@ class InboxMachine(RuleBasedStateMachine):
             assert added is Added.REARMED
             row.arm(self.clock.now)
         else:
-            assert added is Added.DUPLICATE
+            same = row.scrubbed is not None or (row.type, row.object, row.created) == (type, object, created)
+            assert added is (Added.DUPLICATE if same else Added.DIFFERENT)
 
     def claim(self, limit, selection):
         due = [

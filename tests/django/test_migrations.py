@@ -133,7 +133,7 @@ def test_the_first_release_stores_claims_and_settles_beside_this_one(inbox, firs
     first_release.store("evt_1", "usr_1")
     first_release.claim("evt_1")
     assert inbox.claim(10, LEASE) == []
-    assert inbox.add(Entry(sample_event("user.updated", id="evt_1"))).result() is Added.DUPLICATE
+    assert inbox.add(Entry(sample_event("user.updated", id="evt_1"))).result() is Added.DIFFERENT
     first_release.settle("evt_1")
     assert inbox.get("evt_1").status is Status.PROCESSED
 

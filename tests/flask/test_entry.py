@@ -60,8 +60,9 @@ def test_handlers_and_a_secret_callable_run_in_the_context_of_the_application():
         seen.append(("handler", current_app.name))
         done.set()
 
+    app = build(webhooks)
     try:
-        assert deliver(build(webhooks)).json == {"received": True}
+        assert deliver(app).json == {"received": True}
         assert done.wait(PATIENCE)
     finally:
         webhooks.stop()
