@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -233,9 +233,15 @@ class Worker:
             await self._inbox_threads.call(partial(self._give_back_each, claims, retry_in=retry_in))
 
     def _give_back_each(self, claims: Sequence[Claim], *, retry_in: float = 0.0) -> None:
-        for claim in claims:
-            self._engine.give_back(claim, claim.progress, retry_in=retry_in)
-            self._leases.let_go(claim)
+        try:
+            for claim in claims:
+                self._engine.give_back(claim, claim.progress, retry_in=retry_in)
+        except Exception as error:
+            # Their leases run out, and that gives them back, too. They must not be renewed for ever.
+            self._engine.notices.emit(WorkerFailed(self._name, describe(error), self._engine.lease))
+        finally:
+            for claim in claims:
+                self._let_go(claim)
 
     def _give_back_what_was_found(self, looking: Future[tuple[list[Claim], float | None]]) -> None:
         if not looking.cancelled() and looking.exception() is None:
@@ -309,8 +315,7 @@ class Worker:
             worked = await arun(self._engine.work(claim, progress), offload=offload)
         except asyncio.CancelledError:
             if all(future.done() for future in in_threads):
-                await self._inbox_threads.call(partial(self._engine.give_back, claim, progress))
-                self._let_go(claim)
+                await self._give_back([replace(claim, progress=progress)])
             else:
                 # A thread cannot be cut off: its handler goes on while this process lives, and its lease with it, so
                 # that nobody else begins beside it.

@@ -782,6 +782,38 @@ def test_events_that_wait_in_a_worker_whose_slots_are_held_up_are_given_back(mak
     pause_until(lambda: webhooks.inbox.stats().by_status[Status.PROCESSED] == 20)
 
 
+def test_what_cannot_be_given_back_is_held_no_longer_than_its_lease(make_webhooks, monkeypatch):
+    monkeypatch.setattr(worker_module, "SWEEP_INTERVAL", 0.05)
+    away = threading.Event()
+    entered, release = threading.Event(), threading.Event()
+
+    class AwayInbox(MemoryInbox):
+        def settle(self, claim, settlement):
+            if away.is_set():
+                raise OSError("away")
+            return super().settle(claim, settlement)
+
+    webhooks = make_webhooks(AwayInbox(), concurrency=1, lease=1)
+
+    @webhooks.on("user.created")
+    def quick(event): ...
+
+    @webhooks.on("user.deleted")
+    def slow(event):
+        away.set()
+        entered.set()
+        release.wait(PATIENCE)
+
+    for number in range(20):
+        add(webhooks, f"evt_{number}", "user.deleted" if number == 1 else "user.created")
+    webhooks.start()
+    assert entered.wait(PATIENCE)
+    pause_until(lambda: told(webhooks, WorkerFailed))
+    away.clear()
+    release.set()
+    pause_until(lambda: webhooks.inbox.stats().by_status[Status.PROCESSED] == 20)
+
+
 def test_stopping_gives_back_what_waits_in_the_worker(make_webhooks):
     webhooks = make_webhooks(concurrency=1)
     entered, release = threading.Event(), threading.Event()
