@@ -90,7 +90,12 @@ def _what_is_due(engine: Engine, deadline: float) -> Flow[int]:
         # One at a time: none waits behind a slow one while its lease runs down.
         while time.monotonic() < deadline and (claims := (yield Call(lambda: engine.claim(1)))):
             leases.hold(claims[0])
-            settled += (yield from engine.attempt(claims[0])) is not None
+            try:
+                settled += (yield from engine.attempt(claims[0])) is not None
+            except Exception:
+                # It runs out then, and the event is taken up again. One that is cut off may have a handler that goes on.
+                leases.let_go(claims[0])
+                raise
             leases.let_go(claims[0])
     finally:
         leases.stop()

@@ -1223,6 +1223,26 @@ def test_drain_within_a_time_begins_nothing_more_afterwards(way):
 
 
 @pytest.mark.parametrize("way", ["drain", "adrain"])
+def test_a_drain_that_could_not_settle_holds_the_event_no_longer_than_its_lease(way):
+    class AwayInbox(MemoryInbox):
+        away = True
+
+        def settle(self, claim, settlement):
+            if self.away:
+                raise OSError("away")
+            return super().settle(claim, settlement)
+
+    app = App(way, None, inbox=AwayInbox(), lease=1)
+    app.on("*", name="h")(lambda event: None)
+    app.add()
+    with pytest.raises(OSError, match="away"):
+        app.work()
+    app.inbox.away = False
+    pause_until(lambda: app.inbox.seconds_until_due() <= 0)
+    assert app.work() == 1
+
+
+@pytest.mark.parametrize("way", ["drain", "adrain"])
 def test_draining_an_empty_inbox_is_nothing(way, clock):
     app = App(way, clock)
     app.on("*")(lambda event: None)
