@@ -93,7 +93,7 @@ def _what_is_due(engine: Engine, deadline: float) -> Flow[int]:
             try:
                 settled += (yield from engine.attempt(claims[0])) is not None
             except Exception:
-                # It runs out then, and the event is taken up again. One that is cut off may have a handler that goes on.
+                # It runs out, and the event is taken up again. Of one that is cut off, a handler may still go on.
                 leases.let_go(claims[0])
                 raise
             leases.let_go(claims[0])
