@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
+from django.db import connections
 
 from envoyou_core import ConfigurationError
 from envoyou_core.errors import WorkerStuckError
@@ -55,6 +56,8 @@ class Command(BaseCommand):
             self._work(timeout)
 
     def _work(self, timeout: float | None) -> None:
+        # The system checks may have opened some, in this thread, which asks for nothing from here on.
+        connections.close_all()
         try:
             webhooks.run_worker(shutdown_timeout=timeout)
         except ConfigurationError as error:
