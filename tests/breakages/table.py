@@ -356,8 +356,8 @@ BREAKAGES = [
     Breakage(
         "a worker that stops forgets what it had done",
         "envoyou_core/handoff/worker.py",
-        "partial(self._engine.give_back, claim, progress)",
-        "partial(self._engine.give_back, claim, claim.progress)",
+        "self._give_back([replace(claim, progress=progress)])",
+        "self._give_back([claim])",
         ("tests/core/test_worker.py::test_what_succeeded_within_the_attempt_given_back_is_not_done_again",),
     ),
     # Order, limits, retention
