@@ -353,7 +353,7 @@ def test_a_child_process_after_a_fork_adds_and_claims_on_its_own(url):
         inbox = open_inbox(sys.argv[1])
 
         def add(id):
-            return inbox.add(Entry(sample_event(id=id))).result(20).value
+            return inbox.add(Entry(sample_event(id=id, created=1))).result(20).value
 
         assert add("evt_parent") == "new"
         child = os.fork()
