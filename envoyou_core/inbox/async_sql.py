@@ -23,6 +23,9 @@ __all__ = ["AsyncSqlInbox"]
 SYNC_DRIVERS: Final = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg", "mariadb": "mariadb+pymysql"}
 """From a dialect to the driver with which the inbox itself works, from threads."""
 
+UNDERSTOOD_BY_ALL: Final = {"host", "port", "sslmode"}
+"""Options of PostgreSQL's URLs; a socket's directory is a `host`."""
+
 
 class AsyncSqlInbox(SqlInbox):
     """An `SqlInbox` whose async handlers share its transactions, too, over the application's own engine.
@@ -99,10 +102,11 @@ def sync_url(url: URL) -> URL:
     options = dict(url.query)
     if url.get_driver_name() == "asyncpg" and "ssl" in options:
         options["sslmode"] = options.pop("ssl")
-    elif options and url.get_driver_name() not in {"psycopg", "psycopg_async"}:
+    unknown = [] if url.get_driver_name() in {"psycopg", "psycopg_async"} else options.keys() - UNDERSTOOD_BY_ALL
+    if unknown:
         raise ConfigurationError(
-            f"the engine's URL has options of its driver ({', '.join(options)}): give the inbox a URL of its own, "
-            f"AsyncSqlInbox(engine, url='{driver}://...')"
+            f"the engine's URL has options of its driver ({', '.join(sorted(unknown))}): give the inbox a URL of "
+            f"its own, AsyncSqlInbox(engine, url='{driver}://...')"
         )
     return url.set(drivername=driver, query=options)
 

@@ -386,6 +386,7 @@ async def test_on_sqlite_one_transaction_sees_what_the_other_has_written(tmp_pat
         ("sqlite+aiosqlite:///app.db", "sqlite:///app.db"),
         ("postgresql+asyncpg://me:secret@db:5433/app", "postgresql+psycopg://me:secret@db:5433/app"),
         ("postgresql+asyncpg://db/app?ssl=require", "postgresql+psycopg://db/app?sslmode=require"),
+        ("postgresql+asyncpg://me@/app?host=/run/postgresql", "postgresql+psycopg://me@/app?host=/run/postgresql"),
         ("postgresql+psycopg://db/app?sslmode=require", "postgresql+psycopg://db/app?sslmode=require"),
         ("postgresql+psycopg_async://db/app", "postgresql+psycopg://db/app"),
         ("mariadb+aiomysql://db/app", "mariadb+pymysql://db/app"),

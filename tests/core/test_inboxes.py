@@ -143,6 +143,6 @@ class TestAsyncpgTransactionsOnALoop(TestPsycopgTransactionsOnALoop):
         # Each driver has its own way to name the schema.
         schema = url.query["options"].removeprefix("-csearch_path=")
         return create_async_engine(
-            url.set(drivername="postgresql+asyncpg", query={}),
+            url.difference_update_query(["options"]).set(drivername="postgresql+asyncpg"),
             connect_args={"server_settings": {"search_path": schema}},
         )
