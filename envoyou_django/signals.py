@@ -96,11 +96,16 @@ class SignalSender:
         send = partial(signal.send_robust, ProcessedEvent, name=self._name, **told)
         if getattr(self._calling, "here", False):
             send()
-        else:
+            return
+        try:
             with self._lock:
                 if self._thread is None:
                     self._thread = DaemonThreads(1, f"envoyou-signals-{self._name}", at_end=self._at_thread_end)
                 self._thread.submit(partial(self._send_in_thread, send))
+        except RuntimeError:
+            # Python 3.12 starts no thread any more while the process ends.
+            self._thread = None
+            self._send_in_thread(send)
 
     def _send_in_thread(self, send: Callable[[], object]) -> None:
         with self._around():
