@@ -124,6 +124,8 @@ class Worker:
         """
         self._loop = asyncio.get_running_loop()
         self._leases.start()
+        # Python 3.12 starts no thread while the process ends, which may be when the first event is settled.
+        self._settler.start()
         self._engine.notices.emit(WorkerStarted(self._name, self._kind))
         housekeeping = asyncio.create_task(self._keep_house(), name=f"envoyou housekeeping {self._name}")
         try:

@@ -57,6 +57,12 @@ class GroupCommit(Generic[Item, Result]):
         self._running = False
         call_in_forked_children(self._begin_anew)
 
+    def start(self) -> None:
+        """Have the writer run now, rather than from first use on; idempotent."""
+        with self._lock:
+            if not self._running:
+                self._start()
+
     def submit(self, item: Item) -> Future[Result]:
         """Ask for `item` to be stored; the future has its result once the transaction is committed."""
         future: Future[Result] = Future()
