@@ -73,13 +73,14 @@ class Stage:
         folder.mkdir()
         database = self._database or f"sqlite:///{folder / 'inbox.db'}"
         settings = {"secret": SECRET, "inbox": database, **settings}
+        faults = Faults(folder)
         if isinstance(self._client, ProcessClient):
             served = self._open.enter_context(self._client.serve(handlers, **settings))
         else:
             self._open.enter_context(everything_logged(folder / "log"))
             served = self._open.enter_context(self._client.serve(handlers, **settings))
-            Faults(folder).rig(served.webhooks)
-        return Endpoint(served, database, folder)
+            faults.rig(served.webhooks)
+        return Endpoint(served, database, folder, faults)
 
     def clear(self) -> None:
         """End what runs."""

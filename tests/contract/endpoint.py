@@ -45,11 +45,12 @@ def signed_at(timestamp: str, *, body: bytes | None = None) -> Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A served endpoint, the URL of its inbox's database, and a folder of its own."""
+    """A served endpoint, the URL of its inbox's database, a folder of its own, and what can be wrong with its stores."""
 
     served: Served
     database: str
     folder: Path
+    faults: Faults
 
     @property
     def address(self) -> tuple[str, int]:
@@ -124,7 +125,7 @@ class Endpoint:
     @contextmanager
     def failing(self, fault: str, *stores: str) -> Iterator[None]:
         """`inbox`, `spool` or both fail so (see `FAULTS`) for as long as the block lasts."""
-        with Faults(self.folder).on(fault, *stores):
+        with self.faults.on(fault, *stores):
             yield
 
     @property

@@ -44,9 +44,11 @@ def surroundings(tmp_path, monkeypatch, caplog):
 @pytest.mark.parametrize("page", PAGES)
 def test_what_a_page_shows_can_be_run(page, surroundings):
     assert blocks(page)
+    made = []
     for code in blocks(page):
         exec(compile(code, page, "exec"), surroundings)
-    for place in (surroundings["webhooks"].inbox, surroundings["webhooks"].spool):
+        made.append(surroundings["webhooks"])
+    for place in (place for webhooks in made for place in (webhooks.inbox, webhooks.spool)):
         if place is not None:
             place.close()
 

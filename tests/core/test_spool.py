@@ -251,11 +251,11 @@ def test_a_spool_that_fails_does_not_keep_events_from_an_inbox_that_is_back(webh
 
 def test_an_inbox_that_uses_up_all_the_time_leaves_the_spool_its_own(webhooks, inbox, monkeypatch):
     """As one does that stores in the calling thread."""
-    monkeypatch.setattr(reception, "ANSWER_BUDGET", 1)
+    monkeypatch.setattr(reception, "ANSWER_BUDGET", 2)
     webhooks.spool.open()
 
     def slow(entry):
-        time.sleep(1.1)
+        time.sleep(2.1)
         raise AwayError
 
     monkeypatch.setattr(inbox, "add", slow)
