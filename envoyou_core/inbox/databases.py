@@ -83,6 +83,8 @@ def open_engine(database: str | URL) -> Engine:
                 connect_args={"timeout": CONNECT_TIMEOUT},
                 # Whoever begins a transaction here also ends it; to roll back once more would cost as much as a write.
                 pool_reset_on_return=None,
+                # The one that was used last: to another, all its pages would be stale.
+                pool_use_lifo=True,
             )
             event.listen(engine, "connect", _prepare_sqlite)
             event.listen(engine, "begin", _begin_immediately)

@@ -39,7 +39,7 @@ def time_limit(connection: sqlite3.Connection, seconds: float, expired: Callable
         TransactionTimeoutError: the time was over before the block was.
     """
     limit = _Limit(connection, expired)
-    _alarms.ring_after(seconds, limit.expire)
+    _alarms.set(limit, seconds)
     try:
         yield
     finally:
@@ -51,30 +51,36 @@ def time_limit(connection: sqlite3.Connection, seconds: float, expired: Callable
 
 
 class _Alarms:
-    """One thread for all time limits, for as long as there are any: a thread for each would cost more than its work."""
+    """One thread for all time limits, for as long as there are any: a thread for each would cost more than its work.
+
+    It wakes for those that are not over in time: the others are gone when it next looks.
+    """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._due: list[tuple[float, int, Callable[[], None]]] = []
+        self._due: list[tuple[float, int, _Limit]] = []
         self._numbers = itertools.count()
         self._running = False
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._renew)
 
-    def ring_after(self, seconds: float, ring: Callable[[], None]) -> None:
-        """Call `ring` in `seconds`, or up to as long afterwards as another call of it takes."""
+    def set(self, limit: _Limit, seconds: float) -> None:
+        """Let it expire in `seconds`, or up to as long afterwards as another one takes to expire."""
+        due = time.monotonic() + seconds
         with self._changed:
-            first = not self._due or time.monotonic() + seconds < self._due[0][0]
-            heapq.heappush(self._due, (time.monotonic() + seconds, next(self._numbers), ring))
+            is_first = not self._due or due < self._due[0][0]
+            heapq.heappush(self._due, (due, next(self._numbers), limit))
             if not self._running:
                 self._running = True
-                threading.Thread(target=self._ring, name="envoyou-time-limits", daemon=True).start()
-            elif first:
+                threading.Thread(target=self._watch, name="envoyou-time-limits", daemon=True).start()
+            elif is_first:
                 self._changed.notify()
 
-    def _ring(self) -> None:
+    def _watch(self) -> None:
         while True:
             with self._changed:
+                while self._due and self._due[0][2].has_ended:
+                    heapq.heappop(self._due)
                 if not self._due:
                     self._running = False
                     return
@@ -82,8 +88,8 @@ class _Alarms:
                 if left > 0:
                     self._changed.wait(left)
                     continue
-                _, _, ring = heapq.heappop(self._due)
-            ring()
+                _, _, limit = heapq.heappop(self._due)
+            limit.expire()
 
     def _renew(self) -> None:
         # A forked child has neither the thread nor the transactions.
@@ -102,13 +108,13 @@ class _Limit:
         self._connection = connection
         self._tell = expired
         self._lock = threading.Lock()
-        self._ended = False
+        self.has_ended = False
         self._expired = False
 
     def end(self) -> bool:
         """The block has ended; true when it was too late."""
         with self._lock:
-            self._ended = True
+            self.has_ended = True
             if self._expired:
                 with suppress(sqlite3.ProgrammingError):
                     self._connection.set_authorizer(None)
@@ -117,7 +123,7 @@ class _Limit:
     def expire(self) -> None:
         """The time is over: roll back, unless the block has ended."""
         with self._lock:
-            if self._ended:
+            if self.has_ended:
                 return
             self._expired = True
             # In this order: nothing new may begin, for it would be committed by itself once the transaction is gone;

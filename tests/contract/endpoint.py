@@ -45,7 +45,7 @@ def signed_at(timestamp: str, *, body: bytes | None = None) -> Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A served endpoint, the URL of its inbox's database, a folder of its own, and what can be wrong with its stores."""
+    """A served endpoint, the URL of its inbox's database, a folder of its own, and what its stores suffer from."""
 
     served: Served
     database: str
