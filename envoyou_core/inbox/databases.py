@@ -24,6 +24,16 @@ CONNECT_TIMEOUT = 2
 
 DIALECTS = ("sqlite", "postgresql", "mariadb")
 
+_POSTGRES_PATIENCE = {
+    "connect_timeout": CONNECT_TIMEOUT,
+    # A machine that vanishes tells nobody. What is sent to it would be sent again for a quarter of an hour, and its
+    # answer awaited for two hours; ten seconds (in milliseconds) are enough, and whoever took its place is found.
+    "tcp_user_timeout": 10_000,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+}
+
 _MARIADB_PATIENCE = {"connect_timeout": CONNECT_TIMEOUT}
 
 
@@ -90,9 +100,12 @@ def open_engine(database: str | URL) -> Engine:
             event.listen(engine, "begin", _begin_immediately)
             return engine
         if url.get_backend_name() == "postgresql":
-            connect_args = {} if "connect_timeout" in url.query else {"connect_timeout": CONNECT_TIMEOUT}
             return create_engine(
-                url, hide_parameters=True, pool_pre_ping=True, pool_timeout=CONNECT_TIMEOUT, connect_args=connect_args
+                url,
+                hide_parameters=True,
+                pool_pre_ping=True,
+                pool_timeout=CONNECT_TIMEOUT,
+                connect_args={name: value for name, value in _POSTGRES_PATIENCE.items() if name not in url.query},
             )
         if url.get_backend_name() == "mariadb":
             engine = create_engine(

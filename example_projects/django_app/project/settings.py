@@ -62,7 +62,7 @@ DATABASES = {
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     DATABASES["default"]["OPTIONS"] = {"transaction_mode": "IMMEDIATE", "init_command": "PRAGMA journal_mode=WAL"}
 else:
-    DATABASES["default"]["OPTIONS"] = {"connect_timeout": 2}
+    DATABASES["default"]["OPTIONS"] = {"connect_timeout": 2, "tcp_user_timeout": 10_000, "keepalives_idle": 5}
 
 LOGGING = {
     "version": 1,
