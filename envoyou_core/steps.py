@@ -10,9 +10,12 @@ import time
 from collections.abc import Awaitable, Callable, Generator
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-__all__ = ["Await", "Call", "CallHandler", "Flow", "Offload", "Step", "Wait", "arun", "run"]
+if TYPE_CHECKING:
+    import asyncio
+
+__all__ = ["Await", "Call", "CallHandler", "Flow", "Offload", "Step", "Wait", "arun", "result_of", "run"]
 
 Result = TypeVar("Result")
 
@@ -125,6 +128,26 @@ async def arun(flow: Flow[Result], *, offload: Offload | None = None) -> Result:
     except StopIteration as end:
         finished: Result = end.value
         return finished
+
+
+async def result_of(thread: asyncio.Future[Any]) -> Any:
+    """Await what a thread does. Where it has done it when the task is cancelled, that takes effect at the next await.
+
+    Its work may be committed: whoever drops its result would have it done again.
+
+    Raises:
+        CancelledError: the thread has not come to its end, and goes on.
+    """
+    import asyncio
+
+    try:
+        return await asyncio.shield(thread)
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or not thread.done() or thread.cancelled():
+            raise
+        task.cancel()
+        return thread.result()
 
 
 async def _wait(step: Wait) -> Any:

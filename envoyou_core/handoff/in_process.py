@@ -97,7 +97,7 @@ class InProcessHandoff:
             return
         worker.stop(timeout)
         if task is not None and task.get_loop() is asyncio.get_running_loop():
-            await asyncio.wait([task])
+            await asyncio.wait([task], timeout=timeout + 2)
         else:
             await asyncio.to_thread(worker.join, timeout + 2)
 
@@ -106,9 +106,10 @@ class InProcessHandoff:
             if self.alive:
                 return
             self._engine.check_handlers()
-            self._worker = Worker(self._engine, name=self._name, kind=kind, concurrency=self._concurrency)
-            self._pid = os.getpid()
-            run(self._worker)
+            worker = Worker(self._engine, name=self._name, kind=kind, concurrency=self._concurrency)
+            run(worker)
+            # Only then: one that could not be started must not be taken for one that works.
+            self._worker, self._pid = worker, os.getpid()
 
     def _run_on_this_loop(self, worker: Worker) -> None:
         # The reference matters: a task that nobody holds may be collected while it waits. The fresh context, too: the

@@ -29,17 +29,41 @@ class DaemonThreads:
         self._busy = 0
         self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
 
+    def start(self) -> None:
+        """Start the first of them now.
+
+        Raises:
+            RuntimeError: no thread can be started.
+        """
+        with self._lock:
+            if not self._started:
+                self._start_one()
+
     def submit(self, function: Callable[[], Any]) -> Future[Any]:
-        """Call `function` in one of the threads, in a copy of the caller's context."""
+        """Call `function` in one of the threads, in a copy of the caller's context.
+
+        Raises:
+            RuntimeError: there is none, and none can be started.
+        """
         future: Future[Any] = Future()
         context = contextvars.copy_context()
         with self._lock:
+            if self._busy >= self._started and self._started < self._size:
+                self._start_one()
             self._busy += 1
-            if self._busy > self._started and self._started < self._size:
-                self._started += 1
-                threading.Thread(target=self._work, name=f"{self._name}-{self._started}", daemon=True).start()
         self._calls.put((future, lambda: context.run(function)))
         return future
+
+    def _start_one(self) -> None:
+        number = self._started + 1
+        try:
+            threading.Thread(target=self._work, name=f"{self._name}-{number}", daemon=True).start()
+        except RuntimeError:
+            # Those that there are have to do, if there are any.
+            if not self._started:
+                raise
+        else:
+            self._started = number
 
     async def call(self, function: Callable[[], Any]) -> Any:
         """Call `function` in one of the threads and await its result."""

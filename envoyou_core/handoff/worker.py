@@ -25,7 +25,7 @@ from envoyou_core.inbox.records import Claim, Settlement, Status
 from envoyou_core.observability.notices import HandlerOverdue, WorkerFailed, WorkerStarted, WorkerStopped
 from envoyou_core.processing.engine import Engine, Worked
 from envoyou_core.processing.leases import LeaseKeeper
-from envoyou_core.steps import Call, CallHandler, arun, run
+from envoyou_core.steps import Call, CallHandler, arun, result_of, run
 
 __all__ = ["HOUSEKEEPING_INTERVAL", "SWEEP_INTERVAL", "Worker"]
 
@@ -123,12 +123,13 @@ class Worker:
             WorkerStuckError: it has stopped because all its slots are held by handlers that do not end.
         """
         self._loop = asyncio.get_running_loop()
-        self._leases.start()
-        # Python 3.12 starts no thread while the process ends, which may be when the first event is settled.
-        self._settler.start()
-        self._engine.notices.emit(WorkerStarted(self._name, self._kind))
         housekeeping = asyncio.create_task(self._keep_house(), name=f"envoyou housekeeping {self._name}")
         try:
+            self._leases.start()
+            # Python 3.12 starts no thread while the process ends, which may be when the first event is worked on.
+            self._handler_threads.start()
+            self._settler.start()
+            self._engine.notices.emit(WorkerStarted(self._name, self._kind))
             await self._dispatch()
             await self._give_back(self._in_hand.withdraw())
             await self._finish()
@@ -161,6 +162,11 @@ class Worker:
             if self._in_hand.begun:
                 await self._pause(left)
 
+    @property
+    def _is_late(self) -> bool:
+        """Whether it should have stopped by now."""
+        return self._stopping and time.monotonic() >= self._deadline
+
     async def _keep_house(self) -> None:
         await asyncio.sleep(FIRST_HOUSEKEEPING)
         while True:
@@ -192,12 +198,19 @@ class Worker:
         if room <= 0:
             return SWEEP_INTERVAL
         looking = self._inbox_threads.submit(partial(self._look, room, self._in_hand.claims))
+        found = asyncio.wrap_future(looking)
         try:
-            claims, until_due = await asyncio.wrap_future(looking)
-        except asyncio.CancelledError:
-            # The thread may be claiming all the same, and nobody would work on what it takes.
-            looking.add_done_callback(self._give_back_what_was_found)
-            raise
+            # A database that does not answer must not keep the process from ending.
+            while not found.done() and not self._is_late:
+                await asyncio.wait([found], timeout=SWEEP_INTERVAL)
+        finally:
+            if not found.done():
+                # The thread may be claiming all the same, and nobody would work on what it takes.
+                looking.add_done_callback(self._give_back_what_was_found)
+                found.cancel()
+        if found.cancelled():
+            return 0.0
+        claims, until_due = found.result()
         if claims:
             await self._accept(claims)
             return 0.0
@@ -232,7 +245,13 @@ class Worker:
 
     async def _give_back(self, claims: Sequence[Claim], *, retry_in: float = 0.0) -> None:
         if claims:
-            await self._inbox_threads.call(partial(self._give_back_each, claims, retry_in=retry_in))
+            giving = asyncio.wrap_future(
+                self._inbox_threads.submit(partial(self._give_back_each, claims, retry_in=retry_in))
+            )
+            while not giving.done():
+                await asyncio.wait([giving], timeout=SWEEP_INTERVAL)
+                if self._is_late:
+                    return
 
     def _give_back_each(self, claims: Sequence[Claim], *, retry_in: float = 0.0) -> None:
         try:
@@ -260,7 +279,12 @@ class Worker:
 
     def _begin_what_waits(self) -> None:
         while (claim := self._in_hand.begin()) is not None:
-            self._begin(claim)
+            try:
+                self._begin(claim)
+            except RuntimeError as error:
+                # No thread can be started.
+                self._attempt_broke_off(claim, error)
+                return
 
     def _begin(self, claim: Claim) -> None:
         if self._engine.is_sync(claim):
@@ -285,7 +309,7 @@ class Worker:
     def _attempt_here(self, claim: Claim) -> None:
         try:
             worked = run(self._engine.work(claim, dict(claim.progress)), call=self._call_here)
-        except Exception as error:
+        except BaseException as error:
             self._attempt_broke_off(claim, error)
         else:
             self._settle(claim, worked)
@@ -305,23 +329,28 @@ class Worker:
 
     async def _attempt(self, claim: Claim) -> None:
         progress = dict(claim.progress)
-        in_threads: list[Future[Any]] = []
+        going_on: list[Future[Any]] = []
 
         async def offload(step: Call) -> Any:
-            if isinstance(step, CallHandler):
-                in_threads.append(self._handler_threads.submit(partial(self._call_here, step)))
-                return await asyncio.wrap_future(in_threads[-1])
-            return await self._try_for_a_lease(step.function)
+            if not isinstance(step, CallHandler):
+                return await self._try_for_a_lease(step.function)
+            handler = self._handler_threads.submit(partial(self._call_here, step))
+            try:
+                return await result_of(asyncio.wrap_future(handler))
+            except asyncio.CancelledError:
+                if not handler.cancel():
+                    going_on.append(handler)
+                raise
 
         try:
             worked = await arun(self._engine.work(claim, progress), offload=offload)
         except asyncio.CancelledError:
-            if all(future.done() for future in in_threads):
-                await self._give_back([replace(claim, progress=progress)])
-            else:
+            if going_on:
                 # A thread cannot be cut off: its handler goes on while this process lives, and its lease with it, so
                 # that nobody else begins beside it.
-                in_threads[-1].add_done_callback(lambda _: self._let_go(claim))
+                going_on[0].add_done_callback(lambda _: self._let_go(claim))
+            else:
+                await self._give_back([replace(claim, progress=progress)])
             raise
         except Exception as error:
             self._attempt_broke_off(claim, error)
@@ -329,7 +358,7 @@ class Worker:
             self._settle(claim, worked)
         self._begin_what_waits()
 
-    def _attempt_broke_off(self, claim: Claim, error: Exception) -> None:
+    def _attempt_broke_off(self, claim: Claim, error: BaseException) -> None:
         # The lease runs out, and the event is taken up again.
         self._engine.notices.emit(WorkerFailed(self._name, describe(error), self._engine.lease))
         self._let_go(claim)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import copy_context
 from functools import partial
 from typing import Any
 
 from envoyou_core.errors import ConfigurationError
-from envoyou_core.inbox.records import InboxRecord, Status
+from envoyou_core.inbox.records import Claim, InboxRecord, Status
 from envoyou_core.observability.notices import HandlerOverdue
 from envoyou_core.patterns import matches_any
 from envoyou_core.processing.engine import Engine
 from envoyou_core.processing.leases import LeaseKeeper
-from envoyou_core.steps import Call, CallHandler, Flow, arun, run
+from envoyou_core.steps import Call, CallHandler, Flow, arun, result_of, run
 
 __all__ = ["adrain", "drain"]
 
@@ -47,26 +48,48 @@ def drain(engine: Engine, *, until_idle: bool, within: float | None = None) -> i
         with _overdue_told(engine, step):
             return step.function()
 
+    def look() -> int:
+        with _leases(engine) as leases:
+            return run(_what_is_due(engine, deadline, leases.hold, leases.let_go), call=call)
+
     deadline = _deadline(within)
     looked_at = engine.clock()
-    settled = run(_what_is_due(engine, deadline), call=call)
+    settled = look()
     while until_idle and time.monotonic() < deadline and (pause := _pause(engine, looked_at)) is not None:
         time.sleep(pause)
         looked_at = engine.clock()
-        settled += run(_what_is_due(engine, deadline), call=call)
+        settled += look()
     return settled
 
 
 async def adrain(engine: Engine, *, until_idle: bool, within: float | None = None) -> int:
     """Do what is due on the running event loop, sync handlers in threads; returns how many events were settled."""
+    going_on: list[asyncio.Future[Any]] = []
 
     async def offload(step: Call) -> Any:
+        thread = asyncio.get_running_loop().run_in_executor(None, partial(copy_context().run, step.function))
         with _overdue_told(engine, step):
-            return await asyncio.to_thread(step.function)
+            try:
+                return await result_of(thread)
+            except asyncio.CancelledError:
+                going_on.append(thread)
+                raise
+
+    async def look() -> int:
+        with _leases(engine) as leases:
+
+            def let_go(claim: Claim) -> None:
+                if going_on:
+                    # Its handler may go on, and nobody else is to begin beside it.
+                    going_on[0].add_done_callback(lambda _: leases.let_go(claim))
+                else:
+                    leases.let_go(claim)
+
+            return await arun(_what_is_due(engine, deadline, leases.hold, let_go), offload=offload)
 
     deadline = _deadline(within)
     looked_at = engine.clock()
-    settled = await arun(_what_is_due(engine, deadline), offload=offload)
+    settled = await look()
     while (
         until_idle
         and time.monotonic() < deadline
@@ -74,7 +97,7 @@ async def adrain(engine: Engine, *, until_idle: bool, within: float | None = Non
     ):
         await asyncio.sleep(pause)
         looked_at = engine.clock()
-        settled += await arun(_what_is_due(engine, deadline), offload=offload)
+        settled += await look()
     return settled
 
 
@@ -82,24 +105,29 @@ def _deadline(within: float | None) -> float:
     return float("inf") if within is None else time.monotonic() + within
 
 
-def _what_is_due(engine: Engine, deadline: float) -> Flow[int]:
+def _what_is_due(
+    engine: Engine, deadline: float, hold: Callable[[Claim], None], let_go: Callable[[Claim], None]
+) -> Flow[int]:
     settled = 0
+    # One at a time: none waits behind a slow one while its lease runs down.
+    while time.monotonic() < deadline and (claims := (yield Call(lambda: engine.claim(1)))):
+        hold(claims[0])
+        try:
+            settled += (yield from engine.attempt(claims[0])) is not None
+        finally:
+            # Of an attempt that broke off, the lease runs out, and the event is taken up again.
+            let_go(claims[0])
+    return settled
+
+
+@contextmanager
+def _leases(engine: Engine) -> Iterator[LeaseKeeper]:
     leases = LeaseKeeper(engine, engine.inbox.name)
     leases.start()
     try:
-        # One at a time: none waits behind a slow one while its lease runs down.
-        while time.monotonic() < deadline and (claims := (yield Call(lambda: engine.claim(1)))):
-            leases.hold(claims[0])
-            try:
-                settled += (yield from engine.attempt(claims[0])) is not None
-            except Exception:
-                # It runs out, and the event is taken up again. Of one that is cut off, a handler may still go on.
-                leases.let_go(claims[0])
-                raise
-            leases.let_go(claims[0])
+        yield leases
     finally:
         leases.stop()
-    return settled
 
 
 def _pause(engine: Engine, looked_at: float) -> float | None:

@@ -43,6 +43,9 @@ Result = TypeVar("Result")
 SUSPECT_AFTER = 2
 """Crashes. One befalls whatever is in hand at a deploy; all of that may be taken up again at once."""
 
+_NOT_THE_HANDLERS = (Exception, KeyboardInterrupt, GeneratorExit)
+"""What a handler may be left by as it is: a failure, or what comes from outside and ends more than it."""
+
 Surroundings = Callable[[], AbstractContextManager[object]]
 """Makes what a framework needs around work outside a request, such as Flask's application context."""
 
@@ -286,12 +289,7 @@ class Engine:
                 raise
             except Exception as raised:
                 error = raised
-            if (
-                error is not None
-                and handler.shares_transaction
-                # The connection may have been lost between its commit and the answer to that.
-                and (yield self._call(partial(self._is_recorded, claim, handler)))
-            ):
+            if error is not None and handler.shares_transaction and (yield from self._was_recorded(claim, handler)):
                 error = None
             if error is not None:
                 self.notices.emit(
@@ -312,6 +310,15 @@ class Engine:
                 if not held:
                     raise LeaseLostError
         return self._settlement(claim, handlers, progress, failed, began), False
+
+    def _was_recorded(self, claim: Claim, handler: Handler) -> Flow[bool]:
+        """Whether it has succeeded after all: the connection may have been lost between commit and answer."""
+        try:
+            recorded: bool = yield self._call(partial(self._is_recorded, claim, handler))
+        except asyncio.CancelledError:
+            # Whoever gives the event back now would say that it has not.
+            raise RuntimeError(f"cut off before it was known whether handler {handler.name} has committed") from None
+        return recorded
 
     def _is_recorded(self, claim: Claim, handler: Handler) -> bool:
         record = self.inbox.get(claim.event.id, tenant=claim.tenant)
@@ -388,7 +395,9 @@ class Engine:
         with self._surroundings():
             try:
                 _refuse_awaitable(call())
-            except (SystemExit, asyncio.CancelledError) as error:
+            except _NOT_THE_HANDLERS:
+                raise
+            except BaseException as error:
                 raise _left(error) from error
 
     def _call_in_transaction(
@@ -420,11 +429,11 @@ class Engine:
         with self._surroundings():
             try:
                 await call()
-            except SystemExit as error:
-                raise _left(error) from error
-            except asyncio.CancelledError as error:
+            except _NOT_THE_HANDLERS:
+                raise
+            except BaseException as error:
                 task = asyncio.current_task()
-                if task is not None and task.cancelling():
+                if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
                     raise
                 raise _left(error) from error
 

@@ -1,0 +1,325 @@
+"""Attempts that are cut off: none of their work is lost, and none is done twice."""
+
+import asyncio
+import threading
+from contextlib import asynccontextmanager
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from envoyou_core import RetryPolicy, Webhooks
+from envoyou_core.handoff.threads import DaemonThreads
+from envoyou_core.handoff.worker import Worker
+from envoyou_core.inbox import Entry, Status
+from envoyou_core.observability import Settled, WorkerFailed
+from envoyou_core.testing import sample_event
+from tests.core.conftest import pause_until
+
+PATIENCE = 20
+SECRET = "whsec_test"
+
+
+@asynccontextmanager
+async def working(webhooks):
+    worker = Worker(webhooks._engine, name=webhooks.name, kind="test", concurrency=2)
+    task = asyncio.create_task(worker.run())
+    try:
+        yield worker, task
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+def accept(webhooks, **fields):
+    event = sample_event(**fields)
+    webhooks.inbox.add(Entry(event)).result(PATIENCE)
+    return event
+
+
+# Stopping
+
+
+@pytest.fixture
+def durable(tmp_path):
+    webhooks = Webhooks(secret=SECRET, inbox=f"sqlite:///{tmp_path}/inbox.db", handoff="manual")
+    webhooks.inbox.open()
+    engine = create_engine(f"sqlite:///{tmp_path}/inbox.db")
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE effects (event_id TEXT)"))
+    webhooks.effects = lambda: _effects(engine)
+    yield webhooks
+    webhooks.inbox.close()
+    engine.dispose()
+
+
+def _effects(engine):
+    with engine.connect() as connection:
+        return connection.scalars(text("SELECT event_id FROM effects")).all()
+
+
+async def test_what_a_thread_has_committed_as_its_attempt_is_cancelled_is_done_once(durable):
+    """The result is there, and the task that would take it is cancelled first."""
+    ran = []
+    entered = threading.Event()
+
+    @durable.on("*", name="store")
+    def store(event, connection):
+        entered.set()
+        connection.execute(text("INSERT INTO effects VALUES (:id)"), {"id": event.id})
+
+    @durable.on("*", name="later")
+    async def later(event):
+        await asyncio.sleep(0)  # a cancellation takes effect here
+        ran.append(event.id)
+
+    event = accept(durable)
+    async with asyncio.timeout(PATIENCE), working(durable) as (_, task):
+        await asyncio.to_thread(entered.wait, PATIENCE)
+        # From here on the loop hears nothing of what the thread does.
+        pause_until(lambda: durable.effects())
+        task.cancel()
+        await asyncio.wait([task])
+        await asyncio.to_thread(pause_until, lambda: durable.inbox.get(event.id).status is Status.RECEIVED)
+    assert durable.inbox.get(event.id).progress == {"store": "done"}
+    await durable.adrain()
+    assert durable.effects() == [event.id]
+    assert ran == [event.id]
+
+
+async def test_an_attempt_cut_off_before_it_is_known_whether_it_has_committed_is_not_given_back(durable, monkeypatch):
+    """The answer to the commit was lost, and the worker stops while it asks whether it happened."""
+    asked, answer = threading.Event(), threading.Event()
+    transaction = durable.inbox.transaction
+
+    class CommittedAndLost:
+        def __init__(self, *arguments):
+            self.transaction = transaction(*arguments)
+
+        def __enter__(self):
+            return self.transaction.__enter__()
+
+        def __exit__(self, *error):
+            self.transaction.__exit__(*error)
+            raise ConnectionError("lost before the answer")
+
+    def slow_get(event_id, *, tenant=None):
+        asked.set()
+        answer.wait(PATIENCE)
+        return get(event_id, tenant=tenant)
+
+    get = durable.inbox.get
+    monkeypatch.setattr(durable.inbox, "transaction", CommittedAndLost)
+
+    @durable.on("*", name="store")
+    def store(event, connection):
+        connection.execute(text("INSERT INTO effects VALUES (:id)"), {"id": event.id})
+
+    @durable.on("*", name="later")
+    async def later(event): ...
+
+    event = accept(durable)
+    with monkeypatch.context() as slowly:
+        slowly.setattr(durable.inbox, "get", slow_get)
+        async with asyncio.timeout(PATIENCE), working(durable) as (_, task):
+            await asyncio.to_thread(asked.wait, PATIENCE)
+            task.cancel()
+            await asyncio.sleep(0.01)
+            answer.set()
+            await asyncio.wait([task])
+    record = durable.inbox.get(event.id)
+    assert (record.status, record.progress) == (Status.PROCESSING, {"store": "done"})
+
+
+async def test_a_database_that_does_not_answer_does_not_keep_a_worker_from_ending(monkeypatch):
+    webhooks = Webhooks(secret=SECRET, inbox="memory:", handoff="manual")
+    webhooks.on("*")(lambda event: None)
+    asked, answer = threading.Event(), threading.Event()
+    claim = webhooks.inbox.claim
+
+    def slow_claim(*arguments):
+        asked.set()
+        answer.wait(2 * PATIENCE)
+        return claim(*arguments)
+
+    monkeypatch.setattr(webhooks.inbox, "claim", slow_claim)
+    event = accept(webhooks)
+    async with working(webhooks) as (worker, task):
+        await asyncio.to_thread(asked.wait, PATIENCE)
+        worker.stop(0)
+        async with asyncio.timeout(PATIENCE):
+            await task
+    assert webhooks.inbox.get(event.id).status is Status.RECEIVED
+    answer.set()
+    # What was claimed after all is given back.
+    pause_until(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("envoyou-inbox")])
+    record = webhooks.inbox.get(event.id)
+    assert (record.status, record.crashes) == (Status.RECEIVED, 0)
+
+
+# Draining
+
+
+async def test_a_drain_that_is_cut_off_lets_its_event_go(make_short):
+    webhooks = make_short()
+    entered = asyncio.Event()
+    ran = []
+
+    @webhooks.on("*")
+    async def handler(event):
+        ran.append(event.id)
+        entered.set()
+        if len(ran) == 1:
+            await asyncio.Event().wait()
+
+    event = accept(webhooks)
+    draining = asyncio.create_task(webhooks.adrain())
+    async with asyncio.timeout(PATIENCE):
+        await entered.wait()
+        draining.cancel()
+        await asyncio.wait([draining])
+        await asyncio.to_thread(pause_until, _no_lease_is_kept)
+    webhooks.time_passes(61)
+    assert await webhooks.adrain() == 1
+    assert ran == [event.id, event.id]
+
+
+async def test_a_drain_that_is_cut_off_keeps_the_lease_while_its_thread_goes_on(make_short):
+    webhooks = make_short()
+    entered, release = threading.Event(), threading.Event()
+
+    @webhooks.on("*")
+    def handler(event):
+        entered.set()
+        release.wait(PATIENCE)
+
+    accept(webhooks)
+    draining = asyncio.create_task(webhooks.adrain())
+    async with asyncio.timeout(PATIENCE):
+        await asyncio.to_thread(entered.wait, PATIENCE)
+        draining.cancel()
+        await asyncio.wait([draining])
+        assert not _no_lease_is_kept()
+        release.set()
+        await asyncio.to_thread(pause_until, _no_lease_is_kept)
+
+
+@pytest.fixture
+def make_short():
+    def make():
+        now = [1_700_000_000.0]
+        webhooks = Webhooks(secret=SECRET, inbox="memory:", handoff="manual", clock=lambda: now[0])
+        webhooks.time_passes = lambda seconds: now.__setitem__(0, now[0] + seconds)
+        return webhooks
+
+    return make
+
+
+def _no_lease_is_kept():
+    return not [thread for thread in threading.enumerate() if thread.name.startswith("envoyou-leases")]
+
+
+# Exceptions that are none of Python's usual ones
+
+
+class Cancelled(BaseException):
+    """As gevent's and eventlet's time-outs are."""
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+async def test_a_handler_that_raises_what_is_no_exception_has_failed(kind):
+    webhooks = Webhooks(secret=SECRET, inbox="memory:", handoff="manual", retry=RetryPolicy(max_attempts=1))
+    if kind == "sync":
+
+        @webhooks.on("*")
+        def handler(event):
+            raise Cancelled
+
+    else:
+
+        @webhooks.on("*")
+        async def handler(event):
+            raise Cancelled
+
+    told = []
+    webhooks.subscribe(lambda notice: told.append(notice) if isinstance(notice, Settled) else None)
+    events = [accept(webhooks) for _ in range(5)]
+    async with asyncio.timeout(PATIENCE), working(webhooks):
+        await asyncio.to_thread(pause_until, lambda: len(told) == len(events))
+    assert {webhooks.inbox.get(event.id).status for event in events} == {Status.DEAD}
+    assert "Cancelled" in webhooks.inbox.get(events[0].id).last_error
+
+
+# Threads that cannot be started
+
+
+class NoThread(threading.Thread):
+    """As where the process may have no more, and in Python 3.12 while it ends."""
+
+    refused = ""
+
+    def start(self):
+        if self.refused and self.name.startswith(self.refused):
+            raise RuntimeError("can't start new thread")
+        super().start()
+
+
+@pytest.fixture
+def refuse(monkeypatch):
+    """Refuse the threads whose name begins so."""
+    monkeypatch.setattr(threading, "Thread", NoThread)
+
+    def refuse(prefix):
+        monkeypatch.setattr(NoThread, "refused", prefix)
+
+    return refuse
+
+
+@pytest.fixture
+def working_here():
+    webhooks = Webhooks(secret=SECRET, inbox="memory:")
+    webhooks.on("*")(lambda event: None)
+    webhooks.failures = []
+    webhooks.subscribe(lambda notice: webhooks.failures.append(notice) if isinstance(notice, WorkerFailed) else None)
+    yield webhooks
+    webhooks.stop(timeout=0)
+
+
+@pytest.mark.parametrize("thread", ["envoyou-worker", "envoyou-leases", "envoyou-settler", "envoyou-handler"])
+def test_a_worker_that_could_not_be_started_is_started_with_the_next_event(refuse, thread, working_here, monkeypatch):
+    monkeypatch.setattr(threading, "excepthook", lambda arguments: None)
+    refuse(thread)
+    first = accept(working_here)
+    working_here.wake()
+    pause_until(lambda: not [one for one in threading.enumerate() if one.name.startswith("envoyou-worker")])
+    refuse("")
+    accept(working_here)
+    working_here.wake()
+    pause_until(lambda: working_here.inbox.get(first.id).status is Status.PROCESSED)
+
+
+def test_a_worker_that_has_no_thread_for_the_inbox_tries_again(refuse, working_here):
+    refuse("envoyou-inbox-default")
+    event = accept(working_here)
+    working_here.wake()
+    pause_until(lambda: working_here.failures)
+    refuse("")
+    pause_until(lambda: working_here.inbox.get(event.id).status is Status.PROCESSED)
+
+
+def test_the_threads_there_are_do_the_work_of_those_that_cannot_be_started(refuse):
+    threads = DaemonThreads(4, "few")
+    threads.start()
+    refuse("few")
+    calls = [threads.submit(threading.get_ident) for _ in range(3)]
+    assert len({call.result(PATIENCE) for call in calls}) == 1
+    threads.close()
+
+
+def test_where_none_can_be_started_the_caller_is_told(refuse):
+    threads = DaemonThreads(4, "none")
+    refuse("none")
+    with pytest.raises(RuntimeError, match="can't start"):
+        threads.submit(print)
+    refuse("")
+    assert threads.submit(lambda: "works").result(PATIENCE) == "works"
+    threads.close()
