@@ -595,6 +595,7 @@ def _claim(row: ProcessedEvent, token: str) -> Claim:
         tenant=row.tenant,
         webhook_id=row.webhook_id,
         history=decode_history(row.history),
+        last_error=row.last_error,
     )
 
 

@@ -70,6 +70,13 @@ class HistoryContract:
         assert [attempt.ended_at for attempt in history] == [clock.moment(-5), clock.moment(-3), clock.moment()]
         assert [attempt.failures for attempt in history] == [FAILURES, FAILURES, ()]
 
+    def test_a_claim_tells_what_went_wrong_last(self, inbox):
+        add(inbox)
+        claim = claim_one(inbox)
+        assert claim.last_error is None
+        settle(inbox, claim, Status.FAILED, error="ValueError: no", retry_in=0.0)
+        assert claim_one(inbox).last_error == "ValueError: no"
+
     def test_an_attempt_that_took_no_time_is_one(self, inbox):
         add(inbox)
         fail(inbox, seconds=0.0, failures=())

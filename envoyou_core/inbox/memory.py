@@ -176,6 +176,7 @@ class MemoryInbox:
             tenant=row.tenant,
             webhook_id=row.webhook_id,
             history=row.history,
+            last_error=row.last_error,
         )
 
     def renew(self, claims: list[Claim], lease: float) -> None:

@@ -120,6 +120,7 @@ class Claim:
         progress: the handlers that will not run again.
         received_at: when the event was accepted, in UTC.
         history: the attempts that ended before this one, the newest last.
+        last_error: what went wrong in the last one, in one line.
     """
 
     key: int
@@ -132,6 +133,7 @@ class Claim:
     tenant: str = ""
     webhook_id: str | None = None
     history: tuple[Attempt, ...] = ()
+    last_error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

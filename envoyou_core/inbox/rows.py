@@ -28,6 +28,7 @@ def claim_of(row: Row[Any]) -> Claim:
         tenant=row.tenant,
         webhook_id=row.webhook_id,
         history=decode_history(row.history),
+        last_error=row.last_error,
     )
 
 

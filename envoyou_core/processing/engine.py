@@ -184,6 +184,7 @@ class Engine:
             attempts=claim.attempts,
             progress=progress,
             retry_in=retry_in,
+            error=claim.last_error,
         )
         self.settle(claim, settlement)
 

@@ -697,6 +697,7 @@ def test_what_is_given_back_keeps_its_attempts_and_progress(make_webhooks):
     webhooks.stop(timeout=0)
     record = webhooks.inbox.get("evt_1")
     assert (record.status, record.attempts, record.crashes) == (Status.FAILED, 1, 0)
+    assert record.last_error == "ValueError"
     assert list(record.progress) == ["first"]
 
 
