@@ -14,10 +14,7 @@ from envoyou_core.http import WebhookRequest, WebhookResponse, both_forms, conte
 from envoyou_core.webhooks import Webhooks
 from envoyou_core.wsgi import DRAIN_LIMIT
 
-__all__ = ["WebhookEndpoint", "read_body", "webhooks_entry"]
-
-CLIENT_CLOSED_REQUEST = 499
-"""What nginx, and others after it, call the status of a request whose sender went away before its end."""
+__all__ = ["DisconnectedError", "WebhookEndpoint", "read_body", "webhooks_entry"]
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -98,9 +95,8 @@ class WebhookEndpoint:
         """Answer one HTTP request."""
         try:
             response = await self._respond(scope, receive)
-        except _DisconnectedError:
-            # Nobody reads it; but middleware takes it amiss where nothing is answered, and logs an error.
-            response = WebhookResponse(CLIENT_CLOSED_REQUEST, b"", ())
+        except DisconnectedError as error:
+            response = error.response
         headers = [(name.lower().encode(), value.encode()) for name, value in response.headers]
         headers.append((b"content-length", str(len(response.body)).encode()))
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
@@ -123,6 +119,7 @@ async def read_body(webhooks: Webhooks, scope: Scope, receive: Receive) -> bytes
         receive: the request's ASGI messages.
 
     Raises:
+        DisconnectedError: the sender went away before the body was complete.
         WebhookError: 405, 413 or 415; up to `DRAIN_LIMIT` bytes of the refused body have been thrown away.
     """
     content_type = declared = expectation = b""
@@ -146,8 +143,12 @@ async def read_body(webhooks: Webhooks, scope: Scope, receive: Receive) -> bytes
         raise
 
 
-class _DisconnectedError(Exception):
+class DisconnectedError(Exception):
     """The sender went away before its request was complete."""
+
+    response = WebhookResponse(499, b"", ())
+    """Of the status that nginx, and others after it, give such a request. Nobody reads it; but middleware takes it
+    amiss where nothing is answered, and logs an error."""
 
 
 class _Body:
@@ -172,7 +173,7 @@ class _Body:
 
     async def throw_away(self) -> None:
         size = 0
-        with suppress(_DisconnectedError):
+        with suppress(DisconnectedError):
             while self._more and size < DRAIN_LIMIT:
                 size += len(await self._next())
 
@@ -180,7 +181,7 @@ class _Body:
         self.begun = True
         message = await self._receive()
         if message["type"] == "http.disconnect":
-            raise _DisconnectedError
+            raise DisconnectedError
         self._more = message.get("more_body", False)
         chunk: bytes = message.get("body", b"")
         return chunk

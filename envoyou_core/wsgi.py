@@ -50,20 +50,12 @@ def webhooks_entry(app: WSGIApplication, webhooks: Webhooks, *, path: str = "/we
         webhooks.work_in_this_process()
         if environ.get("PATH_INFO", "") not in paths:
             return app(environ, start_response)
-        response = _receive(webhooks, environ)
+        response = receive_wsgi(webhooks, environ, surrounded=True)
         length = ("Content-Length", str(len(response.body)))
         start_response(f"{response.status} {HTTPStatus(response.status).phrase}", [*response.headers, length])
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [response.body]
 
     return application
-
-
-def _receive(webhooks: Webhooks, environ: WSGIEnvironment) -> WebhookResponse:
-    try:
-        request = read_wsgi(webhooks, environ)
-    except WebhookError as error:
-        return webhooks.refuse(error)
-    return webhooks.receive(request, surrounded=True)
 
 
 def receive_wsgi(
@@ -72,6 +64,7 @@ def receive_wsgi(
     body: bytes | None = None,
     *,
     max_body_size: int | None = None,
+    surrounded: bool = False,
 ) -> WebhookResponse:
     """Answer a WSGI request.
 
@@ -80,12 +73,13 @@ def receive_wsgi(
         environ: the request's environment.
         body: the raw body, where someone has read it already; otherwise it is read from the environment.
         max_body_size: bytes, where the framework has a bound of its own; the smaller of the two bounds holds.
+        surrounded: see `Webhooks.receive`.
     """
     try:
         request = read_wsgi(webhooks, environ, body, max_body_size=max_body_size)
     except WebhookError as error:
         return webhooks.refuse(error)
-    return webhooks.receive(request)
+    return webhooks.receive(request, surrounded=surrounded)
 
 
 def read_wsgi(

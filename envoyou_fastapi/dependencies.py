@@ -6,10 +6,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar, overload
 
-from fastapi import Depends, HTTPException, Request, Response
+from fastapi import Depends, Request, Response
+from starlette.requests import ClientDisconnect
 
 from envoyou_core import Event, WebhookError, WebhookRequest, WebhookResponse, Webhooks
-from envoyou_core.asgi import read_body
+from envoyou_core.asgi import DisconnectedError, read_body
 
 __all__ = ["verified_event"]
 
@@ -69,23 +70,24 @@ def _refusing(webhooks: Webhooks, request: Request) -> Iterator[None]:
     try:
         yield
     except WebhookError as error:
-        _let_answer(request)
-        raise _RefusedError(webhooks.refuse(error)) from None
+        raise _refused(request, webhooks.refuse(error)) from None
+    except DisconnectedError as error:
+        raise _refused(request, error.response) from None
 
 
-class _RefusedError(HTTPException):
-    """Carries the core's answer out of the dependency."""
+class _RefusedError(Exception):
+    """Carries the answer out of the dependency. It is no HTTPException: an application may have handlers for those."""
 
     def __init__(self, response: WebhookResponse) -> None:
-        super().__init__(response.status, headers=dict(response.headers))
+        super().__init__(response.status)
         self.response = response
 
 
-def _let_answer(request: Request) -> None:
-    # FastAPI would wrap the detail of an HTTPException in an object of its own. The handlers are the application's,
-    # fixed when it was built; but it hands them on with each request.
+def _refused(request: Request, response: WebhookResponse) -> _RefusedError:
+    # The handlers are the application's, fixed when it was built; but it hands them on with each request.
     handlers, _ = request.scope.get("starlette.exception_handlers", ({}, {}))
     handlers.setdefault(_RefusedError, _answer)
+    return _RefusedError(response)
 
 
 async def _answer(_request: Request, error: _RefusedError) -> Response:
@@ -97,7 +99,10 @@ def _messages(request: Request) -> Callable[[], Awaitable[MutableMapping[str, An
     chunks = aiter(request.stream())
 
     async def receive() -> MutableMapping[str, Any]:
-        chunk = await anext(chunks, None)
+        try:
+            chunk = await anext(chunks, None)
+        except ClientDisconnect:
+            return {"type": "http.disconnect"}
         return {"type": "http.request", "body": chunk or b"", "more_body": chunk is not None}
 
     return receive

@@ -20,7 +20,9 @@ def create_routes(webhooks: Webhooks, path: str = "/webhooks/envoyou", *, name: 
 
     Args:
         webhooks: who receives.
-        path: from the root of the application or mount, starting with a slash.
+        path: from the root of the application or mount, starting with a slash. Under a mount it must be more than the
+            slash: the mount's own path, Starlette redirects to its form with a slash, and a sender counts a redirect as
+            a failure. So mount one level higher: `Mount("/webhooks", routes=create_routes(webhooks, "/envoyou"))`.
         name: for `url_for`.
     """
     endpoint = WebhookEndpoint(webhooks)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from weakref import WeakKeyDictionary
-
 from flask import Flask
 
 from envoyou_core import Webhooks
@@ -12,9 +9,6 @@ from envoyou_flask.cli import add_commands
 from envoyou_flask.context import handle_within
 
 __all__ = ["attach"]
-
-_started_in: WeakKeyDictionary[Webhooks, int] = WeakKeyDictionary()
-"""The processes in which the workers were started: in one that was forked later, there is none yet."""
 
 
 def attach(app: Flask, webhooks: Webhooks, name: str) -> None:
@@ -25,13 +19,7 @@ def attach(app: Flask, webhooks: Webhooks, name: str) -> None:
     attached: dict[str, Webhooks] = app.extensions.setdefault("envoyou", {})
     if webhooks not in attached.values():
         handle_within(app, webhooks)
-        app.before_request(lambda: _start_worker(webhooks))
+        # It never raises: a worker that cannot start is an error in the log, not a 500 on every page of the app.
+        app.before_request(webhooks.work_in_this_process)
     attached[name] = webhooks
     add_commands(app)
-
-
-def _start_worker(webhooks: Webhooks) -> None:
-    if _started_in.get(webhooks) != os.getpid():
-        _started_in[webhooks] = os.getpid()
-        # It never raises: a worker that cannot start is an error in the log, not a 500 on every page of the app.
-        webhooks.wake()

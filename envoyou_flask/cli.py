@@ -56,7 +56,9 @@ def _sent_by_default(app: Flask) -> dict[str, Any]:
     paths = [
         rule.rule.rstrip("/")
         for rule in app.url_map.iter_rules()
-        if app.view_functions[rule.endpoint].__module__ == f"{__package__}.blueprint" and not rule.arguments
+        # Rules that only build URLs, or redirect, have no view.
+        if getattr(app.view_functions.get(rule.endpoint), "__module__", None) == f"{__package__}.blueprint"
+        and not rule.arguments
     ]
     if len(paths) == 1:
         defaults["url"] = f"http://127.0.0.1:{os.environ.get('FLASK_RUN_PORT', '5000')}{paths[0]}"

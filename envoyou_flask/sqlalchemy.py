@@ -12,12 +12,16 @@ from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import URL, Connection, Engine
 from sqlalchemy.orm import Session
 
-from envoyou_core import ConfigurationError
+from envoyou_core import ConfigurationError, EnvoyouError
 from envoyou_core.forks import call_in_forked_children
 from envoyou_core.inbox import Claim, Progress, Settlement
 from envoyou_core.inbox.sql import SqlInbox
 
-__all__ = ["FlaskSqlInbox"]
+__all__ = ["FlaskSqlInbox", "SessionReplacedError"]
+
+
+class SessionReplacedError(EnvoyouError):
+    """A handler worked on after `db.session.remove()`, by a session outside its transaction, which was rolled back."""
 
 
 class FlaskSqlInbox(SqlInbox):
@@ -61,6 +65,7 @@ class FlaskSqlInbox(SqlInbox):
         What the session commits is a savepoint of it, and what the handler leaves uncommitted is committed with it.
 
         Raises:
+            SessionReplacedError: the handler has removed the session and gone on with another one.
             TransactionTimeoutError: on SQLite, its time was over.
         """
         with super().transaction(claim, progress, settlement) as connection, self._session_joins(connection):
@@ -76,6 +81,11 @@ class FlaskSqlInbox(SqlInbox):
         scoped.registry.set(session)
         try:
             yield
+            if scoped.registry.has() and scoped() is not session:
+                raise SessionReplacedError(
+                    "after db.session.remove(), db.session is another one, outside the handler's transaction: leave it "
+                    "out, the session is removed after each handler; or share no transaction: on(..., atomic=False)"
+                )
             session.commit()
         finally:
             scoped.remove()

@@ -1,5 +1,6 @@
 """`verified_event`: only the check, with the answers of the router."""
 
+import asyncio
 from dataclasses import dataclass
 from typing import Annotated, Any, TypedDict
 
@@ -8,6 +9,7 @@ import pytest
 from fastapi import Body, Depends, FastAPI, HTTPException, Request
 from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel, field_validator
+from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.base import BaseHTTPMiddleware
 
 from envoyou_core import Event
@@ -129,6 +131,43 @@ def test_handlers_of_the_app_for_its_own_errors_leave_refusals_alone(app):
     app.add_exception_handler(HTTPException, lambda request, error: PlainTextResponse("the app's", 500))
     response = deliver(TestClient(app), path=CHECKED, **{"X-EnvoyOU-Signature": "v1,00"})
     assert (response.status_code, response.json()["error"]) == (401, "unauthorized")
+
+
+def pass_on(app):
+    async def dispatch(request: Request, call_next):
+        return await call_next(request)
+
+    app.add_middleware(BaseHTTPMiddleware, dispatch=dispatch)
+
+
+@pytest.mark.parametrize("arrange", [lambda app: None, pass_on], ids=["alone", "within middleware"])
+@pytest.mark.parametrize("of", [401, StarletteHTTPException, Exception], ids=str)
+def test_no_handler_of_the_app_replaces_a_refusal(app, of, arrange):
+    app.add_exception_handler(of, lambda request, error: PlainTextResponse("the app's", 500))
+    arrange(app)
+    client = TestClient(app)
+    refused, expected = (deliver(client, path=path, **{"X-EnvoyOU-Signature": "v1,00"}) for path in (CHECKED, PATH))
+    assert (refused.status_code, refused.content, refused.headers) == (401, expected.content, expected.headers)
+
+
+@pytest.mark.parametrize("arrange", [lambda app: None, pass_on], ids=["alone", "within middleware"])
+@pytest.mark.parametrize("path", [CHECKED, PATH])
+def test_a_sender_that_goes_away_before_its_body_is_complete_is_no_error(app, arrange, path):
+    arrange(app)
+    delivery = sign_delivery(sample_event(), secret=SECRET)
+    headers = [(name.lower().encode(), value.encode()) for name, value in delivery.headers.items()]
+    scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": headers}
+    received = iter([{"type": "http.request", "body": delivery.body, "more_body": True}])
+    sent = []
+
+    async def receive():
+        return next(received, {"type": "http.disconnect"})
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(app(scope, receive, send))
+    assert [message["status"] for message in sent if message["type"] == "http.response.start"] == [499]
 
 
 class Model(BaseModel):

@@ -10,6 +10,7 @@ import time
 
 import pytest
 from flask import Flask
+from werkzeug.routing import Rule
 
 from envoyou_core import Webhooks
 from envoyou_core.testing import sample_event
@@ -116,6 +117,15 @@ def test_a_sample_is_sent_to_the_apps_own_url(app_and_webhooks):
     nobody = app.test_cli_runner(env={"FLASK_RUN_PORT": str(port), **own}).invoke(args=["envoyou", "send"])
     assert nobody.exit_code == 1
     assert nobody.output.startswith("It could not be done. URLError: ")
+
+
+def test_rules_without_a_view_are_nothing_to_it(app_and_webhooks):
+    app, _ = app_and_webhooks
+    app.add_url_rule("/elsewhere", endpoint="elsewhere", build_only=True)
+    app.url_map.add(Rule("/old", redirect_to="/new"))
+    result = run(app, "stats", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.output)["total"] == 0
 
 
 def test_of_several_webhooks_one_is_named(make_webhooks):

@@ -241,6 +241,51 @@ def test_async_handlers_have_a_session_that_is_removed(app, envoyou):
     assert not sessions[0].in_transaction()
 
 
+def test_a_handler_that_goes_on_after_it_has_removed_the_session_fails_and_all_of_it_is_undone(app, envoyou):
+    @envoyou.on("user.created")
+    def keep(event, attempt):
+        db.session.add(Account(email=f"attempt {attempt}"))
+        db.session.commit()
+        if attempt == 1:
+            db.session.remove()
+            db.session.add(Account(email="lost"))
+
+    event = sample_event("user.created")
+    deliver(app, event)
+    drain(app)
+    assert emails(app) == ["attempt 2"]
+    failed, processed = record(app, event.id).history
+    assert failed.failures[0].error.startswith("SessionReplacedError: ")
+    assert processed.status == "processed"
+
+
+def test_a_handler_may_remove_the_session_in_the_end(app, envoyou):
+    @envoyou.on("user.created")
+    def keep(event):
+        db.session.add(Account(email="kept"))
+        db.session.commit()
+        db.session.remove()
+
+    event = sample_event("user.created")
+    deliver(app, event)
+    drain(app)
+    assert emails(app) == ["kept"]
+    assert len(record(app, event.id).history) == 1
+
+
+def test_an_application_context_within_a_handler_has_a_session_of_its_own(app, envoyou):
+    @envoyou.on("user.created")
+    def keep(event):
+        db.session.add(Account(email="kept"))
+        with current_app.app_context():
+            db.session.add(Account(email="never committed"))
+        db.session.add(Account(email="kept, too"))
+
+    deliver(app, sample_event("user.created"))
+    drain(app)
+    assert emails(app) == ["kept", "kept, too"]
+
+
 def test_a_handler_may_take_the_connection_beside_the_session(app, envoyou):
     @envoyou.on("user.created")
     def keep(event, connection):
