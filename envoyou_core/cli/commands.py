@@ -7,6 +7,7 @@ import inspect
 import json
 import logging
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -25,12 +26,15 @@ from envoyou_core.cli.tables import event_details, events_table, stats_table
 from envoyou_core.cli.values import duration, event_as_json, stats_as_json
 from envoyou_core.errors import ConfigurationError, WorkerStuckError, describe
 from envoyou_core.inbox import Status
+from envoyou_core.redaction import printable, redact
 from envoyou_core.webhooks import Webhooks
 
 if TYPE_CHECKING:
     from envoyou_core.inbox.sql import SqlInbox
 
 __all__ = ["Source", "app", "application"]
+
+log = logging.getLogger("envoyou")
 
 EVENT_ID = Annotated[str | None, typer.Argument(help="One event, by its id.", show_default=False)]
 OF_STATUS = Annotated[Status | None, typer.Option(help="Only events in this state.")]
@@ -87,6 +91,15 @@ def _for_webhooks_of(source: Source, command: Callable[..., None]) -> Callable[.
     return found
 
 
+@contextmanager
+def _usage_told() -> Iterator[None]:
+    """Tell what an inbox refuses of the arguments as what cannot be parsed is told."""
+    try:
+        yield
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
 def envoyou() -> None:
     """EnvoyOU webhooks: a durable inbox, and the work behind it."""
 
@@ -105,6 +118,9 @@ def worker(
         _fail("The worker cannot start.", str(error))
     except WorkerStuckError as error:
         _fail("The worker has ended, to be started anew.", str(error))
+    except Exception as error:
+        log.error("the worker has failed\n%s", _traceback_of(error))
+        _fail("The worker has failed.", describe(error))
 
 
 def stats(webhooks: Webhooks, as_json: AS_JSON = False) -> None:
@@ -113,6 +129,7 @@ def stats(webhooks: Webhooks, as_json: AS_JSON = False) -> None:
     _show(stats_as_json(counts, paused) if as_json else stats_table(counts, paused))
 
 
+@_usage_told()
 def events(
     webhooks: Webhooks,
     event_id: EVENT_ID = None,
@@ -133,6 +150,7 @@ def events(
     _show(event_as_json(record) if as_json else event_details(record))
 
 
+@_usage_told()
 def requeue(webhooks: Webhooks, event_id: EVENT_ID = None, status: OF_STATUS = None, type: OF_TYPE = None) -> None:
     """Bring failed, ignored and dead events back, with all attempts before them; handlers that were done stay done.
 
@@ -141,18 +159,21 @@ def requeue(webhooks: Webhooks, event_id: EVENT_ID = None, status: OF_STATUS = N
     _say(f"Requeued: {webhooks.inbox.requeue(event_id, status=status, type=type)}.")
 
 
+@_usage_told()
 def pause(webhooks: Webhooks, type: PAUSED_TYPE = None, handler: PAUSED_HANDLER = None) -> None:
     """Leave events of a type, or all that a handler handles, in the inbox: in all processes, until they are resumed."""
     webhooks.pause(type=type, handler=handler)
     _say_what_is_paused(webhooks)
 
 
+@_usage_told()
 def resume(webhooks: Webhooks, type: PAUSED_TYPE = None, handler: PAUSED_HANDLER = None) -> None:
     """Undo a pause that named the same."""
     webhooks.resume(type=type, handler=handler)
     _say_what_is_paused(webhooks)
 
 
+@_usage_told()
 def prune(
     webhooks: Webhooks,
     older_than: Annotated[
@@ -178,7 +199,7 @@ def send(
     type: Annotated[str, typer.Option(help="The event's type.")] = "user.created",
 ) -> None:
     """Send a sample event, signed as EnvoyOU signs it, and show the answer."""
-    with _failures_told():
+    with _failures_told(), _usage_told():
         event_id, status, answer = send_sample(url, type=type, secret=secret)
     _say(f"{event_id}: {status} {answer}")
     if status != 200:
@@ -223,10 +244,12 @@ def _failures_told() -> Iterator[None]:
         yield
     except (typer.Exit, typer.BadParameter):
         raise
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
     except Exception as error:
         _fail("It could not be done.", describe(error))
+
+
+def _traceback_of(error: Exception) -> str:
+    return redact(printable("".join(traceback.format_exception(error)), keep="\n\t"))
 
 
 def _fail(what: str, why: str) -> NoReturn:

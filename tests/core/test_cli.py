@@ -181,6 +181,17 @@ def test_a_pause_that_the_inbox_cannot_keep_is_said_without_its_password(run, ho
     assert result.stderr == "It could not be done. OSError: postgresql://app:[redacted]@db is away\n"
 
 
+def test_a_value_error_that_is_about_no_argument_is_no_matter_of_usage(run, hooks, monkeypatch):
+    def fail():
+        raise ValueError("not a status that this release knows")
+
+    assert run("stats", hooks).exit_code == 0
+    monkeypatch.setattr(sys.modules[hooks].webhooks.inbox, "stats", fail)
+    result = run("stats", hooks)
+    assert result.exit_code == 1
+    assert result.stderr == "It could not be done. ValueError: not a status that this release knows\n"
+
+
 def test_without_a_command_the_help_is_shown(run):
     assert "migrate" in run().output
 
