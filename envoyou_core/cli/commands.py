@@ -23,10 +23,11 @@ from rich.table import Table
 
 from envoyou_core.cli.sending import send_sample
 from envoyou_core.cli.tables import event_details, events_table, stats_table
-from envoyou_core.cli.values import duration, event_as_json, stats_as_json
+from envoyou_core.cli.values import duration, event_as_json, json_object, stats_as_json
 from envoyou_core.errors import ConfigurationError, WorkerStuckError, describe
 from envoyou_core.inbox import Status
 from envoyou_core.redaction import printable, redact
+from envoyou_core.testing import SAMPLE_WEBHOOK_ID
 from envoyou_core.webhooks import Webhooks
 
 if TYPE_CHECKING:
@@ -197,10 +198,15 @@ def send(
         str, typer.Option(envvar="ENVOYOU_WEBHOOK_SECRET", help="The signing secret.", show_default=False)
     ],
     type: Annotated[str, typer.Option(help="The event's type.")] = "user.created",
+    data: Annotated[
+        dict[str, Any] | None,
+        typer.Option(metavar="JSON", parser=json_object, help="Its data.object; by default one that suits the type."),
+    ] = None,
+    webhook_id: Annotated[str, typer.Option(help="The endpoint's id, where secrets go by it.")] = SAMPLE_WEBHOOK_ID,
 ) -> None:
     """Send a sample event, signed as EnvoyOU signs it, and show the answer."""
     with _failures_told(), _usage_told():
-        event_id, status, answer = send_sample(url, type=type, secret=secret)
+        event_id, status, answer = send_sample(url, type=type, secret=secret, object=data, webhook_id=webhook_id)
     _say(f"{event_id}: {status} {answer}")
     if status != 200:
         raise typer.Exit(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from datetime import timedelta
@@ -9,7 +10,7 @@ from typing import Any
 
 from envoyou_core.inbox import InboxRecord, InboxStats
 
-__all__ = ["duration", "event_as_json", "stats_as_json"]
+__all__ = ["duration", "event_as_json", "json_object", "stats_as_json"]
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?) ?([smhdw]?)")
@@ -56,3 +57,22 @@ def duration(text: str) -> timedelta:
         return timedelta(**{_UNITS[found[2] or "d"]: float(found[1])})
     except OverflowError:
         raise ValueError(f"{text!r} is longer than a calendar reaches") from None
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """What stands in `text`.
+
+    Raises:
+        ValueError: it is no JSON, or no object.
+
+    Examples:
+        >>> json_object('{"id": "u1"}')
+        {'id': 'u1'}
+    """
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"it is no JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise ValueError("it is a JSON object, such as {}, and nothing else")
+    return found

@@ -2,11 +2,14 @@
 
 import json
 import sys
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 from typer.testing import CliRunner
 
-from envoyou_core import Webhooks, cli
+from envoyou_core import Webhooks, cli, verify
 from envoyou_core.cli.commands import app
 from envoyou_core.cli.values import duration
 from envoyou_core.inbox import Entry
@@ -147,6 +150,81 @@ def test_a_sample_is_sent_to_an_address_of_http_only(run, monkeypatch):
     assert "is no address to send to" in result.stderr
     monkeypatch.delenv("ENVOYOU_WEBHOOK_SECRET")
     assert "--secret" in run("send", "http://127.0.0.1:1/").stderr
+
+
+@contextmanager
+def site(status, headers=(), body=b"<h1>Log in</h1>"):
+    """A server that answers every POST so, and every GET with 200; yields its URL and what it is asked."""
+    asked = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            asked.append(("POST", self.headers, self.rfile.read(int(self.headers["Content-Length"]))))
+            self.answer(status, headers)
+
+        def do_GET(self):
+            asked.append(("GET", self.headers, b""))
+            self.answer(200)
+
+        def answer(self, status, headers=()):
+            self.send_response(status)
+            for header in headers:
+                self.send_header(*header)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format, *args): ...
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/webhooks/envoyou", asked
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_not_followed_and_is_no_success(run, monkeypatch, status):
+    monkeypatch.setenv("ENVOYOU_WEBHOOK_SECRET", "whsec_test")
+    with site(status, [("Location", "/login")]) as (url, asked):
+        result = run("send", url)
+    assert [method for method, _, _ in asked] == ["POST"]
+    assert result.exit_code == 1
+    assert result.stdout.endswith(f": {status} a redirect to /login, which no sender of webhooks follows\n")
+
+
+def test_another_answer_is_shown_as_it_is(run, monkeypatch):
+    monkeypatch.setenv("ENVOYOU_WEBHOOK_SECRET", "whsec_test")
+    for status, code in ((200, 0), (300, 1), (404, 1)):
+        with site(status) as (url, _):
+            result = run("send", url)
+        assert result.exit_code == code
+        assert result.stdout.endswith(f": {status} <h1>Log in</h1>\n")
+
+
+def test_a_sample_is_for_an_endpoint_and_about_an_object_of_ones_choice(run, monkeypatch):
+    monkeypatch.setenv("ENVOYOU_WEBHOOK_SECRET", "whsec_test")
+    with site(200) as (url, asked):
+        result = run("send", url, "--type", "shop.opened", "--webhook-id", "wh_2", "--data", '{"id": "shop_1"}')
+    assert result.exit_code == 0
+    ((_, headers, body),) = asked
+    assert headers["X-EnvoyOU-Webhook-ID"] == "wh_2"
+    event = verify(dict(headers.items()), body, secret="whsec_test")
+    assert (event.webhook_id, event.type, dict(event.data.object)) == ("wh_2", "shop.opened", {"id": "shop_1"})
+
+
+@pytest.mark.parametrize(("data", "said"), [("{", "is no JSON"), ("[1]", "is a JSON object")])
+def test_what_a_sample_cannot_be_about_is_a_matter_of_usage(run, data, said):
+    result = run("send", "http://127.0.0.1:1/", "--secret", "whsec_test", "--data", data)
+    assert result.exit_code == 2
+    assert said in result.stderr
+
+
+def test_an_address_that_is_none_is_a_matter_of_usage(run):
+    assert run("send", "http://[", "--secret", "whsec_test").exit_code == 2
 
 
 @pytest.mark.parametrize("command", ["pause", "resume"])
