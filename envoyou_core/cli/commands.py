@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -23,19 +23,19 @@ from rich.table import Table
 
 from envoyou_core.cli.sending import send_sample
 from envoyou_core.cli.tables import event_details, events_table, stats_table
-from envoyou_core.cli.values import duration, event_as_json, json_object, stats_as_json
+from envoyou_core.cli.values import duration, event_as_json, event_details_as_json, json_object, stats_as_json
 from envoyou_core.errors import ConfigurationError, WorkerStuckError, describe
-from envoyou_core.inbox import Status
+from envoyou_core.inbox import REQUEUABLE, Inbox, InboxRecord, Status, open_inbox
 from envoyou_core.redaction import printable, redact
 from envoyou_core.testing import SAMPLE_WEBHOOK_ID
 from envoyou_core.webhooks import Webhooks
 
-if TYPE_CHECKING:
-    from envoyou_core.inbox.sql import SqlInbox
-
 __all__ = ["Source", "app", "application"]
 
 log = logging.getLogger("envoyou")
+
+UNFOLDED = 10_000
+"""Characters of a line: more than an event's id, its type and an error have together."""
 
 EVENT_ID = Annotated[str | None, typer.Argument(help="One event, by its id.", show_default=False)]
 OF_STATUS = Annotated[Status | None, typer.Option(help="Only events in this state.")]
@@ -125,9 +125,24 @@ def worker(
 
 
 def stats(webhooks: Webhooks, as_json: AS_JSON = False) -> None:
-    """How many events are in each state, for how long the first that is due has waited, and what is paused."""
-    counts, paused = webhooks.inbox.stats(), webhooks.paused
-    _show(stats_as_json(counts, paused) if as_json else stats_table(counts, paused))
+    """How many events are in each state, for how long the first that is due has waited, and what is paused.
+
+    And how many wait in the spool, where there is one: also while the inbox is away.
+    """
+    counts = spooled = failure = None
+    paused = frozenset[str]()
+    try:
+        counts, paused = webhooks.inbox.stats(), webhooks.paused
+    except Exception as error:
+        failure = error
+    try:
+        spooled = None if webhooks.spool is None else webhooks.spool.stats()
+    except Exception as error:
+        failure = failure or error
+    if counts is not None or spooled is not None:
+        _show((stats_as_json if as_json else stats_table)(counts, paused, spooled))
+    if failure is not None:
+        raise failure
 
 
 @_usage_told()
@@ -140,15 +155,14 @@ def events(
     limit: Annotated[int, typer.Option(min=1, help="How many, the newest first.")] = 20,
     as_json: AS_JSON = False,
 ) -> None:
-    """List events, or show one with its attempts. Payloads are not shown."""
+    """List events, or show one with its attempts, also where it waits in the spool. Payloads are not shown."""
     if event_id is None:
         records = webhooks.inbox.list(status=status, type=type, object_id=object_id, limit=limit)
         _show([event_as_json(record) for record in records] if as_json else events_table(records))
         return
-    record = webhooks.inbox.get(event_id)
-    if record is None:
-        _fail("There is no such event:", event_id)
-    _show(event_as_json(record) if as_json else event_details(record))
+    record, in_spool = _found(webhooks, event_id)
+    details = event_details_as_json if as_json else event_details
+    _show(details(record, in_spool=in_spool))
 
 
 @_usage_told()
@@ -157,7 +171,10 @@ def requeue(webhooks: Webhooks, event_id: EVENT_ID = None, status: OF_STATUS = N
 
     Name one by its id, or several by their state or type.
     """
-    _say(f"Requeued: {webhooks.inbox.requeue(event_id, status=status, type=type)}.")
+    requeued = webhooks.inbox.requeue(event_id, status=status, type=type)
+    if event_id is not None and not requeued:
+        _fail("It was not requeued:", f"{event_id} {_why_not_requeued(*_found(webhooks, event_id))}.")
+    _say(f"Requeued: {requeued}.")
 
 
 @_usage_told()
@@ -214,24 +231,49 @@ def send(
 
 def migrate_inbox_of(webhooks: Webhooks) -> None:
     """Create the inbox's tables, or bring them up to this release. Running it again changes nothing."""
-    from envoyou_core.inbox.sql import SqlInbox
-
-    if not isinstance(webhooks.inbox, SqlInbox):
-        raise ConfigurationError("this inbox has no tables")
     _migrate(webhooks.inbox)
 
 
-def _migrate(inbox: SqlInbox) -> None:
+def _migrate(inbox: Inbox) -> None:
+    from envoyou_core.inbox.sql import SqlInbox
     from envoyou_core.inbox.upgrades import REVISION
 
+    if not isinstance(inbox, SqlInbox):
+        raise ConfigurationError("this inbox has no tables")
     with closing(inbox):
         inbox.migrate()
     Console().print(f"[green]The inbox is ready[/] (schema {REVISION}).", highlight=False)
 
 
+def _found(webhooks: Webhooks, event_id: str) -> tuple[InboxRecord, bool]:
+    """An event, and whether it waits in the spool: it may also be looked for there while the inbox is away."""
+    failure = None
+    try:
+        if (record := webhooks.inbox.get(event_id)) is not None:
+            return record, False
+    except Exception as error:
+        failure = error
+    if webhooks.spool is not None and (record := webhooks.spool.get(event_id)) is not None:
+        return record, True
+    if failure is not None:
+        raise failure
+    _fail("There is no such event:", event_id)
+
+
+def _why_not_requeued(record: InboxRecord, in_spool: bool) -> str:
+    if in_spool:
+        return "waits in the spool, and needs no requeueing"
+    if record.status not in REQUEUABLE:
+        return f"is {record.status}, and needs no requeueing"
+    if record.scrubbed_at is not None:
+        return "has no payload any more"
+    return f"is {record.status}, and of the type {record.event.type}"
+
+
 def _show(what: Table | dict[str, Any] | list[dict[str, Any]]) -> None:
     if isinstance(what, Table):
-        Console().print(what, highlight=False)
+        # Where nobody looks, nothing is folded: what is looked for, as an id, has to be on one line.
+        Console(width=None if sys.stdout.isatty() else UNFOLDED).print(what, highlight=False)
     else:
         print(json.dumps(what, indent=2))
 
@@ -281,10 +323,8 @@ def migrate_by_url(
     ],
 ) -> None:
     """Create the inbox's tables, or bring them up to this release. Running it again changes nothing."""
-    from envoyou_core.inbox.sql import SqlInbox
-
     try:
-        _migrate(SqlInbox(inbox))
+        _migrate(open_inbox(inbox))
     except Exception as error:
         _fail("The inbox could not be set up.", describe(error))
 
