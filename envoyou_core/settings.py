@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from envoyou_core.errors import ConfigurationError
@@ -32,15 +33,17 @@ def _as_given(value: object) -> object:
 
 
 def _number(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError("is not a number")
-    return float(value)
+    if not isinstance(value, bool) and isinstance(value, int | float | str):
+        with suppress(ValueError, OverflowError):
+            return float(value)
+    raise ValueError("is not a number")
 
 
 def _integer(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise ValueError("is not a whole number")
-    return int(value)
+    if not isinstance(value, bool) and isinstance(value, int | str):
+        with suppress(ValueError):
+            return int(value)
+    raise ValueError("is not a whole number")
 
 
 def _listed(value: object) -> tuple[object, ...]:
@@ -62,6 +65,23 @@ def _truth(value: object) -> bool:
     if not isinstance(value, str) or value.lower() not in words:
         raise ValueError("is neither true nor false")
     return words[value.lower()]
+
+
+def _retry(value: object) -> object:
+    if isinstance(value, str) and value.lower() == "patient":
+        return RetryPolicy.patient()
+    if isinstance(value, Mapping):
+        return RetryPolicy(**_members(value, dict(_RETRY.values())))
+    if value is not None and not isinstance(value, RetryPolicy):
+        raise ValueError("is neither a RetryPolicy, nor a mapping of its members, nor 'patient'")
+    return value
+
+
+def _members(given: Mapping[str, object], known: Mapping[str, Callable[[object], object]]) -> dict[str, Any]:
+    for name in given:
+        if name not in known:
+            raise ValueError(f"has no member {name!r}")
+    return {name: known[name](value) for name, value in given.items()}
 
 
 def _retention(value: object) -> object:
@@ -90,7 +110,7 @@ _KEYWORDS: Final[Mapping[str, Setting]] = {
     "LEASE": ("lease", _number),
     "SHUTDOWN_TIMEOUT": ("shutdown_timeout", _number),
     "CLOCK": ("clock", _as_given),
-    "RETRY": ("retry", _as_given),
+    "RETRY": ("retry", _retry),
     "RETENTION": ("retention", _retention),
 }
 _RETRY: Final[Mapping[str, Setting]] = {
@@ -164,7 +184,7 @@ def read_environment(environ: Mapping[str, str], *, prefix: str = "ENVOYOU_") ->
     for name in found.keys() - known.keys():
         if difflib.get_close_matches(name, SETTING_NAMES, n=1, cutoff=0.85):
             raise ConfigurationError(_unknown(name, SETTING_NAMES, prefix))
-    return read_settings(known)
+    return read_settings(known, prefix=prefix)
 
 
 def _converted(given: Mapping[str, object], known: Mapping[str, Setting], prefix: str) -> dict[str, Any]:

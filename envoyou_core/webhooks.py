@@ -125,6 +125,10 @@ class Webhooks:
             raise ConfigurationError(f"lease is a number of seconds, {SHORTEST_LEASE:g} or more, not {lease!r}")
         if not 0 <= shutdown_timeout < float("inf"):
             raise ConfigurationError(f"shutdown_timeout is a number of seconds, zero or more, not {shutdown_timeout!r}")
+        if retry is not None and not isinstance(retry, RetryPolicy):
+            raise ConfigurationError(f"retry is a RetryPolicy or left out, not {type(retry).__name__}")
+        if retention is not None and not isinstance(retention, Retention):
+            raise ConfigurationError(f"retention is a Retention, or None for ever, not {type(retention).__name__}")
         self.name = name
         self.inbox: Inbox = _inbox(inbox, name, clock)
         self._handoff_setting = handoff

@@ -7,13 +7,14 @@ import inspect
 import json
 import logging
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -22,15 +23,19 @@ from rich.table import Table
 
 from envoyou_core.cli.sending import send_sample
 from envoyou_core.cli.tables import event_details, events_table, stats_table
-from envoyou_core.cli.values import duration, event_as_json, stats_as_json
+from envoyou_core.cli.values import duration, event_as_json, event_details_as_json, json_object, stats_as_json
 from envoyou_core.errors import ConfigurationError, WorkerStuckError, describe
-from envoyou_core.inbox import Status
+from envoyou_core.inbox import REQUEUABLE, Inbox, InboxRecord, Status, open_inbox
+from envoyou_core.redaction import printable, redact
+from envoyou_core.testing import SAMPLE_WEBHOOK_ID
 from envoyou_core.webhooks import Webhooks
 
-if TYPE_CHECKING:
-    from envoyou_core.inbox.sql import SqlInbox
-
 __all__ = ["Source", "app", "application"]
+
+log = logging.getLogger("envoyou")
+
+UNFOLDED = 10_000
+"""Characters of a line: more than an event's id, its type and an error have together."""
 
 EVENT_ID = Annotated[str | None, typer.Argument(help="One event, by its id.", show_default=False)]
 OF_STATUS = Annotated[Status | None, typer.Option(help="Only events in this state.")]
@@ -87,6 +92,15 @@ def _for_webhooks_of(source: Source, command: Callable[..., None]) -> Callable[.
     return found
 
 
+@contextmanager
+def _usage_told() -> Iterator[None]:
+    """Tell what an inbox refuses of the arguments as what cannot be parsed is told."""
+    try:
+        yield
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
 def envoyou() -> None:
     """EnvoyOU webhooks: a durable inbox, and the work behind it."""
 
@@ -105,14 +119,33 @@ def worker(
         _fail("The worker cannot start.", str(error))
     except WorkerStuckError as error:
         _fail("The worker has ended, to be started anew.", str(error))
+    except Exception as error:
+        log.error("the worker has failed\n%s", _traceback_of(error))
+        _fail("The worker has failed.", describe(error))
 
 
 def stats(webhooks: Webhooks, as_json: AS_JSON = False) -> None:
-    """How many events are in each state, for how long the first that is due has waited, and what is paused."""
-    counts, paused = webhooks.inbox.stats(), webhooks.paused
-    _show(stats_as_json(counts, paused) if as_json else stats_table(counts, paused))
+    """How many events are in each state, for how long the first that is due has waited, and what is paused.
+
+    And how many wait in the spool, where there is one: also while the inbox is away.
+    """
+    counts = spooled = failure = None
+    paused = frozenset[str]()
+    try:
+        counts, paused = webhooks.inbox.stats(), webhooks.paused
+    except Exception as error:
+        failure = error
+    try:
+        spooled = None if webhooks.spool is None else webhooks.spool.stats()
+    except Exception as error:
+        failure = failure or error
+    if counts is not None or spooled is not None:
+        _show((stats_as_json if as_json else stats_table)(counts, paused, spooled))
+    if failure is not None:
+        raise failure
 
 
+@_usage_told()
 def events(
     webhooks: Webhooks,
     event_id: EVENT_ID = None,
@@ -122,37 +155,43 @@ def events(
     limit: Annotated[int, typer.Option(min=1, help="How many, the newest first.")] = 20,
     as_json: AS_JSON = False,
 ) -> None:
-    """List events, or show one with its attempts. Payloads are not shown."""
+    """List events, or show one with its attempts, also where it waits in the spool. Payloads are not shown."""
     if event_id is None:
         records = webhooks.inbox.list(status=status, type=type, object_id=object_id, limit=limit)
         _show([event_as_json(record) for record in records] if as_json else events_table(records))
         return
-    record = webhooks.inbox.get(event_id)
-    if record is None:
-        _fail("There is no such event:", event_id)
-    _show(event_as_json(record) if as_json else event_details(record))
+    record, in_spool = _found(webhooks, event_id)
+    details = event_details_as_json if as_json else event_details
+    _show(details(record, in_spool=in_spool))
 
 
+@_usage_told()
 def requeue(webhooks: Webhooks, event_id: EVENT_ID = None, status: OF_STATUS = None, type: OF_TYPE = None) -> None:
     """Bring failed, ignored and dead events back, with all attempts before them; handlers that were done stay done.
 
     Name one by its id, or several by their state or type.
     """
-    _say(f"Requeued: {webhooks.inbox.requeue(event_id, status=status, type=type)}.")
+    requeued = webhooks.inbox.requeue(event_id, status=status, type=type)
+    if event_id is not None and not requeued:
+        _fail("It was not requeued:", f"{event_id} {_why_not_requeued(*_found(webhooks, event_id))}.")
+    _say(f"Requeued: {requeued}.")
 
 
+@_usage_told()
 def pause(webhooks: Webhooks, type: PAUSED_TYPE = None, handler: PAUSED_HANDLER = None) -> None:
     """Leave events of a type, or all that a handler handles, in the inbox: in all processes, until they are resumed."""
     webhooks.pause(type=type, handler=handler)
     _say_what_is_paused(webhooks)
 
 
+@_usage_told()
 def resume(webhooks: Webhooks, type: PAUSED_TYPE = None, handler: PAUSED_HANDLER = None) -> None:
     """Undo a pause that named the same."""
     webhooks.resume(type=type, handler=handler)
     _say_what_is_paused(webhooks)
 
 
+@_usage_told()
 def prune(
     webhooks: Webhooks,
     older_than: Annotated[
@@ -176,10 +215,15 @@ def send(
         str, typer.Option(envvar="ENVOYOU_WEBHOOK_SECRET", help="The signing secret.", show_default=False)
     ],
     type: Annotated[str, typer.Option(help="The event's type.")] = "user.created",
+    data: Annotated[
+        dict[str, Any] | None,
+        typer.Option(metavar="JSON", parser=json_object, help="Its data.object; by default one that suits the type."),
+    ] = None,
+    webhook_id: Annotated[str, typer.Option(help="The endpoint's id, where secrets go by it.")] = SAMPLE_WEBHOOK_ID,
 ) -> None:
     """Send a sample event, signed as EnvoyOU signs it, and show the answer."""
-    with _failures_told():
-        event_id, status, answer = send_sample(url, type=type, secret=secret)
+    with _failures_told(), _usage_told():
+        event_id, status, answer = send_sample(url, type=type, secret=secret, object=data, webhook_id=webhook_id)
     _say(f"{event_id}: {status} {answer}")
     if status != 200:
         raise typer.Exit(1)
@@ -187,24 +231,49 @@ def send(
 
 def migrate_inbox_of(webhooks: Webhooks) -> None:
     """Create the inbox's tables, or bring them up to this release. Running it again changes nothing."""
-    from envoyou_core.inbox.sql import SqlInbox
-
-    if not isinstance(webhooks.inbox, SqlInbox):
-        raise ConfigurationError("this inbox has no tables")
     _migrate(webhooks.inbox)
 
 
-def _migrate(inbox: SqlInbox) -> None:
+def _migrate(inbox: Inbox) -> None:
+    from envoyou_core.inbox.sql import SqlInbox
     from envoyou_core.inbox.upgrades import REVISION
 
+    if not isinstance(inbox, SqlInbox):
+        raise ConfigurationError("this inbox has no tables")
     with closing(inbox):
         inbox.migrate()
     Console().print(f"[green]The inbox is ready[/] (schema {REVISION}).", highlight=False)
 
 
+def _found(webhooks: Webhooks, event_id: str) -> tuple[InboxRecord, bool]:
+    """An event, and whether it waits in the spool: it may also be looked for there while the inbox is away."""
+    failure = None
+    try:
+        if (record := webhooks.inbox.get(event_id)) is not None:
+            return record, False
+    except Exception as error:
+        failure = error
+    if webhooks.spool is not None and (record := webhooks.spool.get(event_id)) is not None:
+        return record, True
+    if failure is not None:
+        raise failure
+    _fail("There is no such event:", event_id)
+
+
+def _why_not_requeued(record: InboxRecord, in_spool: bool) -> str:
+    if in_spool:
+        return "waits in the spool, and needs no requeueing"
+    if record.status not in REQUEUABLE:
+        return f"is {record.status}, and needs no requeueing"
+    if record.scrubbed_at is not None:
+        return "has no payload any more"
+    return f"is {record.status}, and of the type {record.event.type}"
+
+
 def _show(what: Table | dict[str, Any] | list[dict[str, Any]]) -> None:
     if isinstance(what, Table):
-        Console().print(what, highlight=False)
+        # Where nobody looks, nothing is folded: what is looked for, as an id, has to be on one line.
+        Console(width=None if sys.stdout.isatty() else UNFOLDED).print(what, highlight=False)
     else:
         print(json.dumps(what, indent=2))
 
@@ -223,10 +292,12 @@ def _failures_told() -> Iterator[None]:
         yield
     except (typer.Exit, typer.BadParameter):
         raise
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
     except Exception as error:
         _fail("It could not be done.", describe(error))
+
+
+def _traceback_of(error: Exception) -> str:
+    return redact(printable("".join(traceback.format_exception(error)), keep="\n\t"))
 
 
 def _fail(what: str, why: str) -> NoReturn:
@@ -252,10 +323,8 @@ def migrate_by_url(
     ],
 ) -> None:
     """Create the inbox's tables, or bring them up to this release. Running it again changes nothing."""
-    from envoyou_core.inbox.sql import SqlInbox
-
     try:
-        _migrate(SqlInbox(inbox))
+        _migrate(open_inbox(inbox))
     except Exception as error:
         _fail("The inbox could not be set up.", describe(error))
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
-from urllib.request import Request, urlopen
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from envoyou_core.errors import ConfigurationError
 from envoyou_core.signature import Secret
@@ -28,6 +28,8 @@ def send_sample(
 ) -> tuple[str, int, str]:
     """Send a sample event, once; returns its id, the status of the answer and the answer.
 
+    A redirect is an answer, as it is for the platform: it is not followed.
+
     Args:
         url: where to.
         type: of the event.
@@ -46,8 +48,21 @@ def send_sample(
     delivery = sign_delivery(event, secret=secret)
     request = Request(url, delivery.body, delivery.headers)  # noqa: S310 - its scheme was looked at
     try:
-        with urlopen(request, timeout=TIMEOUT) as answer:  # noqa: S310
+        with build_opener(_Unfollowed).open(request, timeout=TIMEOUT) as answer:
             return event.id, answer.status, answer.read().decode(errors="replace")
     except HTTPError as refusal:
         with refusal:
-            return event.id, refusal.code, refusal.read().decode(errors="replace")
+            return event.id, refusal.code, _told(refusal)
+
+
+class _Unfollowed(HTTPRedirectHandler):
+    # Followed, it would be a GET without its body, and whatever page it leads to would count as the answer.
+    def redirect_request(self, *_redirect: object) -> None:
+        """See `HTTPRedirectHandler.redirect_request`: none is made."""
+
+
+def _told(refusal: HTTPError) -> str:
+    place = refusal.headers.get("Location")
+    if 300 <= refusal.code < 400 and place is not None:
+        return f"a redirect to {place}, which no sender of webhooks follows"
+    return refusal.read().decode(errors="replace")

@@ -23,23 +23,29 @@ COLORS = {
 }
 
 
-def stats_table(stats: InboxStats, paused: Iterable[str]) -> Table:
-    """How many events are in each state, for how long the first of them waits, and what is paused."""
+def stats_table(stats: InboxStats | None, paused: Iterable[str], spool: InboxStats | None) -> Table:
+    """How many events are in each state, for how long the first of them waits, what is paused, and what is in a spool.
+
+    What could not be looked at is left out.
+    """
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column()
     table.add_column(justify="right")
-    for status, count in stats.by_status.items():
-        table.add_row(_status(status), str(count))
-    table.add_row("total", str(stats.total), style="bold")
-    table.add_row("overdue", f"{stats.overdue:.0f} s")
-    table.add_row("paused", escape(", ".join(sorted(paused))) or "nothing")
+    if stats is not None:
+        for status, count in stats.by_status.items():
+            table.add_row(_status(status), str(count))
+        table.add_row("total", str(stats.total), style="bold")
+        table.add_row("overdue", f"{stats.overdue:.0f} s")
+        table.add_row("paused", escape(", ".join(sorted(paused))) or "nothing")
+    if spool is not None:
+        table.add_row("in the spool", str(spool.total))
     return table
 
 
 def events_table(records: Iterable[InboxRecord]) -> Table:
-    """Events, a line each."""
+    """Events, a line each; times are in UTC."""
     table = Table(box=None, pad_edge=False)
-    for column in ("event", "type", "status", "attempts", "received", "last error"):
+    for column in ("event", "type", "status", "attempts", "received (UTC)", "last error"):
         table.add_column(column, overflow="fold")
     for record in records:
         table.add_row(
@@ -53,22 +59,22 @@ def events_table(records: Iterable[InboxRecord]) -> Table:
     return table
 
 
-def event_details(record: InboxRecord) -> Table:
-    """One event, and its attempts; its payload is left out."""
+def event_details(record: InboxRecord, *, in_spool: bool = False) -> Table:
+    """One event, and its attempts; its payload is left out. `in_spool` where it waits there."""
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     table.add_row("event", Text(record.event.id))
     table.add_row("type", Text(record.event.type))
-    table.add_row("status", _status(record.status))
-    table.add_row("received", _time(record.received_at))
-    if record.next_attempt_at is not None:
-        table.add_row("next attempt", _time(record.next_attempt_at))
+    table.add_row("status", "waits in the spool for the inbox" if in_spool else _status(record.status))
+    table.add_row("received", f"{_time(record.received_at)} UTC")
+    if record.next_attempt_at is not None and not in_spool:
+        table.add_row("next attempt", f"{_time(record.next_attempt_at)} UTC")
     for name, became in record.progress.items():
         table.add_row("handler", Text(f"{name}: {became.value.replace('_', ' ')}"))
     for number, attempt in enumerate(record.history, start=1):
         ended = "its process died" if attempt.status is None else attempt.status
-        table.add_row(f"attempt {number}", Text(f"{_time(attempt.ended_at)}  {ended}"))
+        table.add_row(f"attempt {number}", Text(f"{_time(attempt.ended_at)} UTC  {ended}"))
         for failure in attempt.failures:
             table.add_row("", Text(f"{failure.handler}: {failure.error}"))
     return table

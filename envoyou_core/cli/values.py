@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from datetime import timedelta
@@ -9,16 +10,24 @@ from typing import Any
 
 from envoyou_core.inbox import InboxRecord, InboxStats
 
-__all__ = ["duration", "event_as_json", "stats_as_json"]
+__all__ = ["duration", "event_as_json", "event_details_as_json", "json_object", "stats_as_json"]
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?) ?([smhdw]?)")
 
 
-def stats_as_json(stats: InboxStats, paused: Iterable[str]) -> dict[str, Any]:
-    """Counts by state, `overdue` in seconds, and what is paused."""
-    counts = {status.value: count for status, count in stats.by_status.items()}
-    return {"by_status": counts, "total": stats.total, "overdue": stats.overdue, "paused": sorted(paused)}
+def stats_as_json(stats: InboxStats | None, paused: Iterable[str], spool: InboxStats | None = None) -> dict[str, Any]:
+    """Counts by state, `overdue` in seconds, what is paused, and how many events wait in a spool.
+
+    What is not there, or could not be looked at, is left out.
+    """
+    found: dict[str, Any] = {}
+    if stats is not None:
+        counts = {status.value: count for status, count in stats.by_status.items()}
+        found |= {"by_status": counts, "total": stats.total, "overdue": stats.overdue, "paused": sorted(paused)}
+    if spool is not None:
+        found["spool"] = {"waiting": spool.total}
+    return found
 
 
 def event_as_json(record: InboxRecord) -> dict[str, Any]:
@@ -35,6 +44,21 @@ def event_as_json(record: InboxRecord) -> dict[str, Any]:
         "next_attempt_at": None if record.next_attempt_at is None else record.next_attempt_at.isoformat(),
         "last_error": record.last_error,
     }
+
+
+def event_details_as_json(record: InboxRecord, *, in_spool: bool = False) -> dict[str, Any]:
+    """One event, what became of each handler, and its attempts; `in_spool` where it waits there."""
+    history = [
+        {
+            "ended_at": attempt.ended_at.isoformat(),
+            "status": attempt.status,
+            "seconds": attempt.seconds,
+            "failures": [{"handler": failure.handler, "error": failure.error} for failure in attempt.failures],
+        }
+        for attempt in record.history
+    ]
+    progress = {name: became.value for name, became in record.progress.items()}
+    return {**event_as_json(record), "in_spool": in_spool, "progress": progress, "history": history}
 
 
 def duration(text: str) -> timedelta:
@@ -56,3 +80,22 @@ def duration(text: str) -> timedelta:
         return timedelta(**{_UNITS[found[2] or "d"]: float(found[1])})
     except OverflowError:
         raise ValueError(f"{text!r} is longer than a calendar reaches") from None
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """What stands in `text`.
+
+    Raises:
+        ValueError: it is no JSON, or no object.
+
+    Examples:
+        >>> json_object('{"id": "u1"}')
+        {'id': 'u1'}
+    """
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"it is no JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise ValueError("it is a JSON object, such as {}, and nothing else")
+    return found

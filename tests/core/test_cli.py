@@ -1,15 +1,20 @@
 """The command `envoyou`, within this process; tests of the SQL inbox run it as a real one."""
 
+import importlib
 import json
 import sys
+import threading
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 from typer.testing import CliRunner
 
-from envoyou_core import Webhooks, cli
+from envoyou_core import PermanentError, Webhooks, cli, verify
 from envoyou_core.cli.commands import app
 from envoyou_core.cli.values import duration
-from envoyou_core.inbox import Entry
+from envoyou_core.inbox import Entry, Status
 from envoyou_core.inbox.sql import SqlInbox
 from envoyou_core.testing import sample_event
 
@@ -35,6 +40,24 @@ def test_migrate_that_fails_says_so_and_ends_1(run, tmp_path):
     assert result.exit_code == 1
     assert result.stderr.startswith("The inbox could not be set up. OperationalError: ")
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("url", ["sqlite:///inbox.db", "memory:"])
+def test_migrate_without_sqlalchemy_says_so_in_a_line(run, monkeypatch, url):
+    for module in ("envoyou_core.inbox.sql", "envoyou_core.inbox.upgrades"):
+        monkeypatch.setitem(sys.modules, module, None)
+    result = run("migrate", "--inbox", url)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("The inbox could not be set up. ")
+    assert len(result.stderr.splitlines()) == 1
+    if url != "memory:":
+        assert "pip install 'envoyou-webhooks[sql]'" in result.stderr
+
+
+def test_an_inbox_without_tables_is_not_migrated(run):
+    result = run("migrate", "--inbox", "memory:")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "this inbox has no tables" in result.stderr
 
 
 def test_migrate_needs_an_inbox(run):
@@ -63,6 +86,25 @@ def hooks(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", list(sys.path))
     yield name
     sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def spooling(hooks, tmp_path):
+    """The same with a spool; its `Webhooks` and the module's name."""
+    file = tmp_path / f"{hooks}.py"
+    file.write_text(file.read_text().replace('inbox="memory:"', 'inbox="memory:", spool="sqlite:///spool.db"'))
+    sys.path.insert(0, str(tmp_path))
+    webhooks = importlib.import_module(hooks).webhooks
+    yield webhooks, hooks
+    webhooks.spool.close()
+
+
+def away(*arguments, **options):
+    raise OSError("the database is away")
+
+
+def rows(table):
+    return {words[0]: words[-1] for line in table.splitlines() if (words := line.rsplit(maxsplit=1))}
 
 
 def test_what_is_paused_is_said_and_can_be_resumed(run, hooks):
@@ -140,6 +182,130 @@ def test_an_event_that_is_not_there_is_said_to_be_so(run, hooks):
     assert (result.exit_code, result.stderr) == (1, "There is no such event: evt_[bold]\n")
 
 
+def test_what_waits_in_the_spool_is_counted_and_found(run, spooling):
+    webhooks, hooks = spooling
+    stored, waiting = sample_event(), sample_event()
+    webhooks.inbox.add(Entry(stored)).result(20)
+    webhooks.spool.add(Entry(waiting)).result(20)
+
+    shown = rows(run("stats", hooks).stdout)
+    assert (shown["total"], shown["in the spool"]) == ("1", "1")
+    counts = json.loads(run("stats", hooks, "--json").stdout)
+    assert (counts["total"], counts["spool"]) == (1, {"waiting": 1})
+
+    for event, in_spool in ((stored, False), (waiting, True)):
+        result = run("events", hooks, event.id)
+        assert (result.exit_code, "waits in the spool" in result.stdout) == (0, in_spool)
+        assert json.loads(run("events", hooks, event.id, "--json").stdout)["in_spool"] is in_spool
+    assert run("events", hooks, "evt_nowhere").stderr == "There is no such event: evt_nowhere\n"
+
+
+def test_the_spool_is_looked_into_while_the_inbox_is_away(run, spooling, monkeypatch):
+    webhooks, hooks = spooling
+    waiting = sample_event()
+    webhooks.spool.add(Entry(waiting)).result(20)
+    monkeypatch.setattr(webhooks.inbox, "stats", away)
+    monkeypatch.setattr(webhooks.inbox, "get", away)
+    told = "It could not be done. OSError: the database is away\n"
+
+    result = run("stats", hooks)
+    assert (result.exit_code, rows(result.stdout), result.stderr) == (1, {"in the spool": "1"}, told)
+    result = run("stats", hooks, "--json")
+    assert (result.exit_code, json.loads(result.stdout)) == (1, {"spool": {"waiting": 1}})
+    assert run("events", hooks, waiting.id).exit_code == 0
+    result = run("events", hooks, "evt_perhaps_there")
+    assert (result.exit_code, result.stdout, result.stderr) == (1, "", told)
+
+
+def test_the_inbox_is_looked_into_where_the_spool_cannot_be(run, spooling, monkeypatch):
+    webhooks, hooks = spooling
+    stored = sample_event()
+    webhooks.inbox.add(Entry(stored)).result(20)
+    monkeypatch.setattr(webhooks.spool, "stats", away)
+    monkeypatch.setattr(webhooks.spool, "get", away)
+    result = run("stats", hooks)
+    assert (result.exit_code, rows(result.stdout)["total"]) == (1, "1")
+    assert run("events", hooks, stored.id).exit_code == 0
+    monkeypatch.setattr(webhooks.inbox, "stats", away)
+    result = run("stats", hooks)
+    assert (result.exit_code, result.stdout) == (1, "")
+
+
+def test_what_is_piped_is_not_folded_and_says_that_its_times_are_of_utc(run, hooks, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    assert run("stats", hooks).exit_code == 0
+    webhooks = sys.modules[hooks].webhooks
+    event = sample_event("user." + "long_name_" * 10)
+    webhooks.on("user.*", name="fail")(lambda event: 1 / 0)
+    webhooks.inbox.add(Entry(event)).result(20)
+    webhooks.drain()
+    head, line = run("events", hooks).stdout.splitlines()
+    assert "received (UTC)" in head
+    assert event.id in line
+    assert line.endswith("ZeroDivisionError: division by zero")
+    shown = run("events", hooks, event.id).stdout.splitlines()
+    assert shown[0].split() == ["event", event.id]
+    times = [line.rstrip() for line in shown if line.startswith(("received", "next attempt", "attempt 1"))]
+    assert len(times) == 3
+    assert all(" UTC" in line for line in times)
+
+
+def test_one_event_for_a_script_has_its_attempts(run, hooks):
+    assert run("stats", hooks).exit_code == 0
+    webhooks = sys.modules[hooks].webhooks
+    webhooks.on("user.created", name="fail")(lambda event: 1 / 0)
+    event = sample_event("user.created")
+    webhooks.inbox.add(Entry(event)).result(20)
+    webhooks.drain()
+    shown = run("events", hooks, event.id, "--json").stdout
+    assert "john.doe@example.com" not in shown
+    found = json.loads(shown)
+    assert (found["id"], found["status"], found["progress"]) == (event.id, "failed", {"welcome": "done"})
+    (attempt,) = found["history"]
+    assert attempt["status"] == "failed"
+    assert attempt["seconds"] >= 0
+    assert datetime.fromisoformat(attempt["ended_at"]).utcoffset() == timedelta(0)
+    assert attempt["failures"] == [{"handler": "fail", "error": "ZeroDivisionError: division by zero"}]
+
+
+def test_one_event_that_is_not_requeued_is_said_to_be_so(run, spooling):
+    webhooks, hooks = spooling
+    waiting, processed, scrubbed = (sample_event("user.deleted") for _ in range(3))
+
+    @webhooks.on("user.deleted", name="fail")
+    def fail(event):
+        if event.id != processed.id:
+            raise PermanentError("no")
+
+    for event in (processed, scrubbed):
+        webhooks.inbox.add(Entry(event)).result(20)
+    webhooks.drain()
+    webhooks.spool.add(Entry(waiting)).result(20)
+    webhooks.inbox.scrub(timedelta(0), (Status.DEAD,))
+    assert webhooks.inbox.get(scrubbed.id).scrubbed_at is not None
+    for arguments, said in (
+        (("evt_typo",), "There is no such event: evt_typo\n"),
+        ((waiting.id,), f"It was not requeued: {waiting.id} waits in the spool, and needs no requeueing.\n"),
+        ((processed.id,), f"It was not requeued: {processed.id} is processed, and needs no requeueing.\n"),
+        ((scrubbed.id,), f"It was not requeued: {scrubbed.id} has no payload any more.\n"),
+    ):
+        result = run("requeue", hooks, *arguments)
+        assert (result.exit_code, result.stdout, result.stderr) == (1, "", said)
+
+
+def test_one_event_that_is_none_of_those_named_is_not_requeued(run, hooks):
+    assert run("stats", hooks).exit_code == 0
+    webhooks = sys.modules[hooks].webhooks
+    event = sample_event("shop.opened")
+    webhooks.inbox.add(Entry(event)).result(20)
+    webhooks.drain()
+    result = run("requeue", hooks, event.id, "--status", "dead")
+    assert result.exit_code == 1
+    assert result.stderr == f"It was not requeued: {event.id} is ignored, and of the type shop.opened.\n"
+    assert run("requeue", hooks, event.id, "--status", "ignored").stdout == "Requeued: 1.\n"
+    assert run("requeue", hooks, "--status", "dead").stdout == "Requeued: 0.\n"
+
+
 def test_a_sample_is_sent_to_an_address_of_http_only(run, monkeypatch):
     monkeypatch.setenv("ENVOYOU_WEBHOOK_SECRET", "whsec_test")
     result = run("send", "file:///etc/passwd")
@@ -147,6 +313,81 @@ def test_a_sample_is_sent_to_an_address_of_http_only(run, monkeypatch):
     assert "is no address to send to" in result.stderr
     monkeypatch.delenv("ENVOYOU_WEBHOOK_SECRET")
     assert "--secret" in run("send", "http://127.0.0.1:1/").stderr
+
+
+@contextmanager
+def site(status, headers=(), body=b"<h1>Log in</h1>"):
+    """A server that answers every POST so, and every GET with 200; yields its URL and what it is asked."""
+    asked = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            asked.append(("POST", self.headers, self.rfile.read(int(self.headers["Content-Length"]))))
+            self.answer(status, headers)
+
+        def do_GET(self):
+            asked.append(("GET", self.headers, b""))
+            self.answer(200)
+
+        def answer(self, status, headers=()):
+            self.send_response(status)
+            for header in headers:
+                self.send_header(*header)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format, *args): ...
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/webhooks/envoyou", asked
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_not_followed_and_is_no_success(run, monkeypatch, status):
+    monkeypatch.setenv("ENVOYOU_WEBHOOK_SECRET", "whsec_test")
+    with site(status, [("Location", "/login")]) as (url, asked):
+        result = run("send", url)
+    assert [method for method, _, _ in asked] == ["POST"]
+    assert result.exit_code == 1
+    assert result.stdout.endswith(f": {status} a redirect to /login, which no sender of webhooks follows\n")
+
+
+def test_another_answer_is_shown_as_it_is(run, monkeypatch):
+    monkeypatch.setenv("ENVOYOU_WEBHOOK_SECRET", "whsec_test")
+    for status, code in ((200, 0), (300, 1), (404, 1)):
+        with site(status) as (url, _):
+            result = run("send", url)
+        assert result.exit_code == code
+        assert result.stdout.endswith(f": {status} <h1>Log in</h1>\n")
+
+
+def test_a_sample_is_for_an_endpoint_and_about_an_object_of_ones_choice(run, monkeypatch):
+    monkeypatch.setenv("ENVOYOU_WEBHOOK_SECRET", "whsec_test")
+    with site(200) as (url, asked):
+        result = run("send", url, "--type", "shop.opened", "--webhook-id", "wh_2", "--data", '{"id": "shop_1"}')
+    assert result.exit_code == 0
+    ((_, headers, body),) = asked
+    assert headers["X-EnvoyOU-Webhook-ID"] == "wh_2"
+    event = verify(dict(headers.items()), body, secret="whsec_test")
+    assert (event.webhook_id, event.type, dict(event.data.object)) == ("wh_2", "shop.opened", {"id": "shop_1"})
+
+
+@pytest.mark.parametrize(("data", "said"), [("{", "is no JSON"), ("[1]", "is a JSON object")])
+def test_what_a_sample_cannot_be_about_is_a_matter_of_usage(run, data, said):
+    result = run("send", "http://127.0.0.1:1/", "--secret", "whsec_test", "--data", data)
+    assert result.exit_code == 2
+    assert said in result.stderr
+
+
+def test_an_address_that_is_none_is_a_matter_of_usage(run):
+    assert run("send", "http://[", "--secret", "whsec_test").exit_code == 2
 
 
 @pytest.mark.parametrize("command", ["pause", "resume"])
@@ -179,6 +420,17 @@ def test_a_pause_that_the_inbox_cannot_keep_is_said_without_its_password(run, ho
     result = run("pause", hooks, "--type", "auth.*")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == "It could not be done. OSError: postgresql://app:[redacted]@db is away\n"
+
+
+def test_a_value_error_that_is_about_no_argument_is_no_matter_of_usage(run, hooks, monkeypatch):
+    def fail():
+        raise ValueError("not a status that this release knows")
+
+    assert run("stats", hooks).exit_code == 0
+    monkeypatch.setattr(sys.modules[hooks].webhooks.inbox, "stats", fail)
+    result = run("stats", hooks)
+    assert result.exit_code == 1
+    assert result.stderr == "It could not be done. ValueError: not a status that this release knows\n"
 
 
 def test_without_a_command_the_help_is_shown(run):

@@ -104,6 +104,10 @@ def test_a_callable_or_several_secrets_are_left_as_they_are():
         ("NAME", 3),
         ("HANDOFF", None),
         ("SIGNED_CONTENT", 3),
+        ("RETRY", "endless"),
+        ("RETRY", 3),
+        ("RETRY", {"max_attempts": "many"}),
+        ("RETRY", {"max_tries": 3}),
         ("RETRY_MAX_ATTEMPTS", []),
         ("RETRY_FACTOR", "twice"),
         ("RETENTION", "30"),
@@ -115,6 +119,18 @@ def test_a_callable_or_several_secrets_are_left_as_they_are():
 def test_a_value_of_the_wrong_kind_names_the_setting(name, value):
     with pytest.raises(ConfigurationError, match=f"the setting {name} "):
         read_settings({name: value})
+
+
+@pytest.mark.parametrize("name", ["TOLERANCE", "MAX_BODY_SIZE", "RETRY_DELAYS", "RETRY", "RETENTION"])
+def test_a_value_that_may_be_a_misplaced_secret_is_not_repeated(name):
+    with pytest.raises(ConfigurationError, match=f"the setting ENVOYOU_{name} cannot be used: is n") as caught:
+        read_environment({f"ENVOYOU_{name}": "whsec_abc"})
+    assert "whsec_abc" not in str(caught.value)
+
+
+def test_a_number_that_no_float_holds_is_none():
+    with pytest.raises(ConfigurationError, match="TOLERANCE cannot be used: is not a number"):
+        read_settings({"TOLERANCE": 10**400})
 
 
 def test_a_value_that_makes_no_sense_is_refused_where_it_is_used():
@@ -154,6 +170,33 @@ def test_retention_can_be_switched_off(value):
     assert read_settings({"RETENTION": value}) == {"retention": None}
 
 
+@pytest.mark.parametrize(
+    ("value", "policy"),
+    [
+        (None, None),
+        ("patient", RetryPolicy.patient()),
+        ("Patient", RetryPolicy.patient()),
+        ({"max_attempts": "5", "delays": [1, "2"]}, RetryPolicy(max_attempts=5, delays=(1.0, 2.0))),
+        ({}, RetryPolicy()),
+    ],
+)
+def test_a_retry_policy_by_its_name_or_its_members(value, policy):
+    assert read_settings({"RETRY": value}) == {"retry": policy}
+
+
+def test_a_member_that_no_retry_policy_has_is_named():
+    with pytest.raises(ConfigurationError, match="RETRY cannot be used: has no member 'max_tries'"):
+        read_settings({"RETRY": {"max_tries": 3, "factor": 2}})
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"), [("retry", "patient"), ("retry", 0), ("retry", {}), ("retention", 30), ("retention", "off")]
+)
+def test_a_policy_that_is_none_is_refused_at_the_start(keyword, value):
+    with pytest.raises(ConfigurationError, match=f"{keyword} is a Ret"):
+        Webhooks(secret="s", inbox="memory:", **{keyword: value})
+
+
 # The environment
 
 
@@ -161,6 +204,13 @@ def test_the_environment():
     environ = {"ENVOYOU_WEBHOOK_SECRET": "whsec_test", "ENVOYOU_INBOX": "memory:", "PATH": "/bin", "ENVOYOUR": "x"}
     assert read_environment(environ) == {"secret": "whsec_test", "inbox": "memory:"}
     assert read_environment({"HOOKS_NAME": "a", "ENVOYOU_NAME": "b"}, prefix="HOOKS_") == {"name": "a"}
+
+
+def test_policies_from_the_environment():
+    environ = {"ENVOYOU_RETRY": "patient", "ENVOYOU_RETENTION": "off"}
+    assert read_environment(environ) == {"retry": RetryPolicy.patient(), "retention": None}
+    with pytest.raises(ConfigurationError, match="either ENVOYOU_RETENTION or the single ENVOYOU_RETENTION_"):
+        read_environment({"ENVOYOU_RETENTION": "off", "ENVOYOU_RETENTION_ID_DAYS": "90"})
 
 
 def test_what_only_shares_the_prefix_is_left_alone():

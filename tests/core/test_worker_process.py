@@ -208,3 +208,21 @@ def test_it_says_why_it_cannot_start(site, place, source, words):
     with worker(site, place) as process:
         assert process.wait(20) == 1
         assert words in " ".join(process.stderr.read().split())
+
+
+@pytest.mark.parametrize("error", ["ValueError", "RuntimeError"])
+def test_it_says_where_it_has_failed_and_nothing_of_its_usage(site, error):
+    failing = f"""
+@webhooks.on_worker_start
+def open_pool_that_fails():
+    raise {error}("no pool at postgresql://app:hunter2@db")
+"""
+    (site / "hooks.py").write_text(HOOKS + failing)
+    with worker(site, "hooks") as process:
+        assert process.wait(20) == 1
+        said = process.stderr.read()
+    assert "ERROR envoyou: the worker has failed\nTraceback (most recent call last):" in said
+    assert "in open_pool_that_fails" in said
+    assert f"The worker has failed. {error}: no pool at postgresql://app:[redacted]@db" in said
+    assert "hunter2" not in said
+    assert "Usage" not in said
