@@ -55,6 +55,9 @@ __all__ = ["OrmInbox"]
 LOCK_TIMEOUT = 2.0
 """Seconds that an acceptance waits for a lock: less than the time a sender waits for its answer."""
 
+SYNCHRONOUS_FULL = 2
+"""As `PRAGMA synchronous` says it."""
+
 PRUNE_BATCH = 500
 """Rows deleted in one transaction, so that acceptance never waits long behind it."""
 
@@ -326,6 +329,12 @@ class OrmInbox:
         due_at = self._rows.filter(due_at__isnull=False).aggregate(first=Min("due_at"))["first"]
         return None if due_at is None else (due_at - self._now()).total_seconds()
 
+    def seconds_until_next_due(self) -> float | None:
+        """Until something comes due that is not due yet; what is paused or held up by another event does not count."""
+        now = self._now()
+        due_at = self._rows.filter(due_at__gt=now).aggregate(first=Min("due_at"))["first"]
+        return None if due_at is None else (due_at - now).total_seconds()
+
     def pause(self, subject: str) -> None:
         """See `Inbox.pause`."""
         if subject not in self.paused():
@@ -554,11 +563,30 @@ def _committed(alias: str) -> Iterator[None]:
     connection.ensure_connection()
     if not connection.in_atomic_block and not connection.get_autocommit():
         raise RuntimeError(f"the database {alias!r} is not in autocommit mode: nothing would be committed")
-    with _lock_timeout(connection), transaction.atomic(using=alias, durable=True):
+    with _synced(connection), _lock_timeout(connection), transaction.atomic(using=alias, durable=True):
         if connection.vendor == "postgresql":
             with connection.cursor() as cursor:
                 cursor.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT * 1000:.0f}")
         yield
+
+
+@contextmanager
+def _synced(connection: Any) -> Iterator[None]:
+    """On SQLite the project may have set a mode in which a commit is not on disk yet, as is usual beside WAL."""
+    if connection.vendor != "sqlite" or connection.in_atomic_block:
+        yield
+        return
+    with connection.cursor() as cursor:
+        cursor.execute("PRAGMA synchronous")
+        (usual,) = cursor.fetchone()
+        if usual >= SYNCHRONOUS_FULL:
+            yield
+            return
+        cursor.execute(f"PRAGMA synchronous = {SYNCHRONOUS_FULL}")
+        try:
+            yield
+        finally:
+            cursor.execute(f"PRAGMA synchronous = {usual}")
 
 
 @contextmanager

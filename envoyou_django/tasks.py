@@ -10,10 +10,13 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from envoyou_core import ConfigurationError
 from envoyou_django import conf, webhooks
+
+if TYPE_CHECKING:
+    from envoyou_django.inbox import OrmInbox
 
 __all__ = ["hint", "tasks_framework", "work_off"]
 
@@ -37,9 +40,9 @@ def work_off() -> None:
 def _hint_at_what_comes_due() -> None:
     """Retries, for instance. One hint is enough for all that comes due by then."""
     global _hinted_until
-    until_due = webhooks.inbox.seconds_until_due()
+    until_due = cast("OrmInbox", webhooks.inbox).seconds_until_next_due()
     now = time.monotonic()
-    if until_due is None or until_due <= 0 or now < _hinted_until <= now + until_due:
+    if until_due is None or now < _hinted_until <= now + until_due:
         return
     _hinted_until = now + until_due
     hint(until_due)
