@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
 from envoyou_core import ConfigurationError
+from envoyou_core.handoff.worker import HOUSEKEEPING_INTERVAL
 from envoyou_django import conf, webhooks
 
 if TYPE_CHECKING:
@@ -26,15 +27,26 @@ end."""
 
 _hinted_until = 0.0
 
+_keeps_house_at = float("-inf")
+
 
 def work_off() -> None:
-    """Do what is due, for as long as `BUDGET` lasts, and hint at what comes due later."""
+    """Do what is due, for as long as `BUDGET` lasts, hint at what comes due later, and clear up once an hour."""
     began = time.monotonic()
     settled = webhooks.drain(within=BUDGET)
     if time.monotonic() - began >= BUDGET:
         hint()
     elif settled:
         _hint_at_what_comes_due()
+    _keep_house()
+
+
+def _keep_house() -> None:
+    """No worker may run that does; each process of the queue has its own hour, and begins with its first task."""
+    global _keeps_house_at
+    if time.monotonic() >= _keeps_house_at:
+        _keeps_house_at = time.monotonic() + HOUSEKEEPING_INTERVAL
+        webhooks.apply_retention()
 
 
 def _hint_at_what_comes_due() -> None:
