@@ -36,7 +36,7 @@ from envoyou_core.inbox import (
 from envoyou_core.inbox.group_commit import GroupCommit
 from envoyou_core.inbox.history import decode_history, encode_history, with_attempt, with_crash
 from envoyou_django.handler_transactions import handler_transaction
-from envoyou_django.insertion import insert_new
+from envoyou_django.insertion import insert_new, supports
 from envoyou_django.models import (
     LONGEST_NAME,
     TABLES,
@@ -97,6 +97,10 @@ class OrmInbox:
     def open(self) -> None:
         """See `Inbox.open`."""
         connection = connections[self._alias]
+        if not supports(connection):
+            raise ConfigurationError(
+                f"the database {self._alias!r} cannot hold the inbox: SQLite, PostgreSQL and MariaDB can"
+            )
         was_connected = connection.connection is not None
         try:
             with connection.cursor() as cursor:
