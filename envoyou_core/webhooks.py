@@ -132,7 +132,7 @@ class Webhooks:
         self.name = name
         self.inbox: Inbox = _inbox(inbox, name, clock)
         self._handoff_setting = handoff
-        self._nudges = Nudges(handoff, self.nudge_failed) if callable(handoff) else None
+        self._nudges = self._make_nudges(handoff) if callable(handoff) else None
         self._concurrency = concurrency
         self._lease = lease
         self._shutdown_timeout = shutdown_timeout
@@ -545,14 +545,14 @@ class Webhooks:
         return hook
 
     def surround(self, surroundings: Surroundings) -> None:
-        """Enter a context around every handler and every call of the inbox that a worker makes.
+        """Enter a context around every handler, every call of the inbox that a worker makes, and a function as handoff.
 
         It is for adapters, whose frameworks need one outside a request.
         """
         self._surroundings.append(surroundings)
 
     def at_thread_end(self, function: Callable[[], object]) -> None:
-        """Call `function` in each of a worker's threads as it ends.
+        """Call `function` in each of a worker's threads, and in that of a function as handoff, as it ends.
 
         It is for adapters, whose frameworks keep something open for each thread.
         """
@@ -583,6 +583,13 @@ class Webhooks:
             thread_ends=self._thread_ends,
             retention=self._retention,
             clock=self._clock,
+        )
+
+    def _make_nudges(self, handoff: Callable[[str], object]) -> Nudges:
+        return Nudges(
+            lambda event_id: self._engine.within_surroundings(lambda: handoff(event_id)),
+            self.nudge_failed,
+            at_thread_end=lambda: self._engine.end_thread(),
         )
 
     def _make_mover(self, spool: Spool) -> Mover:

@@ -246,6 +246,13 @@ def databases_suit() -> Messages:
             hint=f'Set DATABASES["{connection.alias}"]["OPTIONS"]["transaction_mode"] = "IMMEDIATE".',
             id="envoyou.W005",
         )
+    elif connection.settings_dict["ATOMIC_REQUESTS"]:
+        yield checks.Warning(
+            f"The inbox is in the SQLite database {connection.alias!r}, whose ATOMIC_REQUESTS have each request of the "
+            "site hold its only write lock, also one that only reads: deliveries are answered 503 meanwhile.",
+            hint="Leave ATOMIC_REQUESTS out, and decorate the views that need it with transaction.atomic.",
+            id="envoyou.W012",
+        )
 
 
 def _asks_for_wal(options: Any) -> bool:

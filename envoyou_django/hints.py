@@ -35,7 +35,7 @@ class Hints:
         failed: is told what it raised.
         overdue: looks into the inbox, and says for how many seconds something there has been due; zero or less when
             nothing is.
-        at_thread_end: called in the thread that looks, as the last thing it does.
+        at_thread_end: called in the thread that looks, and in the one that hints, as the last thing it does.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Hints:
         at_thread_end: Callable[[], object] = lambda: None,
     ) -> None:
         self._hint = hint
-        self._nudges = Nudges(self._send_one, failed)
+        self._nudges = Nudges(self._send_one, failed, at_thread_end=at_thread_end)
         self._failed = failed
         self._overdue = overdue
         self._at_thread_end = at_thread_end

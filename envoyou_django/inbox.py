@@ -36,7 +36,7 @@ from envoyou_core.inbox import (
 from envoyou_core.inbox.group_commit import GroupCommit
 from envoyou_core.inbox.history import decode_history, encode_history, with_attempt, with_crash
 from envoyou_django.handler_transactions import handler_transaction
-from envoyou_django.insertion import insert_new
+from envoyou_django.insertion import insert_new, supports
 from envoyou_django.models import (
     LONGEST_NAME,
     TABLES,
@@ -54,6 +54,9 @@ __all__ = ["OrmInbox"]
 
 LOCK_TIMEOUT = 2.0
 """Seconds that an acceptance waits for a lock: less than the time a sender waits for its answer."""
+
+SYNCHRONOUS_FULL = 2
+"""As `PRAGMA synchronous` says it."""
 
 PRUNE_BATCH = 500
 """Rows deleted in one transaction, so that acceptance never waits long behind it."""
@@ -94,6 +97,10 @@ class OrmInbox:
     def open(self) -> None:
         """See `Inbox.open`."""
         connection = connections[self._alias]
+        if not supports(connection):
+            raise ConfigurationError(
+                f"the database {self._alias!r} cannot hold the inbox: SQLite, PostgreSQL and MariaDB can"
+            )
         was_connected = connection.connection is not None
         try:
             with connection.cursor() as cursor:
@@ -326,6 +333,12 @@ class OrmInbox:
         due_at = self._rows.filter(due_at__isnull=False).aggregate(first=Min("due_at"))["first"]
         return None if due_at is None else (due_at - self._now()).total_seconds()
 
+    def seconds_until_next_due(self) -> float | None:
+        """Until something comes due that is not due yet; what is paused or held up by another event does not count."""
+        now = self._now()
+        due_at = self._rows.filter(due_at__gt=now).aggregate(first=Min("due_at"))["first"]
+        return None if due_at is None else (due_at - now).total_seconds()
+
     def pause(self, subject: str) -> None:
         """See `Inbox.pause`."""
         if subject not in self.paused():
@@ -554,11 +567,30 @@ def _committed(alias: str) -> Iterator[None]:
     connection.ensure_connection()
     if not connection.in_atomic_block and not connection.get_autocommit():
         raise RuntimeError(f"the database {alias!r} is not in autocommit mode: nothing would be committed")
-    with _lock_timeout(connection), transaction.atomic(using=alias, durable=True):
+    with _synced(connection), _lock_timeout(connection), transaction.atomic(using=alias, durable=True):
         if connection.vendor == "postgresql":
             with connection.cursor() as cursor:
                 cursor.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT * 1000:.0f}")
         yield
+
+
+@contextmanager
+def _synced(connection: Any) -> Iterator[None]:
+    """On SQLite the project may have set a mode in which a commit is not on disk yet, as is usual beside WAL."""
+    if connection.vendor != "sqlite" or connection.in_atomic_block:
+        yield
+        return
+    with connection.cursor() as cursor:
+        cursor.execute("PRAGMA synchronous")
+        (usual,) = cursor.fetchone()
+        if usual >= SYNCHRONOUS_FULL:
+            yield
+            return
+        cursor.execute(f"PRAGMA synchronous = {SYNCHRONOUS_FULL}")
+        try:
+            yield
+        finally:
+            cursor.execute(f"PRAGMA synchronous = {usual}")
 
 
 @contextmanager

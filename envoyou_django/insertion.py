@@ -10,13 +10,20 @@ from django.db import connections
 
 from envoyou_django.models import ProcessedEvent
 
-__all__ = ["insert_new"]
+__all__ = ["insert_new", "supports"]
 
 LARGEST_STATEMENT = 1_048_576
 """Bytes of bodies in one statement, unless one alone is larger: MariaDB takes 16 MB at a time as it is set up."""
 
 Key = tuple[str, str]
 """A tenant and an event's id."""
+
+
+def supports(connection: Any) -> bool:
+    """Whether the database has INSERT ... RETURNING; MySQL, which Django takes for MariaDB's kind, has not."""
+    if connection.vendor == "mysql":
+        return bool(connection.mysql_is_mariadb)
+    return connection.vendor in {"sqlite", "postgresql"}
 
 
 def insert_new(rows: Sequence[Mapping[str, Any]], using: str) -> set[Key]:

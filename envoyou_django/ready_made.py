@@ -18,6 +18,7 @@ from django.db import connections, router
 
 from envoyou_core import ConfigurationError, Handlers, WebhookRequest, WebhookResponse, Webhooks
 from envoyou_core.handlers import Handler
+from envoyou_core.observability import Listener
 from envoyou_core.processing.time_limits import time_limited
 from envoyou_django import conf
 from envoyou_django.hints import Hints
@@ -144,7 +145,7 @@ class DjangoWebhooks(Webhooks):
 
 
 class ProjectWebhooks:
-    """Stands for the project's `Webhooks`. Handlers can be registered before the settings are known.
+    """Stands for the project's `Webhooks`. Handlers and hooks can be registered before the settings are known.
 
     Those that are there outlive a change of the settings; those that a test registers while it overrides the
     settings end with the override.
@@ -154,7 +155,8 @@ class ProjectWebhooks:
         self._making = threading.RLock()
         self._made: DjangoWebhooks | None = None
         self._handlers = Handlers()
-        self._handlers_outside: list[Handlers] = []
+        self._hooks: list[tuple[str, Any]] = []
+        self._outside: list[tuple[Handlers, list[tuple[str, Any]]]] = []
 
     def __getattr__(self, name: str) -> Any:
         # Who looks at a module's names, as Django and pytest do, asks for private ones; that must not make it.
@@ -208,6 +210,31 @@ class ProjectWebhooks:
                 if self._made is not None:
                     self._made.include(_for_django([handler]))
 
+    def on_worker_start(self, hook: Function) -> Function:
+        """See `Webhooks.on_worker_start`."""
+        self._collect("on_worker_start", hook)
+        return hook
+
+    def on_worker_stop(self, hook: Function) -> Function:
+        """See `Webhooks.on_worker_stop`."""
+        self._collect("on_worker_stop", hook)
+        return hook
+
+    def on_dead(self, hook: Function) -> Function:
+        """See `Webhooks.on_dead`."""
+        self._collect("on_dead", hook)
+        return hook
+
+    def subscribe(self, listener: Listener) -> None:
+        """See `Webhooks.subscribe`."""
+        self._collect("subscribe", listener)
+
+    def _collect(self, turn: str, hook: Any) -> None:
+        with self._making:
+            self._hooks.append((turn, hook))
+            if self._made is not None:
+                getattr(self._made, turn)(hook)
+
     @property
     def registered(self) -> Sequence[Handler]:
         """The handlers there are, in their order."""
@@ -228,6 +255,8 @@ class ProjectWebhooks:
                 inbox = OrmInbox(name=keywords.get("name", "default"), clock=conf.clock())
                 made = DjangoWebhooks(**keywords, inbox=inbox, hint=_hint_of_the_project())
                 made.include(_for_django(self._handlers))
+                for turn, hook in self._hooks:
+                    getattr(made, turn)(hook)
                 self._made = made
             return self._made
 
@@ -236,10 +265,10 @@ class ProjectWebhooks:
         with self._making:
             made, self._made = self._made, None
             if override_begins:
-                self._handlers_outside.append(self._handlers)
-                self._handlers = _copied(self._handlers)
-            elif self._handlers_outside:
-                self._handlers = self._handlers_outside.pop()
+                self._outside.append((self._handlers, self._hooks))
+                self._handlers, self._hooks = _copied(self._handlers), list(self._hooks)
+            elif self._outside:
+                self._handlers, self._hooks = self._outside.pop()
         if made is not None:
             made.stop()
             made.inbox.close()

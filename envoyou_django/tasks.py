@@ -10,10 +10,14 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from envoyou_core import ConfigurationError
+from envoyou_core.handoff.worker import HOUSEKEEPING_INTERVAL
 from envoyou_django import conf, webhooks
+
+if TYPE_CHECKING:
+    from envoyou_django.inbox import OrmInbox
 
 __all__ = ["hint", "tasks_framework", "work_off"]
 
@@ -23,23 +27,34 @@ end."""
 
 _hinted_until = 0.0
 
+_keeps_house_at = float("-inf")
+
 
 def work_off() -> None:
-    """Do what is due, for as long as `BUDGET` lasts, and hint at what comes due later."""
+    """Do what is due, for as long as `BUDGET` lasts, hint at what comes due later, and clear up once an hour."""
     began = time.monotonic()
     settled = webhooks.drain(within=BUDGET)
     if time.monotonic() - began >= BUDGET:
         hint()
     elif settled:
         _hint_at_what_comes_due()
+    _keep_house()
+
+
+def _keep_house() -> None:
+    """No worker may run that does; each process of the queue has its own hour, and begins with its first task."""
+    global _keeps_house_at
+    if time.monotonic() >= _keeps_house_at:
+        _keeps_house_at = time.monotonic() + HOUSEKEEPING_INTERVAL
+        webhooks.apply_retention()
 
 
 def _hint_at_what_comes_due() -> None:
     """Retries, for instance. One hint is enough for all that comes due by then."""
     global _hinted_until
-    until_due = webhooks.inbox.seconds_until_due()
+    until_due = cast("OrmInbox", webhooks.inbox).seconds_until_next_due()
     now = time.monotonic()
-    if until_due is None or until_due <= 0 or now < _hinted_until <= now + until_due:
+    if until_due is None or now < _hinted_until <= now + until_due:
         return
     _hinted_until = now + until_due
     hint(until_due)

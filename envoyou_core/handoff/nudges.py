@@ -24,11 +24,19 @@ class Nudges:
     Args:
         nudge: the function.
         failed: is told what it raised.
+        at_thread_end: called in the thread, as the last thing it does.
     """
 
-    def __init__(self, nudge: Callable[[str], object], failed: Callable[[Exception], None]) -> None:
+    def __init__(
+        self,
+        nudge: Callable[[str], object],
+        failed: Callable[[Exception], None],
+        *,
+        at_thread_end: Callable[[], object] = lambda: None,
+    ) -> None:
         self._nudge = nudge
         self._failed = failed
+        self._at_thread_end = at_thread_end
         self._lock = threading.Lock()
         self._waiting: queue.Queue[str | None] = queue.Queue(MAX_WAITING)
         self._pid: int | None = None
@@ -62,3 +70,4 @@ class Nudges:
                 self._nudge(event_id)
             except Exception as error:
                 self._failed(error)
+        self._at_thread_end()

@@ -7,7 +7,7 @@ from argparse import ArgumentParser
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import DatabaseError
+from django.db import DatabaseError, InterfaceError
 
 from envoyou_core import EnvoyouError
 from envoyou_django import webhooks
@@ -27,7 +27,7 @@ class InboxCommand(BaseCommand):
         try:
             webhooks.inbox.open()
             self.look_after_inbox(options)
-        except (EnvoyouError, DatabaseError) as error:
+        except (EnvoyouError, DatabaseError, InterfaceError) as error:
             raise CommandError(f"It could not be done: {error}") from error
 
     def look_after_inbox(self, options: dict[str, Any]) -> None:

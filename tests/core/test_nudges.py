@@ -2,6 +2,7 @@
 
 import queue
 import threading
+from contextlib import contextmanager
 
 import pytest
 
@@ -119,6 +120,24 @@ def test_its_thread_ends_with_the_webhooks_when_it_has_given_the_hints_that_wait
     accept(webhooks)
     assert told.get(timeout=PATIENCE) is not thread
     webhooks.stop()
+
+
+def test_its_thread_is_looked_after_as_those_of_a_worker_are():
+    told = queue.Queue()
+
+    @contextmanager
+    def around():
+        told.put("entered")
+        yield
+        told.put("left")
+
+    webhooks = make(lambda event_id: told.put(event_id))
+    webhooks.surround(around)
+    webhooks.at_thread_end(lambda: told.put(threading.current_thread().name))
+    event = accept(webhooks)
+    assert [told.get(timeout=PATIENCE) for _ in range(3)] == ["entered", event.id, "left"]
+    webhooks.stop()
+    assert told.get(timeout=PATIENCE) == "envoyou-nudges"
 
 
 @pytest.mark.parametrize("handoff", ["celery", 5, None])

@@ -194,3 +194,30 @@ class AUsersTestCase(TestCase):
         record = webhooks.inbox.get(event.id)
         assert record.status == "failed"
         assert record.last_error.startswith("IntegrityError")
+
+
+@pytest.mark.parametrize(("usual", "while_stored"), [(0, 2), (1, 2), (2, 2), (3, 3)])
+def test_on_sqlite_an_acceptance_reaches_the_disk_whatever_the_project_has_set(
+    django_db_setup, django_db_blocker, usual, while_stored
+):
+    seen = []
+
+    def look(execute, sql, params, many, context):
+        if sql.startswith("INSERT"):
+            seen.append(synchronous())
+        return execute(sql, params, many, context)
+
+    def synchronous():
+        return connections["default"].connection.execute("PRAGMA synchronous").fetchone()[0]
+
+    with django_db_blocker.unblock():
+        connections["default"].ensure_connection()
+        try:
+            connections["default"].connection.execute(f"PRAGMA synchronous = {usual}")
+            with connections["default"].execute_wrapper(look):
+                assert OrmInbox().add(Entry(sample_event())).result() is Added.NEW
+            assert seen == [while_stored]
+            assert synchronous() == usual
+        finally:
+            connections.close_all()
+            ProcessedEvent.objects.all().delete()

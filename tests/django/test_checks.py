@@ -274,6 +274,13 @@ def test_sqlite_as_django_sets_it_up(monkeypatch):
     assert found(only=SQLITE) == ["envoyou.W004", "envoyou.W005"]
 
 
+def test_sqlite_whose_every_request_holds_the_lock(monkeypatch):
+    sqlite_with(monkeypatch, transaction_mode="IMMEDIATE")
+    for asked in (True, False):
+        monkeypatch.setitem(connections["default"].settings_dict, "ATOMIC_REQUESTS", asked)
+        assert (found(only={"envoyou.W012"}) == ["envoyou.W012"]) is asked
+
+
 def test_sqlite_as_it_should_be(monkeypatch):
     sqlite_with(monkeypatch, transaction_mode="IMMEDIATE", init_command="PRAGMA journal_mode = WAL;")
     assert found(only=SQLITE) == []
@@ -361,6 +368,7 @@ def test_an_inbox_in_memory(monkeypatch):
 
 
 def test_all_is_well_in_a_project_that_does_as_it_is_told(monkeypatch):
+    monkeypatch.setitem(connections["default"].settings_dict, "ATOMIC_REQUESTS", False)
     sqlite_with(monkeypatch, transaction_mode="IMMEDIATE", init_command="PRAGMA journal_mode=WAL")
     assert found(deploy=True) == []
 

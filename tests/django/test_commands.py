@@ -14,6 +14,7 @@ from types import ModuleType
 import pytest
 from django.core.handlers.wsgi import WSGIHandler
 from django.core.management import CommandError, call_command
+from django.db import connections
 from django.test import override_settings
 
 from envoyou_core import Tenant, WebhookRequest
@@ -176,6 +177,19 @@ def test_stats(settings_with_clock):
     code, words = fails("envoyou_stats", "--max-overdue", "1m")
     assert code == 1
     assert "61 s" in words
+
+
+def test_a_bare_number_is_no_waiting_time():
+    _, words = fails("envoyou_stats", "--max-overdue", "300")
+    assert "300s" in words
+
+
+@pytest.mark.django_db
+def test_a_database_that_cannot_hold_the_inbox_is_named(monkeypatch):
+    monkeypatch.setattr(type(connections["default"]), "vendor", "oracle")
+    code, words = fails("envoyou_stats")
+    assert code == 1
+    assert "cannot hold the inbox" in words
 
 
 def test_without_tables_it_says_what_to_run(tmp_path, django_db_blocker):

@@ -74,3 +74,28 @@ def test_who_hints_at_what_waits_gets_over_broken_ones(postgres, monkeypatch):
                 told.get()
     finally:
         hinting.stop()
+
+
+def test_a_function_that_is_told_of_events_gets_over_broken_ones(postgres):
+    told = queue.Queue()
+
+    def look(event_id):
+        told.put(webhooks_of_its_own.inbox.get(event_id).event.id)
+
+    webhooks_of_its_own = DjangoWebhooks(secret=SECRET, inbox=OrmInbox(), handoff=look)
+
+    def deliver():
+        delivery = sign_delivery(event := sample_event(), secret=SECRET)
+        request = WebhookRequest.from_http("POST", delivery.headers, delivery.body)
+        assert webhooks_of_its_own.receive(request).status == 200
+        return event.id
+
+    try:
+        first = deliver()
+        assert told.get(timeout=PATIENCE) == first
+        assert end_all_connections_but_this(postgres) > 0
+        # The first finds that the connection is broken.
+        _, last = deliver(), deliver()
+        assert told.get(timeout=PATIENCE) == last
+    finally:
+        webhooks_of_its_own.stop()

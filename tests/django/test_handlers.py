@@ -142,3 +142,28 @@ def test_a_connection_cannot_be_had(name):
 
     with pytest.raises(ConfigurationError, match=f"names '{name}'"):
         webhooks.on("shop.opened")({"connection": note, "session": note_in_a_session}[name])
+
+
+REGISTERED = ["on_dead", "on_worker_start", "on_worker_stop", "subscribe"]
+
+
+@pytest.mark.parametrize("register", REGISTERED)
+def test_a_hook_is_registered_before_there_is_a_secret(register):
+    with override_settings(ENVOYOU={}):
+        getattr(webhooks, register)(lambda *_: None)
+
+
+def test_hooks_outlive_a_change_of_the_settings_and_those_of_an_override_end_with_it(client):
+    told = []
+    with override_settings(ENVOYOU={"WEBHOOK_SECRET": SECRET}):
+        webhooks.subscribe(lambda notice: told.append("outer"))
+        with override_settings(ENVOYOU={"WEBHOOK_SECRET": SECRET}):
+            webhooks.subscribe(lambda notice: told.append("inner"))
+            accept(client, "shop.opened")
+            assert {"outer", "inner"} == set(told)
+        told.clear()
+        accept(client, "shop.opened")
+        assert set(told) == {"outer"}
+    told.clear()
+    accept(client, "shop.opened")
+    assert not told

@@ -75,3 +75,13 @@ def test_what_is_scrubbed_while_it_is_being_requeued_stays(inbox_alias, clock, m
     monkeypatch.setattr(ProcessedEventQuerySet, "_requeue_one", erase_first)
     assert inbox.requeue("evt_0") == 0
     assert inbox.get("evt_0").status is Status.DEAD
+
+
+def test_what_comes_due_next_is_found_beside_what_waits_for_something_else(inbox_alias, clock):
+    inbox = OrmInbox(clock=clock)
+    assert inbox.seconds_until_next_due() is None
+    (claim,) = claimed(inbox, 1)
+    inbox.settle(claim, Settlement(Status.FAILED, 1, retry_in=30.0))
+    inbox.add(Entry(sample_event(id="evt_paused"))).result()
+    assert inbox.seconds_until_due() == 0
+    assert inbox.seconds_until_next_due() == 30

@@ -16,6 +16,9 @@ __all__ = ["Command"]
 
 
 def _seconds(text: str) -> float:
+    # Elsewhere a bare number is one of days, which nobody means here.
+    if text[-1:].isdigit():
+        raise ArgumentTypeError(f"{text!r} has no unit: write {text}s, or 5m")
     try:
         return duration(text).total_seconds()
     except ValueError as error:

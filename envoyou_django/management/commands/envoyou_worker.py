@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
-from django.db import connections
+from django.db import DatabaseError, InterfaceError, connections
 
 from envoyou_core import ConfigurationError
 from envoyou_core.errors import WorkerStuckError
@@ -30,7 +30,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--drain",
             action="store_true",
-            help="Do what is due now, and end: for cron.",
+            help="Do what is due now, clear up, and end: for cron.",
         )
         parser.add_argument(
             "--reload", action="store_true", help="In development: begin anew whenever the code changes, as runserver."
@@ -68,8 +68,9 @@ class Command(BaseCommand):
     def _drain(self) -> None:
         try:
             settled = webhooks.drain()
-        except ConfigurationError as error:
-            raise CommandError(str(error)) from error
+            webhooks.apply_retention()
+        except (ConfigurationError, DatabaseError, InterfaceError) as error:
+            raise CommandError(f"It could not be done: {error}") from error
         self.stdout.write(f"Settled {settled} {'event' if settled == 1 else 'events'}.")
 
     def _show_log(self, verbosity: int) -> None:

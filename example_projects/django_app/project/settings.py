@@ -59,10 +59,12 @@ DATABASES = {
         default=f"sqlite:///{BASE_DIR / 'db.sqlite3'}", conn_max_age=60, conn_health_checks=True
     )
 }
+options = DATABASES["default"].setdefault("OPTIONS", {})
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
-    DATABASES["default"]["OPTIONS"] = {"transaction_mode": "IMMEDIATE", "init_command": "PRAGMA journal_mode=WAL"}
+    options |= {"transaction_mode": "IMMEDIATE", "init_command": "PRAGMA journal_mode=WAL"}
 else:
-    DATABASES["default"]["OPTIONS"] = {"connect_timeout": 2, "tcp_user_timeout": 10_000, "keepalives_idle": 5}
+    # What the URL says, sslmode for instance, is kept.
+    options |= {"connect_timeout": 2, "tcp_user_timeout": 10_000, "keepalives_idle": 5} | options
 
 LOGGING = {
     "version": 1,
