@@ -131,7 +131,7 @@ async def test_an_attempt_cut_off_before_it_is_known_whether_it_has_committed_is
 
 
 async def test_a_database_that_does_not_answer_does_not_keep_a_worker_from_ending(monkeypatch):
-    webhooks = Webhooks(secret=SECRET, inbox="memory:", handoff="manual")
+    webhooks = Webhooks(secret=SECRET, name="silent", inbox="memory:", handoff="manual")
     webhooks.on("*")(lambda event: None)
     asked, answer = threading.Event(), threading.Event()
     claim = webhooks.inbox.claim
@@ -151,7 +151,7 @@ async def test_a_database_that_does_not_answer_does_not_keep_a_worker_from_endin
     assert webhooks.inbox.get(event.id).status is Status.RECEIVED
     answer.set()
     # What was claimed after all is given back.
-    pause_until(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("envoyou-inbox")])
+    pause_until(lambda: not _threads("envoyou-inbox-silent"))
     record = webhooks.inbox.get(event.id)
     assert (record.status, record.crashes) == (Status.RECEIVED, 0)
 
@@ -207,7 +207,7 @@ async def test_a_drain_that_is_cut_off_keeps_the_lease_while_its_thread_goes_on(
 def make_short():
     def make():
         now = [1_700_000_000.0]
-        webhooks = Webhooks(secret=SECRET, inbox="memory:", handoff="manual", clock=lambda: now[0])
+        webhooks = Webhooks(secret=SECRET, name="short", inbox="memory:", handoff="manual", clock=lambda: now[0])
         webhooks.time_passes = lambda seconds: now.__setitem__(0, now[0] + seconds)
         return webhooks
 
@@ -215,7 +215,11 @@ def make_short():
 
 
 def _no_lease_is_kept():
-    return not [thread for thread in threading.enumerate() if thread.name.startswith("envoyou-leases")]
+    return not _threads("envoyou-leases-short")
+
+
+def _threads(name):
+    return [thread for thread in threading.enumerate() if thread.name.startswith(name)]
 
 
 # Exceptions that are none of Python's usual ones
@@ -276,7 +280,7 @@ def refuse(monkeypatch):
 
 @pytest.fixture
 def working_here():
-    webhooks = Webhooks(secret=SECRET, inbox="memory:")
+    webhooks = Webhooks(secret=SECRET, name="threadless", inbox="memory:")
     webhooks.on("*")(lambda event: None)
     webhooks.failures = []
     webhooks.subscribe(lambda notice: webhooks.failures.append(notice) if isinstance(notice, WorkerFailed) else None)
@@ -290,7 +294,7 @@ def test_a_worker_that_could_not_be_started_is_started_with_the_next_event(refus
     refuse(thread)
     first = accept(working_here)
     working_here.wake()
-    pause_until(lambda: not [one for one in threading.enumerate() if one.name.startswith("envoyou-worker")])
+    pause_until(lambda: not _threads("envoyou-worker-threadless"))
     refuse("")
     accept(working_here)
     working_here.wake()
@@ -298,7 +302,7 @@ def test_a_worker_that_could_not_be_started_is_started_with_the_next_event(refus
 
 
 def test_a_worker_that_has_no_thread_for_the_inbox_tries_again(refuse, working_here):
-    refuse("envoyou-inbox-default")
+    refuse("envoyou-inbox-threadless")
     event = accept(working_here)
     working_here.wake()
     pause_until(lambda: working_here.failures)
