@@ -19,6 +19,10 @@ TRANSACTION_LIMIT = 1.0
 """Seconds that a handler's transaction may last on SQLite: less than another writer waits for its lock."""
 
 
+CUT_SHORT_AFTER = 0.05
+"""Seconds that a statement may go on when the time is over."""
+
+
 class TransactionTimeoutError(EnvoyouError):
     """A handler held SQLite's only write lock for too long; its transaction was rolled back."""
 
@@ -71,8 +75,10 @@ class _Alarms:
             is_first = not self._due or due < self._due[0][0]
             heapq.heappush(self._due, (due, next(self._numbers), limit))
             if not self._running:
-                self._running = True
-                threading.Thread(target=self._watch, name="envoyou-time-limits", daemon=True).start()
+                # Python 3.12 starts no thread while the process ends, by which time the limit does not matter any more.
+                with suppress(RuntimeError):
+                    threading.Thread(target=self._watch, name="envoyou-time-limits", daemon=True).start()
+                    self._running = True
             elif is_first:
                 self._changed.notify()
 
@@ -113,11 +119,10 @@ class _Limit:
 
     def end(self) -> bool:
         """The block has ended; true when it was too late."""
+        self.has_ended = True
         with self._lock:
-            self.has_ended = True
             if self._expired:
-                with suppress(sqlite3.ProgrammingError):
-                    self._connection.set_authorizer(None)
+                self._restore()
             return self._expired
 
     def expire(self) -> None:
@@ -126,16 +131,43 @@ class _Limit:
             if self.has_ended:
                 return
             self._expired = True
-            # In this order: nothing new may begin, for it would be committed by itself once the transaction is gone;
-            # what is under way is cut short.
-            # Who has closed it meanwhile has rolled it back.
-            with suppress(sqlite3.ProgrammingError):
-                self._connection.set_authorizer(_allow_only_rollback)
-                self._connection.interrupt()
-                self._connection.rollback()
+            # First: what was written after the transaction is gone would be committed by itself.
+            self._insist(lambda: self._connection.execute("PRAGMA query_only = ON"))
+            self._insist(self._connection.rollback)
         self._tell()
 
+    def _insist(self, call: Callable[[], object]) -> None:
+        """Make a call that waits for the statement under way, which is cut short when it goes on.
 
-def _allow_only_rollback(action: int, argument: str | None, *_: str | None) -> int:
-    rolls_back = action == sqlite3.SQLITE_TRANSACTION and argument == "ROLLBACK"
-    return sqlite3.SQLITE_OK if rolls_back else sqlite3.SQLITE_DENY
+        The connection's other methods, those that say what may be executed among them, wait for it as well, but let no
+        other thread run meanwhile: not even the statement, where it calls a function in Python.
+        """
+        while not self.has_ended:
+            cut_short = threading.Timer(CUT_SHORT_AFTER, self._interrupt)
+            cut_short.start()
+            try:
+                call()
+            except sqlite3.ProgrammingError:
+                # Whoever has closed it meanwhile has rolled it back.
+                return
+            except sqlite3.Error:
+                # It was interrupted with the others, as everything is for as long as some cursor is open.
+                cut_short.join()
+            else:
+                return
+            finally:
+                cut_short.cancel()
+
+    def _interrupt(self) -> None:
+        with suppress(sqlite3.ProgrammingError):
+            self._connection.interrupt()
+
+    def _restore(self) -> None:
+        try:
+            self._connection.rollback()
+            self._connection.execute("PRAGMA query_only = OFF")
+        except sqlite3.ProgrammingError:
+            pass
+        except sqlite3.Error:
+            # A cursor is open still. With it at the latest, the transaction of a closed connection ends.
+            self._connection.close()

@@ -1,0 +1,165 @@
+"""The time limit of a transaction on SQLite, whatever its thread does when the time is over.
+
+Each case runs in a process of its own: what goes wrong here stops all threads of one.
+"""
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+BEFORE = """
+import sqlite3, sys, threading, time
+from contextlib import suppress
+from envoyou_core.inbox.time_limit import TransactionTimeoutError, time_limit
+
+database = sys.argv[1]
+ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) "
+
+def connect():
+    return sqlite3.connect(database, isolation_level=None, check_same_thread=False, timeout=30)
+
+def limited(connection, block):
+    expired = threading.Event()
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        with time_limit(connection, 0.1, expired.set):
+            connection.execute("INSERT INTO effects VALUES ('before')")
+            block(expired)
+    except TransactionTimeoutError:
+        print("rolled back")
+    assert expired.is_set()
+    assert not connection.in_transaction
+
+def write_in_vain():
+    try:
+        connection.execute("INSERT INTO effects VALUES ('after')")
+    except sqlite3.OperationalError as error:
+        print(error)
+
+connection = connect()
+connection.execute("PRAGMA journal_mode = WAL")
+connection.execute("CREATE TABLE effects (what)")
+connection.create_function("slow", 1, lambda x: time.sleep(0.001) or x)
+"""
+
+AFTER = """
+# All is as it was before: for this connection, for others, and for the next limit.
+connection.execute("INSERT INTO effects VALUES ('later')")
+limited(connection, lambda expired: expired.wait(30))
+print([what for what, in connect().execute("SELECT what FROM effects")])
+"""
+
+BLOCKS = {
+    "a long statement": """
+        def block(expired):
+            with suppress(sqlite3.OperationalError):
+                connection.execute(ENDLESS + "SELECT count(*) FROM n").fetchone()
+            expired.wait(30)
+            write_in_vain()
+    """,
+    "a statement that calls Python": """
+        def block(expired):
+            with suppress(sqlite3.OperationalError):
+                connection.execute(ENDLESS + "SELECT sum(slow(x)) FROM n").fetchone()
+            expired.wait(30)
+            write_in_vain()
+    """,
+    "one statement after the other": """
+        def block(expired):
+            while not expired.is_set():
+                connection.execute("SELECT slow(1)").fetchone()
+            write_in_vain()
+    """,
+    "an open cursor": """
+        def block(expired):
+            block.cursor = connection.execute(ENDLESS + "SELECT x FROM n")
+            assert block.cursor.fetchone() == (1,)
+            assert expired.wait(30)
+            with suppress(sqlite3.OperationalError):
+                block.cursor.fetchone()
+            write_in_vain()
+    """,
+    "nothing": """
+        def block(expired):
+            assert expired.wait(30)
+            write_in_vain()
+    """,
+}
+
+
+def run(tmp_path: Path, *code: str) -> list[str]:
+    program = "\n".join(textwrap.dedent(part) for part in code)
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "inbox.db")], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_it_is_taken_away_and_nothing_of_it_is_left(tmp_path, block):
+    assert run(tmp_path, BEFORE, BLOCKS[block], "limited(connection, block)", AFTER) == [
+        "attempt to write a readonly database",
+        "rolled back",
+        "rolled back",
+        "['later']",
+    ]
+
+
+def test_an_interrupted_statement_beside_an_open_cursor(tmp_path):
+    """While a cursor is open, whatever is executed is interrupted, the rolling back too; here it outlives the block."""
+    block = """
+        def block(expired):
+            block.cursor = connection.execute(ENDLESS + "SELECT x FROM n")
+            assert block.cursor.fetchone() == (1,)
+            try:
+                connection.execute(ENDLESS + "SELECT count(*) FROM n").fetchone()
+            except sqlite3.OperationalError as error:
+                print(error)
+    """
+    after = """
+        expired = threading.Event()
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            with time_limit(connection, 0.1, expired.set):
+                connection.execute("INSERT INTO effects VALUES ('before')")
+                block(expired)
+        except TransactionTimeoutError:
+            print("rolled back")
+        try:
+            connection.execute("SELECT 1")
+        except sqlite3.ProgrammingError as error:
+            print(error)
+        del block.cursor
+        connection = connect()
+        limited(connection, lambda expired: expired.wait(30))
+        print(connection.execute("SELECT count(*) FROM effects").fetchone())
+    """
+    assert run(tmp_path, BEFORE, block, after) == [
+        "interrupted",
+        "rolled back",
+        "Cannot operate on a closed database.",
+        "rolled back",
+        "(0,)",
+    ]
+
+
+def test_a_limit_that_has_no_thread_is_none_and_the_next_one_is(tmp_path):
+    code = """
+        start = threading.Thread.start
+
+        def refuse(thread):
+            raise RuntimeError("can't start new thread")
+
+        threading.Thread.start = refuse
+        connection.execute("BEGIN IMMEDIATE")
+        with time_limit(connection, 0.01, print):
+            time.sleep(0.05)
+        connection.execute("COMMIT")
+        threading.Thread.start = start
+        limited(connection, lambda expired: expired.wait(30))
+    """
+    assert run(tmp_path, BEFORE, code) == ["rolled back"]
