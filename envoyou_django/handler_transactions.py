@@ -11,8 +11,8 @@ from typing import Any
 from django.db import connections, transaction
 
 from envoyou_core.inbox.time_limit import TRANSACTION_LIMIT, time_limit
+from envoyou_core.inbox.turns import HandlerTurns, Turn
 from envoyou_django.models import ClaimLock
-from envoyou_django.sqlite_turns import HandlerTurns, Turn
 
 __all__ = ["handler_transaction"]
 

@@ -76,10 +76,12 @@ class AsyncSqlInbox(SqlInbox):
             TransactionTimeoutError: on SQLite, its time was over.
         """
         async with AsyncExitStack() as ends:
+            turn = None if self.remote else await ends.enter_async_context(self._handler_turns.async_turn())
             connection = await ends.enter_async_context(self._async_engine.connect())
             await ends.enter_async_context(connection.begin())
-            if not self.remote:
+            if turn is not None:
                 await _lock_for_writing(connection)
+                turn.holds()
             async with self._limit(), AsyncExitStack() as sessions:
                 given: dict[str, object] = {"connection": connection}
                 if "session" in wants:

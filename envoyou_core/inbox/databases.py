@@ -22,6 +22,10 @@ __all__ = ["CONNECT_TIMEOUT", "DIALECTS", "WriteLock", "is_outage", "open_engine
 CONNECT_TIMEOUT = 2
 """Seconds to wait for a database's connection or lock: less than the time a sender waits for its answer."""
 
+UNLIMITED = -1
+"""What a pool may have beyond its usual size. Each handler in a transaction holds a connection, and those who accept,
+claim and settle must not wait until one is done."""
+
 DIALECTS = ("sqlite", "postgresql", "mariadb")
 
 _POSTGRES_PATIENCE = {
@@ -104,7 +108,7 @@ def open_engine(database: str | URL) -> Engine:
                 url,
                 hide_parameters=True,
                 pool_pre_ping=True,
-                pool_timeout=CONNECT_TIMEOUT,
+                max_overflow=UNLIMITED,
                 connect_args={name: value for name, value in _POSTGRES_PATIENCE.items() if name not in url.query},
             )
         if url.get_backend_name() == "mariadb":
@@ -112,7 +116,7 @@ def open_engine(database: str | URL) -> Engine:
                 url,
                 hide_parameters=True,
                 pool_pre_ping=True,
-                pool_timeout=CONNECT_TIMEOUT,
+                max_overflow=UNLIMITED,
                 # What has been committed by others since the transaction began is to be seen, as on PostgreSQL.
                 isolation_level="READ COMMITTED",
                 connect_args={"charset": "utf8mb4"} | ({} if "connect_timeout" in url.query else _MARIADB_PATIENCE),

@@ -68,6 +68,7 @@ from envoyou_core.inbox.rows import claim_of, microseconds, moment, progress_of,
 from envoyou_core.inbox.schema import inbox_table, marks_table, paused_table, schema_table
 from envoyou_core.inbox.selecting import claimable
 from envoyou_core.inbox.time_limit import TRANSACTION_LIMIT, time_limit
+from envoyou_core.inbox.turns import HandlerTurns
 from envoyou_core.inbox.upgrades import check_schema, set_up
 
 __all__ = ["SqlInbox"]
@@ -130,6 +131,7 @@ class SqlInbox:
         self._opening = threading.Lock()
         self._opened_in: int | None = None
         self._write_lock = WriteLock()
+        self._handler_turns = HandlerTurns()
         self._writer = GroupCommit[Entry, Added](self._store, is_outage=is_outage, max_batch=max_batch)
         call_in_forked_children(self._begin_anew)
 
@@ -310,7 +312,9 @@ class SqlInbox:
         due_at = self._now() + microseconds(lease)
         if claims:
             with self._writing() as connection:
-                connection.execute(_RENEW, [{**_held(claim), "new_due_at": due_at} for claim in claims])
+                connection.execute(
+                    _RENEW, [{**_held(claim), "new_due_at": due_at} for claim in sorted(claims, key=_key)]
+                )
 
     def record(self, claim: Claim, progress: Mapping[str, Progress]) -> bool:
         """See `Inbox.record`."""
@@ -333,9 +337,26 @@ class SqlInbox:
             TransactionTimeoutError: on SQLite, its time was over.
         """
         self.open()
-        with self._turn() as release, self._engine.begin() as connection, self._limited(connection, release):
+        with self._alone() as free, self._engine.begin() as connection, self._limited(connection, free):
             yield connection
             self._end(connection, claim, progress, settlement)
+
+    @contextmanager
+    def _alone(self) -> Iterator[Callable[[], None]]:
+        """Hold SQLite's write lock for a handler, until the block ends or what it is given is called."""
+        if self.remote:
+            yield lambda: None
+            return
+        # First among handlers, for as long as it takes: theirs are the long transactions. For the lock itself nobody
+        # waits long, and no other writer has to wait for more than one of them.
+        with self._handler_turns.turn() as turn, self._write_lock.held() as release:
+            turn.holds()
+
+            def free() -> None:
+                release()
+                turn.end()
+
+            yield free
 
     def _end(
         self,
@@ -391,7 +412,9 @@ class SqlInbox:
         Its lease is not held any more, or its payload is to go.
         """
         now = self._now()
-        values = [{**_held(claim), **_settled(claim, settlement, now)} for claim, settlement in settlements]
+        # In the order in which leases are renewed: two that lock the same rows in opposite ones wait for each other.
+        in_order = sorted(settlements, key=lambda one: _key(one[0]))
+        values = [{**_held(claim), **_settled(claim, settlement, now)} for claim, settlement in in_order]
         if connection.execute(_SETTLE_UNLESS_TO_ERASE, values).rowcount < len(settlements):
             return False
         to_scrub = [claim.key for claim, settlement in settlements if settlement.scrub]
@@ -607,6 +630,10 @@ class SqlInbox:
 
     def _now(self) -> int:
         return microseconds(self._clock())
+
+
+def _key(claim: Claim) -> int:
+    return claim.key
 
 
 def _held(claim: Claim) -> dict[str, Any]:

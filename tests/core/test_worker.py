@@ -11,6 +11,7 @@ from contextvars import ContextVar
 import pytest
 
 from envoyou_core import ConfigurationError, RetryPolicy, WebhookRequest, Webhooks
+from envoyou_core.handoff import pace
 from envoyou_core.handoff import worker as worker_module
 from envoyou_core.handoff.threads import DaemonThreads
 from envoyou_core.inbox import ANY, Entry, Settlement, Status
@@ -365,6 +366,8 @@ def test_the_lease_is_kept_alive_while_a_handler_takes_longer(make_webhooks, kin
 
 def test_the_leases_of_events_that_only_wait_are_kept_alive_too(make_webhooks, monkeypatch):
     monkeypatch.setattr(worker_module, "SWEEP_INTERVAL", PATIENCE)
+    # However long the first one takes on a busy machine.
+    monkeypatch.setattr(pace, "LOOK_AHEAD", PATIENCE)
     webhooks = make_webhooks(concurrency=1, lease=1)
     entered, release = threading.Event(), threading.Event()
     webhooks.on("user.created")(lambda event: None)

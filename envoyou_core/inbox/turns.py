@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 
 from envoyou_core.forks import call_in_forked_children
@@ -18,6 +18,10 @@ LONGEST_PAUSE = 0.2
 
 SHORT = 0.02
 """Seconds. Between turns that are shorter, those who wait get in by themselves."""
+
+
+LOOK_AGAIN_AFTER = 0.005
+"""Seconds after which one who waits on an event loop tries again."""
 
 
 class HandlerTurns:
@@ -41,12 +45,32 @@ class HandlerTurns:
         """Wait for a turn, which ends with the block at the latest."""
         lock = self._lock
         lock.acquire()
+        with self._taken(lock) as turn:
+            time.sleep(self._pause())
+            yield turn
+
+    @asynccontextmanager
+    async def async_turn(self) -> AsyncIterator[Turn]:
+        """The same, without blocking the running event loop."""
+        import asyncio
+
+        lock = self._lock
+        while not lock.acquire(blocking=False):  # noqa: ASYNC110 - threads wait for it, too, and other loops
+            await asyncio.sleep(LOOK_AGAIN_AFTER)
+        with self._taken(lock) as turn:
+            await asyncio.sleep(self._pause())
+            yield turn
+
+    @contextmanager
+    def _taken(self, lock: threading.Lock) -> Iterator[Turn]:
         turn = Turn(partial(self._end, lock))
         try:
-            time.sleep(max(0.0, self._free_until - time.monotonic()))
             yield turn
         finally:
             turn.end()
+
+    def _pause(self) -> float:
+        return max(0.0, self._free_until - time.monotonic())
 
     def _end(self, lock: threading.Lock, seconds: float) -> None:
         self._free_until = time.monotonic() + (min(seconds, LONGEST_PAUSE) if seconds > SHORT else 0.0)

@@ -1,12 +1,13 @@
 """Handlers that want SQLite's only write lock: one at a time, and with room for others between."""
 
+import asyncio
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from envoyou_django.sqlite_turns import LONGEST_PAUSE, HandlerTurns
+from envoyou_core.inbox.turns import LONGEST_PAUSE, HandlerTurns
 
 PATIENCE = 20.0
 
@@ -66,3 +67,25 @@ def test_a_forked_child_takes_its_own(turns):
         turns._renew()
         with turns.turn():
             assert turns._lock.locked()
+
+
+async def test_on_a_loop_one_waits_without_blocking_it(turns):
+    order = []
+
+    async def work(name):
+        async with turns.async_turn():
+            order.append(f"{name} begins")
+            await asyncio.sleep(0)
+            order.append(f"{name} ends")
+
+    with turns.turn():
+        waiting = [asyncio.create_task(work(name)) for name in ("first", "second")]
+        await asyncio.sleep(0)
+        waiting[0].cancel()
+        await asyncio.wait(waiting[:1])
+        assert order == []
+    async with asyncio.timeout(PATIENCE):
+        await asyncio.gather(waiting[1], work("third"))
+    assert sorted(order) == ["second begins", "second ends", "third begins", "third ends"]
+    assert order[0][:-6] == order[1][:-4]
+    assert not turns._lock.locked()
