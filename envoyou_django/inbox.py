@@ -33,7 +33,7 @@ from envoyou_core.inbox import (
     prunable_statuses,
     requeuable_statuses,
 )
-from envoyou_core.inbox.group_commit import GroupCommit
+from envoyou_core.inbox.group_commit import MOST_WAITING, GroupCommit
 from envoyou_core.inbox.history import decode_history, encode_history, with_attempt, with_crash
 from envoyou_django.handler_transactions import handler_transaction
 from envoyou_django.insertion import insert_new, supports
@@ -91,7 +91,11 @@ class OrmInbox:
         self.shares_commits = False
         self._clock = clock
         self._writer = GroupCommit[Entry, Added](
-            self._store_together, is_outage=_is_outage, at_rest=_let_go_of_old_connections, at_end=connections.close_all
+            self._store_together,
+            is_outage=_is_outage,
+            most_waiting=MOST_WAITING,
+            at_rest=_let_go_of_old_connections,
+            at_end=connections.close_all,
         )
 
     def open(self) -> None:

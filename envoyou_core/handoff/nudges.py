@@ -47,9 +47,15 @@ class Nudges:
             if self._pid != os.getpid():
                 # What a forked child inherits has no thread behind it, and is its parent's to send.
                 self._waiting = queue.Queue(MAX_WAITING)
-                threading.Thread(
+                sending = threading.Thread(
                     target=self._send_all, args=(self._waiting,), name="envoyou-nudges", daemon=True
-                ).start()
+                )
+                try:
+                    sending.start()
+                except RuntimeError as error:
+                    # Who accepts has committed the event, and must not fail for want of a thread.
+                    self._failed(error)
+                    return
                 self._pid = os.getpid()
         try:
             self._waiting.put_nowait(event_id)

@@ -14,10 +14,14 @@ from typing import Generic, TypeVar
 
 from envoyou_core.forks import call_in_forked_children
 
-__all__ = ["MAX_BATCH", "GroupCommit"]
+__all__ = ["MAX_BATCH", "MOST_WAITING", "GroupCommit"]
 
 MAX_BATCH = 128
 """Items that share one transaction, at most."""
+
+MOST_WAITING = 10_000
+"""Events that may wait to be stored. Who has sent one is told to come again by then, and it is stored then or never; a
+database that hangs must not have them fill the memory."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -31,6 +35,7 @@ class GroupCommit(Generic[Item, Result]):
         is_outage: whether an error of `commit` says that nothing can be stored now, rather than that one of the items
             is refused.
         max_batch: the most items of one transaction.
+        most_waiting: how many may wait for a commit that does not come; what is asked for beyond that fails at once.
         name: of the thread.
         at_rest: called in the thread when it has stored all that it was asked for; it must not raise.
         at_end: called in the thread as the last thing it does.
@@ -42,6 +47,7 @@ class GroupCommit(Generic[Item, Result]):
         *,
         is_outage: Callable[[Exception], bool] = lambda _: False,
         max_batch: int = MAX_BATCH,
+        most_waiting: int | None = None,
         name: str = "envoyou-inbox-writer",
         at_rest: Callable[[], object] = lambda: None,
         at_end: Callable[[], object] = lambda: None,
@@ -49,6 +55,7 @@ class GroupCommit(Generic[Item, Result]):
         self._commit = commit
         self._is_outage = is_outage
         self._max_batch = max_batch
+        self._most_waiting = most_waiting
         self._name = name
         self._at_rest = at_rest
         self._at_end = at_end
@@ -70,7 +77,11 @@ class GroupCommit(Generic[Item, Result]):
             # Under the lock: a writer that is closed at this moment would leave behind what comes after its end.
             if not self._running:
                 self._start()
-            self._queue.put((item, future))
+            waiting = self._queue.qsize()
+            if self._most_waiting is None or waiting < self._most_waiting:
+                self._queue.put((item, future))
+                return future
+        future.set_exception(TimeoutError(f"{waiting} wait already to be stored"))
         return future
 
     def close(self) -> None:

@@ -45,7 +45,7 @@ from envoyou_core.inbox.databases import (
     is_outage,
     open_engine,
 )
-from envoyou_core.inbox.group_commit import MAX_BATCH, GroupCommit
+from envoyou_core.inbox.group_commit import MAX_BATCH, MOST_WAITING, GroupCommit
 from envoyou_core.inbox.history import decode_history, encode_history, with_attempt, with_crash
 from envoyou_core.inbox.records import (
     ANY,
@@ -132,7 +132,9 @@ class SqlInbox:
         self._opened_in: int | None = None
         self._write_lock = WriteLock()
         self._handler_turns = HandlerTurns()
-        self._writer = GroupCommit[Entry, Added](self._store, is_outage=is_outage, max_batch=max_batch)
+        self._writer = GroupCommit[Entry, Added](
+            self._store, is_outage=is_outage, max_batch=max_batch, most_waiting=MOST_WAITING
+        )
         call_in_forked_children(self._begin_anew)
 
     def _begin_anew(self) -> None:

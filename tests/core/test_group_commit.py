@@ -275,3 +275,16 @@ def test_the_writer_says_when_there_is_nothing_left_to_store(store):
 
 def the_writer_thread():
     return [thread for thread in threading.enumerate() if thread.name == "envoyou-inbox-writer"][-1]
+
+
+def test_more_than_a_store_that_hangs_may_keep_waiting_fails_at_once(store):
+    writer = GroupCommit(store.commit, most_waiting=2)
+    first = writer.submit(1)
+    assert store.entered.acquire(timeout=PATIENCE)
+    kept = [writer.submit(number) for number in (2, 3)]
+    with pytest.raises(TimeoutError, match="2 wait already"):
+        writer.submit(4).result(0)
+    store.let(2)
+    assert [future.result(PATIENCE) for future in (first, *kept)] == [10, 20, 30]
+    assert [sorted(batch) for batch in store.batches] == [[1], [2, 3]]
+    writer.close()

@@ -9,6 +9,7 @@ import pytest
 from envoyou_core import ConfigurationError, WebhookRequest, Webhooks
 from envoyou_core.handoff import nudges
 from envoyou_core.inbox import Status
+from envoyou_core.observability import NudgeFailed
 from envoyou_core.testing import sample_event, sign_delivery
 
 SECRET = "whsec_test"
@@ -144,3 +145,19 @@ def test_its_thread_is_looked_after_as_those_of_a_worker_are():
 def test_what_is_neither_a_word_nor_a_function_is_refused(handoff):
     with pytest.raises(ConfigurationError, match="handoff"):
         make(handoff)
+
+
+def test_an_event_is_accepted_though_nobody_can_be_told(monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    told = queue.Queue()
+    webhooks = make(told.put)
+    failures = []
+    webhooks.subscribe(lambda notice: failures.append(notice) if isinstance(notice, NudgeFailed) else None)
+    with monkeypatch.context() as exhausted:
+        exhausted.setattr(threading.Thread, "start", refuse)
+        accept(webhooks)
+    assert [failure.detail for failure in failures] == ["RuntimeError: can't start new thread"]
+    event = accept(webhooks)
+    assert told.get(timeout=PATIENCE) == event.id

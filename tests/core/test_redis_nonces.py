@@ -1,13 +1,17 @@
 """Nonces in a real Redis."""
 
 import socket
+import threading
+from contextlib import closing, suppress
 
 import pytest
 from redis import Redis
 
 from envoyou_core import ConfigurationError, Event, WebhookRequest, Webhooks
 from envoyou_core.nonces import NonceStore, open_nonces
+from envoyou_core.nonces.breaker import PAUSE, Breaker
 from envoyou_core.nonces.redis import RedisNonceStore
+from envoyou_core.observability import NonceStoreFailed
 from envoyou_core.testing import sample_event, sign_delivery
 
 SECRET = "whsec_test"
@@ -85,6 +89,73 @@ def test_events_are_accepted_while_redis_is_away(caplog):
         assert deliver(webhooks, sample_event(), "nonce-1") == 200
     assert "the nonce store failed" in caplog.text
     assert "hunter2" not in caplog.text
+
+
+class Silent:
+    """A Redis that takes every connection and answers nobody."""
+
+    def __init__(self):
+        self.connections = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}/0"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        with suppress(OSError):
+            while True:
+                self.connections.append(self._listener.accept()[0])
+
+    def close(self):
+        for one in (self._listener, *self.connections):
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+
+
+async def test_a_redis_that_hangs_holds_up_the_first_events_alone():
+    """Each call would take a thread of the loop's, and all who come after would wait for one."""
+    with closing(Silent()) as silent:
+        webhooks = Webhooks(secret=SECRET, inbox="memory:", handoff="manual", nonces=silent.url)
+        failures = []
+        webhooks.subscribe(lambda notice: failures.append(notice) if isinstance(notice, NonceStoreFailed) else None)
+        statuses = []
+        for number in range(100):
+            delivery = sign_delivery(sample_event(), secret=SECRET, nonce=f"nonce-{number}")
+            answer = await webhooks.areceive(WebhookRequest.from_http("POST", delivery.headers, delivery.body))
+            statuses.append(answer.status)
+        assert set(statuses) == {200}
+        # A hundred events with two calls each, and one of them a second.
+        assert 1 <= len(failures) < 50
+
+
+def test_what_has_failed_is_tried_once_a_second_by_one_who_asks():
+    now = [0.0]
+    breaker = Breaker(clock=lambda: now[0])
+    calls = []
+
+    def fail():
+        calls.append(now[0])
+        # Whoever asks while this one tries goes without.
+        assert breaker.call(lambda: "another") is (None if len(calls) > 1 else "another")
+        raise ConnectionError
+
+    def call(function):
+        try:
+            return breaker.call(function)
+        except ConnectionError:
+            return "failed"
+
+    assert call(lambda: "answer") == "answer"
+    assert call(fail) == "failed"
+    now[0] = PAUSE - 0.1
+    assert call(fail) is None
+    now[0] = PAUSE
+    assert call(fail) == "failed"
+    assert call(lambda: "answer") is None
+    now[0] = 2 * PAUSE
+    assert call(lambda: "answer") == "answer"
+    assert call(lambda: "answer") == "answer"
+    assert calls == [0.0, PAUSE]
 
 
 @pytest.mark.parametrize("url", ["", "redis", "http://localhost", "redis://localhost/?socket_timeout=never"])
