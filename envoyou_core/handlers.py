@@ -122,7 +122,8 @@ class Handlers:
                 and is reported.
             concurrency: how many events that it handles each worker has in hand at once.
             atomic: whether it shares the transaction that records it as done. By default one does that names
-                `connection`, and in Django every sync one.
+                `connection` or `session`, and where the inbox is in the database of Django or Flask-SQLAlchemy every
+                sync one.
 
         Raises:
             ConfigurationError: no type or a malformed one, a limit that makes no sense, a parameter that nothing is

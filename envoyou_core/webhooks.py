@@ -189,7 +189,9 @@ class Webhooks:
     ) -> Callable[[Function], Function]:
         """Register the decorated function, sync or async, for events of these types. See the guide, "Supported Events".
 
-        It is called with the event, and with `attempt` (counted from one) and `delivery` where it names them.
+        It is called with the event, and with `attempt` (counted from one) and `delivery` where it names them; with
+        `connection`, or `session`, where the inbox has one to give: what it does there is in the transaction that
+        records it as done.
 
         Args:
             types: exact (`user.created`), by prefix (`user.*`), or all (`*`).
@@ -202,7 +204,8 @@ class Webhooks:
                 and is reported.
             concurrency: how many events that it handles each worker has in hand at once.
             atomic: whether it shares the transaction that records it as done. By default one does that names
-                `connection`, and in Django every sync one.
+                `connection` or `session`, and where the inbox is in the database of Django or Flask-SQLAlchemy every
+                sync one.
 
         Raises:
             ConfigurationError: no type or a malformed one, a limit that makes no sense, a parameter that nothing is

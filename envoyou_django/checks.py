@@ -119,8 +119,9 @@ def urls_lead_here() -> Messages:
     if not found:
         yield checks.Warning(
             "No URL of this project receives webhooks.",
-            hint='Add path("webhooks/envoyou", include("envoyou_django.urls")) to its URLconf. Where something other '
-            "than Django receives them, silence this check.",
+            hint='Add path("webhooks/envoyou", include("envoyou_django.urls")) to its URLconf. What is wrapped around '
+            "the view is to use functools.wraps, or it cannot be seen. Where others than Django receive them, silence "
+            "this check.",
             id="envoyou.W001",
         )
     for endpoint in found:
