@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from envoyou_core.errors import ConfigurationError, WebhookError, describe
 from envoyou_core.event import Event
+from envoyou_core.forks import call_in_forked_children
 from envoyou_core.handlers import Handler, Handlers
 from envoyou_core.handoff.nudges import Nudges
 from envoyou_core.http import WebhookRequest, WebhookResponse
 from envoyou_core.inbox import AsyncTransactionalInbox, Inbox, TransactionalInbox, open_inbox
 from envoyou_core.nonces import NonceStore, open_nonces
-from envoyou_core.observability import Listener, NoSpool, Notices, NudgeFailed, WorkerFailed, log_notice
+from envoyou_core.observability import Listener, NoSpool, Notices, NudgeFailed, SpoolFailed, WorkerFailed, log_notice
 from envoyou_core.processing.hooks import Hooks
 from envoyou_core.processing.retention import Retention, RetentionReport
 from envoyou_core.processing.retry import RetryPolicy
@@ -145,7 +146,8 @@ class Webhooks:
         self._thread_ends: list[Callable[[], object]] = []
         self._notices = Notices()
         self._notices.subscribe(log_notice)
-        self._lock = threading.Lock()
+        self._renew_lock()
+        call_in_forked_children(self._renew_lock)
         self._in_process: InProcessHandoff | None = None
         self._works_in: int | None = None
         self._own_worker: Worker | None = None
@@ -165,6 +167,10 @@ class Webhooks:
             max_body_size=max_body_size,
             mover=self._mover,
         )
+
+    def _renew_lock(self) -> None:
+        # The thread that held it does not exist in a forked child.
+        self._lock = threading.Lock()
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ, **settings: Any) -> Webhooks:
@@ -304,7 +310,7 @@ class Webhooks:
     def drain(self, *, until_idle: bool = False, within: float | None = None) -> int:
         """Do what is due now, in the calling thread, and return how many events were settled.
 
-        What waits in a spool is moved to the inbox first.
+        What waits in a spool is moved to the inbox first; a spool that cannot be used is reported.
 
         Args:
             until_idle: also wait for retries, until nothing will happen by itself any more: what is paused stays.
@@ -316,8 +322,7 @@ class Webhooks:
         """
         from envoyou_core.processing.drain import drain
 
-        if self._mover is not None:
-            self._mover.move_all()
+        self._move_what_is_spooled()
         return drain(self._engine, until_idle=until_idle, within=within)
 
     async def adrain(self, *, until_idle: bool = False, within: float | None = None) -> int:
@@ -326,9 +331,17 @@ class Webhooks:
 
         from envoyou_core.processing.drain import adrain
 
-        if self._mover is not None:
-            await asyncio.to_thread(self._mover.move_all)
+        await asyncio.to_thread(self._move_what_is_spooled)
         return await adrain(self._engine, until_idle=until_idle, within=within)
+
+    def _move_what_is_spooled(self) -> None:
+        if self._mover is None:
+            return
+        try:
+            self._mover.move_all()
+        except Exception as error:
+            # That must not keep from its work what the inbox holds.
+            self._notices.emit(SpoolFailed(self.name, describe(error), retry_in=None))
 
     def pause(self, *, type: str | None = None, handler: str | None = None) -> None:
         """Leave events in the inbox, in all processes, until `resume`. They are accepted as ever, and wait.

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from contextvars import Context
 
+from envoyou_core.forks import call_in_forked_children
 from envoyou_core.handoff.worker import Worker
 from envoyou_core.processing.engine import Engine
 
@@ -37,10 +38,15 @@ class InProcessHandoff:
         self._concurrency = concurrency
         self._shutdown_timeout = shutdown_timeout
         self._on_loops = on_loops
-        self._lock = threading.Lock()
+        self._renew_lock()
+        call_in_forked_children(self._renew_lock)
         self._worker: Worker | None = None
         self._task: asyncio.Task[None] | None = None
         self._pid = os.getpid()
+
+    def _renew_lock(self) -> None:
+        # The thread that held it does not exist in a forked child.
+        self._lock = threading.Lock()
 
     def start_on_loop(self) -> None:
         """See to a worker; a new one works on the running event loop, unless it may not.

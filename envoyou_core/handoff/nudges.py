@@ -12,6 +12,8 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
+from envoyou_core.forks import call_in_forked_children
+
 __all__ = ["MAX_WAITING", "Nudges"]
 
 MAX_WAITING = 1000
@@ -37,9 +39,14 @@ class Nudges:
         self._nudge = nudge
         self._failed = failed
         self._at_thread_end = at_thread_end
-        self._lock = threading.Lock()
+        self._renew_lock()
+        call_in_forked_children(self._renew_lock)
         self._waiting: queue.Queue[str | None] = queue.Queue(MAX_WAITING)
         self._pid: int | None = None
+
+    def _renew_lock(self) -> None:
+        # The thread that held it does not exist in a forked child.
+        self._lock = threading.Lock()
 
     def send(self, event_id: str) -> None:
         """Hint at an event; returns at once."""

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from envoyou_core.errors import ConfigurationError
+from envoyou_core.forks import call_in_forked_children
 
 __all__ = ["MemoryNonceStore"]
 
@@ -32,9 +33,14 @@ class MemoryNonceStore:
             raise ConfigurationError(f"a nonce store holds at least 2 entries, not {max_entries!r}")
         self._generation_size = max_entries // 2
         self._clock = clock
-        self._lock = threading.Lock()
+        self._renew_lock()
+        call_in_forked_children(self._renew_lock)
         self._younger: dict[str, tuple[str, float]] = {}
         self._older: dict[str, tuple[str, float]] = {}
+
+    def _renew_lock(self) -> None:
+        # The thread that held it does not exist in a forked child.
+        self._lock = threading.Lock()
 
     def lookup(self, key: str) -> str | None:
         """See `NonceStore.lookup`."""

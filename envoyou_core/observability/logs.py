@@ -106,7 +106,12 @@ def log_notice(notice: Notice) -> None:
                 retry_in,
             )
         case SpoolFailed(name, detail, retry_in):
-            log.error("the spool of %s cannot be used, next try in %g s: %s", name, retry_in, detail)
+            log.error(
+                "the spool of %s cannot be used, next try %s: %s",
+                name,
+                "with the next drain" if retry_in is None else f"in {retry_in:g} s",
+                detail,
+            )
         case WorkerStarted(name, kind):
             log.info("worker %s started (%s)", name, kind)
         case WorkerStopped(name, unfinished):

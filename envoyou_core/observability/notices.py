@@ -184,11 +184,11 @@ class MoveRefused:
 
 @dataclass(frozen=True, slots=True)
 class SpoolFailed:
-    """The spool could not be used by whoever moves what is in it; `retry_in` is in seconds."""
+    """The spool could not be used by whoever empties it; `retry_in` is in seconds, `None` at the next drain."""
 
     name: str
     detail: str
-    retry_in: float
+    retry_in: float | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,6 +113,11 @@ def settled(status, retry_in=None, error=None):
             "evt_1 (user.created) stays in the spool, the inbox refuses it: ValueError: why; next try in 5 s",
         ),
         (SpoolFailed("default", "why", 0.5), "ERROR", "the spool of default cannot be used, next try in 0.5 s: why"),
+        (
+            SpoolFailed("default", "why", None),
+            "ERROR",
+            "the spool of default cannot be used, next try with the next drain: why",
+        ),
         (WorkerStarted("default", "thread"), "INFO", "worker default started (thread)"),
         (WorkerStopped("default", 2), "INFO", "worker default stopped, 2 events unfinished"),
         (WorkerFailed("default", "why", 0.5), "ERROR", "worker default cannot work, next try in 0.5 s: why"),

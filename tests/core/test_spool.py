@@ -299,6 +299,17 @@ def test_what_was_moved_leaves_no_trace(webhooks, inbox):
     assert of_type(webhooks, InboxBack) == [InboxBack("default", 250)]
 
 
+@pytest.mark.parametrize("drained", ["in a thread", "on a loop"])
+def test_a_spool_that_cannot_be_used_does_not_keep_a_drain_from_the_inbox(webhooks, inbox, monkeypatch, drained):
+    def fail():
+        raise OSError("disk error")
+
+    monkeypatch.setattr(webhooks._mover, "move_all", fail)
+    deliver(webhooks)
+    assert (webhooks.drain() if drained == "in a thread" else asyncio.run(webhooks.adrain())) == 1
+    assert of_type(webhooks, SpoolFailed) == [SpoolFailed("default", "OSError: disk error", None)]
+
+
 def test_each_outage_is_told_of_by_itself(webhooks, inbox):
     for events in (3, 2):
         inbox.away = True
