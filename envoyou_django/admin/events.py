@@ -221,8 +221,9 @@ class ProcessedEventAdmin(admin.ModelAdmin):
         if not is_confirmed(request):
             return ask(self, request, question)
         events = list(question.eligible.only("event_id", "type"))
-        changed = change()
+        # First: where a server's time-out cuts off what follows, it must be known who began it.
         LogEntry.objects.log_actions(request.user.pk, events, CHANGE, question.done)
+        changed = change()
         webhooks.wake()
         self.message_user(request, said(changed) % changed, messages.SUCCESS if changed else messages.WARNING)
         return None

@@ -5,13 +5,14 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
+from django.db import connection
 from django.test import Client
 from django.urls import reverse
 
 from envoyou_core.inbox import Entry, Settlement, Status
 from envoyou_core.testing import sample_event
 from envoyou_django import webhooks
-from envoyou_django.models import ProcessedEvent
+from envoyou_django.models import ProcessedEvent, ProcessedEventQuerySet
 from envoyou_django.ready_made import DjangoWebhooks
 
 pytestmark = pytest.mark.django_db
@@ -106,6 +107,20 @@ def test_what_was_confirmed_is_requeued(admin_client, events, woken):
     assert len(woken) == 1
     assert log() == {(f"evt_{status} (user.created)", "Requeued.") for status in ("dead", "failed", "ignored")}
     assert "0 events were requeued." in confirm(admin_client, "requeue", events["dead"])
+
+
+def test_who_began_what_was_cut_off_is_known(admin_client, events, monkeypatch):
+    class CutOff(BaseException):
+        """As a server's time-out is."""
+
+    def cut_off(rows, now=None):
+        raise CutOff
+
+    monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", False)
+    monkeypatch.setattr(ProcessedEventQuerySet, "requeue", cut_off)
+    with pytest.raises(CutOff):
+        confirm(admin_client, "requeue", events["dead"])
+    assert log() == {("evt_dead (user.created)", "Requeued.")}
 
 
 def test_marking_dead_asks_first(admin_client, events, woken):
