@@ -172,8 +172,9 @@ class OrmInbox:
     def _meet(self, entry: Entry, now: datetime) -> Added:
         """What it is to one that is there already."""
         stored = self._rows.filter(tenant=entry.tenant, event_id=entry.event.id)
-        if stored.filter(status=Status.DEAD).requeue(now):
-            return Added.REARMED
+        with _synced(connections[self._alias]):
+            if stored.filter(status=Status.DEAD).requeue(now):
+                return Added.REARMED
         bodies = stored.filter(scrubbed_at__isnull=True).values_list("body", flat=True)
         same = all(bytes(body) == entry.event.body for body in bodies)
         return Added.DUPLICATE if same else Added.DIFFERENT

@@ -203,8 +203,8 @@ def test_on_sqlite_an_acceptance_reaches_the_disk_whatever_the_project_has_set(
     seen = []
 
     def look(execute, sql, params, many, context):
-        if sql.startswith("INSERT"):
-            seen.append(synchronous())
+        if sql.startswith(("INSERT", "UPDATE")):
+            seen.append((sql.split()[0], synchronous()))
         return execute(sql, params, many, context)
 
     def synchronous():
@@ -214,9 +214,14 @@ def test_on_sqlite_an_acceptance_reaches_the_disk_whatever_the_project_has_set(
         connections["default"].ensure_connection()
         try:
             connections["default"].connection.execute(f"PRAGMA synchronous = {usual}")
+            entry = Entry(sample_event())
             with connections["default"].execute_wrapper(look):
-                assert OrmInbox().add(Entry(sample_event())).result() is Added.NEW
-            assert seen == [while_stored]
+                assert OrmInbox().add(entry).result() is Added.NEW
+            assert seen == [("INSERT", while_stored)]
+            ProcessedEvent.objects.mark_dead()
+            with connections["default"].execute_wrapper(look):
+                assert OrmInbox().add(entry).result() is Added.REARMED
+            assert seen[1:] == [("INSERT", while_stored), ("UPDATE", while_stored)]
             assert synchronous() == usual
         finally:
             connections.close_all()
