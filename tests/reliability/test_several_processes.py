@@ -127,14 +127,23 @@ def test_workers_that_sleep_through_their_lease(asleep_in: str, inbox_url: str, 
 
 
 def sleep_past_the_lease(workers: list[WorkerProcess], inbox_url: str, *, may_lock: bool) -> None:
-    """One that has work in hand: until another has taken over, or where it may keep all others out, for some leases."""
+    """One that has work in hand: until another has taken over, or where it may keep all others out, for some leases.
+
+    One that was stopped between the last statement of a transaction and its commit keeps the row locked, and nobody
+    takes over. Then it is stopped once more.
+    """
     before = taken_over(inbox_url)
-    worker = wait_for(lambda: next((worker for worker in workers if stops_busy(worker)), None))
-    try:
-        long_after_the_lease = time.monotonic() + 4 * LEASE
-        wait_for(lambda: taken_over(inbox_url) > before or (may_lock and time.monotonic() > long_after_the_lease))
-    finally:
-        worker.signal(signal.SIGCONT)
+
+    def sleeps() -> bool:
+        worker = wait_for(lambda: next((worker for worker in workers if stops_busy(worker)), None))
+        try:
+            long_after_the_lease = time.monotonic() + 4 * LEASE
+            wait_for(lambda: taken_over(inbox_url) > before or time.monotonic() > long_after_the_lease)
+        finally:
+            worker.signal(signal.SIGCONT)
+        return may_lock or taken_over(inbox_url) > before
+
+    wait_for(sleeps)
 
 
 def stops_busy(worker: WorkerProcess) -> bool:
