@@ -109,7 +109,8 @@ def _clients() -> Iterator[Any]:
             yield pytest.param(f"{adapter} under {server}", marks=marks)
 
 
-@pytest.fixture(scope="session", params=_clients())
+# Of this package alone: while it stands, settings are overridden, and other tests must not see that.
+@pytest.fixture(scope="package", params=_clients())
 def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """The adapter that the test is run against, and its server or its database where the name says so."""
     folder = tmp_path_factory.mktemp("stages")
