@@ -97,8 +97,9 @@ def test_a_queue_that_does_not_answer_is_reported(hasty, make):
 def test_it_ends_when_it_is_told_to(hasty, make):
     ended_in = []
     sender = make(lambda: None, at_thread_end=lambda: ended_in.append(threading.current_thread()))
+    others = set(threading.enumerate())
     sender.start_sweeping()
-    [thread] = [thread for thread in threading.enumerate() if thread.name == "envoyou-sweep"]
+    [thread] = [thread for thread in threading.enumerate() if thread not in others and thread.name == "envoyou-sweep"]
     sender.stop()
     thread.join(PATIENCE)
     assert not thread.is_alive()
