@@ -101,12 +101,12 @@ class OrmInbox:
     def open(self) -> None:
         """See `Inbox.open`."""
         connection = connections[self._alias]
-        if not supports(connection):
-            raise ConfigurationError(
-                f"the database {self._alias!r} cannot hold the inbox: SQLite, PostgreSQL and MariaDB can"
-            )
         was_connected = connection.connection is not None
         try:
+            if not supports(connection):
+                raise ConfigurationError(
+                    f"the database {self._alias!r} cannot hold the inbox: SQLite, PostgreSQL and MariaDB can"
+                )
             with connection.cursor() as cursor:
                 if not set(TABLES).issubset(connection.introspection.table_names(cursor)):
                     raise ConfigurationError(

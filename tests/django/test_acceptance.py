@@ -58,6 +58,16 @@ def test_of_many_deliveries_at_once_one_is_new(inbox_alias):
     assert ProcessedEvent.objects.using(inbox_alias).count() == 10
 
 
+@pytest.mark.parametrize("before", [False, True], ids=["closed", "open"])
+def test_whoever_opens_the_inbox_leaves_the_connection_as_it_was(inbox_alias, before):
+    connection = connections[inbox_alias]
+    connection.close()
+    if before:
+        connection.ensure_connection()
+    OrmInbox().open()
+    assert (connection.connection is not None) == before
+
+
 def test_an_open_transaction_is_never_joined(inbox_alias):
     """Its rollback would take back what a 200 has promised."""
     event = sample_event()
