@@ -46,7 +46,8 @@ class HandlerTurns:
         lock = self._lock
         lock.acquire()
         with self._taken(lock) as turn:
-            time.sleep(self._pause())
+            if (pause := self._pause()) > 0:
+                time.sleep(pause)
             yield turn
 
     @asynccontextmanager
@@ -58,7 +59,8 @@ class HandlerTurns:
         while not lock.acquire(blocking=False):  # noqa: ASYNC110 - threads wait for it, too, and other loops
             await asyncio.sleep(LOOK_AGAIN_AFTER)
         with self._taken(lock) as turn:
-            await asyncio.sleep(self._pause())
+            if (pause := self._pause()) > 0:
+                await asyncio.sleep(pause)
             yield turn
 
     @contextmanager
