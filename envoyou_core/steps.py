@@ -62,18 +62,14 @@ class Await:
 Step = Call | Wait | Await
 Flow = Generator[Step, Any, Result]
 Offload = Callable[[Call], Awaitable[Any]]
-RunCoroutine = Callable[[Callable[[], Awaitable[Any]]], Any]
 
 
-def run(
-    flow: Flow[Result], *, call: Callable[[Call], Any] | None = None, run_coroutine: RunCoroutine | None = None
-) -> Result:
-    """Do a flow's steps here, one after the other.
+def run(flow: Flow[Result], *, call: Callable[[Call], Any] | None = None) -> Result:
+    """Do a flow's steps here, one after the other; what is to be awaited runs in an event loop of its own.
 
     Args:
         flow: what to do.
         call: how functions that block are called; by default they just are.
-        run_coroutine: how an async function is run to its end; by default in an event loop of its own.
     """
 
     def do(step: Step) -> Any:
@@ -85,7 +81,7 @@ def run(
             except TimeoutError:
                 step.future.cancel()
                 raise
-        return (run_coroutine or _run_in_own_loop)(step.function)
+        return _run_in_own_loop(step.function)
 
     try:
         step = next(flow)

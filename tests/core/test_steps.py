@@ -151,17 +151,6 @@ def test_run_calls_in_this_thread_and_arun_in_another(do):
     assert (do(flow()) == here) is (do is run)
 
 
-def test_run_takes_a_way_of_its_own_for_coroutines():
-    async def coroutine():
-        return "awaited"
-
-    def flow():
-        return (yield Await(coroutine))
-
-    with asyncio.Runner() as runner:
-        assert run(flow(), run_coroutine=lambda function: runner.run(function())) == "awaited"
-
-
 def test_arun_takes_a_place_of_its_own_for_what_blocks():
     offloaded = []
 
