@@ -1,17 +1,26 @@
-"""SQL for: which events may be claimed."""
+"""SQL for: which events may be claimed, and which are held by a claim."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
-from sqlalchemy import ColumnElement, and_, false, func, not_, or_, select, true
+from sqlalchemy import ColumnElement, and_, bindparam, false, func, not_, or_, select, true
 
-from envoyou_core.inbox.records import Selection, Status
+from envoyou_core.inbox.records import Claim, Selection, Status
 from envoyou_core.inbox.schema import inbox_table
 
-__all__ = ["claimable"]
+__all__ = ["IS_HELD", "claimable", "lease_of"]
 
 _t = inbox_table.c
+
+IS_HELD: ColumnElement[bool] = and_(_t.key == bindparam("held_key"), _t.lease_token == bindparam("held_token"))
+"""The condition of an event whose lease is held still, by the claim that `lease_of` has given the parameters of."""
+
+
+def lease_of(claim: Claim) -> dict[str, Any]:
+    """The parameters of `IS_HELD`."""
+    return {"held_key": claim.key, "held_token": claim.token}
 
 
 def claimable(name: str, selection: Selection, at: int) -> ColumnElement[bool]:

@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from sqlalchemy import ColumnElement, and_, bindparam, case, delete, make_url, update
+from sqlalchemy import case, delete, make_url, update
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from envoyou_core.errors import ConfigurationError, describe
 from envoyou_core.inbox.records import Claim, Status
 from envoyou_core.inbox.schema import inbox_table
+from envoyou_core.inbox.selecting import IS_HELD, lease_of
 from envoyou_core.inbox.sql import SqlInbox
 
 __all__ = ["Spool"]
@@ -73,27 +74,20 @@ class Spool(SqlInbox):
         if not claims:
             return
         with self._writing() as connection:
-            connection.execute(delete(inbox_table).where(_HELD), _held(claims))
+            connection.execute(delete(inbox_table).where(IS_HELD), [lease_of(claim) for claim in claims])
 
     def give_back(self, claims: Sequence[Claim]) -> None:
         """End the leases of events that could not be moved; they are due at once, behind all others."""
         if not claims:
             return
-        statement = update(inbox_table).where(_HELD)
+        statement = update(inbox_table).where(IS_HELD)
         values = {
             "status": case((_t.attempts > 0, Status.FAILED.value), else_=Status.RECEIVED.value),
             "due_at": self._now(),
             "lease_token": None,
         }
         with self._writing() as connection:
-            connection.execute(statement.values(**values), _held(claims))
-
-
-_HELD: ColumnElement[bool] = and_(_t.key == bindparam("held_key"), _t.lease_token == bindparam("held_token"))
-
-
-def _held(claims: Sequence[Claim]) -> list[dict[str, object]]:
-    return [{"held_key": claim.key, "held_token": claim.token} for claim in claims]
+            connection.execute(statement.values(**values), [lease_of(claim) for claim in claims])
 
 
 def _sqlite_file(url: str) -> Path | None:

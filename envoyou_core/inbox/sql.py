@@ -66,7 +66,7 @@ from envoyou_core.inbox.records import (
 )
 from envoyou_core.inbox.rows import claim_of, microseconds, moment, progress_of, record_of
 from envoyou_core.inbox.schema import inbox_table, marks_table, paused_table, schema_table
-from envoyou_core.inbox.selecting import claimable
+from envoyou_core.inbox.selecting import IS_HELD, claimable, lease_of
 from envoyou_core.inbox.time_limit import TRANSACTION_LIMIT, time_limit
 from envoyou_core.inbox.turns import HandlerTurns
 from envoyou_core.inbox.upgrades import check_schema, set_up
@@ -79,11 +79,12 @@ LONGEST_NAME = 64
 Records = list[InboxRecord]
 
 _t = inbox_table.c
-_HELD = and_(_t.key == bindparam("held_key"), _t.lease_token == bindparam("held_token"))
-_RENEW = update(inbox_table).where(_HELD).values(due_at=bindparam("new_due_at"))
-_RECORD = update(inbox_table).where(_HELD).values(progress=bindparam("new_progress"), applied=bindparam("new_applied"))
+_RENEW = update(inbox_table).where(IS_HELD).values(due_at=bindparam("new_due_at"))
+_RECORD = (
+    update(inbox_table).where(IS_HELD).values(progress=bindparam("new_progress"), applied=bindparam("new_applied"))
+)
 _SETTLED = ("status", "attempts", "progress", "applied", "due_at", "lease_token", "settled_at", "last_error", "history")
-_SETTLE = update(inbox_table).where(_HELD).values({column: bindparam(f"new_{column}") for column in _SETTLED})
+_SETTLE = update(inbox_table).where(IS_HELD).values({column: bindparam(f"new_{column}") for column in _SETTLED})
 _SETTLE_UNLESS_TO_ERASE = _SETTLE.where(_t.to_erase.is_(None))
 
 
@@ -315,7 +316,7 @@ class SqlInbox:
         if claims:
             with self._writing() as connection:
                 connection.execute(
-                    _RENEW, [{**_held(claim), "new_due_at": due_at} for claim in sorted(claims, key=_key)]
+                    _RENEW, [{**lease_of(claim), "new_due_at": due_at} for claim in sorted(claims, key=_key)]
                 )
 
     def record(self, claim: Claim, progress: Mapping[str, Progress]) -> bool:
@@ -325,7 +326,7 @@ class SqlInbox:
 
     def _record(self, connection: Connection, claim: Claim, progress: Mapping[str, Progress]) -> bool:
         values = {"new_progress": json.dumps(progress), "new_applied": int(is_applied(progress))}
-        return connection.execute(_RECORD, {**_held(claim), **values}).rowcount == 1
+        return connection.execute(_RECORD, {**lease_of(claim), **values}).rowcount == 1
 
     @contextmanager
     def transaction(
@@ -403,7 +404,7 @@ class SqlInbox:
         if self._settle_together(connection, [(claim, settlement)]):
             return True
         now = self._now()
-        held = connection.execute(_SETTLE, {**_held(claim), **_settled(claim, settlement, now)}).rowcount == 1
+        held = connection.execute(_SETTLE, {**lease_of(claim), **_settled(claim, settlement, now)}).rowcount == 1
         if held and settlement.status in FINISHED:
             clearing.scrub(connection, _t.key == claim.key, now)
         return held
@@ -416,7 +417,7 @@ class SqlInbox:
         now = self._now()
         # In the order in which leases are renewed: two that lock the same rows in opposite ones wait for each other.
         in_order = sorted(settlements, key=lambda one: _key(one[0]))
-        values = [{**_held(claim), **_settled(claim, settlement, now)} for claim, settlement in in_order]
+        values = [{**lease_of(claim), **_settled(claim, settlement, now)} for claim, settlement in in_order]
         if connection.execute(_SETTLE_UNLESS_TO_ERASE, values).rowcount < len(settlements):
             return False
         to_scrub = [claim.key for claim, settlement in settlements if settlement.scrub]
@@ -636,10 +637,6 @@ class SqlInbox:
 
 def _key(claim: Claim) -> int:
     return claim.key
-
-
-def _held(claim: Claim) -> dict[str, Any]:
-    return {"held_key": claim.key, "held_token": claim.token}
 
 
 def _settled(claim: Claim, settlement: Settlement, now: int) -> dict[str, Any]:

@@ -178,7 +178,7 @@ BREAKAGES = [
     Breakage(
         "a mover that was too slow removes what another holds",
         "envoyou_core/inbox/spool.py",
-        "delete(inbox_table).where(_HELD)",
+        "delete(inbox_table).where(IS_HELD)",
         'delete(inbox_table).where(_t.key == bindparam("held_key"))',
         (f"{TEST_SPOOL}::test_a_mover_that_was_too_slow_does_not_remove_what_another_holds",),
     ),
@@ -221,9 +221,9 @@ BREAKAGES = [
     ),
     Breakage(
         "renewing, recording and settling without the lease token",
-        SQL,
-        '_HELD = and_(_t.key == bindparam("held_key"), _t.lease_token == bindparam("held_token"))',
-        '_HELD = and_(_t.key == bindparam("held_key"), bindparam("held_token") != "")',
+        "envoyou_core/inbox/selecting.py",
+        'and_(_t.key == bindparam("held_key"), _t.lease_token == bindparam("held_token"))',
+        'and_(_t.key == bindparam("held_key"), bindparam("held_token") != "")',
         (f"{TEST_SQLITE_INBOX}::test_a_lost_lease_can_neither_renew_nor_record_nor_settle",),
     ),
     Breakage(
