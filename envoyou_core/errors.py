@@ -8,9 +8,9 @@ the `reason` that only the log and the metrics see.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import ClassVar, Final
+from typing import ClassVar
 
-from envoyou_core.redaction import hide, printable, redact
+from envoyou_core.redaction import LONGEST_READ, hide, printable, redact
 
 __all__ = [
     "ConfigurationError",
@@ -248,10 +248,6 @@ class RetryLater(EnvoyouError):  # noqa: N818 - an instruction to the engine, na
             raise ValueError(f"RetryLater takes a number of seconds from zero to {LONGEST_DELAY:.0f}, a hundred years")
         super().__init__(message or f"asked to be tried again after {seconds:g} s")
         self.seconds = seconds
-
-
-LONGEST_READ: Final = 50_000
-"""Characters of an error that are looked through for secrets."""
 
 
 def describe(error: BaseException, *, longest: int = 500, private: Iterable[str] = ()) -> str:

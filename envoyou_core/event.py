@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import builtins
 import hashlib
-import json
 import unicodedata
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import msgspec
 
 from envoyou_core.errors import InvalidPayloadError
+from envoyou_core.strict_json import load_json
 
 __all__ = [
     "EVENT_TYPES",
@@ -306,9 +306,7 @@ def _decode_object(raw: bytes) -> dict[str, Any]:
 
 def _load_leniently(document: bytes) -> Any:
     try:
-        return json.loads(document.decode("utf-8"), parse_constant=_refuse_constant)
-    except RecursionError:
-        raise InvalidPayloadError("the body is nested too deeply") from None
+        return load_json(document)
     except ValueError as error:
         raise InvalidPayloadError(f"the body is not JSON: {error}") from None
 
@@ -319,10 +317,6 @@ def _misfit(error: Exception) -> str:
         return str(error)
     found = [f"{one['type']} - at `$.{'.'.join(map(str, one['loc'][:1]))}`" for one in errors()]
     return "; ".join(found)
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _check_name(member: str, value: str, *, shortest: int) -> None:

@@ -132,6 +132,9 @@ def _octets(text: str | bytes) -> bytes:
         return text.encode("utf-8", "surrogatepass")
 
 
+JSON_HEADERS: Final = (("Content-Type", "application/json"),)
+
+
 @dataclass(frozen=True, slots=True)
 class WebhookResponse:
     """The answer: an adapter copies status, headers and body, and decides nothing.
@@ -144,7 +147,7 @@ class WebhookResponse:
 
     status: int
     body: bytes
-    headers: tuple[tuple[str, str], ...] = (("Content-Type", "application/json"),)
+    headers: tuple[tuple[str, str], ...] = JSON_HEADERS
 
     @classmethod
     def of_error(cls, error: WebhookError) -> WebhookResponse:
@@ -153,7 +156,6 @@ class WebhookResponse:
         return cls(error.status, body, (*JSON_HEADERS, *_EXTRA_HEADERS.get(type(error), ())))
 
 
-JSON_HEADERS: Final = (("Content-Type", "application/json"),)
 _EXTRA_HEADERS: Final[Mapping[type[WebhookError], tuple[tuple[str, str], ...]]] = {
     MethodNotAllowedError: (("Allow", "POST"),),
     UnavailableError: (("Retry-After", "1"),),

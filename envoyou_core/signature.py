@@ -10,7 +10,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 from envoyou_core.errors import (
     ConfigurationError,
@@ -18,6 +18,7 @@ from envoyou_core.errors import (
     SignatureMismatchError,
     TimestampOutOfToleranceError,
 )
+from envoyou_core.strict_json import load_json
 
 __all__ = ["Secret", "SignedContent", "SigningKey", "check_signature", "check_timestamp", "sign", "signing_keys"]
 
@@ -175,14 +176,10 @@ def canonical_form(body: bytes) -> bytes:
         ValueError: `body` is not UTF-8, not JSON, nested too deeply, or holds NaN or an infinity.
     """
     try:
-        document = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
+        document = load_json(body)
         return json.dumps(document, separators=(",", ":"), sort_keys=True, allow_nan=False).encode()
     except RecursionError:
         raise ValueError("nested too deeply") from None
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _has_duplicate_members(body: bytes, canonical: bytes) -> bool:

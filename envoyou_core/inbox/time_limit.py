@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import os
 import sqlite3
 import threading
 import time
@@ -12,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from envoyou_core.errors import EnvoyouError
+from envoyou_core.forks import call_in_forked_children
 
 __all__ = ["TRANSACTION_LIMIT", "TransactionTimeoutError", "time_limit"]
 
@@ -65,8 +65,7 @@ class _Alarms:
         self._due: list[tuple[float, int, _Limit]] = []
         self._numbers = itertools.count()
         self._running = False
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._renew)
+        call_in_forked_children(self._renew)
 
     def set(self, limit: _Limit, seconds: float) -> None:
         """Let it expire in `seconds`, or up to as long afterwards as another one takes to expire."""

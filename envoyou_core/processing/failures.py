@@ -12,15 +12,12 @@ from typing import Final
 from envoyou_core.errors import describe
 from envoyou_core.event import Event
 from envoyou_core.inbox.history import Failure
-from envoyou_core.redaction import hide, printable, redact
+from envoyou_core.redaction import LONGEST_READ, hide, printable, redact
 
 __all__ = ["LONGEST_TRACEBACK", "failures_of"]
 
 LONGEST_TRACEBACK: Final = 4_000
 """Characters that are kept: the last ones, for what was raised stands at the end."""
-
-LONGEST_READ: Final = 50_000
-"""Characters that are looked through for secrets: who puts megabytes into an error shall not hold the worker up."""
 
 MOST_FRAMES: Final = 50
 
