@@ -18,6 +18,7 @@ from envoyou_core import ConfigurationError
 from envoyou_core.handlers import Handler
 from envoyou_django import conf
 from envoyou_django.endpoints import Endpoint, endpoints
+from envoyou_django.insertion import supports
 from envoyou_django.ready_made import project_webhooks
 
 __all__ = ["TAG"]
@@ -254,6 +255,22 @@ def databases_suit() -> Messages:
             hint="Leave ATOMIC_REQUESTS out, and decorate the views that need it with transaction.atomic.",
             id="envoyou.W012",
         )
+
+
+@checks.register(TAG, checks.Tags.database)
+def database_tells_duplicates_apart(databases: Collection[str] | None = None, **_: Any) -> list[checks.CheckMessage]:
+    """Asked with `--database` and by `migrate` only: which server answers is known once there is a connection."""
+    alias = _inbox_alias()
+    if alias not in (databases or ()) or supports(connections[alias]):
+        return []
+    return [
+        checks.Error(
+            f"The inbox is in the database {alias!r}, which has no INSERT ... RETURNING: it could not be "
+            "told which deliveries are new.",
+            hint="Choose SQLite, PostgreSQL or MariaDB for it with DATABASE_ROUTERS.",
+            id="envoyou.E005",
+        )
+    ]
 
 
 def _asks_for_wal(options: Any) -> bool:

@@ -281,6 +281,20 @@ def test_sqlite_whose_every_request_holds_the_lock(monkeypatch):
         assert (found(only={"envoyou.W012"}) == ["envoyou.W012"]) is asked
 
 
+def test_a_database_that_cannot_tell_what_is_new(monkeypatch):
+    # A stand-in: none of the databases that the tests have lacks RETURNING.
+    monkeypatch.setattr(connections["default"], "vendor", "oracle")
+    ids = {
+        databases: [it.id for it in checks.run_checks(tags=[TAG], databases=databases) if it.id == "envoyou.E005"]
+        for databases in (None, ("other",), ("default",))
+    }
+    assert ids == {None: [], ("other",): [], ("default",): ["envoyou.E005"]}
+
+
+def test_a_database_that_can_tell_what_is_new():
+    assert "envoyou.E005" not in [it.id for it in checks.run_checks(tags=[TAG], databases=["default"])]
+
+
 def test_sqlite_as_it_should_be(monkeypatch):
     sqlite_with(monkeypatch, transaction_mode="IMMEDIATE", init_command="PRAGMA journal_mode = WAL;")
     assert found(only=SQLITE) == []
