@@ -28,7 +28,13 @@ KILLS = 6
 def test_the_events_of_one_object_are_handled_in_turn(inbox_url: str, tmp_path: Path) -> None:
     chance = random.Random(1)
     events = logins(chance)
-    settings = {"ENVOYOU_HANDOFF": "manual", "ENVOYOU_RETRY_INITIAL_DELAY": "0.1", "PLAIN_SECONDS": "0.15"}
+    settings = {
+        "ENVOYOU_HANDOFF": "manual",
+        "ENVOYOU_RETRY_INITIAL_DELAY": "0.1",
+        # An event may be in hand at each of the kills, and must not be dead of them.
+        "ENVOYOU_RETRY_MAX_CRASHES": str(KILLS + 1),
+        "PLAIN_SECONDS": "0.15",
+    }
     with crashing_site(ANY_SERVER, tmp_path, inbox_url, settings=settings) as site:
         site.start()
         acknowledged = Platform(site).deliver_all(events)
