@@ -60,12 +60,17 @@ def _effects(engine):
 async def test_what_a_thread_has_committed_as_its_attempt_is_cancelled_is_done_once(durable):
     """The result is there, and the task that would take it is cancelled first."""
     ran = []
-    entered = threading.Event()
+    loop = asyncio.get_running_loop()
 
     @durable.on("*", name="store")
     def store(event, connection):
-        entered.set()
+        # Before its result, which comes to the loop by the same way.
+        loop.call_soon_threadsafe(cut_off)
         connection.execute(text("INSERT INTO effects VALUES (:id)"), {"id": event.id})
+
+    def cut_off():
+        pause_until(lambda: durable.effects() and not worker._handler_threads._busy)
+        task.cancel()
 
     @durable.on("*", name="later")
     async def later(event):
@@ -73,11 +78,7 @@ async def test_what_a_thread_has_committed_as_its_attempt_is_cancelled_is_done_o
         ran.append(event.id)
 
     event = accept(durable)
-    async with asyncio.timeout(PATIENCE), working(durable) as (_, task):
-        await asyncio.to_thread(entered.wait, PATIENCE)
-        # From here on the loop hears nothing of what the thread does.
-        pause_until(lambda: durable.effects())
-        task.cancel()
+    async with asyncio.timeout(PATIENCE), working(durable) as (worker, task):
         await asyncio.wait([task])
         await asyncio.to_thread(pause_until, lambda: durable.inbox.get(event.id).status is Status.RECEIVED)
     assert durable.inbox.get(event.id).progress == {"store": "done"}
