@@ -259,7 +259,7 @@ def databases_suit() -> Messages:
 
 @checks.register(TAG, checks.Tags.database)
 def database_tells_duplicates_apart(databases: Collection[str] | None = None, **_: Any) -> list[checks.CheckMessage]:
-    """Asked with `--database` and by `migrate` only: which server answers is known once there is a connection."""
+    """Not asked by a plain `check`: which server answers is known once there is a connection."""
     alias = _inbox_alias()
     if alias not in (databases or ()) or supports(connections[alias]):
         return []

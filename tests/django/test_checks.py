@@ -286,9 +286,9 @@ def test_a_database_that_cannot_tell_what_is_new(monkeypatch):
     monkeypatch.setattr(connections["default"], "vendor", "oracle")
     ids = {
         databases: [it.id for it in checks.run_checks(tags=[TAG], databases=databases) if it.id == "envoyou.E005"]
-        for databases in (None, ("other",), ("default",))
+        for databases in ((), ("other",), ("default",))
     }
-    assert ids == {None: [], ("other",): [], ("default",): ["envoyou.E005"]}
+    assert ids == {(): [], ("other",): [], ("default",): ["envoyou.E005"]}
 
 
 def test_a_database_that_can_tell_what_is_new():
