@@ -89,3 +89,14 @@ async def test_on_a_loop_one_waits_without_blocking_it(turns):
     assert sorted(order) == ["second begins", "second ends", "third begins", "third ends"]
     assert order[0][:-6] == order[1][:-4]
     assert not turns._lock.locked()
+
+
+def test_a_turn_with_nothing_to_wait_for_does_not_sleep(turns, monkeypatch):
+    """A sleep of zero seconds gives the interpreter's lock away, which costs more than most handlers do."""
+    slept = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    with turns.turn() as turn:
+        turn.holds()
+    with turns.turn():
+        pass
+    assert slept == []
