@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from envoyou_core.inbox.turns import LONGEST_PAUSE, HandlerTurns
+from envoyou_core.inbox.turns import LONGEST_PAUSE, PATIENCE, HandlerTurns
 
-PATIENCE = 20.0
+DEADLINE = 20.0
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_a_turn_that_was_ended_by_another_thread_ends_once(turns):
     with turns.turn() as first:
         ending = threading.Thread(target=first.end)
         ending.start()
-        ending.join(PATIENCE)
+        ending.join(DEADLINE)
         with turns.turn() as second:
             first.end()
             assert turns._lock.locked()
@@ -84,19 +84,111 @@ async def test_on_a_loop_one_waits_without_blocking_it(turns):
         waiting[0].cancel()
         await asyncio.wait(waiting[:1])
         assert order == []
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(DEADLINE):
         await asyncio.gather(waiting[1], work("third"))
     assert sorted(order) == ["second begins", "second ends", "third begins", "third ends"]
     assert order[0][:-6] == order[1][:-4]
     assert not turns._lock.locked()
 
 
-def test_a_turn_with_nothing_to_wait_for_does_not_sleep(turns, monkeypatch):
+def test_a_turn_with_nothing_to_wait_for_does_not_sleep():
     """A sleep of zero seconds gives the interpreter's lock away, which costs more than most handlers do."""
     slept = []
-    monkeypatch.setattr(time, "sleep", slept.append)
+    turns = HandlerTurns(sleep=slept.append)
     with turns.turn() as turn:
         turn.holds()
     with turns.turn():
         pass
     assert slept == []
+
+
+class Line:
+    """Whoever sleeps in it has come to wait, and looks again when told to."""
+
+    def __init__(self):
+        self.seconds = 0.0
+        self.turns = HandlerTurns(clock=lambda: self.seconds, sleep=self._sleep)
+        self.order = []
+        self._came = threading.Semaphore(0)
+        self._looks = threading.Semaphore(0)
+
+    def _sleep(self, _):
+        self._came.release()
+        assert self._looks.acquire(timeout=DEADLINE)
+
+    def until_somebody_waits(self):
+        assert self._came.acquire(timeout=DEADLINE)
+
+    def let_look(self):
+        self._looks.release()
+
+    def take_a_turn(self, name):
+        with self.turns.turn():
+            self.order.append(name)
+
+
+def test_who_goes_on_passes_those_who_wait():
+    """To hand the turn from thread to thread for each event costs more than most handlers do."""
+    line = Line()
+    with ThreadPoolExecutor(1) as pool:
+        with line.turns.turn():
+            waiting = pool.submit(line.take_a_turn, "who waited")
+            line.until_somebody_waits()
+        line.seconds += PATIENCE / 2
+        for _ in range(3):
+            line.take_a_turn("who goes on")
+        line.let_look()
+        waiting.result(DEADLINE)
+    assert line.order == [*["who goes on"] * 3, "who waited"]
+
+
+def test_who_has_waited_for_long_is_passed_no_more():
+    line = Line()
+    with ThreadPoolExecutor(2) as pool:
+        with line.turns.turn():
+            first = pool.submit(line.take_a_turn, "first")
+            line.until_somebody_waits()
+        line.seconds += PATIENCE
+        # Nobody holds it, and nobody has told the first one yet.
+        second = pool.submit(line.take_a_turn, "second")
+        with pytest.raises(TimeoutError):
+            second.result(0.05)
+        line.let_look()
+        first.result(DEADLINE)
+        second.result(DEADLINE)
+    assert line.order == ["first", "second"]
+
+
+async def test_on_a_loop_one_does_not_pass_who_has_waited_for_long():
+    line = Line()
+
+    async def take_a_turn():
+        async with line.turns.async_turn():
+            line.order.append("on a loop")
+
+    with ThreadPoolExecutor(1) as pool:
+        with line.turns.turn():
+            first = pool.submit(line.take_a_turn, "first")
+            line.until_somebody_waits()
+        line.seconds += PATIENCE
+        second = asyncio.create_task(take_a_turn())
+        await asyncio.sleep(0.05)
+        assert not second.done()
+        line.let_look()
+        await asyncio.wrap_future(first)
+        async with asyncio.timeout(DEADLINE):
+            await second
+    assert line.order == ["first", "on a loop"]
+
+
+def test_who_is_cut_off_in_line_leaves_it():
+    def cut_off(_):
+        raise KeyboardInterrupt
+
+    turns = HandlerTurns(sleep=cut_off)
+    with turns.turn() as turn:
+        with pytest.raises(KeyboardInterrupt), turns.turn():
+            pytest.fail("the turn was somebody else's")
+        turn.end()
+        with turns.turn():
+            assert not turns._line.locked()
