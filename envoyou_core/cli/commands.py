@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import StrEnum
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -45,6 +46,15 @@ PAUSED_TYPE = Annotated[
     str | None, typer.Option("--type", help="An event type, such as user.created, 'user.*' or '*'.")
 ]
 PAUSED_HANDLER = Annotated[str | None, typer.Option("--handler", help="A handler's name, in place of a type.")]
+
+
+class LogLevel(StrEnum):
+    """What a worker tells at least, by the names that `logging` gives the levels."""
+
+    DEBUG = "DEBUG"
+    INFO = "INFO"
+    WARNING = "WARNING"
+    ERROR = "ERROR"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +120,15 @@ def worker(
     shutdown_timeout: Annotated[
         float | None, typer.Option(help="Seconds to finish what was begun, on SIGTERM; else those of the setting.")
     ] = None,
+    log_level: Annotated[
+        LogLevel | None,
+        typer.Option(case_sensitive=False, help="What it tells, at least; else info, or as the application has it."),
+    ] = None,
 ) -> None:
     """Work off the inbox in a process of its own, until SIGTERM or SIGINT; a second signal ends it at once."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if log_level is not None:
+        log.setLevel(log_level)
     try:
         webhooks.run_worker(shutdown_timeout=shutdown_timeout)
     except ConfigurationError as error:

@@ -210,6 +210,36 @@ def test_it_says_why_it_cannot_start(site, place, source, words):
         assert words in " ".join(process.stderr.read().split())
 
 
+OWN_LOG = "import logging\nlogging.basicConfig(level=logging.ERROR, format='own %(message)s')\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "told"),
+    [
+        (HOOKS, [], " INFO envoyou: processed {id} (user.created) after attempt 1"),
+        (HOOKS, ["--log-level", "warning"], None),
+        (OWN_LOG + HOOKS, [], None),
+        (OWN_LOG + HOOKS, ["--log-level", "info"], "own processed {id} (user.created) after attempt 1"),
+    ],
+)
+def test_it_tells_as_much_as_it_is_asked_for(site, webhooks, source, options, told):
+    (site / "hooks.py").write_text(source)
+    event = accept(webhooks, "user.created")
+    with worker(site, "hooks", *options) as process:
+        wait_until(lambda: webhooks.inbox.get(event.id).status is Status.PROCESSED)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+        said = process.stderr.read()
+    assert (event.id in said) == (told is not None)
+    assert told is None or told.format(id=event.id) in said
+
+
+def test_it_refuses_a_level_that_there_is_not(site):
+    with worker(site, "hooks", "--log-level", "loud") as process:
+        assert process.wait(20) == 2
+        assert "'loud' is not one of" in process.stderr.read()
+
+
 @pytest.mark.parametrize("error", ["ValueError", "RuntimeError"])
 def test_it_says_where_it_has_failed_and_nothing_of_its_usage(site, error):
     failing = f"""
