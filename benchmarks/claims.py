@@ -14,7 +14,7 @@ from envoyou_core.inbox.records import Claim, Entry, Settlement
 from envoyou_core.inbox.sql import SqlInbox
 from envoyou_core.testing import sample_event
 
-__all__ = ["claim_and_settle", "comparisons", "settle_each"]
+__all__ = ["PROCESSED", "claim_and_settle", "comparisons", "settle_each"]
 
 BATCH = 50
 LEASE = 60.0

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Sequence
 from functools import partial
 
-from benchmarks.claims import claim_and_settle, settle_each
+from benchmarks.claims import PROCESSED, claim_and_settle, settle_each
 from benchmarks.databases import Database, databases
 from benchmarks.drain import drain_inbox
-from benchmarks.effects import Loop, by_driver, by_sqlalchemy, engine_of, place_for_effects
+from benchmarks.effects import Loop, by_driver, by_sqlalchemy, engine_of, have_effect, place_for_effects
 from benchmarks.measuring import Comparison, Ratio, Round, Run
+from envoyou_core.inbox.records import Claim, Progress
+from envoyou_core.inbox.sql import SqlInbox
 
 __all__ = ["comparisons"]
 
@@ -31,12 +34,16 @@ def comparisons(run: Run) -> list[Comparison]:
                 "a loop on the inbox, events settled one by one": partial(
                     claim_and_settle, run.events, database, settle_each
                 ),
+                "a loop on the inbox, each event with its row": partial(
+                    claim_and_settle, run.events, partial(place_for_effects, database, run.events), settle_with_row
+                ),
                 "envoyou worker": partial(work, run.events, database),
             },
             [
                 Ratio("envoyou worker", "a loop on the driver, one commit each"),
                 Ratio("envoyou worker", "a loop on SQLAlchemy, one commit each"),
                 Ratio("envoyou worker", "a loop on the inbox, events settled one by one", aim=AIM),
+                Ratio("envoyou worker", "a loop on the inbox, each event with its row"),
             ],
         )
         for name, database in databases(run).items()
@@ -51,6 +58,13 @@ def loop(events: int, database: Database, insert: Loop) -> Round:
         insert(engine, event_ids)
         took = time.perf_counter() - began
     return Round(done=events, rate=events / took)
+
+
+def settle_with_row(inbox: SqlInbox, claims: Sequence[Claim]) -> None:
+    """Do by hand what the worker does: the row and the event's end are one transaction."""
+    for claim in claims:
+        with inbox.transaction(claim, {"handler": Progress.DONE}, lambda: PROCESSED) as connection:
+            have_effect(connection, claim.key, claim.event.id)
 
 
 def work(events: int, database: Database) -> Round:

@@ -26,18 +26,27 @@ SIDES = {
     "acknowledgements": ["one commit each", "shared commits"],
     "django": ["create()", "shared commits"] * 3,
     "claims": ["settled one by one", "settled together"] * 2,
-    "transactions": ["a loop on the driver", "a loop on SQLAlchemy", "a loop on the inbox", "envoyou worker"] * 2,
+    "transactions": [
+        "a loop on the driver",
+        "a loop on SQLAlchemy",
+        "a loop on the inbox",
+        "a loop on the inbox",
+        "envoyou worker",
+    ]
+    * 2,
     "drain": [
         "envoyou worker, SQLite",
+        "envoyou worker, SQLite, a line in the log",
         "envoyou worker, SQLite, async handler",
         "envoyou worker, PostgreSQL",
+        "envoyou worker, PostgreSQL, a line in the log",
         "envoyou worker, PostgreSQL, async handler",
         "Celery",
         "Dramatiq",
         "Dramatiq",
     ],
 }
-RATIOS = {"acknowledgements": 1, "django": 3, "claims": 2, "transactions": 6, "drain": 6}
+RATIOS = {"acknowledgements": 1, "django": 3, "claims": 2, "transactions": 8, "drain": 8}
 
 SIDE = re.compile(r"^  (?!= )(?P<name>\S.*?) +(?P<median>\d+) +(?P<lowest>\d+) +(?P<highest>\d+) +(?P<done>\d+)$", re.M)
 RATIO = re.compile(r"^  = (?P<of>.+) / (?P<to>.+?) +(?P<ratio>\d+\.\d\d)", re.M)
