@@ -11,7 +11,7 @@ __all__ = ["LOOK_AHEAD", "MAX_AHEAD", "Pace"]
 LOOK_AHEAD = 0.05
 """Seconds of work that may wait in a worker, claimed and not begun."""
 
-MAX_AHEAD = 64
+MAX_AHEAD = 128
 """Events that may wait in a worker, at most: what a crash has to be taken over from."""
 
 _WEIGHT = 0.1

@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, bindparam, false, func, not_, or_, select, true
+from sqlalchemy import (
+    BigInteger,
+    BindParameter,
+    ColumnElement,
+    Integer,
+    Select,
+    and_,
+    bindparam,
+    false,
+    func,
+    not_,
+    or_,
+    select,
+    true,
+)
 
 from envoyou_core.inbox.records import Claim, Selection, Status
 from envoyou_core.inbox.schema import inbox_table
 
-__all__ = ["IS_HELD", "claimable", "lease_of"]
+__all__ = ["IS_HELD", "NOW", "due", "lease_of"]
 
 _t = inbox_table.c
 
@@ -23,26 +38,33 @@ def lease_of(claim: Claim) -> dict[str, Any]:
     return {"held_key": claim.key, "held_token": claim.token}
 
 
-def claimable(name: str, selection: Selection, at: int) -> ColumnElement[bool]:
-    """The condition of events of the inbox `name` that may be claimed at a time, in microseconds."""
-    conditions = [_t.name == name, _t.due_at.is_not(None), _t.due_at <= at]
+NOW: BindParameter[int] = bindparam("now", type_=BigInteger())
+"""The time of a claim, in microseconds."""
+
+
+# To put it together takes longer than to execute it.
+@lru_cache(maxsize=256)
+def due(name: str, selection: Selection) -> Select[tuple[int]]:
+    """The keys of the first `limit` events of the inbox `name` that may be claimed `NOW`."""
+    conditions = [_t.name == name, _t.due_at.is_not(None), _t.due_at <= NOW]
     if selection.only is not None:
         conditions.append(_is_of(_t.type, selection.only))
     if selection.without:
         conditions.append(not_(_is_of(_t.type, selection.without)))
     if selection.ordered:
         # Where it is not known yet what an event is about, nobody can say what it has to wait for.
-        known = and_(_t.object_key.is_not(None), not_(_is_held_back(selection.ordered, at)))
+        known = and_(_t.object_key.is_not(None), not_(_is_held_back(selection.ordered)))
         conditions.append(or_(not_(_is_of(_t.type, selection.ordered)), _t.object_key == "", known))
-    return and_(*conditions)
+    first = select(_t.key).where(*conditions).order_by(_t.due_at, _t.key)
+    return first.limit(bindparam("limit", type_=Integer()))
 
 
-def _is_held_back(ordered: Iterable[str], at: int) -> ColumnElement[bool]:
+def _is_held_back(ordered: Iterable[str]) -> ColumnElement[bool]:
     other = inbox_table.alias("other")
     o = other.c
     earlier = or_(o.created < _t.created, and_(o.created == _t.created, o.key < _t.key))
     # A lease that has run out holds nobody back: the two would wait for each other.
-    in_work = and_(o.status == Status.PROCESSING.value, o.due_at > at)
+    in_work = and_(o.status == Status.PROCESSING.value, o.due_at > NOW)
     return (
         select(o.key)
         .where(

@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any, cast
 
 from sqlalchemy import (
@@ -21,7 +22,7 @@ from sqlalchemy import (
     Connection,
     Engine,
     Row,
-    Select,
+    String,
     and_,
     bindparam,
     case,
@@ -34,6 +35,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import mysql, postgresql, sqlite
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from envoyou_core.errors import ConfigurationError, LeaseLostError
 from envoyou_core.event import object_key
@@ -66,7 +68,7 @@ from envoyou_core.inbox.records import (
 )
 from envoyou_core.inbox.rows import claim_of, microseconds, moment, progress_of, record_of
 from envoyou_core.inbox.schema import inbox_table, marks_table, paused_table, schema_table
-from envoyou_core.inbox.selecting import IS_HELD, claimable, lease_of
+from envoyou_core.inbox.selecting import IS_HELD, due, lease_of
 from envoyou_core.inbox.time_limit import TRANSACTION_LIMIT, time_limit
 from envoyou_core.inbox.turns import HandlerTurns
 from envoyou_core.inbox.upgrades import check_schema, set_up
@@ -83,6 +85,15 @@ _RENEW = update(inbox_table).where(IS_HELD).values(due_at=bindparam("new_due_at"
 _RECORD = (
     update(inbox_table).where(IS_HELD).values(progress=bindparam("new_progress"), applied=bindparam("new_applied"))
 )
+_IN_WORK = _t.status == Status.PROCESSING.value
+_TAKEN_OVER, _FRESH = bindparam("taken_over", type_=String()), bindparam("fresh", type_=String())
+_LEASED: list[tuple[Any, Any]] = [
+    # In this order: MariaDB lets an assignment see those before it.
+    (_t.crashes, _t.crashes + case((_IN_WORK, 1), else_=0)),
+    (_t.lease_token, case((_IN_WORK, _TAKEN_OVER), else_=_FRESH)),
+    (_t.status, Status.PROCESSING.value),
+    (_t.due_at, bindparam("new_due_at")),
+]
 _SETTLED = ("status", "attempts", "progress", "applied", "due_at", "lease_token", "settled_at", "last_error", "history")
 _SETTLE = update(inbox_table).where(IS_HELD).values({column: bindparam(f"new_{column}") for column in _SETTLED})
 _SETTLE_UNLESS_TO_ERASE = _SETTLE.where(_t.to_erase.is_(None))
@@ -257,19 +268,12 @@ class SqlInbox:
         now = self._now()
         # Two, so that what comes back tells whose lease had run out.
         fresh, taken_over = uuid.uuid4().hex, uuid.uuid4().hex
-        in_work = _t.status == Status.PROCESSING.value
-        leased = {
-            # In this order: MariaDB lets an assignment see those before it.
-            _t.crashes: _t.crashes + case((in_work, 1), else_=0),
-            _t.lease_token: case((in_work, taken_over), else_=fresh),
-            _t.status: Status.PROCESSING.value,
-            _t.due_at: now + microseconds(lease),
-        }
-        due = select(_t.key).where(claimable(self.name, selection, now)).order_by(_t.due_at, _t.key).limit(limit)
+        looking = {"now": now, "limit": limit}
+        leasing = {"new_due_at": now + microseconds(lease), "fresh": fresh, "taken_over": taken_over}
         with self._writing() as connection:
             if selection.ordered:
                 self._lock_claims(connection)
-            rows = self._lease(connection, due, leased, now)
+            rows = self._lease(connection, selection, looking, leasing)
             crashed = {
                 row.key: with_crash(decode_history(row.history), moment(now))
                 for row in rows
@@ -278,26 +282,22 @@ class SqlInbox:
             for key, history in crashed.items():
                 connection.execute(update(inbox_table).where(_t.key == key).values(history=encode_history(history)))
         claims = [claim_of(row) for row in sorted(rows, key=lambda row: row.key)]
-        return [replace(claim, history=crashed.get(claim.key, claim.history)) for claim in claims]
+        return [replace(one, history=crashed[one.key]) if one.key in crashed else one for one in claims]
 
     def _lease(
-        self, connection: Connection, due: Select[tuple[int]], leased: dict[Any, Any], now: int
+        self, connection: Connection, selection: Selection, looking: dict[str, int], leasing: dict[str, Any]
     ) -> Sequence[Row[Any]]:
-        if self._dialect == "mariadb":
-            # Looked for first, and not while locking: a locking read sees what others commit meanwhile, a condition
-            # within it does not, and what is held back by what has just arrived would be taken.
-            found = connection.scalars(due).all()
-            unchanged = select(_t.key).where(_t.key.in_(found), _t.due_at <= now).with_for_update(skip_locked=True)
-            keys = connection.scalars(unchanged).all() if found else []
-            if not keys:
-                return []
-            connection.execute(update(inbox_table).where(_t.key.in_(keys)).ordered_values(*leased.items()))
-            return connection.execute(select(inbox_table).where(_t.key.in_(keys))).all()
-        # MATERIALIZED: under some plans PostgreSQL would otherwise look up the limited rows anew for every row it
-        # updates, and claim more than was asked for. SQLite has one writer at a time and needs no row locks.
-        picked = due.with_for_update(skip_locked=True).cte("due").prefix_with("MATERIALIZED")
-        statement = update(inbox_table).where(_t.key.in_(select(picked.c.key))).values(leased).returning(inbox_table)
-        return connection.execute(statement).all()
+        if self._dialect != "mariadb":
+            return connection.execute(_claim(self.name, selection), {**looking, **leasing}).all()
+        # Looked for first, and not while locking: a locking read sees what others commit meanwhile, a condition
+        # within it does not, and what is held back by what has just arrived would be taken.
+        found = connection.scalars(due(self.name, selection), looking).all()
+        unchanged = select(_t.key).where(_t.key.in_(found), _t.due_at <= looking["now"])
+        keys = connection.scalars(unchanged.with_for_update(skip_locked=True)).all() if found else []
+        if not keys:
+            return []
+        connection.execute(update(inbox_table).where(_t.key.in_(keys)).ordered_values(*_LEASED), leasing)
+        return connection.execute(select(inbox_table).where(_t.key.in_(keys))).all()
 
     def _lock_claims(self, connection: Connection) -> None:
         """Let nobody else claim until the transaction ends.
@@ -633,6 +633,14 @@ class SqlInbox:
 
     def _now(self) -> int:
         return microseconds(self._clock())
+
+
+@lru_cache(maxsize=256)
+def _claim(name: str, selection: Selection) -> ReturningUpdate[Any]:
+    # MATERIALIZED: under some plans PostgreSQL would otherwise look up the limited rows anew for every row it updates,
+    # and claim more than was asked for. SQLite has one writer at a time and needs no row locks.
+    picked = due(name, selection).with_for_update(skip_locked=True).cte("due").prefix_with("MATERIALIZED")
+    return update(inbox_table).where(_t.key.in_(select(picked.c.key))).values(dict(_LEASED)).returning(inbox_table)
 
 
 def _key(claim: Claim) -> int:

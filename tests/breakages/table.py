@@ -229,8 +229,8 @@ BREAKAGES = [
     Breakage(
         "a crash is not counted",
         SQL,
-        "_t.crashes: _t.crashes + case((in_work, 1), else_=0),",
-        "_t.crashes: _t.crashes + case((in_work, 0), else_=0),",
+        "_t.crashes + case((_IN_WORK, 1), else_=0)",
+        "_t.crashes + case((_IN_WORK, 0), else_=0)",
         (f"{TEST_SQLITE_INBOX}::test_a_lease_that_runs_out_lets_another_take_the_event_and_counts_a_crash",),
     ),
     Breakage(
@@ -243,8 +243,8 @@ BREAKAGES = [
     Breakage(
         "names share their events",
         "envoyou_core/inbox/selecting.py",
-        "conditions = [_t.name == name, _t.due_at.is_not(None), _t.due_at <= at]",
-        "conditions = [_t.due_at.is_not(None), _t.due_at <= at]",
+        "conditions = [_t.name == name, _t.due_at.is_not(None), _t.due_at <= NOW]",
+        "conditions = [_t.due_at.is_not(None), _t.due_at <= NOW]",
         (f"{TEST_SQLITE_INBOX}::test_another_name_is_another_inbox",),
     ),
     Breakage(
