@@ -1,6 +1,6 @@
-"""Handlers that take the inbox's connection, against bare loops that commit as often, and have less to do.
+"""Handlers that take the inbox's connection, against bare loops that commit as often.
 
-A handler's transaction holds a row of its own, that the handler is done, and that the event is finished.
+A handler's transaction holds what it does, that it is done, and that the event is finished.
 """
 
 from __future__ import annotations
@@ -38,12 +38,20 @@ def comparisons(run: Run) -> list[Comparison]:
                     claim_and_settle, run.events, partial(place_for_effects, database, run.events), settle_with_row
                 ),
                 "envoyou worker": partial(work, run.events, database),
+                "envoyou worker, a handler that does nothing": partial(
+                    drain_inbox, run.events, database, "idle_in_transaction"
+                ),
             },
             [
                 Ratio("envoyou worker", "a loop on the driver, one commit each"),
                 Ratio("envoyou worker", "a loop on SQLAlchemy, one commit each"),
-                Ratio("envoyou worker", "a loop on the inbox, events settled one by one", aim=AIM),
+                Ratio("envoyou worker", "a loop on the inbox, events settled one by one"),
                 Ratio("envoyou worker", "a loop on the inbox, each event with its row"),
+                Ratio(
+                    "envoyou worker, a handler that does nothing",
+                    "a loop on the inbox, events settled one by one",
+                    aim=AIM,
+                ),
             ],
         )
         for name, database in databases(run).items()

@@ -21,13 +21,17 @@ async def asynchronous(event: Event) -> None:
     ledger.note(event.data.object["number"])
 
 
+def idle_in_transaction(event: Event, connection: Connection) -> None:
+    ledger.note(event.data.object["number"])
+
+
 def transactional(event: Event, connection: Connection) -> None:
     number = event.data.object["number"]
     have_effect(connection, number, event.id)
     ledger.note(number)
 
 
-HANDLERS = {handler.__name__: handler for handler in (plain, asynchronous, transactional)}
+HANDLERS = {handler.__name__: handler for handler in (plain, asynchronous, idle_in_transaction, transactional)}
 webhooks.on("*")(HANDLERS[os.environ["BENCHMARK_HANDLER"]])
 
 

@@ -81,6 +81,7 @@ LONGEST_NAME = 64
 Records = list[InboxRecord]
 
 _t = inbox_table.c
+_NEXT_DUE = select(func.min(_t.due_at)).where(_t.name == bindparam("name"), _t.due_at.is_not(None))
 _RENEW = update(inbox_table).where(IS_HELD).values(due_at=bindparam("new_due_at"))
 _RECORD = (
     update(inbox_table).where(IS_HELD).values(progress=bindparam("new_progress"), applied=bindparam("new_applied"))
@@ -444,7 +445,7 @@ class SqlInbox:
         """See `Inbox.seconds_until_due`."""
         self.open()
         with self._reading() as connection:
-            due_at = connection.scalar(select(func.min(_t.due_at)).where(_t.name == self.name, _t.due_at.is_not(None)))
+            due_at: int | None = connection.scalar(_NEXT_DUE, {"name": self.name})
         return None if due_at is None else (due_at - self._now()) / 1e6
 
     def pause(self, subject: str) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import sqlite3
 import threading
 import time
@@ -47,7 +45,9 @@ def time_limit(connection: sqlite3.Connection, seconds: float, expired: Callable
     try:
         yield
     finally:
-        if limit.end():
+        was_late = limit.end()
+        _alarms.cancel(limit)
+        if was_late:
             raise TransactionTimeoutError(
                 f"a transaction on SQLite was not over after {seconds:g} s and was rolled back: it keeps out all who "
                 "write, acceptance too. Slow work belongs in a handler that does not share it: on(..., atomic=False)"
@@ -57,50 +57,55 @@ def time_limit(connection: sqlite3.Connection, seconds: float, expired: Callable
 class _Alarms:
     """One thread for all time limits, for as long as there are any: a thread for each would cost more than its work.
 
-    It wakes for those that are not over in time: the others are gone when it next looks.
+    It sleeps until the first of them is over, whatever has ended meanwhile: hardly ever is there one to be told.
     """
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._due: list[tuple[float, int, _Limit]] = []
-        self._numbers = itertools.count()
-        self._running = False
+        self._renew()
         call_in_forked_children(self._renew)
+
+    def _renew(self) -> None:
+        # A forked child has neither the thread nor the transactions.
+        self._changed = threading.Condition()
+        self._due: dict[_Limit, float] = {}
+        self._sleeps_until = 0.0
+        self._running = False
 
     def set(self, limit: _Limit, seconds: float) -> None:
         """Let it expire in `seconds`, or up to as long afterwards as another one takes to expire."""
         due = time.monotonic() + seconds
         with self._changed:
-            is_first = not self._due or due < self._due[0][0]
-            heapq.heappush(self._due, (due, next(self._numbers), limit))
+            self._due[limit] = due
             if not self._running:
                 # Python 3.12 starts no thread while the process ends, by which time the limit does not matter any more.
                 with suppress(RuntimeError):
                     threading.Thread(target=self._watch, name="envoyou-time-limits", daemon=True).start()
                     self._running = True
-            elif is_first:
+            elif due < self._sleeps_until:
                 self._changed.notify()
 
+    def cancel(self, limit: _Limit) -> None:
+        """Forget it, for it has ended: kept until its time is over, it would lie there with thousands of others."""
+        with self._changed:
+            self._due.pop(limit, None)
+
     def _watch(self) -> None:
-        while True:
-            with self._changed:
-                while self._due and self._due[0][2].has_ended:
-                    heapq.heappop(self._due)
-                if not self._due:
-                    self._running = False
-                    return
-                left = self._due[0][0] - time.monotonic()
-                if left > 0:
-                    self._changed.wait(left)
-                    continue
-                _, _, limit = heapq.heappop(self._due)
+        while (limit := self._next_over()) is not None:
             limit.expire()
 
-    def _renew(self) -> None:
-        # A forked child has neither the thread nor the transactions.
-        self._changed = threading.Condition()
-        self._due = []
-        self._running = False
+    def _next_over(self) -> _Limit | None:
+        """Wait for one whose time is over; `None` when there are no limits any more."""
+        with self._changed:
+            while self._due:
+                limit = min(self._due, key=self._due.__getitem__)
+                left = self._due[limit] - time.monotonic()
+                if left <= 0:
+                    del self._due[limit]
+                    return limit
+                self._sleeps_until = self._due[limit]
+                self._changed.wait(left)
+            self._running = False
+            return None
 
 
 _alarms = _Alarms()

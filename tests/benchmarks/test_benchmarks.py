@@ -32,6 +32,7 @@ SIDES = {
         "a loop on the inbox",
         "a loop on the inbox",
         "envoyou worker",
+        "envoyou worker",
     ]
     * 2,
     "drain": [
@@ -46,7 +47,7 @@ SIDES = {
         "Dramatiq",
     ],
 }
-RATIOS = {"acknowledgements": 1, "django": 3, "claims": 2, "transactions": 8, "drain": 8}
+RATIOS = {"acknowledgements": 1, "django": 3, "claims": 2, "transactions": 10, "drain": 8}
 
 SIDE = re.compile(r"^  (?!= )(?P<name>\S.*?) +(?P<median>\d+) +(?P<lowest>\d+) +(?P<highest>\d+) +(?P<done>\d+)$", re.M)
 RATIO = re.compile(r"^  = (?P<of>.+) / (?P<to>.+?) +(?P<ratio>\d+\.\d\d)", re.M)

@@ -3,12 +3,17 @@
 Each case runs in a process of its own: what goes wrong here stops all threads of one.
 """
 
+import sqlite3
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import pytest
+
+from envoyou_core.inbox import time_limit as module
+from envoyou_core.inbox.time_limit import TransactionTimeoutError, time_limit
 
 BEFORE = """
 import sqlite3, sys, threading, time
@@ -163,3 +168,24 @@ def test_a_limit_that_has_no_thread_is_none_and_the_next_one_is(tmp_path):
         limited(connection, lambda expired: expired.wait(30))
     """
     assert run(tmp_path, BEFORE, code) == ["rolled back"]
+
+
+def begun() -> sqlite3.Connection:
+    connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    connection.execute("BEGIN")
+    return connection
+
+
+def test_a_limit_is_kept_for_no_longer_than_its_block():
+    """Kept until its time is over, each of thousands a second would lie there, to be looked through for rubbish."""
+    with time_limit(begun(), 30, lambda: None), time_limit(begun(), 60, lambda: None):
+        assert len(module._alarms._due) == 2
+    assert not module._alarms._due
+
+
+def test_a_shorter_limit_does_not_wait_for_a_longer_one():
+    expired = threading.Event()
+    with time_limit(begun(), 60, lambda: None):
+        with pytest.raises(TransactionTimeoutError), time_limit(begun(), 0.05, expired.set):
+            assert expired.wait(30)
+        assert len(module._alarms._due) == 1
