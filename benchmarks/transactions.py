@@ -27,7 +27,7 @@ def comparisons(run: Run) -> list[Comparison]:
     """See docs/performance.md."""
     return [
         Comparison(
-            f"rows that handlers insert by the inbox's connection a second, {name}",
+            f"transactions a second, of handlers and of loops, {name}",
             {
                 "a loop on the driver, one commit each": partial(loop, run.events, database, by_driver),
                 "a loop on SQLAlchemy, one commit each": partial(loop, run.events, database, by_sqlalchemy),
