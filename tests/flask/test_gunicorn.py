@@ -85,7 +85,7 @@ app.config.from_mapping(
 db.init_app(app)
 envoyou.init_app(app)
 with app.app_context():
-    # As an app does that is loaded before the server forks: connections are open by then.
+    # The tables are there; to look for them opens connections, which are open before a preloaded app is forked.
     db.create_all()
     envoyou.webhooks.inbox.migrate()
 
@@ -194,6 +194,9 @@ def test_processes_share_the_apps_database(tmp_path, url, options):
 
     try:
         environment = {"DATABASE": url, "NAME": tmp_path.name[:64]}
+        (tmp_path / "app.py").write_text(WITH_DATABASE)
+        # Once, as a deployment does: of two processes that find no table and create it, one fails.
+        subprocess.run([sys.executable, "-c", "import app"], cwd=tmp_path, env=os.environ | environment, check=True)
         with gunicorn(tmp_path, "--workers", "2", *options, app=WITH_DATABASE, **environment) as (address, server):
             with ThreadPoolExecutor(8) as senders:
                 assert set(senders.map(send, events)) == {(200, 200)}
