@@ -9,6 +9,7 @@ import sys
 import textwrap
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -171,10 +172,18 @@ def test_a_limit_that_has_no_thread_is_none_and_the_next_one_is(tmp_path):
     assert run(tmp_path, BEFORE, code) == ["rolled back"]
 
 
-def begun() -> sqlite3.Connection:
-    connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-    connection.execute("BEGIN")
-    return connection
+@pytest.fixture
+def begun():
+    """Connections with a transaction begun."""
+    with ExitStack() as stack:
+
+        def begin() -> sqlite3.Connection:
+            connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+            stack.callback(connection.close)
+            connection.execute("BEGIN")
+            return connection
+
+        yield begin
 
 
 @pytest.fixture
@@ -185,14 +194,14 @@ def alarms(monkeypatch):
     return alarms
 
 
-def test_a_limit_is_kept_for_no_longer_than_its_block(alarms):
+def test_a_limit_is_kept_for_no_longer_than_its_block(alarms, begun):
     """Kept until its time is over, each of thousands a second would lie there, to be looked through for rubbish."""
     with time_limit(begun(), 30, lambda: None), time_limit(begun(), 60, lambda: None):
         assert len(alarms._due) == 2
     assert not alarms._due
 
 
-def test_a_shorter_limit_does_not_wait_for_a_longer_one(alarms):
+def test_a_shorter_limit_does_not_wait_for_a_longer_one(alarms, begun):
     expired = threading.Event()
     with time_limit(begun(), 60, lambda: None):
         while not alarms._sleeps_until:
