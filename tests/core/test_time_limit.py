@@ -1,6 +1,6 @@
 """The time limit of a transaction on SQLite, whatever its thread does when the time is over.
 
-Each case runs in a process of its own: what goes wrong here stops all threads of one.
+Each case in which the time is over runs in a process of its own: what goes wrong there stops all threads of one.
 """
 
 import sqlite3

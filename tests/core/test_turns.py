@@ -116,24 +116,26 @@ class Line:
         self._came.release()
         assert self._looks.acquire(timeout=DEADLINE)
 
-    def until_somebody_waits(self):
-        assert self._came.acquire(timeout=DEADLINE)
-
-    def let_look(self):
-        self._looks.release()
-
     def take_a_turn(self, name):
         with self.turns.turn():
             self.order.append(name)
+
+    def wait_for_a_turn(self, name, pool):
+        """Come while somebody else has the turn, which ends then."""
+        with self.turns.turn():
+            waiting = pool.submit(self.take_a_turn, name)
+            assert self._came.acquire(timeout=DEADLINE)
+        return waiting
+
+    def let_look(self):
+        self._looks.release()
 
 
 def test_who_goes_on_passes_those_who_wait():
     """To hand the turn from thread to thread for each event costs more than most handlers do."""
     line = Line()
     with ThreadPoolExecutor(1) as pool:
-        with line.turns.turn():
-            waiting = pool.submit(line.take_a_turn, "who waited")
-            line.until_somebody_waits()
+        waiting = line.wait_for_a_turn("who waited", pool)
         line.seconds += PATIENCE / 2
         for _ in range(3):
             line.take_a_turn("who goes on")
@@ -145,9 +147,7 @@ def test_who_goes_on_passes_those_who_wait():
 def test_who_has_waited_for_long_is_passed_no_more():
     line = Line()
     with ThreadPoolExecutor(2) as pool:
-        with line.turns.turn():
-            first = pool.submit(line.take_a_turn, "first")
-            line.until_somebody_waits()
+        first = line.wait_for_a_turn("first", pool)
         line.seconds += PATIENCE
         # Nobody holds it, and nobody has told the first one yet.
         second = pool.submit(line.take_a_turn, "second")
@@ -167,9 +167,7 @@ async def test_on_a_loop_one_does_not_pass_who_has_waited_for_long():
             line.order.append("on a loop")
 
     with ThreadPoolExecutor(1) as pool:
-        with line.turns.turn():
-            first = pool.submit(line.take_a_turn, "first")
-            line.until_somebody_waits()
+        first = line.wait_for_a_turn("first", pool)
         line.seconds += PATIENCE
         second = asyncio.create_task(take_a_turn())
         await asyncio.sleep(0.05)
@@ -189,6 +187,7 @@ def test_who_is_cut_off_in_line_leaves_it():
     with turns.turn() as turn:
         with pytest.raises(KeyboardInterrupt), turns.turn():
             pytest.fail("the turn was somebody else's")
+        assert turns._first_waits_since is None
         turn.end()
         with turns.turn():
             assert not turns._line.locked()

@@ -194,9 +194,8 @@ def test_processes_share_the_apps_database(tmp_path, url, options):
 
     try:
         environment = {"DATABASE": url, "NAME": tmp_path.name[:64]}
-        (tmp_path / "app.py").write_text(WITH_DATABASE)
-        # Once, as a deployment does: of two processes that find no table and create it, one fails.
-        subprocess.run([sys.executable, "-c", "import app"], cwd=tmp_path, env=os.environ | environment, check=True)
+        # The tables, once, as a deployment does: of two processes that find none and create them, one fails.
+        subprocess.run([sys.executable, "-c", WITH_DATABASE], cwd=tmp_path, env=os.environ | environment, check=True)
         with gunicorn(tmp_path, "--workers", "2", *options, app=WITH_DATABASE, **environment) as (address, server):
             with ThreadPoolExecutor(8) as senders:
                 assert set(senders.map(send, events)) == {(200, 200)}
