@@ -1,6 +1,7 @@
 """Every test here runs once for each adapter, and for the core's own two entries, over real sockets.
 
-And once more, as a slow test, for each server that people run an adapter under, in processes of its own.
+And once more, as a slow test, for each server that people run an adapter under, in processes of its own. Tests marked
+`policy` are about payloads and signatures alone, which no transport can change: they run on three entries.
 """
 
 from __future__ import annotations
@@ -22,9 +23,21 @@ from tests.contract.faults import Faults, everything_logged
 
 Serve = Callable[..., Endpoint]
 
+POLICY_ENTRIES = ["asgi", "wsgi", *(["django"] if "django" in chosen() else [])]
+"""The core's two entries, and the one adapter that has an inbox and settings of its own."""
+
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "settings(**keywords): what the `Webhooks` of `endpoint` is made with")
+    config.addinivalue_line("markers", "policy: concerns payloads and signatures only; runs on one entry of each kind")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Choose the entries that a test runs on."""
+    if "stage" in metafunc.fixturenames:
+        policy = metafunc.definition.get_closest_marker("policy") is not None
+        entries = POLICY_ENTRIES if policy else [*_clients()]
+        metafunc.parametrize("stage", entries, indirect=True, scope="package")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -110,7 +123,7 @@ def _clients() -> Iterator[Any]:
 
 
 # Of this package alone: while it stands, settings are overridden, and other tests must not see that.
-@pytest.fixture(scope="package", params=_clients())
+@pytest.fixture(scope="package")
 def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """The adapter that the test is run against, and its server or its database where the name says so."""
     folder = tmp_path_factory.mktemp("stages")

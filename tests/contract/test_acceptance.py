@@ -36,6 +36,7 @@ def test_a_redelivery_is_a_duplicate(endpoint: Endpoint) -> None:
     assert endpoint.stored == before
 
 
+@pytest.mark.policy
 def test_the_first_body_of_an_event_is_kept(endpoint: Endpoint) -> None:
     first = signed(sample_event(id="evt_sent_twice", object={"name": "first"}))
     second = signed(sample_event(id="evt_sent_twice", object={"name": "second"}))
@@ -76,6 +77,7 @@ def test_different_events_at_the_same_moment(endpoint: Endpoint) -> None:
         assert record.event.body == delivery.body
 
 
+@pytest.mark.policy
 @pytest.mark.parametrize("event_type", [*EVENT_TYPES, "invoice.paid", "x", "😀" * 255])
 def test_every_type_is_accepted_and_kept(endpoint: Endpoint, event_type: str) -> None:
     assert endpoint.accepts(signed(sample_event(event_type))).event.type == event_type
@@ -101,22 +103,26 @@ ACCEPTED_BODIES = {
 }
 
 
+@pytest.mark.policy
 @pytest.mark.parametrize("position", range(len(ACCEPTED_BODIES)), ids=list(ACCEPTED_BODIES))
 def test_bodies_are_taken_as_they_are(endpoint: Endpoint, position: int) -> None:
     body = list(ACCEPTED_BODIES.values())[position] % position
     assert endpoint.accepts(signed(body)).event.id == f"evt_{position}"
 
 
+@pytest.mark.policy
 def test_half_a_surrogate_pair_reaches_the_handler(endpoint: Endpoint) -> None:
     event = sample_event(object={"name": "cut \ud83d"})
     assert endpoint.accepts(signed(event)).event.data.object == {"name": "cut \ud83d"}
 
 
+@pytest.mark.policy
 @pytest.mark.parametrize("event_id", ["e", "é" * 255, "evt 1'; DROP TABLE envoyou_inbox; --", "😀" * 255])
 def test_ids_of_any_text(endpoint: Endpoint, event_id: str) -> None:
     assert endpoint.accepts(signed(sample_event(id=event_id))).event.id == event_id
 
 
+@pytest.mark.policy
 def test_ids_are_told_apart_byte_by_byte(endpoint: Endpoint) -> None:
     for event_id in ("evt_case", "EVT_CASE", "evt_casé", "evt_case\u0301", "evt_case "):
         endpoint.accepts(signed(sample_event(id=event_id)))
@@ -143,11 +149,13 @@ def test_header_names_in_any_case(endpoint: Endpoint) -> None:
     endpoint.accepts(Delivery({name.upper(): value for name, value in delivery.headers.items()}, delivery.body))
 
 
+@pytest.mark.policy
 @pytest.mark.parametrize("timestamp", [NOW - 300, NOW, NOW + 300])
 def test_a_timestamp_at_the_tolerance(endpoint: Endpoint, timestamp: int) -> None:
     endpoint.accepts(signed(timestamp=timestamp))
 
 
+@pytest.mark.policy
 @pytest.mark.settings(tolerance=0)
 def test_no_tolerance_leaves_the_very_second(endpoint: Endpoint) -> None:
     endpoint.accepts(signed())
@@ -155,6 +163,7 @@ def test_no_tolerance_leaves_the_very_second(endpoint: Endpoint) -> None:
     endpoint.refuses(401, "unauthorized", signed(timestamp=NOW + 1))
 
 
+@pytest.mark.policy
 @pytest.mark.settings(secret=[SECRET, OLD_SECRET])
 @pytest.mark.parametrize("secret", [SECRET, OLD_SECRET])
 @pytest.mark.parametrize("form", ["raw", "canonical"])
@@ -162,29 +171,34 @@ def test_each_of_several_secrets(endpoint: Endpoint, secret: str, form: str) -> 
     endpoint.accepts(signed(secret=secret, signed_content=form))
 
 
+@pytest.mark.policy
 @pytest.mark.settings(secret=[SECRET, OLD_SECRET])
 @pytest.mark.parametrize("secret", ["whsec_foreign", SECRET + OLD_SECRET, SECRET[len("whsec_") :]])
 def test_none_of_several_secrets(endpoint: Endpoint, secret: str) -> None:
     endpoint.refuses(401, "unauthorized", signed(secret=secret))
 
 
+@pytest.mark.policy
 @pytest.mark.settings(secret="whsec_" + "ü" * 40)
 def test_a_secret_is_its_bytes(endpoint: Endpoint) -> None:
     endpoint.accepts(signed(secret=("whsec_" + "ü" * 40).encode()))
 
 
+@pytest.mark.policy
 def test_the_canonical_form(endpoint: Endpoint) -> None:
     event = sample_event(object={"z": 1, "a": ["é", {"y": None, "b": 1.5}]})
     spaced = json.dumps(json.loads(event.body), indent=4, ensure_ascii=False).encode()
     assert endpoint.accepts(signed(spaced, signed_content="canonical")).event.data.object == event.data.object
 
 
+@pytest.mark.policy
 @pytest.mark.settings(signed_content=("canonical",))
 def test_only_the_canonical_form(endpoint: Endpoint) -> None:
     endpoint.accepts(signed(signed_content="canonical"))
     endpoint.refuses(401, "unauthorized", signed())
 
 
+@pytest.mark.policy
 @pytest.mark.settings(signed_content=("raw",))
 def test_the_strict_setting_knows_the_raw_form_only(endpoint: Endpoint) -> None:
     endpoint.accepts(signed())
@@ -196,6 +210,7 @@ def test_the_webhook_id_of_the_header_is_kept_where_the_body_names_none(endpoint
     assert (record.event.webhook_id, record.webhook_id) == (None, "wh_header")
 
 
+@pytest.mark.policy
 @pytest.mark.settings(required_headers=())
 @pytest.mark.parametrize(
     "absent", [["X-EnvoyOU-Webhook-ID"], ["X-EnvoyOU-Event-Type"], ["X-EnvoyOU-Webhook-ID", "X-EnvoyOU-Event-Type"]]

@@ -20,10 +20,7 @@ GENUINE = signed(sample_event(id="evt_not_to_be_stored"))
 RIGHT = GENUINE.headers[SIGNATURE]
 DIGEST = RIGHT.removeprefix("v1,")
 
-WRONG_SIGNATURES: dict[str, HeaderValue | list[HeaderValue] | None] = {
-    "missing": None,
-    "empty": "",
-    "wrong": "v1," + "0" * 64,
+WRONG_SIGNATURES: dict[str, HeaderValue] = {
     "last digit wrong": RIGHT[:-1] + ("0" if RIGHT[-1] != "0" else "1"),
     "no scheme": DIGEST,
     "no digest": "v1,",
@@ -36,17 +33,32 @@ WRONG_SIGNATURES: dict[str, HeaderValue | list[HeaderValue] | None] = {
     "not hexadecimal": "v1," + "z" * 64,
     "base64": "v1,bm90IHdoYXQgaXMgYXNrZWQgZm9y",
     "several in one": f"v1,{'0' * 64} {RIGHT}",
+    "digits of another script": "v1," + "\uff11" * 64,
+}
+
+
+@pytest.mark.policy
+@pytest.mark.parametrize("signature", WRONG_SIGNATURES.values(), ids=list(WRONG_SIGNATURES))
+def test_signatures_that_prove_nothing(endpoint: Endpoint, signature: HeaderValue) -> None:
+    endpoint.refuses(401, "unauthorized", GENUINE, headers={SIGNATURE: signature})
+
+
+ODD_SIGNATURE_HEADERS: dict[str, HeaderValue | list[HeaderValue] | None] = {
+    "missing": None,
+    "empty": "",
+    "wrong": "v1," + "0" * 64,
     "sent twice": [RIGHT, RIGHT],
     "a wrong one before": ["v1," + "0" * 64, RIGHT],
     "not ASCII": "v1,é" + DIGEST[1:],
     "not UTF-8": b"v1,\xff" + DIGEST[1:].encode(),
-    "digits of another script": "v1," + "\uff11" * 64,
     "very long": "v1," + "0" * 5000,
 }
 
 
-@pytest.mark.parametrize("signature", WRONG_SIGNATURES.values(), ids=list(WRONG_SIGNATURES))
-def test_signatures_that_prove_nothing(endpoint: Endpoint, signature: HeaderValue | list[HeaderValue] | None) -> None:
+@pytest.mark.parametrize("signature", ODD_SIGNATURE_HEADERS.values(), ids=list(ODD_SIGNATURE_HEADERS))
+def test_signature_headers_that_a_server_may_change(
+    endpoint: Endpoint, signature: HeaderValue | list[HeaderValue] | None
+) -> None:
     endpoint.refuses(401, "unauthorized", GENUINE, headers={SIGNATURE: signature})
 
 
@@ -75,6 +87,7 @@ MALFORMED_TIMESTAMPS = {
 }
 
 
+@pytest.mark.policy
 @pytest.mark.parametrize(
     "timestamp",
     [*TIMESTAMPS_OUT_OF_TOLERANCE.values(), *MALFORMED_TIMESTAMPS.values()],
@@ -84,6 +97,7 @@ def test_timestamps_that_are_refused_though_signed(endpoint: Endpoint, timestamp
     endpoint.refuses(401, "unauthorized", signed_at(timestamp))
 
 
+@pytest.mark.policy
 def test_a_timestamp_of_12_digits_is_read_as_it_is_spelt(endpoint: Endpoint) -> None:
     endpoint.accepts(signed_at(str(NOW).rjust(12, "0")))
 
@@ -107,6 +121,7 @@ TAMPERED_BODIES = {
 }
 
 
+@pytest.mark.policy
 @pytest.mark.parametrize("body", TAMPERED_BODIES.values(), ids=list(TAMPERED_BODIES))
 def test_tampered_bodies_parseable_or_not(endpoint: Endpoint, body: bytes) -> None:
     endpoint.refuses(401, "unauthorized", Delivery(GENUINE.headers, body))
@@ -118,6 +133,7 @@ def canonically_signed(body: bytes, *, as_if: bytes) -> Delivery:
     return Delivery(signed(body).headers | {SIGNATURE: f"v1,{mac}"}, body)
 
 
+@pytest.mark.policy
 def test_the_canonical_signature_of_these_tests_is_the_real_one(endpoint: Endpoint) -> None:
     event = b'{"type":"user.created","id":"evt_canonical","created":1,"data":{"object":{}}}'
     canonical = b'{"created":1,"data":{"object":{}},"id":"evt_canonical","type":"user.created"}'
@@ -156,6 +172,7 @@ AMBIGUOUS_BODIES = {
 }
 
 
+@pytest.mark.policy
 @pytest.mark.parametrize(("body", "canonical"), AMBIGUOUS_BODIES.values(), ids=list(AMBIGUOUS_BODIES))
 def test_a_canonical_form_cannot_vouch_for_what_it_leaves_out(
     endpoint: Endpoint, body: bytes, canonical: bytes
@@ -196,6 +213,7 @@ def test_each_webhook_id_has_its_own_secret(endpoint: Endpoint) -> None:
     endpoint.accepts(again, tenant="globex", duplicate=True)
 
 
+@pytest.mark.policy
 @by_webhook_id
 def test_one_tenant_cannot_speak_for_another(endpoint: Endpoint) -> None:
     endpoint.refuses(401, "unauthorized", delivered_to("wh_acme", secret="whsec_globex"))
@@ -203,6 +221,7 @@ def test_one_tenant_cannot_speak_for_another(endpoint: Endpoint) -> None:
     endpoint.refuses(401, "unauthorized", stolen, headers={"X-EnvoyOU-Webhook-ID": "wh_globex"})
 
 
+@pytest.mark.policy
 @by_webhook_id
 @pytest.mark.parametrize("webhook_id", ["wh_unknown", "wh_retired", "wh_none"])
 def test_a_webhook_id_without_a_secret(endpoint: Endpoint, webhook_id: str) -> None:

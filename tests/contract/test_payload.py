@@ -85,12 +85,19 @@ UNUSABLE_BODIES = {
 }
 
 
+@pytest.mark.policy
 @pytest.mark.parametrize("body", UNUSABLE_BODIES.values(), ids=list(UNUSABLE_BODIES))
 def test_genuine_bodies_that_are_no_event(endpoint: Endpoint, body: bytes) -> None:
     delivery = signed(body, event_type="user.created", webhook_id="wh_1234567890")
     endpoint.refuses(400, "invalid_payload", delivery)
 
 
+@pytest.mark.parametrize("body", [b"", b"id=evt_unusable", b"\xff"], ids=["empty", "not JSON", "not UTF-8"])
+def test_genuine_bodies_that_are_no_event_on_every_server(endpoint: Endpoint, body: bytes) -> None:
+    endpoint.refuses(400, "invalid_payload", signed(body, event_type="user.created", webhook_id="wh_1234567890"))
+
+
+@pytest.mark.policy
 def test_the_body_of_these_tests_is_an_event_but_for_the_change(endpoint: Endpoint) -> None:
     assert endpoint.accepts(signed(event_body())).event.id == "evt_unusable"
 
@@ -112,6 +119,7 @@ def test_headers_that_contradict_the_body(endpoint: Endpoint, headers: HeaderCha
     endpoint.refuses(400, "header_mismatch", signed(), headers=headers)
 
 
+@pytest.mark.policy
 @pytest.mark.settings(required_headers=())
 @pytest.mark.parametrize("headers", MISMATCHES.values(), ids=list(MISMATCHES))
 def test_headers_that_are_not_required_must_still_agree(endpoint: Endpoint, headers: HeaderChanges) -> None:
@@ -129,6 +137,7 @@ def test_required_headers_that_are_missing(endpoint: Endpoint, name: str, value:
     assert name in answer.document["message"]
 
 
+@pytest.mark.policy
 @pytest.mark.settings(required_headers=("X-EnvoyOU-Nonce",))
 def test_a_nonce_can_be_required(endpoint: Endpoint) -> None:
     endpoint.accepts(signed())

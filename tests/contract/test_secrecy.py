@@ -43,10 +43,23 @@ DELIVERIES: dict[str, tuple[int, Delivery, HeaderChanges]] = {
 }
 
 
+ON_EVERY_SERVER = ("accepted", "wrong signature", "not UTF-8", "too large")
+
+
+@pytest.mark.policy
 @pytest.mark.parametrize(("status", "delivery", "headers"), DELIVERIES.values(), ids=list(DELIVERIES))
 def test_an_answer_and_its_log_tell_nothing(
     endpoint: Endpoint, status: int, delivery: Delivery, headers: HeaderChanges
 ) -> None:
+    answer_and_log_reveal_nothing(endpoint, status, delivery, headers)
+
+
+@pytest.mark.parametrize("case", ON_EVERY_SERVER)
+def test_a_server_reveals_nothing_either(endpoint: Endpoint, case: str) -> None:
+    answer_and_log_reveal_nothing(endpoint, *DELIVERIES[case])
+
+
+def answer_and_log_reveal_nothing(endpoint: Endpoint, status: int, delivery: Delivery, headers: HeaderChanges) -> None:
     answer = endpoint.send(delivery, headers=headers)
     assert answer.status == status
     # The server's process may know nothing of a stage before its first request.
