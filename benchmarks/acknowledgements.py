@@ -12,7 +12,7 @@ from functools import partial
 
 from benchmarks.measuring import Comparison, MeasurementError, Ratio, Round, Run
 from envoyou_core import WebhookRequest, Webhooks
-from envoyou_core.inbox.sql import SqlInbox
+from envoyou_core.inbox.sql.inbox import SqlInbox
 from envoyou_core.testing import sample_event, sign_delivery
 
 __all__ = ["comparisons"]

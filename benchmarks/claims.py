@@ -10,8 +10,8 @@ from functools import partial
 from benchmarks.databases import Database, databases
 from benchmarks.measuring import Comparison, MeasurementError, Ratio, Round, Run
 from envoyou_core.inbox import Status
-from envoyou_core.inbox.records import Claim, Entry, Settlement
-from envoyou_core.inbox.sql import SqlInbox
+from envoyou_core.inbox.records import Claim, NewEvent, Settlement
+from envoyou_core.inbox.sql.inbox import SqlInbox
 from envoyou_core.testing import sample_event
 
 __all__ = ["PROCESSED", "claim_and_settle", "comparisons", "settle_each"]
@@ -50,7 +50,7 @@ def settle_together(inbox: SqlInbox, claims: Sequence[Claim]) -> None:
 def claim_and_settle(events: int, database: Database, settle: Settle) -> Round:
     """Work off an inbox in which as many events wait."""
     with database() as url, closing(SqlInbox(url)) as inbox:
-        for stored in [inbox.add(Entry(sample_event())) for _ in range(events)]:
+        for stored in [inbox.add(NewEvent(sample_event())) for _ in range(events)]:
             stored.result()
         began = time.perf_counter()
         while claims := inbox.claim(BATCH, LEASE):

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from functools import partial
 
 from benchmarks.measuring import Run
-from envoyou_core.inbox.sql import SqlInbox
+from envoyou_core.inbox.sql.inbox import SqlInbox
 from tests.services import database
 
 __all__ = ["databases"]

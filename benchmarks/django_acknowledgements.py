@@ -52,9 +52,9 @@ def comparisons(run: Run) -> list[Comparison]:
 
 def create_each(run: Run, place: Place) -> Round:
     """Verify each delivery and create its row."""
-    from envoyou_django.inbox import OrmInbox
+    from envoyou_django.inbox.inbox import OrmInbox
     from envoyou_django.models import ProcessedEvent
-    from envoyou_django.ready_made import DjangoWebhooks
+    from envoyou_django.project import DjangoWebhooks
 
     with place():
         webhooks = DjangoWebhooks(secret=SECRET, inbox=OrmInbox(), handoff="manual")
@@ -85,8 +85,8 @@ def create_each(run: Run, place: Place) -> Round:
 
 def share_commits(run: Run, place: Place) -> Round:
     """Receive each delivery as a process that serves does."""
-    from envoyou_django.inbox import OrmInbox
-    from envoyou_django.ready_made import DjangoWebhooks
+    from envoyou_django.inbox.inbox import OrmInbox
+    from envoyou_django.project import DjangoWebhooks
 
     with place():
         inbox = OrmInbox()

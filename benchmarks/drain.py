@@ -20,7 +20,7 @@ from benchmarks.databases import Database, databases
 from benchmarks.measuring import Comparison, MeasurementError, Ratio, Round, Run
 from benchmarks.processes import drain
 from envoyou_core.inbox import Status
-from envoyou_core.inbox.sql import SqlInbox
+from envoyou_core.inbox.sql.inbox import SqlInbox
 from tests.services import key_prefix
 
 __all__ = ["comparisons", "drain_inbox"]

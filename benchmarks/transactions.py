@@ -15,8 +15,8 @@ from benchmarks.databases import Database, databases
 from benchmarks.drain import drain_inbox
 from benchmarks.effects import Loop, by_driver, by_sqlalchemy, engine_of, have_effect, place_for_effects
 from benchmarks.measuring import Comparison, Ratio, Round, Run
-from envoyou_core.inbox.records import Claim, Progress
-from envoyou_core.inbox.sql import SqlInbox
+from envoyou_core.inbox.records import Claim, HandlerStatus
+from envoyou_core.inbox.sql.inbox import SqlInbox
 
 __all__ = ["comparisons"]
 
@@ -71,7 +71,7 @@ def loop(events: int, database: Database, insert: Loop) -> Round:
 def settle_with_row(inbox: SqlInbox, claims: Sequence[Claim]) -> None:
     """Do by hand what the worker does: the row and the event's end are one transaction."""
     for claim in claims:
-        with inbox.transaction(claim, {"handler": Progress.DONE}, lambda: PROCESSED) as connection:
+        with inbox.transaction(claim, {"handler": HandlerStatus.DONE}, lambda: PROCESSED) as connection:
             have_effect(connection, claim.key, claim.event.id)
 
 

@@ -22,11 +22,11 @@ from envoyou_core.errors import (
 from envoyou_core.event import EVENT_TYPES, Event, Login, User
 from envoyou_core.handlers import DeliveryInfo, Handlers
 from envoyou_core.http import WebhookRequest, WebhookResponse
-from envoyou_core.processing.retention import Retention, RetentionReport
-from envoyou_core.processing.retry import RetryPolicy
-from envoyou_core.signature import sign
-from envoyou_core.tenants import Tenant
-from envoyou_core.verification import verify
+from envoyou_core.reception.secrets import Tenant
+from envoyou_core.reception.signature import sign
+from envoyou_core.reception.verification import verify
+from envoyou_core.retention import Retention, RetentionReport
+from envoyou_core.retry import RetryPolicy
 from envoyou_core.webhooks import Webhooks
 
 __all__ = [

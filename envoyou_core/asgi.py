@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 from envoyou_core.errors import PayloadTooLargeError, WebhookError
-from envoyou_core.http import WebhookRequest, WebhookResponse, both_forms, content_length
+from envoyou_core.http import WebhookRequest, WebhookResponse, content_length, path_variants
 from envoyou_core.webhooks import Webhooks
 from envoyou_core.wsgi import DRAIN_LIMIT
 
@@ -39,7 +39,7 @@ def webhooks_entry(app: Application, webhooks: Webhooks, *, path: str = "/webhoo
         ConfigurationError: `path` does not begin with a slash, or a setting of `webhooks` cannot work as given.
     """
     endpoint = WebhookEndpoint(webhooks)
-    paths = both_forms(path)
+    paths = path_variants(path)
     # Where `webhooks` is made on first use, what is wrong with it stops the server rather than its first event.
     _ = webhooks.name
 
@@ -47,7 +47,7 @@ def webhooks_entry(app: Application, webhooks: Webhooks, *, path: str = "/webhoo
         if scope["type"] == "lifespan":
             await _live(app, webhooks, scope, receive, send)
             return
-        webhooks.work_in_this_process()
+        webhooks.ensure_worker()
         if scope["type"] == "http" and _path_within(scope) in paths:
             await endpoint(scope, receive, send)
         else:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import ClassVar
 
-from envoyou_core.redaction import LONGEST_READ, hide, printable, redact
+from envoyou_core.redaction import MAX_READ, hide, printable, redact
 
 __all__ = [
     "ConfigurationError",
@@ -38,7 +38,7 @@ __all__ = [
     "WorkerStuckError",
 ]
 
-LONGEST_DELAY = 100 * 365 * 86_400.0
+MAX_DELAY = 100 * 365 * 86_400.0
 """Seconds: a hundred years. What is due later than a calendar reaches could not be settled, nor shown."""
 
 
@@ -244,8 +244,8 @@ class RetryLater(EnvoyouError):  # noqa: N818 - an instruction to the engine, na
     """
 
     def __init__(self, seconds: float, message: str | None = None) -> None:
-        if not 0 <= seconds <= LONGEST_DELAY:
-            raise ValueError(f"RetryLater takes a number of seconds from zero to {LONGEST_DELAY:.0f}, a hundred years")
+        if not 0 <= seconds <= MAX_DELAY:
+            raise ValueError(f"RetryLater takes a number of seconds from zero to {MAX_DELAY:.0f}, a hundred years")
         super().__init__(message or f"asked to be tried again after {seconds:g} s")
         self.seconds = seconds
 
@@ -263,5 +263,5 @@ def describe(error: BaseException, *, longest: int = 500, private: Iterable[str]
     except Exception:
         # A user's error that cannot be put into words must not become one of ours.
         return name
-    first_line = redact(printable((lines or [""])[0][:LONGEST_READ]))
+    first_line = redact(printable((lines or [""])[0][:MAX_READ]))
     return f"{name}: {first_line}"[:longest] if first_line else name

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 import msgspec
 
 from envoyou_core.errors import InvalidPayloadError
-from envoyou_core.strict_json import load_json
+from envoyou_core.reception.strict_json import load_json
 
 __all__ = [
     "EVENT_TYPES",

@@ -1,4 +1,4 @@
-"""Which functions handle which events: registration, matching, order."""
+"""Handlers: registration, matching and order."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ log = logging.getLogger("envoyou.handlers")
 HandlerFunction = TypeVar("HandlerFunction", bound=Callable[..., Any])
 
 OFFERED_PARAMETERS: Final = frozenset({"attempt", "connection", "delivery", "session"})
-"""What a handler may name besides the event, which is its first argument."""
+"""The parameters that a handler may have besides the event, which is its first argument."""
 
 _OF_A_TRANSACTION: Final = frozenset({"connection", "session"})
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveryInfo:
-    """How an event reached the inbox: what a handler gets that names `delivery`.
+    """How an event reached the inbox. Passed to handlers with a `delivery` parameter.
 
     Attributes:
-        received_at: when it was accepted, in UTC.
+        received_at: when the event was accepted, in UTC.
         webhook_id: the endpoint's id, from the signed body, else from the unsigned header.
         tenant: what the secret callable resolved; empty where there is none.
     """
@@ -43,19 +43,19 @@ class DeliveryInfo:
 
 @dataclass(frozen=True, slots=True)
 class Handler:
-    """One registered function.
+    """A registered handler.
 
     Attributes:
-        name: by which its success is recorded, so that a retry leaves it out.
-        function: what is called, with the event first.
+        name: the name under which its success is recorded, so that a retry skips it.
+        function: the function; the event is its first argument.
         patterns: the event types it handles, each exact, `prefix.*` or `*`.
-        is_async: whether it is awaited.
-        wants: which of `attempt`, `connection`, `delivery` and `session` it names.
+        is_async: whether the function must be awaited.
+        wants: which of the parameters `attempt`, `connection`, `delivery` and `session` it has.
         ordered: whether events about one object are handled one after the other.
-        stale: `skip` where it leaves out events that are older than the newest one applied to their object.
-        time_limit: seconds after which it is cancelled, or where it is sync, reported.
-        concurrency: for how many events at once each worker may have it in hand.
-        atomic: whether it shares the transaction that records it as done; `None` where nobody has said.
+        stale: `skip` if it skips events that are older than the newest one applied to their object.
+        time_limit: seconds after which an async handler is cancelled and a sync one reported.
+        concurrency: how many of its events each worker may have in flight.
+        atomic: whether it shares the transaction that records its success; `None` for the default.
     """
 
     name: str
@@ -71,21 +71,21 @@ class Handler:
 
     @property
     def wants_connection(self) -> bool:
-        """Whether it is given the transaction that it shares."""
+        """Whether the transaction is passed to the handler."""
         return not self.wants.isdisjoint(_OF_A_TRANSACTION)
 
     @property
     def shares_transaction(self) -> bool:
-        """Whether its work is in the transaction that records it as done."""
+        """Whether the handler runs in the transaction that records its success."""
         return self.wants_connection if self.atomic is None else self.atomic
 
     def matches(self, event_type: str) -> bool:
-        """Whether it handles events of `event_type`."""
+        """Whether this handler handles events of `event_type`."""
         return matches_any(self.patterns, event_type)
 
 
 class Handlers:
-    """A registry of handlers, to be joined with `Webhooks.include`, as routes are collected on a router.
+    """A registry of handlers, to be added with `Webhooks.include`, as a router is added to an application.
 
     Examples:
         >>> handlers = Handlers()
@@ -114,20 +114,20 @@ class Handlers:
             types: exact (`user.created`), by prefix (`user.*`), or all (`*`). See the guide, "Supported Events".
             name: by which its success is recorded; the function's qualified name by default. Keep it stable: after a
                 rename, events that wait for a retry run the handler anew.
-            ordered: handle the events about one object, `data.object.id` or else its `user_id`, one after the other:
-                what was created earlier first, and an event that waits for its retry holds up those behind it.
-            stale: `skip` leaves out an event that was created before the newest one that was applied to its object, of
-                whatever type; it is ordered, too.
-            time_limit: seconds. An async handler is cancelled after them, and has failed; a sync one cannot be stopped,
-                and is reported.
-            concurrency: how many events that it handles each worker has in hand at once.
-            atomic: whether it shares the transaction that records it as done. By default one does that names
-                `connection` or `session`, and where the inbox is in the database of Django or Flask-SQLAlchemy every
-                sync one.
+            ordered: handle the events of one object (`data.object.id`, else its `user_id`) one after the other, oldest
+                first. An event that waits for a retry holds up those behind it.
+            stale: `skip` skips an event that was created before the newest one applied to its object, over all types.
+                Implies `ordered`.
+            time_limit: seconds after which an async handler is cancelled and has failed. A sync handler cannot be
+                stopped; it is reported.
+            concurrency: how many of the handler's events each worker may have in flight.
+            atomic: whether the handler shares the transaction that records its success. Default: if it has a
+                `connection` or `session` parameter; with the inbox in the database of Django or Flask-SQLAlchemy,
+                every sync handler.
 
         Raises:
-            ConfigurationError: no type or a malformed one, a limit that makes no sense, a parameter that nothing is
-                given for, or a name that is taken.
+            ConfigurationError: no event type or an invalid one, a limit out of range, an unsupported parameter, or a
+                name that is taken.
         """
         _check_patterns(types)
         _check_conditions(stale, time_limit, concurrency, atomic)
@@ -136,7 +136,7 @@ class Handlers:
             handler = describe_handler(function, types, name)
             if handler.wants_connection and atomic is False:
                 raise ConfigurationError(
-                    f"handler {handler.name!r} names 'connection', the transaction that atomic=False keeps it out of"
+                    f"handler {handler.name!r} has a parameter 'connection', which atomic=False rules out"
                 )
             self.add(
                 replace(
@@ -153,20 +153,20 @@ class Handlers:
         return register
 
     def add(self, handler: Handler) -> None:
-        """Append `handler`; handlers of one event run in the order in which they were added.
+        """Add `handler`. The handlers of an event run in the order in which they were added.
 
         Raises:
             ConfigurationError: its name is taken.
         """
         if handler.name in self._handlers:
             raise ConfigurationError(
-                f"there are two handlers of the name {handler.name!r}: give one of them another, on(..., name=...), "
-                "and a function for several types all of them at once, on('user.created', 'user.updated')"
+                f"two handlers are named {handler.name!r}: name one with on(..., name=...), or register a function for "
+                "several types at once, on('user.created', 'user.updated')"
             )
         self._handlers[handler.name] = handler
 
     def matching(self, event_type: str) -> list[Handler]:
-        """The handlers of events of `event_type`, in the order of registration."""
+        """The handlers for `event_type`, in the order of registration."""
         return [handler for handler in self if handler.matches(event_type)]
 
     def __iter__(self) -> Iterator[Handler]:
@@ -177,26 +177,26 @@ class Handlers:
 
 
 def describe_handler(function: Callable[..., Any], types: tuple[str, ...], name: str | None = None) -> Handler:
-    """Read a function's name and parameters.
+    """Make a `Handler` from a function's name and parameters.
 
     Raises:
-        ConfigurationError: it has no name, or a parameter that nothing is given for.
+        ConfigurationError: it has no name, or an unsupported required parameter.
     """
-    found_name = name or getattr(function, "__qualname__", None)
-    if found_name is None:
-        raise ConfigurationError(f"{function!r} has no name of its own: give it one, on(..., name=...)")
+    handler_name = name or getattr(function, "__qualname__", None)
+    if handler_name is None:
+        raise ConfigurationError(f"handler {function!r} has no name: give it one with on(..., name=...)")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise ConfigurationError(f"handler {found_name!r} is a generator: calling it would do nothing")
+        raise ConfigurationError(f"handler {handler_name!r} is a generator function, which does nothing when called")
     _check_patterns(types)
     for pattern in types:
         _warn_of_likely_misspelling(pattern)
     return Handler(
-        name=found_name,
+        name=handler_name,
         function=function,
         patterns=types,
         is_async=inspect.iscoroutinefunction(function)
-        or inspect.iscoroutinefunction(getattr(function, "__call__", None)),  # noqa: B004 - its kind is asked for
-        wants=_wanted_parameters(function, found_name),
+        or inspect.iscoroutinefunction(getattr(function, "__call__", None)),  # noqa: B004 - asks whether it is a coroutine function
+        wants=_wanted_parameters(function, handler_name),
     )
 
 
@@ -204,38 +204,38 @@ def _wanted_parameters(function: Callable[..., Any], name: str) -> frozenset[str
     try:
         parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):
-        raise ConfigurationError(f"the parameters of handler {name!r} cannot be read") from None
+        raise ConfigurationError(f"cannot read the parameters of handler {name!r}") from None
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     if not parameters or parameters[0].kind not in (*positional, inspect.Parameter.VAR_POSITIONAL):
-        raise ConfigurationError(f"handler {name!r} takes no event: its first parameter must be the event")
+        raise ConfigurationError(f"the first parameter of handler {name!r} must be the event")
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     rest = [parameter for parameter in parameters[1:] if parameter.kind in (*positional, *named)]
     wants = {parameter.name for parameter in rest if parameter.kind in named} & OFFERED_PARAMETERS
     for parameter in rest:
         if parameter.name not in wants and parameter.default is inspect.Parameter.empty:
             raise ConfigurationError(
-                f"handler {name!r} requires {parameter.name!r}, which nothing is given for: after the event it may "
-                f"name {', '.join(sorted(OFFERED_PARAMETERS))}"
+                f"handler {name!r} has an unsupported required parameter {parameter.name!r}; "
+                f"supported: {', '.join(sorted(OFFERED_PARAMETERS))}"
             )
     return frozenset(wants)
 
 
 def _check_patterns(types: tuple[str, ...]) -> None:
     if not types:
-        raise ConfigurationError("on() takes at least one event type, such as on('user.created') or on('*')")
+        raise ConfigurationError("on() expects at least one event type, such as on('user.created') or on('*')")
     for pattern in types:
         check_pattern(pattern)
 
 
 def _check_conditions(stale: object, time_limit: object, concurrency: object, atomic: object) -> None:
     if stale is not None and stale != "skip":
-        raise ConfigurationError(f"stale is 'skip' or left out, not {stale!r}")
+        raise ConfigurationError(f"stale must be 'skip' or None, got {stale!r}")
     if time_limit is not None and not (_is_number(time_limit) and 0 < time_limit < float("inf")):
-        raise ConfigurationError(f"time_limit is a number of seconds, more than zero, not {time_limit!r}")
+        raise ConfigurationError(f"time_limit must be a finite number of seconds above 0, got {time_limit!r}")
     if concurrency is not None and not (_is_number(concurrency) and isinstance(concurrency, int) and concurrency >= 1):
-        raise ConfigurationError(f"concurrency is a whole number, one or more, not {concurrency!r}")
+        raise ConfigurationError(f"concurrency must be an integer of at least 1, got {concurrency!r}")
     if atomic is not None and not isinstance(atomic, bool):
-        raise ConfigurationError(f"atomic is true, false or left out, not {atomic!r}")
+        raise ConfigurationError(f"atomic must be True, False or None, got {atomic!r}")
 
 
 def _is_number(value: object) -> TypeGuard[float]:
@@ -247,4 +247,4 @@ def _warn_of_likely_misspelling(pattern: str) -> None:
         return
     close = difflib.get_close_matches(pattern, EVENT_TYPES, n=1, cutoff=0.85)
     if close:
-        log.warning("a handler is registered for %r, which the guide does not list: is %r meant?", pattern, close[0])
+        log.warning("a handler is registered for the unknown event type %r; did you mean %r?", pattern, close[0])

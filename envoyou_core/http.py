@@ -184,7 +184,7 @@ def content_length(value: bytes) -> int | None:
     return int(value[:20]) if value.isdigit() else None
 
 
-def both_forms(path: str) -> frozenset[str]:
+def path_variants(path: str) -> frozenset[str]:
     """The two spellings of a path, without and with a slash at its end.
 
     Raises:

@@ -10,7 +10,7 @@ __all__ = ["check_pattern", "covers", "matches_any"]
 
 
 def matches_any(patterns: Iterable[str], event_type: str) -> bool:
-    """Whether one of `patterns` is that of `event_type`.
+    """Whether `event_type` matches one of `patterns`.
 
     Examples:
         >>> matches_any(["auth.login", "user.*"], "user.created")
@@ -22,7 +22,9 @@ def matches_any(patterns: Iterable[str], event_type: str) -> bool:
 
 
 def covers(pattern: str, other: str) -> bool:
-    """Whether every type of the pattern `other` is one of `pattern`. Of two that overlap, one covers the other.
+    """Whether `pattern` matches every type that the pattern `other` matches.
+
+    Of two patterns that overlap, one covers the other.
 
     Examples:
         >>> [covers("user.*", other) for other in ("user.created", "user.*", "user.key.*", "*", "auth.login")]
@@ -32,13 +34,13 @@ def covers(pattern: str, other: str) -> bool:
 
 
 def check_pattern(pattern: object) -> None:
-    """Refuse what is no pattern.
+    """Check that `pattern` is valid.
 
     Raises:
-        ConfigurationError: it is not text, empty, or has a star anywhere but behind a dot at the end, or alone.
+        ConfigurationError: it is not text, is empty, or has a `*` in any place but alone or after a final dot.
     """
     if not isinstance(pattern, str):
-        raise ConfigurationError(f"on() takes event types, not {pattern!r}: write @webhooks.on('user.created')")
+        raise ConfigurationError(f"on() expects event types, got {pattern!r}: write @webhooks.on('user.created')")
     stem = pattern.removesuffix("*")
     if not pattern or "*" in stem or (stem != pattern and stem and not stem.endswith(".")):
-        raise ConfigurationError(f"{pattern!r} is no event type: write 'user.created', 'user.*' or '*'")
+        raise ConfigurationError(f"invalid event type {pattern!r}: write 'user.created', 'user.*' or '*'")

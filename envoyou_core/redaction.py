@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-__all__ = ["LONGEST_READ", "hide", "printable", "redact"]
+__all__ = ["MAX_READ", "hide", "printable", "redact"]
 
-LONGEST_READ: Final = 50_000
+MAX_READ: Final = 50_000
 """Characters of an error that are looked through for secrets: who puts megabytes into one shall hold nobody up."""
 
 MARK: Final = "[redacted]"

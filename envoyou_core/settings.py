@@ -12,8 +12,8 @@ from contextlib import suppress
 from typing import Any, Final
 
 from envoyou_core.errors import ConfigurationError
-from envoyou_core.processing.retention import Retention
-from envoyou_core.processing.retry import RetryPolicy
+from envoyou_core.retention import Retention
+from envoyou_core.retry import RetryPolicy
 
 __all__ = ["SETTING_NAMES", "read_settings"]
 

@@ -15,28 +15,28 @@ from envoyou_core.errors import ConfigurationError, WebhookError, describe
 from envoyou_core.event import Event
 from envoyou_core.forks import call_in_forked_children
 from envoyou_core.handlers import Handler, Handlers
-from envoyou_core.handoff.nudges import Nudges
+from envoyou_core.hooks import Hooks
 from envoyou_core.http import WebhookRequest, WebhookResponse
 from envoyou_core.inbox import AsyncTransactionalInbox, Inbox, TransactionalInbox, open_inbox
 from envoyou_core.nonces import NonceStore, open_nonces
-from envoyou_core.observability import Listener, NoSpool, Notices, NudgeFailed, SpoolFailed, WorkerFailed, log_notice
-from envoyou_core.processing.hooks import Hooks
-from envoyou_core.processing.retention import Retention, RetentionReport
-from envoyou_core.processing.retry import RetryPolicy
-from envoyou_core.processing.selection import subject_of
-from envoyou_core.reception import Reception
+from envoyou_core.observability import Listener, NoSpool, Notices, SpoolFailed, WakeFailed, WorkerFailed, log_notice
+from envoyou_core.reception.receiver import Receiver
+from envoyou_core.reception.secrets import SecretSetting, key_source
+from envoyou_core.reception.signature import SIGNED_CONTENT_FORMS, SignedContent
+from envoyou_core.reception.verification import DEFAULT_REQUIRED_HEADERS, DEFAULT_TOLERANCE, VerificationPolicy
+from envoyou_core.retention import Retention, RetentionReport
+from envoyou_core.retry import RetryPolicy
 from envoyou_core.settings import read_environment
-from envoyou_core.signature import SIGNED_CONTENT_FORMS, SignedContent
 from envoyou_core.steps import Call, arun, run
-from envoyou_core.tenants import SecretSetting, key_source
-from envoyou_core.verification import DEFAULT_REQUIRED_HEADERS, DEFAULT_TOLERANCE, VerificationPolicy
+from envoyou_core.worker.claim_plan import subject_of
+from envoyou_core.worker.waker import Waker
 
 if TYPE_CHECKING:
-    from envoyou_core.handoff.in_process import InProcessHandoff
-    from envoyou_core.handoff.mover import Mover
-    from envoyou_core.handoff.worker import Worker
-    from envoyou_core.inbox.spool import Spool
-    from envoyou_core.processing.engine import Engine, Surroundings
+    from envoyou_core.spool.relay import SpoolRelay
+    from envoyou_core.spool.spool import Spool
+    from envoyou_core.worker.engine import Engine, HandlerContext
+    from envoyou_core.worker.in_process import InProcessHandoff
+    from envoyou_core.worker.worker import Worker
 
 __all__ = ["DEFAULT_MAX_BODY_SIZE", "Webhooks"]
 
@@ -55,7 +55,7 @@ DEFAULT_SHUTDOWN_TIMEOUT = 10.0
 
 DEFAULT_RETENTION = Retention()
 
-SHORTEST_LEASE = 1.0
+MIN_LEASE = 1.0
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -122,8 +122,8 @@ class Webhooks:
             raise ConfigurationError(f"handoff is 'auto', 'manual' or a function, not {handoff!r}")
         if max_body_size < 1 or concurrency < 1:
             raise ConfigurationError("max_body_size and concurrency are one or more")
-        if not SHORTEST_LEASE <= lease < float("inf"):
-            raise ConfigurationError(f"lease is a number of seconds, {SHORTEST_LEASE:g} or more, not {lease!r}")
+        if not MIN_LEASE <= lease < float("inf"):
+            raise ConfigurationError(f"lease is a number of seconds, {MIN_LEASE:g} or more, not {lease!r}")
         if not 0 <= shutdown_timeout < float("inf"):
             raise ConfigurationError(f"shutdown_timeout is a number of seconds, zero or more, not {shutdown_timeout!r}")
         if retry is not None and not isinstance(retry, RetryPolicy):
@@ -133,7 +133,7 @@ class Webhooks:
         self.name = name
         self.inbox: Inbox = _inbox(inbox, name, clock)
         self._handoff_setting = handoff
-        self._nudges = self._make_nudges(handoff) if callable(handoff) else None
+        self._waker = self._make_waker(handoff) if callable(handoff) else None
         self._concurrency = concurrency
         self._lease = lease
         self._shutdown_timeout = shutdown_timeout
@@ -141,9 +141,9 @@ class Webhooks:
         self._retention = retention
         self._clock = clock
         self._handlers = _HandlersOver(self.inbox)
-        self._surroundings: list[Surroundings] = []
+        self._contexts: list[HandlerContext] = []
         self._hooks = Hooks()
-        self._thread_ends: list[Callable[[], object]] = []
+        self._thread_exit_hooks: list[Callable[[], object]] = []
         self._notices = Notices()
         self._notices.subscribe(log_notice)
         self._renew_lock()
@@ -153,8 +153,8 @@ class Webhooks:
         self._own_worker: Worker | None = None
         self._lifespans = 0
         self._warned = False
-        self._mover = self._make_mover(_spool(spool, name, inbox, clock)) if spool is not None else None
-        self._reception = Reception(
+        self._relay = self._make_relay(_spool(spool, name, inbox, clock)) if spool is not None else None
+        self._reception = Receiver(
             policy=VerificationPolicy(
                 tolerance=tolerance, signed_content=signed_content, required_headers=required_headers
             ),
@@ -165,7 +165,7 @@ class Webhooks:
             notices=self._notices,
             hand_over=self._hand_over,
             max_body_size=max_body_size,
-            mover=self._mover,
+            relay=self._relay,
         )
 
     def _renew_lock(self) -> None:
@@ -236,32 +236,32 @@ class Webhooks:
         for handler in handlers:
             self._handlers.add(handler)
 
-    # Reception
+    # Receiver
 
-    def receive(self, request: WebhookRequest, *, surrounded: bool = False) -> WebhookResponse:
+    def receive(self, request: WebhookRequest, *, in_context: bool = False) -> WebhookResponse:
         """Answer one request, in the calling thread. There is an answer for every input; it never raises.
 
         See the guide, "Response Time": the answer is given once the event is stored, the work is done afterwards.
 
         Args:
             request: what was sent.
-            surrounded: whether a secret callable, or a store of nonces, needs the same around it as a handler: where
+            in_context: whether a secret callable, or a store of nonces, needs the same around it as a handler: where
                 the framework has not seen the request.
         """
-        return run(self._reception.receive(request), call=self._call_surrounded if surrounded else None)
+        return run(self._reception.receive(request), call=self._call_in_context if in_context else None)
 
     async def areceive(self, request: WebhookRequest) -> WebhookResponse:
         """Answer one request without blocking the running event loop. See `receive`."""
-        return await arun(self._reception.receive(request), offload=self._offload_surrounded)
+        return await arun(self._reception.receive(request), offload=self._offload_in_context)
 
-    def _call_surrounded(self, step: Call) -> Any:
-        return self._engine.within_surroundings(step.function)
+    def _call_in_context(self, step: Call) -> Any:
+        return self._engine.in_context(step.function)
 
-    async def _offload_surrounded(self, step: Call) -> Any:
+    async def _offload_in_context(self, step: Call) -> Any:
         # No framework knows of these threads.
         import asyncio
 
-        return await asyncio.to_thread(self._call_surrounded, step)
+        return await asyncio.to_thread(self._call_in_context, step)
 
     def verify(self, request: WebhookRequest) -> Event:
         """Only the check, with this object's settings, in the calling thread: nothing is stored.
@@ -276,7 +276,7 @@ class Webhooks:
 
     async def averify(self, request: WebhookRequest) -> Event:
         """Only the check, without blocking the running event loop. See `verify`."""
-        return await arun(self._reception.verify(request), offload=self._offload_surrounded)
+        return await arun(self._reception.verify(request), offload=self._offload_in_context)
 
     def check_shape(self, method: str, content_type: bytes | None, size: int) -> None:
         """What can be said before a body of `size` bytes is read: for adapters.
@@ -293,7 +293,7 @@ class Webhooks:
     @property
     def spool(self) -> Spool | None:
         """Where events wait while the inbox is away, to be looked at: `webhooks.spool.stats()`."""
-        return None if self._mover is None else self._mover.spool
+        return None if self._relay is None else self._relay.spool
 
     @property
     def max_body_size(self) -> int:
@@ -320,7 +320,7 @@ class Webhooks:
         Raises:
             ConfigurationError: it is called inside a running event loop: `await webhooks.adrain()` there.
         """
-        from envoyou_core.processing.drain import drain
+        from envoyou_core.worker.drain import drain
 
         self._move_what_is_spooled()
         return drain(self._engine, until_idle=until_idle, within=within)
@@ -329,16 +329,16 @@ class Webhooks:
         """Do what is due now, on the running event loop, and return how many events were settled. See `drain`."""
         import asyncio
 
-        from envoyou_core.processing.drain import adrain
+        from envoyou_core.worker.drain import adrain
 
         await asyncio.to_thread(self._move_what_is_spooled)
         return await adrain(self._engine, until_idle=until_idle, within=within)
 
     def _move_what_is_spooled(self) -> None:
-        if self._mover is None:
+        if self._relay is None:
             return
         try:
-            self._mover.move_all()
+            self._relay.move_all()
         except Exception as error:
             # That must not keep from its work what the inbox holds.
             self._notices.emit(SpoolFailed(self.name, describe(error), retry_in=None))
@@ -383,7 +383,7 @@ class Webhooks:
 
         Dead events, and those that wait, are kept until somebody sees to them.
         """
-        return self._engine.keep_house()
+        return self._engine.run_maintenance()
 
     def wake(self) -> None:
         """Tell this process's worker that there may be work, and start it if there is none yet.
@@ -398,32 +398,32 @@ class Webhooks:
             except Exception as error:
                 self._notices.emit(WorkerFailed(self.name, describe(error), retry_in=None))
 
-    def work_in_this_process(self) -> None:
+    def ensure_worker(self) -> None:
         """See to a worker in this process, once: for adapters, at every request, whatever it asks for. See `wake`."""
         if self._works_in != os.getpid():
             self._works_in = os.getpid()
             self.wake()
 
     def _hand_over(self, event_id: str) -> None:
-        if self._mover is not None and self._mover.inbox_is_away:
+        if self._relay is not None and self._relay.inbox_is_down:
             # It waits in the spool. But where no life cycle has started a worker, the first event does, from the thread
-            # and on the event loop where it arrives: not the mover, whose thread it would not be right for.
+            # and on the event loop where it arrives: not the relay, whose thread it would not be right for.
             if self._handoff_setting == "auto" and not self._handoff.alive:
                 self.wake()
-        elif self._nudges is None:
+        elif self._waker is None:
             self.wake()
         else:
-            self._nudges.send(event_id)
+            self._waker.send(event_id)
 
     def _hand_over_moved(self, event_id: str) -> None:
-        if self._nudges is not None:
-            self._nudges.send(event_id)
+        if self._waker is not None:
+            self._waker.send(event_id)
         elif self._handoff_setting == "auto" and self._handoff.alive:
             self.wake()
 
-    def nudge_failed(self, error: Exception) -> None:
+    def report_wake_error(self, error: Exception) -> None:
         """Report that whoever does the work could not be told of it; the event waits in the inbox: for adapters."""
-        self._notices.emit(NudgeFailed(self.name, describe(error)))
+        self._notices.emit(WakeFailed(self.name, describe(error)))
 
     def start(self) -> None:
         """Start this process's worker in a thread, unless it runs or `handoff` is not `auto`; idempotent, fork-safe.
@@ -445,10 +445,10 @@ class Webhooks:
             timeout: seconds to finish; `shutdown_timeout` by default.
         """
         timeout = self._shutdown_timeout if timeout is None else timeout
-        if self._mover is not None:
-            self._mover.stop(timeout)
-        if self._nudges is not None:
-            self._nudges.close()
+        if self._relay is not None:
+            self._relay.stop(timeout)
+        if self._waker is not None:
+            self._waker.close()
         if (worker := self._own_worker) is not None:
             worker.stop(timeout)
             worker.join(timeout + 2)
@@ -462,15 +462,15 @@ class Webhooks:
         except ConfigurationError:
             raise
         except Exception as error:
-            if self._mover is None:
+            if self._relay is None:
                 raise
             # A process that starts during an outage has to accept events all the same.
             self._notices.emit(WorkerFailed(self.name, describe(error), retry_in=None))
         self._see_to_spool()
 
     def _see_to_spool(self) -> None:
-        if self._mover is not None:
-            self._mover.start()
+        if self._relay is not None:
+            self._relay.start()
         elif self.inbox.remote and not self._warned:
             self._warned = True
             self._notices.emit(NoSpool(self.name))
@@ -496,8 +496,8 @@ class Webhooks:
         finally:
             self._lifespans -= 1
             if not self._lifespans:
-                if self._mover is not None:
-                    await asyncio.to_thread(self._mover.stop, self._shutdown_timeout)
+                if self._relay is not None:
+                    await asyncio.to_thread(self._relay.stop, self._shutdown_timeout)
                 await self._handoff.astop()
 
     def run_worker(self, *, shutdown_timeout: float | None = None) -> None:
@@ -514,8 +514,8 @@ class Webhooks:
             WorkerStuckError: all its slots are held by sync handlers that have passed their time limits; the process
                 has to end, and its supervisor to start another.
         """
-        from envoyou_core.handoff.process import run_worker
-        from envoyou_core.handoff.worker import Worker
+        from envoyou_core.worker.process import run_worker
+        from envoyou_core.worker.worker import Worker
 
         self._open()
         self._engine.check_handlers()
@@ -529,13 +529,13 @@ class Webhooks:
                 worker,
                 self._hooks,
                 shutdown_timeout=timeout,
-                surrounded=self._engine.within_surroundings,
-                end_thread=self._engine.end_thread,
+                in_context=self._engine.in_context,
+                run_thread_exit_hooks=self._engine.run_thread_exit_hooks,
             )
         finally:
             self._own_worker = None
-            if self._mover is not None:
-                self._mover.stop(timeout)
+            if self._relay is not None:
+                self._relay.stop(timeout)
 
     def on_worker_start(self, hook: Function) -> Function:
         """Call the decorated function, sync or async, before a worker process takes its first event.
@@ -560,19 +560,19 @@ class Webhooks:
         self._hooks.dead.append(hook)
         return hook
 
-    def surround(self, surroundings: Surroundings) -> None:
+    def surround(self, contexts: HandlerContext) -> None:
         """Enter a context around every handler, every call of the inbox that a worker makes, and a function as handoff.
 
         It is for adapters, whose frameworks need one outside a request.
         """
-        self._surroundings.append(surroundings)
+        self._contexts.append(contexts)
 
-    def at_thread_end(self, function: Callable[[], object]) -> None:
+    def on_thread_exit(self, function: Callable[[], object]) -> None:
         """Call `function` in each of a worker's threads, and in that of a function as handoff, as it ends.
 
         It is for adapters, whose frameworks keep something open for each thread.
         """
-        self._thread_ends.append(function)
+        self._thread_exit_hooks.append(function)
 
     def subscribe(self, listener: Listener) -> None:
         """Let `listener` hear every lifecycle notice; it is called where the work is done, so it must be quick.
@@ -586,7 +586,7 @@ class Webhooks:
 
     @cached_property
     def _engine(self) -> Engine:
-        from envoyou_core.processing.engine import Engine
+        from envoyou_core.worker.engine import Engine
 
         return Engine(
             inbox=self.inbox,
@@ -594,36 +594,36 @@ class Webhooks:
             retry=self._retry,
             notices=self._notices,
             lease=self._lease,
-            surroundings=self._surroundings,
+            contexts=self._contexts,
             hooks=self._hooks,
-            thread_ends=self._thread_ends,
+            thread_exit_hooks=self._thread_exit_hooks,
             retention=self._retention,
             clock=self._clock,
         )
 
-    def _make_nudges(self, handoff: Callable[[str], object]) -> Nudges:
-        return Nudges(
-            lambda event_id: self._engine.within_surroundings(lambda: handoff(event_id)),
-            self.nudge_failed,
-            at_thread_end=lambda: self._engine.end_thread(),
+    def _make_waker(self, handoff: Callable[[str], object]) -> Waker:
+        return Waker(
+            lambda event_id: self._engine.in_context(lambda: handoff(event_id)),
+            self.report_wake_error,
+            on_thread_exit=lambda: self._engine.run_thread_exit_hooks(),
         )
 
-    def _make_mover(self, spool: Spool) -> Mover:
-        from envoyou_core.handoff.mover import Mover
+    def _make_relay(self, spool: Spool) -> SpoolRelay:
+        from envoyou_core.spool.relay import SpoolRelay
 
-        return Mover(
+        return SpoolRelay(
             spool,
             self.inbox,
             name=self.name,
             notices=self._notices,
-            surrounded=lambda function: self._engine.within_surroundings(function),
-            end_thread=lambda: self._engine.end_thread(),
+            in_context=lambda function: self._engine.in_context(function),
+            run_thread_exit_hooks=lambda: self._engine.run_thread_exit_hooks(),
             moved=self._hand_over_moved,
         )
 
     @property
     def _handoff(self) -> InProcessHandoff:
-        from envoyou_core.handoff.in_process import InProcessHandoff
+        from envoyou_core.worker.in_process import InProcessHandoff
 
         with self._lock:
             if self._in_process is None:
@@ -675,7 +675,7 @@ def _spool(url: str, name: str, inbox: str | Inbox, clock: Callable[[], float]) 
     if not isinstance(url, str):
         raise ConfigurationError(f"spool is a URL, such as sqlite:///spool.db, not {type(url).__name__}")
     try:
-        from envoyou_core.inbox.spool import Spool
+        from envoyou_core.spool.spool import Spool
     except ImportError as error:
         raise ConfigurationError("the spool needs SQLAlchemy 2: pip install 'envoyou-webhooks[sql]'") from error
     return Spool(url, name=name, apart_from=inbox if isinstance(inbox, str) else "", clock=clock)

@@ -7,7 +7,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol
 
 from envoyou_core.errors import LengthRequiredError, PayloadTooLargeError, WebhookError
-from envoyou_core.http import WebhookRequest, WebhookResponse, both_forms, content_length
+from envoyou_core.http import WebhookRequest, WebhookResponse, content_length, path_variants
 from envoyou_core.webhooks import Webhooks
 
 if TYPE_CHECKING:
@@ -42,15 +42,15 @@ def webhooks_entry(app: WSGIApplication, webhooks: Webhooks, *, path: str = "/we
         ConfigurationError: `path` does not begin with a slash, or a setting of `webhooks` cannot work as given.
     """
     # Names come as octets, each a character of its own.
-    paths = {form.encode().decode("latin-1") for form in both_forms(path)}
+    paths = {form.encode().decode("latin-1") for form in path_variants(path)}
     # Where `webhooks` is made on first use, what is wrong with it stops the server rather than its first event.
     _ = webhooks.name
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        webhooks.work_in_this_process()
+        webhooks.ensure_worker()
         if environ.get("PATH_INFO", "") not in paths:
             return app(environ, start_response)
-        response = receive_wsgi(webhooks, environ, surrounded=True)
+        response = receive_wsgi(webhooks, environ, in_context=True)
         length = ("Content-Length", str(len(response.body)))
         start_response(f"{response.status} {HTTPStatus(response.status).phrase}", [*response.headers, length])
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [response.body]
@@ -64,7 +64,7 @@ def receive_wsgi(
     body: bytes | None = None,
     *,
     max_body_size: int | None = None,
-    surrounded: bool = False,
+    in_context: bool = False,
 ) -> WebhookResponse:
     """Answer a WSGI request.
 
@@ -73,13 +73,13 @@ def receive_wsgi(
         environ: the request's environment.
         body: the raw body, where someone has read it already; otherwise it is read from the environment.
         max_body_size: bytes, where the framework has a bound of its own; the smaller of the two bounds holds.
-        surrounded: see `Webhooks.receive`.
+        in_context: see `Webhooks.receive`.
     """
     try:
         request = read_wsgi(webhooks, environ, body, max_body_size=max_body_size)
     except WebhookError as error:
         return webhooks.refuse(error)
-    return webhooks.receive(request, surrounded=surrounded)
+    return webhooks.receive(request, in_context=in_context)
 
 
 def read_wsgi(

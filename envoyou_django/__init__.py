@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import cast
 
 from envoyou_core import Webhooks
-from envoyou_django.ready_made import project_webhooks
+from envoyou_django.project import project_webhooks
 
 __all__ = ["webhooks"]
 

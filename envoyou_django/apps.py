@@ -15,7 +15,7 @@ from django.utils.module_loading import autodiscover_modules
 
 from envoyou_core import ConfigurationError
 from envoyou_django import conf
-from envoyou_django.ready_made import project_webhooks
+from envoyou_django.project import project_webhooks
 
 __all__ = ["EnvoyouConfig"]
 
@@ -44,7 +44,7 @@ class EnvoyouConfig(AppConfig):
         """
         import_module("envoyou_django.checks")
         # Not here: a server may load the application first and fork afterwards, and a child would have no thread.
-        request_started.connect(_work_in_this_process, dispatch_uid="envoyou_django.work_in_this_process")
+        request_started.connect(_ensure_worker, dispatch_uid="envoyou_django.ensure_worker")
         asked_by = _modules_that_ask()
         try:
             handlers_module = conf.handlers_module()
@@ -57,7 +57,7 @@ class EnvoyouConfig(AppConfig):
             raise
         autodiscover_modules(handlers_module)
         if not SERVERS.isdisjoint(asked_by):
-            project_webhooks.make_ready()
+            project_webhooks.setup()
 
 
 def _modules_that_ask() -> set[str]:
@@ -70,11 +70,11 @@ def _modules_that_ask() -> set[str]:
     return found
 
 
-def _work_in_this_process(sender: type, **_: Any) -> None:
+def _ensure_worker(sender: type, **_: Any) -> None:
     if _is_a_test_client(sender):
         return
     try:
-        project_webhooks.work_in_this_process()
+        project_webhooks.ensure_worker()
     except ConfigurationError as error:
         # Raised here, it would take every page of the site down.
         log.error("no webhook is handled in this process: %s", error)

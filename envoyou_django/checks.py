@@ -18,8 +18,8 @@ from envoyou_core import ConfigurationError
 from envoyou_core.handlers import Handler
 from envoyou_django import conf
 from envoyou_django.endpoints import Endpoint, endpoints
-from envoyou_django.insertion import supports
-from envoyou_django.ready_made import project_webhooks
+from envoyou_django.inbox.insert import supports
+from envoyou_django.project import project_webhooks
 
 __all__ = ["TAG"]
 
@@ -33,7 +33,7 @@ CSRF_MIDDLEWARE: Final = "django.middleware.csrf.CsrfViewMiddleware"
 LOGIN_MIDDLEWARE: Final = "django.contrib.auth.middleware.LoginRequiredMiddleware"
 
 SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - what secrets begin with
-SHORTEST_SECRET: Final = 16
+MIN_SECRET: Final = 16
 FEWEST_CHARACTERS: Final = 5
 
 WAL_MARK: Final = b"\x02\x02"
@@ -95,7 +95,7 @@ def _task_queue_works() -> Messages:
         )
         return
     try:
-        project_webhooks.make_ready()
+        project_webhooks.setup()
     except ConfigurationError as error:
         yield _unusable(error)
 
@@ -295,7 +295,7 @@ def secret_is_one() -> Messages:
         guessed = secret.removeprefix(SECRET_PREFIX)
         if secret in SAMPLE_SECRETS:
             what = "is the one in the documentation, which everybody knows"
-        elif len(guessed) < SHORTEST_SECRET or len(set(guessed)) < FEWEST_CHARACTERS:
+        elif len(guessed) < MIN_SECRET or len(set(guessed)) < FEWEST_CHARACTERS:
             what = "can be guessed"
         else:
             continue

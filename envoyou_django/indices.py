@@ -6,10 +6,10 @@ from typing import Any
 
 from django.db import migrations
 
-__all__ = ["AddIndexBesideWriters"]
+__all__ = ["AddIndexOnline"]
 
 
-class AddIndexBesideWriters(migrations.AddIndex):
+class AddIndexOnline(migrations.AddIndex):
     """Makes an index, which on PostgreSQL keeps nobody waiting: `CREATE INDEX` would hold up acceptance until its end.
 
     For migrations that are not one transaction: interrupted, they can be run again.

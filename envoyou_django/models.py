@@ -13,14 +13,14 @@ from django.utils.translation import gettext_lazy as _
 
 from envoyou_core import Event
 from envoyou_core.event import MAX_NAME_LENGTH, object_key
-from envoyou_core.inbox import REQUEUABLE, Progress, Status, unfinished_progress
+from envoyou_core.inbox import REQUEUABLE, HandlerStatus, Status, completed_handlers
 from envoyou_core.inbox.history import decode_history
 from envoyou_django import conf
 from envoyou_django.fields import ExactCharField, UtcDateTimeField
-from envoyou_django.scrubbing import scrubbed, update_each
+from envoyou_django.inbox.cleanup import scrubbed, update_each
 
 __all__ = [
-    "LONGEST_NAME",
+    "MAX_NAME",
     "TABLES",
     "ClaimLock",
     "ObjectMark",
@@ -37,7 +37,7 @@ EVENTS, MARKS, PAUSED, CLAIM_LOCKS = TABLES = (
     "envoyou_claim_lock",
 )
 
-LONGEST_NAME = 64
+MAX_NAME = 64
 """Characters that the name of an inbox may have."""
 
 REQUEUE_BATCH = 500
@@ -125,12 +125,12 @@ class ProcessedEventQuerySet(models.QuerySet):
         unchanged = ProcessedEvent.objects.using(alias).filter(
             pk=row["pk"], status=row["status"], attempts=row["attempts"], scrubbed_at__isnull=True
         )
-        progress = {name: Progress(became) for name, became in row["progress"].items()}
+        progress = {name: HandlerStatus(became) for name, became in row["progress"].items()}
         changed: int = unchanged.update(
             status=Status.RECEIVED.value,
             attempts=0,
             crashes=0,
-            progress=unfinished_progress(progress),
+            progress=completed_handlers(progress),
             due_at=now,
             settled_at=None,
         )
@@ -159,7 +159,7 @@ class ProcessedEvent(models.Model):
     With the inbox's name and the tenant, the event's id is its key: the unique constraint decides what is a duplicate.
     """
 
-    name = ExactCharField(_("inbox"), max_length=LONGEST_NAME, help_text=_("Which Webhooks it was delivered to."))
+    name = ExactCharField(_("inbox"), max_length=MAX_NAME, help_text=_("Which Webhooks it was delivered to."))
     tenant = ExactCharField(_("tenant"), max_length=255, blank=True)
     event_id = ExactCharField(_("event id"), max_length=255)
     type = ExactCharField(_("type"), max_length=255)
@@ -248,7 +248,7 @@ class ProcessedEvent(models.Model):
 class ObjectMark(models.Model):
     """How new the newest event was that was applied to an object and has been pruned since."""
 
-    name = ExactCharField(_("inbox"), max_length=LONGEST_NAME)
+    name = ExactCharField(_("inbox"), max_length=MAX_NAME)
     tenant = ExactCharField(_("tenant"), max_length=255, blank=True)
     object_key = ExactCharField(_("object"), max_length=MAX_NAME_LENGTH)
     created = models.BigIntegerField(_("created"), help_text=_("Epoch seconds, as sent."))
@@ -268,7 +268,7 @@ class ObjectMark(models.Model):
 class PausedSubject(models.Model):
     """Something that workers leave alone until it is resumed."""
 
-    name = ExactCharField(_("inbox"), max_length=LONGEST_NAME)
+    name = ExactCharField(_("inbox"), max_length=MAX_NAME)
     # Without a key, for it may be of any length: twice is as good as once.
     subject = models.TextField(_("subject"))
 
@@ -286,7 +286,7 @@ class PausedSubject(models.Model):
 class ClaimLock(models.Model):
     """A row for each inbox, for databases that have no other lock by which one claim waits for another."""
 
-    name = ExactCharField(_("inbox"), max_length=LONGEST_NAME)
+    name = ExactCharField(_("inbox"), max_length=MAX_NAME)
 
     class Meta:
         """Its table and its key."""

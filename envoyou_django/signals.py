@@ -27,9 +27,9 @@ from typing import Any
 from django.dispatch import Signal
 
 from envoyou_core.forks import call_in_forked_children
-from envoyou_core.handoff.threads import DaemonThreads
 from envoyou_core.inbox import Status
 from envoyou_core.observability import Accepted, Notice, Settled
+from envoyou_core.worker.threads import DaemonThreads
 
 __all__ = ["SignalSender", "event_dead", "event_failed", "event_processed", "event_received"]
 
@@ -54,7 +54,7 @@ class SignalSender:
     Args:
         name: of the inbox.
         around: entered around the receivers in the thread for signals.
-        at_thread_end: called in that thread as it ends.
+        on_thread_exit: called in that thread as it ends.
     """
 
     def __init__(
@@ -62,11 +62,11 @@ class SignalSender:
         name: str,
         *,
         around: Callable[[], AbstractContextManager[object]],
-        at_thread_end: Callable[[], object],
+        on_thread_exit: Callable[[], object],
     ) -> None:
         self._name = name
         self._around = around
-        self._at_thread_end = at_thread_end
+        self._on_thread_exit = on_thread_exit
         self._calling = threading.local()
         self._begin_anew()
         call_in_forked_children(self._begin_anew)
@@ -100,7 +100,9 @@ class SignalSender:
         try:
             with self._lock:
                 if self._thread is None:
-                    self._thread = DaemonThreads(1, f"envoyou-signals-{self._name}", at_end=self._at_thread_end)
+                    self._thread = DaemonThreads(
+                        1, f"envoyou-signals-{self._name}", on_thread_exit=self._on_thread_exit
+                    )
                 self._thread.submit(partial(self._send_in_thread, send))
         except RuntimeError:
             # Python 3.12 starts no thread any more while the process ends.
@@ -123,7 +125,7 @@ class SignalSender:
 
 
 def _told(notice: Notice) -> tuple[Any, dict[str, Any]]:
-    if isinstance(notice, Accepted) and notice.added.brings_work:
+    if isinstance(notice, Accepted) and notice.added.is_runnable:
         return event_received, _of_event(notice, added=notice.added.value, tenant=notice.tenant)
     if not isinstance(notice, Settled):
         return None, {}

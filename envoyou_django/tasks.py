@@ -13,11 +13,11 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
 from envoyou_core import ConfigurationError
-from envoyou_core.handoff.worker import HOUSEKEEPING_INTERVAL
+from envoyou_core.worker.worker import MAINTENANCE_INTERVAL
 from envoyou_django import conf, webhooks
 
 if TYPE_CHECKING:
-    from envoyou_django.inbox import OrmInbox
+    from envoyou_django.inbox.inbox import OrmInbox
 
 __all__ = ["hint", "tasks_framework", "work_off"]
 
@@ -27,7 +27,7 @@ end."""
 
 _hinted_until = 0.0
 
-_keeps_house_at = float("-inf")
+_runs_maintenance_at = float("-inf")
 
 
 def work_off() -> None:
@@ -38,14 +38,14 @@ def work_off() -> None:
         hint()
     elif settled:
         _hint_at_what_comes_due()
-    _keep_house()
+    _run_maintenance()
 
 
-def _keep_house() -> None:
+def _run_maintenance() -> None:
     """No worker may run that does; each process of the queue has its own hour, and begins with its first task."""
-    global _keeps_house_at
-    if time.monotonic() >= _keeps_house_at:
-        _keeps_house_at = time.monotonic() + HOUSEKEEPING_INTERVAL
+    global _runs_maintenance_at
+    if time.monotonic() >= _runs_maintenance_at:
+        _runs_maintenance_at = time.monotonic() + MAINTENANCE_INTERVAL
         webhooks.apply_retention()
 
 

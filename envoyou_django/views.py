@@ -21,7 +21,7 @@ __all__ = ["areceive", "receive"]
 View = TypeVar("View", bound=Callable[..., Any])
 
 
-def for_senders(view: View) -> View:
+def webhook_view(view: View) -> View:
     """Let `view` be asked by who has no session, no login and no token, and keep it out of `ATOMIC_REQUESTS`.
 
     On every database: what it stores must be committed before it answers.
@@ -32,14 +32,14 @@ def for_senders(view: View) -> View:
     return exempt
 
 
-@for_senders
+@webhook_view
 def receive(request: HttpRequest) -> HttpResponse:
     """Answer one delivery in the calling thread. See the guide, "Create Webhook Endpoint"."""
     found = _read(request)
     return _answer(found if isinstance(found, WebhookResponse) else webhooks.receive(found))
 
 
-@for_senders
+@webhook_view
 async def areceive(request: HttpRequest) -> HttpResponse:
     """Answer one delivery; while it is stored, no thread waits. See the guide, "Create Webhook Endpoint"."""
     found = _read(request)

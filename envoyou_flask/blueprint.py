@@ -12,7 +12,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from envoyou_core import WebhookResponse, Webhooks
 from envoyou_core.errors import PayloadTooLargeError
 from envoyou_core.wsgi import receive_wsgi
-from envoyou_flask.attaching import attach
+from envoyou_flask.wiring import attach
 
 __all__ = ["create_blueprint", "receiving_blueprint"]
 

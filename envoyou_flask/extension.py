@@ -12,8 +12,8 @@ from flask import Blueprint, Flask, current_app
 from envoyou_core import ConfigurationError, Handlers, Webhooks
 from envoyou_core.handlers import Handler
 from envoyou_core.settings import read_settings
-from envoyou_flask.attaching import attach
 from envoyou_flask.blueprint import receiving_blueprint
+from envoyou_flask.wiring import attach
 
 if TYPE_CHECKING:
     from flask_sqlalchemy import SQLAlchemy

@@ -14,8 +14,8 @@ from sqlalchemy.orm import Session
 
 from envoyou_core import ConfigurationError, EnvoyouError
 from envoyou_core.forks import call_in_forked_children
-from envoyou_core.inbox import Claim, Progress, Settlement
-from envoyou_core.inbox.sql import SqlInbox
+from envoyou_core.inbox import Claim, HandlerStatus, Settlement
+from envoyou_core.inbox.sql.inbox import SqlInbox
 
 __all__ = ["FlaskSqlInbox", "SessionReplacedError"]
 
@@ -58,7 +58,7 @@ class FlaskSqlInbox(SqlInbox):
 
     @contextmanager
     def transaction(
-        self, claim: Claim, progress: Mapping[str, Progress], settlement: Callable[[], Settlement] | None = None
+        self, claim: Claim, progress: Mapping[str, HandlerStatus], settlement: Callable[[], Settlement] | None = None
     ) -> Iterator[Connection]:
         """See `TransactionalInbox.transaction`. It is that of `db.session`, too.
 

@@ -6,7 +6,7 @@ from sqlalchemy import Connection
 from benchmarks.effects import have_effect
 from benchmarks.ledger import Ledger
 from envoyou_core import Event, Webhooks
-from envoyou_core.inbox.records import Entry
+from envoyou_core.inbox.records import NewEvent
 from envoyou_core.testing import sample_event
 
 ledger = Ledger(Path(os.environ["BENCHMARK_LEDGER"]))
@@ -36,7 +36,7 @@ webhooks.on("*")(HANDLERS[os.environ["BENCHMARK_HANDLER"]])
 
 
 def enqueue(jobs: int) -> None:
-    storing = [webhooks.inbox.add(Entry(sample_event(object={"number": number}))) for number in range(jobs)]
+    storing = [webhooks.inbox.add(NewEvent(sample_event(object={"number": number}))) for number in range(jobs)]
     for stored in storing:
         stored.result()
     webhooks.inbox.close()

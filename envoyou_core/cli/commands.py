@@ -251,8 +251,8 @@ def migrate_inbox_of(webhooks: Webhooks) -> None:
 
 
 def _migrate(inbox: Inbox) -> None:
-    from envoyou_core.inbox.sql import SqlInbox
-    from envoyou_core.inbox.upgrades import REVISION
+    from envoyou_core.inbox.sql.inbox import SqlInbox
+    from envoyou_core.inbox.sql.migrations import REVISION
 
     if not isinstance(inbox, SqlInbox):
         raise ConfigurationError("this inbox has no tables")

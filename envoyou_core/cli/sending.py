@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from envoyou_core.errors import ConfigurationError
-from envoyou_core.signature import Secret
+from envoyou_core.reception.signature import Secret
 from envoyou_core.testing import SAMPLE_WEBHOOK_ID, sample_event, sign_delivery
 
 __all__ = ["send_sample"]

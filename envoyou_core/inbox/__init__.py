@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from envoyou_core.errors import ConfigurationError
 from envoyou_core.inbox.history import Attempt, Failure
@@ -14,42 +15,50 @@ from envoyou_core.inbox.records import (
     REQUEUABLE,
     Added,
     Claim,
-    Entry,
+    ClaimFilter,
+    HandlerStatus,
     InboxRecord,
     InboxStats,
-    Progress,
-    Selection,
+    NewEvent,
     Settlement,
     Status,
+    completed_handlers,
     is_applied,
     prunable_statuses,
     requeuable_statuses,
-    unfinished_progress,
 )
+
+if TYPE_CHECKING:
+    from envoyou_core.inbox.memory import MemoryInbox
+    from envoyou_core.inbox.sql.async_inbox import AsyncSqlInbox
+    from envoyou_core.inbox.sql.inbox import SqlInbox
 
 __all__ = [
     "ANY",
     "FINISHED",
     "REQUEUABLE",
     "Added",
+    "AsyncSqlInbox",
     "AsyncTransactionalInbox",
     "Attempt",
     "Claim",
-    "Entry",
+    "ClaimFilter",
     "Failure",
+    "HandlerStatus",
     "Inbox",
     "InboxRecord",
     "InboxStats",
-    "Progress",
-    "Selection",
+    "MemoryInbox",
+    "NewEvent",
     "Settlement",
+    "SqlInbox",
     "Status",
     "TransactionalInbox",
+    "completed_handlers",
     "is_applied",
     "open_inbox",
     "prunable_statuses",
     "requeuable_statuses",
-    "unfinished_progress",
 ]
 
 
@@ -69,9 +78,25 @@ def open_inbox(url: str, *, name: str = "default", clock: Callable[[], float] = 
 
         return MemoryInbox(name=name, clock=clock)
     try:
-        from envoyou_core.inbox.sql import SqlInbox
+        from envoyou_core.inbox.sql.inbox import SqlInbox
     except ImportError as error:
         raise ConfigurationError(
             f"the inbox {url.partition(':')[0]}: needs SQLAlchemy 2: pip install 'envoyou-webhooks[sql]'"
         ) from error
     return SqlInbox(url, name=name, clock=clock)
+
+
+_MODULES = {
+    "AsyncSqlInbox": "envoyou_core.inbox.sql.async_inbox",
+    "MemoryInbox": "envoyou_core.inbox.memory",
+    "SqlInbox": "envoyou_core.inbox.sql.inbox",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # SQLAlchemy is loaded only if an inbox needs it.
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_MODULES[name]), name)

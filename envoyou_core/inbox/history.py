@@ -1,4 +1,4 @@
-"""What became of each attempt at an event: kept with it, for whoever has to find out what went wrong."""
+"""The history of an event: how each of its attempts ended."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from envoyou_core.inbox.records import Settlement
 
 __all__ = [
-    "LONGEST_HISTORY",
+    "MAX_HISTORY",
     "Attempt",
     "Failure",
     "decode_history",
@@ -22,8 +22,8 @@ __all__ = [
     "without_failures",
 ]
 
-LONGEST_HISTORY = 20
-"""Attempts that are kept of one event: the newest."""
+MAX_HISTORY = 20
+"""The number of attempts kept for each event; older ones are dropped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +31,9 @@ class Failure:
     """How one handler failed in one attempt.
 
     Attributes:
-        handler: its name.
-        error: what went wrong, in one line.
-        traceback: the same at length: cut to its end, and without what looks like a secret.
+        handler: the name of the handler.
+        error: the error, in one line.
+        traceback: the traceback, shortened to its end and redacted.
     """
 
     handler: str
@@ -43,13 +43,13 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One attempt that has ended.
+    """A finished attempt.
 
     Attributes:
-        ended_at: when, in UTC; where its process died, when that was noticed.
-        status: the state in which it left the event; `None` where its process died.
-        seconds: how long it took; `None` where its process died.
-        failures: how its handlers failed.
+        ended_at: when it ended, in UTC. If the process died: when that was noticed.
+        status: the event's status after the attempt; `None` if the process died.
+        seconds: how long the attempt took; `None` if the process died.
+        failures: the handlers that failed.
     """
 
     ended_at: datetime
@@ -59,35 +59,35 @@ class Attempt:
 
     @property
     def began_at(self) -> datetime | None:
-        """When it began, in UTC; `None` where its process died."""
+        """When the attempt began, in UTC; `None` if the process died."""
         return None if self.seconds is None else self.ended_at - timedelta(seconds=self.seconds)
 
 
 def with_attempt(history: tuple[Attempt, ...], settlement: Settlement, at: datetime) -> tuple[Attempt, ...]:
-    """The history after an attempt that ends with `settlement`, at a time in UTC."""
+    """Append an attempt that ended with `settlement` at the time `at`, in UTC."""
     if settlement.seconds is None:
         return history
     ended = Attempt(at, settlement.status.value, settlement.seconds, settlement.failures)
-    return (*history, ended)[-LONGEST_HISTORY:]
+    return (*history, ended)[-MAX_HISTORY:]
 
 
 def with_crash(history: tuple[Attempt, ...], at: datetime) -> tuple[Attempt, ...]:
-    """The history after an attempt whose process died, which was noticed at a time in UTC."""
-    return (*history, Attempt(at, None))[-LONGEST_HISTORY:]
+    """Append an attempt whose process died, which was noticed at the time `at`, in UTC."""
+    return (*history, Attempt(at, None))[-MAX_HISTORY:]
 
 
 def without_failures(history: tuple[Attempt, ...]) -> tuple[Attempt, ...]:
-    """The history without what errors said, which may be about a person."""
+    """Remove the error texts, which may contain personal data."""
     return tuple(replace(attempt, failures=()) for attempt in history)
 
 
 def encode_history(history: tuple[Attempt, ...]) -> str:
-    """A history as the text that a database keeps."""
+    """Encode a history as JSON text, for the database."""
     return msgspec.json.encode(history).decode()
 
 
 def decode_history(stored: str | None) -> tuple[Attempt, ...]:
-    """The history that `encode_history` made text of."""
+    """Decode the text made by `encode_history`."""
     return _decode(stored) if stored else ()
 
 

@@ -18,17 +18,17 @@ from envoyou_core.inbox.records import (
     FINISHED,
     Added,
     Claim,
-    Entry,
+    ClaimFilter,
+    HandlerStatus,
     InboxRecord,
     InboxStats,
-    Progress,
-    Selection,
+    NewEvent,
     Settlement,
     Status,
+    completed_handlers,
     is_applied,
     prunable_statuses,
     requeuable_statuses,
-    unfinished_progress,
 )
 from envoyou_core.inbox.scrubbing import scrubbed_body
 from envoyou_core.patterns import matches_any
@@ -47,7 +47,7 @@ class _Row:
     status: Status = Status.RECEIVED
     attempts: int = 0
     crashes: int = 0
-    progress: Mapping[str, Progress] = field(default_factory=dict)
+    progress: Mapping[str, HandlerStatus] = field(default_factory=dict)
     token: str | None = None
     settled_at: float | None = None
     last_error: str | None = None
@@ -67,7 +67,7 @@ class _Row:
     def make_due(self, now: float) -> None:
         self.status = Status.RECEIVED
         self.attempts = self.crashes = 0
-        self.progress = unfinished_progress(self.progress)
+        self.progress = completed_handlers(self.progress)
         self.due_at = now
         self.settled_at = None
 
@@ -106,13 +106,13 @@ class MemoryInbox:
     def close(self) -> None:
         """Nothing is held open."""
 
-    def add(self, entry: Entry) -> Future[Added]:
+    def add(self, entry: NewEvent) -> Future[Added]:
         """See `Inbox.add`."""
         future: Future[Added] = Future()
         future.set_result(self._add(entry))
         return future
 
-    def _add(self, entry: Entry) -> Added:
+    def _add(self, entry: NewEvent) -> Added:
         with self._lock:
             now = self._clock()
             row = self._rows.get((entry.tenant, entry.event.id))
@@ -131,20 +131,20 @@ class MemoryInbox:
                 row.make_due(now)
                 return Added.REARMED
             same = row.scrubbed_at is not None or row.event.body == entry.event.body
-            return Added.DUPLICATE if same else Added.DIFFERENT
+            return Added.DUPLICATE if same else Added.BODY_DIFFERS
 
-    def claim(self, limit: int, lease: float, selection: Selection = ANY) -> list[Claim]:
+    def claim(self, limit: int, lease: float, claim_filter: ClaimFilter = ANY) -> list[Claim]:
         """See `Inbox.claim`."""
         with self._lock:
             now = self._clock()
             due = [row for row in self._rows.values() if row.due_at is not None and row.due_at <= now]
-            held_back = self._held_back(selection.ordered, now)
+            held_back = self._held_back(claim_filter.ordered, now)
             token = uuid.uuid4().hex
             claims: list[Claim] = []
             for row in sorted(due, key=lambda row: (row.due_at or 0, row.key)):
                 if len(claims) == limit:
                     break
-                if row.key not in held_back and _is_selected(row, selection):
+                if row.key not in held_back and _is_selected(row, claim_filter):
                     claims.append(self._take(row, token, now, lease))
             return claims
 
@@ -186,7 +186,7 @@ class MemoryInbox:
                 if row := self._held(claim):
                     row.due_at = self._clock() + lease
 
-    def record(self, claim: Claim, progress: Mapping[str, Progress]) -> bool:
+    def record(self, claim: Claim, progress: Mapping[str, HandlerStatus]) -> bool:
         """See `Inbox.record`."""
         with self._lock:
             row = self._held(claim)
@@ -312,8 +312,8 @@ class MemoryInbox:
                 del self._rows[row.tenant, row.event.id]
             return len(old)
 
-    def prune_marks(self, older_than: timedelta) -> int:
-        """See `Inbox.prune_marks`."""
+    def prune_watermarks(self, older_than: timedelta) -> int:
+        """See `Inbox.prune_watermarks`."""
         with self._lock:
             before = self._clock() - older_than.total_seconds()
             old = [marked for marked, created in self._marks.items() if created < before]
@@ -372,9 +372,9 @@ class MemoryInbox:
                 yield row
 
 
-def _is_selected(row: _Row, selection: Selection) -> bool:
-    wanted = selection.only is None or matches_any(selection.only, row.event.type)
-    return wanted and not matches_any(selection.without, row.event.type)
+def _is_selected(row: _Row, claim_filter: ClaimFilter) -> bool:
+    wanted = claim_filter.include is None or matches_any(claim_filter.include, row.event.type)
+    return wanted and not matches_any(claim_filter.exclude, row.event.type)
 
 
 def _is_applied(row: _Row) -> bool:

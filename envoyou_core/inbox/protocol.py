@@ -12,11 +12,11 @@ from envoyou_core.inbox.records import (
     ANY,
     Added,
     Claim,
-    Entry,
+    ClaimFilter,
+    HandlerStatus,
     InboxRecord,
     InboxStats,
-    Progress,
-    Selection,
+    NewEvent,
     Settlement,
     Status,
 )
@@ -51,13 +51,13 @@ class Inbox(Protocol):
     def close(self) -> None:
         """Let go of connections and threads; the next use opens them again."""
 
-    def add(self, entry: Entry) -> Future[Added]:
+    def add(self, entry: NewEvent) -> Future[Added]:
         """Store an event. When the future has a result, the event is on disk; a dead one is re-armed.
 
         One that was erased, or whose payload is gone, is a duplicate: it is not stored again.
         """
 
-    def claim(self, limit: int, lease: float, selection: Selection = ANY) -> list[Claim]:
+    def claim(self, limit: int, lease: float, claim_filter: ClaimFilter = ANY) -> list[Claim]:
         """Take up to `limit` due events for `lease` seconds, those that came due first, first.
 
         An event whose last holder let its lease run out counts one crash more, and has it in its history.
@@ -66,7 +66,7 @@ class Inbox(Protocol):
     def renew(self, claims: list[Claim], lease: float) -> None:
         """Hold what is still held for `lease` seconds from now."""
 
-    def record(self, claim: Claim, progress: Mapping[str, Progress]) -> bool:
+    def record(self, claim: Claim, progress: Mapping[str, HandlerStatus]) -> bool:
         """Note which handlers will not run again, while the attempt goes on; false when the lease was lost."""
 
     def settle(self, claim: Claim, settlement: Settlement) -> bool:
@@ -141,7 +141,7 @@ class Inbox(Protocol):
             ValueError: a status that is not a finished one.
         """
 
-    def prune_marks(self, older_than: timedelta) -> int:
+    def prune_watermarks(self, older_than: timedelta) -> int:
         """Forget of pruned events how new they were, where they were created longer ago than that; returns how many."""
 
     def scrub(
@@ -170,7 +170,7 @@ class TransactionalInbox(Inbox, Protocol):
     """An inbox whose transactions handlers may share, so that their work there is done exactly once."""
 
     def transaction(
-        self, claim: Claim, progress: Mapping[str, Progress], settlement: Callable[[], Settlement] | None = None
+        self, claim: Claim, progress: Mapping[str, HandlerStatus], settlement: Callable[[], Settlement] | None = None
     ) -> AbstractContextManager[object]:
         """A transaction, as what a handler gets for `connection`, that records `progress` at its end.
 
@@ -189,7 +189,7 @@ class AsyncTransactionalInbox(Inbox, Protocol):
     def async_transaction(
         self,
         claim: Claim,
-        progress: Mapping[str, Progress],
+        progress: Mapping[str, HandlerStatus],
         settlement: Callable[[], Settlement] | None = None,
         *,
         wants: Collection[str] = ("connection",),

@@ -16,17 +16,17 @@ __all__ = [
     "REQUEUABLE",
     "Added",
     "Claim",
-    "Entry",
+    "ClaimFilter",
+    "HandlerStatus",
     "InboxRecord",
     "InboxStats",
-    "Progress",
-    "Selection",
+    "NewEvent",
     "Settlement",
     "Status",
+    "completed_handlers",
     "is_applied",
     "prunable_statuses",
     "requeuable_statuses",
-    "unfinished_progress",
 ]
 
 
@@ -48,7 +48,7 @@ REQUEUABLE = frozenset({Status.FAILED, Status.IGNORED, Status.DEAD})
 """The states that `requeue` brings back to `received`."""
 
 
-class Progress(StrEnum):
+class HandlerStatus(StrEnum):
     """What became of one handler of an event, where it will not run again."""
 
     DONE = "done"
@@ -64,17 +64,17 @@ class Added(Enum):
 
     NEW = "new"
     DUPLICATE = "duplicate"
-    DIFFERENT = "different"
+    BODY_DIFFERS = "body_differs"
     REARMED = "rearmed"
 
     @property
-    def brings_work(self) -> bool:
+    def is_runnable(self) -> bool:
         """Whether there is something to do now that was not there before."""
         return self in {Added.NEW, Added.REARMED}
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class NewEvent:
     """An accepted event on its way into the inbox. With the inbox's name, `tenant` and `event.id` are its key.
 
     Attributes:
@@ -88,23 +88,23 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
+class ClaimFilter:
     """Which due events may be claimed. Patterns are those of `on()`: `user.created`, `user.*` or `*`.
 
     Attributes:
-        only: types that may be; `None` for all.
-        without: types that may not be.
+        include: types that may be; `None` for all.
+        exclude: types that may not be.
         ordered: types of which those about one object are claimed one after the other: an event is held back while an
             earlier one of its object is unfinished, or a later one is in work. Earlier is what was created before it,
             and within a second what arrived before it.
     """
 
-    only: tuple[str, ...] | None = None
-    without: tuple[str, ...] = ()
+    include: tuple[str, ...] | None = None
+    exclude: tuple[str, ...] = ()
     ordered: tuple[str, ...] = ()
 
 
-ANY = Selection()
+ANY = ClaimFilter()
 """Every due event may be claimed, in any order."""
 
 
@@ -129,11 +129,16 @@ class Claim:
     received_at: datetime
     attempts: int = 0
     crashes: int = 0
-    progress: Mapping[str, Progress] = field(default_factory=dict)
+    progress: Mapping[str, HandlerStatus] = field(default_factory=dict)
     tenant: str = ""
     webhook_id: str | None = None
     history: tuple[Attempt, ...] = ()
     last_error: str | None = None
+
+    @property
+    def lease_key(self) -> tuple[int, str]:
+        """Identifies the claim. The row's key alone does not: an event whose lease was lost may be claimed again."""
+        return self.key, self.token
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +158,7 @@ class Settlement:
 
     status: Status
     attempts: int
-    progress: Mapping[str, Progress] = field(default_factory=dict)
+    progress: Mapping[str, HandlerStatus] = field(default_factory=dict)
     retry_in: float | None = None
     error: str | None = None
     seconds: float | None = None
@@ -183,7 +188,7 @@ class InboxRecord:
     next_attempt_at: datetime | None
     settled_at: datetime | None
     last_error: str | None
-    progress: Mapping[str, Progress] = field(default_factory=dict)
+    progress: Mapping[str, HandlerStatus] = field(default_factory=dict)
     tenant: str = ""
     webhook_id: str | None = None
     history: tuple[Attempt, ...] = ()
@@ -214,14 +219,14 @@ class InboxStats:
         return sum(self.by_status.values())
 
 
-def is_applied(progress: Mapping[str, Progress]) -> bool:
+def is_applied(progress: Mapping[str, HandlerStatus]) -> bool:
     """Whether an event has had an effect: one of its handlers succeeded."""
-    return Progress.DONE in progress.values()
+    return HandlerStatus.DONE in progress.values()
 
 
-def unfinished_progress(progress: Mapping[str, Progress]) -> dict[str, Progress]:
+def completed_handlers(progress: Mapping[str, HandlerStatus]) -> dict[str, HandlerStatus]:
     """What a requeued event keeps of its progress: handlers that were given up get another chance."""
-    return {name: became for name, became in progress.items() if became is Progress.DONE}
+    return {name: became for name, became in progress.items() if became is HandlerStatus.DONE}
 
 
 def requeuable_statuses(event_id: str | None, status: Status | str | None, type: str | None) -> frozenset[Status]:

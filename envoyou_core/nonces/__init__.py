@@ -1,4 +1,4 @@
-"""Nonces seen lately: a second line of defence against replays, behind the inbox's unique key.
+"""Recently seen nonces: a second line of defence against replays, behind the inbox's unique key.
 
 See the guide, "Recommended Validation Steps".
 """
@@ -13,30 +13,31 @@ from envoyou_core.errors import ConfigurationError
 __all__ = ["NONCE_LIFETIME", "NonceStore", "nonce_key", "open_nonces"]
 
 NONCE_LIFETIME: Final = 600.0
-"""Seconds that a nonce stays bound to its event: the guide's ten minutes."""
+"""Seconds for which a nonce stays bound to its event: the guide's ten minutes."""
 
 
 @runtime_checkable
 class NonceStore(Protocol):
-    """Remembers for a while which event a nonce came with. Safe to call from any thread.
+    """Remembers which event each recent nonce belongs to. Safe to call from any thread.
 
-    `blocking` says whether a call waits for something outside the process, and must be kept off an event loop.
+    Attributes:
+        blocking: whether a call may wait for something outside the process, and so must not run on an event loop.
     """
 
     blocking: bool
 
     def lookup(self, key: str) -> str | None:
-        """The id of the event that `key` is bound to."""
+        """The id of the event that `key` is bound to, or `None`."""
 
     def bind(self, key: str, event_id: str, lifetime: float) -> None:
-        """Bind `key` for `lifetime` seconds, where it is not bound yet."""
+        """Bind `key` to an event for `lifetime` seconds, unless it is bound already."""
 
 
 def open_nonces(url: str) -> NonceStore:
-    """The store that `url` stands for; it connects when it is first used.
+    """Open the store at `url`. It connects on first use.
 
     Args:
-        url: `redis://...`, shared by all processes, or `memory:`, for each process alone.
+        url: `redis://...`, shared by all processes, or `memory:`, one store for each process.
 
     Raises:
         ConfigurationError: the URL is neither, or redis-py is not installed.
@@ -54,12 +55,12 @@ def open_nonces(url: str) -> NonceStore:
     try:
         return RedisNonceStore(url)
     except ValueError:
-        # Its text may hold the URL, and the URL a password.
+        # The text of the error may contain the URL, and the URL a password.
         raise ConfigurationError("the URL of the nonce store cannot be used") from None
 
 
 def nonce_key(name: str, tenant: str, nonce: bytes) -> str:
-    """A key of fixed length for a nonce of any: a sender cannot fill the store with one header."""
+    """A key of fixed length, so that a sender cannot fill the store with long nonces."""
     digest = hashlib.blake2b(digest_size=16)
     for part in (name.encode(), tenant.encode(), nonce):
         digest.update(len(part).to_bytes(4, "big") + part)

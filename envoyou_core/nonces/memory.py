@@ -1,46 +1,40 @@
-"""Nonces in the memory of one process."""
+"""A nonce store in the memory of one process."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 
 from envoyou_core.errors import ConfigurationError
-from envoyou_core.forks import call_in_forked_children
+from envoyou_core.forks import ForkSafeLock
 
 __all__ = ["MemoryNonceStore"]
 
 
 class MemoryNonceStore:
-    """A bounded `NonceStore` of this process alone.
+    """A bounded `NonceStore` in the memory of this process.
 
-    It keeps two generations: when the younger one is full, the older one is forgotten as a whole. So it never grows
-    past its bound, and never needs a sweep.
+    It keeps two generations: when the younger one is full, the older one is dropped as a whole. So it never exceeds its
+    bound and needs no sweep.
 
     Args:
-        max_entries: the most nonces it remembers.
-        clock: seconds, of any epoch.
+        max_entries: the largest number of nonces to keep.
+        clock: seconds of any epoch.
 
     Raises:
-        ConfigurationError: the bound is less than 2.
+        ConfigurationError: `max_entries` is less than 2.
     """
 
     blocking = False
 
     def __init__(self, *, max_entries: int = 200_000, clock: Callable[[], float] = time.monotonic) -> None:
         if max_entries < 2:
-            raise ConfigurationError(f"a nonce store holds at least 2 entries, not {max_entries!r}")
+            raise ConfigurationError(f"max_entries must be at least 2, got {max_entries!r}")
         self._generation_size = max_entries // 2
         self._clock = clock
-        self._renew_lock()
-        call_in_forked_children(self._renew_lock)
+        self._lock = ForkSafeLock()
         self._younger: dict[str, tuple[str, float]] = {}
         self._older: dict[str, tuple[str, float]] = {}
-
-    def _renew_lock(self) -> None:
-        # The thread that held it does not exist in a forked child.
-        self._lock = threading.Lock()
 
     def lookup(self, key: str) -> str | None:
         """See `NonceStore.lookup`."""

@@ -1,4 +1,4 @@
-"""Nonces in Redis: one memory for all processes and machines."""
+"""A nonce store in Redis, shared by all processes and machines."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from typing import Any
 
 from redis import Redis
 
-from envoyou_core.nonces.breaker import Breaker
+from envoyou_core.circuit_breaker import CircuitBreaker
 
 __all__ = ["RedisNonceStore"]
 
 TIMEOUT = 0.5
-"""Seconds that a call may take: the store is the second line of defence, and must not hold up the first."""
+"""Time limit of a call, in seconds: the second line of defence must not delay the first."""
 
 
 class RedisNonceStore:
     """A `NonceStore` that several processes share. See the guide, "Recommended Validation Steps".
 
-    While Redis is away, events are accepted on the inbox's unique key alone, and the log says so. It is asked once a
-    second then, by one request.
+    While Redis is down, duplicates are recognised by the inbox's unique key alone, and an error is logged. One request
+    a second then tries Redis again.
 
     Args:
-        redis: a URL such as `redis://localhost:6379/0`, or a client of your own, whose timeouts should be short.
-        prefix: of every key.
+        redis: a URL such as `redis://localhost:6379/0`, or your own client, whose timeouts should be short.
+        prefix: the prefix of every key.
     """
 
     blocking = True
@@ -32,7 +32,7 @@ class RedisNonceStore:
             redis = Redis.from_url(redis, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT)
         self._redis = redis
         self._prefix = prefix
-        self._breaker = Breaker()
+        self._breaker = CircuitBreaker()
 
     def lookup(self, key: str) -> str | None:
         """See `NonceStore.lookup`."""

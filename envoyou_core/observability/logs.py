@@ -11,19 +11,19 @@ from envoyou_core.observability.notices import (
     HandlerOverdue,
     HandlerSkipped,
     HookFailed,
-    HouseKept,
-    InboxAway,
-    InboxBack,
+    InboxDown,
+    InboxUp,
     LeaseLost,
     MoveRefused,
     NonceStoreFailed,
     NoSpool,
     Notice,
-    NudgeFailed,
     Rejected,
+    RetentionApplied,
     Settled,
     Spooled,
     SpoolFailed,
+    WakeFailed,
     WorkerFailed,
     WorkerStarted,
     WorkerStopped,
@@ -43,7 +43,7 @@ def log_notice(notice: Notice) -> None:
             log.info("accepted %s (%s)", event_id, event_type)
         case Accepted(event_id, event_type, Added.REARMED):
             log.warning("accepted %s (%s) again: it was dead, and gets new attempts", event_id, event_type)
-        case Accepted(event_id, event_type, Added.DIFFERENT):
+        case Accepted(event_id, event_type, Added.BODY_DIFFERS):
             log.warning("accepted %s (%s) again, with another body: the first one stays", event_id, event_type)
         case Accepted(event_id, event_type):
             log.info("accepted %s (%s) again: a duplicate, already stored", event_id, event_type)
@@ -81,9 +81,9 @@ def log_notice(notice: Notice) -> None:
             )
         case LeaseLost(event_id, event_type):
             log.error("the lease of %s (%s) passed to another worker before the attempt ended", event_id, event_type)
-        case HouseKept(name, scrubbed, pruned, marks):
+        case RetentionApplied(name, scrubbed, pruned, marks):
             log.info("cleared up in %s: %d payloads, %d events, %d marks deleted", name, scrubbed, pruned, marks)
-        case NudgeFailed(name, detail):
+        case WakeFailed(name, detail):
             log.error("the handoff of %s failed: %s; the event waits in the inbox", name, detail)
         case NoSpool(name):
             log.warning(
@@ -91,11 +91,11 @@ def log_notice(notice: Notice) -> None:
                 "away for longer than the sender tries, some fifteen seconds, are lost",
                 name,
             )
-        case InboxAway(name, detail):
+        case InboxDown(name, detail):
             log.error("the inbox of %s is away (%s): events go to the spool until it is back", name, detail)
         case Spooled(event_id, event_type):
             log.info("spooled %s (%s)", event_id, event_type)
-        case InboxBack(name, moved):
+        case InboxUp(name, moved):
             log.warning("the inbox of %s is back; %d events were moved from the spool", name, moved)
         case MoveRefused(event_id, event_type, error, retry_in):
             log.error(

@@ -14,9 +14,8 @@ __all__ = [
     "HandlerOverdue",
     "HandlerSkipped",
     "HookFailed",
-    "HouseKept",
-    "InboxAway",
-    "InboxBack",
+    "InboxDown",
+    "InboxUp",
     "LeaseLost",
     "Listener",
     "MoveRefused",
@@ -24,11 +23,12 @@ __all__ = [
     "NonceStoreFailed",
     "Notice",
     "Notices",
-    "NudgeFailed",
     "Rejected",
+    "RetentionApplied",
     "Settled",
     "SpoolFailed",
     "Spooled",
+    "WakeFailed",
     "WorkerFailed",
     "WorkerStarted",
     "WorkerStopped",
@@ -124,7 +124,7 @@ class LeaseLost:
 
 
 @dataclass(frozen=True, slots=True)
-class HouseKept:
+class RetentionApplied:
     """What was kept for long enough was deleted: payloads, whole events, and how new pruned ones had been."""
 
     name: str
@@ -134,7 +134,7 @@ class HouseKept:
 
 
 @dataclass(frozen=True, slots=True)
-class NudgeFailed:
+class WakeFailed:
     """The function that hints at accepted events failed; whoever looks into the inbox finds them all the same."""
 
     name: str
@@ -149,7 +149,7 @@ class NoSpool:
 
 
 @dataclass(frozen=True, slots=True)
-class InboxAway:
+class InboxDown:
     """The inbox failed or did not answer in time: from now on, events go to the spool. Told once for each outage."""
 
     name: str
@@ -165,7 +165,7 @@ class Spooled:
 
 
 @dataclass(frozen=True, slots=True)
-class InboxBack:
+class InboxUp:
     """An outage is over, and nothing is left to be moved; `moved` counts what this process has moved."""
 
     name: str
@@ -224,14 +224,14 @@ Notice = (
     | HandlerOverdue
     | HandlerSkipped
     | HookFailed
-    | HouseKept
+    | RetentionApplied
     | Settled
     | LeaseLost
-    | NudgeFailed
+    | WakeFailed
     | NoSpool
-    | InboxAway
+    | InboxDown
     | Spooled
-    | InboxBack
+    | InboxUp
     | MoveRefused
     | SpoolFailed
     | WorkerStarted

@@ -17,7 +17,7 @@ from envoyou_core.http import (
     TIMESTAMP_HEADER,
     WEBHOOK_ID_HEADER,
 )
-from envoyou_core.signature import Secret, SignedContent, sign
+from envoyou_core.reception.signature import Secret, SignedContent, sign
 
 __all__ = ["SAMPLE_WEBHOOK_ID", "Delivery", "sample_event", "sign_delivery"]
 

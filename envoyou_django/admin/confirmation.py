@@ -11,7 +11,7 @@ from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.http import HttpRequest
 from django.template.response import TemplateResponse
 
-from envoyou_django.admin.showing import badge
+from envoyou_django.admin.formatting import badge
 from envoyou_django.models import ProcessedEventQuerySet
 
 __all__ = ["Question", "ask", "is_confirmed"]

@@ -22,14 +22,14 @@ from django.views.decorators.http import require_POST
 
 from envoyou_django import conf, webhooks
 from envoyou_django.admin.confirmation import Question, ask, is_confirmed
-from envoyou_django.admin.glance import look
+from envoyou_django.admin.formatting import attempts_table, badge, handlers_list, payload_text, to_the_second
 from envoyou_django.admin.lists import DayFilter, EventList, InboxFilter, found
-from envoyou_django.admin.showing import attempts_table, badge, handlers_list, payload_text, to_the_second
+from envoyou_django.admin.summary import look
 from envoyou_django.models import ProcessedEvent, ProcessedEventQuerySet
 
 __all__ = ["ProcessedEventAdmin"]
 
-LONGEST_ERROR = 80
+MAX_ERROR = 80
 """Characters of an error that the list shows."""
 
 
@@ -115,7 +115,7 @@ class ProcessedEventAdmin(admin.ModelAdmin):
     @admin.display(description=gettext_lazy("last error"))
     def error(self, event: ProcessedEvent) -> str | None:
         """The begin of the last error."""
-        return event.last_error and truncatechars(event.last_error, LONGEST_ERROR)
+        return event.last_error and truncatechars(event.last_error, MAX_ERROR)
 
     # One event
 

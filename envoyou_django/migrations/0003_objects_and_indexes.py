@@ -8,8 +8,8 @@ from typing import Any
 from django.db import migrations, models
 from django.db.models import Max, Min
 
-from envoyou_django.indices import AddIndexBesideWriters
-from envoyou_django.scrubbing import fill_object_keys
+from envoyou_django.inbox.cleanup import fill_object_keys
+from envoyou_django.indices import AddIndexOnline
 
 STRETCH = 1000
 """Rows that are gone through in one query, whatever is found in them."""
@@ -30,7 +30,7 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.RunPython(fill, migrations.RunPython.noop),
-        AddIndexBesideWriters(
+        AddIndexOnline(
             "processedevent",
             models.Index(
                 condition=models.Q(("due_at__isnull", False)),
@@ -38,10 +38,8 @@ class Migration(migrations.Migration):
                 name="envoyou_order",
             ),
         ),
-        AddIndexBesideWriters(
-            "processedevent", models.Index(fields=["object_key", "name", "created"], name="envoyou_object")
-        ),
-        AddIndexBesideWriters(
+        AddIndexOnline("processedevent", models.Index(fields=["object_key", "name", "created"], name="envoyou_object")),
+        AddIndexOnline(
             "processedevent",
             models.Index(
                 condition=models.Q(("scrubbed_at__isnull", True), ("settled_at__isnull", False)),

@@ -2,7 +2,7 @@
 
 from django.db import migrations, models
 
-from envoyou_django.indices import AddIndexBesideWriters
+from envoyou_django.indices import AddIndexOnline
 
 
 class Migration(migrations.Migration):
@@ -22,6 +22,6 @@ class Migration(migrations.Migration):
                 ],
             },
         ),
-        AddIndexBesideWriters("processedevent", models.Index(fields=["event_id"], name="envoyou_event_id")),
-        AddIndexBesideWriters("processedevent", models.Index(fields=["received_at"], name="envoyou_received")),
+        AddIndexOnline("processedevent", models.Index(fields=["event_id"], name="envoyou_event_id")),
+        AddIndexOnline("processedevent", models.Index(fields=["received_at"], name="envoyou_received")),
     ]

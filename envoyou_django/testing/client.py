@@ -13,11 +13,11 @@ from django.test import AsyncClient, Client, TestCase
 
 from envoyou_core import ConfigurationError, Event, Webhooks
 from envoyou_core.observability import HandlerFailed, Notice
-from envoyou_core.signature import Secret
+from envoyou_core.reception.signature import Secret
 from envoyou_core.testing import SAMPLE_WEBHOOK_ID, Delivery, sample_event, sign_delivery
 from envoyou_django import conf
 from envoyou_django.endpoints import endpoints
-from envoyou_django.ready_made import project_webhooks
+from envoyou_django.project import project_webhooks
 
 __all__ = ["WebhookClient"]
 
@@ -118,7 +118,7 @@ class WebhookClient:
 
     @contextmanager
     def _failures_raised(self, event: Event) -> Iterator[None]:
-        failures = _failures_of(project_webhooks.make_ready())
+        failures = _failures_of(project_webhooks.setup())
         failures.clear()
         yield
         for failure in failures:

@@ -13,7 +13,7 @@ from database import Account, AuditEntry, Notice, engine
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from envoyou_core import Event, Login, User, Webhooks
-from envoyou_core.inbox.async_sql import AsyncSqlInbox
+from envoyou_core.inbox.sql.async_inbox import AsyncSqlInbox
 
 # ENVOYOU_WEBHOOK_SECRET, and the other ENVOYOU_ settings.
 webhooks = Webhooks.from_env(inbox=AsyncSqlInbox(engine))

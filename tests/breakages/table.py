@@ -26,20 +26,20 @@ class Breakage:
     adapters: tuple[str, ...] = ()
 
 
-SIGNATURE = "envoyou_core/signature.py"
-VERIFICATION = "envoyou_core/verification.py"
-RECEPTION = "envoyou_core/reception.py"
-MOVER = "envoyou_core/handoff/mover.py"
-SQL = "envoyou_core/inbox/sql.py"
-ENGINE = "envoyou_core/processing/engine.py"
-SELECTION = "envoyou_core/processing/selection.py"
+SIGNATURE = "envoyou_core/reception/signature.py"
+VERIFICATION = "envoyou_core/reception/verification.py"
+RECEPTION = "envoyou_core/reception/receiver.py"
+MOVER = "envoyou_core/spool/relay.py"
+SQL = "envoyou_core/inbox/sql/inbox.py"
+ENGINE = "envoyou_core/worker/engine.py"
+SELECTION = "envoyou_core/worker/claim_plan.py"
 
 TEST_SIGNATURE = "tests/core/test_signature.py"
 TEST_VERIFICATION = "tests/core/test_verification.py"
 TEST_RECEPTION = "tests/core/test_reception.py"
 TEST_SPOOL = "tests/core/test_spool.py"
 TEST_ENGINE = "tests/core/test_engine.py"
-TEST_SELECTION = "tests/core/test_selection.py"
+TEST_SELECTION = "tests/core/test_claim_plan.py"
 TEST_SQLITE_INBOX = "tests/core/test_inboxes.py::TestSqliteInbox"
 TEST_SQL = "tests/core/test_sql_inbox.py"
 
@@ -133,8 +133,8 @@ BREAKAGES = [
     Breakage(
         "the nonce is bound before the commit",
         RECEPTION,
-        "        entry = Entry(event, tenant, event.webhook_id or header_text(request.webhook_id))\n",
-        "        entry = Entry(event, tenant, event.webhook_id or header_text(request.webhook_id))\n"
+        "        entry = NewEvent(event, tenant, event.webhook_id or header_text(request.webhook_id))\n",
+        "        entry = NewEvent(event, tenant, event.webhook_id or header_text(request.webhook_id))\n"
         "        if key is not None:\n"
         "            yield from self._bind(key, event.id)\n",
         (f"{TEST_RECEPTION}::test_a_nonce_is_bound_only_after_the_event_is_stored",),
@@ -157,7 +157,7 @@ BREAKAGES = [
     Breakage(
         "an event leaves the spool before it is in the inbox",
         MOVER,
-        "self._sort_out(here, self._surrounded(lambda: self._add_all(claims)))",
+        "self._sort_out(here, self._in_context(lambda: self._add_all(claims)))",
         "self.spool.remove(claims)",
         (f"{TEST_SPOOL}::test_what_was_moved_leaves_no_trace",),
     ),
@@ -171,20 +171,20 @@ BREAKAGES = [
     Breakage(
         "every request waits for an inbox that is away",
         RECEPTION,
-        "if mover.inbox_is_away:",
-        "if not mover:",
+        "if relay.inbox_is_down:",
+        "if not relay:",
         (f"{TEST_SPOOL}::test_nobody_waits_for_an_inbox_that_is_known_to_be_away",),
     ),
     Breakage(
-        "a mover that was too slow removes what another holds",
-        "envoyou_core/inbox/spool.py",
+        "a relay that was too slow removes what another holds",
+        "envoyou_core/spool/spool.py",
         "delete(inbox_table).where(IS_HELD)",
         'delete(inbox_table).where(_t.key == bindparam("held_key"))',
-        (f"{TEST_SPOOL}::test_a_mover_that_was_too_slow_does_not_remove_what_another_holds",),
+        (f"{TEST_SPOOL}::test_a_relay_that_was_too_slow_does_not_remove_what_another_holds",),
     ),
     # The inbox
     Breakage(
-        "look, then insert",
+        "request, then insert",
         SQL,
         """        with self._writing() as connection:
             new = self._insert_new(connection, [rows[key] for key in sorted(rows)])
@@ -221,7 +221,7 @@ BREAKAGES = [
     ),
     Breakage(
         "renewing, recording and settling without the lease token",
-        "envoyou_core/inbox/selecting.py",
+        "envoyou_core/inbox/sql/claims.py",
         'and_(_t.key == bindparam("held_key"), _t.lease_token == bindparam("held_token"))',
         'and_(_t.key == bindparam("held_key"), bindparam("held_token") != "")',
         (f"{TEST_SQLITE_INBOX}::test_a_lost_lease_can_neither_renew_nor_record_nor_settle",),
@@ -236,20 +236,20 @@ BREAKAGES = [
     Breakage(
         "the same id with another body goes unnoticed",
         SQL,
-        "Added.DUPLICATE if stored in {None, entry.event.body} else Added.DIFFERENT",
+        "Added.DUPLICATE if stored in {None, entry.event.body} else Added.BODY_DIFFERS",
         "Added.DUPLICATE",
         (f"{TEST_SQLITE_INBOX}::test_a_second_delivery_with_another_body_is_told_apart_and_changes_nothing",),
     ),
     Breakage(
-        "names share their events",
-        "envoyou_core/inbox/selecting.py",
+        "names group their events",
+        "envoyou_core/inbox/sql/claims.py",
         "conditions = [_t.name == name, _t.due_at.is_not(None), _t.due_at <= NOW]",
         "conditions = [_t.due_at.is_not(None), _t.due_at <= NOW]",
         (f"{TEST_SQLITE_INBOX}::test_another_name_is_another_inbox",),
     ),
     Breakage(
         "SQLite may lose the last commits at a power cut",
-        "envoyou_core/inbox/databases.py",
+        "envoyou_core/inbox/sql/engines.py",
         "PRAGMA synchronous = FULL",
         "PRAGMA synchronous = NORMAL",
         (f"{TEST_SQL}::test_sqlite_survives_a_power_cut_and_waits_for_locks",),
@@ -300,22 +300,22 @@ BREAKAGES = [
     Breakage(
         "what is claimed is not counted against the handlers' limits",
         SELECTION,
-        "room[name] -= len(claims)",
-        "room[name] -= 0",
+        "capacity[name] -= len(claims)",
+        "capacity[name] -= 0",
         (f"{TEST_SELECTION}::test_no_limit_is_ever_exceeded_and_no_room_left_unused",),
     ),
     Breakage(
         "what needs two handlers at once starves",
         SELECTION,
-        "if turns.has_given_way_for_long(share):",
+        "if order.is_starving(group):",
         "if free < 0:",
         (f"{TEST_SELECTION}::test_what_needs_two_handlers_at_once_is_waited_for_in_the_end",),
     ),
     Breakage(
         "what is paused is claimed",
         SELECTION,
-        "(*share.without, *paused)",
-        "share.without",
+        "(*group.exclude, *paused)",
+        "group.exclude",
         ("tests/core/test_pauses.py::test_a_paused_type_waits_and_others_go_on",),
     ),
     Breakage(
@@ -328,73 +328,73 @@ BREAKAGES = [
     Breakage(
         "the last handler's transaction settles what another has failed at",
         ENGINE,
-        "and not failed and Progress.GIVEN_UP not in",
-        "and Progress.GIVEN_UP not in",
+        "and not failed\n                and HandlerStatus.GIVEN_UP not in",
+        "and HandlerStatus.GIVEN_UP not in",
         (f"{TEST_ENGINE}::test_where_one_before_it_failed_it_does_not_settle",),
     ),
     Breakage(
         "tracebacks tell secrets",
-        "envoyou_core/processing/failures.py",
+        "envoyou_core/worker/failures.py",
         "shown = redact(printable(",
         "shown = str(printable(",
         ("tests/core/test_failures.py::test_whatever_is_around_a_secret_it_is_not_shown",),
     ),
     Breakage(
         "a drain waits for what is paused",
-        "envoyou_core/processing/drain.py",
+        "envoyou_core/worker/drain.py",
         " or not matches_any(paused, record.event.type)",
         " or paused",
         ("tests/core/test_pauses.py::test_a_retry_of_what_is_paused_may_be_far_away",),
     ),
     Breakage(
         "a lease is never renewed",
-        "envoyou_core/processing/leases.py",
+        "envoyou_core/worker/leases.py",
         "self._engine.renew(held)",
         "held.clear()",
         (f"{TEST_ENGINE}::test_the_lease_is_kept_while_a_drained_handler_runs_on",),
     ),
     Breakage(
         "a worker that stops forgets what it had done",
-        "envoyou_core/handoff/worker.py",
-        "self._give_back([replace(claim, progress=progress)])",
-        "self._give_back([claim])",
+        "envoyou_core/worker/worker.py",
+        "self._return_to_inbox([replace(claim, progress=progress)])",
+        "self._return_to_inbox([claim])",
         ("tests/core/test_worker.py::test_what_succeeded_within_the_attempt_given_back_is_not_done_again",),
     ),
     # Order, limits, retention
     Breakage(
         "events of one object overtake one another",
-        "envoyou_core/inbox/selecting.py",
+        "envoyou_core/inbox/sql/claims.py",
         "or_(earlier, in_work),",
         "in_work,",
         (f"{TEST_SQLITE_INBOX}::test_a_failed_event_holds_those_behind_it_until_it_is_finished",),
     ),
     Breakage(
         "what waits in a worker is not held",
-        "envoyou_core/handoff/worker.py",
+        "envoyou_core/worker/worker.py",
         "        self._leases.hold(*together)\n",
         "",
         ("tests/core/test_worker.py::test_the_leases_of_events_that_only_wait_are_kept_alive_too",),
     ),
     Breakage(
         "leases are not renewed",
-        "envoyou_core/processing/leases.py",
+        "envoyou_core/worker/leases.py",
         "                    self._engine.renew(held)\n",
         "                    pass\n",
         ("tests/core/test_worker.py::test_the_lease_is_kept_alive_while_a_handler_takes_longer",),
     ),
     Breakage(
         "the nudge is sent within the request",
-        "envoyou_core/handoff/nudges.py",
+        "envoyou_core/worker/waker.py",
         "            self._waiting.put_nowait(event_id)\n",
         "            self._nudge(event_id)\n",
         (
-            "tests/core/test_nudges.py::test_a_broker_that_does_not_answer_holds_up_nobody",
-            "tests/core/test_nudges.py::test_a_broker_that_does_the_work_at_once_does_it_outside_the_request",
+            "tests/core/test_waker.py::test_a_broker_that_does_not_answer_holds_up_nobody",
+            "tests/core/test_waker.py::test_a_broker_that_does_the_work_at_once_does_it_outside_the_request",
         ),
     ),
     Breakage(
         "each attempt is settled by a commit of its own",
-        "envoyou_core/handoff/worker.py",
+        "envoyou_core/worker/worker.py",
         "self._settler.submit((claim, worked.settlement))",
         "self._inbox_threads.submit(partial(self._engine.settle_all, [(claim, worked.settlement)]))",
         ("tests/core/test_worker.py::test_attempts_that_end_at_the_same_time_are_settled_by_one_commit",),
@@ -408,14 +408,14 @@ BREAKAGES = [
     ),
     Breakage(
         "pruning forgets how new an object was",
-        "envoyou_core/inbox/clearing.py",
+        "envoyou_core/inbox/sql/cleanup.py",
         "        if row.counts and row.object_key:\n",
         "        if row.counts and not row.object_key:\n",
         (TEST_SQLITE_INBOX,),
     ),
     Breakage(
         "SQLite transactions begin by reading",
-        "envoyou_core/inbox/databases.py",
+        "envoyou_core/inbox/sql/engines.py",
         'connection.exec_driver_sql("BEGIN IMMEDIATE")',
         'connection.exec_driver_sql("BEGIN")',
         (f"{TEST_SQL}::test_every_writing_transaction_on_sqlite_asks_for_the_lock_first",),
@@ -426,14 +426,14 @@ BREAKAGES = [
         RECEPTION,
         "            added = yield from self._store(event, tenant, request)\n",
         "            self.hand_over(event.id)\n            added = yield from self._store(event, tenant, request)\n",
-        ("tests/core/test_nudges.py::test_it_is_called_with_the_id_of_an_event_that_is_stored_and_nothing_else_works",),
+        ("tests/core/test_waker.py::test_it_is_called_with_the_id_of_an_event_that_is_stored_and_nothing_else_works",),
     ),
     Breakage(
         "who waits for SQLite's lock is passed for ever",
-        "envoyou_core/inbox/turns.py",
+        "envoyou_core/inbox/handler_queue.py",
         "self._clock() - since < PATIENCE",
         "since >= 0",
-        ("tests/core/test_turns.py::test_who_has_waited_for_long_is_passed_no_more",),
+        ("tests/core/test_handler_queue.py::test_nobody_barges_past_a_handler_that_has_waited_for_long",),
     ),
     Breakage(
         "a limited subquery is asked anew for each row",
@@ -444,7 +444,7 @@ BREAKAGES = [
     ),
     Breakage(
         "a worker started before the fork counts as alive after it",
-        "envoyou_core/handoff/in_process.py",
+        "envoyou_core/worker/in_process.py",
         "self._worker is not None and self._worker.alive and self._pid == os.getpid()",
         "self._worker is not None and self._worker.alive",
         ("tests/core/test_worker.py::test_a_forked_child_starts_a_worker_of_its_own",),
@@ -473,7 +473,7 @@ BREAKAGES = [
     ),
     Breakage(
         "broken connections are used again",
-        "envoyou_django/ready_made.py",
+        "envoyou_django/project.py",
         "        self.surround(without_old_connections)\n",
         "",
         ("tests/django/test_connections.py::test_broken_ones_are_replaced",),
@@ -481,7 +481,7 @@ BREAKAGES = [
     ),
     Breakage(
         "what a test delivers is committed by another thread",
-        "envoyou_django/inbox.py",
+        "envoyou_django/inbox/inbox.py",
         "        return not connection.in_atomic_block and not has_begun\n",
         "        return True\n",
         ("tests/django/test_shared_commits.py::InATransaction::test_a_delivery_is_part_of_it",),

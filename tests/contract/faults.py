@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from envoyou_core import Webhooks, reception
+from envoyou_core import Webhooks
 from envoyou_core.inbox import Added
+from envoyou_core.reception import receiver
 
-REAL_BUDGET = reception.ANSWER_BUDGET
+REAL_BUDGET = receiver.ANSWER_BUDGET
 
 
 class StorageError(Exception):
@@ -72,7 +73,7 @@ class Faults:
         With a spool, the budget is also the time that the other store has, which is to answer however busy the machine.
         """
         hanging = any(self._now(store) is hangs for store in ("inbox", "spool"))
-        reception.ANSWER_BUDGET = 0.2 if hanging and not self._spooling else REAL_BUDGET
+        receiver.ANSWER_BUDGET = 0.2 if hanging and not self._spooling else REAL_BUDGET
 
     def _failing(self, store: str, add: Callable[[object], Future[Added]]) -> Callable[[object], Future[Added]]:
         return lambda entry: (self._now(store) or add)(entry)

@@ -84,7 +84,7 @@ def test_every_type_is_accepted_and_kept(endpoint: Endpoint, event_type: str) ->
 
 
 @pytest.mark.parametrize("ending", ["", "/"])
-def test_both_forms_of_the_path(endpoint: Endpoint, ending: str) -> None:
+def test_path_variants_of_the_path(endpoint: Endpoint, ending: str) -> None:
     endpoint.accepts(signed(), path=endpoint.served.path + ending)
 
 

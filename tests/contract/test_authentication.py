@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-from envoyou_core.tenants import Tenant
+from envoyou_core.reception.secrets import Tenant
 from envoyou_core.testing import Delivery, sample_event
 from tests.contract.endpoint import NOW, SECRET, Endpoint, signed, signed_at
 from tests.contract.wire import HeaderChanges, HeaderValue

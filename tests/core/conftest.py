@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import MetaData, create_engine, make_url
 
 from envoyou_core.inbox.memory import MemoryInbox
-from envoyou_core.inbox.sql import SqlInbox
-from tests.inbox_contract import HandClock
+from envoyou_core.inbox.sql.inbox import SqlInbox
+from tests.inbox.contract import HandClock
 
 # How long an example takes says nothing on a machine that does other things besides.
 hypothesis.settings.register_profile("unhurried", deadline=None)

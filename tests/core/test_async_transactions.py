@@ -14,14 +14,14 @@ from sqlalchemy.util import await_only
 
 from envoyou_core import ConfigurationError, PermanentError, RetryPolicy, WebhookRequest, Webhooks
 from envoyou_core.errors import LeaseLostError
-from envoyou_core.handoff.worker import Worker
-from envoyou_core.inbox import AsyncTransactionalInbox, Progress, Settlement, Status, TransactionalInbox
-from envoyou_core.inbox.async_sql import AsyncSqlInbox, sync_url
-from envoyou_core.inbox.sql import SqlInbox
+from envoyou_core.inbox import AsyncTransactionalInbox, HandlerStatus, Settlement, Status, TransactionalInbox
+from envoyou_core.inbox.sql.async_inbox import AsyncSqlInbox, sync_url
+from envoyou_core.inbox.sql.inbox import SqlInbox
 from envoyou_core.testing import sample_event, sign_delivery
+from envoyou_core.worker.worker import Worker
 
 SECRET = "whsec_test"
-DONE = {"handler": Progress.DONE}
+DONE = {"handler": HandlerStatus.DONE}
 PATIENCE = 20
 """Seconds."""
 

@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 from envoyou_core import PermanentError, Webhooks, cli, verify
 from envoyou_core.cli.commands import app
 from envoyou_core.cli.values import duration
-from envoyou_core.inbox import Entry, Status
-from envoyou_core.inbox.sql import SqlInbox
+from envoyou_core.inbox import NewEvent, Status
+from envoyou_core.inbox.sql.inbox import SqlInbox
 from envoyou_core.testing import sample_event
 
 
@@ -44,7 +44,7 @@ def test_migrate_that_fails_says_so_and_ends_1(run, tmp_path):
 
 @pytest.mark.parametrize("url", ["sqlite:///inbox.db", "memory:"])
 def test_migrate_without_sqlalchemy_says_so_in_a_line(run, monkeypatch, url):
-    for module in ("envoyou_core.inbox.sql", "envoyou_core.inbox.upgrades"):
+    for module in ("envoyou_core.inbox.sql.inbox", "envoyou_core.inbox.sql.migrations"):
         monkeypatch.setitem(sys.modules, module, None)
     result = run("migrate", "--inbox", url)
     assert result.exit_code == 1
@@ -128,7 +128,7 @@ def test_what_an_operator_does_after_a_failure(run, hooks):
     webhooks = sys.modules[hooks].webhooks
     events = [sample_event(type) for type in ("user.created", "user.deleted", "auth.login")]
     for event in events:
-        webhooks.inbox.add(Entry(event)).result(20)
+        webhooks.inbox.add(NewEvent(event)).result(20)
     webhooks.on("user.deleted", name="fail")(lambda event: 1 / 0)
     assert webhooks.drain() == 2
 
@@ -185,8 +185,8 @@ def test_an_event_that_is_not_there_is_said_to_be_so(run, hooks):
 def test_what_waits_in_the_spool_is_counted_and_found(run, spooling):
     webhooks, hooks = spooling
     stored, waiting = sample_event(), sample_event()
-    webhooks.inbox.add(Entry(stored)).result(20)
-    webhooks.spool.add(Entry(waiting)).result(20)
+    webhooks.inbox.add(NewEvent(stored)).result(20)
+    webhooks.spool.add(NewEvent(waiting)).result(20)
 
     shown = rows(run("stats", hooks).stdout)
     assert (shown["total"], shown["in the spool"]) == ("1", "1")
@@ -200,10 +200,10 @@ def test_what_waits_in_the_spool_is_counted_and_found(run, spooling):
     assert run("events", hooks, "evt_nowhere").stderr == "There is no such event: evt_nowhere\n"
 
 
-def test_the_spool_is_looked_into_while_the_inbox_is_away(run, spooling, monkeypatch):
+def test_the_spool_is_looked_into_while_the_inbox_is_down(run, spooling, monkeypatch):
     webhooks, hooks = spooling
     waiting = sample_event()
-    webhooks.spool.add(Entry(waiting)).result(20)
+    webhooks.spool.add(NewEvent(waiting)).result(20)
     monkeypatch.setattr(webhooks.inbox, "stats", away)
     monkeypatch.setattr(webhooks.inbox, "get", away)
     told = "It could not be done. OSError: the database is away\n"
@@ -220,7 +220,7 @@ def test_the_spool_is_looked_into_while_the_inbox_is_away(run, spooling, monkeyp
 def test_the_inbox_is_looked_into_where_the_spool_cannot_be(run, spooling, monkeypatch):
     webhooks, hooks = spooling
     stored = sample_event()
-    webhooks.inbox.add(Entry(stored)).result(20)
+    webhooks.inbox.add(NewEvent(stored)).result(20)
     monkeypatch.setattr(webhooks.spool, "stats", away)
     monkeypatch.setattr(webhooks.spool, "get", away)
     result = run("stats", hooks)
@@ -237,7 +237,7 @@ def test_what_is_piped_is_not_folded_and_says_that_its_times_are_of_utc(run, hoo
     webhooks = sys.modules[hooks].webhooks
     event = sample_event("user." + "long_name_" * 10)
     webhooks.on("user.*", name="fail")(lambda event: 1 / 0)
-    webhooks.inbox.add(Entry(event)).result(20)
+    webhooks.inbox.add(NewEvent(event)).result(20)
     webhooks.drain()
     head, line = run("events", hooks).stdout.splitlines()
     assert "received (UTC)" in head
@@ -255,7 +255,7 @@ def test_one_event_for_a_script_has_its_attempts(run, hooks):
     webhooks = sys.modules[hooks].webhooks
     webhooks.on("user.created", name="fail")(lambda event: 1 / 0)
     event = sample_event("user.created")
-    webhooks.inbox.add(Entry(event)).result(20)
+    webhooks.inbox.add(NewEvent(event)).result(20)
     webhooks.drain()
     shown = run("events", hooks, event.id, "--json").stdout
     assert "john.doe@example.com" not in shown
@@ -278,9 +278,9 @@ def test_one_event_that_is_not_requeued_is_said_to_be_so(run, spooling):
             raise PermanentError("no")
 
     for event in (processed, scrubbed):
-        webhooks.inbox.add(Entry(event)).result(20)
+        webhooks.inbox.add(NewEvent(event)).result(20)
     webhooks.drain()
-    webhooks.spool.add(Entry(waiting)).result(20)
+    webhooks.spool.add(NewEvent(waiting)).result(20)
     webhooks.inbox.scrub(timedelta(0), (Status.DEAD,))
     assert webhooks.inbox.get(scrubbed.id).scrubbed_at is not None
     for arguments, said in (
@@ -297,7 +297,7 @@ def test_one_event_that_is_none_of_those_named_is_not_requeued(run, hooks):
     assert run("stats", hooks).exit_code == 0
     webhooks = sys.modules[hooks].webhooks
     event = sample_event("shop.opened")
-    webhooks.inbox.add(Entry(event)).result(20)
+    webhooks.inbox.add(NewEvent(event)).result(20)
     webhooks.drain()
     result = run("requeue", hooks, event.id, "--status", "dead")
     assert result.exit_code == 1
@@ -401,7 +401,7 @@ def test_to_pause_one_names_a_type_or_a_handler(run, hooks, command, named):
 @pytest.mark.parametrize("command", ["pause", "resume"])
 def test_what_cannot_be_paused_is_said_in_a_line(run, hooks, command):
     for arguments, said in (
-        ((hooks, "--type", "user*"), "'user*' is no event type"),
+        ((hooks, "--type", "user*"), "invalid event type 'user*'"),
         (("nowhere:webhooks", "--type", "user.*"), "there are no Webhooks at 'nowhere:webhooks'"),
     ):
         result = run(command, *arguments)

@@ -8,11 +8,11 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from envoyou_core import RetryPolicy, Webhooks
-from envoyou_core.handoff.threads import DaemonThreads
-from envoyou_core.handoff.worker import Worker
-from envoyou_core.inbox import Entry, Status
+from envoyou_core.inbox import NewEvent, Status
 from envoyou_core.observability import Settled, WorkerFailed
 from envoyou_core.testing import sample_event
+from envoyou_core.worker.threads import DaemonThreads
+from envoyou_core.worker.worker import Worker
 from tests.core.conftest import pause_until
 
 PATIENCE = 20
@@ -32,7 +32,7 @@ async def working(webhooks):
 
 def accept(webhooks, **fields):
     event = sample_event(**fields)
-    webhooks.inbox.add(Entry(event)).result(PATIENCE)
+    webhooks.inbox.add(NewEvent(event)).result(PATIENCE)
     return event
 
 

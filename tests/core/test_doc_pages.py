@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy
 
 from envoyou_core import Event, Webhooks
-from envoyou_core.inbox import Entry, Status
+from envoyou_core.inbox import NewEvent, Status
 from envoyou_core.testing import sample_event
 
 PROJECT = Path(__file__).parents[2]
@@ -22,14 +22,14 @@ def blocks(page):
 
 
 @pytest.fixture
-def surroundings(tmp_path, monkeypatch, caplog):
+def contexts(tmp_path, monkeypatch, caplog):
     """A folder with an inbox in it, in which one event has failed for good and others wait."""
     caplog.set_level(logging.CRITICAL, "envoyou")
     monkeypatch.chdir(tmp_path)
     webhooks = Webhooks(secret="whsec_test", inbox="sqlite:///envoyou.db", handoff="manual")
     webhooks.on("user.created", name="welcome")(lambda event: 1 / 0)
-    webhooks.inbox.add(Entry(sample_event("user.created", id="evt_1234567890", object={"id": "user_1234567890"})))
-    webhooks.inbox.add(Entry(sample_event("auth.login"))).result(20)
+    webhooks.inbox.add(NewEvent(sample_event("user.created", id="evt_1234567890", object={"id": "user_1234567890"})))
+    webhooks.inbox.add(NewEvent(sample_event("auth.login"))).result(20)
     webhooks.drain()
     yield {
         "webhooks": webhooks,
@@ -42,20 +42,20 @@ def surroundings(tmp_path, monkeypatch, caplog):
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_what_a_page_shows_can_be_run(page, surroundings):
+def test_what_a_page_shows_can_be_run(page, contexts):
     assert blocks(page)
     made = []
     for code in blocks(page):
-        exec(compile(code, page, "exec"), surroundings)
-        made.append(surroundings["webhooks"])
+        exec(compile(code, page, "exec"), contexts)
+        made.append(contexts["webhooks"])
     for place in (place for webhooks in made for place in (webhooks.inbox, webhooks.spool)):
         if place is not None:
             place.close()
 
 
-def test_the_operator_finds_what_the_page_promises(surroundings):
+def test_the_operator_finds_what_the_page_promises(contexts):
     """What `docs/operations.md` says of looking, pausing and erasing, on the event that failed."""
-    webhooks = surroundings["webhooks"]
+    webhooks = contexts["webhooks"]
     record = webhooks.inbox.get("evt_1234567890")
     [attempt] = record.history
     assert (attempt.status, attempt.failures[0].handler) == (Status.FAILED, "welcome")

@@ -20,7 +20,7 @@ from envoyou_core import (
     Webhooks,
 )
 from envoyou_core.errors import LeaseLostError
-from envoyou_core.inbox import Entry, Progress, Settlement, Status
+from envoyou_core.inbox import HandlerStatus, NewEvent, Settlement, Status
 from envoyou_core.inbox.memory import MemoryInbox
 from envoyou_core.observability import HandlerFailed, HandlerOverdue, HandlerSkipped, LeaseLost, Settled
 from envoyou_core.steps import CallHandler, run
@@ -49,7 +49,7 @@ class App:
 
     def add(self, id="evt_1", type="user.created", *, created=None, object=None, **details):
         event = sample_event(type, id=id, created=created, object=object)
-        return self.inbox.add(Entry(event, **details)).result(PATIENCE)
+        return self.inbox.add(NewEvent(event, **details)).result(PATIENCE)
 
     def work(self):
         """Do what is due, until nothing is due any more; returns how many attempts were settled."""
@@ -75,8 +75,8 @@ class App:
 
     def is_idle(self):
         until_due = self.inbox.seconds_until_due()
-        in_hand = self.inbox.stats().by_status[Status.PROCESSING]
-        return (until_due is None or until_due > 0) and not in_hand
+        in_flight = self.inbox.stats().by_status[Status.PROCESSING]
+        return (until_due is None or until_due > 0) and not in_flight
 
     def settled(self):
         return self.told(Settled)
@@ -144,7 +144,7 @@ def test_a_handler_that_returns_has_processed_the_event(app, kind):
     assert [event.id for event in seen] == ["evt_1"]
     record = app.record()
     assert (record.status, record.attempts, record.last_error) == (Status.PROCESSED, 1, None)
-    assert dict(record.progress) == {"h": Progress.DONE}
+    assert dict(record.progress) == {"h": HandlerStatus.DONE}
     assert app.work() == 0
 
 
@@ -256,7 +256,7 @@ def test_each_handler_that_fails_is_named_and_all_are_tried(app):
         ("a", 1, ValueError),
         ("b", 1, KeyError),
     ]
-    assert dict(app.record().progress) == {"c": Progress.DONE}
+    assert dict(app.record().progress) == {"c": HandlerStatus.DONE}
 
 
 def test_a_policy_of_one_attempt_is_dead_at_once(make_app):
@@ -293,7 +293,7 @@ def test_a_permanent_error_is_dead_without_further_attempts(app, kind):
     app.work()
     record = app.record()
     assert (record.status, record.attempts, record.last_error) == (Status.DEAD, 1, "PermanentError: no such user")
-    assert dict(record.progress) == {"h": Progress.GIVEN_UP}
+    assert dict(record.progress) == {"h": HandlerStatus.GIVEN_UP}
     assert calls == [1]
 
 
@@ -312,7 +312,7 @@ def test_a_permanent_error_of_one_handler_lets_the_others_have_their_attempts(ma
     assert calls == ["gives up", 1, 2, 3]
     record = app.record()
     assert record.status is Status.DEAD
-    assert set(record.progress.values()) == {Progress.DONE, Progress.GIVEN_UP}
+    assert set(record.progress.values()) == {HandlerStatus.DONE, HandlerStatus.GIVEN_UP}
 
 
 def test_requeued_a_given_up_handler_runs_again_and_a_done_one_does_not(app):
@@ -422,7 +422,7 @@ def test_an_exit_out_of_a_handler_is_a_failure_like_any_other(app, kind, exit):
     record = app.record()
     assert (record.status, record.attempts) == (Status.FAILED, 1)
     assert record.last_error == f"RuntimeError: the handler raised {type(exit).__name__}"
-    assert dict(record.progress) == {"stays": Progress.DONE}
+    assert dict(record.progress) == {"stays": HandlerStatus.DONE}
 
 
 def test_a_plain_function_that_returns_an_awaitable_has_failed(app):
@@ -482,7 +482,7 @@ def test_what_was_done_before_a_crash_is_not_done_again(app):
     app.on("*", name="second")(lambda event: calls.append("second"))
     app.add()
     [claim] = app.inbox.claim(1, 60)
-    app.inbox.record(claim, {"first": Progress.DONE})
+    app.inbox.record(claim, {"first": HandlerStatus.DONE})
     app.clock.advance(60)
     app.work()
     assert calls == ["second"]
@@ -496,14 +496,14 @@ def test_each_success_is_recorded_before_the_next_handler_begins(app):
     app.on("*", name="third")(lambda event: seen.append(dict(app.record().progress)))
     app.add()
     app.work()
-    assert seen == [{"first": Progress.DONE}, {"first": Progress.DONE, "second": Progress.DONE}]
+    assert seen == [{"first": HandlerStatus.DONE}, {"first": HandlerStatus.DONE, "second": HandlerStatus.DONE}]
 
 
 def test_a_handler_taken_out_of_the_code_does_not_matter_any_more(app):
     app.on("*", name="present")(lambda event: None)
     app.add()
     [claim] = app.inbox.claim(1, 60)
-    app.inbox.settle(claim, Settlement(Status.FAILED, 1, {"removed": Progress.GIVEN_UP}, retry_in=0.0))
+    app.inbox.settle(claim, Settlement(Status.FAILED, 1, {"removed": HandlerStatus.GIVEN_UP}, retry_in=0.0))
     app.work()
     assert app.status() is Status.PROCESSED
 
@@ -585,9 +585,9 @@ def test_a_late_event_is_left_out_by_who_asked_for_it_and_handled_by_the_others(
     record = app.record("late")
     assert (record.status, record.attempts) == (Status.PROCESSED, 1)
     assert record.progress == {
-        "mirror": Progress.SKIPPED,
-        "audit": Progress.DONE,
-        "mirror too": Progress.SKIPPED,
+        "mirror": HandlerStatus.SKIPPED,
+        "audit": HandlerStatus.DONE,
+        "mirror too": HandlerStatus.SKIPPED,
     }
     assert app.told(HandlerSkipped) == [
         HandlerSkipped("late", "user.updated", "mirror"),
@@ -823,7 +823,7 @@ def test_what_was_no_attempt_is_not_in_the_history(make_app):
     app.add("crashed")
     app.add("given back")
     [_, given_back] = app.inbox.claim(2, 60)
-    app.webhooks._engine.give_back(given_back, {})
+    app.webhooks._engine.return_to_inbox(given_back, {})
     assert app.record("given back").history == ()
     app.clock.advance(60)
     app.work()
@@ -898,7 +898,7 @@ def test_the_last_handler_that_shares_the_transaction_settles_in_it(transactiona
     assert app.inbox.settled_apart == []
     earlier, settlement = app.inbox.given
     assert earlier is None
-    done = dict.fromkeys(["before", "earlier", "last"], Progress.DONE)
+    done = dict.fromkeys(["before", "earlier", "last"], HandlerStatus.DONE)
     assert (settlement.status, settlement.attempts, settlement.progress) == (Status.PROCESSED, 1, done)
     record = app.record()
     assert (record.status, record.attempts, record.progress) == (Status.PROCESSED, 1, done)
@@ -918,7 +918,7 @@ def test_one_may_share_the_transaction_and_take_nothing_of_it(transactional):
 
     @app.on("*", name="last", atomic=True)
     def last(event):
-        assert app.record().progress == {"first": Progress.DONE}
+        assert app.record().progress == {"first": HandlerStatus.DONE}
 
     app.add()
     app.work()
@@ -958,7 +958,7 @@ def test_where_one_before_it_failed_it_does_not_settle(transactional, error):
     assert app.inbox.given == [None]
     assert app.inbox.committed == ["evt_1"]
     assert app.status() is (Status.DEAD if isinstance(error, PermanentError) else Status.FAILED)
-    assert app.record().progress["last"] is Progress.DONE
+    assert app.record().progress["last"] is HandlerStatus.DONE
 
 
 def test_where_one_was_given_up_in_an_earlier_attempt_it_does_not_settle(transactional):
@@ -1124,7 +1124,7 @@ def test_what_was_claimed_before_the_inbox_failed_is_worked_on(clock):
         engine.claim_next(5, ())
 
 
-# Surroundings
+# HandlerContext
 
 
 def test_what_a_framework_needs_is_around_every_handler(app, kind):
@@ -1132,14 +1132,14 @@ def test_what_a_framework_needs_is_around_every_handler(app, kind):
     seen = []
 
     @contextlib.contextmanager
-    def surroundings():
+    def contexts():
         token = variable.set("inside")
         try:
             yield
         finally:
             variable.reset(token)
 
-    app.webhooks.surround(surroundings)
+    app.webhooks.surround(contexts)
     app.on("*", name="h")(kind(lambda event, attempt, delivery: seen.append(variable.get())))
     app.add()
     app.work()
@@ -1148,11 +1148,11 @@ def test_what_a_framework_needs_is_around_every_handler(app, kind):
     assert variable.get() == "outside"
 
 
-def test_surroundings_that_fail_fail_the_handler(app):
+def test_contexts_that_fail_fail_the_handler(app):
     entered = []
 
     @contextlib.contextmanager
-    def surroundings():
+    def contexts():
         entered.append(True)
         yield
         if len(entered) == handlers_turn[0]:
@@ -1164,7 +1164,7 @@ def test_surroundings_that_fail_fail_the_handler(app):
     def handler(event):
         handlers_turn[0] = len(entered)
 
-    app.webhooks.surround(surroundings)
+    app.webhooks.surround(contexts)
     app.add()
     app.work()
     assert app.status() is Status.FAILED
@@ -1192,7 +1192,7 @@ def test_drain_until_idle_waits_for_retries(way):
     )
     calls = []
     webhooks.on("*", name="h")(lambda event, attempt: fail_until(3, calls)(event, attempt, None))
-    webhooks.inbox.add(Entry(sample_event(id="evt_1"))).result(PATIENCE)
+    webhooks.inbox.add(NewEvent(sample_event(id="evt_1"))).result(PATIENCE)
     drained = webhooks.drain(until_idle=True) if way == "drain" else asyncio.run(webhooks.adrain(until_idle=True))
     assert (drained, calls) == (3, [1, 2, 3])
     assert webhooks.inbox.get("evt_1").status is Status.PROCESSED
@@ -1208,10 +1208,10 @@ def test_drain_within_a_time_begins_nothing_more_afterwards(way):
     def bring_another(event):
         handled.append(event.id)
         if len(handled) < 100:
-            webhooks.inbox.add(Entry(sample_event())).result(20)
+            webhooks.inbox.add(NewEvent(sample_event())).result(20)
         time.sleep(0.02)
 
-    webhooks.inbox.add(Entry(sample_event())).result(20)
+    webhooks.inbox.add(NewEvent(sample_event())).result(20)
 
     def drained(**how):
         return webhooks.drain(**how) if way == "drain" else asyncio.run(webhooks.adrain(**how))
@@ -1286,7 +1286,7 @@ def test_the_lease_is_kept_while_a_drained_handler_runs_on():
 
     webhooks.inbox.renew = listen
     webhooks.on("*")(lambda event: None if renewed.wait(PATIENCE) else 1 / 0)
-    webhooks.inbox.add(Entry(sample_event(id="evt_1"))).result(PATIENCE)
+    webhooks.inbox.add(NewEvent(sample_event(id="evt_1"))).result(PATIENCE)
     assert webhooks.drain() == 1
     record = webhooks.inbox.get("evt_1")
     assert (record.status, record.crashes) == (Status.PROCESSED, 0)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from envoyou_core import ConfigurationError, Webhooks, asgi, wsgi
-from envoyou_core.inbox import Entry
+from envoyou_core.inbox import NewEvent
 from envoyou_core.testing import sample_event, sign_delivery
 
 SECRET = "whsec_test"
@@ -95,7 +95,7 @@ def ask_wsgi(webhooks, environ, *, path=PATH):
 
 @pytest.mark.parametrize("path", OURS)
 @pytest.mark.parametrize("script_name", ["", "/mounted", "/hooks"])
-def test_wsgi_both_forms_of_the_path_from_wherever_it_is_mounted(webhooks, path, script_name):
+def test_wsgi_path_variants_of_the_path_from_wherever_it_is_mounted(webhooks, path, script_name):
     status, headers, body = ask_wsgi(webhooks, wsgi_environ(path, script_name=script_name))
     assert (status, body) == ("200 OK", b'{"received": true}')
     assert headers == {"Content-Type": "application/json", "Content-Length": "18"}
@@ -129,7 +129,7 @@ def test_wsgi_an_answer_to_head_has_no_body(webhooks):
 
 @pytest.mark.parametrize("path", ["/", "/hooks"])
 def test_wsgi_the_first_request_of_all_starts_the_worker(working, path):
-    working.inbox.add(Entry(sample_event())).result(PATIENCE)
+    working.inbox.add(NewEvent(sample_event())).result(PATIENCE)
     ask_wsgi(working, wsgi_environ(path))
     assert working.done.wait(PATIENCE)
 
@@ -191,7 +191,7 @@ def ask_asgi(webhooks, scope, *, path=PATH):
 
 @pytest.mark.parametrize("ending", ["", "/"])
 @pytest.mark.parametrize("root_path", [None, "", "/mounted", "/mounted/", "/hooks"])
-def test_asgi_both_forms_of_the_path_from_wherever_it_is_mounted(webhooks, ending, root_path):
+def test_asgi_path_variants_of_the_path_from_wherever_it_is_mounted(webhooks, ending, root_path):
     path = f"{(root_path or '').rstrip('/')}{PATH}{ending}"
     assert ask_asgi(webhooks, http_scope(path, root_path=root_path)) == 401
 
@@ -282,7 +282,7 @@ def test_asgi_an_application_that_breaks_off_leaves_no_worker(working):
 
 
 def test_asgi_without_a_life_the_first_request_of_all_starts_the_worker(working):
-    working.inbox.add(Entry(sample_event())).result(PATIENCE)
+    working.inbox.add(NewEvent(sample_event())).result(PATIENCE)
 
     async def app(scope, receive, send):
         if scope["type"] == "lifespan":

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from envoyou_core import Event
 from envoyou_core.errors import describe
 from envoyou_core.inbox.history import Failure
-from envoyou_core.processing.failures import LONGEST_TRACEBACK, failures_of
 from envoyou_core.redaction import redact
 from envoyou_core.testing import sample_event
+from envoyou_core.worker.failures import MAX_TRACEBACK, failures_of
 
 EVENT = sample_event(id="evt_1", object={"id": "user_1", "email": "ada@example.com", "name": "Ada Ünal 'AU' \\ \n"})
 SECRET = "Hunter2-correct+horse/battery~staple"
@@ -75,7 +75,7 @@ def test_the_values_of_local_variables_are_not_told():
 
 def test_a_long_one_is_cut_to_its_end_and_says_so():
     text = failure(raised(ValueError("begin" + "-" * 5_000 + "end"))).traceback
-    assert len(text) == LONGEST_TRACEBACK == 4_000
+    assert len(text) == MAX_TRACEBACK == 4_000
     assert text.startswith("[the beginning is cut]\n-----")
     assert text.endswith("--end\n")
     short = failure(raised(ValueError("-" * 3_000))).traceback
@@ -85,7 +85,7 @@ def test_a_long_one_is_cut_to_its_end_and_says_so():
 @pytest.mark.parametrize("size", [49_000, 60_000, 3_000_000])
 def test_however_long_an_error_is_its_end_is_told(size):
     text = failure(raised(ValueError("-" * size + " end"))).traceback
-    assert len(text) == LONGEST_TRACEBACK
+    assert len(text) == MAX_TRACEBACK
     assert text.endswith("- end\n")
 
 
@@ -342,7 +342,7 @@ def _with_notes(notes):
 
 
 def assert_storable(text):
-    assert len(text) <= LONGEST_TRACEBACK
+    assert len(text) <= MAX_TRACEBACK
     assert not [c for c in text if unicodedata.category(c) in {"Cc", "Cs"} and c not in "\n\t"]
     text.encode()
 

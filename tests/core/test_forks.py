@@ -23,10 +23,10 @@ def test_a_lock_that_was_held_at_the_fork_holds_up_no_child(handoff):
         webhooks = Webhooks(secret="whsec_test", inbox="memory:", handoff=handoff)
         webhooks.on("*")(lambda event: done.set())
         held = [webhooks._lock, webhooks._handoff._lock, webhooks._reception.nonces._lock]
-        if webhooks._nudges is not None:
-            held.append(webhooks._nudges._lock)
+        if webhooks._waker is not None:
+            held.append(webhooks._waker._lock)
         for lock in held:
-            lock.acquire()
+            lock.__enter__()
         child = os.fork()
         if child == 0:
             delivery = sign_delivery(sample_event(), secret="whsec_test", nonce="nonce-1")

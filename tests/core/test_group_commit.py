@@ -251,7 +251,7 @@ def test_what_is_asked_for_while_the_writer_is_being_closed_is_served(store):
 
 def test_the_writer_says_when_it_ends(store):
     ended = threading.Event()
-    writer = GroupCommit(store.commit, at_end=ended.set)
+    writer = GroupCommit(store.commit, on_thread_exit=ended.set)
     store.let(1)
     assert writer.submit(1).result(PATIENCE) == 10
     assert not ended.is_set()
@@ -261,7 +261,7 @@ def test_the_writer_says_when_it_ends(store):
 
 def test_the_writer_says_when_there_is_nothing_left_to_store(store):
     rested = threading.Semaphore(0)
-    writer = GroupCommit(store.commit, max_batch=2, at_rest=rested.release)
+    writer = GroupCommit(store.commit, max_batch=2, on_idle=rested.release)
     futures = submit_while_one_is_in_flight(writer, store, range(1, 5))
     store.let(2)
     assert futures[2].result(PATIENCE) == 20
@@ -278,11 +278,11 @@ def the_writer_thread():
 
 
 def test_more_than_a_store_that_hangs_may_keep_waiting_fails_at_once(store):
-    writer = GroupCommit(store.commit, most_waiting=2)
+    writer = GroupCommit(store.commit, max_waiting=2)
     first = writer.submit(1)
     assert store.entered.acquire(timeout=PATIENCE)
     kept = [writer.submit(number) for number in (2, 3)]
-    with pytest.raises(TimeoutError, match="2 wait already"):
+    with pytest.raises(TimeoutError, match="2 events are already waiting"):
         writer.submit(4).result(0)
     store.let(2)
     assert [future.result(PATIENCE) for future in (first, *kept)] == [10, 20, 30]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from envoyou_core.inbox import Attempt, Failure, Settlement, Status
 from envoyou_core.inbox.history import (
-    LONGEST_HISTORY,
+    MAX_HISTORY,
     decode_history,
     encode_history,
     with_attempt,
@@ -55,11 +55,11 @@ def test_where_there_was_no_attempt_none_is_added():
 
 
 def test_the_oldest_give_way():
-    history = tuple(Attempt(NOW, "failed", float(number)) for number in range(LONGEST_HISTORY))
+    history = tuple(Attempt(NOW, "failed", float(number)) for number in range(MAX_HISTORY))
     longer = with_attempt(history, Settlement(Status.FAILED, 1, seconds=99.0), NOW)
-    assert [attempt.seconds for attempt in longer] == [*map(float, range(1, LONGEST_HISTORY)), 99.0]
+    assert [attempt.seconds for attempt in longer] == [*map(float, range(1, MAX_HISTORY)), 99.0]
     assert [attempt.seconds for attempt in with_crash(longer, NOW)] == [
-        *map(float, range(2, LONGEST_HISTORY)),
+        *map(float, range(2, MAX_HISTORY)),
         99.0,
         None,
     ]

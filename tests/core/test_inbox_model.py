@@ -22,16 +22,16 @@ from envoyou_core.inbox import (
     REQUEUABLE,
     Added,
     Claim,
-    Entry,
+    ClaimFilter,
     Failure,
-    Progress,
-    Selection,
+    HandlerStatus,
+    NewEvent,
     Settlement,
     Status,
 )
 from envoyou_core.inbox.memory import MemoryInbox
 from envoyou_core.testing import sample_event
-from tests.inbox_contract import PATIENCE, HandClock
+from tests.inbox.contract import PATIENCE, HandClock
 
 IDS = ("evt_a", "EVT_A", "evt_b ", "evt_é", "evt_c", "evt_d")
 TENANTS = ("", "acme")
@@ -48,14 +48,14 @@ EVENTS = st.tuples(
 )
 SUBJECTS = ("welcome", "Welcome")
 SECONDS = st.sampled_from([0, 1, 5, 30, 90])
-PROGRESS = st.dictionaries(st.sampled_from(["welcome", "bill"]), st.sampled_from(list(Progress)))
+PROGRESS = st.dictionaries(st.sampled_from(["welcome", "bill"]), st.sampled_from(list(HandlerStatus)))
 LEASE = 30
 
 PATTERNS = st.lists(st.sampled_from(["*", "user.*", "auth.*", "user.created", "auth.login"]), max_size=2).map(tuple)
 SELECTIONS = st.builds(
-    Selection,
-    only=st.none() | PATTERNS,
-    without=st.just(()) | PATTERNS,
+    ClaimFilter,
+    include=st.none() | PATTERNS,
+    exclude=st.just(()) | PATTERNS,
     ordered=st.sampled_from([(), ("*",), ("*",), ("user.*",), ("user.created", "auth.*")]),
 )
 FAILURES = (Failure("welcome", "ValueError: no route", "Traceback"),)
@@ -113,11 +113,11 @@ class Row:
 
     @property
     def applied(self):
-        return self.status is Status.PROCESSED or Progress.DONE in self.progress.values()
+        return self.status is Status.PROCESSED or HandlerStatus.DONE in self.progress.values()
 
     def arm(self, now):
         self.status, self.attempts, self.crashes = Status.RECEIVED, 0, 0
-        self.progress = {name: became for name, became in self.progress.items() if became is Progress.DONE}
+        self.progress = {name: became for name, became in self.progress.items() if became is HandlerStatus.DONE}
         self.due, self.settled = now, None
 
     def scrub(self, now):
@@ -142,27 +142,27 @@ class InboxMachine(RuleBasedStateMachine):
         self.paused = set()
         self.numbers = itertools.count()
 
-    @rule(target=claims, turn=TURNS, selection=st.just(Selection()) | SELECTIONS)
-    def work(self, turn, selection):
-        return self.turn(selection, *turn)
+    @rule(target=claims, turn=TURNS, claim_filter=st.just(ClaimFilter()) | SELECTIONS)
+    def work(self, turn, claim_filter):
+        return self.turn(claim_filter, *turn)
 
     @rule(target=claims, turn=TURNS)
     def work_in_order(self, turn):
-        return self.turn(Selection(ordered=("*",)), *turn)
+        return self.turn(ClaimFilter(ordered=("*",)), *turn)
 
-    def turn(self, selection, events, seconds, limit, ends):
+    def turn(self, claim_filter, events, seconds, limit, ends):
         """Much in one step, as a random walk of small ones seldom gets far."""
         for event in events:
             self.add(*event)
         self.clock.advance(seconds)
-        taken = self.claim(limit, selection)
+        taken = self.claim(limit, claim_filter)
         for number, end in ends:
             self.settle(number, end)
         return multiple(*taken)
 
     def add(self, id, tenant, type, object, created):
         event = sample_event(type, id=id, created=created, object={} if object is None else {"id": object})
-        added = self.inbox.add(Entry(event, tenant)).result(PATIENCE)
+        added = self.inbox.add(NewEvent(event, tenant)).result(PATIENCE)
         row = self.rows.get((tenant, id))
         if row is None:
             assert added is Added.NEW
@@ -173,20 +173,20 @@ class InboxMachine(RuleBasedStateMachine):
             row.arm(self.clock.now)
         else:
             same = row.scrubbed is not None or (row.type, row.object, row.created) == (type, object, created)
-            assert added is (Added.DUPLICATE if same else Added.DIFFERENT)
+            assert added is (Added.DUPLICATE if same else Added.BODY_DIFFERS)
 
-    def claim(self, limit, selection):
+    def claim(self, limit, claim_filter):
         due = [
             row
             for row in self.rows.values()
             if row.due is not None
             and row.due <= self.clock.now
-            and (selection.only is None or matches(selection.only, row.type))
-            and not matches(selection.without, row.type)
-            and not self.is_held_back(row, selection.ordered)
+            and (claim_filter.include is None or matches(claim_filter.include, row.type))
+            and not matches(claim_filter.exclude, row.type)
+            and not self.is_held_back(row, claim_filter.ordered)
         ]
         expected = sorted(due, key=lambda row: (row.due, row.number))[:limit]
-        taken = self.inbox.claim(limit, LEASE, selection)
+        taken = self.inbox.claim(limit, LEASE, claim_filter)
         assert len(taken) == len(expected)
         assert {(claim.tenant, claim.event.id) for claim in taken} == {(row.tenant, row.id) for row in expected}
         for claim in taken:
@@ -312,9 +312,9 @@ class InboxMachine(RuleBasedStateMachine):
                 self.marks[marked] = max(row.created, self.marks.get(marked, row.created))
 
     @rule(created=st.sampled_from(CREATED))
-    def prune_marks(self, created):
+    def prune_watermarks(self, created):
         old = [marked for marked, mark in self.marks.items() if mark < created]
-        assert self.inbox.prune_marks(timedelta(seconds=self.clock.now - created)) == len(old)
+        assert self.inbox.prune_watermarks(timedelta(seconds=self.clock.now - created)) == len(old)
         for marked in old:
             del self.marks[marked]
 

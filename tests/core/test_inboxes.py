@@ -9,10 +9,10 @@ import pytest
 from sqlalchemy import Column, MetaData, String, Table, make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from envoyou_core.inbox.async_sql import AsyncSqlInbox
 from envoyou_core.inbox.memory import MemoryInbox
-from tests.inbox_contract import PATIENCE, DurableInboxContract, InboxContract
-from tests.inbox_transaction_contract import TransactionContract
+from envoyou_core.inbox.sql.async_inbox import AsyncSqlInbox
+from tests.inbox.contract import PATIENCE, DurableInboxContract, InboxContract
+from tests.inbox.transaction_contract import TransactionContract
 
 
 class TestMemoryInbox(InboxContract):

@@ -116,7 +116,7 @@ MADE_UP_EXPORTS = exports_of(
         Module("envoyou_core.inbox", "__all__: list[str] = ['Inbox']", is_package=True),
         Module("envoyou_core.inbox.sql", "__all__ = ('SqlInbox',)"),
         Module("envoyou_core.inbox._rows", "__all__ = ['Row']"),
-        Module("envoyou_core.reception", "class Reception: ..."),
+        Module("envoyou_core.reception.receiver", "class Receiver: ..."),
     ]
 )
 
@@ -124,22 +124,22 @@ MADE_UP_EXPORTS = exports_of(
 @pytest.mark.parametrize(
     "source",
     [
-        "from envoyou_core import Reception",
+        "from envoyou_core import Receiver",
         "from envoyou_core import _cache",
         "from envoyou_core import *",
         "from envoyou_core import reception",
-        "import envoyou_core.reception",
-        "from envoyou_core.reception import Reception",
+        "import envoyou_core.reception.receiver",
+        "from envoyou_core.reception.receiver import Receiver",
         "from envoyou_core.inbox import _rows",
         "from envoyou_core.inbox._rows import Row",
         "from envoyou_core.inbox.sql import engine",
-        "import envoyou_core\nenvoyou_core.reception.Reception",
+        "import envoyou_core\nenvoyou_core.reception.Receiver",
         "import envoyou_core\nprint(envoyou_core._version)",
         "import envoyou_core.inbox\nenvoyou_core.inbox.sql._lock",
         "import envoyou_core.inbox.sql as store\nstore.engine.connect()",
         "from envoyou_core import inbox\ninbox.claim()",
-        "def view():\n    from envoyou_core.reception import Reception",
-        "importlib.import_module('envoyou_core.reception')",
+        "def view():\n    from envoyou_core.reception.receiver import Receiver",
+        "importlib.import_module('envoyou_core.reception.receiver')",
         "from envoyou_django import webhooks",
         "import envoyou_fastapi.starlette",
         "import django",

@@ -7,16 +7,16 @@ import threading
 import pytest
 
 from envoyou_core import ConfigurationError, RetryPolicy, Webhooks
-from envoyou_core.inbox import Entry, Status
+from envoyou_core.inbox import NewEvent, Status
 from envoyou_core.inbox.memory import MemoryInbox
-from envoyou_core.processing import pauses
 from envoyou_core.testing import sample_event
+from envoyou_core.worker import pauses
 
 PATIENCE = 20
 
 
 def add(webhooks, id="evt_1", type="user.created", **values):
-    webhooks.inbox.add(Entry(sample_event(type, id=id, **values))).result(PATIENCE)
+    webhooks.inbox.add(NewEvent(sample_event(type, id=id, **values))).result(PATIENCE)
 
 
 def status(webhooks, id="evt_1"):
@@ -104,7 +104,7 @@ def test_what_is_to_be_paused_is_named_properly(webhooks, method):
     for named in ({}, {"type": "user.*", "handler": "welcome"}):
         with pytest.raises(ValueError, match="either a type or a handler"):
             getattr(webhooks, method)(**named)
-    with pytest.raises(ConfigurationError, match="no event type"):
+    with pytest.raises(ConfigurationError, match="invalid event type"):
         getattr(webhooks, method)(type="user*")
     assert webhooks.paused == frozenset()
 
@@ -125,7 +125,7 @@ def test_what_another_process_has_paused_is_heeded_after_a_moment(make_webhooks,
     here.on("*", name="h")(lambda event: None)
     assert here.drain() == 0
     there.pause(type="user.*")
-    monkeypatch.setattr(pauses, "LONGEST_MEMORY", 0.0)
+    monkeypatch.setattr(pauses, "CACHE_SECONDS", 0.0)
     add(here)
     assert here.drain() == 0
     assert status(here) is Status.RECEIVED
@@ -270,7 +270,7 @@ def test_what_another_has_in_work_is_waited_for(webhooks, drain, paused):
     add(webhooks)
     [claim] = webhooks.inbox.claim(1, 60)
     webhooks.pause(type=paused)
-    timer = threading.Timer(0.1, lambda: webhooks._engine.give_back(claim, {}, retry_in=0.0))
+    timer = threading.Timer(0.1, lambda: webhooks._engine.return_to_inbox(claim, {}, retry_in=0.0))
     looked = threading.Event()
     webhooks.inbox.list, listed = lambda **asked: (looked.set(), listed(**asked))[1], webhooks.inbox.list
     timer.start()
@@ -288,7 +288,7 @@ def test_what_was_given_back_for_later_is_waited_for(webhooks, drain, paused):
         add(webhooks, "paused", "auth.login")
     add(webhooks)
     [claim] = [claim for claim in webhooks.inbox.claim(2, 0.0) if claim.event.id == "evt_1"]
-    webhooks._engine.give_back(claim, {}, retry_in=0.05)
+    webhooks._engine.return_to_inbox(claim, {}, retry_in=0.05)
     assert drain(webhooks, until_idle=True) == 1
     assert status(webhooks) is Status.PROCESSED
 

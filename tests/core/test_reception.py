@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envoyou_core import ConfigurationError, Tenant, WebhookError, WebhookRequest, Webhooks, reception
+from envoyou_core import ConfigurationError, Tenant, WebhookError, WebhookRequest, Webhooks
 from envoyou_core.inbox import Added, Settlement, Status
 from envoyou_core.inbox.memory import MemoryInbox
 from envoyou_core.nonces.memory import MemoryNonceStore
 from envoyou_core.observability import Accepted, NonceStoreFailed, Rejected
+from envoyou_core.reception import receiver
 from envoyou_core.testing import sample_event, sign_delivery
 
 SECRET = "whsec_test"
@@ -310,7 +311,7 @@ def test_past_the_answer_budget_the_sender_is_asked_to_come_again(answer, monkey
             return futures[-1]
 
     futures = []
-    monkeypatch.setattr(reception, "ANSWER_BUDGET", 0.05)
+    monkeypatch.setattr(receiver, "ANSWER_BUDGET", 0.05)
     webhooks = Listening(inbox=Stuck())
     status, body = answer(webhooks)
     assert (status, body["error"]) == (503, "unavailable")
@@ -319,7 +320,7 @@ def test_past_the_answer_budget_the_sender_is_asked_to_come_again(answer, monkey
 
 
 def test_the_budget_is_the_designs():
-    assert reception.ANSWER_BUDGET == 3.0
+    assert receiver.ANSWER_BUDGET == 3.0
 
 
 def test_while_sqlite_is_locked_the_answer_is_503_within_the_budget_and_nothing_is_lost(
@@ -330,7 +331,7 @@ def test_while_sqlite_is_locked_the_answer_is_503_within_the_budget_and_nothing_
     other = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with monkeypatch.context() as hurried:
-        hurried.setattr(reception, "ANSWER_BUDGET", 0.2)
+        hurried.setattr(receiver, "ANSWER_BUDGET", 0.2)
         assert answer(webhooks, nonce="n")[0] == 503
     other.close()
     again = answer(webhooks, nonce="n")
@@ -376,7 +377,7 @@ def test_a_worker_that_cannot_start_harms_no_answer(answer, monkeypatch):
     def fail(*arguments):
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr("envoyou_core.handoff.in_process.InProcessHandoff._start", fail)
+    monkeypatch.setattr("envoyou_core.worker.in_process.InProcessHandoff._start", fail)
     assert answer(webhooks) == (200, RECEIVED)
     assert webhooks.notices[-1].detail == "RuntimeError: can't start new thread"
 

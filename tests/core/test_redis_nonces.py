@@ -8,8 +8,8 @@ import pytest
 from redis import Redis
 
 from envoyou_core import ConfigurationError, Event, WebhookRequest, Webhooks
+from envoyou_core.circuit_breaker import PAUSE, CircuitBreaker
 from envoyou_core.nonces import NonceStore, open_nonces
-from envoyou_core.nonces.breaker import PAUSE, Breaker
 from envoyou_core.nonces.redis import RedisNonceStore
 from envoyou_core.observability import NonceStoreFailed
 from envoyou_core.testing import sample_event, sign_delivery
@@ -130,7 +130,7 @@ async def test_a_redis_that_hangs_holds_up_the_first_events_alone():
 
 def test_what_has_failed_is_tried_once_a_second_by_one_who_asks():
     now = [0.0]
-    breaker = Breaker(clock=lambda: now[0])
+    breaker = CircuitBreaker(clock=lambda: now[0])
     calls = []
 
     def fail():

@@ -3,9 +3,9 @@
 import pytest
 
 from envoyou_core import ConfigurationError, Retention, RetentionReport, RetryPolicy, Webhooks
-from envoyou_core.inbox import Entry, Status
+from envoyou_core.inbox import NewEvent, Status
 from envoyou_core.inbox.memory import MemoryInbox
-from envoyou_core.observability import HouseKept
+from envoyou_core.observability import RetentionApplied
 from envoyou_core.testing import sample_event
 
 DAY = 86_400
@@ -30,7 +30,7 @@ def make_webhooks(clock):
 
 
 def add(webhooks, id, type, **values):
-    webhooks.inbox.add(Entry(sample_event(type, id=id, **values))).result(20)
+    webhooks.inbox.add(NewEvent(sample_event(type, id=id, **values))).result(20)
 
 
 def add_one_of_each(webhooks, clock):
@@ -62,7 +62,7 @@ def test_payloads_go_first_then_whole_events_then_the_marks(make_webhooks, clock
     clock.advance(30 * DAY)
     assert webhooks.apply_retention() == RetentionReport()
     assert left(webhooks) == all_of_them
-    assert [notice for notice in notices if isinstance(notice, HouseKept)] == []
+    assert [notice for notice in notices if isinstance(notice, RetentionApplied)] == []
 
     clock.advance(1)
     assert webhooks.apply_retention() == RetentionReport(scrubbed=2)
@@ -75,10 +75,10 @@ def test_payloads_go_first_then_whole_events_then_the_marks(make_webhooks, clock
     clock.advance(275 * DAY)
     assert webhooks.apply_retention() == RetentionReport(marks=1)
     assert left(webhooks) == {"dead": True, "waiting": True}
-    assert [notice for notice in notices if isinstance(notice, HouseKept)] == [
-        HouseKept("default", 2, 0, 0),
-        HouseKept("default", 0, 2, 0),
-        HouseKept("default", 0, 0, 1),
+    assert [notice for notice in notices if isinstance(notice, RetentionApplied)] == [
+        RetentionApplied("default", 2, 0, 0),
+        RetentionApplied("default", 0, 2, 0),
+        RetentionApplied("default", 0, 0, 1),
     ]
 
 

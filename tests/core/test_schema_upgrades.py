@@ -9,17 +9,17 @@ import pytest
 from sqlalchemy import create_engine, inspect, make_url, text
 
 from envoyou_core import ConfigurationError
-from envoyou_core.inbox import ANY, Added, Progress, Selection, Status
-from envoyou_core.inbox.schema import metadata
-from envoyou_core.inbox.upgrades import OLDEST_COMPATIBLE, REVISION
-from tests.inbox_contract import LEASE, PATIENCE, HandClock, add, ids, settle, status_of
+from envoyou_core.inbox import ANY, Added, ClaimFilter, HandlerStatus, Status
+from envoyou_core.inbox.sql.migrations import OLDEST_COMPATIBLE, REVISION
+from envoyou_core.inbox.sql.schema import metadata
+from tests.inbox.contract import LEASE, PATIENCE, HandClock, add, ids, settle, status_of
 
 SCHEMAS = Path(__file__).parent / "schemas"
 REVISIONS = sorted({path.name.partition(".")[0] for path in SCHEMAS.iterdir()})
 LATER = 100
 """Seconds after which, in all dumps, the retry is due and the lease of the event in work has run out."""
 
-ORDERED = Selection(ordered=("user.*",))
+ORDERED = ClaimFilter(ordered=("user.*",))
 
 # The statements of the first release, as it sent them.
 INSERT_1 = text(
@@ -90,7 +90,7 @@ def test_nothing_is_lost_and_what_waited_is_worked_on_in_its_order(inbox, clock)
     handled = []
     while claims := inbox.claim(10, LEASE, ORDERED):
         handled += ids(claims)
-        assert all(settle(inbox, claim, progress={"welcome": Progress.DONE}) for claim in claims)
+        assert all(settle(inbox, claim, progress={"welcome": HandlerStatus.DONE}) for claim in claims)
     # Of one object's, those created first go first; the other object's event has come due before them.
     assert [id for id in handled if id != "evt_processing"] == ["evt_older", "evt_failed", "evt_received"]
     assert "evt_processing" in handled
@@ -161,7 +161,7 @@ def test_a_program_of_the_first_release_goes_on_working_beside_the_new_one(inbox
         values = {"id": "evt_theirs", "created": 1_640_995_050, "body": body, "now": now}
         assert connection.execute(INSERT_1, values).rowcount == 1
         assert connection.execute(INSERT_1, values).rowcount == 0
-    assert ids(inbox.claim(1, 0.5, Selection(only=("user.*",), ordered=("user.*",)))) == ["evt_theirs"]
+    assert ids(inbox.claim(1, 0.5, ClaimFilter(include=("user.*",), ordered=("user.*",)))) == ["evt_theirs"]
     clock.advance(1)
     now = round(clock.now * 1e6)
     with engine.begin() as connection:

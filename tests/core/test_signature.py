@@ -15,7 +15,7 @@ from envoyou_core import (
     TimestampOutOfToleranceError,
     sign,
 )
-from envoyou_core.signature import SigningKey, canonical_form, check_signature, check_timestamp, signing_keys
+from envoyou_core.reception.signature import SigningKey, canonical_form, check_signature, check_timestamp, signing_keys
 
 SECRET = "whsec_test"
 

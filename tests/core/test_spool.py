@@ -17,22 +17,23 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from envoyou_core import ConfigurationError, Tenant, WebhookRequest, Webhooks, reception
-from envoyou_core.handoff import mover
-from envoyou_core.inbox import Added, Entry, Settlement, Status
+from envoyou_core import ConfigurationError, Tenant, WebhookRequest, Webhooks
+from envoyou_core.inbox import Added, NewEvent, Settlement, Status
 from envoyou_core.inbox.memory import MemoryInbox
 from envoyou_core.observability import (
     Accepted,
-    InboxAway,
-    InboxBack,
+    InboxDown,
+    InboxUp,
     MoveRefused,
     NoSpool,
     Spooled,
     SpoolFailed,
     WorkerFailed,
 )
+from envoyou_core.reception import receiver
+from envoyou_core.spool import relay
 from envoyou_core.testing import sample_event, sign_delivery
-from tests.inbox_contract import HandClock
+from tests.inbox.contract import HandClock
 
 SECRET = "whsec_test"
 RECEIVED = (200, {"received": True})
@@ -88,7 +89,7 @@ def make(tmp_path, inbox, clock):
         values = {"secret": SECRET, "inbox": inbox, "handoff": "manual", "spool": url(tmp_path), "clock": clock}
         webhooks = Webhooks(**values | given)
         if not moves:
-            webhooks._mover.start = lambda: None
+            webhooks._relay.start = lambda: None
         webhooks.notices = []
         webhooks.subscribe(webhooks.notices.append)
         made.append(webhooks)
@@ -135,7 +136,7 @@ def deliver(webhooks, event=None, **options):
 def move(webhooks, times=1):
     for _ in range(times):
         webhooks._reception.clock.advance(0.001)
-        webhooks._mover.move_all()
+        webhooks._relay.move_all()
 
 
 def url(folder):
@@ -160,7 +161,7 @@ def test_an_event_that_the_inbox_cannot_take_is_accepted_all_the_same(webhooks, 
     assert webhooks.spool.get(event.id).event.body == event.body
     assert ids(inbox) == set()
     assert webhooks.notices == [
-        InboxAway("default", "AwayError: connection refused"),
+        InboxDown("default", "AwayError: connection refused"),
         Spooled(event.id, event.type),
         Accepted(event.id, event.type, Added.NEW),
     ]
@@ -175,7 +176,7 @@ def test_an_event_that_the_inbox_takes_never_sees_the_spool(webhooks, inbox, ans
 
 
 def test_an_inbox_that_does_not_answer_has_half_of_the_budget(webhooks, inbox, answer, monkeypatch):
-    monkeypatch.setattr(reception, "ANSWER_BUDGET", 2)
+    monkeypatch.setattr(receiver, "ANSWER_BUDGET", 2)
     webhooks.spool.open()
     inbox.hangs = True
     began = time.monotonic()
@@ -187,13 +188,13 @@ def test_an_inbox_that_does_not_answer_has_half_of_the_budget(webhooks, inbox, a
 
 
 def test_nobody_waits_for_an_inbox_that_is_known_to_be_away(webhooks, inbox, answer, monkeypatch):
-    monkeypatch.setattr(reception, "ANSWER_BUDGET", 2)
+    monkeypatch.setattr(receiver, "ANSWER_BUDGET", 2)
     webhooks.spool.open()
     inbox.hangs = True
     for _ in range(5):
         assert answer(webhooks) == RECEIVED
     assert len(inbox.asked) == 1
-    assert len(of_type(webhooks, InboxAway)) == 1
+    assert len(of_type(webhooks, InboxDown)) == 1
     assert webhooks.spool.stats().total == 5
 
 
@@ -228,7 +229,7 @@ def test_where_both_fail_the_sender_is_asked_to_try_again(webhooks, inbox, answe
 
 
 def test_a_spool_that_hangs_is_given_up_in_time(webhooks, inbox, answer, monkeypatch):
-    monkeypatch.setattr(reception, "ANSWER_BUDGET", 0.2)
+    monkeypatch.setattr(receiver, "ANSWER_BUDGET", 0.2)
     monkeypatch.setattr(webhooks.spool, "add", lambda entry: Future())
     inbox.hangs = True
     assert answer(webhooks)[0] == UNAVAILABLE
@@ -239,7 +240,7 @@ def test_a_spool_that_fails_does_not_keep_events_from_an_inbox_that_is_back(webh
     answer(webhooks)
     inbox.away = False
     monkeypatch.setattr(webhooks.spool, "add", lambda entry: Future())
-    monkeypatch.setattr(reception, "ANSWER_BUDGET", 0.2)
+    monkeypatch.setattr(receiver, "ANSWER_BUDGET", 0.2)
     event = sample_event()
     assert answer(webhooks, event) == RECEIVED
     assert event.id in ids(inbox)
@@ -251,7 +252,7 @@ def test_a_spool_that_fails_does_not_keep_events_from_an_inbox_that_is_back(webh
 
 def test_an_inbox_that_uses_up_all_the_time_leaves_the_spool_its_own(webhooks, inbox, monkeypatch):
     """As one does that stores in the calling thread."""
-    monkeypatch.setattr(reception, "ANSWER_BUDGET", 2)
+    monkeypatch.setattr(receiver, "ANSWER_BUDGET", 2)
     webhooks.spool.open()
 
     def slow(entry):
@@ -279,7 +280,7 @@ def test_everything_about_an_event_survives_the_move(make, inbox, clock):
     clock.advance(3600)
     inbox.away = False
     assert webhooks.spool.get("evt_1", tenant="acme").received_at == accepted_at
-    webhooks._mover.move_all()
+    webhooks._relay.move_all()
     record = inbox.get("evt_1", tenant="acme")
     assert record.event.body == body
     assert record.received_at == accepted_at
@@ -293,10 +294,10 @@ def test_what_was_moved_leaves_no_trace(webhooks, inbox):
     for _ in range(250):
         deliver(webhooks)
     inbox.away = False
-    webhooks._mover.move_all()
+    webhooks._relay.move_all()
     assert inbox.stats().total == 250
     assert webhooks.spool.stats().total == 0
-    assert of_type(webhooks, InboxBack) == [InboxBack("default", 250)]
+    assert of_type(webhooks, InboxUp) == [InboxUp("default", 250)]
 
 
 @pytest.mark.parametrize("drained", ["in a thread", "on a loop"])
@@ -304,7 +305,7 @@ def test_a_spool_that_cannot_be_used_does_not_keep_a_drain_from_the_inbox(webhoo
     def fail():
         raise OSError("disk error")
 
-    monkeypatch.setattr(webhooks._mover, "move_all", fail)
+    monkeypatch.setattr(webhooks._relay, "move_all", fail)
     deliver(webhooks)
     assert (webhooks.drain() if drained == "in a thread" else asyncio.run(webhooks.adrain())) == 1
     assert of_type(webhooks, SpoolFailed) == [SpoolFailed("default", "OSError: disk error", None)]
@@ -316,13 +317,13 @@ def test_each_outage_is_told_of_by_itself(webhooks, inbox):
         for _ in range(events):
             deliver(webhooks)
         inbox.away = False
-        webhooks._mover.move_all()
+        webhooks._relay.move_all()
     detail = "AwayError: connection refused"
-    assert of_type(webhooks, InboxAway, InboxBack) == [
-        InboxAway("default", detail),
-        InboxBack("default", 3),
-        InboxAway("default", detail),
-        InboxBack("default", 2),
+    assert of_type(webhooks, InboxDown, InboxUp) == [
+        InboxDown("default", detail),
+        InboxUp("default", 3),
+        InboxDown("default", detail),
+        InboxUp("default", 2),
     ]
 
 
@@ -333,8 +334,8 @@ def test_an_inbox_that_is_still_away_is_asked_for_one_event_only(webhooks, inbox
     move(webhooks, times=3)
     assert inbox.asked == [event.id for event in events[:3]], "each time another one"
     assert webhooks.spool.stats().by_status[Status.RECEIVED] == 5
-    assert len(of_type(webhooks, InboxAway)) == 1
-    assert not of_type(webhooks, InboxBack)
+    assert len(of_type(webhooks, InboxDown)) == 1
+    assert not of_type(webhooks, InboxUp)
 
 
 def test_the_inbox_is_asked_first_again_once_an_event_has_reached_it(webhooks, inbox):
@@ -343,7 +344,7 @@ def test_the_inbox_is_asked_first_again_once_an_event_has_reached_it(webhooks, i
     inbox.away = False
     deliver(webhooks)
     assert ids(inbox) == set()
-    webhooks._mover.move_all()
+    webhooks._relay.move_all()
     deliver(webhooks)
     assert inbox.stats().total == 3
     assert len(of_type(webhooks, Spooled)) == 2
@@ -360,23 +361,23 @@ def test_a_commit_that_nobody_heard_of_is_resolved_by_the_key(webhooks, inbox, m
         breaking.setattr(inbox, "add", commit_and_fail)
         event = deliver(webhooks)
     assert webhooks.spool.get(event.id).received_at == inbox.get(event.id).received_at == accepted_at
-    webhooks._mover.move_all()
+    webhooks._relay.move_all()
     assert inbox.stats().total == 1
     assert webhooks.spool.stats().total == 0
 
 
 def test_an_inbox_that_hangs_while_an_event_is_moved_leaves_it_in_the_spool(webhooks, inbox, monkeypatch):
-    monkeypatch.setattr(mover, "MOVE_TIMEOUT", 0.05)
+    monkeypatch.setattr(relay, "MOVE_TIMEOUT", 0.05)
     inbox.away = True
     event = deliver(webhooks)
     inbox.away, inbox.hangs = False, True
-    webhooks._mover.move_all()
+    webhooks._relay.move_all()
     assert webhooks.spool.get(event.id).status is Status.RECEIVED
-    assert webhooks._mover.inbox_is_away
+    assert webhooks._relay.inbox_is_down
 
 
 def test_an_event_that_is_not_answered_in_time_is_not_taken_for_refused(webhooks, inbox, monkeypatch):
-    monkeypatch.setattr(mover, "MOVE_TIMEOUT", 0.05)
+    monkeypatch.setattr(relay, "MOVE_TIMEOUT", 0.05)
     inbox.away = True
     slow, *others = [deliver(webhooks) for _ in range(5)]
     inbox.away = False
@@ -393,18 +394,18 @@ def test_an_inbox_that_stores_in_the_calling_thread_is_asked_no_longer_than_its_
     for _ in range(5):
         deliver(webhooks)
     inbox.away = False
-    webhooks._mover.inbox_answered()
-    monkeypatch.setattr(mover, "MOVE_TIMEOUT", 0.05)
+    webhooks._relay.inbox_answered()
+    monkeypatch.setattr(relay, "MOVE_TIMEOUT", 0.05)
     add = inbox.add
     monkeypatch.setattr(inbox, "add", lambda entry: (time.sleep(0.1), add(entry))[1])
     inbox.asked.clear()
-    webhooks._mover._move_batch(webhooks._mover._here)
+    webhooks._relay._move_batch(webhooks._relay._here)
     assert len(inbox.asked) == 1
     assert webhooks.spool.stats().by_status[Status.RECEIVED] == 4
-    assert not webhooks._mover.inbox_is_away
+    assert not webhooks._relay.inbox_is_down
 
 
-def test_a_mover_that_dies_between_the_two_commits_loses_and_doubles_nothing(webhooks, make, inbox, clock, monkeypatch):
+def test_a_relay_that_dies_between_the_two_commits_loses_and_doubles_nothing(webhooks, make, inbox, clock, monkeypatch):
     inbox.away = True
     event = deliver(webhooks)
     inbox.away = False
@@ -414,26 +415,26 @@ def test_a_mover_that_dies_between_the_two_commits_loses_and_doubles_nothing(web
 
     monkeypatch.setattr(webhooks.spool, "remove", die)
     with pytest.raises(SystemExit):
-        webhooks._mover.move_all()
+        webhooks._relay.move_all()
     assert ids(inbox) == ids(webhooks.spool) == {event.id}
     another = make()
-    another._mover.move_all()
+    another._relay.move_all()
     assert another.spool.stats().total == 1, "the lease has not run out"
-    clock.advance(mover.LEASE)
-    another._mover.move_all()
+    clock.advance(relay.LEASE)
+    another._relay.move_all()
     assert another.spool.stats().total == 0
     assert inbox.stats().total == 1
 
 
-def test_a_mover_that_was_too_slow_does_not_remove_what_another_holds(webhooks, make, inbox, clock):
+def test_a_relay_that_was_too_slow_does_not_remove_what_another_holds(webhooks, make, inbox, clock):
     inbox.away = True
     deliver(webhooks)
     spool = webhooks.spool
-    slow = spool.claim(1, mover.LEASE)
-    clock.advance(mover.LEASE)
-    [held] = spool.claim(1, mover.LEASE)
+    slow = spool.claim(1, relay.LEASE)
+    clock.advance(relay.LEASE)
+    [held] = spool.claim(1, relay.LEASE)
     spool.remove(slow)
-    spool.give_back(slow)
+    spool.return_to_inbox(slow)
     assert spool.get(held.event.id).status is Status.PROCESSING
     spool.remove([held])
     assert spool.stats().total == 0
@@ -442,11 +443,11 @@ def test_a_mover_that_was_too_slow_does_not_remove_what_another_holds(webhooks, 
 def test_what_is_given_back_is_due_at_once_and_still_known_as_refused(webhooks, clock):
     spool = webhooks.spool
     for event_id in ("evt_new", "evt_refused"):
-        spool.add(Entry(sample_event(id=event_id))).result(PATIENCE)
+        spool.add(NewEvent(sample_event(id=event_id))).result(PATIENCE)
     refused = next(claim for claim in spool.claim(2, 60) if claim.event.id == "evt_refused")
     spool.settle(refused, Settlement(Status.FAILED, 1, retry_in=0, error="ValueError"))
     clock.advance(60)
-    spool.give_back(spool.claim(2, 60))
+    spool.return_to_inbox(spool.claim(2, 60))
     records = {record.event.id: record for record in spool.list()}
     assert {event_id: record.status for event_id, record in records.items()} == {
         "evt_new": Status.RECEIVED,
@@ -462,7 +463,7 @@ def test_a_dead_event_that_was_delivered_again_gets_new_attempts(webhooks, inbox
     inbox.away = True
     assert deliver(webhooks, event)
     inbox.away = False
-    webhooks._mover.move_all()
+    webhooks._relay.move_all()
     assert inbox.get(event.id).status is Status.RECEIVED
 
 
@@ -471,10 +472,10 @@ def test_two_processes_move_each_event_once(make, inbox):
     inbox.away = True
     for _ in range(300):
         deliver(one)
-    two._mover.inbox_failed(AwayError())
+    two._relay.inbox_failed(AwayError())
     inbox.away = False
     inbox.asked.clear()
-    threads = [threading.Thread(target=webhooks._mover.move_all) for webhooks in (one, two)]
+    threads = [threading.Thread(target=webhooks._relay.move_all) for webhooks in (one, two)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -488,25 +489,25 @@ def test_a_process_whose_events_another_has_moved_asks_the_inbox_again(make, inb
     one, two = make(), make()
     inbox.away = True
     deliver(one)
-    assert one._mover.inbox_is_away
+    assert one._relay.inbox_is_down
     inbox.away = False
-    two._mover.move_all()
-    one._mover.move_all()
-    assert not one._mover.inbox_is_away
-    assert not of_type(one, InboxBack), "it has not heard of the inbox itself"
+    two._relay.move_all()
+    one._relay.move_all()
+    assert not one._relay.inbox_is_down
+    assert not of_type(one, InboxUp), "it has not heard of the inbox itself"
     deliver(one)
-    one._mover.move_all()
-    assert of_type(one, InboxBack) == [InboxBack("default", 0)]
+    one._relay.move_all()
+    assert of_type(one, InboxUp) == [InboxUp("default", 0)]
 
 
 def test_an_empty_spool_tells_nothing_of_the_inbox_where_nothing_was_put_into_it(webhooks, inbox, monkeypatch):
     inbox.away = True
     deliver(webhooks)
     inbox.away = False
-    webhooks._mover.move_all()
-    webhooks._mover.inbox_failed(AwayError())
-    webhooks._mover.move_all()
-    assert webhooks._mover.inbox_is_away
+    webhooks._relay.move_all()
+    webhooks._relay.inbox_failed(AwayError())
+    webhooks._relay.move_all()
+    assert webhooks._relay.inbox_is_down
 
 
 # What the inbox refuses
@@ -520,7 +521,7 @@ def test_an_event_that_is_refused_stays_is_reported_and_holds_up_no_other(webhoo
     inbox.away = False
     move(webhooks, times=3)
     assert ids(inbox) == others
-    assert not webhooks._mover.inbox_is_away
+    assert not webhooks._relay.inbox_is_down
     [record] = webhooks.spool.list()
     assert (record.event.id, record.status, record.last_error) == (
         refused.id,
@@ -528,9 +529,9 @@ def test_an_event_that_is_refused_stays_is_reported_and_holds_up_no_other(webhoo
         "ValueError: not this one",
     )
     assert of_type(webhooks, MoveRefused) == [
-        MoveRefused(refused.id, refused.type, "ValueError: not this one", mover.FIRST_PAUSE)
+        MoveRefused(refused.id, refused.type, "ValueError: not this one", relay.FIRST_PAUSE)
     ]
-    assert timedelta() < record.next_attempt_at - clock.moment() <= timedelta(seconds=mover.FIRST_PAUSE)
+    assert timedelta() < record.next_attempt_at - clock.moment() <= timedelta(seconds=relay.FIRST_PAUSE)
 
 
 def test_the_pauses_of_a_refused_event_grow_up_to_an_hour_and_end_when_it_is_taken(webhooks, inbox, clock):
@@ -542,7 +543,7 @@ def test_the_pauses_of_a_refused_event_grow_up_to_an_hour_and_end_when_it_is_tak
     move(webhooks, times=3)
     for _ in range(12):
         clock.now = webhooks.spool.get(refused.id).next_attempt_at.timestamp()
-        webhooks._mover.move_all()
+        webhooks._relay.move_all()
     pauses = [notice.retry_in for notice in of_type(webhooks, MoveRefused)]
     assert pauses == [5, 10, 20, 40, 80, 160, 320, 640, 1280, 2560, 3600, 3600, 3600]
     clock.advance(3600)
@@ -550,10 +551,10 @@ def test_the_pauses_of_a_refused_event_grow_up_to_an_hour_and_end_when_it_is_tak
     webhooks.spool.settle(claim, Settlement(Status.FAILED, 5_000, retry_in=0))
     move(webhooks)
     assert of_type(webhooks, MoveRefused)[-1].retry_in == 3600
-    assert not webhooks._mover.inbox_is_away, "that it fails again tells nothing of the inbox"
+    assert not webhooks._relay.inbox_is_down, "that it fails again tells nothing of the inbox"
     inbox.refuses.clear()
     clock.advance(3600)
-    webhooks._mover.move_all()
+    webhooks._relay.move_all()
     assert refused.id in ids(inbox)
     assert webhooks.spool.stats().total == 0
 
@@ -562,13 +563,13 @@ def test_one_that_nothing_follows_looks_like_an_outage_until_another_gets_throug
     refused = sample_event()
     inbox.refuses.add(refused.id)
     deliver(webhooks, refused)
-    webhooks._mover.move_all()
-    assert webhooks._mover.inbox_is_away
+    webhooks._relay.move_all()
+    assert webhooks._relay.inbox_is_down
     assert not of_type(webhooks, MoveRefused)
     other = deliver(webhooks)
     move(webhooks, times=3)
     assert ids(inbox) == {other.id}
-    assert not webhooks._mover.inbox_is_away
+    assert not webhooks._relay.inbox_is_down
     assert [notice.event_id for notice in of_type(webhooks, MoveRefused)] == [refused.id]
 
 
@@ -576,14 +577,14 @@ def test_one_that_nothing_follows_looks_like_an_outage_until_another_gets_throug
 
 
 def test_events_are_moved_by_themselves_when_the_inbox_is_back(make, inbox, until, monkeypatch, answer):
-    monkeypatch.setattr(mover, "PROBE_INTERVAL", 0.02)
+    monkeypatch.setattr(relay, "PROBE_INTERVAL", 0.02)
     webhooks = make(moves=True)
     inbox.away = True
     events = [sample_event() for _ in range(20)]
     for event in events:
         assert answer(webhooks, event) == RECEIVED
     inbox.away = False
-    until(lambda: of_type(webhooks, InboxBack))
+    until(lambda: of_type(webhooks, InboxUp))
     assert ids(inbox) == {event.id for event in events}
     assert webhooks.spool.stats().total == 0
     before = len(of_type(webhooks, Spooled))
@@ -607,8 +608,8 @@ def test_the_inbox_is_not_asked_faster_the_more_is_spooled(webhooks, inbox):
 
     inbox.away = True
     deliver(webhooks)
-    webhooks._mover._run(webhooks._mover._here, stop := Stop())
-    assert stop.pauses == [mover.PROBE_INTERVAL] * 3
+    webhooks._relay._run(webhooks._relay._here, stop := Stop())
+    assert stop.pauses == [relay.PROBE_INTERVAL] * 3
     assert len(inbox.asked) == 1 + 3
 
 
@@ -647,8 +648,8 @@ def test_a_drain_works_off_what_is_in_the_spool(drain, webhooks, inbox):
 
 @pytest.mark.parametrize("life", ["lifespan", "thread", "no life cycle"])
 def test_a_worker_is_woken_by_what_was_moved(life, make, inbox, until, monkeypatch):
-    monkeypatch.setattr(mover, "PROBE_INTERVAL", 0.02)
-    monkeypatch.setattr("envoyou_core.handoff.worker.SWEEP_INTERVAL", 60)
+    monkeypatch.setattr(relay, "PROBE_INTERVAL", 0.02)
+    monkeypatch.setattr("envoyou_core.worker.worker.SWEEP_INTERVAL", 60)
     webhooks = make(moves=True, handoff="auto")
     loops, inbox.away = [], True
 
@@ -682,48 +683,48 @@ def test_a_worker_is_woken_by_what_was_moved(life, make, inbox, until, monkeypat
 def test_a_function_that_is_the_handoff_is_told_of_what_was_moved_and_not_of_what_waits(make, inbox):
     told = []
     webhooks = make(handoff=told.append)
-    webhooks._nudges.send = told.append
+    webhooks._waker.send = told.append
     inbox.away = True
     event = deliver(webhooks)
     assert told == []
     inbox.away = False
-    webhooks._mover.move_all()
-    webhooks._mover.move_all()
+    webhooks._relay.move_all()
+    webhooks._relay.move_all()
     assert told == [event.id]
 
 
 def test_what_the_inbox_had_already_is_nobodys_work(make, inbox):
     told = []
     webhooks = make(handoff=lambda event_id: None)
-    webhooks._nudges.send = told.append
+    webhooks._waker.send = told.append
     event = deliver(webhooks)
     inbox.away = True
     deliver(webhooks, event)
     inbox.away = False
-    webhooks._mover.move_all()
+    webhooks._relay.move_all()
     assert told == [event.id]
     assert webhooks.spool.stats().total == 0
 
 
-def test_the_inbox_is_called_within_the_surroundings_and_the_thread_says_when_it_ends(make, inbox, until):
+def test_the_inbox_is_called_within_the_contexts_and_the_thread_says_when_it_ends(make, inbox, until):
     webhooks = make(moves=True)
     entered, ended = [], []
 
-    class Surroundings:
+    class HandlerContext:
         def __enter__(self):
             entered.append(threading.current_thread().name)
 
         def __exit__(self, *_):
             return None
 
-    webhooks.surround(Surroundings)
-    webhooks.at_thread_end(lambda: ended.append(threading.current_thread().name))
+    webhooks.surround(HandlerContext)
+    webhooks.on_thread_exit(lambda: ended.append(threading.current_thread().name))
     inbox.away = True
     deliver(webhooks)
     until(lambda: entered)
     webhooks.stop()
     assert set(entered) == set(ended) == {"envoyou-spool-default"}
-    webhooks._mover.start()
+    webhooks._relay.start()
     inbox.away = False
     until(lambda: inbox.stats().total == 1)
 
@@ -735,34 +736,34 @@ def test_an_event_is_accepted_where_no_thread_can_be_started_to_move_it(make, in
     def no_more(thread):
         raise RuntimeError("can't start new thread")
 
-    webhooks.spool.add(Entry(sample_event())).result(PATIENCE)
+    webhooks.spool.add(NewEvent(sample_event())).result(PATIENCE)
     with monkeypatch.context() as exhausted:
         exhausted.setattr(threading.Thread, "start", no_more)
         deliver(webhooks)
     assert of_type(webhooks, SpoolFailed)[0].detail == "RuntimeError: can't start new thread"
-    assert webhooks._mover._here.thread is None
+    assert webhooks._relay._here.thread is None
     deliver(webhooks)
-    assert webhooks._mover._here.thread.is_alive()
+    assert webhooks._relay._here.thread.is_alive()
 
 
-def test_an_idle_mover_ends_when_it_is_told_to(make, until, monkeypatch):
-    monkeypatch.setattr(mover, "SWEEP_INTERVAL", 3600)
+def test_an_idle_relay_ends_when_it_is_told_to(make, until, monkeypatch):
+    monkeypatch.setattr(relay, "SWEEP_INTERVAL", 3600)
     webhooks = make(moves=True)
     looked = threading.Event()
     until_due = webhooks.spool.seconds_until_due
     monkeypatch.setattr(webhooks.spool, "seconds_until_due", lambda: (until_due(), looked.set())[0])
     webhooks.start()
-    thread = webhooks._mover._here.thread
+    thread = webhooks._relay._here.thread
     assert looked.wait(PATIENCE)
     webhooks.stop(timeout=PATIENCE)
     assert not thread.is_alive()
 
 
-def test_a_forked_child_has_a_mover_of_its_own(make, inbox, until, monkeypatch):
+def test_a_forked_child_has_a_relay_of_its_own(make, inbox, until, monkeypatch):
     webhooks = make(moves=True)
     inbox.away = True
     deliver(webhooks)
-    parent = webhooks._mover._here
+    parent = webhooks._relay._here
     assert parent.away
     parent.moving.acquire()  # the parent's thread is at work at that moment
     try:
@@ -777,7 +778,7 @@ def test_a_forked_child_has_a_mover_of_its_own(make, inbox, until, monkeypatch):
 
 
 def test_a_spool_that_cannot_be_looked_into_is_reported_and_looked_into_again(make, inbox, until, monkeypatch):
-    monkeypatch.setattr(mover, "PROBE_INTERVAL", 0.02)
+    monkeypatch.setattr(relay, "PROBE_INTERVAL", 0.02)
     webhooks = make(moves=True)
     until_due = webhooks.spool.seconds_until_due
     calls = []
@@ -900,9 +901,9 @@ def test_several_webhooks_share_one_file(make, inbox, tmp_path, clock):
     theirs = deliver(billing)
     assert other.drain() == 0
     inbox.away = billing.inbox.away = False
-    webhooks._mover.move_all()
+    webhooks._relay.move_all()
     assert ids(inbox) == {event.id}
-    billing._mover.move_all()
+    billing._relay.move_all()
     assert ids(billing.inbox) == {theirs.id}
     other.inbox.close()
 
@@ -950,7 +951,7 @@ class SpoolMachine(RuleBasedStateMachine):
 
     def make(self):
         webhooks = Webhooks(secret=SECRET, inbox=self.inbox, spool=url(self.folder), handoff="manual", clock=self.clock)
-        webhooks._mover.start = lambda: None
+        webhooks._relay.start = lambda: None
         return webhooks
 
     @rule(away=st.booleans())
@@ -966,7 +967,7 @@ class SpoolMachine(RuleBasedStateMachine):
     @rule()
     def move(self):
         self.clock.advance(0.5)
-        self.webhooks._mover.move_all()
+        self.webhooks._relay.move_all()
 
     @rule()
     def move_and_die(self):
@@ -986,7 +987,7 @@ class SpoolMachine(RuleBasedStateMachine):
 
     @rule()
     def time_passes(self):
-        self.clock.advance(mover.LEASE)
+        self.clock.advance(relay.LEASE)
 
     @invariant()
     def every_accepted_event_is_somewhere(self):
@@ -994,7 +995,7 @@ class SpoolMachine(RuleBasedStateMachine):
 
     def teardown(self):
         self.inbox.away = False
-        self.clock.advance(mover.LEASE)
+        self.clock.advance(relay.LEASE)
         self.move()
         assert self.webhooks.spool.stats().total == 0
         assert ids(self.inbox) == self.accepted.keys()

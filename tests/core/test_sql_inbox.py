@@ -19,12 +19,13 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from envoyou_core import ConfigurationError, Event, WebhookRequest, Webhooks
 from envoyou_core.errors import describe
 from envoyou_core.event import EventData
-from envoyou_core.inbox import Added, Entry, Status, clearing, databases, open_inbox
+from envoyou_core.inbox import Added, NewEvent, Status, open_inbox
 from envoyou_core.inbox.memory import MemoryInbox
-from envoyou_core.inbox.sql import SqlInbox
-from envoyou_core.inbox.upgrades import OLDEST_COMPATIBLE, REVISION
+from envoyou_core.inbox.sql import cleanup, engines
+from envoyou_core.inbox.sql.inbox import SqlInbox
+from envoyou_core.inbox.sql.migrations import OLDEST_COMPATIBLE, REVISION
 from envoyou_core.testing import sample_event, sign_delivery
-from tests.inbox_contract import LEASE, PATIENCE, add, add_settled, claim_one, entry, ids, settle
+from tests.inbox.contract import LEASE, PATIENCE, add, add_settled, claim_one, entry, ids, settle
 
 SECRET = "whsec_test"
 
@@ -124,7 +125,7 @@ def test_a_row_number_that_was_pruned_does_not_come_again(sqlite_inbox, clock):
 
 
 def test_a_database_that_stays_locked_is_an_outage_for_the_whole_batch(sqlite_url, sql_inboxes, monkeypatch):
-    monkeypatch.setattr(databases, "CONNECT_TIMEOUT", 0.05)
+    monkeypatch.setattr(engines, "CONNECT_TIMEOUT", 0.05)
     inbox = sql_inboxes(sqlite_url)
     inbox.open()
     writer = sqlite3.connect(path_of(sqlite_url), isolation_level=None)
@@ -153,11 +154,11 @@ def test_sqlite_in_memory_is_refused():
 def test_many_processes_may_open_a_new_sqlite_file_at_once(sqlite_url):
     script = """
         import sys
-        from envoyou_core.inbox import Entry, open_inbox
+        from envoyou_core.inbox import NewEvent, open_inbox
         from envoyou_core.testing import sample_event
         inbox = open_inbox(sys.argv[1])
         sys.stdin.read()
-        print(inbox.add(Entry(sample_event(id=sys.argv[2]))).result(20).value)
+        print(inbox.add(NewEvent(sample_event(id=sys.argv[2]))).result(20).value)
     """
     processes = [
         subprocess.Popen(
@@ -259,7 +260,7 @@ def test_what_a_worker_asks_is_answered_by_the_partial_index(inbox, action):
 
 
 def test_pruning_goes_in_bounded_transactions(inbox, clock, monkeypatch):
-    monkeypatch.setattr(clearing, "BATCH", 2)
+    monkeypatch.setattr(cleanup, "BATCH", 2)
     for number in range(5):
         add_settled(inbox, f"evt_{number}", Status.PROCESSED)
     add(inbox, "evt_waiting")
@@ -317,7 +318,7 @@ def test_an_error_of_the_database_tells_nothing_of_the_payload(inbox):
         webhook_id=None,
         body=b"very-private",
     )
-    error = inbox.add(Entry(event)).exception(PATIENCE)
+    error = inbox.add(NewEvent(event)).exception(PATIENCE)
     assert isinstance(error, IntegrityError)
     assert "very-private" not in str(error)
     assert "parameters hidden" in str(error)
@@ -348,12 +349,12 @@ def test_a_child_process_after_a_fork_adds_and_claims_on_its_own(url):
     script = """
         import os, sys, warnings
         warnings.simplefilter("ignore", DeprecationWarning)
-        from envoyou_core.inbox import Entry, open_inbox
+        from envoyou_core.inbox import NewEvent, open_inbox
         from envoyou_core.testing import sample_event
         inbox = open_inbox(sys.argv[1])
 
         def add(id):
-            return inbox.add(Entry(sample_event(id=id, created=1))).result(20).value
+            return inbox.add(NewEvent(sample_event(id=id, created=1))).result(20).value
 
         assert add("evt_parent") == "new"
         child = os.fork()
@@ -507,7 +508,7 @@ def test_a_name_that_no_column_holds_is_refused(name, sqlite_url):
 
 
 def test_without_sqlalchemy_the_extra_is_named(monkeypatch, sqlite_url):
-    monkeypatch.setitem(sys.modules, "envoyou_core.inbox.sql", None)
+    monkeypatch.setitem(sys.modules, "envoyou_core.inbox.sql.inbox", None)
     with pytest.raises(ConfigurationError, match=r"envoyou-webhooks\[sql\]"):
         open_inbox(sqlite_url)
 
@@ -517,14 +518,14 @@ def test_a_child_that_was_forked_while_a_thread_was_opening_the_inbox_can_use_it
     script = """
         import os, sys, warnings
         warnings.simplefilter("ignore", DeprecationWarning)
-        from envoyou_core.inbox import Entry
-        from envoyou_core.inbox.sql import SqlInbox
+        from envoyou_core.inbox import NewEvent
+        from envoyou_core.inbox.sql.inbox import SqlInbox
         from envoyou_core.testing import sample_event
         inbox = SqlInbox(sys.argv[1])
         with inbox._opening:
             child = os.fork()
             if child == 0:
-                inbox.add(Entry(sample_event())).result(20)
+                inbox.add(NewEvent(sample_event())).result(20)
                 os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     """

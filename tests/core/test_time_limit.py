@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from envoyou_core.inbox import time_limit as module
-from envoyou_core.inbox.time_limit import TransactionTimeoutError, time_limit
+from envoyou_core.inbox import deadlines as module
+from envoyou_core.inbox.deadlines import TransactionTimeoutError, time_limit
 
 BEFORE = """
 import sqlite3, sys, threading, time
 from contextlib import suppress
-from envoyou_core.inbox.time_limit import TransactionTimeoutError, time_limit
+from envoyou_core.inbox.deadlines import TransactionTimeoutError, time_limit
 
 database = sys.argv[1]
 ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) "
@@ -189,8 +189,8 @@ def begun():
 @pytest.fixture
 def alarms(monkeypatch):
     """Some of their own: what an earlier test has left running has its limits elsewhere."""
-    alarms = module._Alarms()
-    monkeypatch.setattr(module, "_alarms", alarms)
+    alarms = module._DeadlineThread()
+    monkeypatch.setattr(module, "_deadlines", alarms)
     return alarms
 
 

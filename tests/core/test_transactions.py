@@ -10,9 +10,10 @@ from sqlalchemy.exc import DatabaseError
 
 from envoyou_core import ConfigurationError, PermanentError, RetryPolicy, WebhookRequest, Webhooks
 from envoyou_core.errors import LeaseLostError
-from envoyou_core.inbox import Added, Entry, Status, databases
-from envoyou_core.inbox.sql import SqlInbox
-from envoyou_core.inbox.time_limit import TransactionTimeoutError, time_limit
+from envoyou_core.inbox import Added, NewEvent, Status
+from envoyou_core.inbox.deadlines import TransactionTimeoutError, time_limit
+from envoyou_core.inbox.sql import engines
+from envoyou_core.inbox.sql.inbox import SqlInbox
 from envoyou_core.testing import sample_event, sign_delivery
 
 SECRET = "whsec_test"
@@ -235,7 +236,7 @@ def test_sqlite_takes_the_lock_away_from_a_handler_that_sleeps(tmp_path):
 
 def test_handlers_that_wait_for_sqlites_lock_lose_no_attempt_and_keep_nobody_out(tmp_path, monkeypatch, until):
     """Together they hold it for longer than anybody waits for it."""
-    monkeypatch.setattr(databases, "CONNECT_TIMEOUT", 1)
+    monkeypatch.setattr(engines, "CONNECT_TIMEOUT", 1)
     webhooks = Webhooks(
         secret=SECRET, inbox=f"sqlite:///{tmp_path}/inbox.db", retry=RetryPolicy(max_attempts=1), handoff="manual"
     )
@@ -248,13 +249,13 @@ def test_handlers_that_wait_for_sqlites_lock_lose_no_attempt_and_keep_nobody_out
 
     events = [sample_event() for _ in range(6)]
     for event in events:
-        webhooks.inbox.add(Entry(event)).result(20)
+        webhooks.inbox.add(NewEvent(event)).result(20)
     worker = threading.Thread(target=webhooks.run_worker)
     worker.start()
     try:
         until(lambda: attempts)
         for _ in range(4):
-            assert webhooks.inbox.add(Entry(sample_event("auth.login"))).result(20) is Added.NEW
+            assert webhooks.inbox.add(NewEvent(sample_event("auth.login"))).result(20) is Added.NEW
         until(lambda: webhooks.inbox.stats().by_status[Status.PROCESSED] == len(events))
     finally:
         webhooks.stop(0)

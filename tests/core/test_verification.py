@@ -21,8 +21,8 @@ from envoyou_core import (
     sign,
     verify,
 )
+from envoyou_core.reception.verification import header_text
 from envoyou_core.testing import sample_event, sign_delivery
-from envoyou_core.verification import header_text
 
 SECRET = "whsec_test"
 NOW = 1_640_995_200

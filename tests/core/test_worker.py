@@ -11,13 +11,13 @@ from contextvars import ContextVar
 import pytest
 
 from envoyou_core import ConfigurationError, RetryPolicy, WebhookRequest, Webhooks
-from envoyou_core.handoff import pace
-from envoyou_core.handoff import worker as worker_module
-from envoyou_core.handoff.threads import DaemonThreads
-from envoyou_core.inbox import ANY, Entry, Settlement, Status
+from envoyou_core.inbox import ANY, NewEvent, Settlement, Status
 from envoyou_core.inbox.memory import MemoryInbox
 from envoyou_core.observability import HandlerOverdue, WorkerFailed, WorkerStarted, WorkerStopped
 from envoyou_core.testing import sample_event, sign_delivery
+from envoyou_core.worker import prefetch
+from envoyou_core.worker import worker as worker_module
+from envoyou_core.worker.threads import DaemonThreads
 from tests.core.conftest import pause_until
 
 PATIENCE = 20
@@ -47,7 +47,7 @@ def webhooks(make_webhooks):
 
 
 def add(webhooks, id="evt_1", type="user.created"):
-    webhooks.inbox.add(Entry(sample_event(type, id=id))).result(PATIENCE)
+    webhooks.inbox.add(NewEvent(sample_event(type, id=id))).result(PATIENCE)
 
 
 def request(id="evt_1"):
@@ -239,7 +239,7 @@ def test_a_retry_comes_by_itself_when_it_is_due(make_webhooks, monkeypatch):
 # Several at once
 
 
-def test_no_more_events_are_in_hand_than_asked_for(make_webhooks):
+def test_no_more_events_are_in_flight_than_asked_for(make_webhooks):
     webhooks = make_webhooks(concurrency=3)
     release = threading.Event()
     lock = threading.Lock()
@@ -264,7 +264,7 @@ def test_no_more_events_are_in_hand_than_asked_for(make_webhooks):
     assert max(most) == 3
 
 
-def test_events_that_were_in_hand_at_several_crashes_are_kept_apart(make_webhooks, monkeypatch):
+def test_events_that_were_in_flight_at_several_crashes_are_kept_apart(make_webhooks, monkeypatch):
     monkeypatch.setattr(worker_module, "SWEEP_INTERVAL", 0.01)
     webhooks = make_webhooks()
     running, most = set(), []
@@ -367,7 +367,7 @@ def test_the_lease_is_kept_alive_while_a_handler_takes_longer(make_webhooks, kin
 def test_the_leases_of_events_that_only_wait_are_kept_alive_too(make_webhooks, monkeypatch):
     monkeypatch.setattr(worker_module, "SWEEP_INTERVAL", PATIENCE)
     # However long the first one takes on a busy machine.
-    monkeypatch.setattr(pace, "LOOK_AHEAD", PATIENCE)
+    monkeypatch.setattr(prefetch, "LOOK_AHEAD", PATIENCE)
     webhooks = make_webhooks(concurrency=1, lease=1)
     entered, release = threading.Event(), threading.Event()
     webhooks.on("user.created")(lambda event: None)
@@ -568,7 +568,7 @@ def test_attempts_that_end_at_the_same_time_are_settled_by_one_commit(make_webho
     webhooks.start()
     assert waiting.acquire(timeout=PATIENCE)
     # Whoever waits to be settled holds no slot: the others are handled meanwhile.
-    pause_until(lambda: webhooks._handoff._worker._in_hand.settling == 30)
+    pause_until(lambda: webhooks._handoff._worker._in_flight.settling == 30)
     gate.set()
     pause_until(lambda: webhooks.inbox.stats().by_status[Status.PROCESSED] == 30)
     assert sum(batches) == 30
@@ -604,8 +604,8 @@ def test_a_worker_in_an_application_stays_though_all_its_slots_are_overdue(make_
 
 
 def test_it_clears_up_by_itself_again_and_again(make_webhooks, monkeypatch):
-    monkeypatch.setattr(worker_module, "FIRST_HOUSEKEEPING", 0.01)
-    monkeypatch.setattr(worker_module, "HOUSEKEEPING_INTERVAL", 0.01)
+    monkeypatch.setattr(worker_module, "FIRST_MAINTENANCE", 0.01)
+    monkeypatch.setattr(worker_module, "MAINTENANCE_INTERVAL", 0.01)
     now = [1_700_000_000.0]
     webhooks = make_webhooks(clock=lambda: now[0])
     webhooks.on("*")(lambda event: None)
@@ -619,9 +619,9 @@ def test_it_clears_up_by_itself_again_and_again(make_webhooks, monkeypatch):
     pause_until(lambda: webhooks.inbox.get("evt_1") is None)
 
 
-def test_housekeeping_that_fails_is_told_and_tried_again(make_webhooks, monkeypatch):
-    monkeypatch.setattr(worker_module, "FIRST_HOUSEKEEPING", 0.01)
-    monkeypatch.setattr(worker_module, "HOUSEKEEPING_INTERVAL", 0.01)
+def test_maintenance_that_fails_is_told_and_tried_again(make_webhooks, monkeypatch):
+    monkeypatch.setattr(worker_module, "FIRST_MAINTENANCE", 0.01)
+    monkeypatch.setattr(worker_module, "MAINTENANCE_INTERVAL", 0.01)
 
     class Failing(MemoryInbox):
         def prune(self, *arguments):
@@ -1011,7 +1011,7 @@ def test_a_process_that_ends_lets_its_handlers_finish(sqlite_url):
         """
         import sys, threading
         from envoyou_core import Webhooks
-        from envoyou_core.inbox import Entry
+        from envoyou_core.inbox import NewEvent
         from envoyou_core.testing import sample_event
         webhooks = Webhooks(secret="s", inbox=sys.argv[1])
         entered = threading.Event()
@@ -1023,7 +1023,7 @@ def test_a_process_that_ends_lets_its_handlers_finish(sqlite_url):
             await asyncio.sleep(0.1)
             print("finished", flush=True)
 
-        webhooks.inbox.add(Entry(sample_event(id="evt_1"))).result(20)
+        webhooks.inbox.add(NewEvent(sample_event(id="evt_1"))).result(20)
         webhooks.start()
         assert entered.wait(20)
         """,
@@ -1112,7 +1112,7 @@ def test_what_settles_an_event_elsewhere_meanwhile_is_not_undone_by_giving_back(
 # The loop ends first
 
 
-def test_a_loop_that_ends_with_work_in_hand_gives_it_back(webhooks):
+def test_a_loop_that_ends_with_work_in_flight_gives_it_back(webhooks):
     entered = asyncio.Event()
 
     @webhooks.on("*")

@@ -115,19 +115,19 @@ class Project:
             text=True,
             timeout=PATIENCE,
             stdin=subprocess.DEVNULL,
-            **self._surroundings(environment),
+            **self._contexts(environment),
         )
 
     @contextmanager
     def running(self, *arguments: str, **environment: str) -> Iterator[Running]:
         """Have a command of the project run until the block ends."""
-        with Running(self._command(arguments), self._surroundings(environment)) as process:
+        with Running(self._command(arguments), self._contexts(environment)) as process:
             yield process
 
     @contextmanager
     def running_python(self, *arguments: str, **environment: str) -> Iterator[Running]:
         """Have Python run with these arguments until the block ends."""
-        with Running([sys.executable, *arguments], self._surroundings(environment)) as process:
+        with Running([sys.executable, *arguments], self._contexts(environment)) as process:
             yield process
 
     @contextmanager
@@ -149,7 +149,7 @@ class Project:
     def _command(self, arguments: tuple[str, ...]) -> list[str]:
         return [sys.executable, "manage.py", *arguments]
 
-    def _surroundings(self, environment: dict[str, str]) -> dict[str, Any]:
+    def _contexts(self, environment: dict[str, str]) -> dict[str, Any]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("DJANGO_", "ENVOYOU_"))}
         paths = os.pathsep.join(filter(None, [environment.pop("FIRST", ""), *sys.path]))
         return {
@@ -181,12 +181,12 @@ class Running:
 
     _count = 0
 
-    def __init__(self, command: list[str], surroundings: dict[str, Any]) -> None:
+    def __init__(self, command: list[str], contexts: dict[str, Any]) -> None:
         Running._count += 1
-        self._output = Path(surroundings["cwd"], f"output-{Running._count}")
+        self._output = Path(contexts["cwd"], f"output-{Running._count}")
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(
-                command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True, **surroundings
+                command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True, **contexts
             )
 
     def __enter__(self) -> Running:

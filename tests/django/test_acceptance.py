@@ -9,10 +9,10 @@ from django.db import OperationalError, connections, transaction
 from django.test import Client, TestCase, override_settings
 
 from envoyou_core import WebhookRequest
-from envoyou_core.inbox import Added, Entry
+from envoyou_core.inbox import Added, NewEvent
 from envoyou_core.testing import sample_event, sign_delivery
 from envoyou_django import webhooks
-from envoyou_django.inbox import LOCK_TIMEOUT, OrmInbox
+from envoyou_django.inbox.inbox import LOCK_TIMEOUT, OrmInbox
 from envoyou_django.models import ProcessedEvent
 from tests.django.conftest import SECRET
 from tests.django.members.models import Member
@@ -49,7 +49,7 @@ def all_at_once(function):
 def test_of_many_deliveries_at_once_one_is_new(inbox_alias):
     for _ in range(5):
         event = sample_event()
-        added = all_at_once(lambda _, event=event: OrmInbox().add(Entry(event)).result())
+        added = all_at_once(lambda _, event=event: OrmInbox().add(NewEvent(event)).result())
         assert sorted(one.value for one in added) == ["duplicate"] * (THREADS - 1) + ["new"]
         event = sample_event()
         answers = all_at_once(lambda _, event=event: post(Client(), event).json())
@@ -98,7 +98,7 @@ def test_the_view_is_committed_when_it_answers(inbox_alias):
 
 def test_a_lock_is_waited_for_no_longer_than_a_sender_waits(inbox_alias, monkeypatch):
     """Whatever the project, or the server, would wait for."""
-    monkeypatch.setattr("envoyou_django.inbox.LOCK_TIMEOUT", 1.0)
+    monkeypatch.setattr("envoyou_django.inbox.inbox.LOCK_TIMEOUT", 1.0)
     held, over = Event(), Event()
     event = sample_event()
 
@@ -128,12 +128,12 @@ def test_a_lock_is_waited_for_no_longer_than_a_sender_waits(inbox_alias, monkeyp
         try:
             assert held.wait(20)
             with pytest.raises(OperationalError):
-                OrmInbox().add(Entry(event)).result()
+                OrmInbox().add(NewEvent(event)).result()
             assert not holding.done()
         finally:
             over.set()
         holding.result(20)
-    assert OrmInbox().add(Entry(event)).result() is Added.NEW
+    assert OrmInbox().add(NewEvent(event)).result() is Added.NEW
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_the_waiting_time_of_the_project_is_restored(inbox_alias, question, limi
 
     usual = waiting_time()
     assert usual > limit
-    assert OrmInbox().add(Entry(sample_event())).result() is Added.NEW
+    assert OrmInbox().add(NewEvent(sample_event())).result() is Added.NEW
     assert waiting_time() == usual
 
 
@@ -224,7 +224,7 @@ def test_on_sqlite_an_acceptance_reaches_the_disk_whatever_the_project_has_set(
         connections["default"].ensure_connection()
         try:
             connections["default"].connection.execute(f"PRAGMA synchronous = {usual}")
-            entry = Entry(sample_event())
+            entry = NewEvent(sample_event())
             with connections["default"].execute_wrapper(look):
                 assert OrmInbox().add(entry).result() is Added.NEW
             assert seen == [("INSERT", while_stored)]

@@ -12,10 +12,10 @@ from django.urls import reverse
 from django.utils import timezone
 
 from envoyou_core.event import MAX_CREATED
-from envoyou_core.inbox import Entry, Failure, Settlement, Status
+from envoyou_core.inbox import Failure, NewEvent, Settlement, Status
 from envoyou_core.testing import sample_event
 from envoyou_django import webhooks
-from envoyou_django.admin.glance import look
+from envoyou_django.admin.summary import look
 from envoyou_django.models import ProcessedEvent
 from tests.django.conftest import SECRET
 
@@ -28,7 +28,7 @@ CHANGE = "admin:envoyou_django_processedevent_change"
 @pytest.fixture
 def dead():
     webhooks.inbox.add(
-        Entry(sample_event(id="evt_dead", object={"id": "usr_dead", "name": "<b>Zoë</b> \ud83d"}))
+        NewEvent(sample_event(id="evt_dead", object={"id": "usr_dead", "name": "<b>Zoë</b> \ud83d"}))
     ).result()
     (claim,) = webhooks.inbox.claim(1, 60)
     failure = Failure("members.welcome", "OSError: no mail today", "Traceback:\n  send(<script>)\nOSError: no mail")
@@ -42,7 +42,7 @@ def shown(moment):
 
 
 def test_the_list(admin_client, dead):
-    webhooks.inbox.add(Entry(sample_event("auth.login", id="evt_other")))
+    webhooks.inbox.add(NewEvent(sample_event("auth.login", id="evt_other")))
     page = admin_client.get(reverse(LIST)).content.decode()
     assert page.index("evt_other") < page.index("evt_dead")
     assert "no mail today" in page
@@ -106,7 +106,7 @@ def test_what_became_of_each_attempt(admin_client, dead, clock):
 
 
 def test_an_event_that_was_not_tried_has_no_history(admin_client):
-    webhooks.inbox.add(Entry(sample_event(id="evt_new")))
+    webhooks.inbox.add(NewEvent(sample_event(id="evt_new")))
     page = admin_client.get(reverse(CHANGE, args=[ProcessedEvent.objects.get().pk]))
     assert page.status_code == 200
     assert "its process had died" not in page.content.decode()
@@ -157,7 +157,7 @@ def test_the_days_of_a_week_are_offered(admin_client, settings, clock):
 
 
 def test_a_long_object_id_is_found_as_it_was_sent(admin_client):
-    webhooks.inbox.add(Entry(sample_event(id="evt_long", object={"id": "x" * 300})))
+    webhooks.inbox.add(NewEvent(sample_event(id="evt_long", object={"id": "x" * 300})))
     page = admin_client.get(reverse(LIST), {"q": "x" * 300}).content.decode()
     assert "evt_long" in page
 
@@ -182,7 +182,7 @@ def test_inboxes_are_told_apart_where_there_are_several(admin_client, dead):
 def test_a_payload_of_any_kind_is_shown(admin_client, object, seen):
     body = object if isinstance(object, dict) else {"raw": True}
     event = sample_event(id="evt_1", object=body)
-    webhooks.inbox.add(Entry(event)).result()
+    webhooks.inbox.add(NewEvent(event)).result()
     if isinstance(object, bytes):
         ProcessedEvent.objects.update(body=event.body.replace(b'{"raw": true}', object))
     page = admin_client.get(reverse(CHANGE, args=[ProcessedEvent.objects.get().pk])).content.decode()
@@ -256,6 +256,6 @@ def test_the_list_reads_no_payload(admin_client, dead):
 
 def test_the_end_of_time_is_shown_in_every_zone(admin_client, settings):
     settings.TIME_ZONE = "Asia/Tokyo"
-    webhooks.inbox.add(Entry(sample_event(created=MAX_CREATED))).result()
+    webhooks.inbox.add(NewEvent(sample_event(created=MAX_CREATED))).result()
     page = admin_client.get(reverse(CHANGE, args=[ProcessedEvent.objects.get().pk])).content.decode()
     assert "9999-12-31 23:59:59 UTC" in page

@@ -9,11 +9,11 @@ from django.db import connection
 from django.test import Client
 from django.urls import reverse
 
-from envoyou_core.inbox import Entry, Settlement, Status
+from envoyou_core.inbox import NewEvent, Settlement, Status
 from envoyou_core.testing import sample_event
 from envoyou_django import webhooks
 from envoyou_django.models import ProcessedEvent, ProcessedEventQuerySet
-from envoyou_django.ready_made import DjangoWebhooks
+from envoyou_django.project import DjangoWebhooks
 
 pytestmark = pytest.mark.django_db
 
@@ -35,12 +35,12 @@ def events():
     """One event in each state but `processing`, by its state."""
     rows = {}
     for status in (Status.DEAD, Status.FAILED, Status.IGNORED, Status.PROCESSED):
-        webhooks.inbox.add(Entry(sample_event(id=f"evt_{status}"))).result()
+        webhooks.inbox.add(NewEvent(sample_event(id=f"evt_{status}"))).result()
         (claim,) = webhooks.inbox.claim(1, 60)
         error = "OSError: no mail" if status in {Status.DEAD, Status.FAILED} else None
         retry_in = 3600 if status is Status.FAILED else None
         webhooks.inbox.settle(claim, Settlement(status, 3, error=error, retry_in=retry_in))
-    webhooks.inbox.add(Entry(sample_event(id="evt_received"))).result()
+    webhooks.inbox.add(NewEvent(sample_event(id="evt_received"))).result()
     for row in ProcessedEvent.objects.all():
         rows[row.status] = row
     return rows
@@ -49,7 +49,7 @@ def events():
 @pytest.fixture
 def hold():
     """Have a worker hold one event more."""
-    webhooks.inbox.add(Entry(sample_event(id="evt_processing"))).result()
+    webhooks.inbox.add(NewEvent(sample_event(id="evt_processing"))).result()
     claims = webhooks.inbox.claim(9, 60)
     return next(claim for claim in claims if claim.event.id == "evt_processing")
 
@@ -162,7 +162,7 @@ def test_what_has_lost_its_payload_cannot_be_requeued(admin_client, events):
 
 def test_everything_that_a_filter_leaves_is_requeued(admin_client, events):
     for number in range(120):
-        webhooks.inbox.add(Entry(sample_event("auth.login", id=f"evt_{number}")))
+        webhooks.inbox.add(NewEvent(sample_event("auth.login", id=f"evt_{number}")))
     ProcessedEvent.objects.filter(type="auth.login").update(status="dead", due_at=None)
     selected = {"action": "requeue", "select_across": "1", "_selected_action": [events["dead"].pk]}
     page = admin_client.post(f"{reverse(LIST)}?type=auth.login", selected).content.decode()

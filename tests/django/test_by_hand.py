@@ -6,10 +6,10 @@ import pytest
 from django.db import transaction
 
 from envoyou_core.inbox import Settlement, Status
-from envoyou_django.inbox import OrmInbox
+from envoyou_django.inbox.inbox import OrmInbox
 from envoyou_django.models import ProcessedEvent
 from tests.django.databases import empty, in_a_thread, inbox_on, wait_until_locked
-from tests.inbox_acts import LEASE, ORDERED, PATIENCE, add, add_about
+from tests.inbox.acts import LEASE, ORDERED, PATIENCE, add, add_about
 
 GIVEN_UP = "marked dead by hand"
 

@@ -21,7 +21,7 @@ from django.urls import clear_url_caches, include, path
 
 from envoyou_core import Handlers
 from envoyou_django.checks import TAG
-from envoyou_django.ready_made import project_webhooks
+from envoyou_django.project import project_webhooks
 from envoyou_django.tasks import tasks_framework
 from tests.django.databases import inbox_on
 from tests.walkthrough import PROJECT

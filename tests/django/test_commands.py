@@ -303,9 +303,9 @@ def test_what_takes_long_shows_how_far_it_is(with_dead_events, has_rich):
 def on_a_terminal(project, *arguments, **environment):
     """What a command writes to its standard output, which is a pipe, and to a terminal as its standard error."""
     terminal, end = pty.openpty()
-    surroundings = project._surroundings(environment)
+    contexts = project._contexts(environment)
     command = [sys.executable, "manage.py", *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=end, text=True, **surroundings)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=end, text=True, **contexts)
     os.close(end)
     shown = b""
     try:

@@ -8,10 +8,10 @@ from django.db import connections
 
 from envoyou_core import WebhookRequest
 from envoyou_core.testing import sample_event, sign_delivery
-from envoyou_django import hints, webhooks
-from envoyou_django.inbox import OrmInbox
+from envoyou_django import waker, webhooks
+from envoyou_django.inbox.inbox import OrmInbox
 from envoyou_django.models import ProcessedEvent
-from envoyou_django.ready_made import DjangoWebhooks
+from envoyou_django.project import DjangoWebhooks
 from tests.django.conftest import SECRET
 from tests.django.databases import inbox_on
 
@@ -58,14 +58,14 @@ def test_broken_ones_are_replaced(postgres):
 
 
 def test_who_hints_at_what_waits_gets_over_broken_ones(postgres, monkeypatch):
-    for name in ("SWEEP_INTERVAL", "LONGEST_SWEEP_INTERVAL", "OVERDUE"):
-        monkeypatch.setattr(hints, name, 0.05)
+    for name in ("SWEEP_INTERVAL", "MAX_SWEEP_INTERVAL", "OVERDUE"):
+        monkeypatch.setattr(waker, name, 0.05)
     told = queue.Queue()
     hinting = DjangoWebhooks(secret=SECRET, inbox=OrmInbox(), handoff="manual", hint=lambda: told.put("hint"))
     delivery = sign_delivery(sample_event(), secret=SECRET)
     assert hinting.receive(WebhookRequest.from_http("POST", delivery.headers, delivery.body)).status == 200
     try:
-        hinting.work_in_this_process()
+        hinting.ensure_worker()
         for _ in range(2):
             # The first says that it begins; what follows was found in the inbox.
             assert [told.get(timeout=PATIENCE) for _ in range(3)]

@@ -45,7 +45,7 @@ from django.contrib.auth.models import User
 from django.core import mail
 from django.test import TestCase, override_settings
 
-from envoyou_core.inbox import Entry
+from envoyou_core.inbox import NewEvent
 from envoyou_core.testing import sample_event
 from envoyou_django import webhooks
 from envoyou_django.models import ProcessedEvent
@@ -55,7 +55,7 @@ from envoyou_django.models import ProcessedEvent
 class TestsOfTheReader(TestCase):
     def handle(self, *types):
         for type in types:
-            webhooks.inbox.add(Entry(sample_event(type))).result()
+            webhooks.inbox.add(NewEvent(sample_event(type))).result()
         webhooks.drain()
 
     def test_an_account_is_closed(self):

@@ -10,7 +10,7 @@ from django.db import DatabaseError, IntegrityError, OperationalError, connectio
 from django.test import TestCase, override_settings
 
 from envoyou_core import ConfigurationError, PermanentError, WebhookRequest
-from envoyou_core.inbox import Entry, Progress, Status
+from envoyou_core.inbox import HandlerStatus, NewEvent, Status
 from envoyou_core.observability import HandlerFailed
 from envoyou_core.testing import sample_event, sign_delivery
 from envoyou_django import webhooks
@@ -57,7 +57,7 @@ def project(clock):
 
 def accept(type="shop.opened"):
     event = sample_event(type)
-    webhooks.inbox.add(Entry(event)).result(PATIENCE)
+    webhooks.inbox.add(NewEvent(event)).result(PATIENCE)
     return event
 
 
@@ -91,7 +91,7 @@ def test_the_work_the_record_and_the_end_of_the_event_are_committed_together(mem
 
     event = accept()
     assert webhooks.drain() == 1
-    assert seen == [([], {}), (["Ada"], {"first": Progress.DONE})]
+    assert seen == [([], {}), (["Ada"], {"first": HandlerStatus.DONE})]
     assert members() == ["Ada", "Grace"]
     assert record(event).status is Status.PROCESSED
 
@@ -208,7 +208,7 @@ def test_giving_up_rolls_back_and_leaves_the_others_work(members, join):
     webhooks.drain()
     assert members() == ["steady"]
     assert record(event).status is Status.DEAD
-    assert record(event).progress == {"hopeless": Progress.GIVEN_UP, "steady": Progress.DONE}
+    assert record(event).progress == {"hopeless": HandlerStatus.GIVEN_UP, "steady": HandlerStatus.DONE}
 
 
 def test_one_that_opts_out_keeps_what_it_did_when_it_fails(members, join, inbox_alias):
@@ -297,7 +297,7 @@ def test_a_failure_on_commit_is_logged_and_does_not_repeat_the_work(members, joi
 
     event = accept()
     webhooks.drain()
-    assert record(event).progress == {"notifies": Progress.DONE}
+    assert record(event).progress == {"notifies": HandlerStatus.DONE}
     clock.advance(1)
     webhooks.drain()
     assert members() == ["Ada", "Grace"]
@@ -354,7 +354,7 @@ def test_within_a_transaction_that_is_open_each_handler_has_a_savepoint(members,
         assert members() == []
         assert [member.name for member in Member.objects.using(inbox_alias).all()] == ["Grace"]
     assert members() == ["Grace"]
-    assert record(event).progress == {"once": Progress.DONE}
+    assert record(event).progress == {"once": HandlerStatus.DONE}
 
 
 @pytest.mark.parametrize("inbox_alias", ["postgresql", "mariadb"], indirect=True)
@@ -363,10 +363,10 @@ def test_the_row_of_the_event_is_free_while_the_handler_works(members, join):
     event = accept()
     inbox = webhooks.inbox
     (claim,) = inbox.claim(1, LEASE)
-    with ThreadPoolExecutor(1) as pool, inbox.transaction(claim, {"one": Progress.DONE}):
+    with ThreadPoolExecutor(1) as pool, inbox.transaction(claim, {"one": HandlerStatus.DONE}):
         join("Ada")
         in_a_thread(pool, lambda: inbox.renew([claim], 2 * LEASE)).result(PATIENCE)
-    assert record(event).progress == {"one": Progress.DONE}
+    assert record(event).progress == {"one": HandlerStatus.DONE}
     assert members() == ["Ada"]
 
 
@@ -383,9 +383,9 @@ def test_a_connection_that_the_server_ended_costs_no_attempt(members, join, inbo
         event = accept()
         (claim,) = webhooks.inbox.claim(1, LEASE)
         in_a_thread(pool, end).result(PATIENCE)
-        with webhooks.inbox.transaction(claim, {"one": Progress.DONE}):
+        with webhooks.inbox.transaction(claim, {"one": HandlerStatus.DONE}):
             join("Ada")
-    assert record(event).progress == {"one": Progress.DONE}
+    assert record(event).progress == {"one": HandlerStatus.DONE}
     assert members() == ["Ada"]
 
 
@@ -474,14 +474,14 @@ def test_what_is_asked_for_on_commit_keeps_no_other_handler_waiting(busy_sqlite)
 def test_one_that_reads_first_waits_for_another_writer(busy_sqlite):
     """Where a transaction begins as Django begins them by default, its first write would fail at once."""
     event = sample_event("shop.opened")
-    webhooks.inbox.add(Entry(event)).result(PATIENCE)
+    webhooks.inbox.add(NewEvent(event)).result(PATIENCE)
     (claim,) = webhooks.inbox.claim(1, LEASE)
 
     def write_between():
         Member.objects.using(busy_sqlite).create(name="between")
 
     with ThreadPoolExecutor(1) as pool:
-        with webhooks.inbox.transaction(claim, {"one": Progress.DONE}):
+        with webhooks.inbox.transaction(claim, {"one": HandlerStatus.DONE}):
             assert Member.objects.using(busy_sqlite).count() == 0
             between = in_a_thread(pool, write_between)
             time.sleep(0.1)

@@ -5,11 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from django.db import connections, transaction
 
-from envoyou_django.inbox import OrmInbox
+from envoyou_django.inbox.inbox import OrmInbox
 from envoyou_django.models import PausedSubject
 from tests.django.databases import empty, inbox_on
-from tests.inbox_contract import DurableInboxContract
-from tests.inbox_transaction_contract import TransactionContract
+from tests.inbox.contract import DurableInboxContract
+from tests.inbox.transaction_contract import TransactionContract
 
 
 class ThreadsThatHangUp(ThreadPoolExecutor):
@@ -31,7 +31,7 @@ class OrmInboxContract(TransactionContract, DurableInboxContract):
 
     @pytest.fixture(autouse=True)
     def hang_up(self, monkeypatch):
-        monkeypatch.setattr("tests.inbox_contract.ThreadPoolExecutor", ThreadsThatHangUp)
+        monkeypatch.setattr("tests.inbox.contract.ThreadPoolExecutor", ThreadsThatHangUp)
 
     @pytest.fixture
     def make_inbox(self, alias):

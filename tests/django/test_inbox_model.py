@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import rule, run_state_machine_as_test
 
-from envoyou_django.inbox import OrmInbox
+from envoyou_django.inbox.inbox import OrmInbox
 from tests.core.test_inbox_model import IDS, InboxMachine
 
 

@@ -8,14 +8,14 @@ from django.db import connections
 from django.db.migrations.loader import MigrationLoader
 
 from envoyou_core import ConfigurationError
-from envoyou_core.inbox import Added, Entry, Progress, Selection, Settlement, Status
+from envoyou_core.inbox import Added, ClaimFilter, HandlerStatus, NewEvent, Settlement, Status
 from envoyou_core.testing import sample_event
-from envoyou_django.inbox import OrmInbox
+from envoyou_django.inbox.inbox import OrmInbox
 from envoyou_django.models import ProcessedEvent
 from tests.django.databases import inbox_on, postgres_database, sqlite_database
 from tests.services import database
 
-ORDERED = Selection(ordered=("user.*",))
+ORDERED = ClaimFilter(ordered=("user.*",))
 LEASE = 60.0
 
 
@@ -133,7 +133,7 @@ def test_the_first_release_stores_claims_and_settles_beside_this_one(inbox, firs
     first_release.store("evt_1", "usr_1")
     first_release.claim("evt_1")
     assert inbox.claim(10, LEASE) == []
-    assert inbox.add(Entry(sample_event("user.updated", id="evt_1"))).result() is Added.DIFFERENT
+    assert inbox.add(NewEvent(sample_event("user.updated", id="evt_1"))).result() is Added.BODY_DIFFERS
     first_release.settle("evt_1")
     assert inbox.get("evt_1").status is Status.PROCESSED
 
@@ -150,9 +150,9 @@ def test_what_nobody_has_looked_into_is_not_taken_out_of_order(alias, inbox, fir
     """As when it is stored between the look and the claim."""
     first_release.store("evt_1", "usr_1")
     with monkeypatch.context() as patch:
-        patch.setattr("envoyou_django.inbox.fill_object_keys", lambda rows: None)
+        patch.setattr("envoyou_django.inbox.inbox.fill_object_keys", lambda rows: None)
         assert inbox.claim(10, LEASE, ORDERED) == []
-        assert ids(inbox.claim(10, LEASE, Selection(ordered=("shop.*",)))) == ["evt_1"]
+        assert ids(inbox.claim(10, LEASE, ClaimFilter(ordered=("shop.*",)))) == ["evt_1"]
 
 
 def test_what_the_first_release_has_applied_is_known(inbox, first_release, clock):
@@ -208,13 +208,13 @@ def test_an_inbox_on_tables_of_the_first_release_says_what_to_run(alias, inbox):
 
 
 def test_the_way_back_loses_no_event(alias, inbox, first_release):
-    inbox.add(Entry(sample_event("user.updated", id="evt_1"))).result()
+    inbox.add(NewEvent(sample_event("user.updated", id="evt_1"))).result()
     (claim,) = inbox.claim(1, LEASE)
-    inbox.record(claim, {"welcome": Progress.DONE})
+    inbox.record(claim, {"welcome": HandlerStatus.DONE})
     migrate(alias, "0001")
     assert first_release.rows.get().progress == {"welcome": "done"}
     migrate(alias)
-    assert inbox.get("evt_1").progress == {"welcome": Progress.DONE}
+    assert inbox.get("evt_1").progress == {"welcome": HandlerStatus.DONE}
 
 
 def test_an_interrupted_migration_can_be_run_again(alias, inbox, first_release):

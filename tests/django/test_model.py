@@ -10,13 +10,13 @@ from django.db import connections, transaction
 from django.test import override_settings
 
 from envoyou_core import ConfigurationError
-from envoyou_core.inbox import Entry, Selection
+from envoyou_core.inbox import ClaimFilter, NewEvent
 from envoyou_core.testing import sample_event
 from envoyou_django.admin.lists import found
 from envoyou_django.fields import ExactCharField
-from envoyou_django.inbox import OrmInbox
+from envoyou_django.inbox.claims import claimable
+from envoyou_django.inbox.inbox import OrmInbox
 from envoyou_django.models import ProcessedEvent
-from envoyou_django.selection import claimable
 from tests.django.databases import inbox_on, sqlite_database
 
 
@@ -91,7 +91,7 @@ def indices_of(rows):
 
 
 def test_what_holds_an_event_back_is_found_by_an_index(full_table, inbox_alias, clock):
-    indices = indices_of(claimable(full_table, Selection(ordered=("user.*",)), clock.moment())[:10])
+    indices = indices_of(claimable(full_table, ClaimFilter(ordered=("user.*",)), clock.moment())[:10])
     # Where there are no partial ones, those of the finished are in the other, too.
     partial = connections[inbox_alias].features.supports_partial_indexes
     assert indices == {"envoyou_due", "envoyou_order" if partial else "envoyou_object"}
@@ -124,7 +124,7 @@ def test_a_moment_is_the_same_under_every_setting(settings, use_tz, clock):
     # The hour that comes twice in New York.
     clock.now = datetime(2026, 11, 1, 6, 30, tzinfo=UTC).timestamp()
     settings.USE_TZ = use_tz
-    OrmInbox(clock=clock).add(Entry(sample_event(id="evt_1"))).result()
+    OrmInbox(clock=clock).add(NewEvent(sample_event(id="evt_1"))).result()
     row = ProcessedEvent.objects.get()
     assert (row.received_at, row.received_at.tzinfo) == (clock.moment(), UTC)
     settings.USE_TZ = not use_tz
@@ -135,7 +135,7 @@ def test_a_moment_is_the_same_under_every_setting(settings, use_tz, clock):
 def test_a_naive_moment_is_taken_in_the_current_time_zone(settings, clock):
     clock.now = datetime(2026, 7, 1, 12, 0, tzinfo=UTC).timestamp()
     settings.USE_TZ = False
-    OrmInbox(clock=clock).add(Entry(sample_event(id="evt_1"))).result()
+    OrmInbox(clock=clock).add(NewEvent(sample_event(id="evt_1"))).result()
     at_eight = datetime(2026, 7, 1, 8, 0)  # noqa: DTZ001 - naive on purpose
     assert ProcessedEvent.objects.filter(received_at=at_eight).exists()
 

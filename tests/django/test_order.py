@@ -8,20 +8,20 @@ from threading import Barrier
 import pytest
 from django.db import connections, transaction
 
-from envoyou_core.inbox import Entry, Selection, Settlement, Status
+from envoyou_core.inbox import ClaimFilter, NewEvent, Settlement, Status
 from envoyou_core.testing import sample_event
-from envoyou_django.inbox import OrmInbox
-from envoyou_django.selection import claimable
+from envoyou_django.inbox.claims import claimable
+from envoyou_django.inbox.inbox import OrmInbox
 from tests.django.databases import empty, in_a_thread, inbox_on, wait_until_locked
 
-ORDERED = Selection(ordered=("user.*",))
+ORDERED = ClaimFilter(ordered=("user.*",))
 LEASE = 60.0
 PATIENCE = 20.0
 
 
 def add(inbox, id, created, object_id="usr_1"):
     event = sample_event("user.updated", id=id, created=created, object={"id": object_id})
-    return inbox.add(Entry(event)).result()
+    return inbox.add(NewEvent(event)).result()
 
 
 def claimed(inbox, limit=10):
@@ -55,7 +55,7 @@ def test_what_arrives_while_a_claim_looks_is_not_taken_together_with_what_is_to_
     server_alias, inbox, monkeypatch
 ):
     look, pause = claimable, "pg_sleep(0.2) IS NOT NULL" if server_alias == "postgres" else "SLEEP(0.2) = 0"
-    monkeypatch.setattr("envoyou_django.inbox.claimable", lambda *asked: look(*asked).extra(where=[pause]))
+    monkeypatch.setattr("envoyou_django.inbox.inbox.claimable", lambda *asked: look(*asked).extra(where=[pause]))
     for number, object_id in enumerate(["usr_1", "usr_2", "usr_3", "usr_4"]):
         add(inbox, f"evt_{number}", number + 1, object_id)
     with ThreadPoolExecutor(1) as pool:

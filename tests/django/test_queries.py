@@ -4,10 +4,10 @@ from datetime import timedelta
 
 import pytest
 
-from envoyou_core.inbox import Entry, Selection, Settlement, Status
+from envoyou_core.inbox import ClaimFilter, NewEvent, Settlement, Status
 from envoyou_core.testing import sample_event, sign_delivery
 from envoyou_django import webhooks
-from envoyou_django.inbox import OrmInbox
+from envoyou_django.inbox.inbox import OrmInbox
 from envoyou_django.models import ProcessedEvent
 from tests.django.conftest import SECRET
 from tests.django.databases import Router, empty, sqlite_database
@@ -31,7 +31,7 @@ def replica(settings, tmp_path, inbox_alias):
 
 
 def add(inbox, id, **values):
-    return inbox.add(Entry(sample_event("user.updated", id=id, **values))).result()
+    return inbox.add(NewEvent(sample_event("user.updated", id=id, **values))).result()
 
 
 def ids(rows):
@@ -104,7 +104,7 @@ def test_a_project_asks_where_events_are_written(replica, inbox_alias, clock):
 
 
 def test_the_inbox_never_asks_a_replica(replica, client, inbox_alias):
-    ordered = Selection(ordered=("user.*",))
+    ordered = ClaimFilter(ordered=("user.*",))
     delivery = sign_delivery(sample_event("user.updated", id="evt_1", object={"id": "usr_1"}), secret=SECRET)
     for expected in ({"received": True}, {"received": True, "duplicate": True}):
         answer = client.post(
@@ -129,5 +129,5 @@ def test_the_inbox_never_asks_a_replica(replica, client, inbox_alias):
     assert inbox.erase("usr_1") == 1
     assert inbox.scrub(timedelta(0)) == 0
     assert inbox.prune(timedelta(seconds=-1)) == 1
-    assert inbox.prune_marks(timedelta(0)) == 1
+    assert inbox.prune_watermarks(timedelta(0)) == 1
     assert inbox.get("evt_1") is None

@@ -4,7 +4,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import InterfaceError, OperationalError
 
-from envoyou_core.processing.retention import RetentionReport
+from envoyou_core.retention import RetentionReport
 from envoyou_django import tasks, webhooks
 
 pytestmark = pytest.mark.django_db
@@ -13,18 +13,18 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture
 def cleared(monkeypatch):
     found = []
-    made = webhooks.make_ready()
+    made = webhooks.setup()
     apply = made.apply_retention
     monkeypatch.setattr(made, "apply_retention", lambda: found.append(apply()) or found[-1], raising=False)
     return found
 
 
 def test_a_task_does_so_at_first_and_then_hourly(cleared, monkeypatch):
-    monkeypatch.setattr(tasks, "_keeps_house_at", float("-inf"))
+    monkeypatch.setattr(tasks, "_runs_maintenance_at", float("-inf"))
     tasks.work_off()
     tasks.work_off()
     assert cleared == [RetentionReport(0, 0, 0)]
-    monkeypatch.setattr(tasks, "_keeps_house_at", tasks._keeps_house_at - tasks.HOUSEKEEPING_INTERVAL)
+    monkeypatch.setattr(tasks, "_runs_maintenance_at", tasks._runs_maintenance_at - tasks.MAINTENANCE_INTERVAL)
     tasks.work_off()
     assert len(cleared) == 2
 
@@ -39,6 +39,6 @@ def test_a_database_that_is_away_is_said_in_a_line(monkeypatch, error):
     def fails(**_):
         raise error
 
-    monkeypatch.setattr(webhooks.make_ready(), "drain", fails)
+    monkeypatch.setattr(webhooks.setup(), "drain", fails)
     with pytest.raises(CommandError, match="away"):
         call_command("envoyou_worker", "--drain")

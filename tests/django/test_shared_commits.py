@@ -13,11 +13,12 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.test import AsyncClient, Client, TestCase, override_settings
 
 from envoyou_core import WebhookRequest
-from envoyou_core.inbox import Added, Entry, Settlement, Status
+from envoyou_core.inbox import Added, NewEvent, Settlement, Status
 from envoyou_core.testing import sample_event, sign_delivery
-from envoyou_django import insertion, webhooks
-from envoyou_django.inbox import OrmInbox
-from envoyou_django.insertion import insert_new
+from envoyou_django import webhooks
+from envoyou_django.inbox import insert as insertion
+from envoyou_django.inbox.inbox import OrmInbox
+from envoyou_django.inbox.insert import insert_new
 from envoyou_django.models import ProcessedEvent
 from envoyou_django.signals import event_received
 from tests.django.conftest import SECRET
@@ -55,7 +56,7 @@ def held_up(inbox, monkeypatch):
         return store(entries)
 
     monkeypatch.setattr(inbox, "_store", noted)
-    first = inbox.add(Entry(sample_event(id="evt_first")))
+    first = inbox.add(NewEvent(sample_event(id="evt_first")))
     assert begun.wait(PATIENCE)
     yield batches
     may_go_on.set()
@@ -63,7 +64,7 @@ def held_up(inbox, monkeypatch):
 
 
 def dead(inbox, event):
-    inbox.add(Entry(event)).result(PATIENCE)
+    inbox.add(NewEvent(event)).result(PATIENCE)
     [claim] = inbox.claim(1, 60)
     assert inbox.settle(claim, Settlement(Status.DEAD, attempts=3))
 
@@ -72,9 +73,9 @@ def test_what_arrives_during_a_commit_shares_the_next(inbox, monkeypatch):
     ids = ["evt_1", "evt_known", "evt_2", "evt_1", "evt_dead", "evt_dead"]
     events = {event_id: sample_event(id=event_id) for event_id in ids}
     dead(inbox, events["evt_dead"])
-    inbox.add(Entry(events["evt_known"])).result(PATIENCE)
+    inbox.add(NewEvent(events["evt_known"])).result(PATIENCE)
     with held_up(inbox, monkeypatch) as batches:
-        added = [inbox.add(Entry(events[event_id])) for event_id in ids]
+        added = [inbox.add(NewEvent(events[event_id])) for event_id in ids]
     assert [one.result(PATIENCE).value for one in added] == [
         "new",
         "duplicate",
@@ -96,9 +97,9 @@ def test_an_event_that_the_database_refuses_fails_alone(inbox, monkeypatch):
             raise DataError("out of range")
         return insert_new(rows, using)
 
-    monkeypatch.setattr("envoyou_django.inbox.insert_new", insert)
+    monkeypatch.setattr("envoyou_django.inbox.inbox.insert_new", insert)
     with held_up(inbox, monkeypatch):
-        one, bad, other = (inbox.add(Entry(event)) for event in (sample_event(), refused, sample_event()))
+        one, bad, other = (inbox.add(NewEvent(event)) for event in (sample_event(), refused, sample_event()))
     assert [one.result(PATIENCE), other.result(PATIENCE)] == [Added.NEW, Added.NEW]
     assert isinstance(bad.exception(PATIENCE), DataError)
     assert inbox.get("evt_refused") is None
@@ -113,12 +114,12 @@ def test_a_database_that_is_away_is_not_asked_for_each(inbox, monkeypatch):
             raise OperationalError("gone away")
         return insert_new(rows, using)
 
-    monkeypatch.setattr("envoyou_django.inbox.insert_new", insert)
+    monkeypatch.setattr("envoyou_django.inbox.inbox.insert_new", insert)
     with held_up(inbox, monkeypatch):
-        added = [inbox.add(Entry(sample_event())) for _ in range(3)]
+        added = [inbox.add(NewEvent(sample_event())) for _ in range(3)]
     assert [type(one.exception(PATIENCE)) for one in added] == [OperationalError] * 3
     assert asked == [1, 3]
-    assert inbox.add(Entry(sample_event())).result(PATIENCE) is Added.NEW
+    assert inbox.add(NewEvent(sample_event())).result(PATIENCE) is Added.NEW
 
 
 def test_as_many_rows_as_one_statement_can_hold(inbox, monkeypatch):
@@ -133,7 +134,7 @@ def test_as_many_rows_as_one_statement_can_hold(inbox, monkeypatch):
     monkeypatch.setattr(insertion, "LARGEST_STATEMENT", 1500)
     with held_up(inbox, monkeypatch) as batches:
         sizes = [100, 2000, 100, 100]
-        added = [inbox.add(Entry(sample_event(object={"notes": "n" * size}))) for size in sizes]
+        added = [inbox.add(NewEvent(sample_event(object={"notes": "n" * size}))) for size in sizes]
     assert [one.result(PATIENCE) for one in added] == [Added.NEW] * 4
     assert len(batches) == 2
     assert sum(statements[1:]) == 4
@@ -155,9 +156,9 @@ def test_the_writer_gets_over_a_connection_that_was_broken(server_alias, inbox_o
     """However long connections are kept, and though nobody has asked for health checks."""
     monkeypatch.setitem(connections.settings[server_alias], "CONN_MAX_AGE", None)
     inbox = inbox_on_server
-    assert inbox.add(Entry(sample_event())).result(PATIENCE) is Added.NEW
+    assert inbox.add(NewEvent(sample_event())).result(PATIENCE) is Added.NEW
     end_connections_of_others(server_alias)
-    assert inbox.add(Entry(sample_event())).result(PATIENCE) is Added.NEW
+    assert inbox.add(NewEvent(sample_event())).result(PATIENCE) is Added.NEW
 
 
 def end_connections_of_others(alias):
@@ -199,14 +200,14 @@ def until(condition):
 
 
 def test_its_connection_is_closed_when_there_is_nothing_to_store(inbox, opened):
-    assert inbox.add(Entry(sample_event())).result(PATIENCE) is Added.NEW
+    assert inbox.add(NewEvent(sample_event())).result(PATIENCE) is Added.NEW
     until(lambda: opened and all(each.connection is None for each in opened))
 
 
 def test_its_connection_is_kept_for_its_age(inbox, inbox_alias, opened, monkeypatch):
     monkeypatch.setitem(connections.settings[inbox_alias], "CONN_MAX_AGE", 600)
     for _ in range(5):
-        assert inbox.add(Entry(sample_event())).result(PATIENCE) is Added.NEW
+        assert inbox.add(NewEvent(sample_event())).result(PATIENCE) is Added.NEW
     assert len(opened) == 1
     inbox.close()
     until(lambda: opened[0].connection is None)
@@ -216,25 +217,25 @@ def test_its_connection_is_kept_for_its_age(inbox, inbox_alias, opened, monkeypa
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_forked_child_has_a_writer_of_its_own(inbox, inbox_alias, monkeypatch):
     monkeypatch.setitem(connections.settings[inbox_alias], "CONN_MAX_AGE", None)
-    assert inbox.add(Entry(sample_event())).result(PATIENCE) is Added.NEW
+    assert inbox.add(NewEvent(sample_event())).result(PATIENCE) is Added.NEW
     child = os.fork()
     if child == 0:
         try:
-            added = inbox.add(Entry(sample_event())).result(PATIENCE)
+            added = inbox.add(NewEvent(sample_event())).result(PATIENCE)
         finally:
             os._exit(0 if added is Added.NEW else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     # Its end has not taken its parent's connection with it.
-    assert inbox.add(Entry(sample_event())).result(PATIENCE) is Added.NEW
+    assert inbox.add(NewEvent(sample_event())).result(PATIENCE) is Added.NEW
     assert inbox.stats().total == 3
 
 
 def test_while_events_are_stored_no_thread_waits(inbox_alias, monkeypatch):
     """More of them than there are threads to wait in."""
     count = 100
-    monkeypatch.setattr("envoyou_core.reception.ANSWER_BUDGET", PATIENCE)
+    monkeypatch.setattr("envoyou_core.reception.receiver.ANSWER_BUDGET", PATIENCE)
     with override_settings(ENVOYOU={"WEBHOOK_SECRET": SECRET, "HANDOFF": "manual"}):
-        webhooks.work_in_this_process()
+        webhooks.ensure_worker()
 
         async def receive_all():
             before = threading.active_count()
@@ -262,7 +263,7 @@ def test_a_signal_of_what_came_to_the_loop_may_use_the_orm(inbox_alias):
     event_received.connect(note)
     try:
         with override_settings(ENVOYOU={"WEBHOOK_SECRET": SECRET, "HANDOFF": "manual"}):
-            webhooks.work_in_this_process()
+            webhooks.ensure_worker()
             assert asyncio.run(webhooks.areceive(request_for(event))).status == 200
             until(lambda: seen)
     finally:
@@ -273,15 +274,15 @@ def test_a_signal_of_what_came_to_the_loop_may_use_the_orm(inbox_alias):
 @pytest.mark.parametrize("kind", ["receive", "areceive"])
 def test_who_cannot_be_stored_in_time_is_told_so(inbox_alias, monkeypatch, kind):
     with override_settings(ENVOYOU={"WEBHOOK_SECRET": SECRET, "HANDOFF": "manual"}):
-        webhooks.work_in_this_process()
+        webhooks.ensure_worker()
         with held_up(webhooks.inbox, monkeypatch):
-            monkeypatch.setattr("envoyou_core.reception.ANSWER_BUDGET", 0.2)
+            monkeypatch.setattr("envoyou_core.reception.receiver.ANSWER_BUDGET", 0.2)
             if kind == "receive":
                 answer = webhooks.receive(request_for(sample_event()))
             else:
                 answer = asyncio.run(webhooks.areceive(request_for(sample_event())))
         assert answer.status == 503
-        monkeypatch.setattr("envoyou_core.reception.ANSWER_BUDGET", PATIENCE)
+        monkeypatch.setattr("envoyou_core.reception.receiver.ANSWER_BUDGET", PATIENCE)
         # Who was answered so is not stored, for it comes again.
         assert webhooks.receive(request_for(sample_event())).status == 200
         assert webhooks.inbox.stats().total == 2
@@ -289,10 +290,10 @@ def test_who_cannot_be_stored_in_time_is_told_so(inbox_alias, monkeypatch, kind)
 
 def test_with_a_transaction_open_nothing_is_accepted_though_the_process_serves(inbox, inbox_alias):
     with transaction.atomic(using=inbox_alias):
-        assert isinstance(inbox.add(Entry(sample_event())).exception(PATIENCE), RuntimeError)
+        assert isinstance(inbox.add(NewEvent(sample_event())).exception(PATIENCE), RuntimeError)
     transaction.set_autocommit(False, using=inbox_alias)
     try:
-        assert isinstance(inbox.add(Entry(sample_event())).exception(PATIENCE), RuntimeError)
+        assert isinstance(inbox.add(NewEvent(sample_event())).exception(PATIENCE), RuntimeError)
         transaction.rollback(using=inbox_alias)
     finally:
         transaction.set_autocommit(True, using=inbox_alias)

@@ -50,9 +50,9 @@ def hangs_at_first(event):
 """
 
 HASTY_SWEEP = """
-from envoyou_django import hints
+from envoyou_django import waker
 
-hints.SWEEP_INTERVAL = hints.OVERDUE = hints.SILENCE = 1.0
+waker.SWEEP_INTERVAL = waker.OVERDUE = waker.SILENCE = 1.0
 """
 
 PAGE = read_page("docs/django-operations.md")

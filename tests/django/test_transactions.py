@@ -5,9 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from django.db import transaction
 
-from envoyou_core.inbox import Entry, Settlement, Status
+from envoyou_core.inbox import NewEvent, Settlement, Status
 from envoyou_core.testing import sample_event
-from envoyou_django.inbox import OrmInbox
+from envoyou_django.inbox.inbox import OrmInbox
 from envoyou_django.models import ProcessedEventQuerySet
 from tests.django.databases import empty, in_a_thread, inbox_on, wait_until_locked
 
@@ -23,7 +23,7 @@ def server_inbox(server_alias, clock, django_db_blocker):
 
 def claimed(inbox, count):
     for number in range(count):
-        inbox.add(Entry(sample_event(id=f"evt_{number}", object={"id": "usr_1"}))).result()
+        inbox.add(NewEvent(sample_event(id=f"evt_{number}", object={"id": "usr_1"}))).result()
     return inbox.claim(count, LEASE)
 
 
@@ -82,6 +82,6 @@ def test_what_comes_due_next_is_found_beside_what_waits_for_something_else(inbox
     assert inbox.seconds_until_next_due() is None
     (claim,) = claimed(inbox, 1)
     inbox.settle(claim, Settlement(Status.FAILED, 1, retry_in=30.0))
-    inbox.add(Entry(sample_event(id="evt_paused"))).result()
+    inbox.add(NewEvent(sample_event(id="evt_paused"))).result()
     assert inbox.seconds_until_due() == 0
     assert inbox.seconds_until_next_due() == 30

@@ -48,7 +48,7 @@ def client():
 
 @pytest.mark.parametrize("slash", ["", "/"])
 @pytest.mark.parametrize("append_slash", [True, False])
-def test_both_forms_of_the_path_match(client, settings, slash, append_slash):
+def test_path_variants_of_the_path_match(client, settings, slash, append_slash):
     settings.APPEND_SLASH = append_slash
     answer = post(client, signed(), PATH + slash)
     assert (answer.status_code, answer.json()) == (200, {"received": True})

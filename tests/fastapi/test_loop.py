@@ -9,7 +9,7 @@ from typing import Annotated
 import pytest
 from fastapi import Depends, FastAPI
 
-from envoyou_core.inbox import Entry
+from envoyou_core.inbox import NewEvent
 from envoyou_core.testing import sample_event
 from envoyou_fastapi import create_router
 from tests.fastapi.conftest import PATH, PATIENCE, TestClient, deliver
@@ -52,7 +52,7 @@ async def test_sync_handlers_that_block_are_not_felt_on_the_loop(webhooks):
 
     async def work():
         for _ in range(HANDLERS):
-            webhooks.inbox.add(Entry(sample_event()))
+            webhooks.inbox.add(NewEvent(sample_event()))
         webhooks.wake()
         async with asyncio.timeout(PATIENCE):
             for _ in range(HANDLERS):

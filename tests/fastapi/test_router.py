@@ -26,7 +26,7 @@ def make_app(webhooks, prefix=PATH, **options):
 
 
 @pytest.mark.parametrize("path", [PATH, f"{PATH}/"])
-def test_both_forms_of_the_path_are_answered_without_a_redirect(manual, path):
+def test_path_variants_of_the_path_are_answered_without_a_redirect(manual, path):
     assert deliver(TestClient(make_app(manual)), path=path).status_code == 200
 
 

@@ -18,7 +18,7 @@ from tests.fastapi.conftest import PATH, PATIENCE, TestClient, deliver
 
 @pytest.mark.parametrize("given", [PATH, f"{PATH}/"])
 @pytest.mark.parametrize("path", [PATH, f"{PATH}/"])
-def test_both_forms_of_the_path_are_answered_without_a_redirect(manual, given, path):
+def test_path_variants_of_the_path_are_answered_without_a_redirect(manual, given, path):
     client = TestClient(Starlette(routes=create_routes(manual, given)))
     assert deliver(client, path=path).status_code == 200
     assert deliver(client, path="/webhooks").status_code == 404

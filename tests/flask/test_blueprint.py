@@ -15,7 +15,7 @@ from tests.flask.conftest import PATH, SECRET, deliver, make_app
 
 @pytest.mark.parametrize("prefix", [PATH, f"{PATH}/"])
 @pytest.mark.parametrize("path", [PATH, f"{PATH}/"])
-def test_both_forms_of_the_path_are_answered_without_a_redirect(manual, prefix, path):
+def test_path_variants_of_the_path_are_answered_without_a_redirect(manual, prefix, path):
     assert deliver(make_app(manual, url_prefix=prefix), path=path).status_code == 200
 
 

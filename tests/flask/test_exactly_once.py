@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 from sqlalchemy import create_engine, select, text
 
-from envoyou_core.inbox.schema import inbox_table
+from envoyou_core.inbox.sql.schema import inbox_table
 
 pytestmark = pytest.mark.slow
 

@@ -22,7 +22,7 @@ from sqlalchemy import create_engine, text
 
 from envoyou_core import Event
 from envoyou_core.inbox import FINISHED, InboxStats, Status
-from envoyou_core.inbox.sql import SqlInbox
+from envoyou_core.inbox.sql.inbox import SqlInbox
 from envoyou_core.testing import sample_event, sign_delivery
 from tests.adapters import chosen
 from tests.servers.processes import PATH, PATIENCE, SECRET, Server, Site, gunicorn, uvicorn, wait_for
@@ -72,7 +72,7 @@ class CrashingSite(Site):
     crash_on_pass: int = 1
     settings: dict[str, str] = field(default_factory=dict)
 
-    def _surroundings(self) -> dict[str, Any]:
+    def _contexts(self) -> dict[str, Any]:
         ours = {
             "EFFECTS_FOLDER": str(self.folder),
             "ENVOYOU_WEBHOOK_SECRET": SECRET,
@@ -184,15 +184,15 @@ class WorkerProcess:
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     def start(self) -> None:
-        surroundings = self.site._surroundings()
-        surroundings["env"] |= self.settings
+        contexts = self.site._contexts()
+        contexts["env"] |= self.settings
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
                 [sys.executable, *(DJANGO_WORKER if self.site.is_django else WORKER)],
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                **surroundings,
+                **contexts,
             )
         starts = self.said("worker default started")
         wait_for(lambda: self.said("worker default started") > starts, self.log.read_text)

@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy import Connection, create_engine, text
 
 from envoyou_core import Event, WebhookRequest, Webhooks
-from envoyou_core.inbox import Entry, Status
-from envoyou_core.inbox.sql import SqlInbox
+from envoyou_core.inbox import NewEvent, Status
+from envoyou_core.inbox.sql.inbox import SqlInbox
 from envoyou_core.testing import sample_event, sign_delivery
 from tests.servers.processes import SECRET, wait_for
 
@@ -49,7 +49,7 @@ class Shop:
         self.inbox = SqlInbox(url, clock=clock)
         self.runs: collections.Counter[str] = collections.Counter()
         self.slow_runs = 0
-        self.in_hand = threading.Event()
+        self.in_flight = threading.Event()
         self.may_end = threading.Event()
         self.inbox.migrate()
         engine = create_engine(url)
@@ -68,7 +68,7 @@ class Shop:
         @self.webhooks.on("user.verified", name="slow")
         def slow(event: Event) -> None:
             self.slow_runs += 1
-            self.in_hand.set()
+            self.in_flight.set()
             assert self.may_end.wait(30)
 
         @self.webhooks.on("user.deleted", name="fails at first")
@@ -113,12 +113,12 @@ def test_the_clock_jumps(jump: float, shop: Shop, clock: Clock) -> None:
     waiting = [sample_event("user.created") for _ in range(20)]
     later = [sample_event("user.updated") for _ in range(20)]
     shop.deliver(held)
-    assert shop.in_hand.wait(30)
+    assert shop.in_flight.wait(30)
     shop.deliver(failed)
     wait_for(lambda: shop.status(failed) is Status.FAILED)
     for event in waiting:
         # As another process would have stored them, at the moment of the jump.
-        shop.inbox.add(Entry(event)).result(30)
+        shop.inbox.add(NewEvent(event)).result(30)
     clock.ahead += jump
     for event in later:
         shop.deliver(event)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, text
 
-from envoyou_core.inbox.spool import Spool
+from envoyou_core.spool.spool import Spool
 from tests.adapters import chosen
 from tests.reliability.postgres import OwnPostgres, own_postgres
 from tests.reliability.sites import CrashingSite, Platform

@@ -11,7 +11,7 @@ import pytest
 
 from envoyou_core import Event
 from envoyou_core.inbox import Status
-from envoyou_core.inbox.sql import SqlInbox
+from envoyou_core.inbox.sql.inbox import SqlInbox
 from envoyou_core.testing import sample_event
 from tests.reliability.sites import (
     ANY_SERVER,

@@ -11,7 +11,7 @@ from sqlalchemy import create_engine, text
 
 from envoyou_core import Event
 from envoyou_core.inbox import Status
-from envoyou_core.inbox.sql import SqlInbox
+from envoyou_core.inbox.sql.inbox import SqlInbox
 from envoyou_core.testing import sample_event
 from tests.reliability.sites import ANY_SERVER, CrashingSite, Platform, crashing_site, wait_until_done, worker_process
 from tests.servers.processes import wait_for
@@ -108,13 +108,13 @@ def overlapping(site: CrashingSite) -> int:
 
     One that was killed has no end; its event is the next one of that object to begin again.
     """
-    in_hand: dict[str, str] = {}
+    in_flight: dict[str, str] = {}
     overlaps = 0
     for line in site.lines("turns"):
         what, user, event_id = line.split()
         if what == "begin":
-            overlaps += in_hand.get(user, event_id) != event_id
-            in_hand[user] = event_id
+            overlaps += in_flight.get(user, event_id) != event_id
+            in_flight[user] = event_id
         else:
-            in_hand.pop(user, None)
+            in_flight.pop(user, None)
     return overlaps

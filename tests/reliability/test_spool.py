@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from envoyou_core.inbox.spool import Spool
-from envoyou_core.inbox.sql import SqlInbox
+from envoyou_core.inbox.sql.inbox import SqlInbox
+from envoyou_core.spool.spool import Spool
 from tests.reliability.postgres import OwnPostgres, own_postgres
 from tests.reliability.sites import (
     ANY_SERVER,

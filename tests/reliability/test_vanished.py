@@ -16,9 +16,9 @@ import pytest
 from sqlalchemy import URL, make_url, text
 from sqlalchemy.exc import OperationalError
 
-from envoyou_core.inbox import Added, Entry
-from envoyou_core.inbox.databases import open_engine
-from envoyou_core.inbox.sql import SqlInbox
+from envoyou_core.inbox import Added, NewEvent
+from envoyou_core.inbox.sql.engines import open_engine
+from envoyou_core.inbox.sql.inbox import SqlInbox
 from envoyou_core.testing import sample_event
 from tests.servers.processes import PATIENCE
 
@@ -97,9 +97,9 @@ def network(server: str) -> Iterator[Network]:
 def test_another_that_has_taken_its_place_is_found(postgres_url: str) -> None:
     with network(postgres_url) as way, closing(SqlInbox(way.url)) as inbox:
         inbox.migrate()
-        assert inbox.add(Entry(sample_event())).result(PATIENCE) is Added.NEW
+        assert inbox.add(NewEvent(sample_event())).result(PATIENCE) is Added.NEW
         way.vanish()
-        assert inbox.add(Entry(sample_event())).result(PATIENCE) is Added.NEW
+        assert inbox.add(NewEvent(sample_event())).result(PATIENCE) is Added.NEW
 
 
 def test_who_waits_for_its_answer_is_told(postgres_url: str) -> None:

@@ -106,7 +106,7 @@ class Site:
 
     def set_up(self) -> None:
         if self.server.setup:
-            subprocess.run(self._python(self.server.setup), check=True, **self._surroundings(), timeout=PATIENCE)
+            subprocess.run(self._python(self.server.setup), check=True, **self._contexts(), timeout=PATIENCE)
 
     def start(self) -> None:
         """Start the server and wait until it says where it listens."""
@@ -118,7 +118,7 @@ class Site:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                **self._surroundings(),
+                **self._contexts(),
             )
         said = wait_for(lambda: re.search(r"http://127\.0\.0\.1:(\d+)", log.read_text()), log.read_text)
         self._port = int(said[1])
@@ -187,7 +187,7 @@ class Site:
     def record(self, event_id: str) -> Any:
         """What another process finds in the inbox."""
         command = [sys.executable, "show_record.py", self.server.hooks, event_id]
-        shown = subprocess.run(command, check=True, capture_output=True, **self._surroundings(), timeout=PATIENCE)
+        shown = subprocess.run(command, check=True, capture_output=True, **self._contexts(), timeout=PATIENCE)
         return json.loads(shown.stdout)
 
     @property
@@ -209,7 +209,7 @@ class Site:
     def _python(self, command: Sequence[str]) -> list[str]:
         return [sys.executable, "-u", "-m", *(part.format(port=_free_port()) for part in command)]
 
-    def _surroundings(self) -> dict[str, Any]:
+    def _contexts(self) -> dict[str, Any]:
         ours = {
             "EFFECTS_FOLDER": str(self.folder),
             "ENVOYOU_WEBHOOK_SECRET": SECRET,

@@ -27,7 +27,7 @@ from envoyou_core import (
 )
 from envoyou_core.inbox import Inbox, InboxRecord, InboxStats, Status
 from envoyou_core.inbox.memory import MemoryInbox
-from envoyou_core.inbox.sql import SqlInbox
+from envoyou_core.inbox.sql.inbox import SqlInbox
 from envoyou_core.nonces import NonceStore
 from envoyou_core.nonces.memory import MemoryNonceStore
 from envoyou_core.observability import Accepted, Notice, Settled

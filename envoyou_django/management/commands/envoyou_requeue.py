@@ -10,7 +10,7 @@ from django.core.management.base import CommandError
 
 from envoyou_core.inbox import REQUEUABLE
 from envoyou_django import conf, webhooks
-from envoyou_django.inbox import OrmInbox
+from envoyou_django.inbox.inbox import OrmInbox
 from envoyou_django.management.inbox_command import InboxCommand, add_json_argument
 from envoyou_django.management.progress import progress
 from envoyou_django.models import REQUEUE_BATCH, ProcessedEventQuerySet

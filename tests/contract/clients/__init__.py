@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from envoyou_core import Handlers, Webhooks
 from envoyou_core.inbox import Inbox
-from envoyou_core.inbox.spool import Spool
+from envoyou_core.spool.spool import Spool
 
 PATH = "/webhooks/envoyou"
 

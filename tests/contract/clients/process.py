@@ -12,9 +12,9 @@ from typing import Any
 
 from envoyou_core import Handlers
 from envoyou_core.inbox import Inbox
-from envoyou_core.inbox.spool import Spool
-from envoyou_core.inbox.sql import SqlInbox
+from envoyou_core.inbox.sql.inbox import SqlInbox
 from envoyou_core.nonces.redis import RedisNonceStore
+from envoyou_core.spool.spool import Spool
 from tests.contract import wire
 from tests.contract.clients import (
     EACH_PROCESS_FINDS_OUT,
@@ -88,14 +88,14 @@ class StagedSite(Site):
 
     client: str = ""
 
-    def _surroundings(self) -> dict[str, Any]:
-        surroundings = super(StagedSite, self)._surroundings()
-        surroundings["env"] |= {
+    def _contexts(self) -> dict[str, Any]:
+        contexts = super(StagedSite, self)._contexts()
+        contexts["env"] |= {
             "CONTRACT_CLIENT": self.client,
             "CONTRACT_FOLDER": str(self.folder),
             "DJANGO_SETTINGS_MODULE": "django_settings",
         }
-        return surroundings | {"cwd": APPS}
+        return contexts | {"cwd": APPS}
 
 
 @dataclass(slots=True)
@@ -170,7 +170,7 @@ class _Stores:
 @contextmanager
 def _inbox(adapter: str, url: str) -> Iterator[Inbox]:
     if adapter == "django":
-        from envoyou_django.inbox import OrmInbox
+        from envoyou_django.inbox.inbox import OrmInbox
         from tests.contract.clients.django import inbox_at
 
         with inbox_at(url):

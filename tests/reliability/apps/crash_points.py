@@ -116,7 +116,7 @@ def crash_points_after(statement: str, inbox: str) -> None:
 
 
 def install_around_the_move(spool: Any) -> None:
-    """Put the points around what a spool lets go of, but for single events, with which a mover asks for the inbox."""
+    """Put the points around what a spool lets go of, but for single events, with which a relay asks for the inbox."""
     claim, remove = spool.claim, spool.remove
 
     def claim_with_point(*arguments: Any) -> Any:

@@ -18,7 +18,7 @@ bad_handlers = Handlers()
 
 
 def plain(event: Event) -> None:
-    with in_hand():
+    with in_flight():
         time.sleep(PLAIN_SECONDS)
         leave_line("effects", event.id)
 
@@ -38,7 +38,7 @@ def endless(event: Event) -> None:
 
 
 @contextmanager
-def in_hand() -> Iterator[None]:
+def in_flight() -> Iterator[None]:
     leave_line("starts", os.getpid())
     try:
         yield

@@ -8,12 +8,12 @@ import time
 
 import crash_points
 import scarce_disk
-from effects import FOLDER, PLAIN_SECONDS, TRANSACTIONAL_SECONDS, bad_handlers, in_hand, leave_line, plain
+from effects import FOLDER, PLAIN_SECONDS, TRANSACTIONAL_SECONDS, bad_handlers, in_flight, leave_line, plain
 from sqlalchemy import Connection, make_url, text
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from envoyou_core import Event, Webhooks
-from envoyou_core.inbox.async_sql import AsyncSqlInbox
+from envoyou_core.inbox.sql.async_inbox import AsyncSqlInbox
 
 if driver := os.environ.get("ASYNC_DRIVER"):
     engine = create_async_engine(make_url(os.environ["ENVOYOU_INBOX"]).set(drivername=driver))
@@ -27,14 +27,14 @@ scarce_disk.install(webhooks)
 
 
 def transactional(event: Event, connection: Connection) -> None:
-    with in_hand():
+    with in_flight():
         connection.execute(text("INSERT INTO effects (event_id) VALUES (:id)"), {"id": event.id})
         crash_points.crash_point("in a handler")
         time.sleep(TRANSACTIONAL_SECONDS)
 
 
 async def transactional_on_the_loop(event: Event, connection: AsyncConnection) -> None:
-    with in_hand():
+    with in_flight():
         await connection.execute(text("INSERT INTO effects (event_id) VALUES (:id)"), {"id": event.id})
         crash_points.crash_point("in a handler")
         await asyncio.sleep(TRANSACTIONAL_SECONDS)
@@ -51,7 +51,7 @@ for handler in (transactional, plain) if os.environ.get("PLAIN_LAST") else (plai
 @webhooks.on("auth.*", ordered=True)
 def take_time(event: Event) -> None:
     leave_line("turns", f"begin {event.data.object['user_id']} {event.id}")
-    with in_hand():
+    with in_flight():
         time.sleep(PLAIN_SECONDS)
         while (FOLDER / "hold").exists():
             time.sleep(0.02)

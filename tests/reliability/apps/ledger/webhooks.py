@@ -7,7 +7,7 @@ import time
 
 import crash_points
 from django.db.backends.signals import connection_created
-from effects import TRANSACTIONAL_SECONDS, bad_handlers, in_hand, plain
+from effects import TRANSACTIONAL_SECONDS, bad_handlers, in_flight, plain
 
 from envoyou_core import Event
 from envoyou_django import webhooks
@@ -18,7 +18,7 @@ crash_points.install_in_django(connection_created)
 
 
 def transactional(event: Event) -> None:
-    with in_hand():
+    with in_flight():
         Effect.objects.create(event_id=event.id)
         crash_points.crash_point("in a handler")
         time.sleep(TRANSACTIONAL_SECONDS)

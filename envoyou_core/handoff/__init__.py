@@ -1,1 +1,0 @@
-"""Who runs the engine: a worker on the application's event loop, or on a thread of its own."""

@@ -1,0 +1,167 @@
+"""The SQL inbox in the database of an application that works with SQLAlchemy's `AsyncEngine`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import Any, Final
+
+from sqlalchemy import URL, Connection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
+
+from envoyou_core.errors import ConfigurationError
+from envoyou_core.inbox.deadlines import TRANSACTION_LIMIT, TransactionTimeoutError
+from envoyou_core.inbox.group_commit import MAX_BATCH
+from envoyou_core.inbox.records import Claim, HandlerStatus, Settlement
+from envoyou_core.inbox.sql.inbox import SqlInbox
+
+__all__ = ["AsyncSqlInbox"]
+
+SYNC_DRIVERS: Final = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg", "mariadb": "mariadb+pymysql"}
+"""From a dialect to the driver with which the inbox itself works, from threads."""
+
+UNDERSTOOD_BY_ALL: Final = {"host", "port", "sslmode"}
+"""Options of PostgreSQL's URLs; a socket's directory is a `host`."""
+
+
+class AsyncSqlInbox(SqlInbox):
+    """An `SqlInbox` whose async handlers share its transactions, too, over the application's own engine.
+
+    It stores, claims and settles through connections of its own, from threads. What goes over `engine`, on the event
+    loop, is an async handler's transaction alone: it takes the `connection`, an `AsyncConnection`, or the `session`, an
+    `AsyncSession` on it. Sync handlers get the inbox's own `connection`, as of any `SqlInbox`.
+
+    Args:
+        engine: the application's. It must not be in AUTOCOMMIT; give it `hide_parameters=True`, for the parameters of
+            statements are in the text of their errors, and those in the log.
+        url: the same database for a driver that is not async, where that cannot be told from the engine's URL: it was
+            given options or arguments that only its own driver understands.
+        name: keeps several `Webhooks` on one database apart.
+        clock: epoch seconds.
+        max_batch: the most events that share one commit.
+
+    Raises:
+        ConfigurationError: as of an `SqlInbox`; or the URL cannot be told.
+    """
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        *,
+        url: str | URL | None = None,
+        name: str = "default",
+        clock: Callable[[], float] = time.time,
+        max_batch: int = MAX_BATCH,
+    ) -> None:
+        super().__init__(sync_url(engine.url) if url is None else url, name=name, clock=clock, max_batch=max_batch)
+        self._async_engine = engine
+
+    @asynccontextmanager
+    async def async_transaction(
+        self,
+        claim: Claim,
+        progress: Mapping[str, HandlerStatus],
+        settlement: Callable[[], Settlement] | None = None,
+        *,
+        wants: Collection[str] = ("connection",),
+    ) -> AsyncIterator[Mapping[str, object]]:
+        """See `AsyncTransactionalInbox.async_transaction`.
+
+        On SQLite the handler is cancelled after `TRANSACTION_LIMIT` seconds, for it keeps every other writer out.
+
+        Raises:
+            TransactionTimeoutError: on SQLite, its time was over.
+        """
+        async with AsyncExitStack() as ends:
+            slot = None if self.remote else await ends.enter_async_context(self._handler_queue.async_slot())
+            connection = await ends.enter_async_context(self._async_engine.connect())
+            await ends.enter_async_context(connection.begin())
+            if slot is not None:
+                await _lock_for_writing(connection)
+                slot.lock_taken()
+            async with self._limit(), AsyncExitStack() as sessions:
+                given: dict[str, object] = {"connection": connection}
+                if "session" in wants:
+                    given["session"] = await sessions.enter_async_context(_session_within(connection))
+                yield {name: given[name] for name in given.keys() & set(wants)}
+            end = partial(self._end, claim=claim, progress=progress, settlement=settlement)
+            await _to_the_end(_commit(connection, end, ends.pop_all()))
+
+    def _limit(self) -> AbstractAsyncContextManager[object]:
+        return AsyncExitStack() if self.remote else _time_limit()
+
+
+def sync_url(url: URL) -> URL:
+    """The database of an async engine's URL, for the driver with which the inbox works.
+
+    Raises:
+        ConfigurationError: it has options that another driver does not understand.
+    """
+    driver = SYNC_DRIVERS.get(url.get_backend_name(), url.drivername)
+    options = dict(url.query)
+    if url.get_driver_name() == "asyncpg" and "ssl" in options:
+        options["sslmode"] = options.pop("ssl")
+    unknown = [] if url.get_driver_name() in {"psycopg", "psycopg_async"} else options.keys() - UNDERSTOOD_BY_ALL
+    if unknown:
+        raise ConfigurationError(
+            f"the engine's URL has options of its driver ({', '.join(sorted(unknown))}): give the inbox a URL of "
+            f"its own, AsyncSqlInbox(engine, url='{driver}://...')"
+        )
+    return url.set(drivername=driver, query=options)
+
+
+async def _lock_for_writing(connection: AsyncConnection) -> None:
+    # See `_begin_immediately`; the application's engine may do it itself.
+    raw = await connection.get_raw_connection()
+    if raw.driver_connection is None or not raw.driver_connection.in_transaction:
+        await connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+@asynccontextmanager
+async def _session_within(connection: AsyncConnection) -> AsyncIterator[AsyncSession]:
+    # Whatever the handler commits or rolls back by itself, the transaction around it goes on.
+    options: dict[str, Any] = {"join_transaction_mode": "create_savepoint", "expire_on_commit": False}
+    async with AsyncSession(connection, **options) as session:
+        yield session
+        await session.commit()
+
+
+@asynccontextmanager
+async def _time_limit() -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(TRANSACTION_LIMIT) as limit:
+            yield
+    except TimeoutError as error:
+        if not limit.expired():
+            raise
+        raise TransactionTimeoutError(
+            f"a transaction on SQLite was not over after {TRANSACTION_LIMIT:g} s and was rolled back: it keeps out all "
+            "who write. Slow work belongs in a handler that does not share it"
+        ) from error
+
+
+async def _commit(connection: AsyncConnection, end: Callable[[Connection], None], ends: AsyncExitStack) -> None:
+    async with ends:
+        await connection.run_sync(end)
+
+
+async def _to_the_end(awaitable: Awaitable[None]) -> None:
+    """Await it even if the task is cancelled meanwhile; that takes effect afterwards.
+
+    Of a commit that was cut off, nobody could say whether it has happened; what is noted of the attempt by whoever
+    ends it would then have the handler run again. So nothing may be awaited either between this and that note.
+    """
+    ending = asyncio.ensure_future(awaitable)
+    cancelled = False
+    while not ending.done():
+        try:
+            await asyncio.wait([ending])
+        except asyncio.CancelledError:
+            cancelled = True
+    task = asyncio.current_task()
+    if cancelled and task is not None:
+        task.cancel()
+    ending.result()

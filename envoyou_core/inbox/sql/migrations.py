@@ -1,0 +1,108 @@
+"""How a database gets the inbox's tables, and how they follow the releases.
+
+Forward only. A step adds what programs of the revision before do not miss, so that they go on working beside those of
+the new one while a deploy rolls; the first step that cannot will raise `OLDEST_COMPATIBLE`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sqlalchemy import Connection, Index, Table, inspect, select, text, update
+from sqlalchemy.schema import CreateColumn
+
+from envoyou_core.errors import ConfigurationError
+from envoyou_core.inbox.sql.schema import inbox_table, metadata, paused_table, schema_table, watermarks_table
+
+__all__ = ["OLDEST_COMPATIBLE", "REVISION", "check_schema", "set_up"]
+
+REVISION = 2
+"""What this release makes of the tables."""
+
+OLDEST_COMPATIBLE = 1
+"""The oldest revision whose programs can work with what this release makes of the tables."""
+
+MIGRATE = "run `envoyou migrate`, with the inbox's URL in ENVOYOU_INBOX"
+
+
+def set_up(connection: Connection) -> None:
+    """Create the tables or bring them up to this release, within the connection's transaction; idempotent.
+
+    Where the database ends a transaction with each statement that changes a table, as MariaDB does, an upgrade that was
+    broken off is gone through again.
+
+    Raises:
+        ConfigurationError: the database was set up by a later release that this one cannot work with.
+    """
+    found = _revision(connection)
+    if found is None:
+        metadata.create_all(connection)
+        connection.execute(schema_table.insert().values(version=OLDEST_COMPATIBLE, revision=REVISION))
+        return
+    _refuse_later(connection)
+    for upgrade in _UPGRADES[found - 1 :]:
+        upgrade(connection)
+    if found < REVISION:
+        connection.execute(update(schema_table).values(version=OLDEST_COMPATIBLE, revision=REVISION))
+
+
+def check_schema(connection: Connection) -> None:
+    """Hold the database's tables against this release.
+
+    Raises:
+        ConfigurationError: they were not created, are of an earlier release, or of a later one that this one cannot
+            work with.
+    """
+    found = _revision(connection)
+    if found is None:
+        raise ConfigurationError(f"the inbox's tables do not exist yet: {MIGRATE}")
+    if found < REVISION:
+        raise ConfigurationError(f"the inbox's tables are those of an earlier release: {MIGRATE}")
+    _refuse_later(connection)
+
+
+def _revision(connection: Connection) -> int | None:
+    if not inspect(connection).has_table(schema_table.name):
+        return None
+    if connection.scalar(select(schema_table.c.version)) is None:
+        return None
+    if "revision" not in _columns(connection, schema_table):
+        return 1
+    return connection.scalar(select(schema_table.c.revision)) or 1
+
+
+def _refuse_later(connection: Connection) -> None:
+    needed = connection.scalar(select(schema_table.c.version))
+    if needed is not None and needed > REVISION:
+        raise ConfigurationError(
+            f"the inbox was set up by a later release (schema {needed}, this one knows {REVISION}): "
+            "upgrade envoyou-webhooks"
+        )
+
+
+def _to_revision_2(connection: Connection) -> None:
+    """Order, retention, history and pauses. Its index is built under a lock: seconds, with millions of events."""
+    metadata.create_all(connection, [watermarks_table, paused_table])
+    for column in ("object_key", "applied", "history", "scrubbed_at", "to_erase"):
+        _add_column(connection, inbox_table, column)
+    _add_index(connection, next(index for index in inbox_table.indexes if index.name == "envoyou_inbox_object"))
+    # Last: what tells that all this was done.
+    _add_column(connection, schema_table, "revision")
+
+
+_UPGRADES: list[Callable[[Connection], None]] = [_to_revision_2]
+"""The first leads from revision 1 to revision 2."""
+
+
+def _add_column(connection: Connection, table: Table, name: str) -> None:
+    if name not in _columns(connection, table):
+        definition = CreateColumn(table.c[name]).compile(dialect=connection.dialect)
+        connection.execute(text(f"ALTER TABLE {table.name} ADD COLUMN {definition}"))
+
+
+def _add_index(connection: Connection, index: Index) -> None:
+    index.create(connection, checkfirst=True)
+
+
+def _columns(connection: Connection, table: Table) -> set[str]:
+    return {column["name"] for column in inspect(connection).get_columns(table.name)}

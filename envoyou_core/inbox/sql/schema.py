@@ -1,0 +1,107 @@
+"""The tables of the SQL inbox.
+
+Times are whole microseconds since the epoch, in UTC: exact in every database, and comparable across them.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.dialects import mysql
+from sqlalchemy.types import TypeEngine
+
+__all__ = ["inbox_table", "metadata", "paused_table", "schema_table", "watermarks_table"]
+
+metadata = MetaData()
+
+# SQLite counts only a column declared INTEGER as the row's own number.
+_RowNumber = BigInteger().with_variant(Integer, "sqlite")
+
+# MariaDB's usual collations take "EVT_1 " for "evt_1", and its usual types hold 64 KiB.
+_EXACT = {"charset": "utf8mb4", "collation": "utf8mb4_nopad_bin"}
+_Body = LargeBinary().with_variant(mysql.MEDIUMBLOB(), "mysql", "mariadb")
+_LongText = Text().with_variant(mysql.MEDIUMTEXT(charset="utf8mb4", collation="utf8mb4_nopad_bin"), "mysql", "mariadb")
+
+
+def _exact(length: int) -> TypeEngine[str]:
+    return String(length).with_variant(mysql.VARCHAR(length, **_EXACT), "mysql", "mariadb")
+
+
+inbox_table = Table(
+    "envoyou_inbox",
+    metadata,
+    Column("key", _RowNumber, primary_key=True, autoincrement=True),
+    Column("name", _exact(64), nullable=False),
+    Column("tenant", _exact(255), nullable=False),
+    Column("event_id", _exact(255), nullable=False),
+    Column("type", _exact(255), nullable=False),
+    Column("created", BigInteger, nullable=False),
+    Column("webhook_id", _exact(255)),
+    Column("body", _Body, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("crashes", Integer, nullable=False),
+    Column("progress", _LongText, nullable=False),
+    Column("received_at", BigInteger, nullable=False),
+    Column("due_at", BigInteger),
+    Column("lease_token", String(32)),
+    Column("settled_at", BigInteger),
+    Column("last_error", _LongText),
+    # Since revision 2. A program of revision 1 leaves them NULL.
+    Column("object_key", _exact(255)),  # empty where the event is about no object; NULL: not looked up yet
+    Column("applied", Integer),  # 1 where a handler succeeded
+    Column("history", _LongText),
+    Column("scrubbed_at", BigInteger),
+    Column("to_erase", Integer),  # 1 where the payload goes as soon as the event is finished
+    UniqueConstraint("name", "tenant", "event_id", name="envoyou_inbox_event"),
+    # A number that was pruned must not come again: it is the order of arrival.
+    sqlite_autoincrement=True,
+)
+_due = inbox_table.c.due_at.is_not(None)
+Index("envoyou_inbox_due", inbox_table.c.name, inbox_table.c.due_at, sqlite_where=_due, postgresql_where=_due)
+Index("envoyou_inbox_settled", inbox_table.c.name, inbox_table.c.status, inbox_table.c.settled_at)
+Index(
+    "envoyou_inbox_object",
+    inbox_table.c.name,
+    # Before the tenant, so that those not looked up yet are found by it, too.
+    inbox_table.c.object_key,
+    inbox_table.c.tenant,
+    inbox_table.c.created,
+)
+
+watermarks_table = Table(
+    "envoyou_marks",
+    metadata,
+    Column("name", _exact(64), primary_key=True),
+    Column("tenant", _exact(255), primary_key=True),
+    Column("object_key", _exact(255), primary_key=True),
+    Column("created", BigInteger, nullable=False),
+)
+"""When the newest event of an object was created that had an effect and was pruned."""
+
+paused_table = Table(
+    "envoyou_paused",
+    metadata,
+    Column("key", _RowNumber, primary_key=True, autoincrement=True),
+    Column("name", _exact(64), nullable=False),
+    Column("subject", _LongText, nullable=False),
+)
+"""What is paused. Without a unique key, for a subject may be as long as it likes; twice is as good as once."""
+
+schema_table = Table(
+    "envoyou_schema",
+    metadata,
+    Column("version", Integer, nullable=False),
+    Column("revision", Integer),  # NULL in revision 1, which had no such column
+)
+"""One row: the oldest revision whose programs can work with these tables, and the revision that they are of."""

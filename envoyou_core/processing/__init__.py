@@ -1,1 +1,0 @@
-"""What happens to an event after it was accepted: claim, run the handlers, settle."""

@@ -1,0 +1,1 @@
+"""Claims due events, runs their handlers, and settles them."""

@@ -1,0 +1,65 @@
+"""Renews the leases of claimed events while their handlers run."""
+
+from __future__ import annotations
+
+import threading
+
+from envoyou_core.errors import describe
+from envoyou_core.inbox.records import Claim
+from envoyou_core.observability.notices import WorkerFailed
+from envoyou_core.worker.engine import Engine
+
+__all__ = ["LeaseKeeper"]
+
+
+class LeaseKeeper:
+    """Renews the leases of a worker's claims from a thread of its own. It ends once it is stopped and holds no claim.
+
+    A handler that blocks the event loop, or runs longer than a lease, must not lose its event to another worker. Nor
+    must a handler that still runs in its thread after its worker has stopped.
+    """
+
+    def __init__(self, engine: Engine, name: str) -> None:
+        self._engine = engine
+        self._name = name
+        self._lock = threading.Lock()
+        self._held: dict[tuple[int, str], Claim] = {}
+        self._stopping = False
+        self._ended = threading.Event()
+
+    def hold(self, *claims: Claim) -> None:
+        """Renew the leases of `claims` from now on."""
+        with self._lock:
+            self._held.update((claim.lease_key, claim) for claim in claims)
+
+    def drop(self, claim: Claim) -> None:
+        """Stop renewing the lease of `claim`."""
+        with self._lock:
+            self._held.pop(claim.lease_key, None)
+            self._end_if_idle()
+
+    def start(self) -> None:
+        """Start the thread. It renews every third of a lease."""
+        threading.Thread(target=self._renew_until_ended, name=f"envoyou-leases-{self._name}", daemon=True).start()
+
+    def stop(self) -> None:
+        """End the thread as soon as no claim is held."""
+        with self._lock:
+            self._stopping = True
+            self._end_if_idle()
+
+    def _end_if_idle(self) -> None:
+        if self._stopping and not self._held:
+            self._ended.set()
+
+    def _renew_until_ended(self) -> None:
+        interval = self._engine.lease / 3
+        while not self._ended.wait(interval):
+            with self._lock:
+                held = list(self._held.values())
+            try:
+                if held:
+                    self._engine.renew(held)
+            except Exception as error:
+                self._engine.notices.emit(WorkerFailed(self._name, describe(error), interval))
+        self._engine.run_thread_exit_hooks()

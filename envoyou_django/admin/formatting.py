@@ -1,0 +1,97 @@
+"""One event, for people to read: its state, its attempts, its payload."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import datetime
+from typing import Final
+
+from django.template.loader import render_to_string
+from django.utils import timezone
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+
+from envoyou_core.inbox import HandlerStatus, Status
+from envoyou_core.inbox.history import decode_history
+from envoyou_django.models import ProcessedEvent
+
+__all__ = ["attempts_table", "badge", "handlers_list", "payload_text", "to_the_second"]
+
+SYMBOLS: Final = {
+    Status.RECEIVED: "○",
+    Status.PROCESSING: "◐",
+    Status.PROCESSED: "✓",
+    Status.IGNORED: "∅",
+    Status.FAILED: "↻",
+    Status.DEAD: "✕",
+}
+"""Beside the colour of each state, for whoever cannot tell the colours apart."""
+
+COLOURED: Final = 100_000
+"""Characters of a payload up to which it is coloured: each piece costs the browser a node."""
+
+_PIECES = re.compile(
+    r'(?P<key>"(?:[^"\\]|\\.)*"(?=:))|(?P<text>"(?:[^"\\]|\\.)*")|(?P<literal>\b(?:true|false|null)\b)'
+)
+
+
+def badge(status: str) -> SafeString:
+    """A state in its colour, with its name and a symbol."""
+    return format_html(
+        '<span class="envoyou-status envoyou-{}"><span aria-hidden="true">{}</span> {}</span>',
+        status,
+        SYMBOLS[Status(status)],
+        _(status),
+    )
+
+
+def attempts_table(event: ProcessedEvent) -> str | None:
+    """The attempts that have ended, the newest last, and how each handler failed; `None` where there were none."""
+    history = decode_history(event.history)
+    if not history:
+        return None
+    attempts = [(attempt, attempt.status and badge(attempt.status)) for attempt in history]
+    return render_to_string("envoyou_django/admin/attempts.html", {"attempts": attempts})
+
+
+def to_the_second(moment: datetime | None) -> str | None:
+    """A moment in the current time zone, short enough for a column."""
+    return None if moment is None else f"{timezone.localtime(moment):%Y-%m-%d %H:%M:%S}"
+
+
+def handlers_list(event: ProcessedEvent) -> SafeString | None:
+    """The handlers that will not run again, and why; `None` where there are none."""
+    words = {HandlerStatus.DONE: _("done"), HandlerStatus.GIVEN_UP: _("given up"), HandlerStatus.SKIPPED: _("left out")}
+    became = ((handler, words[HandlerStatus(it)]) for handler, it in event.progress.items())
+    return format_html_join("", '<div class="envoyou-handler">{}: {}</div>', became) or None
+
+
+def payload_text(event: ProcessedEvent) -> SafeString:
+    """The payload, spaced and coloured for reading, as the handlers find it."""
+    text = _spaced(bytes(event.body))
+    shown = _coloured(text) if len(text) <= COLOURED else text
+    # Whoever works by keyboard has to reach it to scroll it.
+    return format_html(
+        '<pre class="envoyou-payload" tabindex="0" role="region" aria-label="{}">{}</pre>', _("payload"), shown
+    )
+
+
+def _spaced(body: bytes) -> str:
+    try:
+        text = json.dumps(json.loads(body), indent=2, ensure_ascii=False)
+    except (ValueError, RecursionError):
+        # Stricter than what accepted it, on numbers of thousands of digits: shown as it came.
+        text = body.decode(errors="replace")
+    # Half of a surrogate pair is JSON, but no text that could be sent.
+    return text.encode(errors="backslashreplace").decode()
+
+
+def _coloured(text: str) -> SafeString:
+    pieces: list[tuple[str, str]] = []
+    end = 0
+    for found in _PIECES.finditer(text):
+        pieces += [("rest", text[end : found.start()]), (found.lastgroup or "rest", found[0])]
+        end = found.end()
+    return format_html_join("", '<span class="envoyou-{}">{}</span>', [*pieces, ("rest", text[end:])])

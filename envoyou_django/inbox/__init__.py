@@ -1,0 +1,1 @@
+"""The inbox in the project's own database, through the ORM."""
