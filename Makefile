@@ -8,10 +8,16 @@ TOX := .venv/bin/tox
 RUN := $(TOX) run
 POSARGS = $(if $(ARGS),-- $(ARGS))
 
-.PHONY: test demo bench lint format types docs matrix clean
+.PHONY: test test-all breakages demo bench lint format types docs matrix clean
 
-test: $(TOX)      ## everything on this interpreter, with coverage
+test: $(TOX)      ## all tests but the long reliability runs, on this interpreter
+	$(RUN) -e py $(POSARGS)
+
+test-all: $(TOX)  ## all tests on this interpreter, with coverage
 	$(RUN) -e full $(POSARGS)
+
+breakages: $(TOX) ## breaks the code on purpose and expects a test to fail
+	$(RUN) -e breakages $(POSARGS)
 
 demo: $(TOX)      ## a live demonstration over real HTTP
 	@$(RUN) -q -e demo $(POSARGS)

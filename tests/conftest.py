@@ -1,5 +1,6 @@
 """What every test can ask for, and which tests this run has."""
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from importlib import import_module
@@ -40,8 +41,16 @@ def pytest_report_header() -> str:
     return f"envoyou_core: {place}; adapters: {', '.join(chosen()) or 'none'}"
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int | None:
+    """Two processes for each CPU: tests that wait for processes, leases and clocks leave one idle."""
+    return None if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ else 2 * (os.cpu_count() or 1)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
+        if "reliability" in item.path.parts:
+            item.add_marker(pytest.mark.long)
         if not {"postgres_server", "mariadb_server", "redis_url"}.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.service)
 

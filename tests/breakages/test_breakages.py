@@ -32,14 +32,14 @@ def test_every_pitfall_has_a_mend_that_is_taken_out():
     assert all(mends and names.issuperset(mends) for mends in PITFALLS.values())
 
 
-@pytest.mark.slow
+@pytest.mark.breakage
 def test_in_an_unbroken_copy_all_these_tests_pass(copy):
     of_the_core = [breakage for breakage in BREAKAGES if not breakage.adapters]
     ended = run_tests(copy, dict.fromkeys(test for breakage in of_the_core for test in breakage.tests))
     assert ended.returncode == 0, ended.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.breakage
 @pytest.mark.parametrize(
     "breakage", [breakage for breakage in BREAKAGES if set(chosen()).issuperset(breakage.adapters)], ids=name_of
 )
