@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import httpx
+import httpx2
 from cases import PATH, Answer, Calls, Case, Effect, Page
 from oncall import OnCall
 from server import Server
@@ -92,7 +92,7 @@ class Run:
             ServerError: the server is gone.
         """
         began = time.monotonic()
-        with httpx.Client(base_url=self.server.url, timeout=REQUEST_TIMEOUT, trust_env=False) as client:
+        with httpx2.Client(base_url=self.server.url, timeout=REQUEST_TIMEOUT, trust_env=False) as client:
             for outcome in self.outcomes:
                 self.on_call.fail_first(outcome.case.event_id, outcome.case.failures)
                 outcome.answer = _send(client, outcome.case)
@@ -106,7 +106,7 @@ class Run:
         self.seconds = time.monotonic() - began
         self.inbox.close()
 
-    def _follow(self, client: httpx.Client, *, until: float) -> None:
+    def _follow(self, client: httpx2.Client, *, until: float) -> None:
         while True:
             self.server.check()
             for outcome in self.outcomes:
@@ -129,7 +129,7 @@ class Run:
         if record.status is Status.FAILED and (before is None or before.attempts != record.attempts):
             self.changed(outcome)
 
-    def _differences(self, client: httpx.Client, outcome: Outcome) -> Iterator[str]:
+    def _differences(self, client: httpx2.Client, outcome: Outcome) -> Iterator[str]:
         case, answer, record = outcome.case, outcome.answer, outcome.record
         if answer != case.answer:
             yield f"answered {_told(answer)}, promised {_told(case.answer)}"
@@ -146,7 +146,7 @@ class Run:
         for effect in case.effects:
             yield from self._missing(client, case.event_id, effect)
 
-    def _missing(self, client: httpx.Client, event_id: str, effect: Effect) -> Iterator[str]:
+    def _missing(self, client: httpx2.Client, event_id: str, effect: Effect) -> Iterator[str]:
         if isinstance(effect, Page):
             response = client.get(effect.path)
             found = response.json() if response.is_success else None
@@ -188,11 +188,11 @@ class Run:
         return max(failed, key=lambda record: record.next_attempt_at or record.received_at, default=None)
 
 
-def _send(client: httpx.Client, case: Case) -> Answer:
+def _send(client: httpx2.Client, case: Case) -> Answer:
     try:
         response = client.post(PATH, content=case.delivery.body, headers=case.delivery.headers)
         body = response.json()
-    except httpx.TransportError as error:
+    except httpx2.TransportError as error:
         return Answer(0, {"error": type(error).__name__})
     except ValueError:
         body = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-import httpx
+import httpx2
 from database import Account, AuditEntry, Notice, engine
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -68,7 +68,7 @@ async def tell_on_call(event: Event) -> None:
     """What leaves the database behind cannot share its transaction: it may happen again, and `event.id` says so."""
     if not (url := os.environ.get("ON_CALL_URL")):
         return
-    async with httpx.AsyncClient(timeout=10) as client:
+    async with httpx2.AsyncClient(timeout=10) as client:
         response = await client.post(
             url, json={"what": event.type, "about": event.data.object}, headers={"Idempotency-Key": event.id}
         )

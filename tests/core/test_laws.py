@@ -29,6 +29,7 @@ OPTIONAL = {
     "click",
     "dramatiq",
     "httpx",
+    "httpx2",
     "opentelemetry",
     "prometheus_client",
     "psycopg",

@@ -1,21 +1,16 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
+from starlette.testclient import TestClient
 
 from envoyou_core import Event, Webhooks
 from envoyou_core.testing import sample_event, sign_delivery
-
-with warnings.catch_warnings():
-    # Newer releases of Starlette prefer httpx2, and take httpx all the same.
-    warnings.simplefilter("ignore")
-    from starlette.testclient import TestClient
 
 SECRET = "whsec_fastapi"
 PATH = "/webhooks/envoyou"
@@ -62,7 +57,7 @@ def manual(make_webhooks: MakeWebhooks) -> Webhooks:
     return make_webhooks(handoff="manual")
 
 
-def deliver(client: TestClient, event: Event | None = None, path: str = PATH, **changes: str) -> httpx.Response:
+def deliver(client: TestClient, event: Event | None = None, path: str = PATH, **changes: str) -> httpx2.Response:
     """Send a signed event; `changes` are those of its headers."""
     delivery = sign_delivery(event or sample_event(), secret=SECRET)
     return client.post(path, content=delivery.body, headers=delivery.headers | changes, follow_redirects=False)

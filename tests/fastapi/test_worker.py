@@ -8,7 +8,7 @@ import threading
 from contextlib import asynccontextmanager
 from queue import Queue
 
-import httpx
+import httpx2
 import pytest
 from fastapi import APIRouter, FastAPI, Request
 from starlette.applications import Starlette
@@ -147,7 +147,7 @@ def test_an_application_without_handlers_does_not_start(webhooks):
 
 @asynccontextmanager
 async def client_without_lifespan(app):
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://testserver") as client:
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://testserver") as client:
         yield client
 
 
