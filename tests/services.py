@@ -74,7 +74,7 @@ def _postgres_answers(url: str) -> bool:
     import psycopg
 
     try:
-        with psycopg.connect(url, connect_timeout=3) as connection:
+        with psycopg.connect(url, connect_timeout=30) as connection:
             return connection.execute("SELECT 1").fetchone() == (1,)
     except psycopg.OperationalError:
         return False
@@ -128,7 +128,7 @@ def _connect_to_mariadb(server: str) -> Any:
         port=parts.port or 3306,
         user=parts.username,
         password=parts.password or "",
-        connect_timeout=3,
+        connect_timeout=30,
         autocommit=True,
     )
 
@@ -172,7 +172,7 @@ def _redis_answers(url: str) -> bool:
     import redis
 
     try:
-        with redis.Redis.from_url(url, socket_connect_timeout=3, socket_timeout=3) as client:
+        with redis.Redis.from_url(url, socket_connect_timeout=30, socket_timeout=30) as client:
             return bool(client.ping())
     except redis.RedisError:
         return False

@@ -14,6 +14,10 @@ from envoyou_core.inbox import Added
 from envoyou_core.reception import receiver
 
 REAL_BUDGET = receiver.ANSWER_BUDGET
+AMPLE_BUDGET = 30.0
+SHORT_BUDGET = 0.2
+SPLIT_BUDGET = 6.0
+"""Seconds: half of them pass in vain, and half are the other store's."""
 
 
 class StorageError(Exception):
@@ -68,12 +72,15 @@ class Faults:
                 store.add = self._failing(name, store.add)
 
     def heed(self) -> None:
-        """Nobody needs to wait long, in this process, for what never answers.
+        """Set how long stores are waited for in this process, for as long as some of them fail."""
+        faults = [fault for store in ("inbox", "spool") if (fault := self._now(store))]
+        receiver.ANSWER_BUDGET = self._budget(faults) if faults else REAL_BUDGET
 
-        With a spool, the budget is also the time that the other store has, which is to answer however busy the machine.
-        """
-        hanging = any(self._now(store) is hangs for store in ("inbox", "spool"))
-        receiver.ANSWER_BUDGET = 0.2 if hanging and not self._spooling else REAL_BUDGET
+    def _budget(self, faults: list[Callable[[object], Future[Added]]]) -> float:
+        """Short for what never answers, and ample for the other store, which must answer on a busy machine too."""
+        if hangs not in faults:
+            return AMPLE_BUDGET
+        return SPLIT_BUDGET if self._spooling else SHORT_BUDGET
 
     def _failing(self, store: str, add: Callable[[object], Future[Added]]) -> Callable[[object], Future[Added]]:
         return lambda entry: (self._now(store) or add)(entry)

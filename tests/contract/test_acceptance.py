@@ -55,7 +55,7 @@ def test_deliveries_of_one_event_at_the_same_moment(endpoint: Endpoint) -> None:
 
     def send() -> bool:
         delivery = signed(event)
-        together.wait(timeout=10)
+        together.wait(timeout=30)
         answer = endpoint.send(delivery)
         assert_received(answer, duplicate="duplicate" in answer.document)
         return "duplicate" in answer.document

@@ -248,7 +248,7 @@ def asking_first(endpoint: Endpoint, delivery: Delivery, **headers: HeaderValue)
     """
     with socket.create_connection(endpoint.address, timeout=wire.PATIENCE) as connection:
         connection.sendall(endpoint.head(delivery, headers={"Expect": "100-continue", **headers}))
-        if not said_within(connection, 1.0) or wire.told_to_continue(connection):
+        if not said_within(connection, 3.0) or wire.told_to_continue(connection):
             connection.sendall(delivery.body)
         return wire.read_answer(connection)
 

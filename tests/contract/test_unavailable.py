@@ -54,7 +54,10 @@ def with_spool(serve: Serve, tmp_path: Path) -> Endpoint:
     """An endpoint with a spool, on the system's clock, whose worker nobody starts."""
     handlers = Handlers()
     handlers.on("user.*")(print)
-    return serve(handlers, handoff="manual", spool=f"sqlite:///{tmp_path / 'spool.db'}")
+    endpoint = serve(handlers, handoff="manual", spool=f"sqlite:///{tmp_path / 'spool.db'}")
+    # To make its tables takes time, and a test is about what a spool does in the time that it has.
+    endpoint.served.webhooks.spool.open()
+    return endpoint
 
 
 def accepts_into_the_spool(endpoint: Endpoint, delivery: Delivery) -> InboxRecord:

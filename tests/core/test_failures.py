@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from envoyou_core import Event
 from envoyou_core.errors import describe
 from envoyou_core.inbox.history import Failure
-from envoyou_core.redaction import redact
+from envoyou_core.redaction import MAX_READ, redact
 from envoyou_core.testing import sample_event
 from envoyou_core.worker.failures import MAX_TRACEBACK, failures_of
 
@@ -419,18 +419,25 @@ def test_redaction_ends_and_leaves_text(parts):
     ["secret", "password=", 'password="', "://a:", "password: a ", "password=\\", "token ", "a@", "bearer ", "v1,"],
 )
 def test_redaction_takes_time_in_proportion_to_the_text(piece):
-    """What is eight times as long takes eight times as long, not sixty-four times: errors hold what strangers sent."""
+    """One long text takes about as long as many short ones of the same total length: strangers fill errors.
 
-    def seconds(size):
-        text = piece * (size // len(piece))
-        best = float("inf")
-        for _ in range(3):
-            began = time.perf_counter()
-            redact(text)
-            best = min(best, time.perf_counter() - began)
-        return best
+    In time that grows with the square of the length, it would take as many times as long as there are parts. Measured
+    in processor time of this thread, which does not pass while other programs run.
+    """
+    parts = 64
+    short = piece * (MAX_READ // parts // len(piece))
+    long = short * parts
 
-    assert seconds(80_000) < 32 * max(seconds(10_000), 1e-4)
+    def seconds(texts):
+        def once():
+            began = time.thread_time()
+            for text in texts:
+                redact(text)
+            return time.thread_time() - began
+
+        return min(once() for _ in range(5))
+
+    assert seconds([long]) < 4 * seconds([short] * parts)
 
 
 def test_a_deep_stack_is_told_by_its_end():

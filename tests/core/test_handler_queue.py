@@ -12,6 +12,26 @@ from envoyou_core.inbox.handler_queue import MAX_PAUSE, PATIENCE, HandlerTransac
 DEADLINE = 20.0
 
 
+class Clock:
+    """A clock that moves only when the test sets it or code sleeps on it."""
+
+    def __init__(self):
+        self.now = 1_000.0
+        self.slept = []
+
+    def __call__(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
 @pytest.fixture
 def queue():
     return HandlerTransactionQueue()
@@ -33,20 +53,21 @@ def test_one_at_a_time(queue):
 
 
 @pytest.mark.parametrize(("seconds", "pause"), [(0.1, 0.1), (MAX_PAUSE + 0.1, MAX_PAUSE)])
-def test_after_a_long_transaction_the_lock_is_left_free(queue, seconds, pause):
+def test_after_a_long_transaction_the_lock_is_left_free(clock, seconds, pause):
+    queue = HandlerTransactionQueue(clock=clock, sleep=clock.sleep)
     with queue.slot() as slot:
         slot.lock_taken()
-        time.sleep(seconds)
-    ended = time.monotonic()
+        clock.now += seconds
     with queue.slot():
-        left_free = time.monotonic() - ended
-    assert left_free >= pause - 0.01
+        assert clock.slept == [pytest.approx(pause)]
 
 
-def test_time_spent_waiting_for_the_lock_does_not_count(queue):
+def test_time_spent_waiting_for_the_lock_does_not_count(clock):
+    queue = HandlerTransactionQueue(clock=clock, sleep=clock.sleep)
     with queue.slot():
-        time.sleep(0.1)
-    assert queue._free_until <= time.monotonic()
+        clock.now += 0.1
+    with queue.slot():
+        assert clock.slept == []
 
 
 def test_a_slot_released_by_another_thread_is_released_once(queue):

@@ -12,7 +12,7 @@ from envoyou_core import ConfigurationError, PermanentError, RetryPolicy, Webhoo
 from envoyou_core.errors import LeaseLostError
 from envoyou_core.inbox import Added, NewEvent, Status
 from envoyou_core.inbox.deadlines import TransactionTimeoutError, time_limit
-from envoyou_core.inbox.sql import engines
+from envoyou_core.inbox.sql import engines, inbox
 from envoyou_core.inbox.sql.inbox import SqlInbox
 from envoyou_core.testing import sample_event, sign_delivery
 
@@ -217,11 +217,11 @@ def test_sqlite_takes_the_lock_away_from_a_handler_that_sleeps(tmp_path):
     try:
         first = sign_delivery(sample_event(), secret=SECRET)
         assert webhooks.receive(WebhookRequest.from_http("POST", first.headers, first.body)).status == 200
-        assert holding.wait(10)
+        assert holding.wait(30)
         second = sign_delivery(sample_event("auth.login"), secret=SECRET)
         assert webhooks.receive(WebhookRequest.from_http("POST", second.headers, second.body)).status == 200
         release.set()
-        assert failed.wait(10)
+        assert failed.wait(30)
     finally:
         release.set()
         webhooks.stop()
@@ -236,7 +236,9 @@ def test_sqlite_takes_the_lock_away_from_a_handler_that_sleeps(tmp_path):
 
 def test_handlers_that_wait_for_sqlites_lock_lose_no_attempt_and_keep_nobody_out(tmp_path, monkeypatch, until):
     """Together they hold it for longer than anybody waits for it."""
-    monkeypatch.setattr(engines, "CONNECT_TIMEOUT", 1)
+    monkeypatch.setattr(engines, "CONNECT_TIMEOUT", 2)
+    # How long each may take is not what this is about.
+    monkeypatch.setattr(inbox, "TRANSACTION_LIMIT", 60)
     webhooks = Webhooks(
         secret=SECRET, inbox=f"sqlite:///{tmp_path}/inbox.db", retry=RetryPolicy(max_attempts=1), handoff="manual"
     )
@@ -245,7 +247,7 @@ def test_handlers_that_wait_for_sqlites_lock_lose_no_attempt_and_keep_nobody_out
     @webhooks.on("user.created")
     def slow(event, connection):
         attempts.append(event.id)
-        time.sleep(0.3)
+        time.sleep(0.4)
 
     events = [sample_event() for _ in range(6)]
     for event in events:

@@ -650,8 +650,10 @@ def test_stopping_finishes_what_was_begun_and_takes_nothing_more(make_webhooks):
     add(webhooks, "evt_2")
     webhooks.start()
     assert entered.wait(PATIENCE)
+    worker = webhooks._handoff._worker
     stopping = threading.Thread(target=webhooks.stop)
     stopping.start()
+    pause_until(lambda: worker._stopping)
     release.set()
     stopping.join(PATIENCE)
     assert status(webhooks, "evt_1") is Status.PROCESSED
@@ -835,8 +837,12 @@ def test_stopping_gives_back_what_waits_in_the_worker(make_webhooks):
     webhooks.start()
     assert entered.wait(PATIENCE)
     pause_until(lambda: webhooks.inbox.stats().by_status[Status.PROCESSING] > 1)
-    threading.Timer(0.1, release.set).start()
-    webhooks.stop()
+    worker = webhooks._handoff._worker
+    stopping = threading.Thread(target=webhooks.stop)
+    stopping.start()
+    pause_until(lambda: worker._stopping)
+    release.set()
+    stopping.join(PATIENCE)
     by_status = webhooks.inbox.stats().by_status
     assert (by_status[Status.PROCESSED], by_status[Status.RECEIVED]) == (2, 18)
     assert {record.crashes for record in webhooks.inbox.list()} == {0}

@@ -1,12 +1,11 @@
 """Handlers and the application share a loop: sync ones are not felt on it, async ones use what is open there."""
 
 import asyncio
-import time
+import threading
 from contextlib import asynccontextmanager
 from queue import Queue
 from typing import Annotated
 
-import pytest
 from fastapi import Depends, FastAPI
 
 from envoyou_core.inbox import NewEvent
@@ -15,61 +14,34 @@ from envoyou_fastapi import create_router
 from tests.fastapi.conftest import PATH, PATIENCE, TestClient, deliver
 
 HANDLERS = 100
-BLOCKED = 0.05
-"""Seconds that each handler blocks its thread: far more than the lag that is allowed."""
-
-ROUNDS = 3
-FLOOR = 0.01
-"""Seconds of lag below which a difference says nothing: a thread of Python's may keep the others waiting so long."""
 
 
-async def lags(until):
-    """By how many seconds the loop was late, each time it was to go on after a millisecond, until that is done."""
-    found = []
-    while not until.done():
-        began = time.perf_counter()
-        await asyncio.sleep(0.001)
-        found.append(time.perf_counter() - began - 0.001)
-    return found
-
-
-def p99(values):
-    return sorted(values)[int(0.99 * len(values))]
-
-
-@pytest.mark.slow
-async def test_sync_handlers_that_block_are_not_felt_on_the_loop(webhooks):
+async def test_sync_handlers_that_block_are_not_felt_on_the_loop(make_webhooks):
+    """Each of them blocks until the loop has gone on beside it: on the loop, it would block in vain."""
+    webhooks = make_webhooks(concurrency=4)
     loop = asyncio.get_running_loop()
-    handled = asyncio.Queue()
+    begun, handled = asyncio.Queue(), []
 
     @webhooks.on("*")
     def block(event):
-        time.sleep(BLOCKED)
-        loop.call_soon_threadsafe(handled.put_nowait, event.id)
+        goes_on = threading.Event()
+        loop.call_soon_threadsafe(begun.put_nowait, goes_on)
+        handled.append(goes_on.wait(PATIENCE))
 
     app = FastAPI()
     app.include_router(create_router(webhooks), prefix=PATH)
 
-    async def work():
+    async with app.router.lifespan_context(app), asyncio.timeout(2 * PATIENCE):
         for _ in range(HANDLERS):
             webhooks.inbox.add(NewEvent(sample_event()))
         webhooks.wake()
-        async with asyncio.timeout(PATIENCE):
-            for _ in range(HANDLERS):
-                await handled.get()
-
-    idle, busy = [], []
-    async with app.router.lifespan_context(app):
-        # Side by side, and the best of several rounds: other programs may get in the way of one.
-        for _ in range(ROUNDS):
-            began = time.perf_counter()
-            busy.append(p99(await lags(asyncio.create_task(work()))))
-            took = time.perf_counter() - began
-            idle.append(p99(await lags(asyncio.create_task(asyncio.sleep(took / 2)))))
-    print(
-        f"\np99 of the loop's lag: idle {min(idle) * 1e3:.2f} ms, beside {HANDLERS} handlers {min(busy) * 1e3:.2f} ms"
-    )
-    assert min(busy) <= 2 * max(min(idle), FLOOR)
+        at_once = [await begun.get() for _ in range(4)]
+        assert handled == [], "the loop went on while all slots were blocked"
+        for goes_on in at_once:
+            goes_on.set()
+        for _ in range(HANDLERS - len(at_once)):
+            (await begun.get()).set()
+    assert handled == [True] * HANDLERS
 
 
 class Pool:
