@@ -33,7 +33,7 @@ class DeliveryInfo:
     Attributes:
         received_at: when the event was accepted, in UTC.
         webhook_id: the endpoint's id, from the signed body, else from the unsigned header.
-        tenant: what the secret callable resolved; empty where there is none.
+        tenant: whose secret has proven the event (see `Tenant`); empty if the secrets are fixed.
     """
 
     received_at: datetime

@@ -1,7 +1,8 @@
 """One name for each setting, everywhere.
 
 It is a keyword of `Webhooks`, upper case in a framework's configuration, and upper case behind `ENVOYOU_` in the
-environment. Only `WEBHOOK_SECRET`, the guide's own name, stands for `secret`.
+environment. Only `WEBHOOK_SECRET`, the guide's own name, stands for `secret`, and so does `WEBHOOK_SECRET_FILE`, the
+path of a file with one secret a line.
 """
 
 from __future__ import annotations
@@ -12,10 +13,16 @@ from contextlib import suppress
 from typing import Any, Final
 
 from envoyou_core.errors import ConfigurationError
+from envoyou_core.reception.stored_secrets import read_secret_file, split_secrets
 from envoyou_core.retention import Retention
 from envoyou_core.retry import RetryPolicy
 
-__all__ = ["SETTING_NAMES", "read_settings"]
+__all__ = ["SECRET_NAMES", "SETTING_NAMES", "read_settings"]
+
+SECRET: Final = "WEBHOOK_SECRET"  # noqa: S105 - the name of a setting
+SECRET_FILE: Final = "WEBHOOK_SECRET_FILE"  # noqa: S105 - the name of a setting
+SECRET_NAMES: Final = frozenset({SECRET, SECRET_FILE})
+"""The settings that stand for `secret`."""
 
 
 def _text(value: object) -> str:
@@ -96,7 +103,7 @@ Setting = tuple[str, Callable[[object], object]]
 """A keyword, and what makes its value of the setting's."""
 
 _KEYWORDS: Final[Mapping[str, Setting]] = {
-    "WEBHOOK_SECRET": ("secret", _as_given),
+    SECRET: ("secret", _as_given),
     "NAME": ("name", _text),
     "INBOX": ("inbox", _as_given),
     "SPOOL": ("spool", _as_given),
@@ -134,7 +141,7 @@ _PARTS: Final[Mapping[str, tuple[Callable[..., object], Mapping[str, Setting]]]]
 }
 """What comes whole, or in parts, each with a setting of its own."""
 
-SETTING_NAMES: Final = frozenset(_KEYWORDS).union(*(parts for _, parts in _PARTS.values()))
+SETTING_NAMES: Final = SECRET_NAMES.union(_KEYWORDS, *(parts for _, parts in _PARTS.values()))
 """Every name a framework's configuration may hold."""
 
 
@@ -168,20 +175,34 @@ def read_settings(
             raise ConfigurationError(f"give either {either} or the single {either}_... settings, not both")
         if found:
             keywords[_KEYWORDS[whole][0]] = make(**found)
+    if given.get(SECRET_FILE) is not None:
+        if given.get(SECRET) is not None:
+            raise ConfigurationError(f"give either {prefix}{SECRET} or {prefix}{SECRET_FILE}, not both")
+        keywords["secret"] = read_secret_file(given[SECRET_FILE], prefix + SECRET_FILE)
     return keywords
 
 
-def read_environment(environ: Mapping[str, str], *, prefix: str = "ENVOYOU_") -> dict[str, Any]:
+def read_environment(
+    environ: Mapping[str, str], *, others: frozenset[str] = frozenset(), prefix: str = "ENVOYOU_"
+) -> dict[str, Any]:
     """The keyword arguments of `Webhooks` that the environment stands for.
 
-    Variables that only share the prefix are left alone, unless one looks like a misspelt setting.
+    Variables that only share the prefix are left alone, unless one looks like a misspelt setting. Several secrets are
+    separated by commas: only here, because a framework's configuration can hold a list.
+
+    Args:
+        environ: the environment.
+        others: settings to leave out, without prefix.
+        prefix: what stands before the name of a setting.
 
     Raises:
         ConfigurationError: a name that is nearly a setting's, or a value of the wrong kind.
     """
     found = {name.removeprefix(prefix): value for name, value in environ.items() if name.startswith(prefix)}
-    known = {name: value for name, value in found.items() if name in SETTING_NAMES}
-    for name in found.keys() - known.keys():
+    known: dict[str, Any] = {name: value for name, value in found.items() if name in SETTING_NAMES - others}
+    if SECRET in known:
+        known[SECRET] = split_secrets(known[SECRET], prefix + SECRET)
+    for name in found.keys() - SETTING_NAMES:
         if difflib.get_close_matches(name, SETTING_NAMES, n=1, cutoff=0.85):
             raise ConfigurationError(_unknown(name, SETTING_NAMES, prefix))
     return read_settings(known, prefix=prefix)

@@ -15,7 +15,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["Await", "Call", "CallHandler", "Flow", "Offload", "Step", "Wait", "arun", "result_of", "run"]
+__all__ = [
+    "Await",
+    "Call",
+    "CallHandler",
+    "Flow",
+    "Offload",
+    "Step",
+    "Wait",
+    "arun",
+    "result_of",
+    "run",
+    "run_in_own_loop",
+]
 
 Result = TypeVar("Result")
 
@@ -64,12 +76,18 @@ Flow = Generator[Step, Any, Result]
 Offload = Callable[[Call], Awaitable[Any]]
 
 
-def run(flow: Flow[Result], *, call: Callable[[Call], Any] | None = None) -> Result:
-    """Do a flow's steps here, one after the other; what is to be awaited runs in an event loop of its own.
+def run(
+    flow: Flow[Result],
+    *,
+    call: Callable[[Call], Any] | None = None,
+    run_async: Callable[[Callable[[], Awaitable[Any]]], Any] | None = None,
+) -> Result:
+    """Do a flow's steps here, one after the other.
 
     Args:
         flow: what to do.
         call: how functions that block are called; by default they just are.
+        run_async: how async functions are run; by default each in an event loop of its own.
     """
 
     def do(step: Step) -> Any:
@@ -81,7 +99,7 @@ def run(flow: Flow[Result], *, call: Callable[[Call], Any] | None = None) -> Res
             except TimeoutError:
                 step.future.cancel()
                 raise
-        return _run_in_own_loop(step.function)
+        return (run_async or run_in_own_loop)(step.function)
 
     try:
         step = next(flow)
@@ -161,10 +179,20 @@ async def _offload_to_default_threads(step: Call) -> Any:
     return await asyncio.to_thread(step.function)
 
 
-def _run_in_own_loop(function: Callable[[], Awaitable[Any]]) -> Any:
+def run_in_own_loop(function: Callable[[], Awaitable[Any]]) -> Any:
+    """Run an async function in an event loop that is made for it, and return its result."""
     import asyncio
 
     async def main() -> Any:
         return await function()
 
-    return asyncio.run(main())
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(main())
+    # A thread runs one loop at a time, and the caller, which is on one, blocks it by its own choice.
+    from concurrent.futures import ThreadPoolExecutor
+    from contextvars import copy_context
+
+    with ThreadPoolExecutor(1) as threads:
+        return threads.submit(copy_context().run, asyncio.run, main()).result()

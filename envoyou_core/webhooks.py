@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -26,8 +26,8 @@ from envoyou_core.reception.signature import SIGNED_CONTENT_FORMS, SignedContent
 from envoyou_core.reception.verification import DEFAULT_REQUIRED_HEADERS, DEFAULT_TOLERANCE, VerificationPolicy
 from envoyou_core.retention import Retention, RetentionReport
 from envoyou_core.retry import RetryPolicy
-from envoyou_core.settings import read_environment
-from envoyou_core.steps import Call, arun, run
+from envoyou_core.settings import SECRET_NAMES, read_environment
+from envoyou_core.steps import Call, arun, run, run_in_own_loop
 from envoyou_core.worker.claim_plan import subject_of
 from envoyou_core.worker.waker import Waker
 
@@ -66,8 +66,8 @@ class Webhooks:
     A 200 means that the event is on disk. See the guide, "Setting Up Webhooks" and "Best Practices".
 
     Args:
-        secret: the signing secret; several while one is rotated out, newest first; or a callable from the webhook id
-            to them, for tenants.
+        secret: the signing secret; a list of several while one is rotated out, newest first; or, for endpoints with
+            secrets of their own, a mapping or a callable, sync or async, from the webhook id to them. See `Tenant`.
         name: keeps several `Webhooks` on one database apart.
         inbox: a URL (`sqlite:///envoyou.db`, `postgresql+psycopg://...`, `memory:` for tests), or an inbox.
         spool: where events are kept while the inbox is away, and accepted all the same: `sqlite:///spool.db`, a file on
@@ -158,7 +158,7 @@ class Webhooks:
             policy=VerificationPolicy(
                 tolerance=tolerance, signed_content=signed_content, required_headers=required_headers
             ),
-            key_source=key_source(secret),
+            key_source=key_source(secret, clock=clock),
             inbox=self.inbox,
             nonces=open_nonces(nonces or "memory:") if isinstance(nonces, str | None) else nonces,
             clock=clock,
@@ -176,10 +176,14 @@ class Webhooks:
     def from_env(cls, environ: Mapping[str, str] = os.environ, **settings: Any) -> Webhooks:
         """Make one from `ENVOYOU_WEBHOOK_SECRET`, `ENVOYOU_INBOX` and the like; keywords win over the environment.
 
+        `ENVOYOU_WEBHOOK_SECRET` may hold several secrets, newest first, separated by commas. Instead of it,
+        `ENVOYOU_WEBHOOK_SECRET_FILE` may name a file with one secret a line.
+
         Raises:
             ConfigurationError: as the constructor does, and for a variable that looks like a misspelt setting.
         """
-        return cls(**{"secret": None, **read_environment(environ), **settings})
+        others = SECRET_NAMES if "secret" in settings else frozenset()
+        return cls(**{"secret": None, **read_environment(environ, others=others), **settings})
 
     # Handlers
 
@@ -248,11 +252,21 @@ class Webhooks:
             in_context: whether a secret callable, or a store of nonces, needs the same around it as a handler: where
                 the framework has not seen the request.
         """
-        return run(self._reception.receive(request), call=self._call_in_context if in_context else None)
+        flow = self._reception.receive(request)
+        if not in_context:
+            return run(flow, run_async=self._run_async)
+        return run(
+            flow,
+            call=self._call_in_context,
+            run_async=lambda function: self._engine.in_context(lambda: self._run_async(function)),
+        )
 
     async def areceive(self, request: WebhookRequest) -> WebhookResponse:
         """Answer one request without blocking the running event loop. See `receive`."""
         return await arun(self._reception.receive(request), offload=self._offload_in_context)
+
+    def _run_async(self, function: Callable[[], Awaitable[Any]]) -> Any:
+        return run_in_own_loop(function)
 
     def _call_in_context(self, step: Call) -> Any:
         return self._engine.in_context(step.function)
@@ -272,7 +286,7 @@ class Webhooks:
         Raises:
             WebhookError: the request is not accepted; `refuse` has the answer.
         """
-        return run(self._reception.verify(request))
+        return run(self._reception.verify(request), run_async=self._run_async)
 
     async def averify(self, request: WebhookRequest) -> Event:
         """Only the check, without blocking the running event loop. See `verify`."""

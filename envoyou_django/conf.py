@@ -14,8 +14,10 @@ from typing import Any, Final
 from django.conf import settings
 from django.utils.module_loading import import_string
 
-from envoyou_core import ConfigurationError, Tenant
-from envoyou_core.settings import read_settings
+from envoyou_core import ConfigurationError
+from envoyou_core.reception.secrets import newest_secret
+from envoyou_core.reception.secrets import written_secrets as secrets_in
+from envoyou_core.settings import SECRET_NAMES, read_settings
 
 __all__ = [
     "OWN_NAMES",
@@ -109,7 +111,7 @@ def webhooks_keywords() -> dict[str, Any]:
     Raises:
         ConfigurationError: there is no secret, a name that nobody knows, or a value of the wrong kind.
     """
-    keywords = _keywords()
+    keywords = _keywords() | _secret_keyword()
     if keywords.get("secret") is None:
         raise ConfigurationError(f'there is no webhook secret: set {SETTING} = {{"WEBHOOK_SECRET": ...}}')
     keywords["secret"] = _secret(keywords["secret"])
@@ -119,19 +121,17 @@ def webhooks_keywords() -> dict[str, Any]:
 
 
 def has_secret() -> bool:
-    """Whether `WEBHOOK_SECRET` is there, and not empty.
+    """Whether `WEBHOOK_SECRET` or `WEBHOOK_SECRET_FILE` is there, and not empty.
 
     Raises:
         ConfigurationError: the setting is no dict.
     """
-    return bool(_given().get("WEBHOOK_SECRET"))
+    return any(_given().get(name) for name in SECRET_NAMES)
 
 
 def written_secrets() -> tuple[str, ...]:
-    """The secrets that `WEBHOOK_SECRET` holds itself: none where it is a callable, or its path."""
-    secret = webhooks_keywords()["secret"]
-    listed = [secret] if isinstance(secret, str) else [] if callable(secret) else secret
-    return tuple(each for each in listed if isinstance(each, str))
+    """The secrets that `WEBHOOK_SECRET` or the file holds itself: none if it is a callable, or its path."""
+    return tuple(secret for secret in secrets_in(webhooks_keywords()["secret"]) if isinstance(secret, str))
 
 
 def signing_secret(webhook_id: str) -> str | bytes:
@@ -140,13 +140,7 @@ def signing_secret(webhook_id: str) -> str | bytes:
     Raises:
         ConfigurationError: the settings cannot be used, or no secret is known for that endpoint.
     """
-    secret = webhooks_keywords()["secret"]
-    found = secret(webhook_id) if callable(secret) else secret
-    found = found.secret if isinstance(found, Tenant) else found
-    newest = found if isinstance(found, str | bytes) else next(iter(found or ()), None)
-    if not newest:
-        raise ConfigurationError(f"no secret is known for the webhook id {webhook_id!r}")
-    return newest
+    return newest_secret(webhooks_keywords()["secret"], webhook_id)
 
 
 def is_manual() -> bool:
@@ -169,13 +163,18 @@ def _given() -> Mapping[str, Any]:
 
 
 def _keywords() -> dict[str, Any]:
-    keywords = read_settings(_given(), others=OWN_NAMES)
+    # Without the secret, so that not every setting that is needed has a file read.
+    keywords = read_settings(_given(), others=OWN_NAMES | SECRET_NAMES)
     if "inbox" in keywords:
         raise ConfigurationError(
             f'{SETTING}["INBOX"] has no use in Django: events are kept in the model ProcessedEvent, and '
             "DATABASE_ROUTERS say on which database"
         )
     return keywords
+
+
+def _secret_keyword() -> dict[str, Any]:
+    return read_settings({name: value for name, value in _given().items() if name in SECRET_NAMES})
 
 
 def _secret(secret: object) -> object:

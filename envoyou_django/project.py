@@ -6,7 +6,7 @@ import atexit
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -127,6 +127,13 @@ class DjangoWebhooks(Webhooks):
             return await super().areceive(request)
         response: WebhookResponse = await sync_to_async(self.receive)(request, in_context=True)
         return response
+
+    def _run_async(self, function: Callable[[], Awaitable[Any]]) -> Any:
+        async def call() -> Any:
+            return await function()
+
+        # In a thread of `sync_to_async`, it runs on the event loop that the project is served on.
+        return async_to_sync(call)()
 
     async def adrain(self, *, until_idle: bool = False, within: float | None = None) -> int:
         """See `Webhooks.adrain`: in the thread in which Django keeps its connections."""

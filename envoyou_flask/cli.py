@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 import click
 from flask import Flask, current_app
 from flask.cli import with_appcontext
 
 from envoyou_core import ConfigurationError, Webhooks
+from envoyou_core.reception.secrets import newest_secret
+from envoyou_core.reception.signature import Secret
+from envoyou_core.settings import SECRET_NAMES, read_settings
 
 __all__ = ["add_commands"]
+
+PREFIX: Final = "ENVOYOU_"
+"""Of the settings in `app.config`."""
 
 
 def add_commands(app: Flask) -> None:
@@ -37,7 +44,12 @@ def _envoyou(arguments: tuple[str, ...]) -> None:
         raise click.ClickException(f"it needs {error.name}: pip install 'envoyou-webhooks[cli]'") from error
     named = typer.Option("--name", help="Which webhooks, where the app has several: the name of their blueprint.")
     commands = application(Source(named, _find, default=""))
-    commands(list(arguments), prog_name="flask envoyou", default_map={"send": _sent_by_default(current_app)})
+    commands(
+        list(arguments),
+        prog_name="flask envoyou",
+        default_map={"send": _sent_by_default(current_app)},
+        obj=partial(_secret_of, current_app),
+    )
 
 
 def _find(name: str) -> Webhooks:
@@ -51,7 +63,7 @@ def _find(name: str) -> Webhooks:
 
 
 def _sent_by_default(app: Flask) -> dict[str, Any]:
-    """Where `send` sends to, and the secret that it signs with, as far as the app says so."""
+    """Where `send` sends to, if the app has one place that receives."""
     defaults: dict[str, Any] = {}
     paths = [
         rule.rule.rstrip("/")
@@ -62,9 +74,13 @@ def _sent_by_default(app: Flask) -> dict[str, Any]:
     ]
     if len(paths) == 1:
         defaults["url"] = f"http://127.0.0.1:{os.environ.get('FLASK_RUN_PORT', '5000')}{paths[0]}"
-    secret = app.config.get("ENVOYOU_WEBHOOK_SECRET")
-    if isinstance(secret, list | tuple) and secret:
-        secret = secret[0]
-    if isinstance(secret, str):
-        defaults["secret"] = secret
     return defaults
+
+
+def _secret_of(app: Flask, webhook_id: str) -> Secret:
+    """The newest secret of the app's settings, or of the environment if the settings have none."""
+    from envoyou_core.cli.sending import secret_from_environment
+
+    settings = app.config.get_namespace(PREFIX, lowercase=False)
+    secret = read_settings({name: settings.get(name) for name in SECRET_NAMES}, prefix=PREFIX).get("secret")
+    return secret_from_environment(webhook_id) if secret is None else newest_secret(secret, webhook_id)

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from envoyou_core.cli.sending import send_sample
+from envoyou_core.cli.sending import secret_from_environment, send_sample
 from envoyou_core.cli.tables import event_details, events_table, stats_table
 from envoyou_core.cli.values import duration, event_as_json, event_details_as_json, json_object, stats_as_json
 from envoyou_core.errors import ConfigurationError, WorkerStuckError, describe
@@ -226,10 +226,15 @@ def prune(
 
 
 def send(
+    context: typer.Context,
     url: Annotated[str, typer.Argument(help="Where webhooks are received.", show_default=False)],
     secret: Annotated[
-        str, typer.Option(envvar="ENVOYOU_WEBHOOK_SECRET", help="The signing secret.", show_default=False)
-    ],
+        str | None,
+        typer.Option(
+            help="The signing secret; by default the newest one of the settings or of ENVOYOU_WEBHOOK_SECRET.",
+            show_default=False,
+        ),
+    ] = None,
     type: Annotated[str, typer.Option(help="The event's type.")] = "user.created",
     data: Annotated[
         dict[str, Any] | None,
@@ -239,7 +244,9 @@ def send(
 ) -> None:
     """Send a sample event, signed as EnvoyOU signs it, and show the answer."""
     with _failures_told(), _usage_told():
-        event_id, status, answer = send_sample(url, type=type, secret=secret, object=data, webhook_id=webhook_id)
+        find_secret = context.obj or secret_from_environment
+        signed_with = find_secret(webhook_id) if secret is None else secret
+        event_id, status, answer = send_sample(url, type=type, secret=signed_with, object=data, webhook_id=webhook_id)
     _say(f"{event_id}: {status} {answer}")
     if status != 200:
         raise typer.Exit(1)

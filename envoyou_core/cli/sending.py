@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 from urllib.error import HTTPError
@@ -9,13 +10,27 @@ from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from envoyou_core.errors import ConfigurationError
+from envoyou_core.reception.secrets import newest_secret
 from envoyou_core.reception.signature import Secret
+from envoyou_core.settings import SECRET_NAMES, SETTING_NAMES, read_environment
 from envoyou_core.testing import SAMPLE_WEBHOOK_ID, sample_event, sign_delivery
 
-__all__ = ["send_sample"]
+__all__ = ["secret_from_environment", "send_sample"]
 
 TIMEOUT = 10.0
 """Seconds."""
+
+
+def secret_from_environment(webhook_id: str) -> Secret:
+    """The newest secret of `ENVOYOU_WEBHOOK_SECRET` or of the file that `ENVOYOU_WEBHOOK_SECRET_FILE` names.
+
+    Raises:
+        ConfigurationError: there is none, or none that can be a secret.
+    """
+    secret = read_environment(os.environ, others=SETTING_NAMES - SECRET_NAMES).get("secret")
+    if secret is None:
+        raise ConfigurationError("there is no webhook secret: give --secret, or set ENVOYOU_WEBHOOK_SECRET")
+    return newest_secret(secret, webhook_id)
 
 
 def send_sample(

@@ -22,7 +22,7 @@ from envoyou_core.inbox.protocol import Inbox
 from envoyou_core.inbox.records import Added, NewEvent
 from envoyou_core.nonces import NONCE_LIFETIME, NonceStore, nonce_key
 from envoyou_core.observability.notices import Accepted, NonceStoreFailed, Notices, Rejected, Spooled
-from envoyou_core.reception.secrets import Keys, KeySource
+from envoyou_core.reception.secrets import KeySource
 from envoyou_core.reception.verification import VerificationPolicy, header_text
 from envoyou_core.steps import Call, Flow, Wait
 
@@ -107,20 +107,9 @@ class Receiver:
     def _prove(self, request: WebhookRequest) -> Flow[tuple[Event, str]]:
         """The event and its tenant."""
         self.check_shape(request.method, request.content_type, len(request.body))
-        keys = yield from self._find_keys(header_text(request.webhook_id))
+        keys = yield from self.key_source.find(header_text(request.webhook_id))
         self.policy.authenticate(request, keys.keys, now=self.clock())
         return self.policy.read_event(request), keys.tenant
-
-    def _find_keys(self, webhook_id: str | None) -> Flow[Keys]:
-        if not self.key_source.blocking:
-            return self.key_source.find(webhook_id)
-        try:
-            keys: Keys = yield Call(lambda: self.key_source.find(webhook_id))
-        except WebhookError:
-            raise
-        except Exception as error:
-            raise UnavailableError(f"the secret callable failed: {describe(error)}") from error
-        return keys
 
     def _store(self, event: Event, tenant: str, request: WebhookRequest) -> Flow[Added]:
         deadline = time.monotonic() + ANSWER_BUDGET

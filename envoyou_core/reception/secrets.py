@@ -1,110 +1,270 @@
-"""Which secrets a request is checked against: fixed ones, or those that a callable finds for its webhook id."""
+"""Which secrets a request is checked against, and which tenant an event belongs to when they prove it.
+
+The webhook id header that selects secrets is not signed: anyone can replay a delivery under another id. The tenant
+therefore follows from the secrets, never from the header's text.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Final, Protocol
 
-from envoyou_core.errors import ConfigurationError, UnknownEndpointError
-from envoyou_core.reception.signature import Secret, SigningKey, signing_keys
+from envoyou_core.errors import ConfigurationError, UnavailableError, UnknownEndpointError, describe
+from envoyou_core.event import MAX_NAME_LENGTH, is_plain_text
+from envoyou_core.reception.secret_cache import AnswerCache
+from envoyou_core.reception.signature import Secret, Secrets, SigningKey, hint_for, signing_keys
+from envoyou_core.steps import Await, Call, Flow, run
 
 __all__ = [
     "FixedSecrets",
     "KeySource",
     "Keys",
+    "LookedUpSecrets",
+    "MappedSecrets",
+    "SecretAnswer",
     "SecretCallable",
     "SecretSetting",
     "Tenant",
-    "TenantSecrets",
     "key_source",
+    "newest_secret",
+    "written_secrets",
 ]
+
+NO_SECRET: Final = "there is no webhook secret: give secret=..., or set ENVOYOU_WEBHOOK_SECRET"  # noqa: S105 - an error
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Tenant:
-    """What a secret callable may return: whose endpoint it is, and the endpoint's secrets.
+    """Names the tenant of an endpoint, beside the endpoint's secrets.
 
-    Event ids are told apart by tenant. Endpoints that share a secret must share the tenant: the webhook id header is
-    not signed, and one event could otherwise be delivered again under the other id. A callable that returns plain
-    secrets makes every webhook id a tenant of its own.
+    A secret callable may return one, and a mapping may hold them. Event ids are told apart by tenant. Endpoints that
+    share a secret must share the tenant, because the webhook id is not signed: a delivery to one of them could
+    otherwise be replayed to the other. A mapping is checked for that; a callable cannot be.
+
+    Args:
+        id: at most 255 characters without control characters. Take it from your own records: the webhook id that a
+            callable is called with is what the request claims, perhaps in another spelling than yours. `""` is the
+            tenant of an application with fixed secrets.
+        secret: the signing secret, or a list of several while one is rotated out, newest first.
+
+    Raises:
+        ConfigurationError: the id is not such a text.
     """
 
     id: str
-    secret: Secret | Iterable[Secret]
+    secret: Secrets
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.id, str):
+            raise ConfigurationError(f"the id of a Tenant must be str, got {type(self.id).__name__}")
+        if len(self.id) > MAX_NAME_LENGTH or not is_plain_text(self.id):
+            raise ConfigurationError(
+                f"the id of a Tenant must have at most {MAX_NAME_LENGTH} characters and no control characters"
+            )
 
     def __repr__(self) -> str:
         return f"Tenant({self.id!r})"
 
 
-SecretCallable = Callable[[str], Tenant | Secret | Iterable[Secret] | None]
-"""From a webhook id to its secrets; `None` where none is known. It may be called from several threads at once."""
+SecretAnswer = Tenant | Secret | list[str] | list[bytes] | list[Secret] | None
+"""What is known of a webhook id: its secrets, newest first, perhaps with a tenant; `None` if nothing is."""
 
-SecretSetting = Secret | Iterable[Secret] | SecretCallable
+SecretCallable = Callable[[str], SecretAnswer | Awaitable[SecretAnswer]]
+"""From a webhook id to its secrets, sync or async.
+
+It may be called from several threads at once. Its answers are cached for a few seconds, so they must depend on the
+webhook id alone, and not on the request's host for instance.
+"""
+
+SecretMapping = Mapping[str, Tenant | Secrets]
+"""From a webhook id to its secrets, newest first."""
+
+SecretSetting = Secrets | SecretMapping | SecretCallable
 
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The keys that a request is checked against, and the tenant that they belong to."""
+    """The keys that a request is checked against, newest first, and the tenant that they belong to."""
 
     tenant: str
     keys: tuple[SigningKey, ...]
 
 
 class KeySource(Protocol):
-    """Finds the keys for a webhook id. `blocking` says whether that may wait for something outside the process."""
+    """Finds the keys for a webhook id."""
 
-    blocking: bool
-
-    def find(self, webhook_id: str | None) -> Keys:
+    def find(self, webhook_id: str | None) -> Flow[Keys]:
         """The keys for the webhook id of the (unsigned) header.
 
         Raises:
-            UnknownEndpointError: there are none.
+            UnknownEndpointError: no secret is known for it.
+            UnavailableError: it cannot be found out at present.
         """
 
 
 class FixedSecrets:
-    """The same secrets for every request."""
+    """The same secrets for every request. The tenant is `""`."""
 
-    blocking = False
-
-    def __init__(self, secret: Secret | Iterable[Secret]) -> None:
+    def __init__(self, secret: Secrets) -> None:
         self._keys = Keys("", signing_keys(secret))
 
-    def find(self, webhook_id: str | None) -> Keys:
+    def find(self, webhook_id: str | None) -> Flow[Keys]:
         """See `KeySource.find`."""
+        yield from ()
         return self._keys
 
 
-class TenantSecrets:
-    """Secrets that a callable of the user's finds by webhook id."""
+class MappedSecrets:
+    """Secrets by webhook id. The tenant is the id, exactly as it is in the mapping, or that of a `Tenant`.
 
-    blocking = True
+    Raises:
+        ConfigurationError: there is none, an id or a secret cannot be one, or two tenants share a secret.
+    """
 
-    def __init__(self, secret: SecretCallable) -> None:
-        self._find = secret
+    def __init__(self, secrets: SecretMapping) -> None:
+        if not secrets:
+            raise ConfigurationError(NO_SECRET)
+        self._keys: dict[str, Keys] = {}
+        owners: dict[str, str] = {}
+        for position, (webhook_id, value) in enumerate(secrets.items(), start=1):
+            # By their place: a mapping that is the wrong way round has secrets as keys.
+            place = f"entry {position} of the secrets by webhook id"
+            keys = _mapped_keys(webhook_id, value, place)
+            for key in keys.keys:
+                if owners.setdefault(key.fingerprint(), keys.tenant) != keys.tenant:
+                    raise ConfigurationError(
+                        f"{place} shares a secret with another entry, and the webhook id that selects one is not "
+                        "signed: make both a Tenant with the same id"
+                    )
+            self._keys[webhook_id] = keys
 
-    def find(self, webhook_id: str | None) -> Keys:
+    def find(self, webhook_id: str | None) -> Flow[Keys]:
+        """See `KeySource.find`."""
+        yield from ()
+        keys = None if webhook_id is None else self._keys.get(webhook_id)
+        if keys is None:
+            raise UnknownEndpointError
+        return keys
+
+
+class LookedUpSecrets:
+    """Secrets that a callable of the user's finds by webhook id.
+
+    The tenant is that of a `Tenant`. For plain secrets it is a fingerprint of the oldest of them, which stays the same
+    while a newer secret is added, and changes when the oldest one is removed.
+
+    Args:
+        function: sync or async.
+        clock: epoch seconds; for how long its answers are remembered.
+    """
+
+    def __init__(self, function: SecretCallable, clock: Callable[[], float]) -> None:
+        self._function = function
+        self._answers: AnswerCache[Keys] = AnswerCache(clock)
+
+    def find(self, webhook_id: str | None) -> Flow[Keys]:
         """See `KeySource.find`."""
         if webhook_id is None:
             raise UnknownEndpointError
-        found = self._find(webhook_id)
-        if not found:
+        keys = yield from self._answers.find(webhook_id, lambda: self._ask(webhook_id))
+        if keys is None:
             raise UnknownEndpointError
-        if isinstance(found, Tenant):
-            return Keys(found.id, signing_keys(found.secret))
-        return Keys(webhook_id, signing_keys(found))
+        return keys
+
+    def _ask(self, webhook_id: str) -> Flow[Keys | None]:
+        try:
+            return _keys_of_answer((yield from _call(self._function, webhook_id)))
+        except Exception as error:
+            raise UnavailableError(f"the secret callable failed: {describe(error)}") from error
 
 
-def key_source(secret: SecretSetting | None) -> KeySource:
-    """Make the `secret` setting ready.
+def key_source(secret: SecretSetting | None, *, clock: Callable[[], float]) -> KeySource:
+    """Prepare the `secret` setting.
 
     Raises:
-        ConfigurationError: it is missing, empty or of a type that is no secret.
+        ConfigurationError: it is missing, empty, or cannot be a secret.
     """
     if secret is None:
-        raise ConfigurationError("there is no webhook secret: give secret=..., or set ENVOYOU_WEBHOOK_SECRET")
+        raise ConfigurationError(NO_SECRET)
+    if isinstance(secret, Mapping):
+        return MappedSecrets(secret)
     if callable(secret):
-        return TenantSecrets(secret)
+        return LookedUpSecrets(secret, clock)
     return FixedSecrets(secret)
+
+
+def newest_secret(secret: SecretSetting | None, webhook_id: str) -> Secret:
+    """The secret that a delivery to the endpoint `webhook_id` is signed with: for senders of samples.
+
+    Raises:
+        ConfigurationError: there is no secret for it, or none that can be one.
+    """
+    answer: object
+    if isinstance(secret, Mapping):
+        answer = secret.get(webhook_id)
+    elif callable(secret):
+        answer = run(_call(secret, webhook_id))
+    else:
+        answer = list(secret) if type(secret) is tuple else secret
+    if _keys_of_answer(answer) is None:
+        raise ConfigurationError(f"no secret is known for the webhook id {webhook_id!r}")
+    return _secrets_of(answer)[0]
+
+
+def written_secrets(secret: SecretSetting | None) -> tuple[Secret, ...]:
+    """The secrets that the setting itself holds: none if it is a callable."""
+    answers = secret.values() if isinstance(secret, Mapping) else [] if callable(secret) else [secret]
+    return tuple(each for answer in answers for each in _secrets_of(answer))
+
+
+def _call(function: SecretCallable, webhook_id: str) -> Flow[Any]:
+    answer = yield Call(lambda: function(webhook_id))
+    if inspect.isawaitable(answer):
+        answer = yield Await(lambda: answer)
+    return answer
+
+
+def _mapped_keys(webhook_id: object, value: object, place: str) -> Keys:
+    if not isinstance(webhook_id, str):
+        raise ConfigurationError(f"{place} must have a webhook id as its key, got {type(webhook_id).__name__}")
+    is_sendable = 0 < len(webhook_id) <= MAX_NAME_LENGTH and is_plain_text(webhook_id)
+    if not is_sendable or webhook_id != webhook_id.strip():
+        raise ConfigurationError(
+            f"{place} must have a webhook id as its key: 1 to {MAX_NAME_LENGTH} characters, no control characters, no "
+            "white space around them"
+        )
+    try:
+        if isinstance(value, Tenant):
+            return Keys(value.id, _strict_keys(value.secret))
+        return Keys(webhook_id, _strict_keys(value))
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{place}: {error}") from None
+
+
+def _keys_of_answer(answer: object) -> Keys | None:
+    if answer is None or (isinstance(answer, str | bytes | list) and not answer):
+        return None
+    if isinstance(answer, Tenant):
+        return Keys(answer.id, _strict_keys(answer.secret))
+    keys = _strict_keys(answer)
+    return Keys(f"fingerprint:{keys[-1].fingerprint()}", keys)
+
+
+def _strict_keys(secret: object) -> tuple[SigningKey, ...]:
+    # No tuple and no other iterable: it may be a row of a database, whose columns are not all secrets.
+    if not isinstance(secret, str | bytes | list):
+        raise ConfigurationError(
+            f"the secrets of a webhook id must be str, bytes, a list of these, or a Tenant, got "
+            f"{type(secret).__name__}{hint_for(secret)}"
+        )
+    return signing_keys(secret)
+
+
+def _secrets_of(answer: object) -> tuple[Secret, ...]:
+    if isinstance(answer, Tenant):
+        answer = answer.secret
+    if isinstance(answer, str | bytes):
+        return (answer,)
+    return tuple(answer) if isinstance(answer, list | tuple) else ()

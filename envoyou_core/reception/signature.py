@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from envoyou_core.errors import (
@@ -18,12 +18,26 @@ from envoyou_core.errors import (
     SignatureMismatchError,
     TimestampOutOfToleranceError,
 )
+from envoyou_core.reception.secret_text import check_secret_text
 from envoyou_core.reception.strict_json import load_json
 
-__all__ = ["Secret", "SignedContent", "SigningKey", "check_signature", "check_timestamp", "sign", "signing_keys"]
+__all__ = [
+    "Secret",
+    "Secrets",
+    "SignedContent",
+    "SigningKey",
+    "check_signature",
+    "check_timestamp",
+    "hint_for",
+    "sign",
+    "signing_keys",
+]
 
 Secret = str | bytes
 """One signing secret. A string stands for its UTF-8 bytes, prefix included."""
+
+Secrets = Secret | Sequence[Secret]
+"""One signing secret, or several while one is rotated out, newest first."""
 
 SignedContent = Literal["raw", "canonical"]
 """What was signed: `raw`, the bytes as sent, or `canonical`, the guide's Python recipe over the parsed body."""
@@ -40,6 +54,10 @@ _OUTER_PAD = bytes(byte ^ 0x5C for byte in range(256))
 class SigningKey:
     """One secret, made ready: the two hash states of its HMAC, which every signature starts from.
 
+    Args:
+        secret: the secret.
+        name: what an error calls it.
+
     Raises:
         ConfigurationError: the secret is empty, blank, or neither `str` nor `bytes`.
     """
@@ -47,15 +65,15 @@ class SigningKey:
     # Copying two prepared states costs half of what keying an HMAC anew does.
     __slots__ = ("_inner", "_outer")
 
-    def __init__(self, secret: Secret) -> None:
+    def __init__(self, secret: Secret, name: str = "the webhook secret") -> None:
         if not isinstance(secret, str | bytes):
-            raise ConfigurationError(f"a secret is a str or bytes, not {type(secret).__name__}")
+            raise ConfigurationError(f"{name} must be str or bytes, got {type(secret).__name__}{hint_for(secret)}")
         if not secret.strip():
-            raise ConfigurationError("the webhook secret is empty")
+            raise ConfigurationError(f"{name} is empty")
         try:
             key = secret.encode() if isinstance(secret, str) else secret
         except UnicodeEncodeError:
-            raise ConfigurationError("the webhook secret is not valid text") from None
+            raise ConfigurationError(f"{name} is not valid text") from None
         if len(key) > _BLOCK_SIZE:
             key = hashlib.sha256(key).digest()
         key = key.ljust(_BLOCK_SIZE, b"\0")
@@ -71,26 +89,54 @@ class SigningKey:
         outer.update(inner.digest())
         return SCHEME + outer.hexdigest().encode()
 
+    def fingerprint(self) -> str:
+        """Tells this key from others without revealing it: 128 bits of an HMAC under it, in hexadecimal."""
+        # A timestamp is all digits, so no delivery is ever signed like this.
+        return self.signature(b"fingerprint", b"").removeprefix(SCHEME).decode()[:32]
+
     def __repr__(self) -> str:
         return "SigningKey(...)"
 
 
-def signing_keys(secret: Secret | Iterable[Secret]) -> tuple[SigningKey, ...]:
-    """The keys of one secret or of several, newest first.
+def signing_keys(secrets: Secrets) -> tuple[SigningKey, ...]:
+    """The keys that deliveries are checked against: of one secret or of several, newest first.
 
     Raises:
-        ConfigurationError: there is none, or one of them is empty.
+        ConfigurationError: there is none, or one of them cannot be a secret: it is empty, or has white space or quotes
+            around it or an invisible character in it.
     """
-    secrets = [secret] if isinstance(secret, str | bytes) else _listed(secret)
+    if isinstance(secrets, str | bytes):
+        return (_checked_key(secrets, "the webhook secret"),)
+    # A subclass of tuple may be a row of a database, whose columns are not all secrets.
+    if not isinstance(secrets, list) and type(secrets) is not tuple:
+        raise ConfigurationError(
+            f"the webhook secret must be str, bytes or a list of these, got {type(secrets).__name__}{hint_for(secrets)}"
+        )
     if not secrets:
         raise ConfigurationError("there is no webhook secret")
-    return tuple(SigningKey(one) for one in secrets)
+    return tuple(
+        _checked_key(secret, f"webhook secret {position} of {len(secrets)}")
+        for position, secret in enumerate(secrets, start=1)
+    )
 
 
-def _listed(secrets: object) -> list[Secret]:
-    if not isinstance(secrets, Iterable):
-        raise ConfigurationError(f"a secret is a str or bytes, or several of them, not {type(secrets).__name__}")
-    return list(secrets)
+def _checked_key(secret: Secret, name: str) -> SigningKey:
+    key = SigningKey(secret, name)
+    check_secret_text(secret, name)
+    return key
+
+
+def hint_for(value: object) -> str:
+    """What an error adds if `value` is given as a secret and is of a type that is often mistaken for one."""
+    if hasattr(value, "get_secret_value"):
+        return "; give its .get_secret_value()"
+    if isinstance(value, set | frozenset):
+        return ", which has no order; give a list, newest first"
+    if isinstance(value, Mapping):
+        return ", which names several endpoints or columns; give the secrets of one endpoint"
+    if isinstance(value, tuple):
+        return "; if it is a row of a database, give the column that holds the secret"
+    return ""
 
 
 def sign(body: bytes, *, secret: Secret, timestamp: int | str, signed_content: SignedContent = "raw") -> str:

@@ -29,7 +29,7 @@ from envoyou_core.http import (
 )
 from envoyou_core.reception.signature import (
     SIGNED_CONTENT_FORMS,
-    Secret,
+    Secrets,
     SignedContent,
     SigningKey,
     check_signature,
@@ -120,7 +120,7 @@ def verify(
     headers: Headers,
     body: bytes,
     *,
-    secret: Secret | Iterable[Secret],
+    secret: Secrets,
     tolerance: float = DEFAULT_TOLERANCE,
     now: float | None = None,
     signed_content: Sequence[SignedContent] = SIGNED_CONTENT_FORMS,
@@ -133,7 +133,7 @@ def verify(
     Args:
         headers: the request's headers, as a mapping or as pairs, in any case.
         body: the request's body, the raw bytes as they came.
-        secret: the signing secret, or several of them while one is rotated out, newest first.
+        secret: the signing secret, or a list of several while one is rotated out, newest first.
         tolerance: seconds that the timestamp may lie in the past or in the future.
         now: epoch seconds; the system's clock by default.
         signed_content: the accepted forms; `("raw",)` is the strict setting.

@@ -29,11 +29,16 @@ class Breakage:
 SIGNATURE = "envoyou_core/reception/signature.py"
 VERIFICATION = "envoyou_core/reception/verification.py"
 RECEPTION = "envoyou_core/reception/receiver.py"
+SECRETS = "envoyou_core/reception/secrets.py"
+SECRET_ANSWERS = "envoyou_core/reception/secret_cache.py"
+SECRET_TEXT = "envoyou_core/reception/secret_text.py"
 MOVER = "envoyou_core/spool/relay.py"
 SQL = "envoyou_core/inbox/sql/inbox.py"
 ENGINE = "envoyou_core/worker/engine.py"
 SELECTION = "envoyou_core/worker/claim_plan.py"
 
+TEST_SECRETS = "tests/core/test_secrets.py"
+TEST_SECRET_ANSWERS = "tests/core/test_secret_cache.py"
 TEST_SIGNATURE = "tests/core/test_signature.py"
 TEST_VERIFICATION = "tests/core/test_verification.py"
 TEST_RECEPTION = "tests/core/test_reception.py"
@@ -100,6 +105,57 @@ BREAKAGES = [
         "if not secret.strip():",
         "if secret is None:",
         (f"{TEST_SIGNATURE}::test_an_empty_or_unusable_secret_is_a_configuration_error",),
+    ),
+    Breakage(
+        "the unsigned webhook id names the tenant",
+        SECRETS,
+        "return _keys_of_answer((yield from _call(self._function, webhook_id)))",
+        "keys = _keys_of_answer((yield from _call(self._function, webhook_id)))\n"
+        "            return keys and Keys(webhook_id, keys.keys)",
+        (f"{TEST_SECRETS}::test_no_change_of_unsigned_headers_runs_a_handler_again",),
+    ),
+    Breakage(
+        "the tenant is a fingerprint of the newest secret",
+        SECRETS,
+        "keys[-1].fingerprint()",
+        "keys[0].fingerprint()",
+        (f"{TEST_SECRETS}::test_a_redelivery_after_each_step_of_a_rotation_is_a_duplicate",),
+    ),
+    Breakage(
+        "endpoints of a mapping may group a secret without a tenant",
+        SECRETS,
+        "if owners.setdefault(key.fingerprint(), keys.tenant) != keys.tenant:",
+        "if owners.setdefault(key.fingerprint(), '') is None:",
+        (f"{TEST_SECRETS}::test_a_mapping_that_cannot_work_is_a_configuration_error",),
+    ),
+    Breakage(
+        "a row's columns are taken as secrets",
+        SECRETS,
+        "    if not isinstance(secret, str | bytes | list):\n",
+        "    if isinstance(secret, tuple):\n        secret = list(secret)\n"
+        "    if not isinstance(secret, str | bytes | list):\n",
+        (f"{TEST_SECRETS}::test_any_other_answer_of_a_callable_is_unavailable_and_says_so",),
+    ),
+    Breakage(
+        "a secret may have white space around it",
+        SECRET_TEXT,
+        "if character.isspace() or _is_quote(character):",
+        "if _is_quote(character):",
+        (f"{TEST_SECRETS}::test_white_space_quotes_and_invisible_characters_are_named",),
+    ),
+    Breakage(
+        "invented webhook ids displace real ones from memory",
+        SECRET_ANSWERS,
+        "answers = self._unknown if answer.value is None else self._known",
+        "answers = self._known",
+        (f"{TEST_SECRET_ANSWERS}::test_it_is_bounded_and_invented_ids_do_not_displace_real_ones",),
+    ),
+    Breakage(
+        "a request that waits for a request-up can cancel it for the others",
+        SECRET_ANSWERS,
+        "own.set_running_or_notify_cancel()",
+        "own.running()",
+        (f"{TEST_SECRET_ANSWERS}::test_concurrent_tasks_share_one_look_up",),
     ),
     Breakage(
         "the canonical form vouches for members named twice",

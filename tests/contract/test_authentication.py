@@ -8,7 +8,8 @@ import json
 
 import pytest
 
-from envoyou_core.reception.secrets import Tenant
+from envoyou_core import Tenant
+from envoyou_core.reception.signature import SigningKey
 from envoyou_core.testing import Delivery, sample_event
 from tests.contract.endpoint import NOW, SECRET, Endpoint, signed, signed_at
 from tests.contract.wire import HeaderChanges, HeaderValue
@@ -206,9 +207,10 @@ def test_each_webhook_id_has_its_own_secret(endpoint: Endpoint) -> None:
     shared_id = sample_event(webhook_id=None)
     acme = signed(shared_id, secret="whsec_acme", webhook_id="wh_acme")
     globex = signed(shared_id, secret="whsec_globex", webhook_id="wh_globex")
-    assert endpoint.accepts(acme, tenant="wh_acme").tenant == "wh_acme"
+    of_acme = f"fingerprint:{SigningKey('whsec_acme').fingerprint()}"
+    assert endpoint.accepts(acme, tenant=of_acme).tenant == of_acme
     assert endpoint.accepts(globex, tenant="globex").tenant == "globex"
-    endpoint.accepts(acme, tenant="wh_acme", duplicate=True)
+    endpoint.accepts(acme, tenant=of_acme, duplicate=True)
     again = signed(shared_id, secret="whsec_globex_new", webhook_id="wh_globex")
     endpoint.accepts(again, tenant="globex", duplicate=True)
 
@@ -233,6 +235,22 @@ def test_a_webhook_id_without_a_secret(endpoint: Endpoint, webhook_id: str) -> N
 def test_no_usable_webhook_id_where_secrets_go_by_it(endpoint: Endpoint, header: HeaderValue | None) -> None:
     delivery = delivered_to("wh_acme", secret="whsec_acme")
     endpoint.refuses(401, "unauthorized", delivery, headers={"X-EnvoyOU-Webhook-ID": header})
+
+
+async def find_secret_later(webhook_id: str) -> Tenant | str | list[str] | None:
+    return find_secret(webhook_id.lower())
+
+
+@pytest.mark.settings(secret=find_secret_later)
+def test_an_async_secret_callable_and_a_replay_under_another_webhook_id(endpoint: Endpoint) -> None:
+    event = sample_event(webhook_id=None)
+    captured = signed(event, secret="whsec_acme", webhook_id="wh_acme")
+    tenant = f"fingerprint:{SigningKey('whsec_acme').fingerprint()}"
+    endpoint.accepts(captured, tenant=tenant)
+    again = signed(event, secret="whsec_acme", webhook_id="WH_ACME")
+    endpoint.accepts(again, tenant=tenant, duplicate=True)
+    endpoint.refuses(401, "unauthorized", signed(event, secret="whsec_foreign", webhook_id="wh_acme"))
+    endpoint.refuses(503, "unavailable", signed(event, secret="whsec_acme", webhook_id="wh_broken"))
 
 
 @by_webhook_id

@@ -379,6 +379,22 @@ def test_a_sample_is_for_an_endpoint_and_about_an_object_of_ones_choice(run, mon
     assert (event.webhook_id, event.type, dict(event.data.object)) == ("wh_2", "shop.opened", {"id": "shop_1"})
 
 
+def test_a_sample_is_signed_with_the_newest_secret_of_the_environment(run, monkeypatch, tmp_path):
+    monkeypatch.setenv("ENVOYOU_WEBHOOK_SECRET", "whsec_of_this_year,whsec_of_last_year")
+    with site(200) as (url, asked):
+        assert run("send", url).exit_code == 0
+        (tmp_path / "secrets").write_text("whsec_in_a_file\n")
+        monkeypatch.setenv("ENVOYOU_WEBHOOK_SECRET_FILE", str(tmp_path / "secrets"))
+        both = run("send", url)
+        monkeypatch.delenv("ENVOYOU_WEBHOOK_SECRET")
+        assert run("send", url).exit_code == 0
+        assert run("send", url, "--secret", "whsec_given").exit_code == 0
+    assert both.exit_code == 1
+    assert "either ENVOYOU_WEBHOOK_SECRET or ENVOYOU_WEBHOOK_SECRET_FILE" in both.stderr
+    for (_, headers, body), secret in zip(asked, ("whsec_of_this_year", "whsec_in_a_file", "whsec_given"), strict=True):
+        assert verify(dict(headers.items()), body, secret=secret)
+
+
 @pytest.mark.parametrize(("data", "said"), [("{", "is no JSON"), ("[1]", "is a JSON object")])
 def test_what_a_sample_cannot_be_about_is_a_matter_of_usage(run, data, said):
     result = run("send", "http://127.0.0.1:1/", "--secret", "whsec_test", "--data", data)

@@ -17,6 +17,7 @@ from envoyou_core.inbox.memory import MemoryInbox
 from envoyou_core.nonces.memory import MemoryNonceStore
 from envoyou_core.observability import Accepted, NonceStoreFailed, Rejected
 from envoyou_core.reception import receiver
+from envoyou_core.reception.signature import SigningKey
 from envoyou_core.testing import sample_event, sign_delivery
 
 SECRET = "whsec_test"
@@ -193,6 +194,10 @@ def test_for_adapters_the_shape_can_be_checked_before_the_body_is_read(webhooks)
 # Tenants
 
 
+def key_tenant(secret):
+    return f"fingerprint:{SigningKey(secret).fingerprint()}"
+
+
 def tenants(webhook_id):
     return {
         "wh_1": Tenant("acme", "whsec_a"),
@@ -208,7 +213,8 @@ def test_an_event_id_is_told_apart_by_its_tenant(answer):
     assert answer(webhooks, event, secret="whsec_a", webhook_id="wh_1") == (200, RECEIVED)
     assert answer(webhooks, event, secret="whsec_a", webhook_id="wh_2") == (200, DUPLICATE)
     assert answer(webhooks, event, secret="whsec_b", webhook_id="wh_3") == (200, RECEIVED)
-    assert {record.tenant for record in webhooks.inbox.list()} == {"acme", "wh_3"}
+    assert answer(webhooks, event, secret="whsec_b", webhook_id="wh_4") == (200, DUPLICATE)
+    assert {record.tenant for record in webhooks.inbox.list()} == {"acme", key_tenant("whsec_b")}
 
 
 def test_one_tenants_secret_opens_no_other_tenants_door(answer):

@@ -8,7 +8,7 @@ import pytest
 from envoyou_core import ConfigurationError, Retention, RetryPolicy, Webhooks
 from envoyou_core.inbox.memory import MemoryInbox
 from envoyou_core.nonces.memory import MemoryNonceStore
-from envoyou_core.settings import SETTING_NAMES, read_environment, read_settings
+from envoyou_core.settings import SECRET_NAMES, SETTING_NAMES, read_environment, read_settings
 
 
 def keyword_parameters():
@@ -22,7 +22,7 @@ def test_every_keyword_has_a_setting_and_every_setting_a_keyword():
         for field in dataclasses.fields(kind)
     }
     upper = {name.upper() for name in keyword_parameters() - {"secret"}}
-    assert upper | {"WEBHOOK_SECRET"} | parts == SETTING_NAMES
+    assert upper | {"WEBHOOK_SECRET", "WEBHOOK_SECRET_FILE"} | parts == SETTING_NAMES
 
 
 def test_every_setting_becomes_the_keyword_of_its_name():
@@ -238,3 +238,114 @@ def test_the_processes_own_environment_is_the_default(monkeypatch):
     monkeypatch.setenv("ENVOYOU_WEBHOOK_SECRET", "whsec_test")
     monkeypatch.setenv("ENVOYOU_INBOX", "memory:")
     assert isinstance(Webhooks.from_env().inbox, MemoryInbox)
+
+
+# Secrets in the environment and in files
+
+NEW, OLD = "whsec_of_this_year", "whsec_of_last_year"
+
+
+@pytest.mark.parametrize(
+    ("value", "secret"),
+    [
+        (NEW, NEW),
+        ("short", "short"),
+        (f"{NEW},{OLD}", [NEW, OLD]),
+        (f"{NEW},{OLD},{'k' * 16}", [NEW, OLD, "k" * 16]),
+        (f"{NEW},éééééééé", [NEW, "éééééééé"]),
+    ],
+)
+def test_a_comma_in_the_environment_separates_secrets(value, secret):
+    assert read_environment({"ENVOYOU_WEBHOOK_SECRET": value}) == {"secret": secret}
+    assert read_settings({"WEBHOOK_SECRET": value}) == {"secret": value}
+
+
+@pytest.mark.parametrize("value", [f"{NEW},", f",{NEW}", f"{NEW},,{OLD}", f"{NEW},{'k' * 15}", ","])
+def test_a_short_part_of_the_variable_explains_the_comma(value):
+    with pytest.raises(ConfigurationError, match=r"fewer than 16 bytes.*set ENVOYOU_WEBHOOK_SECRET_FILE") as caught:
+        read_environment({"ENVOYOU_WEBHOOK_SECRET": value})
+    assert "whsec" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [
+        (f"{NEW}\n", "the webhook secret ends with U"),
+        (f'"{NEW}"', "the webhook secret begins with U"),
+        (f"{NEW}, {OLD}", "webhook secret 2 of 2 begins with U.0020"),
+        (f'"{NEW},{OLD}"', "webhook secret 1 of 2 begins with U.0022"),
+        ("whsec_\udcff\udcfe", "the webhook secret is not valid text"),
+    ],
+)
+def test_a_variable_with_more_than_secrets_is_refused(value, named):
+    with pytest.raises(ConfigurationError, match=named):
+        Webhooks.from_env({"ENVOYOU_WEBHOOK_SECRET": value, "ENVOYOU_INBOX": "memory:"})
+
+
+@pytest.mark.parametrize(
+    ("content", "secrets"),
+    [
+        (f"{NEW}", [NEW]),
+        (f"{NEW}\n", [NEW]),
+        (f"{NEW}\r\n{OLD}\r\n", [NEW, OLD]),
+        (f"{NEW}\n\n{OLD}\n\n", [NEW, OLD]),
+        ("a,b\nwith spaces inside\n", ["a,b", "with spaces inside"]),
+    ],
+)
+def test_a_file_has_one_secret_a_line(tmp_path, content, secrets):
+    file = tmp_path / "secret"
+    file.write_bytes(content.encode())
+    assert read_environment({"ENVOYOU_WEBHOOK_SECRET_FILE": str(file)}) == {"secret": secrets}
+    assert read_settings({"WEBHOOK_SECRET_FILE": file, "WEBHOOK_SECRET": None}) == {"secret": secrets}
+    assert Webhooks.from_env({"ENVOYOU_WEBHOOK_SECRET_FILE": str(file), "ENVOYOU_INBOX": "memory:"})
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (b"", "has no secret"),
+        (b"\n\r\n", "has no secret"),
+        (b"whsec_\xff\n", "is not UTF-8"),
+        ("\ufeffwhsec_1".encode("utf-16"), "is not UTF-8"),
+        (b"k" * 65_537, "has more than 65536 bytes"),
+        (f" {NEW}\n".encode(), "begins with U.0020"),
+        (f"{NEW}\n  \n".encode(), "2 of 2 is empty"),
+        (f"{NEW}\r{OLD}".encode(), "contains U.000D"),
+        (f"\ufeff{NEW}\n".encode(), "contains U.FEFF .byte order mark"),
+        (f"'{NEW}'\n".encode(), "begins with U.0027"),
+    ],
+)
+def test_a_file_that_cannot_be_used_says_why(tmp_path, content, named):
+    file = tmp_path / "whsec_file"
+    file.write_bytes(content)
+    with pytest.raises(ConfigurationError, match=named) as caught:
+        Webhooks.from_env({"ENVOYOU_WEBHOOK_SECRET_FILE": str(file), "ENVOYOU_INBOX": "memory:"})
+    assert "whsec" not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read_says_why(tmp_path):
+    # The path may be a secret that was given to the wrong setting.
+    for path, reason in (
+        (tmp_path / "whsec_missing", "No such file or directory"),
+        (tmp_path, "Is a directory"),
+        ("whsec_1\0", "ValueError"),
+        ("", "Is a directory"),
+        ("whsec_" + "k" * 300, "File name too long"),
+        (5, "must be the path of a file, got int"),
+    ):
+        with pytest.raises(ConfigurationError, match=f"WEBHOOK_SECRET_FILE.*{reason}") as caught:
+            read_settings({"WEBHOOK_SECRET_FILE": path})
+        assert "whsec" not in str(caught.value)
+
+
+def test_a_secret_comes_from_the_variable_or_from_the_file(tmp_path):
+    (tmp_path / "secret").write_text(NEW)
+    environ = {"ENVOYOU_WEBHOOK_SECRET": OLD, "ENVOYOU_WEBHOOK_SECRET_FILE": str(tmp_path / "secret")}
+    with pytest.raises(ConfigurationError, match="either ENVOYOU_WEBHOOK_SECRET or ENVOYOU_WEBHOOK_SECRET_FILE"):
+        read_environment(environ)
+    assert read_environment({**environ, "ENVOYOU_NAME": "a"}, others=SECRET_NAMES) == {"name": "a"}
+
+
+def test_a_secret_as_keyword_wins_over_an_environment_that_cannot_be_used():
+    environ = {"ENVOYOU_WEBHOOK_SECRET": "a,b", "ENVOYOU_WEBHOOK_SECRET_FILE": "/nowhere", "ENVOYOU_INBOX": "memory:"}
+    assert Webhooks.from_env(environ, secret=NEW)

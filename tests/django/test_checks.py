@@ -92,12 +92,19 @@ def test_no_secret(settings):
         ({"NAME": "n" * 65}, "64 characters"),
         ({"WEBHOOK_SECRET": ["whsec_1", ""]}, "empty"),
         ({"WEBHOOK_SECRET": "nowhere.to.be.found"}, "dotted path"),
+        ({"WEBHOOK_SECRET": f"{GOOD_SECRET}\n"}, "ends with U+000A (line feed)"),
+        ({"WEBHOOK_SECRET": [GOOD_SECRET, f'"{GOOD_SECRET}"']}, "webhook secret 2 of 2 begins with U+0022"),
+        ({"WEBHOOK_SECRET": {"wh_1": GOOD_SECRET, "wh_2": GOOD_SECRET}}, "shares a secret with another entry"),
+        ({"WEBHOOK_SECRET": {GOOD_SECRET}}, "got set"),
+        ({"WEBHOOK_SECRET": None, "WEBHOOK_SECRET_FILE": "/nowhere/whsec"}, "No such file or directory"),
+        ({"WEBHOOK_SECRET_FILE": "/nowhere/whsec"}, "not both"),
     ],
 )
 def test_settings_that_cannot_work(settings, words):
     with with_settings(**settings):
         assert found(deploy=True) == ["envoyou.E002"]
         assert words in said("envoyou.E002")
+        assert "whsec" not in said("envoyou.E002")
 
 
 def test_settings_that_work():
@@ -330,7 +337,16 @@ DEPLOYMENT = {f"envoyou.W{number:03}" for number in range(8, 12)}
 
 
 @pytest.mark.parametrize(
-    "secret", ["your-webhook-secret", SAMPLE, "whsec_123", "brief", "whsec_" + "ab" * 20, [GOOD_SECRET, "brief"]]
+    "secret",
+    [
+        "your-webhook-secret",
+        SAMPLE,
+        "whsec_123",
+        "brief",
+        "whsec_" + "ab" * 20,
+        [GOOD_SECRET, "brief"],
+        {"wh_1": "brief"},
+    ],
 )
 def test_a_secret_that_anyone_may_know(secret):
     with with_settings(WEBHOOK_SECRET=secret):

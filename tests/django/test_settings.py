@@ -1,12 +1,14 @@
 """The setting `ENVOYOU`."""
 
+import asyncio
 import subprocess
 import sys
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.test import override_settings
 
-from envoyou_core import ConfigurationError, RetryPolicy, Tenant, Webhooks
+from envoyou_core import ConfigurationError, RetryPolicy, Tenant, WebhookRequest, Webhooks
 from envoyou_core.testing import sample_event, sign_delivery
 from envoyou_django import conf, webhooks
 from tests.django.conftest import SECRET
@@ -25,6 +27,10 @@ def post(client, event, secret):
 
 def secrets_by_endpoint(webhook_id):
     return {"wh_acme": "whsec_of_acme"}.get(webhook_id)
+
+
+async def secrets_later(webhook_id):
+    return await sync_to_async(secrets_by_endpoint)(webhook_id)
 
 
 class Vault:
@@ -199,6 +205,8 @@ def test_the_task_queue_is_named_by_a_text(name):
         (secrets_by_endpoint, "whsec_of_acme"),
         (lambda webhook_id: Tenant("acme", ["whsec_new", "whsec_old"]), "whsec_new"),
         (f"{__name__}.secrets_by_endpoint", "whsec_of_acme"),
+        ({"wh_acme": ["whsec_new", "whsec_old"], "wh_other": "whsec_other"}, "whsec_new"),
+        (secrets_later, "whsec_of_acme"),
     ],
 )
 def test_the_secret_that_samples_are_signed_with(secret, newest):
@@ -216,3 +224,55 @@ def test_it_has_what_webhooks_have():
     assert webhooks.name == "default"
     missing = [name for name in vars(Webhooks) if not name.startswith("_") and not hasattr(webhooks, name)]
     assert missing == []
+
+
+@pytest.mark.django_db
+def test_secrets_by_webhook_id(client):
+    with with_settings(WEBHOOK_SECRET={"wh_acme": "whsec_of_acme", "wh_globex": ["whsec_new", "whsec_old"]}):
+        assert post(client, sample_event(id="evt_1", webhook_id="wh_acme"), "whsec_of_acme") == 200
+        assert post(client, sample_event(id="evt_1", webhook_id="wh_globex"), "whsec_old") == 200
+        assert post(client, sample_event(webhook_id="wh_globex"), "whsec_of_acme") == 401
+        assert post(client, sample_event(webhook_id="wh_other"), "whsec_of_acme") == 401
+        assert {record.tenant for record in webhooks.inbox.list()} == {"wh_acme", "wh_globex"}
+        assert conf.written_secrets() == ("whsec_of_acme", "whsec_new", "whsec_old")
+
+
+@pytest.mark.django_db
+def test_secrets_in_a_file(client, tmp_path):
+    file = tmp_path / "secrets"
+    # What looks like a dotted path is a secret here.
+    file.write_text("whsec.new\nwhsec_old\n")
+    with override_settings(ENVOYOU={"WEBHOOK_SECRET_FILE": file}):
+        for secret, status in (("whsec.new", 200), ("whsec_old", 200), (SECRET, 401)):
+            assert post(client, sample_event(), secret) == status
+        assert conf.signing_secret("wh_acme") == "whsec.new"
+        file.unlink()
+        # Only what needs the secret reads it.
+        assert conf.handlers_module() == "webhooks"
+    with with_settings(WEBHOOK_SECRET_FILE=file), pytest.raises(ConfigurationError, match="not both"):
+        conf.webhooks_keywords()
+
+
+@pytest.mark.django_db
+def test_an_async_secret_callable_under_wsgi(client):
+    with with_settings(WEBHOOK_SECRET=f"{__name__}.secrets_later"):
+        assert post(client, sample_event(webhook_id="wh_acme"), "whsec_of_acme") == 200
+        assert post(client, sample_event(webhook_id="wh_acme"), SECRET) == 401
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_async_secret_callable_is_awaited_on_the_loop_of_an_async_request():
+    loops = []
+
+    async def secret_of(webhook_id):
+        loops.append(asyncio.get_running_loop())
+        return "whsec_of_acme"
+
+    async def serve():
+        delivery = sign_delivery(sample_event(), secret="whsec_of_acme")
+        request = WebhookRequest.from_http("POST", delivery.headers, delivery.body)
+        assert (await webhooks.areceive(request)).status == 200
+        assert loops == [asyncio.get_running_loop()]
+
+    with with_settings(WEBHOOK_SECRET=secret_of):
+        asyncio.run(serve())

@@ -199,3 +199,22 @@ def test_the_worker_is_a_process_of_its_own(tmp_path):
     said = [line for line in (tmp_path / "worker.log").read_text().splitlines() if line.endswith(" ours")]
     assert said == ["opened ours", f"noted {event.id} ours", "closed ours"]
     earlier.inbox.close()
+
+
+@pytest.mark.parametrize("by_id", [dict, lambda secrets: secrets.get])
+def test_a_sample_is_signed_with_the_secret_of_its_webhook_id(tmp_path, by_id):
+    app = Flask("app")
+    app.config.from_mapping(
+        ENVOYOU_WEBHOOK_SECRET=by_id({"wh_1": "whsec_of_one", "wh_2": ["whsec_new", "whsec_old"]}),
+        ENVOYOU_INBOX="memory:",
+        ENVOYOU_HANDOFF="manual",
+    )
+    Envoyou(app)
+    with werkzeug_server(app) as port:
+        runner = app.test_cli_runner(env={"FLASK_RUN_PORT": str(port), "ENVOYOU_WEBHOOK_SECRET": "whsec_foreign"})
+        for webhook_id in ("wh_1", "wh_2"):
+            result = runner.invoke(args=["envoyou", "send", "--webhook-id", webhook_id])
+            assert result.output.endswith('200 {"received": true}\n'), result.output
+        unknown = runner.invoke(args=["envoyou", "send", "--webhook-id", "wh_3"])
+    assert unknown.exit_code == 1
+    assert "no secret is known for the webhook id 'wh_3'" in unknown.output

@@ -74,6 +74,25 @@ def test_a_secret_of_another_app_is_refused(make_app):
     assert app.test_client().post(PATH, data=delivery.body, headers=delivery.headers).status_code == 200
 
 
+def test_secrets_by_webhook_id_or_in_a_file(make_app, tmp_path):
+    (tmp_path / "secret").write_text("whsec_of_acme\n")
+
+    async def later(webhook_id):
+        return "whsec_of_acme"
+
+    for settings in (
+        {"ENVOYOU_WEBHOOK_SECRET": {"wh_acme": "whsec_of_acme"}},
+        {"ENVOYOU_WEBHOOK_SECRET": later},
+        {"ENVOYOU_WEBHOOK_SECRET": None, "ENVOYOU_WEBHOOK_SECRET_FILE": tmp_path / "secret"},
+    ):
+        app = make_app(ENVOYOU_HANDOFF="manual", **settings)
+        Envoyou(app)
+        for secret, status in (("whsec_of_acme", 200), ("whsec_another", 401)):
+            delivery = sign_delivery(sample_event(webhook_id="wh_acme"), secret=secret)
+            answer = app.test_client().post(PATH, data=delivery.body, headers=delivery.headers)
+            assert answer.status_code == status
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
@@ -85,6 +104,9 @@ def test_a_secret_of_another_app_is_refused(make_app):
         ({"ENVOYOU_TOLERANCE": "soon"}, "the setting ENVOYOU_TOLERANCE cannot be used"),
         ({"ENVOYOU_WEBHOOK_SECRET": ""}, "secret"),
         ({"ENVOYOU_WEBHOOK_SECRET": None}, "secret"),
+        ({"ENVOYOU_WEBHOOK_SECRET": "whsec_1\n"}, "ends with U.000A"),
+        ({"ENVOYOU_WEBHOOK_SECRET_FILE": "/nowhere"}, "either ENVOYOU_WEBHOOK_SECRET or ENVOYOU_WEBHOOK_SECRET_FILE"),
+        ({"ENVOYOU_WEBHOOK_SECRET": None, "ENVOYOU_WEBHOOK_SECRET_FILE": "/nowhere"}, "ENVOYOU_WEBHOOK_SECRET_FILE"),
     ],
 )
 def test_a_setting_that_cannot_work_stops_the_app(make_app, settings, said):

@@ -40,6 +40,14 @@ def secrets_of(webhook_id: str) -> list[str]:
     return ["newest", "oldest"]
 
 
+async def secret_later(webhook_id: str) -> str | None:
+    return None
+
+
+def row_of(webhook_id: str) -> tuple[str, str]:
+    return webhook_id, "whsec_1"
+
+
 def tenant_of(webhook_id: str) -> Tenant | None:
     return Tenant("acme", "whsec_1") if webhook_id else None
 
@@ -48,6 +56,10 @@ webhooks = Webhooks(secret="whsec_1")
 Webhooks(secret=["newest", b"oldest"], handoff="manual", signed_content=("raw",), retry=RetryPolicy(max_attempts=5))
 Webhooks(secret=secrets_of, inbox=MemoryInbox(), nonces=MemoryNonceStore(), tolerance=60, clock=lambda: 5.0)
 Webhooks(secret=tenant_of, required_headers=["X-EnvoyOU-Nonce"], max_body_size=1_000, concurrency=2, lease=30)
+Webhooks(secret={"wh_1": "whsec_1", "wh_2": ["newest", b"oldest"], "wh_3": Tenant("acme", "whsec_3")})
+Webhooks(secret=secret_later)
+Webhooks(secret=row_of)  # type: ignore[arg-type]
+Webhooks(secret={"whsec_1", "whsec_2"})  # type: ignore[arg-type]
 Webhooks(secret="whsec_1", inbox="sqlite:///envoyou.db", spool="sqlite:///spool.db")
 Webhooks(secret="whsec_1", spool=MemoryInbox())  # type: ignore[arg-type]
 Webhooks(secret=3)  # type: ignore[arg-type]
