@@ -9,12 +9,13 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import AsyncExitStack, suppress
 from typing import Any
 
-from envoyou_core.errors import PayloadTooLargeError, WebhookError
+from envoyou_core.bodies import DisconnectedError, unreadable
+from envoyou_core.errors import PayloadTooLargeError, UnreadableBodyError, WebhookError
 from envoyou_core.http import WebhookRequest, WebhookResponse, content_length, path_variants
 from envoyou_core.webhooks import Webhooks
 from envoyou_core.wsgi import DRAIN_LIMIT
 
-__all__ = ["DisconnectedError", "WebhookEndpoint", "read_body", "webhooks_entry"]
+__all__ = ["WebhookEndpoint", "read_body", "request_of", "webhooks_entry"]
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -93,10 +94,7 @@ class WebhookEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""
-        try:
-            response = await self._respond(scope, receive)
-        except DisconnectedError as error:
-            response = error.response
+        response = await self._respond(scope, receive)
         headers = [(name.lower().encode(), value.encode()) for name, value in response.headers]
         headers.append((b"content-length", str(len(response.body)).encode()))
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
@@ -106,8 +104,19 @@ class WebhookEndpoint:
         try:
             body = await read_body(self._webhooks, scope, receive)
         except WebhookError as error:
-            return self._webhooks.refuse(error)
-        return await self._webhooks.areceive(WebhookRequest.from_asgi(scope["method"], scope["headers"], body))
+            return self._webhooks.refuse(error, request_of(scope))
+        return await self._webhooks.areceive(request_of(scope, body))
+
+
+def request_of(scope: Scope, body: bytes = b"") -> WebhookRequest:
+    """The core's request for an ASGI scope and the body, if it has been read."""
+    root, path = scope.get("root_path", "").rstrip("/"), scope.get("path", "")
+    # Servers disagree on whether the path includes the root path.
+    path = path if f"{path}/".startswith(f"{root}/") else root + path
+    peer = scope.get("client")
+    return WebhookRequest.from_asgi(
+        scope["method"], scope["headers"], body, path=path or None, peer=str(peer[0]) if peer else None
+    )
 
 
 async def read_body(webhooks: Webhooks, scope: Scope, receive: Receive) -> bytes:
@@ -119,8 +128,7 @@ async def read_body(webhooks: Webhooks, scope: Scope, receive: Receive) -> bytes
         receive: the request's ASGI messages.
 
     Raises:
-        DisconnectedError: the sender went away before the body was complete.
-        WebhookError: 405, 413 or 415; up to `DRAIN_LIMIT` bytes of the refused body have been thrown away.
+        WebhookError: 400, 405, 413, 415 or 499; up to `DRAIN_LIMIT` bytes of the refused body have been thrown away.
     """
     content_type = declared = expectation = b""
     for name, value in scope["headers"]:
@@ -135,20 +143,15 @@ async def read_body(webhooks: Webhooks, scope: Scope, receive: Receive) -> bytes
     try:
         webhooks.check_shape(scope["method"], content_type, length)
         return await body.read()
+    except (DisconnectedError, UnreadableBodyError):
+        # Nothing more can be read.
+        raise
     except WebhookError:
         # A sender that asked first would begin if the body were read now. But a server may have told it to by itself,
         # and it would not see why it was cut off: it is left unread only where so much is too much to throw away.
         if body.begun or not expectation or length <= DRAIN_LIMIT:
             await body.throw_away()
         raise
-
-
-class DisconnectedError(Exception):
-    """The sender went away before its request was complete."""
-
-    response = WebhookResponse(499, b"", ())
-    """Of the status that nginx, and others after it, give such a request. Nobody reads it; but middleware takes it
-    amiss where nothing is answered, and logs an error."""
 
 
 class _Body:
@@ -173,13 +176,17 @@ class _Body:
 
     async def throw_away(self) -> None:
         size = 0
-        with suppress(DisconnectedError):
+        # If that fails, the request is refused for the first reason.
+        with suppress(WebhookError):
             while self._more and size < DRAIN_LIMIT:
                 size += len(await self._next())
 
     async def _next(self) -> bytes:
         self.begun = True
-        message = await self._receive()
+        try:
+            message = await self._receive()
+        except Exception as error:
+            raise unreadable(error) from error
         if message["type"] == "http.disconnect":
             raise DisconnectedError
         self._more = message.get("more_body", False)

@@ -32,6 +32,7 @@ __all__ = [
     "TimestampOutOfToleranceError",
     "UnavailableError",
     "UnknownEndpointError",
+    "UnreadableBodyError",
     "UnsupportedMediaTypeError",
     "WebhookError",
     "WebhookVerificationError",
@@ -91,6 +92,11 @@ class WebhookError(EnvoyouError):
     @property
     def public_message(self) -> str:
         """The text that the sender may read."""
+        return str(self)
+
+    @property
+    def detail(self) -> str:
+        """The text for the log."""
         return str(self)
 
 
@@ -164,6 +170,26 @@ class InvalidPayloadError(WebhookError):
     default_message = "The body is not a valid event."
 
 
+class UnreadableBodyError(InvalidPayloadError):
+    """The server failed to read the body, for example because of malformed chunks (400).
+
+    Attributes:
+        detail: what the server's body reader raised, in one line for the log. The sender does not see it.
+    """
+
+    reason = "unreadable_body"
+    default_message = "The body could not be read."
+
+    def __init__(self, message: str | None = None, *, detail: str | None = None) -> None:
+        super().__init__(message)
+        self._detail = detail
+
+    @property
+    def detail(self) -> str:
+        """The text for the log."""
+        return self._detail or str(self)
+
+
 class MissingHeaderError(InvalidPayloadError):
     """A required header other than signature and timestamp is missing. See the guide, "Security Headers"."""
 
@@ -190,12 +216,12 @@ class MethodNotAllowedError(WebhookError):
 
 
 class LengthRequiredError(WebhookError):
-    """The body's end cannot be known: no length, and a server that does not mark the end of the input (411)."""
+    """The body is sent in chunks, and the server does not decode them (411)."""
 
     status = 411
     code = "length_required"
     reason = "length_required"
-    default_message = "This server cannot read a body without a Content-Length."
+    default_message = "This server cannot read a body that is sent in chunks: send a Content-Length."
 
 
 class PayloadTooLargeError(WebhookError):

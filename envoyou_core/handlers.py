@@ -16,7 +16,6 @@ from envoyou_core.patterns import check_pattern, matches_any
 
 __all__ = ["DeliveryInfo", "Handler", "Handlers", "describe_handler"]
 
-log = logging.getLogger("envoyou.handlers")
 
 HandlerFunction = TypeVar("HandlerFunction", bound=Callable[..., Any])
 
@@ -247,4 +246,6 @@ def _warn_of_likely_misspelling(pattern: str) -> None:
         return
     close = difflib.get_close_matches(pattern, EVENT_TYPES, n=1, cutoff=0.85)
     if close:
-        log.warning("a handler is registered for the unknown event type %r; did you mean %r?", pattern, close[0])
+        logging.getLogger("envoyou.handlers").warning(
+            "a handler is registered for the unknown event type %r; did you mean %r?", pattern, close[0]
+        )

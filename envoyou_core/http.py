@@ -52,6 +52,9 @@ class WebhookRequest:
 
     A header that is absent is `None`. One that was sent twice holds both values joined by a comma, as HTTP has it,
     and so can match neither.
+
+    `path`, without the query, and `peer`, the address of the connection's other end, are optional: they are for the log
+    only. Behind a proxy, the peer is the proxy unless the server is configured to trust its headers.
     """
 
     method: str
@@ -62,10 +65,21 @@ class WebhookRequest:
     webhook_id: bytes | None = None
     event_type: bytes | None = None
     nonce: bytes | None = None
+    path: str | None = None
+    peer: str | None = None
 
     @classmethod
-    def from_http(cls, method: str, headers: Headers, body: bytes) -> WebhookRequest:
+    def from_http(
+        cls, method: str, headers: Headers, body: bytes, *, path: str | None = None, peer: str | None = None
+    ) -> WebhookRequest:
         """Make one from any server's headers, whatever their case and type.
+
+        Args:
+            method: in any case.
+            headers: see `Headers`.
+            body: the raw body.
+            path: the request's path without its query, for the log.
+            peer: the address of the connection's other end, for the log.
 
         Raises:
             TypeError: `body` is not bytes: a decoded body cannot be verified.
@@ -73,14 +87,21 @@ class WebhookRequest:
         if not isinstance(body, bytes | bytearray | memoryview):
             raise TypeError(f"the body must be the raw bytes of the request, not {type(body).__name__}")
         pairs = headers.items() if isinstance(headers, Mapping) else headers
-        return cls(
-            method.upper(), bytes(body), **_pick((_octets(name).lower(), _octets(value)) for name, value in pairs)
-        )
+        found = _pick((_octets(name).lower(), _octets(value)) for name, value in pairs)
+        return cls(method.upper(), bytes(body), **found, path=path, peer=peer)
 
     @classmethod
-    def from_asgi(cls, method: str, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> WebhookRequest:
+    def from_asgi(
+        cls,
+        method: str,
+        headers: Iterable[tuple[bytes, bytes]],
+        body: bytes,
+        *,
+        path: str | None = None,
+        peer: str | None = None,
+    ) -> WebhookRequest:
         """Make one from the `headers` of an ASGI scope, whose names are in lower case already."""
-        return cls(method, body, **_pick(headers))
+        return cls(method, body, **_pick(headers), path=path, peer=peer)
 
     @classmethod
     def from_wsgi(cls, environ: Mapping[str, object], body: bytes) -> WebhookRequest:
@@ -90,7 +111,13 @@ class WebhookRequest:
             value = environ.get(key)
             if value:
                 found[field] = _octets(str(value)).strip(_WHITE_SPACE)
-        return cls(str(environ.get("REQUEST_METHOD", "")), body, **found)
+        return cls(
+            str(environ.get("REQUEST_METHOD", "")),
+            body,
+            **found,
+            path=_path_of(environ),
+            peer=str(environ.get("REMOTE_ADDR") or "") or None,
+        )
 
     def __repr__(self) -> str:
         # Neither the body nor the signature may reach a log.
@@ -122,6 +149,12 @@ def _pick(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, bytes]:
     return found
 
 
+def _path_of(environ: Mapping[str, object]) -> str | None:
+    path = f"{environ.get('SCRIPT_NAME', '')}{environ.get('PATH_INFO', '')}"
+    # WSGI has each byte of it as one character.
+    return path.encode("latin-1", "replace").decode("utf-8", "replace") or None
+
+
 def _octets(text: str | bytes) -> bytes:
     if isinstance(text, bytes):
         return text
@@ -131,6 +164,9 @@ def _octets(text: str | bytes) -> bytes:
         # A test client may hand over text that no server would.
         return text.encode("utf-8", "surrogatepass")
 
+
+CLIENT_CLOSED_REQUEST: Final = 499
+"""The status for a sender that disconnected, and so does not see the answer: it has no body."""
 
 JSON_HEADERS: Final = (("Content-Type", "application/json"),)
 
@@ -152,6 +188,8 @@ class WebhookResponse:
     @classmethod
     def of_error(cls, error: WebhookError) -> WebhookResponse:
         """The answer that `error` stands for: `{"error": "<stable code>", "message": "..."}`."""
+        if error.status == CLIENT_CLOSED_REQUEST:
+            return cls(CLIENT_CLOSED_REQUEST, b"", ())
         body = json.dumps({"error": error.code, "message": error.public_message}).encode()
         return cls(error.status, body, (*JSON_HEADERS, *_EXTRA_HEADERS.get(type(error), ())))
 

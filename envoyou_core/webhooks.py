@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_MAX_BODY_SIZE", "Webhooks"]
 
-log = logging.getLogger("envoyou")
-
 DEFAULT_MAX_BODY_SIZE = 1_048_576
 """Bytes."""
 
@@ -300,9 +298,14 @@ class Webhooks:
         """
         self._reception.check_shape(method, content_type, size)
 
-    def refuse(self, error: WebhookError) -> WebhookResponse:
-        """The answer that `error` stands for, reported as any other refusal: for adapters."""
-        return self._reception.refuse(error)
+    def refuse(self, error: WebhookError, request: WebhookRequest | None = None) -> WebhookResponse:
+        """The answer that `error` stands for, reported as any other refusal: for adapters.
+
+        Args:
+            error: why the request is refused.
+            request: the refused request, for the log; its body need not have been read.
+        """
+        return self._reception.refuse(error, request)
 
     @property
     def spool(self) -> Spool | None:
@@ -373,7 +376,9 @@ class Webhooks:
         """
         subject = subject_of(type=type, handler=handler)
         if handler is not None and handler not in {known.name for known in self._handlers}:
-            log.warning("paused the handler %r, which is unknown here: another process may have it", handler)
+            logging.getLogger("envoyou").warning(
+                "paused the handler %r, which is unknown here: another process may have it", handler
+            )
         self.inbox.pause(subject)
         self._engine.pauses.forget()
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol
 
-from envoyou_core.errors import LengthRequiredError, PayloadTooLargeError, WebhookError
-from envoyou_core.http import WebhookRequest, WebhookResponse, content_length, path_variants
+from envoyou_core.bodies import DisconnectedError, incomplete, unreadable
+from envoyou_core.errors import LengthRequiredError, PayloadTooLargeError, UnreadableBodyError, WebhookError
+from envoyou_core.http import CLIENT_CLOSED_REQUEST, WebhookRequest, WebhookResponse, content_length, path_variants
 from envoyou_core.webhooks import Webhooks
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-__all__ = ["DRAIN_LIMIT", "ReadableBody", "read_wsgi", "receive_wsgi", "webhooks_entry"]
+__all__ = ["DRAIN_LIMIT", "CheckedInput", "ReadableBody", "read_wsgi", "receive_wsgi", "webhooks_entry"]
 
 CHUNK_SIZE = 65_536
 DRAIN_LIMIT = 8 * 1_048_576
@@ -25,6 +27,43 @@ class ReadableBody(Protocol):
 
     def read(self, size: int = ..., /) -> bytes:
         """Up to `size` bytes, none at the end."""
+
+
+class CheckedInput:
+    """A server's `wsgi.input` whose failures, of whatever class, are raised as refusals.
+
+    Args:
+        stream: what the server provides.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Up to `size` bytes, none at the end.
+
+        Raises:
+            WebhookError: 400 or 499.
+        """
+        return self._checked(self._stream.read, size)
+
+    def readline(self, size: int = -1, /) -> bytes:
+        """One line, as `read`."""
+        return self._checked(self._stream.readline, size)
+
+    def readlines(self, hint: int = -1, /) -> list[bytes]:
+        """All lines, as `read`."""
+        return list(self)
+
+    def __iter__(self) -> Iterator[bytes]:
+        while line := self.readline():
+            yield line
+
+    def _checked(self, read: Callable[[int], bytes], size: int) -> bytes:
+        try:
+            return read(size)
+        except Exception as error:
+            raise unreadable(error) from error
 
 
 def webhooks_entry(app: WSGIApplication, webhooks: Webhooks, *, path: str = "/webhooks/envoyou") -> WSGIApplication:
@@ -52,10 +91,14 @@ def webhooks_entry(app: WSGIApplication, webhooks: Webhooks, *, path: str = "/we
             return app(environ, start_response)
         response = receive_wsgi(webhooks, environ, in_context=True)
         length = ("Content-Length", str(len(response.body)))
-        start_response(f"{response.status} {HTTPStatus(response.status).phrase}", [*response.headers, length])
+        start_response(f"{response.status} {_phrase(response.status)}", [*response.headers, length])
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [response.body]
 
     return application
+
+
+def _phrase(status: int) -> str:
+    return "Client Closed Request" if status == CLIENT_CLOSED_REQUEST else HTTPStatus(status).phrase
 
 
 def receive_wsgi(
@@ -78,7 +121,7 @@ def receive_wsgi(
     try:
         request = read_wsgi(webhooks, environ, body, max_body_size=max_body_size)
     except WebhookError as error:
-        return webhooks.refuse(error)
+        return webhooks.refuse(error, WebhookRequest.from_wsgi(environ, b""))
     return webhooks.receive(request, in_context=in_context)
 
 
@@ -98,48 +141,81 @@ def read_wsgi(
         max_body_size: bytes, where the framework has a bound of its own; the smaller of the two bounds holds.
 
     Raises:
-        WebhookError: 405, 411, 413 or 415; up to `DRAIN_LIMIT` bytes of the refused body have been thrown away.
+        WebhookError: 400, 405, 411, 413, 415 or 499; up to `DRAIN_LIMIT` bytes of the refused body have been read and
+            thrown away.
     """
-    stream: ReadableBody = environ["wsgi.input"]
-    length = content_length(str(environ.get("CONTENT_LENGTH") or "").encode("latin-1", "replace"))
-    ends_by_itself = bool(environ.get("wsgi.input_terminated"))
+    stream = CheckedInput(environ["wsgi.input"])
     limit = webhooks.max_body_size if max_body_size is None else min(max_body_size, webhooks.max_body_size)
-    size = (length or 0) if body is None else len(body)
+    length: int | None = None
     try:
         webhooks.check_shape(
             str(environ.get("REQUEST_METHOD", "")),
             str(environ.get("CONTENT_TYPE", "")).encode("latin-1", "replace"),
-            size,
+            0 if body is None else len(body),
         )
-        if size > limit:
-            raise _too_large(limit)
         if body is None:
-            body = _read(stream, length, ends_by_itself, limit)
+            length = _length(environ)
+            body = _read(stream, length, limit)
+        elif len(body) > limit:
+            raise _too_large(limit)
+    except (DisconnectedError, UnreadableBodyError):
+        # Nothing more can be read.
+        raise
     except WebhookError:
-        if body is None and (length is not None or ends_by_itself):
-            for _ in _chunks(stream, DRAIN_LIMIT if length is None else min(length, DRAIN_LIMIT)):
-                pass
+        if body is None:
+            _drain(stream, environ)
         raise
     return WebhookRequest.from_wsgi(environ, body)
 
 
-def _read(stream: ReadableBody, length: int | None, ends_by_itself: bool, limit: int) -> bytes:
-    if length is None and not ends_by_itself:
-        # PEP 3333 forbids reading on: the server may never see the end, and neither would we.
+def _length(environ: Mapping[str, Any]) -> int | None:
+    """How many bytes may be read; `None` if the server marks the end of the body.
+
+    Raises:
+        UnreadableBodyError: the Content-Length is malformed.
+        LengthRequiredError: the body is sent in chunks, and the server does not decode them.
+    """
+    value = str(environ.get("CONTENT_LENGTH") or "").encode("latin-1", "replace")
+    declared = content_length(value)
+    if declared is None and value:
+        raise UnreadableBodyError(detail="malformed Content-Length")
+    chunked = bool(environ.get("HTTP_TRANSFER_ENCODING"))
+    if environ.get("wsgi.input_terminated") and (chunked or declared is None):
+        # Chunks override a length that is sent with them, and HTTP/2 needs neither.
+        return None
+    if declared is None and chunked:
+        # PEP 3333 forbids reading on: neither the server nor the application would see the end.
         raise LengthRequiredError
+    return declared or 0
+
+
+def _read(stream: ReadableBody, length: int | None, limit: int) -> bytes:
+    if length is not None and length > limit:
+        raise _too_large(limit)
     body = b"".join(_chunks(stream, limit + 1 if length is None else length))
     if len(body) > limit:
         raise _too_large(limit)
+    if length is not None and len(body) < length:
+        raise incomplete(len(body), length)
     return body
 
 
+def _drain(stream: ReadableBody, environ: Mapping[str, Any]) -> None:
+    """Throw away the rest of a refused body. If that fails, the request is refused for the first reason."""
+    with suppress(WebhookError):
+        length = _length(environ)
+        for _ in _chunks(stream, DRAIN_LIMIT if length is None else min(length, DRAIN_LIMIT)):
+            pass
+
+
 def _chunks(stream: ReadableBody, size: int) -> Iterator[bytes]:
-    """The next `size` bytes of the body, or as many as come: one that breaks off cannot be authenticated."""
+    """The next `size` bytes of the body, or as many as arrive.
+
+    Raises:
+        WebhookError: 400 or 499.
+    """
     while size > 0:
-        try:
-            chunk = stream.read(min(size, CHUNK_SIZE))
-        except OSError:
-            return
+        chunk = stream.read(min(size, CHUNK_SIZE))
         if not chunk:
             return
         size -= len(chunk)

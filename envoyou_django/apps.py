@@ -22,8 +22,6 @@ __all__ = ["EnvoyouConfig"]
 COMMANDS: Final = "django.core.management"
 SERVERS: Final = frozenset({"django.core.wsgi", "django.core.asgi"})
 
-log = logging.getLogger("envoyou.django")
-
 
 class EnvoyouConfig(AppConfig):
     """`INSTALLED_APPS += ["envoyou_django"]`."""
@@ -77,7 +75,7 @@ def _ensure_worker(sender: type, **_: Any) -> None:
         project_webhooks.ensure_worker()
     except ConfigurationError as error:
         # Raised here, it would take every page of the site down.
-        log.error("no webhook is handled in this process: %s", error)
+        logging.getLogger("envoyou.django").error("no webhook is handled in this process: %s", error)
 
 
 def _is_a_test_client(sender: type) -> bool:

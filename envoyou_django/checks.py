@@ -16,6 +16,7 @@ from django.utils.module_loading import import_string
 
 from envoyou_core import ConfigurationError
 from envoyou_core.handlers import Handler
+from envoyou_core.observability.disabled import REMEDY, disabled_loggers
 from envoyou_django import conf
 from envoyou_django.endpoints import Endpoint, endpoints
 from envoyou_django.inbox.insert import supports
@@ -283,6 +284,20 @@ def _is_in_wal_mode(file: Path) -> bool:
             return opened.read(20)[18:] == WAL_MARK
     except OSError:
         return False
+
+
+# Logging
+
+
+@_registered(where_settings_work=False)
+def loggers_work() -> Messages:
+    """What is logged about webhooks appears somewhere."""
+    if names := disabled_loggers():
+        yield checks.Warning(
+            f"Disabled by the logging configuration: {', '.join(map(repr, names))}. Nothing is logged there.",
+            hint=REMEDY,
+            id="envoyou.W013",
+        )
 
 
 # Deployment

@@ -12,6 +12,7 @@ from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 
 from envoyou_core import WebhookRequest, WebhookResponse
+from envoyou_core.bodies import unreadable
 from envoyou_core.errors import WebhookError
 from envoyou_core.wsgi import read_wsgi
 from envoyou_django import webhooks
@@ -51,7 +52,7 @@ def _read(request: HttpRequest) -> WebhookRequest | WebhookResponse:
     try:
         return _read_wsgi(request) if isinstance(request, WSGIRequest) else _read_other(request)
     except WebhookError as error:
-        return webhooks.refuse(error)
+        return webhooks.refuse(error, _as_core_request(request))
 
 
 def _read_wsgi(request: WSGIRequest) -> WebhookRequest:
@@ -67,8 +68,17 @@ def _read_wsgi(request: WSGIRequest) -> WebhookRequest:
 def _read_other(request: HttpRequest) -> WebhookRequest:
     # Under ASGI Django has received the body by now, and keeps a large one on disk. One byte more than is allowed is
     # enough to see that it is too large.
-    body = request.read(webhooks.max_body_size + 1)
-    return WebhookRequest.from_http(request.method or "", request.headers, body)
+    try:
+        body = request.read(webhooks.max_body_size + 1)
+    except Exception as error:
+        raise unreadable(error) from error
+    return _as_core_request(request, body)
+
+
+def _as_core_request(request: HttpRequest, body: bytes = b"") -> WebhookRequest:
+    return WebhookRequest.from_http(
+        request.method or "", request.headers, body, path=request.path, peer=request.META.get("REMOTE_ADDR")
+    )
 
 
 def _answer(response: WebhookResponse) -> HttpResponse:

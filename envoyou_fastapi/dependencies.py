@@ -9,8 +9,8 @@ from typing import Annotated, Any, TypeVar, overload
 from fastapi import Depends, Request, Response
 from starlette.requests import ClientDisconnect
 
-from envoyou_core import Event, WebhookError, WebhookRequest, WebhookResponse, Webhooks
-from envoyou_core.asgi import DisconnectedError, read_body
+from envoyou_core import Event, WebhookError, WebhookResponse, Webhooks
+from envoyou_core.asgi import read_body, request_of
 
 __all__ = ["verified_event"]
 
@@ -61,7 +61,7 @@ class _VerifiedEvent:
     async def __call__(self, request: Request) -> Event:
         with _refusing(self.webhooks, request):
             body = await read_body(self.webhooks, request.scope, _messages(request))
-            return await self.webhooks.averify(WebhookRequest.from_asgi(request.method, request.scope["headers"], body))
+            return await self.webhooks.averify(request_of(request.scope, body))
 
 
 @contextmanager
@@ -70,9 +70,7 @@ def _refusing(webhooks: Webhooks, request: Request) -> Iterator[None]:
     try:
         yield
     except WebhookError as error:
-        raise _refused(request, webhooks.refuse(error)) from None
-    except DisconnectedError as error:
-        raise _refused(request, error.response) from None
+        raise _refused(request, webhooks.refuse(error, request_of(request.scope))) from None
 
 
 class _RefusedError(Exception):

@@ -7,11 +7,12 @@ from typing import cast
 
 from flask import Blueprint, Flask, Response, current_app, request
 from flask.blueprints import BlueprintSetupState
-from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
-from envoyou_core import WebhookResponse, Webhooks
-from envoyou_core.errors import PayloadTooLargeError
-from envoyou_core.wsgi import receive_wsgi
+from envoyou_core import WebhookRequest, WebhookResponse, Webhooks
+from envoyou_core.bodies import DisconnectedError, unreadable
+from envoyou_core.errors import PayloadTooLargeError, UnreadableBodyError, WebhookError
+from envoyou_core.wsgi import CheckedInput, receive_wsgi
 from envoyou_flask.wiring import attach
 
 __all__ = ["create_blueprint", "receiving_blueprint"]
@@ -42,9 +43,21 @@ def receiving_blueprint(current_webhooks: Callable[[], Webhooks], name: str) -> 
         limit = request.max_content_length
         return _answer(receive_wsgi(current_webhooks(), request.environ, body, max_body_size=limit))
 
+    # These are raised if the body is read through Flask, by the view or by a hook that runs before it.
+
+    def refuse(error: WebhookError) -> Response:
+        return _answer(current_webhooks().refuse(error, WebhookRequest.from_wsgi(request.environ, b"")))
+
     def refuse_too_large(_error: RequestEntityTooLarge) -> Response:
-        # Raised where the body is read through Flask, by us or by a hook before us.
-        return _answer(current_webhooks().refuse(PayloadTooLargeError()))
+        return refuse(PayloadTooLargeError())
+
+    def refuse_unreadable(error: ClientDisconnected) -> Response:
+        return refuse(unreadable(error))
+
+    def check_input(_endpoint: object, _values: object) -> None:
+        # Before any `before_request` function, which may read the body: the server's own exceptions would end there as
+        # a 500.
+        request.environ["wsgi.input"] = CheckedInput(request.environ["wsgi.input"])
 
     def exempt_from_csrf(_endpoint: object, _values: object) -> None:
         # Flask-WTF asks every POST for the token of a form; what proves a webhook genuine is its signature. This is
@@ -69,6 +82,10 @@ def receiving_blueprint(current_webhooks: Callable[[], Webhooks], name: str) -> 
 
     blueprint.record(register)
     blueprint.register_error_handler(RequestEntityTooLarge, refuse_too_large)
+    blueprint.register_error_handler(ClientDisconnected, refuse_unreadable)
+    blueprint.register_error_handler(DisconnectedError, refuse)
+    blueprint.register_error_handler(UnreadableBodyError, refuse)
+    blueprint.url_value_preprocessor(check_input)
     blueprint.url_value_preprocessor(exempt_from_csrf)
     return blueprint
 

@@ -33,8 +33,6 @@ from envoyou_core.webhooks import Webhooks
 
 __all__ = ["Source", "app", "application"]
 
-log = logging.getLogger("envoyou")
-
 UNFOLDED = 10_000
 """Characters of a line: more than an event's id, its type and an error have together."""
 
@@ -128,7 +126,7 @@ def worker(
     """Work off the inbox in a process of its own, until SIGTERM or SIGINT; a second signal ends it at once."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if log_level is not None:
-        log.setLevel(log_level)
+        logging.getLogger("envoyou").setLevel(log_level)
     try:
         webhooks.run_worker(shutdown_timeout=shutdown_timeout)
     except ConfigurationError as error:
@@ -136,7 +134,7 @@ def worker(
     except WorkerStuckError as error:
         _fail("The worker has ended, to be started anew.", str(error))
     except Exception as error:
-        log.error("the worker has failed\n%s", _traceback_of(error))
+        logging.getLogger("envoyou").error("the worker has failed\n%s", _traceback_of(error))
         _fail("The worker has failed.", describe(error))
 
 

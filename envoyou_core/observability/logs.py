@@ -28,16 +28,20 @@ from envoyou_core.observability.notices import (
     WorkerStarted,
     WorkerStopped,
 )
+from envoyou_core.redaction import printable, redact
 
 __all__ = ["log_notice"]
 
-log = logging.getLogger("envoyou")
+MAX_QUOTED = 200
+"""Characters that are shown of what a sender wrote."""
 
 _LEVEL_OF_STATUS = {Status.DEAD: logging.ERROR, Status.FAILED: logging.WARNING, Status.IGNORED: logging.WARNING}
 
 
 def log_notice(notice: Notice) -> None:
     """Write one notice to the log: what an operator must see at warning or above, the rest at info or below."""
+    # Looked up at each use: `logging.config` disables every logger that exists and that it does not name.
+    log = logging.getLogger("envoyou")
     match notice:
         case Accepted(event_id, event_type, Added.NEW):
             log.info("accepted %s (%s)", event_id, event_type)
@@ -48,7 +52,8 @@ def log_notice(notice: Notice) -> None:
         case Accepted(event_id, event_type):
             log.info("accepted %s (%s) again: a duplicate, already stored", event_id, event_type)
         case Rejected(status, reason, detail):
-            log.log(logging.ERROR if status >= 500 else logging.WARNING, "answered %d: %s (%s)", status, reason, detail)
+            level = logging.ERROR if status >= 500 else logging.WARNING
+            log.log(level, "answered %d: %s (%s)%s", status, reason, detail, _origin(notice))
         case NonceStoreFailed(detail):
             log.error("the nonce store failed (%s): accepting on the inbox's unique key alone", detail)
         case HandlerFailed(event_id, event_type, handler, attempt, error):
@@ -78,6 +83,7 @@ def log_notice(notice: Notice) -> None:
                 seconds,
                 "" if retry_in is None else f"; next attempt in {retry_in:g} s",
                 "" if error is None else f": {error}",
+                exc_info=notice.exception if status is Status.DEAD else None,
             )
         case LeaseLost(event_id, event_type):
             log.error("the lease of %s (%s) passed to another worker before the attempt ended", event_id, event_type)
@@ -123,3 +129,13 @@ def log_notice(notice: Notice) -> None:
                 "with the next event" if retry_in is None else f"in {retry_in:g} s",
                 detail,
             )
+
+
+def _origin(rejected: Rejected) -> str:
+    """Which endpoint was addressed by whom, in quotes: none of it is proven, and it must not pass for another line."""
+    values = {"webhook id": rejected.webhook_id, "path": rejected.path, "peer": rejected.peer}
+    return "".join(f", {name} {_quoted(value)}" for name, value in values.items() if value)
+
+
+def _quoted(value: str) -> str:
+    return repr(redact(printable(value[:MAX_QUOTED])))

@@ -34,8 +34,6 @@ __all__ = [
     "WorkerStopped",
 ]
 
-log = logging.getLogger("envoyou")
-
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
@@ -49,11 +47,17 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A delivery was not accepted. `reason` tells why, `detail` more of it, for people."""
+    """A delivery was not accepted. `reason` tells why, `detail` more of it, for people.
+
+    `webhook_id`, `path` and `peer` are what was sent, whole and unproven: escape them before they are shown.
+    """
 
     status: int
     reason: str
     detail: str
+    webhook_id: str | None = None
+    path: str | None = None
+    peer: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +108,10 @@ class HookFailed:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """An attempt ended. `retry_in` is in seconds; `None` when the event is finished."""
+    """An attempt ended. `retry_in` is in seconds; `None` when the event is finished.
+
+    `exception` is what the last handler that failed in this attempt raised; its text may hold secrets.
+    """
 
     event_id: str
     event_type: str
@@ -113,6 +120,7 @@ class Settled:
     retry_in: float | None
     error: str | None
     seconds: float
+    exception: BaseException | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,4 +265,4 @@ class Notices:
             try:
                 listener(notice)
             except Exception:
-                log.exception("a listener failed at %s", type(notice).__name__)
+                logging.getLogger("envoyou").exception("a listener failed at %s", type(notice).__name__)

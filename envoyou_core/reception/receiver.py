@@ -64,9 +64,14 @@ class Receiver:
     max_body_size: int
     relay: SpoolRelay | None = None
 
-    def refuse(self, error: WebhookError) -> WebhookResponse:
+    def refuse(self, error: WebhookError, request: WebhookRequest | None = None) -> WebhookResponse:
         """The answer to a request that goes no further."""
-        self.notices.emit(Rejected(error.status, error.reason, str(error)))
+        if request is None:
+            rejected = Rejected(error.status, error.reason, error.detail)
+        else:
+            webhook_id = None if request.webhook_id is None else request.webhook_id.decode("utf-8", "replace")
+            rejected = Rejected(error.status, error.reason, error.detail, webhook_id, request.path, request.peer)
+        self.notices.emit(rejected)
         return WebhookResponse.of_error(error)
 
     def check_shape(self, method: str, content_type: bytes | None, size: int) -> None:
@@ -86,9 +91,9 @@ class Receiver:
             event, tenant = yield from self._prove(request)
             added = yield from self._store(event, tenant, request)
         except WebhookError as error:
-            return self.refuse(error)
+            return self.refuse(error, request)
         except Exception as error:
-            return self.refuse(UnavailableError(describe(error)))
+            return self.refuse(UnavailableError(describe(error)), request)
         self.notices.emit(Accepted(event.id, event.type, added, tenant))
         if not added.is_runnable:
             return DUPLICATE

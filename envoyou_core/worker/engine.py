@@ -58,11 +58,13 @@ class AttemptResult:
         began: when the attempt began, in seconds of `time.monotonic`.
         settlement: how it is to be settled; `None` when the lease was lost.
         is_settled: whether the last handler's own transaction has settled it.
+        error: what the last handler that failed raised.
     """
 
     began: float
     settlement: Settlement | None
     is_settled: bool = False
+    error: Exception | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,10 +218,9 @@ class Engine:
         if claim.crashes >= self.retry.max_crashes:
             return AttemptResult(began, _dead_of_crashes(claim))
         try:
-            settlement, is_settled = yield from self._run_handlers(claim, progress, began)
+            return (yield from self._run_handlers(claim, progress, began))
         except LeaseLostError:
             return AttemptResult(began, None)
-        return AttemptResult(began, settlement, is_settled)
 
     def conclude(self, claim: Claim, worked: AttemptResult, held: bool) -> Flow[Settlement | None]:
         """Tell how an attempt ended, once it is settled.
@@ -242,6 +243,7 @@ class Engine:
                 retry_in=settlement.retry_in,
                 error=settlement.error,
                 seconds=time.monotonic() - worked.began,
+                exception=worked.error,
             )
         )
         if settlement.status is Status.DEAD:
@@ -261,13 +263,11 @@ class Engine:
         # In the same contexts as handlers: what a hook does to alert somebody wants them, too.
         return Await(partial(self._await_handler, call)) if is_async else CallHandler(partial(self._call_handler, call))
 
-    def _run_handlers(
-        self, claim: Claim, progress: dict[str, HandlerStatus], began: float
-    ) -> Flow[tuple[Settlement, bool]]:
-        """How the attempt ended, and whether it is settled already, in the transaction of its last handler."""
+    def _run_handlers(self, claim: Claim, progress: dict[str, HandlerStatus], began: float) -> Flow[AttemptResult]:
+        """How the attempt ended; it may be settled already, in the transaction of its last handler."""
         handlers = self.handlers.matching(claim.event.type)
         if not handlers:
-            return Settlement(Status.IGNORED, claim.attempts, claim.progress), False
+            return AttemptResult(began, Settlement(Status.IGNORED, claim.attempts, claim.progress))
         failed: dict[str, Exception] = {}
         stale: bool | None = None
         unfinished = [handler for handler in handlers if handler.name not in progress]
@@ -310,14 +310,15 @@ class Engine:
             else:
                 progress[handler.name] = HandlerStatus.DONE
                 if ending is not None and ending.made is not None:
-                    return ending.made, True
+                    return AttemptResult(began, ending.made, is_settled=True)
                 to_record = not handler.shares_transaction
             # The last one is recorded by the settling itself.
             if to_record and not is_last:
                 held = yield self._call(partial(self.inbox.record, claim, dict(progress)))
                 if not held:
                     raise LeaseLostError
-        return self._settlement(claim, handlers, progress, failed, began), False
+        settlement = self._settlement(claim, handlers, progress, failed, began)
+        return AttemptResult(began, settlement, error=next(reversed(failed.values()), None))
 
     def _was_recorded(self, claim: Claim, handler: Handler) -> Flow[bool]:
         """Whether it has succeeded after all: the connection may have been lost between commit and answer."""

@@ -20,6 +20,7 @@ from typing import Any
 from envoyou_core.errors import WorkerStuckError, describe
 from envoyou_core.inbox.group_commit import MAX_BATCH, GroupCommit
 from envoyou_core.inbox.records import Claim, Settlement, Status
+from envoyou_core.observability.disabled import report_disabled_loggers
 from envoyou_core.observability.notices import HandlerOverdue, WorkerFailed, WorkerStarted, WorkerStopped
 from envoyou_core.steps import Call, CallHandler, arun, result_of, run
 from envoyou_core.worker.engine import AttemptResult, Engine
@@ -133,6 +134,7 @@ class Worker:
             # Python 3.12 starts no thread while the process ends, which may be when the first event is worked on.
             self._handler_threads.start()
             self._settler.start()
+            report_disabled_loggers()
             self._engine.notices.emit(WorkerStarted(self._name, self._kind))
             await self._dispatch()
             await self._return_to_inbox(self._in_flight.withdraw())

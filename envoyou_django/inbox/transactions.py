@@ -16,7 +16,6 @@ from envoyou_django.models import ClaimLock
 
 __all__ = ["handler_transaction"]
 
-log = logging.getLogger("envoyou.django")
 
 _queue = HandlerTransactionQueue()
 
@@ -48,7 +47,9 @@ def handler_transaction(alias: str) -> Iterator[None]:
     except (Exception, SystemExit, asyncio.CancelledError):
         if not committed:
             raise
-        log.exception("what a handler asked for on commit failed; its own work is committed")
+        logging.getLogger("envoyou.django").exception(
+            "what a handler asked for on commit failed; its own work is committed"
+        )
 
 
 def _slot(connection: Any) -> AbstractContextManager[Slot | None]:

@@ -17,7 +17,12 @@ import pytest
 from envoyou_core.testing import Delivery, sample_event
 from envoyou_core.wsgi import DRAIN_LIMIT
 from tests.contract import wire
-from tests.contract.clients import ONE_AT_A_TIME, REFUSES_UNKNOWN_METHODS, REFUSES_WHAT_FOLLOWS
+from tests.contract.clients import (
+    MALFORMED_CHUNKS_RAISE,
+    ONE_AT_A_TIME,
+    REFUSES_UNKNOWN_METHODS,
+    REFUSES_WHAT_FOLLOWS,
+)
 from tests.contract.endpoint import NOW, Endpoint, assert_received, assert_refused, signed
 from tests.contract.wire import HeaderValue
 
@@ -173,6 +178,41 @@ def test_a_chunked_body_that_is_refused_for_another_reason(endpoint: Endpoint) -
     if endpoint.served.reads_chunked:
         assert_refused(in_chunks(endpoint, of_size(2 * MEGABYTE), size=65_536), 413, "payload_too_large")
     assert endpoint.stored == before
+
+
+@pytest.mark.parametrize("chunk", [b"zz", b"-5", b"0x5", b"2\r\n{}x"])
+def test_malformed_chunks(endpoint: Endpoint, chunk: bytes) -> None:
+    before = endpoint.stored
+    head = endpoint.head(signed(), headers={"Content-Length": None, "Transfer-Encoding": "chunked"})
+    answer = wire.exchange(endpoint.address, [head + chunk + b"\r\nhello\r\n0\r\n\r\n"])
+    if MALFORMED_CHUNKS_RAISE in endpoint.served.by_itself:
+        assert_refused(answer, 400, "invalid_payload")
+        assert endpoint.log.count("answered 400: unreadable_body") >= 1
+    else:
+        # The server has answered by itself, reported a disconnect, decoded it, or does not decode chunks at all.
+        assert answer.status in {400, 401, 411, 499}
+    assert endpoint.stored == before
+    assert "Traceback" not in endpoint.log
+
+
+def test_malformed_chunks_of_what_is_refused_for_another_reason(endpoint: Endpoint) -> None:
+    """What remains of a refused body is drained, and that fails."""
+    head = endpoint.head(
+        signed(), headers={"Content-Length": None, "Transfer-Encoding": "chunked", "Content-Type": "text/plain"}
+    )
+    answer = wire.exchange(endpoint.address, [head + b"zz\r\n\r\n"])
+    if MALFORMED_CHUNKS_RAISE in endpoint.served.by_itself:
+        assert_refused(answer, 415, "unsupported_media_type")
+    else:
+        assert answer.status in {400, 415}
+    assert "Traceback" not in endpoint.log
+
+
+def test_a_post_without_a_length_has_an_empty_body(endpoint: Endpoint) -> None:
+    request = endpoint.head(signed(b""), headers={"Content-Length": None})
+    assert_refused(wire.exchange(endpoint.address, [request]), 400, "invalid_payload")
+    request = endpoint.head(signed(), headers={"Content-Length": None})
+    assert_refused(wire.exchange(endpoint.address, [request]), 401, "unauthorized")
 
 
 def test_a_body_longer_than_its_length_is_not_the_one_that_was_signed(endpoint: Endpoint) -> None:

@@ -6,11 +6,12 @@ import json
 
 import pytest
 
-from envoyou_core import Webhooks
+from envoyou_core import WebhookRequest, Webhooks
 from envoyou_core.asgi import WebhookEndpoint
 from envoyou_core.http import content_length
+from envoyou_core.observability import Rejected
 from envoyou_core.testing import sample_event, sign_delivery
-from envoyou_core.wsgi import DRAIN_LIMIT, receive_wsgi
+from envoyou_core.wsgi import DRAIN_LIMIT, receive_wsgi, webhooks_entry
 
 SECRET = "whsec_test"
 
@@ -127,7 +128,7 @@ class Input(io.BytesIO):
     def read(self, size=-1):
         assert size >= 0, "it must not be read to an end that the server may not know"
         if self.breaks_off and self.tell():
-            raise OSError("connection reset")
+            raise ConnectionResetError
         return super().read(size)
 
 
@@ -165,13 +166,31 @@ def test_wsgi_reads_a_chunked_body_where_the_server_marks_its_end(webhooks, deli
     assert receive_wsgi(webhooks, environ).status == 200
 
 
-@pytest.mark.parametrize("length", [None, "", "abc", "-1", "²"])
-def test_wsgi_does_not_read_where_the_end_cannot_be_known(webhooks, delivery, length):
-    environ = environ_of(delivery, length=False)
-    if length is not None:
-        environ["CONTENT_LENGTH"] = length
+@pytest.mark.parametrize("length", [None, ""])
+def test_wsgi_takes_a_request_without_a_length_for_one_without_a_body(webhooks, delivery, length):
+    environ = environ_of(delivery, length=False, **({} if length is None else {"CONTENT_LENGTH": length}))
+    assert receive_wsgi(webhooks, environ).status == 401
+    assert environ["wsgi.input"].tell() == 0
+
+
+def test_wsgi_does_not_read_chunks_if_the_server_does_not_decode_them(webhooks, delivery):
+    environ = environ_of(delivery, length=False, HTTP_TRANSFER_ENCODING="chunked")
     assert receive_wsgi(webhooks, environ).status == 411
     assert environ["wsgi.input"].tell() == 0
+
+
+@pytest.mark.parametrize("length", ["abc", "-1", "+5", "5, 5", "5,5", "0x10", "²", "\u20ac"])
+def test_wsgi_refuses_a_malformed_length(webhooks, delivery, length):
+    environ = environ_of(delivery, CONTENT_LENGTH=length)
+    response = receive_wsgi(webhooks, environ)
+    assert (response.status, json.loads(response.body)["error"]) == (400, "invalid_payload")
+    assert environ["wsgi.input"].tell() == 0
+
+
+@pytest.mark.parametrize("length", ["1", "1000000"])
+def test_wsgi_reads_chunks_whatever_length_is_sent_with_them(webhooks, delivery, length):
+    more = {"wsgi.input_terminated": True, "HTTP_TRANSFER_ENCODING": "chunked", "CONTENT_LENGTH": length}
+    assert receive_wsgi(webhooks, environ_of(delivery, **more)).status == 200
 
 
 def test_wsgi_answers_a_declared_size_and_drains_up_to_a_bound(webhooks, delivery):
@@ -194,12 +213,167 @@ def test_wsgi_takes_the_smaller_of_two_bounds(webhooks, delivery, bound, status)
     assert receive_wsgi(webhooks, environ_of(delivery), delivery.body, max_body_size=bound).status == status
 
 
-def test_wsgi_cannot_authenticate_a_body_that_breaks_off(webhooks):
+class FailingInput:
+    """A server's input whose every read fails, by whichever name it is read."""
+
+    def __init__(self, error):
+        self.error = error
+        self.reads = 0
+
+    def read(self, size=-1):
+        self.reads += 1
+        raise self.error
+
+    readline = read
+
+
+def caused_by(cause, error):
+    error.__cause__ = cause
+    return error
+
+
+class NoMoreData(IOError):  # noqa: N818 - the name is gunicorn's
+    pass
+
+
+class ClientDisconnected(Exception):  # noqa: N818 - the name is Werkzeug's
+    pass
+
+
+FAILURES = [
+    (ConnectionResetError("private"), 499, "disconnected"),
+    (BrokenPipeError("private"), 499, "disconnected"),
+    (TimeoutError("private"), 499, "disconnected"),
+    (EOFError("private"), 499, "disconnected"),
+    (NoMoreData("private"), 499, "disconnected"),
+    (ClientDisconnected("private"), 499, "disconnected"),
+    (caused_by(ConnectionResetError("private"), OSError("wrapped")), 499, "disconnected"),
+    (caused_by(OSError("private"), ClientDisconnected("wrapped")), 400, "unreadable_body"),
+    (OSError("private"), 400, "unreadable_body"),
+    (ValueError("private\nTraceback"), 400, "unreadable_body"),
+    (RecursionError("private"), 400, "unreadable_body"),
+    (Exception("private"), 400, "unreadable_body"),
+]
+each_failure = pytest.mark.parametrize(
+    ("error", "status", "reason"), FAILURES, ids=[type(error).__name__ for error, *_ in FAILURES]
+)
+
+
+def rejections(webhooks):
+    heard = []
+    webhooks.subscribe(lambda notice: isinstance(notice, Rejected) and heard.append(notice))
+    return heard
+
+
+@each_failure
+@pytest.mark.parametrize("more", [{}, {"CONTENT_LENGTH": "", "wsgi.input_terminated": True}], ids=["sized", "chunked"])
+def test_wsgi_answers_for_a_server_that_cannot_read_the_body(webhooks, delivery, caplog, error, status, reason, more):
+    heard = rejections(webhooks)
+    response = receive_wsgi(webhooks, environ_of(delivery, **{"wsgi.input": FailingInput(error), **more}))
+    assert response.status == status
+    assert b"private" not in response.body
+    [rejected] = heard
+    assert (rejected.status, rejected.reason) == (status, reason)
+    assert "private" in rejected.detail
+    [record] = caplog.records
+    assert (record.exc_info, "\n" in record.getMessage()) == (None, False)
+    assert stored(webhooks) == 0
+
+
+@each_failure
+def test_asgi_answers_for_a_server_that_cannot_read_the_body(webhooks, delivery, error, status, reason):
+    server = Server(delivery.headers, [])
+
+    async def receive():
+        raise error
+
+    server.receive = receive
+    heard = rejections(webhooks)
+    asyncio.run(WebhookEndpoint(webhooks)(server.scope, server.receive, server.send))
+    assert server.sent[0]["status"] == status
+    assert b"private" not in server.sent[1]["body"]
+    assert [(rejected.status, rejected.reason) for rejected in heard] == [(status, reason)]
+
+
+def test_a_refusal_stands_if_the_rest_of_the_body_cannot_be_read(webhooks, delivery):
+    body = FailingInput(RuntimeError("malformed"))
+    more = {"wsgi.input": body, "CONTENT_TYPE": "text/plain"}
+    assert receive_wsgi(webhooks, environ_of(delivery, **more)).status == 415
+    assert body.reads == 1
+    server = Server({**delivery.headers, "Content-Type": "text/plain"}, [])
+
+    async def receive():
+        raise RuntimeError("malformed")
+
+    server.receive = receive
+    assert server.ask(webhooks)[0] == 415
+
+
+def test_wsgi_does_not_read_on_after_a_failure(webhooks, delivery):
+    body = FailingInput(TimeoutError())
+    assert receive_wsgi(webhooks, environ_of(delivery, **{"wsgi.input": body})).status == 499
+    assert body.reads == 1
+
+
+@pytest.mark.parametrize("breaks_off", [False, True], ids=["ends early", "breaks off"])
+def test_wsgi_tells_a_sender_that_disconnected(webhooks, breaks_off):
     delivery = sign_delivery(sample_event(object={"text": "x" * 200_000}), secret=SECRET)
     environ = environ_of(delivery)
-    environ["wsgi.input"].breaks_off = True
-    assert receive_wsgi(webhooks, environ).status == 401
+    environ["wsgi.input"] = Input(delivery.body[:100_000])
+    environ["wsgi.input"].breaks_off = breaks_off
+    heard = rejections(webhooks)
+    response = receive_wsgi(webhooks, environ)
+    assert (response.status, response.body) == (499, b"")
+    assert [rejected.reason for rejected in heard] == ["disconnected"]
+    if not breaks_off:
+        assert heard[0].detail == f"the body ended after 100000 of {len(delivery.body)} bytes"
     assert stored(webhooks) == 0
+
+
+def test_the_wsgi_entry_has_a_phrase_for_each_status(webhooks, delivery):
+    started = []
+    entry = webhooks_entry(lambda *_: [], webhooks)
+    more = {"wsgi.input": Input(b""), "PATH_INFO": "/webhooks/envoyou"}
+    assert entry(environ_of(delivery, **more), lambda status, headers: started.append(status)) == [b""]
+    assert started == ["499 Client Closed Request"]
+
+
+# What is logged of a refused request
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "text/plain"], ids=["read", "unread"])
+def test_a_refusal_says_where_it_came_from(webhooks, delivery, content_type):
+    heard = rejections(webhooks)
+    headers = {**delivery.headers, "Content-Type": content_type, "X-EnvoyOU-Signature": "v1,00"}
+    environ = environ_of(
+        delivery,
+        CONTENT_TYPE=content_type,
+        HTTP_X_ENVOYOU_SIGNATURE="v1,00",
+        SCRIPT_NAME="/site",
+        PATH_INFO="/h\xc3\xb6ks",
+        QUERY_STRING="token=private",
+        REMOTE_ADDR="192.0.2.7",
+    )
+    receive_wsgi(webhooks, environ)
+    for path in ("/site/höks", "/höks"):
+        server = Server(headers, [delivery.body])
+        server.scope |= {
+            "path": path,
+            "root_path": "/site",
+            "query_string": b"token=private",
+            "client": ("192.0.2.7", 4711),
+        }
+        server.ask(webhooks)
+    webhooks.receive(WebhookRequest.from_http("POST", headers, delivery.body, path="/site/höks", peer="192.0.2.7"))
+    assert len(heard) == 4
+    for rejected in heard:
+        assert (rejected.webhook_id, rejected.path, rejected.peer) == ("wh_1234567890", "/site/höks", "192.0.2.7")
+
+
+def test_a_refusal_of_an_unknown_sender(webhooks):
+    heard = rejections(webhooks)
+    webhooks.receive(WebhookRequest("GET", b""))
+    assert [(rejected.webhook_id, rejected.path, rejected.peer) for rejected in heard] == [(None, None, None)]
 
 
 def test_wsgi_refuses_another_method_and_type(webhooks, delivery):

@@ -1,9 +1,16 @@
 """Notices as log records: the levels, and nothing secret in them."""
 
+import io
 import logging
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+import envoyou_core
 from envoyou_core import RetryPolicy, WebhookRequest, Webhooks
 from envoyou_core.inbox import Added, Status
 from envoyou_core.observability import (
@@ -29,6 +36,8 @@ from envoyou_core.observability import (
     log_notice,
 )
 from envoyou_core.testing import sample_event, sign_delivery
+
+PACKAGE = Path(envoyou_core.__file__).parent
 
 
 def settled(status, retry_in=None, error=None):
@@ -141,6 +150,120 @@ def test_a_handlers_failure_bears_its_traceback(caplog):
     error = ValueError("why")
     log_notice(HandlerFailed("evt_1", "user.created", "welcome", 1, error))
     assert caplog.records[0].exc_info[1] is error
+
+
+@pytest.mark.parametrize("status", [Status.DEAD, Status.FAILED])
+def test_a_death_bears_its_exception(status, caplog):
+    error = ValueError("why")
+    log_notice(replace(settled(status), exception=error))
+    [record] = caplog.records
+    assert (record.exc_info is not None and record.exc_info[1] is error) is (status is Status.DEAD)
+
+
+def test_the_exception_is_that_of_the_last_handler_that_failed():
+    webhooks = Webhooks(secret="whsec_test", inbox="memory:", handoff="manual", retry=RetryPolicy(max_attempts=1))
+    errors = {"first": ValueError("first"), "second": ValueError("second")}
+    heard = []
+    webhooks.subscribe(lambda notice: isinstance(notice, Settled) and heard.append(notice))
+
+    def fail(name):
+        raise errors[name]
+
+    webhooks.on("*", name="first")(lambda event: fail("first"))
+    webhooks.on("*", name="second")(lambda event: fail("second"))
+    webhooks.on("*", name="third")(lambda event: None)
+    delivery = sign_delivery(sample_event(), secret="whsec_test")
+    webhooks.receive(WebhookRequest.from_http("POST", delivery.headers, delivery.body))
+    webhooks.drain()
+    [dead] = heard
+    assert (dead.status, dead.exception) == (Status.DEAD, errors["second"])
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("wh_1\nERROR forged", "'wh_1\ufffdERROR forged'"),
+        ("\x1b[31m\u2028", "'\ufffd[31m\ufffd'"),
+        ("' peer '", "\"' peer '\""),
+        ("whsec_private", "'[redacted]'"),
+        ("token=private", "'token=[redacted]'"),
+        ("x" * 10_000, repr("x" * 200)),
+        ("\ud83d", "'\ufffd'"),
+    ],
+)
+def test_what_a_sender_wrote_cannot_pass_for_another_line(value, shown, caplog):
+    log_notice(Rejected(401, "signature_mismatch", "why", value, value, value))
+    [record] = caplog.records
+    origin = f", webhook id {shown}, path {shown}, peer {shown}"
+    assert record.getMessage() == "answered 401: signature_mismatch (why)" + origin
+
+
+IMPORT_ALL = """
+import importlib, logging, logging.config, sys
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+assert not [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "envoyou"]
+logging.config.dictConfig(
+    {
+        "version": 1,
+        "handlers": {"out": {"class": "logging.StreamHandler", "stream": sys.stdout}},
+        "root": {"handlers": ["out"]},
+    }
+)
+from envoyou_core import WebhookRequest, Webhooks
+Webhooks(secret="whsec_test", inbox="memory:", handoff="manual").receive(WebhookRequest("GET", b""))
+"""
+
+
+def test_a_logging_configuration_that_comes_after_the_import_does_not_disable_the_log():
+    modules = [".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts) for file in PACKAGE.rglob("[!_]*.py")]
+    ran = subprocess.run([sys.executable, "-c", IMPORT_ALL, *modules], capture_output=True, text=True, timeout=60)
+    assert ran.stdout.startswith("answered 405: method_not_allowed"), ran.stderr
+
+
+@pytest.fixture
+def disabled(monkeypatch):
+    for name in ("envoyou", "envoyou.handlers"):
+        monkeypatch.setattr(logging.getLogger(name), "disabled", True)
+
+
+def start_worker():
+    started = threading.Event()
+    webhooks = Webhooks(secret="whsec_test", inbox="memory:")
+    webhooks.on("*", name="handle")(lambda event: None)
+    webhooks.subscribe(lambda notice: isinstance(notice, WorkerStarted) and started.set())
+    webhooks.start()
+    assert started.wait(30)
+    webhooks.stop()
+
+
+@pytest.mark.usefixtures("disabled")
+def test_a_worker_that_starts_with_a_disabled_logger_says_so_on_standard_error(capsys):
+    start_worker()
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(",")[0] for line in lines] == [
+        "envoyou: the logger 'envoyou' is disabled",
+        "envoyou: the logger 'envoyou.handlers' is disabled",
+    ]
+    assert all('"disable_existing_loggers": False' in line for line in lines)
+
+
+@pytest.mark.usefixtures("disabled")
+@pytest.mark.parametrize("stderr", [None, io.StringIO()], ids=["missing", "closed"])
+def test_a_worker_starts_without_a_standard_error(monkeypatch, stderr):
+    if stderr is not None:
+        stderr.close()
+    monkeypatch.setattr(sys, "stderr", stderr)
+    start_worker()
+
+
+def test_what_a_user_chose_is_not_reported(monkeypatch, capsys):
+    log = logging.getLogger("envoyou")
+    monkeypatch.setattr(log, "propagate", False)
+    monkeypatch.setattr(logging.getLogger("envoyou_of_another"), "disabled", True)
+    monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)
+    start_worker()
+    assert capsys.readouterr().err == ""
 
 
 def test_listeners_hear_every_notice_in_turn():

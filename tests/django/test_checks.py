@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import sqlite3
 import sys
@@ -401,6 +402,18 @@ def test_all_is_well_in_a_project_that_does_as_it_is_told(monkeypatch):
     monkeypatch.setitem(connections["default"].settings_dict, "ATOMIC_REQUESTS", False)
     sqlite_with(monkeypatch, transaction_mode="IMMEDIATE", init_command="PRAGMA journal_mode=WAL")
     assert found(deploy=True) == []
+
+
+# Logging
+
+
+def test_a_disabled_logger(monkeypatch):
+    assert found(only={"envoyou.W013"}) == []
+    monkeypatch.setattr(logging.getLogger("envoyou"), "disabled", True)
+    monkeypatch.setattr(logging.getLogger("envoyou.django"), "disabled", True)
+    assert found(only={"envoyou.W013"}) == ["envoyou.W013"]
+    assert "'envoyou', 'envoyou.django'" in said("envoyou.W013")
+    assert "disable_existing_loggers" in message("envoyou.W013").hint
 
 
 # Documentation

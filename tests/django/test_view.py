@@ -9,6 +9,7 @@ from http.client import HTTPConnection
 
 import pytest
 from asgiref.sync import async_to_sync
+from django.core import mail
 from django.core.handlers.asgi import ASGIHandler
 from django.test import AsyncClient, Client, override_settings
 from django.urls import reverse
@@ -105,6 +106,42 @@ def test_djangos_bound_on_a_body_is_not_asked(client, settings):
     with override_settings(ENVOYOU={"WEBHOOK_SECRET": SECRET, "MAX_BODY_SIZE": 100}):
         answer = post(client, Delivery(signed().headers, b"x" * 101))
     assert (answer.status_code, answer.json()["error"]) == (413, "payload_too_large")
+
+
+class FailingInput:
+    """A server's input whose every read fails."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def read(self, size=-1):
+        raise self.error
+
+    readline = read
+
+
+class MalformedChunkError(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(MalformedChunkError("zz"), 400), (OSError("zz"), 400), (ConnectionResetError(), 499)]
+)
+@pytest.mark.parametrize("length", ["", "100"], ids=["chunked", "sized"])
+def test_a_body_that_the_server_cannot_read_is_no_mail_to_the_admins(settings, caplog, error, status, length):
+    settings.ADMINS = [("an admin", "admin@example.com")]
+    server = {
+        "wsgi.input": FailingInput(error),
+        "wsgi.input_terminated": True,
+        "CONTENT_LENGTH": length,
+        **({} if length else {"HTTP_TRANSFER_ENCODING": "chunked"}),
+    }
+    answer = Client(raise_request_exception=False).post(PATH, content_type="application/json", **server)
+    assert answer.status_code == status
+    assert mail.outbox == []
+    [record] = [record for record in caplog.records if record.name == "envoyou"]
+    assert record.getMessage().startswith(f"answered {status}: ")
+    assert not any(record.exc_info for record in caplog.records)
 
 
 # ASGI

@@ -89,6 +89,51 @@ def test_a_body_that_a_hook_has_read_is_verified_all_the_same(manual, read):
     assert app.test_client().post(PATH, data=delivery.body, headers=delivery.headers).status_code == 401
 
 
+class FailingInput:
+    """A server's input whose every read fails."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def read(self, size=-1):
+        raise self.error
+
+    readline = read
+
+
+class MalformedChunkError(Exception):
+    pass
+
+
+@pytest.mark.parametrize(("error", "status"), [(MalformedChunkError("zz"), 400), (ConnectionResetError(), 499)])
+@pytest.mark.parametrize("bound", [None, 1_000_000])
+@pytest.mark.parametrize("read", [None, *READERS.values()], ids=["unread", *READERS])
+def test_a_body_that_the_server_cannot_read_is_refused_whoever_reads_it(manual, caplog, read, bound, error, status):
+    app = make_app(manual)
+    app.config["MAX_CONTENT_LENGTH"] = bound
+    if read:
+        read_before_the_view(app, read)
+    server = {"wsgi.input": FailingInput(error), "wsgi.input_terminated": True, "HTTP_TRANSFER_ENCODING": "chunked"}
+    delivery = sign_delivery(sample_event(), secret=SECRET)
+    answer = app.test_client().post(PATH, headers=delivery.headers, environ_overrides=server)
+    assert answer.status_code == status
+    [record] = caplog.records
+    assert record.getMessage().startswith(f"answered {status}: ")
+    assert record.exc_info is None
+
+
+@pytest.mark.parametrize("read", [None, *READERS.values()], ids=["unread", *READERS])
+def test_a_sender_that_disconnects_is_told_apart_whoever_reads_the_body(manual, read):
+    app = make_app(manual)
+    if read:
+        read_before_the_view(app, read)
+    delivery = sign_delivery(sample_event(), secret=SECRET)
+    length = {"CONTENT_LENGTH": str(len(delivery.body))}
+    part = BytesIO(delivery.body[:10])
+    answer = app.test_client().post(PATH, headers=delivery.headers, input_stream=part, environ_overrides=length)
+    assert answer.status_code == 499
+
+
 def declared(delivery):
     return {"data": delivery.body}
 

@@ -46,6 +46,8 @@ with app.app_context():
     upgrade()
     revision(message="nothing new", autogenerate=True)
     print(*inspect(db.engine).get_table_names())
+# `env.py` has configured the logging by `fileConfig`, whose default is to disable the loggers that exist.
+app.test_client().get("/webhooks/envoyou")
 """
 
 
@@ -57,6 +59,7 @@ def test_a_migration_of_the_app_leaves_the_inbox_alone(tmp_path):
     command = [sys.executable, "site_with_models.py"]
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE)
     assert ran.returncode == 0, ran.stderr
+    assert "answered 405: method_not_allowed" in ran.stderr
     assert {"account", "envoyou_inbox"} <= set(ran.stdout.splitlines()[-1].split())
     # There was nothing for the second to do. The first made its table, and its downgrade drops it.
     (written,) = [file.read_text() for file in (tmp_path / "migrations" / "versions").glob("*.py")]

@@ -21,6 +21,7 @@ PATH = "/webhooks/envoyou"
 
 # What a server does by itself, whatever app it serves.
 EACH_PROCESS_FINDS_OUT = "one process does not know yet what another has found out about an outage"
+MALFORMED_CHUNKS_RAISE = "a malformed chunk is an exception for the code that reads the body, and the app answers"
 ONE_AT_A_TIME = "while a request is on its way, the next one waits"
 REFUSES_UNKNOWN_METHODS = "a method that is none of HTTP's is answered 400 before the app is asked"
 REFUSES_WHAT_FOLLOWS = "a request that is followed by something that is none is answered 400"

@@ -18,6 +18,7 @@ from envoyou_core.spool.spool import Spool
 from tests.contract import wire
 from tests.contract.clients import (
     EACH_PROCESS_FINDS_OUT,
+    MALFORMED_CHUNKS_RAISE,
     ONE_AT_A_TIME,
     PATH,
     REFUSES_UNKNOWN_METHODS,
@@ -48,8 +49,8 @@ class Way:
     several: bool = False
 
 
-SYNC = Way(gunicorn("staged:wsgi"), by_itself=frozenset({ONE_AT_A_TIME}))
-THREADS = Way(gunicorn("staged:wsgi", *GTHREAD))
+SYNC = Way(gunicorn("staged:wsgi"), by_itself=frozenset({ONE_AT_A_TIME, MALFORMED_CHUNKS_RAISE}))
+THREADS = Way(gunicorn("staged:wsgi", *GTHREAD), by_itself=frozenset({MALFORMED_CHUNKS_RAISE}))
 UVICORN = Way(uvicorn("staged:asgi", "--http=h11"))
 TWO_WORKERS = replace(
     UVICORN,
