@@ -186,7 +186,7 @@ class _Body:
         try:
             message = await self._receive()
         except Exception as error:
-            raise unreadable(error) from error
+            raise unreadable(error) from None
         if message["type"] == "http.disconnect":
             raise DisconnectedError
         self._more = message.get("more_body", False)

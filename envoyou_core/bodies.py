@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from envoyou_core.errors import UnreadableBodyError, WebhookError, describe
+from envoyou_core.errors import UnreadableBodyError, WebhookError
 from envoyou_core.http import CLIENT_CLOSED_REQUEST
 
 __all__ = ["DisconnectedError", "incomplete", "unreadable"]
@@ -42,19 +42,27 @@ DISCONNECTED_NAMES: Final = frozenset(
 
 
 def unreadable(error: Exception) -> WebhookError:
-    """The refusal for a body whose reader raised `error`: 499 if the sender disconnected, 400 otherwise."""
+    """The refusal for a body whose reader raised `error`: 499 if the sender disconnected, 400 otherwise.
+
+    Its detail is the class of the error without its text, which may quote the body.
+    """
     if isinstance(error, WebhookError):
         return error
     *_, cause = _causes(error)
     names = {kind.__name__ for kind in type(cause).__mro__}
     if isinstance(cause, DISCONNECTED) or names & DISCONNECTED_NAMES:
-        return DisconnectedError(describe(cause))
-    return UnreadableBodyError(detail=describe(cause))
+        return DisconnectedError(_class_name(cause))
+    return UnreadableBodyError(detail=_class_name(cause))
 
 
 def incomplete(size: int, length: int) -> DisconnectedError:
     """The refusal for a body of which only `size` bytes of `length` declared ones arrived."""
     return DisconnectedError(f"the body ended after {size} of {length} bytes")
+
+
+def _class_name(error: BaseException) -> str:
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -174,7 +174,7 @@ class UnreadableBodyError(InvalidPayloadError):
     """The server failed to read the body, for example because of malformed chunks (400).
 
     Attributes:
-        detail: what the server's body reader raised, in one line for the log. The sender does not see it.
+        detail: the class of what the server's body reader raised, for the log. The sender does not see it.
     """
 
     reason = "unreadable_body"

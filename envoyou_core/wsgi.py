@@ -59,11 +59,17 @@ class CheckedInput:
         while line := self.readline():
             yield line
 
+    def __getattr__(self, name: str) -> Any:
+        # The stream's own, such as `seek` of one that middleware has buffered; but no way to read that is not checked.
+        if name.startswith("read"):
+            raise AttributeError(name)
+        return getattr(self._stream, name)
+
     def _checked(self, read: Callable[[int], bytes], size: int) -> bytes:
         try:
             return read(size)
         except Exception as error:
-            raise unreadable(error) from error
+            raise unreadable(error) from None
 
 
 def webhooks_entry(app: WSGIApplication, webhooks: Webhooks, *, path: str = "/webhooks/envoyou") -> WSGIApplication:
@@ -175,7 +181,7 @@ def _length(environ: Mapping[str, Any]) -> int | None:
         UnreadableBodyError: the Content-Length is malformed.
         LengthRequiredError: the body is sent in chunks, and the server does not decode them.
     """
-    value = str(environ.get("CONTENT_LENGTH") or "").encode("latin-1", "replace")
+    value = str(environ.get("CONTENT_LENGTH") or "").strip().encode("latin-1", "replace")
     declared = content_length(value)
     if declared is None and value:
         raise UnreadableBodyError(detail="malformed Content-Length")

@@ -71,7 +71,7 @@ def _read_other(request: HttpRequest) -> WebhookRequest:
     try:
         body = request.read(webhooks.max_body_size + 1)
     except Exception as error:
-        raise unreadable(error) from error
+        raise unreadable(error) from None
     return _as_core_request(request, body)
 
 

@@ -66,10 +66,10 @@ def operation(webhooks: Webhooks, *, summary: str = "Receive an EnvoyOU webhook"
 # What is answered
 
 _WHY_REFUSED: Final = {
-    400: "Genuine, but not a usable event.",
+    400: "Genuine, but not a usable event; or a body that the server cannot read.",
     401: "Not proven to come from EnvoyOU, whatever the reason.",
     405: "Not a POST.",
-    411: "The body's end cannot be known. Under an ASGI server it always can be.",
+    411: "The body is sent in chunks, and the server does not decode them. ASGI servers do.",
     413: "The body is too large.",
     415: "The body is not declared to be JSON.",
     503: "The event cannot be stored right now; deliver it again.",

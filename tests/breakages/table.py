@@ -36,6 +36,9 @@ MOVER = "envoyou_core/spool/relay.py"
 SQL = "envoyou_core/inbox/sql/inbox.py"
 ENGINE = "envoyou_core/worker/engine.py"
 SELECTION = "envoyou_core/worker/claim_plan.py"
+WSGI = "envoyou_core/wsgi.py"
+BODIES = "envoyou_core/bodies.py"
+LOGS = "envoyou_core/observability/logs.py"
 
 TEST_SECRETS = "tests/core/test_secrets.py"
 TEST_SECRET_ANSWERS = "tests/core/test_secret_cache.py"
@@ -47,8 +50,47 @@ TEST_ENGINE = "tests/core/test_engine.py"
 TEST_SELECTION = "tests/core/test_claim_plan.py"
 TEST_SQLITE_INBOX = "tests/core/test_inboxes.py::TestSqliteInbox"
 TEST_SQL = "tests/core/test_sql_inbox.py"
+TEST_GATEWAYS = "tests/core/test_gateways.py"
+TEST_OBSERVABILITY = "tests/core/test_observability.py"
 
 BREAKAGES = [
+    # Bodies that cannot be read
+    Breakage(
+        "the exceptions of a server pass through",
+        WSGI,
+        "        except Exception as error:\n            raise unreadable(error) from None",
+        "        except OSError as error:\n            raise unreadable(error) from None",
+        (f"{TEST_GATEWAYS}::test_wsgi_answers_for_a_server_that_cannot_read_the_body",),
+    ),
+    Breakage(
+        "a body that ends early is taken for a whole one",
+        WSGI,
+        "    if length is not None and len(body) < length:",
+        "    if length is None:",
+        (f"{TEST_GATEWAYS}::test_wsgi_tells_a_sender_that_disconnected",),
+    ),
+    Breakage(
+        "the cause of a wrapped exception is ignored",
+        BODIES,
+        "    *_, cause = _causes(error)",
+        "    cause, *_ = _causes(error)",
+        (f"{TEST_GATEWAYS}::test_asgi_answers_for_a_server_that_cannot_read_the_body",),
+    ),
+    # The log
+    Breakage(
+        "a sender can forge a line of the log",
+        LOGS,
+        "    return repr(redact(printable(value[:MAX_QUOTED])))",
+        "    return value",
+        (f"{TEST_OBSERVABILITY}::test_what_a_sender_wrote_cannot_pass_for_another_line",),
+    ),
+    Breakage(
+        "a worker says nothing of a disabled logger",
+        "envoyou_core/worker/worker.py",
+        "            report_disabled_loggers()\n",
+        "",
+        (f"{TEST_OBSERVABILITY}::test_a_worker_that_starts_with_a_disabled_logger_says_so_on_standard_error",),
+    ),
     # Authentication
     Breakage(
         "the signature is not compared",

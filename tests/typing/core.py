@@ -183,6 +183,7 @@ async def in_an_async_view(request: WebhookRequest) -> int:
 def headers_come_in_many_forms(body: bytes, raw: Iterable[tuple[bytes, bytes]], text: dict[str, str]) -> None:
     WebhookRequest.from_http("POST", raw, body)
     WebhookRequest.from_http("POST", text, body)
+    WebhookRequest.from_http("POST", text, body, path="/webhooks/envoyou", peer=None)
     WebhookRequest.from_http("POST", [("X-EnvoyOU-Nonce", "n")], body)
     WebhookRequest.from_http("POST", "X-EnvoyOU-Nonce: n", body)  # type: ignore[arg-type]
     WebhookRequest.from_http("POST", text, "{}")  # type: ignore[arg-type]
