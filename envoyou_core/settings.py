@@ -53,6 +53,10 @@ def _integer(value: object) -> int:
     raise ValueError("is not a whole number")
 
 
+def _integer_or_none(value: object) -> int | None:
+    return None if value is None or (isinstance(value, str) and value.lower() in {"none", "off"}) else _integer(value)
+
+
 def _listed(value: object) -> tuple[object, ...]:
     if isinstance(value, str):
         return tuple(item.strip() for item in value.split(",") if item.strip())
@@ -113,6 +117,7 @@ _KEYWORDS: Final[Mapping[str, Setting]] = {
     "SIGNED_CONTENT": ("signed_content", _listed),
     "REQUIRED_HEADERS": ("required_headers", _listed),
     "MAX_BODY_SIZE": ("max_body_size", _integer),
+    "MAX_CANONICAL_SIZE": ("max_canonical_size", _integer_or_none),
     "CONCURRENCY": ("concurrency", _integer),
     "LEASE": ("lease", _number),
     "SHUTDOWN_TIMEOUT": ("shutdown_timeout", _number),

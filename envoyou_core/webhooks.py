@@ -79,6 +79,8 @@ class Webhooks:
         signed_content: accepted forms of what was signed; `("raw",)` is the strict setting.
         required_headers: headers required besides signature and timestamp.
         max_body_size: bytes; a larger body is answered 413 before it is read.
+        max_canonical_size: bytes; of a larger body only the raw form is accepted. `None`, the default, for no limit of
+            its own: large bodies that are not signed raw are checked one at a time, in a thread of the process.
         retry: when a failed event is tried again; the guide's policy by default.
         retention: how long finished events are kept, 30 days with their payloads and 90 without by default; `None` for
             ever. A worker sees to it, or whoever calls `apply_retention`.
@@ -109,6 +111,7 @@ class Webhooks:
         signed_content: Sequence[SignedContent] = SIGNED_CONTENT_FORMS,
         required_headers: Iterable[str] = DEFAULT_REQUIRED_HEADERS,
         max_body_size: int = DEFAULT_MAX_BODY_SIZE,
+        max_canonical_size: int | None = None,
         retry: RetryPolicy | None = None,
         retention: Retention | None = DEFAULT_RETENTION,
         concurrency: int = DEFAULT_CONCURRENCY,
@@ -154,7 +157,10 @@ class Webhooks:
         self._relay = self._make_relay(_spool(spool, name, inbox, clock)) if spool is not None else None
         self._reception = Receiver(
             policy=VerificationPolicy(
-                tolerance=tolerance, signed_content=signed_content, required_headers=required_headers
+                tolerance=tolerance,
+                signed_content=signed_content,
+                required_headers=required_headers,
+                max_canonical_size=max_canonical_size,
             ),
             key_source=key_source(secret, clock=clock),
             inbox=self.inbox,

@@ -1,6 +1,7 @@
 """What every test can ask for, and which tests this run has."""
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 from importlib import import_module
@@ -19,6 +20,9 @@ pytest.register_assert_rewrite(
     "tests.reliability.sites",
     "tests.servers.processes",
 )
+
+HOSTILE = ("test_canonical.py", "test_hostile_payloads.py")
+"""Modules whose tests are worth as much as the inputs they have tried."""
 
 collect_ignore = [name for name in ADAPTERS if name not in chosen()]
 
@@ -58,6 +62,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     show_contract_cases(terminalreporter)
     show_counts(terminalreporter)
+    show_inputs(terminalreporter)
 
 
 def show_contract_cases(terminalreporter: pytest.TerminalReporter) -> None:
@@ -87,6 +92,22 @@ def show_counts(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("counts of the reliability tests")
     for report in counted:
         terminalreporter.write_line(f"{report.nodeid.rpartition('::')[2]}: {report.capstdout.strip()}")
+
+
+def show_inputs(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show how many inputs the tests with hostile input have tried, by hypothesis's own count."""
+    # Hypothesis leaves its statistics on the report of the teardown.
+    reports = [report for outcome in terminalreporter.stats.values() for report in outcome]
+    lines = []
+    for report in reports:
+        statistics = getattr(report, "_hypothesis_stats", "")
+        if statistics and report.nodeid.partition("::")[0].endswith(HOSTILE):
+            tried = sum(map(int, re.findall(r"- ([0-9]+) passing", statistics)))
+            lines.append(f"{report.nodeid.rpartition('::')[2]}: {tried} inputs")
+    if lines:
+        terminalreporter.section("inputs that were tried")
+    for line in lines:
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import queue
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from envoyou_core.errors import NonceReusedError, PayloadTooLargeError, UnavailableError, WebhookError, describe
+from envoyou_core.errors import (
+    NonceReusedError,
+    PayloadTooLargeError,
+    SignatureMismatchError,
+    UnavailableError,
+    WebhookError,
+    describe,
+)
 from envoyou_core.event import Event
 from envoyou_core.http import (
     ACCEPTED,
@@ -22,20 +30,29 @@ from envoyou_core.inbox.protocol import Inbox
 from envoyou_core.inbox.records import Added, NewEvent
 from envoyou_core.nonces import NONCE_LIFETIME, NonceStore, nonce_key
 from envoyou_core.observability.notices import Accepted, NonceStoreFailed, Notices, Rejected, Spooled
-from envoyou_core.reception.secrets import KeySource
+from envoyou_core.reception.bounded_thread import BoundedThread
+from envoyou_core.reception.canonical import SMALL_BODY, regular_rests
+from envoyou_core.reception.secrets import Keys, KeySource
 from envoyou_core.reception.verification import VerificationPolicy, header_text
 from envoyou_core.steps import Call, Flow, Wait
 
 if TYPE_CHECKING:
     from envoyou_core.spool.relay import SpoolRelay
 
-__all__ = ["ANSWER_BUDGET", "Receiver"]
+__all__ = ["ANSWER_BUDGET", "PROOF_BUDGET", "Receiver"]
 
 ANSWER_BUDGET = 3.0
 """Seconds in which an event must be stored, connecting included, before the sender is asked to try again.
 
 Where there is a spool, half of them is the inbox's and half of them the spool's, whichever is asked first.
 """
+
+PROOF_BUDGET = 3.0
+"""Seconds that a large body may wait for its canonical form, before the sender is asked to try again."""
+
+CANONICAL_THREAD = BoundedThread("envoyou-canonical-form", max_calls=16, max_size=4 * 1_048_576)
+"""Computes the canonical forms of large bodies, for all of this process: they cost the most of what can be asked for
+without a signature, and what is refused must not hold up what is not. A genuine sender that gets a 503 tries again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +69,7 @@ class Receiver:
         hand_over: hints at an accepted event to whoever does the work; never needed for correctness.
         max_body_size: bytes.
         relay: has the spool, where events are stored while the inbox is away.
+        canonical_thread: computes the canonical form of a large body.
     """
 
     policy: VerificationPolicy
@@ -63,6 +81,7 @@ class Receiver:
     hand_over: Callable[[str], None]
     max_body_size: int
     relay: SpoolRelay | None = None
+    canonical_thread: BoundedThread = CANONICAL_THREAD
 
     def refuse(self, error: WebhookError, request: WebhookRequest | None = None) -> WebhookResponse:
         """The answer to a request that goes no further."""
@@ -104,7 +123,8 @@ class Receiver:
         """Steps 1 to 3 alone: the event of a request that they let through. Nothing is stored, and no nonce asked for.
 
         Raises:
-            WebhookError: 400, 401, 405, 413 or 415; 503 where the secret callable fails.
+            WebhookError: 400, 401, 405, 413 or 415; 503 if the secret callable fails, or too many large bodies wait to
+                be proven.
         """
         event, _ = yield from self._prove(request)
         return event
@@ -112,9 +132,31 @@ class Receiver:
     def _prove(self, request: WebhookRequest) -> Flow[tuple[Event, str]]:
         """The event and its tenant."""
         self.check_shape(request.method, request.content_type, len(request.body))
+        self.policy.check_headers(request, now=self.clock())
         keys = yield from self.key_source.find(header_text(request.webhook_id))
-        self.policy.authenticate(request, keys.keys, now=self.clock())
+        if not self.policy.is_signed_raw(request, keys.keys):
+            yield from self._check_canonical(request, keys)
         return self.policy.read_event(request), keys.tenant
+
+    def _check_canonical(self, request: WebhookRequest, keys: Keys) -> Flow[None]:
+        """The one step that is dear without a signature: of a large body it is done by a thread that has bounds."""
+        if not self.policy.tries_canonical(request):
+            raise SignatureMismatchError
+        size = len(request.body)
+        if size <= SMALL_BODY:
+            self.policy.check_canonical(request, keys.keys)
+            return
+        try:
+            check = self.canonical_thread.submit(
+                lambda: self.policy.check_canonical(request, keys.keys, pause=regular_rests()), size=size
+            )
+            yield Wait(check, time.monotonic() + PROOF_BUDGET)
+        except WebhookError:
+            raise
+        except queue.Full:
+            raise UnavailableError("too many large bodies wait for their canonical forms") from None
+        except Exception as error:
+            raise UnavailableError(f"the canonical form was not computed: {describe(error)}") from error
 
     def _store(self, event: Event, tenant: str, request: WebhookRequest) -> Flow[Added]:
         deadline = time.monotonic() + ANSWER_BUDGET

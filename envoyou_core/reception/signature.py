@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from envoyou_core.errors import (
     ConfigurationError,
@@ -18,17 +18,18 @@ from envoyou_core.errors import (
     SignatureMismatchError,
     TimestampOutOfToleranceError,
 )
+from envoyou_core.reception.canonical import Pause, canonical_form
 from envoyou_core.reception.secret_text import check_secret_text
-from envoyou_core.reception.strict_json import load_json
 
 __all__ = [
     "Secret",
     "Secrets",
     "SignedContent",
     "SigningKey",
-    "check_signature",
+    "check_signature_syntax",
     "check_timestamp",
     "hint_for",
+    "is_signed",
     "sign",
     "signing_keys",
 ]
@@ -45,6 +46,8 @@ SignedContent = Literal["raw", "canonical"]
 SIGNED_CONTENT_FORMS: tuple[SignedContent, ...] = ("raw", "canonical")
 SCHEME = b"v1,"
 MAX_TIMESTAMP_DIGITS = 12
+
+_match_signature = re.compile(rb"v1,[0-9a-f]{64}").fullmatch
 
 _BLOCK_SIZE = 64
 _INNER_PAD = bytes(byte ^ 0x36 for byte in range(256))
@@ -181,65 +184,37 @@ def check_timestamp(timestamp: bytes, *, tolerance: float, now: float) -> None:
         raise TimestampOutOfToleranceError
 
 
-def check_signature(
+def check_signature_syntax(signature: bytes) -> None:
+    """Refuse a signature header that no signature can equal, before anything is computed.
+
+    Raises:
+        SignatureMismatchError: it is not `v1,` and 64 lower-case hexadecimal digits.
+    """
+    if _match_signature(signature) is None:
+        raise SignatureMismatchError("The signature header must be 'v1,' and 64 lower-case hexadecimal digits.")
+
+
+def is_signed(
     body: bytes,
+    form: SignedContent,
     *,
     signature: bytes,
     timestamp: bytes,
     keys: Iterable[SigningKey],
-    signed_content: Sequence[SignedContent],
-) -> None:
-    """Prove that `body` was signed under one of `keys`, in one of the accepted forms, in their order.
+    pause: Pause = lambda: None,
+) -> bool:
+    """Whether `signature` is that of `body` in the given form, under one of `keys`.
 
     Args:
         body: the request's body.
+        form: the form that is tried.
         signature: the signature header's value.
         timestamp: the timestamp header's value, in epoch seconds, as it was spelt.
         keys: of the secrets that are accepted.
-        signed_content: the accepted forms.
-
-    Raises:
-        SignatureMismatchError: none of the forms gives it, under none of the keys.
-    """
-    for form in signed_content:
-        try:
-            content = body if form == "raw" else canonical_form(body)
-        except ValueError:
-            continue
-        if not any(hmac.compare_digest(key.signature(timestamp, content), signature) for key in keys):
-            continue
-        if form == "canonical" and _has_duplicate_members(body, content):
-            # The canonical form names each member once, so it cannot vouch for a body that names one twice.
-            continue
-        return
-    raise SignatureMismatchError
-
-
-def canonical_form(body: bytes) -> bytes:
-    """The guide's Python recipe: members sorted, no spaces, everything beyond ASCII escaped.
-
-    Raises:
-        ValueError: `body` is not UTF-8, not JSON, nested too deeply, or holds NaN or an infinity.
+        pause: called every now and then while the canonical form of a large body is computed.
     """
     try:
-        document = load_json(body)
-        return json.dumps(document, separators=(",", ":"), sort_keys=True, allow_nan=False).encode()
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-
-
-def _has_duplicate_members(body: bytes, canonical: bytes) -> bool:
-    # A member that was named twice takes its colon with it when it is dropped. Only an escaped colon can hide that;
-    # counting is far cheaper than a Python call for every object.
-    if b"\\u003" not in body and body.count(b":") == canonical.count(b":"):
-        return False
-    try:
-        json.loads(body, object_pairs_hook=_refuse_duplicates)
+        content = body if form == "raw" else canonical_form(body, pause=pause)
     except ValueError:
-        return True
-    return False
-
-
-def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> None:
-    if len({name for name, _ in pairs}) != len(pairs):
-        raise ValueError("a member is named twice")
+        return False
+    return any(hmac.compare_digest(key.signature(timestamp, content), signature) for key in keys)

@@ -16,6 +16,7 @@ from envoyou_core.errors import (
     InvalidTimestampError,
     MissingHeaderError,
     MissingSignatureError,
+    SignatureMismatchError,
 )
 from envoyou_core.event import MAX_NAME_LENGTH, Event, is_plain_text
 from envoyou_core.http import (
@@ -27,13 +28,15 @@ from envoyou_core.http import (
     Headers,
     WebhookRequest,
 )
+from envoyou_core.reception.canonical import Pause
 from envoyou_core.reception.signature import (
     SIGNED_CONTENT_FORMS,
     Secrets,
     SignedContent,
     SigningKey,
-    check_signature,
+    check_signature_syntax,
     check_timestamp,
+    is_signed,
     signing_keys,
 )
 
@@ -54,13 +57,19 @@ _ALWAYS_REQUIRED = {SIGNATURE_HEADER.lower(), TIMESTAMP_HEADER.lower()}
 
 
 class VerificationPolicy:
-    """What is accepted as genuine: tolerance (seconds), accepted forms of the signed content, required headers.
+    """What is accepted as genuine.
+
+    Args:
+        tolerance: seconds that a timestamp may lie in the past or in the future.
+        signed_content: accepted forms of what was signed.
+        required_headers: headers required besides signature and timestamp.
+        max_canonical_size: bytes; a larger body is accepted in its raw form only. `None` for no limit.
 
     Raises:
         ConfigurationError: one of them makes no sense.
     """
 
-    __slots__ = ("required_fields", "signed_content", "tolerance")
+    __slots__ = ("max_canonical_size", "required_fields", "signed_content", "tolerance")
 
     def __init__(
         self,
@@ -68,10 +77,16 @@ class VerificationPolicy:
         tolerance: float = DEFAULT_TOLERANCE,
         signed_content: Sequence[SignedContent] = SIGNED_CONTENT_FORMS,
         required_headers: Iterable[str] = DEFAULT_REQUIRED_HEADERS,
+        max_canonical_size: int | None = None,
     ) -> None:
         if not (math.isfinite(tolerance) and tolerance >= 0):
             raise ConfigurationError(f"tolerance is a number of seconds, zero or more, not {tolerance!r}")
+        if not _is_bound(max_canonical_size):
+            raise ConfigurationError(
+                f"max_canonical_size must be None or a whole number of one or more, got {max_canonical_size!r}"
+            )
         self.tolerance = tolerance
+        self.max_canonical_size = max_canonical_size
         self.signed_content = _accepted_forms(signed_content)
         self.required_fields = _required_fields(required_headers)
 
@@ -80,23 +95,76 @@ class VerificationPolicy:
         """The headers without which a request is refused."""
         return (SIGNATURE_HEADER, TIMESTAMP_HEADER, *(header for _, header in self.required_fields))
 
-    def authenticate(self, request: WebhookRequest, keys: Iterable[SigningKey], *, now: float) -> None:
-        """Prove that the body was signed under one of `keys`, recently. `now` is in epoch seconds.
+    def check_headers(self, request: WebhookRequest, *, now: float) -> None:
+        """Check what the headers alone can tell, before any secret is looked up and any body is hashed.
+
+        Args:
+            request: what was sent.
+            now: epoch seconds.
 
         Raises:
-            WebhookVerificationError: it was not.
+            WebhookVerificationError: the signature or the timestamp is missing or malformed, or too far from now.
         """
         if not request.signature:
             raise MissingSignatureError
         if not request.timestamp:
             raise InvalidTimestampError
         check_timestamp(request.timestamp, tolerance=self.tolerance, now=now)
-        check_signature(
+        check_signature_syntax(request.signature)
+
+    def is_signed_raw(self, request: WebhookRequest, keys: Iterable[SigningKey]) -> bool:
+        """Whether the bytes of the body were signed, and that is accepted. It reads the body once for each key."""
+        return "raw" in self.signed_content and self._is_signed(request, "raw", keys)
+
+    def check_canonical(
+        self, request: WebhookRequest, keys: Iterable[SigningKey], *, pause: Pause = lambda: None
+    ) -> None:
+        """Prove that the canonical form of the body was signed: this parses what is not proven genuine.
+
+        Args:
+            request: what was sent; `check_headers` has let it through.
+            keys: of the secrets that are accepted.
+            pause: called every now and then while a large body is worked on.
+
+        Raises:
+            SignatureMismatchError: it was not, or it is not accepted.
+        """
+        if not self.tries_canonical(request) or not self._is_signed(request, "canonical", keys, pause=pause):
+            raise SignatureMismatchError
+
+    def tries_canonical(self, request: WebhookRequest) -> bool:
+        """Whether the canonical form is accepted of a body of this size."""
+        size = len(request.body)
+        return "canonical" in self.signed_content and (
+            self.max_canonical_size is None or size <= self.max_canonical_size
+        )
+
+    def authenticate(self, request: WebhookRequest, keys: Iterable[SigningKey], *, now: float) -> None:
+        """Prove that the body was signed under one of `keys`, recently, in the calling thread.
+
+        Args:
+            request: what was sent.
+            keys: of the secrets that are accepted.
+            now: epoch seconds.
+
+        Raises:
+            WebhookVerificationError: it was not.
+        """
+        self.check_headers(request, now=now)
+        keys = tuple(keys)
+        if not self.is_signed_raw(request, keys):
+            self.check_canonical(request, keys)
+
+    def _is_signed(
+        self, request: WebhookRequest, form: SignedContent, keys: Iterable[SigningKey], *, pause: Pause = lambda: None
+    ) -> bool:
+        return is_signed(
             request.body,
-            signature=request.signature,
-            timestamp=request.timestamp,
+            form,
+            signature=request.signature or b"",
+            timestamp=request.timestamp or b"",
             keys=keys,
-            signed_content=self.signed_content,
+            pause=pause,
         )
 
     def read_event(self, request: WebhookRequest) -> Event:
@@ -125,6 +193,7 @@ def verify(
     now: float | None = None,
     signed_content: Sequence[SignedContent] = SIGNED_CONTENT_FORMS,
     required_headers: Iterable[str] = DEFAULT_REQUIRED_HEADERS,
+    max_canonical_size: int | None = None,
 ) -> Event:
     """Only the check: prove that `body` comes from EnvoyOU and return its event.
 
@@ -138,13 +207,19 @@ def verify(
         now: epoch seconds; the system's clock by default.
         signed_content: the accepted forms; `("raw",)` is the strict setting.
         required_headers: headers required besides signature and timestamp.
+        max_canonical_size: bytes; a larger body is accepted in its raw form only. `None` for no limit.
 
     Raises:
         WebhookVerificationError: the request is not proven genuine.
         InvalidPayloadError: it is genuine, but not a usable event.
         ConfigurationError: there is no secret, or a setting makes no sense.
     """
-    policy = VerificationPolicy(tolerance=tolerance, signed_content=signed_content, required_headers=required_headers)
+    policy = VerificationPolicy(
+        tolerance=tolerance,
+        signed_content=signed_content,
+        required_headers=required_headers,
+        max_canonical_size=max_canonical_size,
+    )
     request = WebhookRequest.from_http("POST", headers, body)
     policy.authenticate(request, signing_keys(secret), now=time.time() if now is None else now)
     return policy.read_event(request)
@@ -157,6 +232,10 @@ def header_text(value: bytes | None) -> str | None:
     except UnicodeDecodeError:
         return None
     return text if 0 < len(text) <= MAX_NAME_LENGTH and is_plain_text(text) else None
+
+
+def _is_bound(size: object) -> bool:
+    return size is None or (isinstance(size, int) and not isinstance(size, bool) and size >= 1)
 
 
 def _accepted_forms(signed_content: Sequence[SignedContent]) -> tuple[SignedContent, ...]:

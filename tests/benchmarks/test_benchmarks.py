@@ -46,8 +46,10 @@ SIDES = {
         "Dramatiq",
         "Dramatiq",
     ],
+    "unsigned": ["text", "nested lists", "short floats", "members", "objects"] * 3
+    + ["alone", "beside unsigned requests", "beside unsigned requests that are parsed whole"] * 2,
 }
-RATIOS = {"acknowledgements": 1, "django": 3, "claims": 2, "transactions": 10, "drain": 8}
+RATIOS = {"acknowledgements": 1, "django": 3, "claims": 2, "transactions": 10, "drain": 8, "unsigned": 7}
 
 SIDE = re.compile(r"^  (?!= )(?P<name>\S.*?) +(?P<median>\d+) +(?P<lowest>\d+) +(?P<highest>\d+) +(?P<done>\d+)$", re.M)
 RATIO = re.compile(r"^  = (?P<of>.+) / (?P<to>.+?) +(?P<ratio>\d+\.\d\d)", re.M)

@@ -26,6 +26,7 @@ class Breakage:
     adapters: tuple[str, ...] = ()
 
 
+CANONICAL = "envoyou_core/reception/canonical.py"
 SIGNATURE = "envoyou_core/reception/signature.py"
 VERIFICATION = "envoyou_core/reception/verification.py"
 RECEPTION = "envoyou_core/reception/receiver.py"
@@ -95,8 +96,8 @@ BREAKAGES = [
     Breakage(
         "the signature is not compared",
         SIGNATURE,
-        "if not any(hmac.compare_digest(key.signature(timestamp, content), signature) for key in keys):",
-        "if not any(key.signature(timestamp, content) for key in keys):",
+        "return any(hmac.compare_digest(key.signature(timestamp, content), signature) for key in keys)",
+        "return any(key.signature(timestamp, content) for key in keys)",
         (f"{TEST_VERIFICATION}::test_another_secret_another_body_another_time",),
     ),
     Breakage(
@@ -201,10 +202,24 @@ BREAKAGES = [
     ),
     Breakage(
         "the canonical form vouches for members named twice",
-        SIGNATURE,
-        'if form == "canonical" and _has_duplicate_members(body, content):',
-        'if form == "neither" and _has_duplicate_members(body, content):',
+        CANONICAL,
+        'if b"\\\\u003" in body or body.count(b":") != canonical.count(b":"):',
+        'if b"\\\\u003" in body and body.count(b":") != canonical.count(b":"):',
         (f"{TEST_SIGNATURE}::test_the_canonical_form_does_not_vouch_for_a_member_named_twice",),
+    ),
+    Breakage(
+        "the canonical form of a large body vouches for members named twice",
+        CANONICAL,
+        "if self._name in self._members:",
+        "if self._name is self._members:",
+        (f"{TEST_SIGNATURE}::test_the_canonical_form_does_not_vouch_for_a_member_named_twice",),
+    ),
+    Breakage(
+        "a large body is parsed in the thread of the request before it is proven",
+        RECEPTION,
+        "if size <= SMALL_BODY:",
+        "if size >= SMALL_BODY:",
+        ("tests/core/test_unsigned_cost.py",),
     ),
     Breakage(
         "an event type header that contradicts the body is accepted",

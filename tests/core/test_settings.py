@@ -37,6 +37,7 @@ def test_every_setting_becomes_the_keyword_of_its_name():
         "SIGNED_CONTENT": ("raw",),
         "REQUIRED_HEADERS": ["X-EnvoyOU-Nonce"],
         "MAX_BODY_SIZE": 1000,
+        "MAX_CANONICAL_SIZE": 500,
         "CONCURRENCY": 2,
         "LEASE": 30,
         "SHUTDOWN_TIMEOUT": 5,
@@ -101,6 +102,7 @@ def test_a_callable_or_several_secrets_are_left_as_they_are():
         ("MAX_BODY_SIZE", "1.5"),
         ("MAX_BODY_SIZE", 1.5),
         ("MAX_BODY_SIZE", True),
+        ("MAX_CANONICAL_SIZE", "many"),
         ("NAME", 3),
         ("HANDOFF", None),
         ("SIGNED_CONTENT", 3),
@@ -163,6 +165,11 @@ def test_names_of_the_callers_own_are_left_out():
 def test_what_has_parts_comes_whole_or_in_parts(whole, part):
     with pytest.raises(ConfigurationError, match=f"either {next(iter(whole))} or .* not both"):
         read_settings({**whole, part: 50})
+
+
+@pytest.mark.parametrize(("value", "size"), [("4096", 4096), (None, None), ("None", None), ("off", None)])
+def test_the_bound_of_the_canonical_form_can_be_switched_off(value, size):
+    assert read_settings({"MAX_CANONICAL_SIZE": value}) == {"max_canonical_size": size}
 
 
 @pytest.mark.parametrize("value", [None, "off", "None"])
