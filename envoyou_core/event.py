@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import builtins
 import hashlib
+import re
 import unicodedata
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import msgspec
 
-from envoyou_core.errors import InvalidPayloadError
+from envoyou_core.errors import ConfigurationError, InvalidPayloadError
 from envoyou_core.reception.strict_json import load_json
 
 __all__ = [
@@ -99,12 +101,20 @@ class Login(msgspec.Struct, frozen=True, kw_only=True):
 class EventData(Generic[ObjectT]):
     """The `data` member of an event; its `object` is decoded when it is first asked for."""
 
-    __slots__ = ("_mapping", "_object", "_raw")
+    __slots__ = ("_is_readable", "_mapping", "_object", "_raw")
 
-    def __init__(self, raw: bytes, mapping: dict[str, Any] | None = None, object: ObjectT | None = None) -> None:
+    def __init__(
+        self,
+        raw: bytes,
+        mapping: dict[str, Any] | None = None,
+        object: ObjectT | None = None,
+        *,
+        is_readable: bool = True,
+    ) -> None:
         self._raw = raw
         self._mapping = mapping
         self._object = object
+        self._is_readable = is_readable
 
     @property
     def object(self) -> ObjectT:
@@ -123,20 +133,28 @@ class EventData(Generic[ObjectT]):
             type_: a msgspec Struct, a dataclass, a TypedDict, or a Pydantic model.
 
         Raises:
-            InvalidPayloadError: the object does not have that shape.
+            InvalidPayloadError: the object does not have that shape, or the type's own validation failed. The text
+                names the field, and holds nothing of what was sent.
+            ConfigurationError: `type_` is not a type that an object can be read as.
         """
+        mapping = self._as_mapping()
+        validate = getattr(type_, "model_validate", None)
         try:
-            if (validate := getattr(type_, "model_validate", None)) is not None:
-                return cast(_T, validate(self._as_mapping()))
-            return msgspec.convert(self._as_mapping(), type_)
-        except (ValueError, msgspec.ValidationError) as error:
-            raise InvalidPayloadError(f"data.object is not a {type_.__name__}: {_misfit(error)}") from None
+            return msgspec.convert(mapping, type_) if validate is None else cast(_T, validate(mapping))
+        except Exception as error:
+            name = getattr(type_, "__name__", repr(type_))
+            # Of what an object's own validation raises, msgspec makes an error of its own.
+            if validate is None and isinstance(error, TypeError):
+                raise ConfigurationError(f"data.object cannot be read as {name}: {error}") from None
+            raise InvalidPayloadError(f"data.object is not a {name}: {_misfit(error, type_)}") from None
 
     def typed_as(self, type_: type[_T]) -> EventData[_T]:
         """The same, with the object as `type_`: see `as_type`."""
         return EventData(self._raw, self._mapping, self.as_type(type_))
 
     def _as_mapping(self) -> dict[str, Any]:
+        if not self._is_readable:
+            raise InvalidPayloadError("data.object holds an integer of more digits than Python reads")
         if self._mapping is None:
             self._mapping = _decode_object(self._raw)
         return self._mapping
@@ -144,15 +162,21 @@ class EventData(Generic[ObjectT]):
     def identity(self) -> str | None:
         """The object's `id`, else its `user_id`, as text, without decoding the rest; `None` where neither is one."""
         try:
-            identity = _decode_identity(self._raw)
-            named: tuple[object, ...] = (identity.id, identity.user_id)
-        except (msgspec.DecodeError, RecursionError):
-            try:
-                mapping = self._as_mapping()
-                named = (mapping.get("id"), mapping.get("user_id"))
-            except InvalidPayloadError:
-                return None
+            named = self._named()
+        except InvalidPayloadError:
+            return None
         return next((str(found) for found in named if _is_identity(found)), None)
+
+    def _named(self) -> tuple[builtins.object, builtins.object]:
+        if self._mapping is None:
+            try:
+                identity = _decode_identity(self._raw)
+            except (msgspec.DecodeError, RecursionError):
+                pass
+            else:
+                return identity.id, identity.user_id
+        mapping = self._as_mapping() if self._mapping is None else self._mapping
+        return mapping.get("id"), mapping.get("user_id")
 
     def __repr__(self) -> str:
         # The payload bears e-mail and IP addresses: it must not reach a log by way of a repr.
@@ -283,15 +307,41 @@ def _parse(body: bytes) -> tuple[_Envelope, EventData]:
 
 def _parse_leniently(body: bytes) -> tuple[_Envelope, EventData]:
     """Half of a surrogate pair, as JavaScript leaves it when it cuts a string, is more than msgspec decodes."""
-    document = _load_leniently(body)
+    document = _load_leniently(body, read_integer=_read_integer)
     try:
         data = document["data"]["object"]
-        envelope = msgspec.convert({**document, "data": {"object": msgspec.Raw()}}, _Envelope)
-    except (TypeError, LookupError, msgspec.ValidationError):
+        # Only the members that there is something to know of: msgspec takes no other name with such a half in it.
+        members = {name: document[name] for name in _Envelope.__struct_fields__ if name in document}
+        envelope = msgspec.convert({**members, "data": {"object": msgspec.Raw()}}, _Envelope)
+    except (TypeError, LookupError, ValueError, msgspec.ValidationError):
+        # A UnicodeEncodeError among them: msgspec looks for a number in a text.
         raise InvalidPayloadError("the body is not an event") from None
     if not isinstance(data, dict):
         raise InvalidPayloadError("data.object must be an object")
-    return envelope, EventData(b"", data)
+    return envelope, EventData(b"", data, is_readable=all(value is not _UNREADABLE for value in _values_in(data)))
+
+
+_UNREADABLE = object()
+"""What stands for an integer of more digits than Python reads, which matters to those only who ask for it."""
+
+
+def _read_integer(digits: str) -> object:
+    try:
+        return int(digits)
+    except ValueError:
+        return _UNREADABLE
+
+
+def _values_in(document: object) -> Iterator[object]:
+    """Every value within `document`, however deep."""
+    left = [document]
+    while left:
+        value = left.pop()
+        yield value
+        if isinstance(value, dict):
+            left.extend(value.values())
+        elif isinstance(value, list):
+            left.extend(value)
 
 
 def _decode_object(raw: bytes) -> dict[str, Any]:
@@ -304,19 +354,52 @@ def _decode_object(raw: bytes) -> dict[str, Any]:
     return decoded
 
 
-def _load_leniently(document: bytes) -> Any:
+def _load_leniently(document: bytes, *, read_integer: Callable[[str], object] = int) -> Any:
     try:
-        return load_json(document)
+        return load_json(document, read_integer=read_integer)
     except ValueError as error:
         raise InvalidPayloadError(f"the body is not JSON: {error}") from None
 
 
-def _misfit(error: Exception) -> str:
-    """What is wrong, without what was sent: Pydantic puts that into its messages."""
-    if (errors := getattr(error, "errors", None)) is None:
-        return str(error)
-    found = [f"{one['type']} - at `$.{'.'.join(map(str, one['loc'][:1]))}`" for one in errors()]
-    return "; ".join(found)
+_VALUE_FREE = ("Expected ", "Object missing required field ", "Invalid RFC3339 ", "Invalid ISO8601 ", "Invalid UUID")
+_match_place = re.compile(r"(?:`key` in )?`\$(?:\.\w+|\[\d+\]|\[\.\.\.\])*`").fullmatch
+
+
+def _misfit(error: Exception, type_: object) -> str:
+    """What is wrong and where, in words that hold nothing of what was sent."""
+    if isinstance(error, msgspec.ValidationError):
+        return _msgspec_misfit(error)
+    if callable(errors := getattr(error, "errors", None)):
+        known = _field_names(type_)
+        return "; ".join(f"{one['type']} - at `{_place(one['loc'], known)}`" for one in errors())
+    return f"its validation raised {type(error).__name__}"
+
+
+def _msgspec_misfit(error: msgspec.ValidationError) -> str:
+    # msgspec puts values into some texts, names that were sent into others, and what own validation raises as it is.
+    problem, at, place = str(error).rpartition(" - at ")
+    if not at or _match_place(place) is None:
+        problem, at, place = str(error), "", ""
+    if error.__cause__ is not None:
+        problem = f"its validation raised {type(error.__cause__).__name__}"
+    elif problem.startswith("Invalid enum value"):
+        problem = "Invalid enum value"
+    elif problem.startswith("Object contains unknown field"):
+        problem = "Object contains unknown field"
+    elif not problem.startswith(_VALUE_FREE):
+        problem = "Invalid value"
+    return problem + at + place
+
+
+def _field_names(type_: object) -> frozenset[str]:
+    """The names that a Pydantic model knows its fields by."""
+    fields: Mapping[str, Any] = getattr(type_, "model_fields", {})
+    aliases = {name for field in fields.values() for name in (field.alias, field.validation_alias)}
+    return frozenset(fields) | {name for name in aliases if isinstance(name, str)}
+
+
+def _place(location: tuple[object, ...], known: frozenset[str]) -> str:
+    return f"$.{location[0]}" if location and location[0] in known else "$"
 
 
 def _check_name(member: str, value: str, *, shortest: int) -> None:

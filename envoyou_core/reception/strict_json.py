@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 __all__ = ["load_json"]
 
 
-def load_json(document: bytes) -> Any:
+def load_json(document: bytes, *, read_integer: Callable[[str], object] = int) -> Any:
     """What `document` says.
+
+    Args:
+        document: JSON, in UTF-8.
+        read_integer: makes something of an integer's digits.
 
     Raises:
         ValueError: it is not UTF-8, not JSON, nested too deeply, or holds NaN or an infinity.
     """
     try:
-        return json.loads(document.decode("utf-8"), parse_constant=_refuse_constant)
+        return json.loads(document.decode("utf-8"), parse_int=read_integer, parse_constant=_refuse_constant)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 

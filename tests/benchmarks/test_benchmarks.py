@@ -49,6 +49,9 @@ SIDES = {
     "unsigned": ["text", "nested lists", "short floats", "members", "objects"] * 3
     + ["alone", "beside unsigned requests", "beside unsigned requests that are parsed whole"] * 2,
 }
+DONE = {"unsigned": {2, EVENTS}}
+"""How much is done by other sides than all of what was asked for: of what takes long, less."""
+
 RATIOS = {"acknowledgements": 1, "django": 3, "claims": 2, "transactions": 10, "drain": 8, "unsigned": 7}
 
 SIDE = re.compile(r"^  (?!= )(?P<name>\S.*?) +(?P<median>\d+) +(?P<lowest>\d+) +(?P<highest>\d+) +(?P<done>\d+)$", re.M)
@@ -81,7 +84,7 @@ def test_it_prints_the_figures_of_what_was_done(which, postgres_server, redis_ur
     assert [side["name"].startswith(name) for side, name in zip(sides, SIDES[which], strict=True)] == [True] * len(
         sides
     )
-    assert {int(side["done"]) for side in sides} == {EVENTS}
+    assert {int(side["done"]) for side in sides} == DONE.get(which, {EVENTS})
     for side in sides:
         assert 0 < int(side["lowest"]) <= int(side["median"]) <= int(side["highest"])
     assert len(RATIO.findall(finished.stdout)) == RATIOS[which]

@@ -4,7 +4,7 @@ import json
 import time
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from envoyou_core.reception import canonical
@@ -44,6 +44,7 @@ def padded(body: bytes) -> bytes:
     return body + b" " * (SMALL_BODY + 1 - len(body))
 
 
+@settings(max_examples=1000)
 @given(text=json_texts)
 @example('{"b":1,"a":[{"d":-0,"c":-0.0},"\\ud83d\\ude00","\\ud83d"],"\\u007f":1E5}')
 @example('[{"a" : {} , "b":{ }},{"":[ ]} ]')
@@ -57,6 +58,7 @@ def test_a_large_body_has_the_same_form_as_a_small_one(text):
     assert computed(body) == computed(padded(body)) == recipe(body)
 
 
+@settings(max_examples=1000)
 @given(body=st.binary(max_size=40) | st.text(alphabet='[]{}",: \\u0d8nt1-.e\n', max_size=40).map(str.encode))
 def test_what_is_not_json_has_no_form_at_any_size(body):
     assert computed(body) == computed(padded(body)) == recipe(body)
