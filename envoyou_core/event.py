@@ -377,12 +377,14 @@ def _misfit(error: Exception, type_: object) -> str:
 
 def _msgspec_misfit(error: msgspec.ValidationError) -> str:
     # msgspec puts values into some texts, names that were sent into others, and what own validation raises as it is.
+    if (cause := error.__cause__) is not None:
+        place = str(error).removeprefix(f"{cause} - at ")
+        raised = f"its validation raised {type(cause).__name__}"
+        return raised if _match_place(place) is None else f"{raised} - at {place}"
     problem, at, place = str(error).rpartition(" - at ")
     if not at or _match_place(place) is None:
         problem, at, place = str(error), "", ""
-    if error.__cause__ is not None:
-        problem = f"its validation raised {type(error.__cause__).__name__}"
-    elif problem.startswith("Invalid enum value"):
+    if problem.startswith("Invalid enum value"):
         problem = "Invalid enum value"
     elif problem.startswith("Object contains unknown field"):
         problem = "Object contains unknown field"

@@ -255,6 +255,15 @@ def test_an_error_names_the_field_and_nothing_that_was_sent(object, type_, field
 def test_what_a_types_own_validation_raises_is_an_invalid_payload(type_, raises):
     with pytest.raises(InvalidPayloadError, match=type_.__name__) as caught:
         Event.from_body(body_of(json.dumps({"id": "u", "n": raises}))).typed_as(type_)
+    assert "ada" not in str(caught.value)
+
+
+def test_what_a_validation_raises_within_the_object_is_said_to_be_there():
+    class Outer(msgspec.Struct):
+        inner: Validated
+
+    with pytest.raises(InvalidPayloadError, match=r"raised ValueError - at `\$\.inner`$") as caught:
+        Event.from_body(body_of('{"inner":{"id":"u","n":"value"}}')).data.as_type(Outer)
     assert SENT not in str(caught.value)
 
 
