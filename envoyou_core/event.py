@@ -27,6 +27,7 @@ __all__ = [
     "EventData",
     "Location",
     "Login",
+    "UnreadableData",
     "User",
     "object_key",
 ]
@@ -181,6 +182,23 @@ class EventData(Generic[ObjectT]):
     def __repr__(self) -> str:
         # The payload bears e-mail and IP addresses: it must not reach a log by way of a repr.
         return "EventData(...)"
+
+
+class UnreadableData(EventData[dict[str, Any]]):
+    """The `data` member of a stored event whose row is unreadable: every access raises.
+
+    Args:
+        reason: why it is unreadable.
+    """
+
+    __slots__ = ("_reason",)
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(b"")
+        self._reason = reason
+
+    def _as_mapping(self) -> dict[str, Any]:
+        raise InvalidPayloadError(f"the stored event is unreadable: {self._reason}")
 
 
 class _EnvelopeData(msgspec.Struct):

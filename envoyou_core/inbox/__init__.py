@@ -11,6 +11,8 @@ from envoyou_core.inbox.history import Attempt, Failure
 from envoyou_core.inbox.protocol import AsyncTransactionalInbox, Inbox, TransactionalInbox
 from envoyou_core.inbox.records import (
     ANY,
+    COUNTED,
+    COUNTED_IN_PART,
     FINISHED,
     REQUEUABLE,
     Added,
@@ -26,6 +28,7 @@ from envoyou_core.inbox.records import (
     is_applied,
     prunable_statuses,
     requeuable_statuses,
+    stats_of,
 )
 
 if TYPE_CHECKING:
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ANY",
+    "COUNTED",
+    "COUNTED_IN_PART",
     "FINISHED",
     "REQUEUABLE",
     "Added",
@@ -59,6 +64,7 @@ __all__ = [
     "open_inbox",
     "prunable_statuses",
     "requeuable_statuses",
+    "stats_of",
 ]
 
 

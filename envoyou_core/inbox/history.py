@@ -87,8 +87,14 @@ def encode_history(history: tuple[Attempt, ...]) -> str:
 
 
 def decode_history(stored: str | None) -> tuple[Attempt, ...]:
-    """Decode the text made by `encode_history`."""
-    return _decode(stored) if stored else ()
+    """Decode the text made by `encode_history`. A history that cannot be decoded counts as empty.
+
+    The history is only for people to read, so it must not stop an event from being handled.
+    """
+    try:
+        return _decode(stored) if stored else ()
+    except (msgspec.DecodeError, TypeError, RecursionError, UnicodeError):
+        return ()
 
 
 _decode = msgspec.json.Decoder(tuple[Attempt, ...]).decode

@@ -271,7 +271,7 @@ class MemoryInbox:
             found = self._newest(statuses=statuses, type=type, object_id=object_id)
             return [_record(row) for row in itertools.islice(found, limit)]
 
-    def stats(self) -> InboxStats:
+    def stats(self, *, exact: bool = False) -> InboxStats:
         """See `Inbox.stats`."""
         with self._lock:
             counts = dict.fromkeys(Status, 0)

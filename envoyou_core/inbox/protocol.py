@@ -60,7 +60,8 @@ class Inbox(Protocol):
     def claim(self, limit: int, lease: float, claim_filter: ClaimFilter = ANY) -> list[Claim]:
         """Take up to `limit` due events for `lease` seconds, those that came due first, first.
 
-        An event whose last holder let its lease run out counts one crash more, and has it in its history.
+        An event whose last holder let its lease run out counts one crash more, and has it in its history. An unreadable
+        row is claimed like any other; see `Claim.unreadable`.
         """
 
     def renew(self, claims: list[Claim], lease: float) -> None:
@@ -109,8 +110,12 @@ class Inbox(Protocol):
     ) -> list[InboxRecord]:
         """The newest records first: of one status, of one type, about one object if asked."""
 
-    def stats(self) -> InboxStats:
-        """Counts by status, and how far behind the workers are."""
+    def stats(self, *, exact: bool = False) -> InboxStats:
+        """Counts by status, and how far behind the workers are.
+
+        Unfinished and dead events are always counted exactly. Processed and ignored ones are counted up to `COUNTED`
+        each, which takes as long in a table of millions as in a small one; `exact=True` counts them all.
+        """
 
     def requeue(
         self,

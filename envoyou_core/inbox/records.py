@@ -12,6 +12,8 @@ from envoyou_core.inbox.history import Attempt, Failure
 
 __all__ = [
     "ANY",
+    "COUNTED",
+    "COUNTED_IN_PART",
     "FINISHED",
     "REQUEUABLE",
     "Added",
@@ -27,6 +29,7 @@ __all__ = [
     "is_applied",
     "prunable_statuses",
     "requeuable_statuses",
+    "stats_of",
 ]
 
 
@@ -43,6 +46,12 @@ class Status(StrEnum):
 
 FINISHED = frozenset({Status.PROCESSED, Status.IGNORED, Status.DEAD})
 """The states in which nothing further happens by itself."""
+
+COUNTED = 10_000
+"""Events of one state, processed or ignored, up to which `stats` counts unless it has to be exact."""
+
+COUNTED_IN_PART = (Status.PROCESSED, Status.IGNORED)
+"""The states whose events pile up: counting all of them reads most of the table."""
 
 REQUEUABLE = frozenset({Status.FAILED, Status.IGNORED, Status.DEAD})
 """The states that `requeue` brings back to `received`."""
@@ -121,6 +130,7 @@ class Claim:
         received_at: when the event was accepted, in UTC.
         history: the attempts that ended before this one, the newest last.
         last_error: what went wrong in the last one, in one line.
+        unreadable: why the stored row is unreadable, else `None`. No handler gets such an event; the attempt fails.
     """
 
     key: int
@@ -134,6 +144,7 @@ class Claim:
     webhook_id: str | None = None
     history: tuple[Attempt, ...] = ()
     last_error: str | None = None
+    unreadable: str | None = None
 
     @property
     def lease_key(self) -> tuple[int, str]:
@@ -178,6 +189,9 @@ class InboxRecord:
         last_error: what went wrong last, in one line.
         history: the attempts that have ended, the newest last; of many only the newest.
         scrubbed_at: when the payload was deleted; the event then has an empty object.
+        unreadable: why the stored row is unreadable, else `None`. The event of an unreadable row has its id and type,
+            and the stored bytes as its `body`; access to its `data.object` raises `InvalidPayloadError`. A status that
+            this release does not know shows as `failed` if the event is still due at some time, else as `dead`.
     """
 
     event: Event
@@ -193,6 +207,7 @@ class InboxRecord:
     webhook_id: str | None = None
     history: tuple[Attempt, ...] = ()
     scrubbed_at: datetime | None = None
+    unreadable: str | None = None
 
     @property
     def last_traceback(self) -> str | None:
@@ -208,15 +223,31 @@ class InboxStats:
     Attributes:
         by_status: how many events are in each state; every state is named.
         overdue: seconds that the longest waiting due event has waited; 0 when none is due.
+        at_least: the states that have at least as many events as `by_status` says: counting ended there, at
+            `COUNTED` events. Only processed and ignored events are counted so; with `exact=True` none are.
     """
 
     by_status: Mapping[Status, int]
     overdue: float
+    at_least: frozenset[Status] = frozenset()
 
     @property
     def total(self) -> int:
-        """How many events there are."""
+        """How many events there are; at least as many, if `at_least` names a state."""
         return sum(self.by_status.values())
+
+
+def stats_of(counts: Mapping[str, int], overdue: float, *, limit: int | None) -> InboxStats:
+    """The counts of an inbox.
+
+    Args:
+        counts: how many events are in each state. States that this release does not know are left out.
+        overdue: see `InboxStats`.
+        limit: up to how many events of each state in `COUNTED_IN_PART` were counted; `None` if all were.
+    """
+    by_status = {status: counts.get(status.value, 0) for status in Status}
+    partly = () if limit is None else tuple(status for status in COUNTED_IN_PART if by_status[status] >= limit)
+    return InboxStats(by_status, overdue, frozenset(partly))
 
 
 def is_applied(progress: Mapping[str, HandlerStatus]) -> bool:

@@ -19,7 +19,7 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from envoyou_core.errors import describe
+from envoyou_core.errors import InvalidPayloadError, describe
 from envoyou_core.inbox.protocol import Inbox
 from envoyou_core.inbox.records import Added, Claim, NewEvent, Settlement, Status
 from envoyou_core.observability.notices import InboxDown, InboxUp, MoveRefused, Notices, SpoolFailed
@@ -198,8 +198,9 @@ class SpoolRelay:
                 longest = PROBE_INTERVAL if here.away else SWEEP_INTERVAL
                 return longest if until_due is None else min(until_due, longest)
             claims = self.spool.claim(1 if here.away else BATCH, LEASE)
-            if claims:
-                self._sort_out(here, self._in_context(lambda: self._add_all(claims)))
+            readable = self._put_off_unreadable(claims)
+            if readable:
+                self._sort_out(here, self._in_context(lambda: self._add_all(readable)))
             return PROBE_INTERVAL if here.away or not claims else 0.0
 
     def _tell_of_the_end(self, here: _State) -> None:
@@ -252,6 +253,13 @@ class SpoolRelay:
             self.inbox_failed(errors[0])
         self.spool.remove(moved)
         self.spool.return_to_inbox(undecided)
+
+    def _put_off_unreadable(self, claims: list[Claim]) -> list[Claim]:
+        """Leave unreadable events in the spool, to be tried again later; returns the others."""
+        for claim in claims:
+            if claim.unreadable is not None:
+                self._put_off(claim, InvalidPayloadError(f"the stored event is unreadable: {claim.unreadable}"))
+        return [claim for claim in claims if claim.unreadable is None]
 
     def _put_off(self, claim: Claim, error: Exception) -> None:
         pause = min(FIRST_PAUSE * 2 ** min(claim.attempts, 10), MAX_PAUSE)

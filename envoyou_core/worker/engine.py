@@ -217,6 +217,8 @@ class Engine:
         began = time.monotonic()
         if claim.crashes >= self.retry.max_crashes:
             return AttemptResult(began, _dead_of_crashes(claim))
+        if claim.unreadable is not None:
+            return AttemptResult(began, self._unreadable(claim, claim.unreadable, began))
         try:
             return (yield from self._run_handlers(claim, progress, began))
         except LeaseLostError:
@@ -359,6 +361,19 @@ class Engine:
         if attempt >= self.retry.max_attempts:
             return ended(Status.DEAD)
         return ended(Status.FAILED, retry_in=self._delay(attempt, failed.values()))
+
+    def _unreadable(self, claim: Claim, reason: str, began: float) -> Settlement:
+        """No handler can run. The retries leave time for a newer release, or for a person, to deal with the event."""
+        ended = partial(
+            Settlement,
+            attempts=claim.attempts + 1,
+            progress=claim.progress,
+            error=f"the stored event is unreadable: {reason}",
+            seconds=time.monotonic() - began,
+        )
+        if claim.attempts + 1 >= self.retry.max_attempts:
+            return ended(Status.DEAD)
+        return ended(Status.FAILED, retry_in=self.retry.delay_after(claim.attempts + 1))
 
     def _delay(self, attempt: int, failures: Iterable[Exception]) -> float:
         """The longest of the failures' delays: a handler that asked for time must not be called before it is over."""

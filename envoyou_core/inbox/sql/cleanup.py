@@ -8,9 +8,9 @@ from __future__ import annotations
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, case, delete, func, or_, select, update
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
-from envoyou_core.event import Event
 from envoyou_core.inbox.history import decode_history, encode_history, without_failures
 from envoyou_core.inbox.records import FINISHED, Status
+from envoyou_core.inbox.rows import event_of, object_key_in
 from envoyou_core.inbox.scrubbing import scrubbed_body
 from envoyou_core.inbox.sql.schema import inbox_table, watermarks_table
 
@@ -42,10 +42,7 @@ _SCRUB = (
 def look_up_objects(connection: Connection, condition: ColumnElement[bool]) -> int:
     """Note for a batch of events, which a program of the earlier release stored, what they are about."""
     unknown = select(_t.key, _t.body).where(_t.object_key.is_(None), condition).limit(BATCH)
-    found = [
-        {"its_key": row.key, "its_object": Event.from_body(row.body).object_id or ""}
-        for row in connection.execute(unknown)
-    ]
+    found = [{"its_key": row.key, "its_object": object_key_in(row.body)} for row in connection.execute(unknown)]
     if found:
         connection.execute(_SET_OBJECT, found)
     return len(found)
@@ -53,11 +50,12 @@ def look_up_objects(connection: Connection, condition: ColumnElement[bool]) -> i
 
 def scrub(connection: Connection, condition: ColumnElement[bool], at: int) -> int:
     """Delete the payloads of a batch of events, and what errors said; `at` is in microseconds."""
-    wanted = select(_t.key, _t.body, _t.history).where(condition, _t.scrubbed_at.is_(None)).limit(BATCH)
+    columns = (_t.key, _t.event_id, _t.type, _t.created, _t.webhook_id, _t.body, _t.history)
+    wanted = select(*columns).where(condition, _t.scrubbed_at.is_(None)).limit(BATCH)
     found = [
         {
             "its_key": row.key,
-            "left_body": scrubbed_body(Event.from_body(row.body)),
+            "left_body": scrubbed_body(event_of(row)[0]),
             "left_history": encode_history(without_failures(decode_history(row.history))),
             "now": at,
         }
@@ -84,7 +82,7 @@ def prune(connection: Connection, condition: ColumnElement[bool]) -> int:
     rows = connection.execute(select(*columns).where(condition).limit(BATCH).with_for_update()).all()
     newest: dict[tuple[str, str, str], int] = {}
     for row in rows:
-        if row.counts and row.object_key:
+        if row.counts and row.object_key and isinstance(row.created, int):
             marked = (row.name, row.tenant, row.object_key)
             newest[marked] = max(row.created, newest.get(marked, row.created))
     if newest:

@@ -134,10 +134,16 @@ def open_engine(database: str | URL) -> Engine:
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     # Transactions are begun by `_begin_immediately`, not by the driver.
     connection.isolation_level = None
+    # One row with text that is not UTF-8 must not make every statement fail that returns it.
+    connection.text_factory = _decode_text
     cursor = connection.cursor()
     _switch_to_wal(cursor)
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.close()
+
+
+def _decode_text(stored: bytes) -> str:
+    return stored.decode("utf-8", "replace")
 
 
 def _switch_to_wal(cursor: sqlite3.Cursor) -> None:

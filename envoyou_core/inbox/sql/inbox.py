@@ -46,6 +46,8 @@ from envoyou_core.inbox.handler_queue import HandlerTransactionQueue
 from envoyou_core.inbox.history import decode_history, encode_history, with_attempt, with_crash
 from envoyou_core.inbox.records import (
     ANY,
+    COUNTED,
+    COUNTED_IN_PART,
     FINISHED,
     Added,
     Claim,
@@ -56,10 +58,19 @@ from envoyou_core.inbox.records import (
     NewEvent,
     Settlement,
     Status,
-    completed_handlers,
     is_applied,
     prunable_statuses,
     requeuable_statuses,
+    stats_of,
+)
+from envoyou_core.inbox.rows import (
+    body_bytes,
+    claim_of,
+    microseconds,
+    moment,
+    record_of,
+    requeued_progress,
+    settled_progress,
 )
 from envoyou_core.inbox.sql import cleanup
 from envoyou_core.inbox.sql.claims import IS_HELD, due, lease_of
@@ -70,7 +81,6 @@ from envoyou_core.inbox.sql.engines import (
     open_engine,
 )
 from envoyou_core.inbox.sql.migrations import check_schema, set_up
-from envoyou_core.inbox.sql.rows import claim_of, microseconds, moment, progress_of, record_of
 from envoyou_core.inbox.sql.schema import inbox_table, paused_table, schema_table, watermarks_table
 
 __all__ = ["SqlInbox"]
@@ -78,10 +88,16 @@ __all__ = ["SqlInbox"]
 MAX_NAME = 64
 """Characters that the name of an inbox may have."""
 
+LARGEST_NUMBER = 2**63 - 1
+"""What a column of the table can hold."""
+
 Records = list[InboxRecord]
 
 _t = inbox_table.c
-_NEXT_DUE = select(func.min(_t.due_at)).where(_t.name == bindparam("name"), _t.due_at.is_not(None))
+# The upper bound leaves out what SQLite may hold in place of a number, which counts as greater than all numbers there.
+_NEXT_DUE = select(func.min(_t.due_at)).where(
+    _t.name == bindparam("name"), _t.due_at.is_not(None), _t.due_at <= LARGEST_NUMBER
+)
 _RENEW = update(inbox_table).where(IS_HELD).values(due_at=bindparam("new_due_at"))
 _RECORD = (
     update(inbox_table).where(IS_HELD).values(progress=bindparam("new_progress"), applied=bindparam("new_applied"))
@@ -96,7 +112,16 @@ _LEASED: list[tuple[Any, Any]] = [
     (_t.due_at, bindparam("new_due_at")),
 ]
 _SETTLED = ("status", "attempts", "progress", "applied", "due_at", "lease_token", "settled_at", "last_error", "history")
-_SETTLE = update(inbox_table).where(IS_HELD).values({column: bindparam(f"new_{column}") for column in _SETTLED})
+# Of an unreadable row, what the attempt cannot tell anything about stays as it is.
+_KEPT_IF_UNREADABLE = {
+    column: func.coalesce(bindparam(f"new_{column}", type_=_t[column].type), _t[column])
+    for column in ("progress", "applied")
+}
+_SETTLE = (
+    update(inbox_table)
+    .where(IS_HELD)
+    .values({column: bindparam(f"new_{column}") for column in _SETTLED} | _KEPT_IF_UNREADABLE)
+)
 _SETTLE_UNLESS_TO_ERASE = _SETTLE.where(_t.to_erase.is_(None))
 
 
@@ -238,8 +263,9 @@ class SqlInbox:
         ours = and_(_t.name == self.name, _t.tenant == entry.tenant, _t.event_id == entry.event.id)
         if self._make_due(connection, and_(ours, _t.status == Status.DEAD), now):
             return Added.REARMED
-        stored = connection.scalar(select(_t.body).where(ours, _t.scrubbed_at.is_(None)))
-        return Added.DUPLICATE if stored in {None, entry.event.body} else Added.BODY_DIFFERS
+        bodies = connection.scalars(select(_t.body).where(ours, _t.scrubbed_at.is_(None)))
+        same = all(body_bytes(body) == entry.event.body for body in bodies)
+        return Added.DUPLICATE if same else Added.BODY_DIFFERS
 
     def _new_row(self, entry: NewEvent, now: int) -> dict[str, Any]:
         return {
@@ -282,7 +308,8 @@ class SqlInbox:
             }
             for key, history in crashed.items():
                 connection.execute(update(inbox_table).where(_t.key == key).values(history=encode_history(history)))
-        claims = [claim_of(row) for row in sorted(rows, key=lambda row: row.key)]
+        in_order = sorted(rows, key=lambda row: row.key)
+        claims = [claim_of(row, key=row.key, token=row.lease_token, moment=moment) for row in in_order]
         return [replace(one, history=crashed[one.key]) if one.key in crashed else one for one in claims]
 
     def _lease(
@@ -433,7 +460,11 @@ class SqlInbox:
             return None
         # What an earlier release has stored and not been looked up yet is found once a worker has kept house.
         of_events = select(func.max(_t.created)).where(
-            _t.name == self.name, _t.object_key == about, _t.tenant == claim.tenant, cleanup.HAD_AN_EFFECT
+            _t.name == self.name,
+            _t.object_key == about,
+            _t.tenant == claim.tenant,
+            _t.created <= LARGEST_NUMBER,
+            cleanup.HAD_AN_EFFECT,
         )
         m = watermarks_table.c
         of_marks = select(m.created).where(m.name == self.name, m.object_key == about, m.tenant == claim.tenant)
@@ -492,18 +523,28 @@ class SqlInbox:
         self.open()
         with self._reading() as connection:
             rows = connection.execute(select(inbox_table).where(condition).order_by(_t.key.desc()).limit(limit)).all()
-        return [record_of(row) for row in rows]
+        return [record_of(row, moment=moment) for row in rows]
 
-    def stats(self) -> InboxStats:
+    def stats(self, *, exact: bool = False) -> InboxStats:
         """See `Inbox.stats`."""
         self.open()
+        limit = None if exact else COUNTED
         with self._reading() as connection:
-            counts = connection.execute(
-                select(_t.status, func.count()).where(_t.name == self.name).group_by(_t.status)
-            ).all()
-        until_due = self.seconds_until_due()
-        by_status = dict.fromkeys(Status, 0) | {Status(status): count for status, count in counts}
-        return InboxStats(by_status=by_status, overdue=max(0.0, -(until_due or 0.0)))
+            counts = self._count(connection, limit)
+        return stats_of(counts, max(0.0, -(self.seconds_until_due() or 0.0)), limit=limit)
+
+    def _count(self, connection: Connection, limit: int | None) -> dict[str, int]:
+        """The number of events in each state; those of `COUNTED_IN_PART` are counted up to `limit`."""
+        partly = () if limit is None else COUNTED_IN_PART
+        wholly = [status.value for status in Status if status not in partly]
+        by_status = select(_t.status, func.count()).where(_t.name == self.name, _t.status.in_(wholly))
+        counts = {status: count for status, count in connection.execute(by_status.group_by(_t.status))}
+        for status in partly:
+            # In the index's order: the table itself may hold none of them among its first millions of rows.
+            first = select(_t.settled_at).where(_t.name == self.name, _t.status == status.value)
+            found = first.order_by(_t.settled_at).limit(limit).subquery()
+            counts[status.value] = connection.scalar(select(func.count()).select_from(found)) or 0
+        return counts
 
     def requeue(
         self,
@@ -524,6 +565,7 @@ class SqlInbox:
         whole = and_(condition, _t.scrubbed_at.is_(None))
         found = connection.execute(select(_t.key, _t.progress).where(whole).with_for_update()).all()
         for row in found:
+            progress = requeued_progress(row.progress)
             connection.execute(
                 update(inbox_table)
                 .where(_t.key == row.key)
@@ -531,7 +573,7 @@ class SqlInbox:
                     status=Status.RECEIVED.value,
                     attempts=0,
                     crashes=0,
-                    progress=json.dumps(completed_handlers(progress_of(row.progress))),
+                    progress=_t.progress if progress is None else json.dumps(progress),
                     due_at=now,
                     settled_at=None,
                 )
@@ -649,11 +691,12 @@ def _key(claim: Claim) -> int:
 
 
 def _settled(claim: Claim, settlement: Settlement, now: int) -> dict[str, Any]:
+    progress = settled_progress(claim, settlement)
     return {
         "new_status": settlement.status.value,
         "new_attempts": settlement.attempts,
-        "new_progress": json.dumps(settlement.progress),
-        "new_applied": int(is_applied(settlement.progress)),
+        "new_progress": None if progress is None else json.dumps(progress),
+        "new_applied": None if progress is None else int(is_applied(progress)),
         "new_due_at": None if settlement.retry_in is None else now + microseconds(settlement.retry_in),
         "new_lease_token": None,
         "new_settled_at": now if settlement.status in FINISHED else None,
