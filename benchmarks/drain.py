@@ -76,7 +76,7 @@ def drain_inbox(events: int, database: Database, handler: str, worker: Sequence[
             Path(folder), "envoyou_app", worker, events, {"BENCHMARK_INBOX": url, "BENCHMARK_HANDLER": handler}
         )
         with closing(SqlInbox(url)) as inbox:
-            processed = inbox.stats().by_status[Status.PROCESSED]
+            processed = inbox.stats(exact=True).by_status[Status.PROCESSED]
     if processed != events:
         raise MeasurementError(f"{processed} of {events} events are processed")
     return ledger.round()

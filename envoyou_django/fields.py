@@ -10,7 +10,7 @@ from django.conf import settings
 from django.db import models
 from django.utils import timezone
 
-__all__ = ["ExactCharField", "UtcDateTimeField"]
+__all__ = ["ExactCharField", "UtcDateTimeField", "stored_moment"]
 
 
 class ExactCharField(models.CharField):
@@ -25,6 +25,17 @@ class ExactCharField(models.CharField):
         if connection.vendor == "mysql":
             parameters["collation"] = "utf8mb4_nopad_bin" if connection.mysql_is_mariadb else "utf8mb4_0900_bin"
         return parameters
+
+
+def stored_moment(stored: object) -> datetime:
+    """A time as a `UtcDateTimeField` reads it.
+
+    Raises:
+        TypeError: it is not one; SQLite keeps anything that somebody wrote there.
+    """
+    if not isinstance(stored, datetime):
+        raise TypeError("a stored time must be a datetime")
+    return stored
 
 
 class UtcDateTimeField(models.DateTimeField):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.db import migrations
+from django.db import migrations, models, transaction
+from django.db.migrations.operations.base import Operation
 
-__all__ = ["AddIndexOnline"]
+__all__ = ["AddIndexOnline", "ReplaceUniqueKeyOnline"]
 
 
 class AddIndexOnline(migrations.AddIndex):
@@ -29,6 +30,91 @@ class AddIndexOnline(migrations.AddIndex):
             if self.index.name in _indices(schema_editor.connection, table):
                 schema_editor.remove_index(model, self.index)
             schema_editor.add_index(model, self.index)
+
+
+class ReplaceUniqueKeyOnline(Operation):
+    """Replaces a unique key by another one over the same columns; one of the two holds at every moment.
+
+    PostgreSQL and MariaDB build the new one while events go on coming in. SQLite copies the table, in one transaction:
+    writers wait until its end, or fail if that takes longer than they wait for a lock.
+
+    For migrations that are not one transaction: interrupted, they can be run again.
+
+    Args:
+        model_name: whose table it is.
+        old: the key that goes.
+        new: the key that takes its place.
+    """
+
+    reduces_to_sql = False
+
+    def __init__(self, model_name: str, old: models.UniqueConstraint, new: models.UniqueConstraint) -> None:
+        self.model_name = model_name
+        self.old = old
+        self.new = new
+
+    def deconstruct(self) -> tuple[str, list[Any], dict[str, Any]]:
+        """See `Operation.deconstruct`."""
+        return type(self).__qualname__, [], {"model_name": self.model_name, "old": self.old, "new": self.new}
+
+    def state_forwards(self, app_label: str, state: Any) -> None:
+        """See `Operation.state_forwards`."""
+        state.remove_constraint(app_label, self.model_name.lower(), self.old.name)
+        state.add_constraint(app_label, self.model_name.lower(), self.new)
+
+    def database_forwards(self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any) -> None:
+        """See `Operation.database_forwards`."""
+        self._replace(app_label, schema_editor, to_state, self.old, self.new)
+
+    def database_backwards(self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any) -> None:
+        """See `Operation.database_backwards`."""
+        self._replace(app_label, schema_editor, to_state, self.new, self.old)
+
+    def _replace(self, app_label: str, schema_editor: Any, state: Any, old: Any, new: Any) -> None:
+        model = state.apps.get_model(app_label, self.model_name)
+        connection = schema_editor.connection
+        if not self.allow_migrate_model(connection.alias, model):
+            return
+        if connection.vendor == "sqlite":
+            with transaction.atomic(using=connection.alias):
+                # It copies the table into one with all constraints of the model's state: the old key is not there.
+                schema_editor.add_constraint(model, new)
+            return
+        table = state.models[app_label, self.model_name.lower()].options["db_table"]
+        existing = _indices(connection, table)
+        if connection.vendor == "postgresql":
+            self._build_online(schema_editor, model, table, new)
+        elif new.name not in existing:
+            schema_editor.add_constraint(model, new)
+        if old.name in existing:
+            schema_editor.remove_constraint(model, old)
+
+    def _build_online(self, schema_editor: Any, model: Any, table: str, key: models.UniqueConstraint) -> None:
+        connection = schema_editor.connection
+        quote = connection.ops.quote_name
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT 1 FROM pg_constraint WHERE conname = %s AND conrelid = %s::regclass", [key.name, quote(table)]
+            )
+            if cursor.fetchone():
+                return
+        columns = ", ".join(quote(model._meta.get_field(field).column) for field in key.fields)  # noqa: SLF001 - public
+        for statement in (
+            # An interruption leaves an index that is not valid, or not yet a constraint.
+            f"DROP INDEX CONCURRENTLY IF EXISTS {quote(key.name)}",
+            f"CREATE UNIQUE INDEX CONCURRENTLY {quote(key.name)} ON {quote(table)} ({columns})",
+            f"ALTER TABLE {quote(table)} ADD CONSTRAINT {quote(key.name)} UNIQUE USING INDEX {quote(key.name)}",
+        ):
+            schema_editor.execute(statement)
+
+    def describe(self) -> str:
+        """See `Operation.describe`."""
+        return f"Replace the unique key {self.old.name} on model {self.model_name} by {self.new.name}"
+
+    @property
+    def migration_name_fragment(self) -> str:
+        """See `Operation.migration_name_fragment`."""
+        return f"replace_{self.old.name}"
 
 
 def _indices(connection: Any, table: str) -> Any:

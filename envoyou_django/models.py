@@ -13,11 +13,12 @@ from django.utils.translation import gettext_lazy as _
 
 from envoyou_core import Event
 from envoyou_core.event import MAX_NAME_LENGTH, object_key
-from envoyou_core.inbox import REQUEUABLE, HandlerStatus, Status, completed_handlers
+from envoyou_core.inbox import REQUEUABLE, Status
 from envoyou_core.inbox.history import decode_history
+from envoyou_core.inbox.rows import event_of, record_of, requeued_progress
 from envoyou_django import conf
-from envoyou_django.fields import ExactCharField, UtcDateTimeField
-from envoyou_django.inbox.cleanup import scrubbed, update_each
+from envoyou_django.fields import ExactCharField, UtcDateTimeField, stored_moment
+from envoyou_django.inbox.cleanup import SCRUBBED_BY, scrubbed, update_each
 
 __all__ = [
     "MAX_NAME",
@@ -100,7 +101,7 @@ class ProcessedEventQuerySet(models.QuerySet):
         # As whoever settles an event deletes its payload where that was asked for.
         marked = update_each(rows.filter(erase_requested_at__isnull=True).only("pk"), lambda _: dead)
         return marked + update_each(
-            rows.filter(erase_requested_at__isnull=False).only("body", "history"),
+            rows.filter(erase_requested_at__isnull=False).only(*SCRUBBED_BY),
             lambda row: dead | scrubbed(row.event, decode_history(row.history), now),
         )
 
@@ -123,14 +124,17 @@ class ProcessedEventQuerySet(models.QuerySet):
         # Looked up without a lock, so it is changed only where nothing has happened to it since: a transaction that
         # reads first and writes later fails at once on SQLite where another writer came between.
         unchanged = ProcessedEvent.objects.using(alias).filter(
-            pk=row["pk"], status=row["status"], attempts=row["attempts"], scrubbed_at__isnull=True
+            pk=row["pk"], status=row["status"], scrubbed_at__isnull=True
         )
-        progress = {name: HandlerStatus(became) for name, became in row["progress"].items()}
+        # On SQLite, anything may stand in place of a number.
+        if isinstance(row["attempts"], int):
+            unchanged = unchanged.filter(attempts=row["attempts"])
+        progress = requeued_progress(row["progress"])
         changed: int = unchanged.update(
             status=Status.RECEIVED.value,
             attempts=0,
             crashes=0,
-            progress=completed_handlers(progress),
+            **({} if progress is None else {"progress": progress}),
             due_at=now,
             settled_at=None,
         )
@@ -207,7 +211,8 @@ class ProcessedEvent(models.Model):
             ("requeue_processedevent", _("Can requeue event")),
             ("mark_dead_processedevent", _("Can mark event dead")),
         ]
-        constraints = [models.UniqueConstraint(fields=["name", "tenant", "event_id"], name="envoyou_event")]
+        # The id before the tenant, so that an event is found by its id alone, too.
+        constraints = [models.UniqueConstraint(fields=["name", "event_id", "tenant"], name="envoyou_event_key")]
         indexes = [
             # What is claimed. Finished rows are not in it, so it stays small however many there are.
             models.Index(fields=["name", "due_at"], name="envoyou_due", condition=models.Q(due_at__isnull=False)),
@@ -241,8 +246,17 @@ class ProcessedEvent(models.Model):
 
     @property
     def event(self) -> Event:
-        """The event, read from the bytes that came."""
-        return Event.from_body(bytes(self.body))
+        """The event, read from the bytes that came.
+
+        If they are unreadable, it has the id and type of the columns, and access to its `data.object` raises
+        `InvalidPayloadError`.
+        """
+        return event_of(self)[0]
+
+    @property
+    def unreadable(self) -> str | None:
+        """Why this release cannot read the row, else `None`."""
+        return record_of(self, moment=stored_moment).unreadable
 
 
 class ObjectMark(models.Model):

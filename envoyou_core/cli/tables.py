@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from envoyou_core.cli.values import count_text
 from envoyou_core.inbox import InboxRecord, InboxStats, Status
 
 __all__ = ["event_details", "events_table", "stats_table"]
@@ -32,9 +33,9 @@ def stats_table(stats: InboxStats | None, paused: Iterable[str], spool: InboxSta
     table.add_column()
     table.add_column(justify="right")
     if stats is not None:
-        for status, count in stats.by_status.items():
-            table.add_row(_status(status), str(count))
-        table.add_row("total", str(stats.total), style="bold")
+        for status in stats.by_status:
+            table.add_row(_status(status), count_text(stats, status))
+        table.add_row("total", count_text(stats), style="bold")
         table.add_row("overdue", f"{stats.overdue:.0f} s")
         table.add_row("paused", escape(", ".join(sorted(paused))) or "nothing")
     if spool is not None:
@@ -54,7 +55,7 @@ def events_table(records: Iterable[InboxRecord]) -> Table:
             _status(record.status),
             str(record.attempts),
             _time(record.received_at),
-            Text(record.last_error or ""),
+            Text(record.last_error or (f"unreadable: {record.unreadable}" if record.unreadable else "")),
         )
     return table
 
@@ -67,6 +68,8 @@ def event_details(record: InboxRecord, *, in_spool: bool = False) -> Table:
     table.add_row("event", Text(record.event.id))
     table.add_row("type", Text(record.event.type))
     table.add_row("status", "waits in the spool for the inbox" if in_spool else _status(record.status))
+    if record.unreadable is not None:
+        table.add_row("unreadable", Text(record.unreadable))
     table.add_row("received", f"{_time(record.received_at)} UTC")
     if record.next_attempt_at is not None and not in_spool:
         table.add_row("next attempt", f"{_time(record.next_attempt_at)} UTC")

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
-from envoyou_core.inbox import InboxRecord, InboxStats
+from envoyou_core.inbox import InboxRecord, InboxStats, Status
 
-__all__ = ["duration", "event_as_json", "event_details_as_json", "json_object", "stats_as_json"]
+__all__ = ["count_text", "duration", "event_as_json", "event_details_as_json", "json_object", "stats_as_json"]
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?) ?([smhdw]?)")
@@ -19,12 +19,19 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?) ?([smhdw]?)")
 def stats_as_json(stats: InboxStats | None, paused: Iterable[str], spool: InboxStats | None = None) -> dict[str, Any]:
     """Counts by state, `overdue` in seconds, what is paused, and how many events wait in a spool.
 
+    `at_least` names the states of which there may be more events than counted.
     What is not there, or could not be looked at, is left out.
     """
     found: dict[str, Any] = {}
     if stats is not None:
         counts = {status.value: count for status, count in stats.by_status.items()}
-        found |= {"by_status": counts, "total": stats.total, "overdue": stats.overdue, "paused": sorted(paused)}
+        found |= {
+            "by_status": counts,
+            "total": stats.total,
+            "at_least": sorted(stats.at_least),
+            "overdue": stats.overdue,
+            "paused": sorted(paused),
+        }
     if spool is not None:
         found["spool"] = {"waiting": spool.total}
     return found
@@ -43,7 +50,15 @@ def event_as_json(record: InboxRecord) -> dict[str, Any]:
         "received_at": record.received_at.isoformat(),
         "next_attempt_at": None if record.next_attempt_at is None else record.next_attempt_at.isoformat(),
         "last_error": record.last_error,
+        "unreadable": record.unreadable,
     }
+
+
+def count_text(stats: InboxStats, status: Status | None = None) -> str:
+    """The number of events in a state, or in all of them: `10000+` if there may be more."""
+    count = stats.total if status is None else stats.by_status[status]
+    is_lower_bound = bool(stats.at_least) if status is None else status in stats.at_least
+    return f"{count}+" if is_lower_bound else str(count)
 
 
 def event_details_as_json(record: InboxRecord, *, in_spool: bool = False) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Stored rows as claims and records, for every inbox that keeps rows in a database.
 
-A row may hold anything: it was edited by hand, or stored by a release with other rules. One unreadable row must not stop
-the work on the others, so nothing here raises because of a row's content. The row's claim or record says why it is
-unreadable, and has its event's id and type from the columns.
+A row may hold anything: it was edited by hand, or stored by a release with other rules. One unreadable row must not
+stop the work on the others, so nothing here raises because of a row's content. The claim or record says why the row is
+unreadable, and has the id and type of its event from the columns.
 """
 
 from __future__ import annotations

@@ -16,13 +16,21 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.defaultfilters import truncatechars
 from django.urls import URLPattern, path, reverse
 from django.utils.decorators import method_decorator
+from django.utils.html import format_html
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.http import require_POST
 
 from envoyou_django import conf, webhooks
 from envoyou_django.admin.confirmation import Question, ask, is_confirmed
-from envoyou_django.admin.formatting import attempts_table, badge, handlers_list, payload_text, to_the_second
+from envoyou_django.admin.formatting import (
+    attempts_table,
+    badge,
+    handlers_list,
+    payload_text,
+    to_the_second,
+    unreadable_note,
+)
 from envoyou_django.admin.lists import DayFilter, EventList, InboxFilter, found
 from envoyou_django.admin.summary import look
 from envoyou_django.models import ProcessedEvent, ProcessedEventQuerySet
@@ -139,7 +147,7 @@ class ProcessedEventAdmin(admin.ModelAdmin):
     def happened(self, event: ProcessedEvent) -> str:
         """When it happened, as the platform says."""
         # It may be the last second of the year 9999, which not every time zone has.
-        return f"{datetime.fromtimestamp(event.created, UTC):%Y-%m-%d %H:%M:%S} UTC"
+        return f"{event.event.created_at:%Y-%m-%d %H:%M:%S} UTC"
 
     @admin.display(description=gettext_lazy("settled at"))
     def settled(self, event: ProcessedEvent) -> str:
@@ -158,10 +166,12 @@ class ProcessedEventAdmin(admin.ModelAdmin):
 
     @admin.display(description=gettext_lazy("payload"))
     def payload(self, event: ProcessedEvent) -> Any:
-        """The body, or when it was deleted."""
+        """The body, or when it was deleted; above it, why the event is unreadable."""
         if event.scrubbed_at is not None:
-            return _("deleted: %(moment)s") % {"moment": to_the_second(event.scrubbed_at)}
-        return payload_text(event)
+            shown = _("deleted: %(moment)s") % {"moment": to_the_second(event.scrubbed_at)}
+        else:
+            shown = payload_text(event)
+        return format_html("{}{}", unreadable_note(event), shown)
 
     def _or_empty(self, shown: Any) -> str:
         return shown or self.get_empty_value_display()

@@ -15,11 +15,12 @@ from django.utils.translation import gettext as _
 
 from envoyou_core.inbox import HandlerStatus, Status
 from envoyou_core.inbox.history import decode_history
+from envoyou_core.inbox.rows import body_bytes, progress_of
 from envoyou_django.models import ProcessedEvent
 
-__all__ = ["attempts_table", "badge", "handlers_list", "payload_text", "to_the_second"]
+__all__ = ["attempts_table", "badge", "handlers_list", "payload_text", "to_the_second", "unreadable_note"]
 
-SYMBOLS: Final = {
+SYMBOLS: Final[dict[str, str]] = {
     Status.RECEIVED: "○",
     Status.PROCESSING: "◐",
     Status.PROCESSED: "✓",
@@ -42,7 +43,7 @@ def badge(status: str) -> SafeString:
     return format_html(
         '<span class="envoyou-status envoyou-{}"><span aria-hidden="true">{}</span> {}</span>',
         status,
-        SYMBOLS[Status(status)],
+        SYMBOLS.get(status, "?"),
         _(status),
     )
 
@@ -64,13 +65,23 @@ def to_the_second(moment: datetime | None) -> str | None:
 def handlers_list(event: ProcessedEvent) -> SafeString | None:
     """The handlers that will not run again, and why; `None` where there are none."""
     words = {HandlerStatus.DONE: _("done"), HandlerStatus.GIVEN_UP: _("given up"), HandlerStatus.SKIPPED: _("left out")}
-    became = ((handler, words[HandlerStatus(it)]) for handler, it in event.progress.items())
+    try:
+        progress = progress_of(event.progress)
+    except ValueError:
+        return None
+    became = ((handler, words[it]) for handler, it in progress.items())
     return format_html_join("", '<div class="envoyou-handler">{}: {}</div>', became) or None
+
+
+def unreadable_note(event: ProcessedEvent) -> SafeString:
+    """Why this release cannot read the event; empty if it can."""
+    reason = event.unreadable
+    return format_html('<p class="errornote">{}: {}</p>', _("unreadable"), reason) if reason else SafeString()
 
 
 def payload_text(event: ProcessedEvent) -> SafeString:
     """The payload, spaced and coloured for reading, as the handlers find it."""
-    text = _spaced(bytes(event.body))
+    text = _spaced(body_bytes(event.body))
     shown = _coloured(text) if len(text) <= COLOURED else text
     # Whoever works by keyboard has to reach it to scroll it.
     return format_html(

@@ -10,8 +10,9 @@ from typing import Final
 from django.db.models import Case, Count, IntegerField, Value, When
 from django.utils.safestring import SafeString
 
-from envoyou_core.inbox import Status
+from envoyou_core.inbox import COUNTED, Status, stats_of
 from envoyou_django.admin.formatting import badge
+from envoyou_django.counting import count_by_status
 from envoyou_django.models import ProcessedEventQuerySet
 
 __all__ = ["Bar", "Glance", "StatusCount", "look"]
@@ -32,11 +33,13 @@ class StatusCount:
 
     Attributes:
         badge: the state as the admin shows it.
+        at_least: whether counting ended at that number.
     """
 
     status: str
     badge: SafeString
     count: int
+    at_least: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +97,10 @@ class Glance:
 
 
 def look(rows: ProcessedEventQuerySet, now: datetime) -> Glance:
-    """Look at `rows` by two queries, however many they are, at a time in UTC."""
-    by_status = dict(rows.order_by().values_list("status").annotate(Count("pk")))
-    counts = tuple(StatusCount(it.value, badge(it.value), by_status.get(it.value, 0)) for it in Status)
+    """Look at `rows` by four queries, however many they are, at a time in UTC."""
+    by_status = count_by_status(rows, COUNTED, index_order="-id")
+    at_least = stats_of(by_status, 0.0, limit=COUNTED).at_least
+    counts = tuple(StatusCount(it.value, badge(it.value), by_status.get(it.value, 0), it in at_least) for it in Status)
     return Glance(counts, _bars(rows, now))
 
 

@@ -13,12 +13,17 @@ from django.db.models.functions import Coalesce
 from envoyou_core import Event
 from envoyou_core.inbox import Attempt
 from envoyou_core.inbox.history import decode_history, encode_history, without_failures
+from envoyou_core.inbox.rows import object_key_in
 from envoyou_core.inbox.scrubbing import scrubbed_body
 
-__all__ = ["fill_object_keys", "key_of", "scrub", "scrubbed", "update_each"]
+__all__ = ["SCRUBBED_BY", "fill_object_keys", "key_of", "scrub", "scrubbed", "update_each"]
 
 BATCH = 100
 """Rows changed in one transaction, so that acceptance never waits long behind it, and read with their bodies."""
+
+
+SCRUBBED_BY = ("event_id", "type", "created", "webhook_id", "body", "history")
+"""The columns from which `scrubbed` makes what is left of a row."""
 
 
 def update_each(rows: Any, values: Callable[[Any], dict[str, Any]]) -> int:
@@ -47,14 +52,14 @@ def fill_object_keys(rows: Any) -> None:
     """Look up what those of `rows` are about that an earlier release has stored."""
     update_each(
         rows.filter(object_key__isnull=True).only("body"),
-        lambda row: {"object_key": key_of(Event.from_body(bytes(row.body)))},
+        lambda row: {"object_key": object_key_in(row.body)},
     )
 
 
 def scrub(rows: Any, now: datetime) -> int:
     """Delete the payloads of those of `rows` that have one; returns how many."""
     return update_each(
-        rows.filter(scrubbed_at__isnull=True).only("body", "history"),
+        rows.filter(scrubbed_at__isnull=True).only(*SCRUBBED_BY),
         lambda row: scrubbed(row.event, decode_history(row.history), now),
     )
 

@@ -8,17 +8,19 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.db import Error, InterfaceError, OperationalError, connections, router, transaction
-from django.db.models import Count, Max, Min, Model, QuerySet
+from django.db.models import F, Max, Min, Model, QuerySet
 
 from envoyou_core import ConfigurationError
 from envoyou_core.errors import LeaseLostError
-from envoyou_core.event import object_key
+from envoyou_core.event import MAX_CREATED, object_key
 from envoyou_core.inbox import (
     ANY,
+    COUNTED,
     FINISHED,
     Added,
     Claim,
@@ -32,9 +34,13 @@ from envoyou_core.inbox import (
     is_applied,
     prunable_statuses,
     requeuable_statuses,
+    stats_of,
 )
 from envoyou_core.inbox.group_commit import MAX_WAITING, GroupCommit
-from envoyou_core.inbox.history import decode_history, encode_history, with_attempt, with_crash
+from envoyou_core.inbox.history import encode_history, with_attempt, with_crash
+from envoyou_core.inbox.rows import body_bytes, claim_of, progress_of, record_of, settled_progress
+from envoyou_django.counting import count_by_status
+from envoyou_django.fields import stored_moment
 from envoyou_django.inbox.claims import claimable
 from envoyou_django.inbox.cleanup import fill_object_keys, key_of, scrub, scrubbed, update_each
 from envoyou_django.inbox.insert import insert_new, supports
@@ -176,7 +182,7 @@ class OrmInbox:
             if stored.filter(status=Status.DEAD).requeue(now):
                 return Added.REARMED
         bodies = stored.filter(scrubbed_at__isnull=True).values_list("body", flat=True)
-        same = all(bytes(body) == entry.event.body for body in bodies)
+        same = all(body_bytes(body) == entry.event.body for body in bodies)
         return Added.DUPLICATE if same else Added.BODY_DIFFERS
 
     def _new_row(self, entry: NewEvent, now: datetime) -> dict[str, object]:
@@ -225,12 +231,15 @@ class OrmInbox:
         self._rows.filter(pk__in=[row.pk for row in rows]).update(
             status=Status.PROCESSING.value, due_at=now + timedelta(seconds=lease), lease_token=token
         )
-        for row in rows:
-            if row.status == Status.PROCESSING:
-                row.crashes += 1
-                row.history = encode_history(with_crash(decode_history(row.history), now))
-                self._rows.filter(pk=row.pk).update(crashes=row.crashes, history=row.history)
-        return [_claim(row, token) for row in rows]
+        return [self._claim(row, token, now) for row in rows]
+
+    def _claim(self, row: ProcessedEvent, token: str, now: datetime) -> Claim:
+        claim = claim_of(row, key=row.pk, token=token, moment=stored_moment)
+        if row.status != Status.PROCESSING:
+            return claim
+        claim = replace(claim, crashes=claim.crashes + 1, history=with_crash(claim.history, now))
+        self._rows.filter(pk=row.pk).update(crashes=F("crashes") + 1, history=encode_history(claim.history))
+        return claim
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -298,10 +307,11 @@ class OrmInbox:
 
     def _settle(self, claim: Claim, settlement: Settlement, now: datetime) -> bool:
         history = with_attempt(claim.history, settlement, now)
+        progress = settled_progress(claim, settlement)
         ended = {
             "status": settlement.status.value,
             "attempts": settlement.attempts,
-            "progress": dict(settlement.progress),
+            **({} if progress is None else {"progress": progress}),
             "due_at": None if settlement.retry_in is None else now + timedelta(seconds=settlement.retry_in),
             "lease_token": None,
             "settled_at": now if settlement.status in FINISHED else None,
@@ -325,7 +335,8 @@ class OrmInbox:
         if object_id is None:
             return None
         fill_object_keys(self._rows)
-        about = self._rows.filter(tenant=claim.tenant, object_key=object_id)
+        # SQLite may hold anything in place of a number, and text counts as greater than all numbers there.
+        about = self._rows.filter(tenant=claim.tenant, object_key=object_id, created__lte=MAX_CREATED)
         applied = [about.filter(status=Status.PROCESSED).aggregate(newest=Max("created"))["newest"]]
         partly = about.exclude(status=Status.PROCESSED).exclude(progress={})
         applied += [row.created for row in partly.only("created", "progress") if is_applied(_progress(row))]
@@ -362,7 +373,7 @@ class OrmInbox:
     def get(self, event_id: str, *, tenant: str | None = None) -> InboxRecord | None:
         """See `Inbox.get`."""
         row = self._matching(event_id=event_id, tenant=tenant).order_by("-pk").first()
-        return None if row is None else _record(row)
+        return None if row is None else record_of(row, moment=stored_moment)
 
     def list(
         self,
@@ -375,13 +386,13 @@ class OrmInbox:
         """See `Inbox.list`."""
         statuses = None if status is None else frozenset({Status(status)})
         found = self._matching(statuses=statuses, type=type, object_id=object_id)
-        return [_record(row) for row in found.order_by("-pk")[:limit]]
+        return [record_of(row, moment=stored_moment) for row in found.order_by("-pk")[:limit]]
 
-    def stats(self) -> InboxStats:
+    def stats(self, *, exact: bool = False) -> InboxStats:
         """See `Inbox.stats`."""
-        counts = self._rows.order_by().values_list("status").annotate(count=Count("pk"))
-        by_status = dict.fromkeys(Status, 0) | {Status(status): count for status, count in counts}
-        return InboxStats(by_status=by_status, overdue=max(0.0, -(self.seconds_until_due() or 0.0)))
+        limit = None if exact else COUNTED
+        counts = count_by_status(self._rows, limit, index_order="settled_at")
+        return stats_of(counts, max(0.0, -(self.seconds_until_due() or 0.0)), limit=limit)
 
     def requeue(
         self,
@@ -422,7 +433,7 @@ class OrmInbox:
             with transaction.atomic(using=self._alias):
                 # Asked once more: one of them may have been requeued meanwhile. What had an effect had it all the same.
                 pruned += old.filter(pk__in=[row.pk for row in batch]).delete()[0]
-                self._mark([row for row in batch if row.object_key and _is_applied(row)])
+                self._mark([row for row in batch if row.object_key and _is_applied(row) and _has_created(row)])
         return pruned
 
     def _mark(self, applied: Sequence[ProcessedEvent]) -> None:
@@ -620,43 +631,16 @@ def _lock_timeout(connection: Any) -> Iterator[None]:
             cursor.execute(set_to.format(*usual))
 
 
-def _claim(row: ProcessedEvent, token: str) -> Claim:
-    return Claim(
-        key=row.pk,
-        token=token,
-        event=row.event,
-        received_at=row.received_at,
-        attempts=row.attempts,
-        crashes=row.crashes,
-        progress=_progress(row),
-        tenant=row.tenant,
-        webhook_id=row.webhook_id,
-        history=decode_history(row.history),
-        last_error=row.last_error,
-    )
-
-
-def _record(row: ProcessedEvent) -> InboxRecord:
-    return InboxRecord(
-        event=row.event,
-        status=Status(row.status),
-        attempts=row.attempts,
-        crashes=row.crashes,
-        received_at=row.received_at,
-        next_attempt_at=row.due_at,
-        settled_at=row.settled_at,
-        last_error=row.last_error,
-        progress=_progress(row),
-        tenant=row.tenant,
-        webhook_id=row.webhook_id,
-        history=decode_history(row.history),
-        scrubbed_at=row.scrubbed_at,
-    )
-
-
 def _is_applied(row: ProcessedEvent) -> bool:
     return row.status == Status.PROCESSED or is_applied(_progress(row))
 
 
+def _has_created(row: ProcessedEvent) -> bool:
+    return isinstance(row.created, int)
+
+
 def _progress(row: ProcessedEvent) -> dict[str, HandlerStatus]:
-    return {name: HandlerStatus(became) for name, became in row.progress.items()}
+    try:
+        return progress_of(row.progress)
+    except ValueError:
+        return {}

@@ -88,7 +88,7 @@ def _unless_there(connection: Any) -> str:
     if connection.vendor == "mysql":
         there = _names(connection, "event_id")
         return f"ON DUPLICATE KEY UPDATE {there} = {there}"
-    return f"ON CONFLICT ({_names(connection, 'name', 'tenant', 'event_id')}) DO NOTHING"
+    return f"ON CONFLICT ({_names(connection, 'name', 'event_id', 'tenant')}) DO NOTHING"
 
 
 def _names(connection: Any, *names: str) -> str:

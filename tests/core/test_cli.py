@@ -5,16 +5,21 @@ import json
 import sys
 import threading
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from io import StringIO
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from envoyou_core import PermanentError, Webhooks, cli, verify
 from envoyou_core.cli.commands import app
-from envoyou_core.cli.values import duration
-from envoyou_core.inbox import NewEvent, Status
+from envoyou_core.cli.tables import event_details, events_table
+from envoyou_core.cli.values import duration, event_as_json
+from envoyou_core.inbox import NewEvent, Settlement, Status
+from envoyou_core.inbox.memory import MemoryInbox
 from envoyou_core.inbox.sql.inbox import SqlInbox
 from envoyou_core.testing import sample_event
 
@@ -29,7 +34,7 @@ def run(monkeypatch):
 def test_migrate_makes_an_inbox_ready_and_changes_nothing_when_run_again(run, sqlite_url):
     for _ in range(2):
         result = run("migrate", "--inbox", sqlite_url)
-        assert (result.exit_code, result.stdout) == (0, "The inbox is ready (schema 2).\n")
+        assert (result.exit_code, result.stdout) == (0, "The inbox is ready (schema 3).\n")
     inbox = SqlInbox(sqlite_url)
     assert inbox.stats().total == 0
     inbox.close()
@@ -144,7 +149,8 @@ def test_what_an_operator_does_after_a_failure(run, hooks):
         ["overdue", "0", "s"],
         ["paused", "type:auth.*"],
     ]
-    assert json.loads(run("stats", hooks, "--json").stdout)["by_status"]["failed"] == 1
+    counted = json.loads(run("stats", hooks, "--json").stdout)
+    assert (counted["by_status"]["failed"], counted["at_least"]) == (1, [])
     lines = run("events", hooks, "--type", "user.deleted").stdout.splitlines()
     assert lines[1].split()[:4] == [events[1].id, "user.deleted", "failed", "1"]
     assert len(lines) == 2
@@ -465,3 +471,31 @@ def test_without_its_extra_the_command_names_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "envoyou_core.cli.commands", None)
     with pytest.raises(SystemExit, match=r"envoyou-webhooks\[cli,sql\]"):
         cli.main()
+
+
+def test_what_was_counted_only_to_a_limit_is_marked(run, monkeypatch, hooks, sqlite_url):
+    monkeypatch.setattr("envoyou_core.inbox.sql.inbox.COUNTED", 2)
+    assert run("stats", hooks).exit_code == 0
+    webhooks = sys.modules[hooks].webhooks
+    monkeypatch.setattr(webhooks, "inbox", SqlInbox(sqlite_url))
+    for _ in range(3):
+        webhooks.inbox.add(NewEvent(sample_event())).result(20)
+    for claim in webhooks.inbox.claim(10, 60):
+        webhooks.inbox.settle(claim, Settlement(Status.PROCESSED, 1))
+    rows = dict(line.split()[:2] for line in run("stats", hooks).stdout.splitlines())
+    assert (rows["processed"], rows["total"], rows["dead"]) == ("2+", "2+", "0")
+    assert json.loads(run("stats", hooks, "--json").stdout)["at_least"] == ["processed"]
+    rows = dict(line.split()[:2] for line in run("stats", hooks, "--exact").stdout.splitlines())
+    assert (rows["processed"], rows["total"]) == ("3", "3")
+    webhooks.inbox.close()
+
+
+def test_an_unreadable_event_is_shown_as_such():
+    reason = "the body is not UTF-8"
+    inbox = MemoryInbox()
+    inbox.add(NewEvent(sample_event())).result(20)
+    record = replace(inbox.list()[0], unreadable=reason)
+    assert event_as_json(record)["unreadable"] == reason
+    shown = StringIO()
+    Console(file=shown, width=300).print(events_table([record]), event_details(record))
+    assert shown.getvalue().count(reason) == 2

@@ -9,6 +9,7 @@ from datetime import datetime
 from types import SimpleNamespace
 
 import pytest
+from sqlalchemy import text
 
 from envoyou_core import (
     ConfigurationError,
@@ -1294,3 +1295,61 @@ def test_the_lease_is_kept_while_a_drained_handler_runs_on():
     assert webhooks.drain() == 1
     record = webhooks.inbox.get("evt_1")
     assert (record.status, record.crashes) == (Status.PROCESSED, 0)
+
+
+# Unreadable rows
+
+
+@pytest.fixture
+def sqlite_app(sqlite_url, sql_inboxes, clock):
+    return lambda way: App(way, clock, inbox=sql_inboxes(sqlite_url, clock), retry=AT_ONCE)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_unreadable_event_fails_by_the_retry_policy_and_delays_no_other(sqlite_app, way):
+    app = sqlite_app(way)
+    seen, dead = [], []
+    app.on("*", name="see")(lambda event: seen.append(event.id))
+    app.webhooks.on_dead(lambda event, error: dead.append((event.id, error, event.data.object)))
+    app.webhooks.on_dead(lambda event, error: dead.append((event.id, error)))
+    for number in range(5):
+        app.add(f"evt_{number}")
+    overwrite(app.inbox, "evt_1", "body", b"{{")
+    app.work()
+    assert sorted(seen) == ["evt_0", "evt_2", "evt_3", "evt_4"]
+    ended = [(notice.status, notice.attempt) for notice in app.settled() if notice.event_id == "evt_1"]
+    assert ended == [(Status.FAILED, 1), (Status.FAILED, 2), (Status.DEAD, 3)]
+    record = app.record("evt_1")
+    assert (record.status, record.attempts, len(record.history)) == (Status.DEAD, 3, 3)
+    assert record.last_error.startswith("the stored event is unreadable: the body is not JSON")
+    assert dead == [("evt_1", record.last_error)], "the first hook read the payload, and failed"
+    overwrite(app.inbox, "evt_1", "body", sample_event(id="evt_1").body)
+    assert app.inbox.requeue("evt_1") == 1
+    app.work()
+    assert app.status("evt_1") is Status.PROCESSED
+    assert seen[-1] == "evt_1"
+
+
+def test_an_unreadable_event_that_nobody_handles_is_not_ignored(sqlite_app):
+    app = sqlite_app("drain")
+    app.on("user.deleted")(lambda event: None)
+    app.add()
+    overwrite(app.inbox, "evt_1", "body", b"{{")
+    app.work()
+    assert app.status() is Status.DEAD
+
+
+def test_an_unreadable_event_that_is_given_back_keeps_its_progress(sqlite_app):
+    app = sqlite_app("drain")
+    app.add()
+    overwrite(app.inbox, "evt_1", "progress", '{"welcome": "postponed"}')
+    (claim,) = app.inbox.claim(1, 60)
+    app.webhooks._engine.return_to_inbox(claim, dict(claim.progress))
+    with app.inbox._reading() as connection:
+        assert "postponed" in connection.scalar(text("SELECT progress FROM envoyou_inbox"))
+
+
+def overwrite(inbox, id, column, value):
+    with inbox._engine.begin() as connection:
+        statement = text(f"UPDATE envoyou_inbox SET {column} = :value WHERE event_id = :id")
+        assert connection.execute(statement, {"value": value, "id": id}).rowcount == 1

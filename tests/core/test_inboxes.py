@@ -6,13 +6,14 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 
 import pytest
-from sqlalchemy import Column, MetaData, String, Table, make_url
+from sqlalchemy import Column, MetaData, String, Table, make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from envoyou_core.inbox.memory import MemoryInbox
 from envoyou_core.inbox.sql.async_inbox import AsyncSqlInbox
 from tests.inbox.contract import PATIENCE, DurableInboxContract, InboxContract
 from tests.inbox.transaction_contract import TransactionContract
+from tests.inbox.unreadable_contract import UnreadableContract
 
 
 class TestMemoryInbox(InboxContract):
@@ -47,7 +48,28 @@ class SqlTransactionContract(TransactionContract):
         return written
 
 
-class TestSqliteInbox(SqlTransactionContract, DurableInboxContract):
+class SqlUnreadableContract(UnreadableContract):
+    """Rows are overwritten by statements that the inbox knows nothing of."""
+
+    @pytest.fixture
+    def damage(self, inbox):
+        def damage(id, column, value):
+            with inbox._engine.begin() as connection:
+                statement = text(f"UPDATE envoyou_inbox SET {column} = :value WHERE event_id = :id")
+                assert connection.execute(statement, {"value": value, "id": id}).rowcount == 1
+
+        return damage
+
+    @pytest.fixture
+    def stored(self, inbox):
+        def stored(id, column):
+            with inbox._reading() as connection:
+                return connection.scalar(text(f"SELECT {column} FROM envoyou_inbox WHERE event_id = :id"), {"id": id})
+
+        return stored
+
+
+class TestSqliteInbox(SqlTransactionContract, SqlUnreadableContract, DurableInboxContract):
     @pytest.fixture
     def make_inbox(self, sql_inboxes, sqlite_url):
         def make(clock, name="default"):
@@ -56,7 +78,7 @@ class TestSqliteInbox(SqlTransactionContract, DurableInboxContract):
         return make
 
 
-class TestPostgresInbox(SqlTransactionContract, DurableInboxContract):
+class TestPostgresInbox(SqlTransactionContract, SqlUnreadableContract, DurableInboxContract):
     @pytest.fixture
     def make_inbox(self, sql_inboxes, postgres_inbox_url):
         def make(clock, name="default"):
@@ -65,7 +87,7 @@ class TestPostgresInbox(SqlTransactionContract, DurableInboxContract):
         return make
 
 
-class TestMariadbInbox(SqlTransactionContract, DurableInboxContract):
+class TestMariadbInbox(SqlTransactionContract, SqlUnreadableContract, DurableInboxContract):
     @pytest.fixture
     def make_inbox(self, sql_inboxes, mariadb_inbox_url):
         def make(clock, name="default"):

@@ -7,11 +7,13 @@ from pathlib import Path
 import psycopg
 import pytest
 from sqlalchemy import create_engine, inspect, make_url, text
+from sqlalchemy.exc import IntegrityError
 
 from envoyou_core import ConfigurationError
 from envoyou_core.inbox import ANY, Added, ClaimFilter, HandlerStatus, Status
 from envoyou_core.inbox.sql.migrations import OLDEST_COMPATIBLE, REVISION
 from envoyou_core.inbox.sql.schema import metadata
+from tests.core.conftest import pause_until
 from tests.inbox.contract import LEASE, PATIENCE, HandClock, add, ids, settle, status_of
 
 SCHEMAS = Path(__file__).parent / "schemas"
@@ -50,17 +52,29 @@ def revision(request):
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.service)])
 def old_url(request, revision):
     """A database as that release left it."""
-    dump = (SCHEMAS / f"{revision}.{request.param}.sql").read_text(encoding="utf-8")
     if request.param == "sqlite":
+        dump = (SCHEMAS / f"{revision}.sqlite.sql").read_text(encoding="utf-8")
         url = request.getfixturevalue("sqlite_url")
         with sqlite3.connect(make_url(url).database) as connection:
             connection.executescript(dump)
         connection.close()
         return url
     url = request.getfixturevalue("bare_postgres_url")
+    load_postgres(url, revision)
+    return url
+
+
+def load_postgres(url, revision):
+    dump = (SCHEMAS / f"{revision}.postgresql.sql").read_text(encoding="utf-8")
     with psycopg.connect(make_url(url).set(drivername="postgresql").render_as_string(False)) as connection:
         connection.execute(dump)
-    return url
+
+
+def unique_keys(inbox):
+    found = inspect(inbox._engine)
+    indexes = [index for index in found.get_indexes("envoyou_inbox") if index["unique"]]
+    constraints = found.get_unique_constraints("envoyou_inbox")
+    return list({key["name"]: key for key in [*indexes, *constraints]}.values())
 
 
 @pytest.fixture
@@ -81,6 +95,48 @@ def test_the_tables_become_those_of_a_new_database(inbox, sql_inboxes, tmp_path)
         assert connection.execute(text("SELECT version, revision FROM envoyou_schema")).all() == [
             (OLDEST_COMPATIBLE, REVISION)
         ]
+
+
+def test_the_unique_key_finds_an_event_by_its_id(inbox):
+    keys = {key["name"]: key["column_names"] for key in unique_keys(inbox)}
+    assert keys.pop("envoyou_inbox_key") == ["name", "event_id", "tenant"]
+    # SQLite cannot drop the earlier one.
+    assert set(keys) == (set() if inbox.remote else {"envoyou_inbox_event"})
+    assert add(inbox, "evt_new") is Added.NEW
+    assert add(inbox, "evt_new") is Added.DUPLICATE
+
+
+@pytest.mark.service
+def test_an_index_that_was_left_half_built_is_built_anew(revision, bare_postgres_url, sql_inboxes):
+    load_postgres(bare_postgres_url, revision)
+    inbox = sql_inboxes(bare_postgres_url)
+    with inbox._reading() as connection:
+        # An index that cannot be built beside writers stays behind as an invalid one: these rows are equal.
+        connection.execute(text("CREATE TABLE twice AS SELECT 1 AS name FROM generate_series(1, 2)"))
+        with pytest.raises(IntegrityError):
+            connection.execute(text("CREATE UNIQUE INDEX CONCURRENTLY envoyou_inbox_key ON twice (name)"))
+    inbox.migrate()
+    assert {key["name"] for key in unique_keys(inbox)} == {"envoyou_inbox_key"}
+
+
+@pytest.mark.service
+def test_events_come_in_while_the_key_is_built(revision, bare_postgres_url, sql_inboxes):
+    load_postgres(bare_postgres_url, revision)
+    inbox = sql_inboxes(bare_postgres_url)
+    values = {"id": "evt_new", "created": 1, "body": b"{}", "now": 1}
+    with inbox._engine.connect() as older:
+        # The index waits for transactions that began before it; those of its table go on.
+        older.execute(INSERT_1, values)
+        migrating = threading.Thread(target=inbox.migrate)
+        migrating.start()
+        with inbox._reading() as connection:
+            building = "SELECT count(*) FROM pg_stat_progress_create_index WHERE relid = 'envoyou_inbox'::regclass"
+            pause_until(lambda: connection.scalar(text(building)))
+            assert connection.execute(INSERT_1, {**values, "id": "evt_beside"}).rowcount == 1
+        older.commit()
+    migrating.join(PATIENCE)
+    assert not migrating.is_alive()
+    assert {key["name"] for key in unique_keys(inbox)} == {"envoyou_inbox_key"}
 
 
 def test_nothing_is_lost_and_what_waited_is_worked_on_in_its_order(inbox, clock):

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from sqlalchemy import text
 
 from envoyou_core import ConfigurationError, Tenant, WebhookRequest, Webhooks
 from envoyou_core.inbox import Added, NewEvent, Settlement, Status
@@ -1044,3 +1045,22 @@ def test_every_accepted_event_ends_in_the_inbox_once(tmp_path):
         Machine,
         settings=settings(max_examples=40, stateful_step_count=20, suppress_health_check=[HealthCheck.too_slow]),
     )
+
+
+def test_an_unreadable_event_stays_in_the_spool_and_delays_no_other(webhooks, inbox, clock):
+    inbox.away = True
+    events = [deliver(webhooks) for _ in range(3)]
+    with webhooks.spool._engine.begin() as connection:
+        connection.execute(text("UPDATE envoyou_inbox SET body = x'7b7b' WHERE key = 2"))
+    inbox.away = False
+    move(webhooks, times=3)
+    assert ids(inbox) == {events[0].id, events[2].id}
+    assert ids(webhooks.spool) == {events[1].id}
+    [refused] = of_type(webhooks, MoveRefused)
+    assert (refused.event_id, refused.retry_in) == (events[1].id, 5)
+    with webhooks.spool._engine.begin() as connection:
+        connection.execute(text("UPDATE envoyou_inbox SET body = :body"), {"body": events[1].body})
+    clock.advance(6)
+    move(webhooks)
+    assert ids(inbox) == {event.id for event in events}
+    assert webhooks.spool.stats().total == 0

@@ -19,13 +19,13 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from envoyou_core import ConfigurationError, Event, WebhookRequest, Webhooks
 from envoyou_core.errors import describe
 from envoyou_core.event import EventData
-from envoyou_core.inbox import Added, NewEvent, Status, open_inbox
+from envoyou_core.inbox import COUNTED, Added, NewEvent, Status, open_inbox
 from envoyou_core.inbox.memory import MemoryInbox
 from envoyou_core.inbox.sql import cleanup, engines
 from envoyou_core.inbox.sql.inbox import SqlInbox
 from envoyou_core.inbox.sql.migrations import OLDEST_COMPATIBLE, REVISION
 from envoyou_core.testing import sample_event, sign_delivery
-from tests.inbox.contract import LEASE, PATIENCE, add, add_settled, claim_one, entry, ids, settle
+from tests.inbox.contract import LEASE, PATIENCE, add, add_about, add_settled, claim_one, entry, ids, settle
 
 SECRET = "whsec_test"
 
@@ -254,6 +254,129 @@ def test_what_a_worker_asks_is_answered_by_the_partial_index(inbox, action):
     assert "envoyou_inbox_due" in plan
     assert "Seq Scan on envoyou_inbox" not in plan
     assert "SCAN envoyou_inbox\n" not in plan + "\n"
+
+
+SERVERS = {"postgresql": "postgres", "mariadb": "mariadb"}
+
+
+@pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
+def filled_inbox(request, clock, sql_inboxes):
+    """One with 20,000 processed events, which the database has counted."""
+    url = request.getfixturevalue("sqlite_url" if request.param == "sqlite" else f"{SERVERS[request.param]}_inbox_url")
+    inbox = sql_inboxes(url, clock)
+    inbox.open()
+    fill = FILL.replace("'x'", r"'\x78'::bytea") if request.param == "postgresql" else FILL
+    if request.param == "mariadb":
+        # By default, recursion ends after a thousand rows.
+        fill = "SET STATEMENT max_recursive_iterations = 100000 FOR " + fill
+        fill = fill.replace("'evt_old_' || n", "concat('evt_old_', n)")
+    analyze = "ANALYZE TABLE envoyou_inbox" if request.param == "mariadb" else "ANALYZE envoyou_inbox"
+    with inbox._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql(fill)
+        connection.exec_driver_sql(analyze)
+    return inbox
+
+
+def plans_of(inbox, action):
+    """How the database would execute the statements that `action` sends, one text for each."""
+    explain = "EXPLAIN QUERY PLAN " if inbox._engine.dialect.name == "sqlite" else "EXPLAIN "
+    plans = []
+    for statement, parameters in statements_of(inbox, action):
+        if "FROM envoyou_inbox" in statement:
+            with inbox._engine.connect() as connection:
+                rows = connection.exec_driver_sql(explain + statement, parameters)
+                plans.append("\n".join(" ".join(map(str, row)) for row in rows))
+    return plans
+
+
+def test_an_event_is_found_by_its_id_alone_through_the_unique_key(filled_inbox):
+    [plan] = plans_of(filled_inbox, lambda: filled_inbox.get("evt_old_7"))
+    assert "envoyou_inbox_key" in plan
+    # A backward scan of the primary key would also stop at the first one found, after half of the table.
+    assert "pkey" not in plan
+
+
+def test_stats_read_indexes_and_not_the_table(filled_inbox):
+    plans = plans_of(filled_inbox, filled_inbox.stats)
+    assert len(plans) == 4
+    for plan in plans:
+        assert "envoyou_inbox_settled" in plan or "envoyou_inbox_due" in plan
+        assert "Seq Scan" not in plan
+
+
+def test_stats_count_what_piles_up_only_to_a_limit(filled_inbox):
+    add(filled_inbox, "evt_new")
+    stats = filled_inbox.stats()
+    assert stats.by_status[Status.PROCESSED] == COUNTED
+    assert stats.by_status[Status.RECEIVED] == 1
+    assert stats.at_least == {Status.PROCESSED}
+    assert stats.total == COUNTED + 1
+    exact = filled_inbox.stats(exact=True)
+    assert (exact.by_status[Status.PROCESSED], exact.at_least, exact.total) == (20_000, frozenset(), 20_001)
+
+
+# Unreadable rows on SQLite, where a column of numbers takes text
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("attempts", "'many'"),
+        ("attempts", "-1"),
+        ("crashes", "'many'"),
+        ("received_at", "'soon'"),
+        ("received_at", "9000000000000000000"),
+        ("due_at", "'soon'"),
+        ("due_at", "9000000000000000000"),
+        ("settled_at", "'soon'"),
+        ("scrubbed_at", "'soon'"),
+        ("type", "cast(x'ff' AS text)"),
+        ("body", "'{{'"),
+        ("body", "17"),
+    ],
+)
+def test_any_value_in_any_column_is_shown_and_disturbs_no_other_event(sqlite_inbox, column, value):
+    add(sqlite_inbox, "evt_1")
+    add(sqlite_inbox, "evt_2")
+    overwrite(sqlite_inbox, "evt_1", column, value)
+    records = sqlite_inbox.list()
+    assert [(record.event.id, record.unreadable is None) for record in records] == [("evt_2", True), ("evt_1", False)]
+    assert sqlite_inbox.seconds_until_due() == 0
+    assert "evt_2" in ids(sqlite_inbox.claim(10, LEASE))
+    assert sqlite_inbox.seconds_until_due() > 0
+    assert sqlite_inbox.stats().total == 2
+
+
+def test_a_time_that_is_no_number_makes_nothing_due(sqlite_inbox):
+    add(sqlite_inbox)
+    overwrite(sqlite_inbox, "evt_1", "due_at", "'soon'")
+    assert sqlite_inbox.seconds_until_due() is None
+    assert sqlite_inbox.claim(10, LEASE) == []
+
+
+def test_a_creation_time_that_is_no_number_does_not_count(sqlite_inbox, clock):
+    add_about(sqlite_inbox, "usr_1", "evt_1")
+    settle(sqlite_inbox, claim_one(sqlite_inbox), Status.PROCESSED)
+    overwrite(sqlite_inbox, "evt_1", "created", "'soon'")
+    add_about(sqlite_inbox, "usr_1", "evt_2")
+    claim = claim_one(sqlite_inbox)
+    assert sqlite_inbox.newest_applied(claim) is None
+    clock.advance(10)
+    assert sqlite_inbox.prune(timedelta(seconds=1)) == 1
+    assert sqlite_inbox.newest_applied(claim) is None
+
+
+def test_a_body_that_was_stored_as_text_is_readable(sqlite_inbox):
+    add(sqlite_inbox)
+    overwrite(sqlite_inbox, "evt_1", "body", f"'{entry().event.body.decode()}'")
+    assert claim_one(sqlite_inbox).event == entry().event
+    assert add(sqlite_inbox) is Added.DUPLICATE
+
+
+def overwrite(inbox, id, column, value):
+    with inbox._engine.begin() as connection:
+        statement = f"UPDATE envoyou_inbox SET {column} = {value} WHERE event_id = '{id}'"
+        assert connection.exec_driver_sql(statement).rowcount == 1
 
 
 # Both

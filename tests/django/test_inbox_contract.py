@@ -10,6 +10,7 @@ from envoyou_django.models import PausedSubject
 from tests.django.databases import empty, inbox_on
 from tests.inbox.contract import DurableInboxContract
 from tests.inbox.transaction_contract import TransactionContract
+from tests.inbox.unreadable_contract import UnreadableContract
 
 
 class ThreadsThatHangUp(ThreadPoolExecutor):
@@ -25,7 +26,7 @@ class ThreadsThatHangUp(ThreadPoolExecutor):
         return super().submit(call)
 
 
-class OrmInboxContract(TransactionContract, DurableInboxContract):
+class OrmInboxContract(TransactionContract, UnreadableContract, DurableInboxContract):
     serves = True
     """Whether the process is one that serves, whose acceptances share commits."""
 
@@ -50,6 +51,24 @@ class OrmInboxContract(TransactionContract, DurableInboxContract):
                 inbox.close()
             with transaction.atomic(using=alias):
                 empty(alias)
+
+    @pytest.fixture
+    def damage(self, alias):
+        def damage(id, column, value):
+            with connections[alias].cursor() as cursor:
+                cursor.execute(f"UPDATE envoyou_processed_event SET {column} = %s WHERE event_id = %s", [value, id])
+                assert cursor.rowcount == 1
+
+        return damage
+
+    @pytest.fixture
+    def stored(self, alias):
+        def stored(id, column):
+            with connections[alias].cursor() as cursor:
+                cursor.execute(f"SELECT {column} FROM envoyou_processed_event WHERE event_id = %s", [id])
+                return str(cursor.fetchone()[0])
+
+        return stored
 
     @pytest.fixture
     def write(self, alias):

@@ -80,13 +80,25 @@ from envoyou_core.inbox.sql.engines import (
     is_outage,
     open_engine,
 )
-from envoyou_core.inbox.sql.migrations import check_schema, set_up
+from envoyou_core.inbox.sql.migrations import build_indexes_online, check_schema, set_up
 from envoyou_core.inbox.sql.schema import inbox_table, paused_table, schema_table, watermarks_table
 
 __all__ = ["SqlInbox"]
 
 MAX_NAME = 64
 """Characters that the name of an inbox may have."""
+
+LOCK_INTERVAL = 0.1
+"""Seconds between two attempts to get the lock of a migration."""
+
+_MIGRATION_LOCK = {
+    "postgresql": (
+        "SELECT pg_try_advisory_lock(hashtext('envoyou_schema'))",
+        "SELECT pg_advisory_unlock(hashtext('envoyou_schema'))",
+    ),
+    "mariadb": ("SELECT GET_LOCK('envoyou_schema', 0)", "SELECT RELEASE_LOCK('envoyou_schema')"),
+}
+"""The statements that acquire and release it, by dialect; both belong to a connection, not to a transaction."""
 
 LARGEST_NUMBER = 2**63 - 1
 """What a column of the table can hold."""
@@ -199,20 +211,29 @@ class SqlInbox:
 
     def migrate(self) -> None:
         """Create the tables, or bring them up to this release; idempotent. See `envoyou migrate`."""
-        with self._writing() as connection, self._migrating(connection):
-            set_up(connection)
+        with self._migrating():
+            with self._reading() as connection:
+                build_indexes_online(connection)
+            with self._writing() as connection:
+                set_up(connection)
         self._in_batches(lambda connection: cleanup.look_up_objects(connection, true()))
 
     @contextmanager
-    def _migrating(self, connection: Connection) -> Iterator[None]:
+    def _migrating(self) -> Iterator[None]:
         # Two of these at once, at a deploy of two machines, would both find nothing there.
-        if self._dialect == "postgresql":
-            connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('envoyou_schema'))"))
-        if self._dialect == "mariadb":
-            connection.execute(text("SELECT GET_LOCK('envoyou_schema', 60)"))
-        yield
-        if self._dialect == "mariadb":
-            connection.execute(text("SELECT RELEASE_LOCK('envoyou_schema')"))
+        if not self.remote:
+            yield
+            return
+        acquire, release = _MIGRATION_LOCK[self._dialect]
+        with self._reading() as connection:
+            # Polled: PostgreSQL builds an index beside writers only once all statements that began before have ended,
+            # also one that waits for this lock.
+            while not connection.scalar(text(acquire)):
+                time.sleep(LOCK_INTERVAL)
+            try:
+                yield
+            finally:
+                connection.execute(text(release))
 
     def close(self) -> None:
         """See `Inbox.close`."""
@@ -254,7 +275,7 @@ class SqlInbox:
             return {(row.tenant, row.event_id) for row in found if row.lease_token == token}
         # The other dialects speak the same ON CONFLICT.
         insert_or_not = (sqlite if self._dialect == "sqlite" else postgresql).insert(inbox_table)
-        unless_there = insert_or_not.on_conflict_do_nothing(index_elements=[_t.name, _t.tenant, _t.event_id])
+        unless_there = insert_or_not.on_conflict_do_nothing(index_elements=[_t.name, _t.event_id, _t.tenant])
         inserted = connection.execute(unless_there.returning(_t.tenant, _t.event_id), rows)
         return {(row.tenant, row.event_id) for row in inserted}
 
@@ -537,8 +558,8 @@ class SqlInbox:
         """The number of events in each state; those of `COUNTED_IN_PART` are counted up to `limit`."""
         partly = () if limit is None else COUNTED_IN_PART
         wholly = [status.value for status in Status if status not in partly]
-        by_status = select(_t.status, func.count()).where(_t.name == self.name, _t.status.in_(wholly))
-        counts = {status: count for status, count in connection.execute(by_status.group_by(_t.status))}
+        by_status = select(_t.status, func.count().label("number")).where(_t.name == self.name, _t.status.in_(wholly))
+        counts = {row.status: row.number for row in connection.execute(by_status.group_by(_t.status))}
         for status in partly:
             # In the index's order: the table itself may hold none of them among its first millions of rows.
             first = select(_t.settled_at).where(_t.name == self.name, _t.status == status.value)

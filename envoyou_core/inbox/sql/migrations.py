@@ -14,15 +14,22 @@ from sqlalchemy.schema import CreateColumn
 from envoyou_core.errors import ConfigurationError
 from envoyou_core.inbox.sql.schema import inbox_table, metadata, paused_table, schema_table, watermarks_table
 
-__all__ = ["OLDEST_COMPATIBLE", "REVISION", "check_schema", "set_up"]
+__all__ = ["OLDEST_COMPATIBLE", "REVISION", "build_indexes_online", "check_schema", "set_up"]
 
-REVISION = 2
+REVISION = 3
 """What this release makes of the tables."""
 
 OLDEST_COMPATIBLE = 1
 """The oldest revision whose programs can work with what this release makes of the tables."""
 
 MIGRATE = "run `envoyou migrate`, with the inbox's URL in ENVOYOU_INBOX"
+
+
+def _index(name: str) -> Index:
+    return next(index for index in inbox_table.indexes if index.name == name)
+
+
+_KEY = _index("envoyou_inbox_key")
 
 
 def set_up(connection: Connection) -> None:
@@ -44,6 +51,25 @@ def set_up(connection: Connection) -> None:
         upgrade(connection)
     if found < REVISION:
         connection.execute(update(schema_table).values(version=OLDEST_COMPATIBLE, revision=REVISION))
+
+
+def build_indexes_online(connection: Connection) -> None:
+    """Build on PostgreSQL, without keeping writers waiting, the indexes that `set_up` would build under a lock.
+
+    Idempotent; it does nothing if the tables do not exist yet.
+
+    Args:
+        connection: in AUTOCOMMIT, because PostgreSQL builds no index so within a transaction.
+    """
+    if connection.dialect.name != "postgresql" or not inspect(connection).has_table(inbox_table.name):
+        return
+    is_valid = text("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:name)")
+    if connection.scalar(is_valid, {"name": _KEY.name}):
+        return
+    # An interruption leaves an invalid index.
+    connection.execute(text(f"DROP INDEX CONCURRENTLY IF EXISTS {_KEY.name}"))
+    columns = ", ".join(column.name for column in _KEY.columns)
+    connection.execute(text(f"CREATE UNIQUE INDEX CONCURRENTLY {_KEY.name} ON {inbox_table.name} ({columns})"))
 
 
 def check_schema(connection: Connection) -> None:
@@ -85,12 +111,22 @@ def _to_revision_2(connection: Connection) -> None:
     metadata.create_all(connection, [watermarks_table, paused_table])
     for column in ("object_key", "applied", "history", "scrubbed_at", "to_erase"):
         _add_column(connection, inbox_table, column)
-    _add_index(connection, next(index for index in inbox_table.indexes if index.name == "envoyou_inbox_object"))
+    _add_index(connection, _index("envoyou_inbox_object"))
     # Last: what tells that all this was done.
     _add_column(connection, schema_table, "revision")
 
 
-_UPGRADES: list[Callable[[Connection], None]] = [_to_revision_2]
+def _to_revision_3(connection: Connection) -> None:
+    """The unique key finds an event by its id alone. One of the two keys holds at every moment."""
+    _add_index(connection, _KEY)
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("ALTER TABLE envoyou_inbox DROP CONSTRAINT IF EXISTS envoyou_inbox_event"))
+    if connection.dialect.name == "mariadb":
+        connection.execute(text("ALTER TABLE envoyou_inbox DROP INDEX IF EXISTS envoyou_inbox_event"))
+    # SQLite could drop the old key only with a copy of the whole table, which would keep writers out for too long.
+
+
+_UPGRADES: list[Callable[[Connection], None]] = [_to_revision_2, _to_revision_3]
 """The first leads from revision 1 to revision 2."""
 
 

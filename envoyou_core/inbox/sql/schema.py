@@ -15,7 +15,6 @@ from sqlalchemy import (
     String,
     Table,
     Text,
-    UniqueConstraint,
 )
 from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeEngine
@@ -63,9 +62,16 @@ inbox_table = Table(
     Column("history", _LongText),
     Column("scrubbed_at", BigInteger),
     Column("to_erase", Integer),  # 1 where the payload goes as soon as the event is finished
-    UniqueConstraint("name", "tenant", "event_id", name="envoyou_inbox_event"),
     # A number that was pruned must not come again: it is the order of arrival.
     sqlite_autoincrement=True,
+)
+Index(
+    "envoyou_inbox_key",
+    inbox_table.c.name,
+    # Before the tenant, so that an event is found by its id alone, too.
+    inbox_table.c.event_id,
+    inbox_table.c.tenant,
+    unique=True,
 )
 _due = inbox_table.c.due_at.is_not(None)
 Index("envoyou_inbox_due", inbox_table.c.name, inbox_table.c.due_at, sqlite_where=_due, postgresql_where=_due)

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.core.management.base import CommandError
 
-from envoyou_core.cli.values import duration, stats_as_json
+from envoyou_core.cli.values import count_text, duration, stats_as_json
 from envoyou_core.inbox import InboxStats, Status
 from envoyou_django import webhooks
 from envoyou_django.management.inbox_command import InboxCommand, add_json_argument
@@ -38,11 +38,14 @@ class Command(InboxCommand):
             metavar="AGE",
             help="End with 1 where one has waited for longer, such as 5m.",
         )
+        parser.add_argument(
+            "--exact", action="store_true", help="Count all processed and ignored events, however many there are."
+        )
         add_json_argument(parser)
 
     def look_after_inbox(self, options: dict[str, Any]) -> None:
         """Count them."""
-        stats, paused = webhooks.inbox.stats(), webhooks.paused
+        stats, paused = webhooks.inbox.stats(exact=options["exact"]), webhooks.paused
         self.say(options, stats_as_json(stats, paused), "\n".join(self._lines(stats, paused)))
         longest = options["max_overdue"]
         if longest is not None and stats.overdue > longest:
@@ -52,9 +55,9 @@ class Command(InboxCommand):
         styles = {Status.DEAD: self.style.ERROR, Status.FAILED: self.style.WARNING}
         lines = []
         for status, count in stats.by_status.items():
-            line = f"{status:<12}{count:>10}"
+            line = f"{status:<12}{count_text(stats, status):>10}"
             lines.append(styles.get(status, str)(line) if count else line)
-        lines.append(f"{'total':<12}{stats.total:>10}")
+        lines.append(f"{'total':<12}{count_text(stats):>10}")
         lines.append(f"{'overdue':<12}{f'{stats.overdue:.0f} s':>10}")
         lines.append(f"{'paused':<12}{', '.join(sorted(paused)) or 'nothing':>10}")
         return lines
