@@ -23,5 +23,6 @@ def count_by_status(rows: ProcessedEventQuerySet, limit: int | None, *, index_or
     counts = dict(rows.filter(status__in=wholly).order_by().values_list("status").annotate(Count("pk")))
     for status in partly:
         # In the index's order: the table itself may hold none of them among its first millions of rows.
-        counts[status.value] = rows.filter(status=status).order_by(index_order).values(index_order)[:limit].count()
+        first = rows.filter(status=status).order_by(index_order).values(index_order.lstrip("-"))[:limit]
+        counts[status.value] = first.count()
     return counts

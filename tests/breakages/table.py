@@ -570,6 +570,27 @@ BREAKAGES = [
         (f"{TEST_SQL}::test_a_claim_of_one_takes_one_under_any_plan",),
     ),
     Breakage(
+        "an unreadable event reaches its handlers",
+        ENGINE,
+        "        if claim.unreadable is not None:\n",
+        "        if False:\n",
+        (f"{TEST_ENGINE}::test_an_unreadable_event_fails_by_the_retry_policy_and_delays_no_other",),
+    ),
+    Breakage(
+        "an attempt overwrites progress that it cannot read",
+        "envoyou_core/inbox/rows.py",
+        "return dict(settlement.progress) if claim.unreadable is None else None",
+        "return dict(settlement.progress)",
+        (f"{TEST_SQLITE_INBOX}::test_what_a_newer_release_has_recorded_is_kept",),
+    ),
+    Breakage(
+        "an event without a tenant is looked for in the whole table",
+        "envoyou_core/inbox/sql/schema.py",
+        "    inbox_table.c.event_id,\n    inbox_table.c.tenant,\n    unique=True,\n",
+        "    inbox_table.c.tenant,\n    inbox_table.c.event_id,\n    unique=True,\n",
+        (f"{TEST_SQL}::test_an_event_is_found_by_its_id_alone_through_the_unique_key",),
+    ),
+    Breakage(
         "a worker started before the fork counts as alive after it",
         "envoyou_core/worker/in_process.py",
         "self._worker is not None and self._worker.alive and self._pid == os.getpid()",

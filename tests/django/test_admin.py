@@ -259,3 +259,35 @@ def test_the_end_of_time_is_shown_in_every_zone(admin_client, settings):
     webhooks.inbox.add(NewEvent(sample_event(created=MAX_CREATED))).result()
     page = admin_client.get(reverse(CHANGE, args=[ProcessedEvent.objects.get().pk])).content.decode()
     assert "9999-12-31 23:59:59 UTC" in page
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "reason"),
+    [
+        ("body", b"{{", "the body is not JSON"),
+        ("body", b"", "the body is not JSON"),
+        ("body", b"\xff", "the body is not UTF-8"),
+        ("progress", '["welcome"]', "the column progress"),
+        ("progress", '{"welcome": "postponed"}', "the column progress"),
+        ("status", "postponed", "the column status"),
+        ("created", "soon", None),
+        ("attempts", "many", "the column attempts"),
+        ("due_at", "soon", None),
+        ("history", "[[", None),
+    ],
+)
+def test_a_row_that_cannot_be_read_is_shown(admin_client, dead, column, value, reason):
+    with connection.cursor() as cursor:
+        cursor.execute(f"UPDATE envoyou_processed_event SET {column} = %s", [value])
+    page = admin_client.get(reverse(LIST))
+    assert page.status_code == 200
+    assert "evt_dead" in page.content.decode()
+    page = admin_client.get(reverse(CHANGE, args=[dead.pk]))
+    assert page.status_code == 200
+    assert ("unreadable: " in page.content.decode()) is (reason is not None)
+    assert reason is None or reason in page.content.decode()
+    data = {"action": "requeue", "_selected_action": [dead.pk], "confirmed": "1"}
+    assert admin_client.post(reverse(LIST), data).status_code == 302
+    data = {"action": "mark_dead", "_selected_action": [dead.pk], "confirmed": "1"}
+    ProcessedEvent.objects.update(erase_requested_at=timezone.now())
+    assert admin_client.post(reverse(LIST), data).status_code == 302

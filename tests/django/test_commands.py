@@ -163,6 +163,19 @@ def test_prune_that_is_misunderstood():
 
 
 @pytest.mark.django_db
+def test_stats_that_end_at_a_limit_say_so(settings_with_clock, monkeypatch):
+    monkeypatch.setattr("envoyou_django.inbox.inbox.COUNTED", 1)
+    for _ in range(2):
+        accept(sample_event("nobody.cares"))
+    webhooks.on("shop.never", name="never")(lambda event: None)
+    webhooks.drain()
+    assert run_json("envoyou_stats")["at_least"] == ["ignored"]
+    lines = dict(line.split(maxsplit=1) for line in run("envoyou_stats").splitlines())
+    assert (lines["ignored"], lines["total"]) == ("1+", "1+")
+    assert run_json("envoyou_stats", "--exact")["by_status"]["ignored"] == 2
+
+
+@pytest.mark.django_db
 def test_stats(settings_with_clock):
     dead("shop.opened")
     accept(sample_event("nobody.cares"))
@@ -171,6 +184,7 @@ def test_stats(settings_with_clock):
     found = run_json("envoyou_stats")
     assert found["by_status"]["dead"] == found["by_status"]["received"] == 1
     assert (found["total"], found["overdue"], found["paused"]) == (2, 61.0, ["type:nobody.*"])
+    assert found["at_least"] == []
     lines = {line.split()[0]: line.split(maxsplit=1)[1] for line in run("envoyou_stats").splitlines()}
     assert (lines["dead"], lines["total"], lines["overdue"], lines["paused"]) == ("1", "2", "61 s", "type:nobody.*")
     assert run("envoyou_stats", "--max-overdue", "2m")

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 from django.core.management import call_command
-from django.db import connections
+from django.db import IntegrityError, connections
 from django.db.migrations.loader import MigrationLoader
 
 from envoyou_core import ConfigurationError
@@ -213,8 +213,45 @@ def test_the_way_back_loses_no_event(alias, inbox, first_release):
     inbox.record(claim, {"welcome": HandlerStatus.DONE})
     migrate(alias, "0001")
     assert first_release.rows.get().progress == {"welcome": "done"}
+    assert unique_columns(alias) == [["name", "tenant", "event_id"]]
     migrate(alias)
     assert inbox.get("evt_1").progress == {"welcome": HandlerStatus.DONE}
+    assert unique_columns(alias) == [["name", "event_id", "tenant"]]
+
+
+def unique_columns(alias):
+    with connections[alias].cursor() as cursor:
+        constraints = connections[alias].introspection.get_constraints(cursor, "envoyou_processed_event")
+    return [it["columns"] for it in constraints.values() if it["unique"] and not it["primary_key"]]
+
+
+def test_an_earlier_release_inserts_by_its_own_order_of_the_key(alias, inbox, first_release):
+    inbox.add(NewEvent(sample_event("user.updated", id="evt_1"))).result()
+    row = first_release.row("evt_1", "usr_1")
+    first_release.rows.bulk_create(
+        [row], update_conflicts=True, update_fields=["name"], unique_fields=["name", "tenant", "event_id"]
+    )
+    assert inbox.stats().total == 1
+
+
+@pytest.mark.parametrize("left", ["an invalid index", "an index that is not a constraint yet", "both keys"])
+def test_an_interrupted_change_of_the_key_can_be_run_again(alias, left):
+    migrate(alias, "0004")
+    table = "envoyou_processed_event"
+    if alias == "postgres":
+        with connections[alias].cursor() as cursor:
+            if left == "an invalid index":
+                cursor.execute("CREATE TABLE twice AS SELECT 1 AS name FROM generate_series(1, 2)")
+                with pytest.raises(IntegrityError):
+                    cursor.execute("CREATE UNIQUE INDEX CONCURRENTLY envoyou_event_key ON twice (name)")
+            else:
+                cursor.execute(f"CREATE UNIQUE INDEX envoyou_event_key ON {table} (name, event_id, tenant)")
+            if left == "both keys":
+                cursor.execute(
+                    f"ALTER TABLE {table} ADD CONSTRAINT envoyou_event_key UNIQUE USING INDEX envoyou_event_key"
+                )
+    migrate(alias)
+    assert unique_columns(alias) == [["name", "event_id", "tenant"]]
 
 
 def test_an_interrupted_migration_can_be_run_again(alias, inbox, first_release):

@@ -8,11 +8,13 @@ import pytest
 from django.core.management import call_command
 from django.db import connections, transaction
 from django.test import override_settings
+from django.test.utils import CaptureQueriesContext
 
 from envoyou_core import ConfigurationError
 from envoyou_core.inbox import ClaimFilter, NewEvent
 from envoyou_core.testing import sample_event
 from envoyou_django.admin.lists import found
+from envoyou_django.admin.summary import look
 from envoyou_django.fields import ExactCharField
 from envoyou_django.inbox.claims import claimable
 from envoyou_django.inbox.inbox import OrmInbox
@@ -105,6 +107,55 @@ def test_what_is_about_an_object_is_found_by_an_index(full_table):
 def test_what_is_to_be_scrubbed_is_found_by_an_index(full_table, clock):
     old = full_table.filter(status__in=["processed", "ignored"], settled_at__lt=clock.moment(1))
     assert indices_of(old.filter(scrubbed_at__isnull=True)[:10]) == {"envoyou_unscrubbed"}
+
+
+def indices_asked(alias, action):
+    """The indexes that each query of `action` goes through."""
+    with CaptureQueriesContext(connections[alias]) as queries:
+        action()
+    explain = {"sqlite": "EXPLAIN QUERY PLAN ", "mysql": "EXPLAIN FORMAT=JSON "}.get(
+        connections[alias].vendor, "EXPLAIN "
+    )
+    found = []
+    for query in [query["sql"] for query in queries]:
+        with connections[alias].cursor() as cursor:
+            cursor.execute(explain + query)
+            plan = "\n".join(" ".join(map(str, row)) for row in cursor.fetchall())
+        pattern = r"\bkey\W+(envoyou_\w+)" if alias == "mariadb" else r"\benvoyou_(?!processed_event)\w+"
+        found.append(set(re.findall(pattern, plan)))
+    return found
+
+
+def test_stats_are_counted_through_indexes(full_table, inbox_alias, clock, monkeypatch):
+    monkeypatch.setattr("envoyou_django.inbox.inbox.COUNTED", 100)
+    inbox = OrmInbox(clock=clock)
+    counted = indices_asked(inbox_alias, inbox.stats)
+    assert len(counted) == 4
+    assert all(len(indices) == 1 for indices in counted)
+    assert counted[1] == counted[2] == {"envoyou_settled"}
+    stats = inbox.stats()
+    assert (stats.by_status["processed"], stats.by_status["received"], stats.at_least) == (100, 50, {"processed"})
+    assert inbox.stats(exact=True).total == 3100
+
+
+def test_the_glance_counts_through_indexes(full_table, inbox_alias, clock, monkeypatch):
+    monkeypatch.setattr("envoyou_django.admin.summary.COUNTED", 100)
+    rows = full_table.model.objects.using(inbox_alias)
+    assert all(len(indices) == 1 for indices in indices_asked(inbox_alias, lambda: look(rows, clock.moment(90000))))
+    counts = {it.status: (it.count, it.at_least) for it in look(rows, clock.moment()).counts}
+    assert (counts["processed"], counts["received"], counts["ignored"]) == ((100, True), (50, False), (0, False))
+
+
+def test_an_event_is_found_by_its_id_alone_through_an_index(full_table, inbox_alias, clock):
+    [indices] = indices_asked(inbox_alias, lambda: OrmInbox(clock=clock).get("evt_7"))
+    assert indices in ({"envoyou_event_key"}, {"envoyou_event_id"}, {"sqlite_autoindex_envoyou_processed_event_1"})
+
+
+def test_the_table_has_one_unique_key(inbox_alias):
+    with connections[inbox_alias].cursor() as cursor:
+        constraints = connections[inbox_alias].introspection.get_constraints(cursor, "envoyou_processed_event")
+    unique = {name: it["columns"] for name, it in constraints.items() if it["unique"] and not it["primary_key"]}
+    assert list(unique.values()) == [["name", "event_id", "tenant"]]
 
 
 def test_what_the_admin_searches_is_found_by_an_index(full_table):
