@@ -284,8 +284,8 @@ BREAKAGES = [
     Breakage(
         "an event leaves the spool before it is in the inbox",
         MOVER,
-        "self._sort_out(here, self._in_context(lambda: self._add_all(claims)))",
-        "self.spool.remove(claims)",
+        "self._sort_out(here, self._in_context(lambda: self._add_all(readable)))",
+        "self.spool.remove(readable)",
         (f"{TEST_SPOOL}::test_what_was_moved_leaves_no_trace",),
     ),
     Breakage(
@@ -363,8 +363,8 @@ BREAKAGES = [
     Breakage(
         "the same id with another body goes unnoticed",
         SQL,
-        "Added.DUPLICATE if stored in {None, entry.event.body} else Added.BODY_DIFFERS",
-        "Added.DUPLICATE",
+        "return Added.DUPLICATE if same else Added.BODY_DIFFERS",
+        "return Added.DUPLICATE",
         (f"{TEST_SQLITE_INBOX}::test_a_second_delivery_with_another_body_is_told_apart_and_changes_nothing",),
     ),
     Breakage(
@@ -536,8 +536,8 @@ BREAKAGES = [
     Breakage(
         "pruning forgets how new an object was",
         "envoyou_core/inbox/sql/cleanup.py",
-        "        if row.counts and row.object_key:\n",
-        "        if row.counts and not row.object_key:\n",
+        "        if row.counts and row.object_key and isinstance",
+        "        if row.counts and not row.object_key and isinstance",
         (TEST_SQLITE_INBOX,),
     ),
     Breakage(
