@@ -45,6 +45,7 @@ from envoyou_django.inbox.claims import claimable
 from envoyou_django.inbox.cleanup import fill_object_keys, key_of, scrub, scrubbed, update_each
 from envoyou_django.inbox.insert import insert_new, supports
 from envoyou_django.inbox.transactions import handler_transaction
+from envoyou_django.loading import load
 from envoyou_django.models import (
     MAX_NAME,
     TABLES,
@@ -63,6 +64,9 @@ LOCK_TIMEOUT = 2.0
 
 SYNCHRONOUS_FULL = 2
 """As `PRAGMA synchronous` says it."""
+
+REPRESENTABLE = (datetime(1000, 1, 1, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC))
+"""Times that every database and Python can hold, in any time zone; PostgreSQL also has `infinity`."""
 
 PRUNE_BATCH = 500
 """Rows deleted in one transaction, so that acceptance never waits long behind it."""
@@ -223,7 +227,7 @@ class OrmInbox:
                 due = claimable(self._rows.filter(pk__in=keys), ANY, now)
             # Locked and limited in a query of their own: under some plans a subquery would be asked anew for each row,
             # and more would be claimed than was asked for.
-            rows = list(due.select_for_update(skip_locked=features.has_select_for_update_skip_locked)[:limit])
+            rows = load(due.select_for_update(skip_locked=features.has_select_for_update_skip_locked)[:limit])
             return self._take(rows, now, lease)
 
     def _take(self, rows: Sequence[ProcessedEvent], now: datetime, lease: float) -> list[Claim]:
@@ -346,7 +350,7 @@ class OrmInbox:
 
     def seconds_until_due(self) -> float | None:
         """See `Inbox.seconds_until_due`."""
-        due_at = self._rows.filter(due_at__isnull=False).aggregate(first=Min("due_at"))["first"]
+        due_at = self._rows.filter(due_at__range=REPRESENTABLE).aggregate(first=Min("due_at"))["first"]
         return None if due_at is None else (due_at - self._now()).total_seconds()
 
     def seconds_until_next_due(self) -> float | None:
@@ -372,8 +376,8 @@ class OrmInbox:
 
     def get(self, event_id: str, *, tenant: str | None = None) -> InboxRecord | None:
         """See `Inbox.get`."""
-        row = self._matching(event_id=event_id, tenant=tenant).order_by("-pk").first()
-        return None if row is None else record_of(row, moment=stored_moment)
+        rows = load(self._matching(event_id=event_id, tenant=tenant).order_by("-pk")[:1])
+        return record_of(rows[0], moment=stored_moment) if rows else None
 
     def list(
         self,
@@ -386,7 +390,7 @@ class OrmInbox:
         """See `Inbox.list`."""
         statuses = None if status is None else frozenset({Status(status)})
         found = self._matching(statuses=statuses, type=type, object_id=object_id)
-        return [record_of(row, moment=stored_moment) for row in found.order_by("-pk")[:limit]]
+        return [record_of(row, moment=stored_moment) for row in load(found.order_by("-pk")[:limit])]
 
     def stats(self, *, exact: bool = False) -> InboxStats:
         """See `Inbox.stats`."""

@@ -139,6 +139,19 @@ def test_events_come_in_while_the_key_is_built(revision, bare_postgres_url, sql_
     assert {key["name"] for key in unique_keys(inbox)} == {"envoyou_inbox_key"}
 
 
+@pytest.mark.service
+def test_the_unique_key_is_replaced_on_mariadb(mariadb_inbox_url, sql_inboxes):
+    inbox = sql_inboxes(mariadb_inbox_url)
+    add(inbox, "evt_1")
+    with inbox._engine.begin() as connection:
+        connection.execute(text("ALTER TABLE envoyou_inbox ADD UNIQUE envoyou_inbox_event (name, tenant, event_id)"))
+        connection.execute(text("ALTER TABLE envoyou_inbox DROP INDEX envoyou_inbox_key"))
+        connection.execute(text("UPDATE envoyou_schema SET revision = 2"))
+    inbox.migrate()
+    assert [key["column_names"] for key in unique_keys(inbox)] == [["name", "event_id", "tenant"]]
+    assert add(inbox, "evt_1") is Added.DUPLICATE
+
+
 def test_nothing_is_lost_and_what_waited_is_worked_on_in_its_order(inbox, clock):
     clock.advance(LATER)
     assert inbox.stats().total == 7

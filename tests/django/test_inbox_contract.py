@@ -5,10 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from django.db import connections, transaction
 
+from envoyou_core.inbox import Status
 from envoyou_django.inbox.inbox import OrmInbox
 from envoyou_django.models import PausedSubject
 from tests.django.databases import empty, inbox_on
-from tests.inbox.contract import DurableInboxContract
+from tests.inbox.contract import LEASE, DurableInboxContract, add, claim_one, ids, settle
 from tests.inbox.transaction_contract import TransactionContract
 from tests.inbox.unreadable_contract import UnreadableContract
 
@@ -82,11 +83,36 @@ class OrmInboxContract(TransactionContract, UnreadableContract, DurableInboxCont
             yield lambda: sorted(pool.submit(lambda: list(rows.all())).result(20))
 
 
+def unreadable_time(inbox, damage, column, value):
+    add(inbox, "evt_1")
+    damage("evt_1", column, value)
+    assert inbox.get("evt_1").unreadable == f"the column {column} holds a value that this release cannot read"
+    assert inbox.seconds_until_due() == (None if column == "due_at" else 0)
+    add(inbox, "evt_2")
+    assert [record.unreadable is None for record in inbox.list()] == [True, False]
+    assert "evt_2" in ids(inbox.claim(10, LEASE))
+    assert inbox.stats().total == 2
+
+
 class TestOnSqlite(OrmInboxContract):
     @pytest.fixture
     def alias(self, django_db_setup, django_db_blocker):
         with django_db_blocker.unblock():
             yield "default"
+
+    @pytest.mark.parametrize("column", ["received_at", "due_at", "settled_at"])
+    def test_a_time_that_does_not_exist_is_unreadable_and_disturbs_no_other(self, inbox, damage, column):
+        unreadable_time(inbox, damage, column, "9999-13-45 00:00:00")
+
+    def test_a_count_that_is_none_is_unreadable(self, inbox, damage):
+        add(inbox, "evt_1")
+        damage("evt_1", "attempts", "many")
+        claim = claim_one(inbox)
+        assert claim.unreadable
+        assert settle(inbox, claim, Status.DEAD)
+        damage("evt_1", "attempts", "many")
+        assert inbox.requeue("evt_1") == 1
+        assert inbox.get("evt_1").unreadable is None
 
 
 class TestWhereNothingIsServed(TestOnSqlite):
@@ -98,6 +124,11 @@ class TestOnPostgres(OrmInboxContract):
     def alias(self, postgres_alias, django_db_blocker):
         with django_db_blocker.unblock():
             yield postgres_alias
+
+    @pytest.mark.parametrize("time", ["infinity", "-infinity"])
+    @pytest.mark.parametrize("column", ["received_at", "due_at", "settled_at"])
+    def test_an_infinite_time_is_unreadable_and_disturbs_no_other(self, inbox, damage, column, time):
+        unreadable_time(inbox, damage, column, time)
 
 
 class TestOnMariadb(OrmInboxContract):

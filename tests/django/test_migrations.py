@@ -234,6 +234,14 @@ def test_an_earlier_release_inserts_by_its_own_order_of_the_key(alias, inbox, fi
     assert inbox.stats().total == 1
 
 
+def test_this_release_inserts_before_the_key_is_changed(alias, inbox):
+    migrate(alias, "0004")
+    assert inbox.add(NewEvent(sample_event("user.updated", id="evt_1"))).result() is Added.NEW
+    assert inbox.add(NewEvent(sample_event("user.updated", id="evt_1"))).result() is not Added.NEW
+    migrate(alias)
+    assert inbox.stats().total == 1
+
+
 @pytest.mark.parametrize("left", ["an invalid index", "an index that is not a constraint yet", "both keys"])
 def test_an_interrupted_change_of_the_key_can_be_run_again(alias, left):
     migrate(alias, "0004")
