@@ -84,7 +84,7 @@ def test_an_operators_day(app_and_webhooks):
     assert webhooks.drain() == 1
     assert run(app, "prune", "--older-than", "0").output == "Deleted: 1 events.\n"
     assert run(app, "prune").output == "Deleted: 0 events, the payloads of 0, 0 marks.\n"
-    assert run(app, "migrate").output == "The inbox is ready (schema 2).\n"
+    assert run(app, "migrate").output == "The inbox is ready (schema 3).\n"
 
 
 def test_what_is_wrong_is_said_in_a_line(app_and_webhooks):
