@@ -18,6 +18,7 @@ from envoyou_core.handlers import Handler, Handlers
 from envoyou_core.hooks import Hooks
 from envoyou_core.http import WebhookRequest, WebhookResponse
 from envoyou_core.inbox import AsyncTransactionalInbox, Inbox, TransactionalInbox, open_inbox
+from envoyou_core.inbox.files import refuse_creation
 from envoyou_core.nonces import NonceStore, open_nonces
 from envoyou_core.observability import Listener, NoSpool, Notices, SpoolFailed, WakeFailed, WorkerFailed, log_notice
 from envoyou_core.reception.receiver import Receiver
@@ -154,7 +155,7 @@ class Webhooks:
         self._own_worker: Worker | None = None
         self._lifespans = 0
         self._warned = False
-        self._relay = self._make_relay(_spool(spool, name, inbox, clock)) if spool is not None else None
+        self._relay = self._make_relay(_spool(spool, name, self.inbox, clock)) if spool is not None else None
         self._reception = Receiver(
             policy=VerificationPolicy(
                 tolerance=tolerance,
@@ -164,7 +165,7 @@ class Webhooks:
             ),
             key_source=key_source(secret, clock=clock),
             inbox=self.inbox,
-            nonces=open_nonces(nonces or "memory:") if isinstance(nonces, str | None) else nonces,
+            nonces=_nonces(nonces),
             clock=clock,
             notices=self._notices,
             hand_over=self._hand_over,
@@ -533,15 +534,20 @@ class Webhooks:
         Args:
             shutdown_timeout: seconds to finish what was begun; by default those of the setting.
 
+        An inbox or spool at a relative path must exist: in another working directory than the application's, the worker
+        would wait for events at a file of its own.
+
         Raises:
-            ConfigurationError: there is no handler, the inbox lacks what an operator must create, or the spool cannot
-                be opened.
+            ConfigurationError: there is no handler, the inbox lacks what an operator must create, the spool cannot be
+                opened, or no file exists at a relative path.
             WorkerStuckError: all its slots are held by sync handlers that have passed their time limits; the process
                 has to end, and its supervisor to start another.
         """
         from envoyou_core.worker.process import run_worker
         from envoyou_core.worker.worker import Worker
 
+        for store in (self.inbox, self.spool):
+            refuse_creation(store, at_absolute_path=False)
         self._open()
         self._engine.check_handlers()
         worker = Worker(
@@ -690,17 +696,25 @@ def _inbox(inbox: str | Inbox, name: str, clock: Callable[[], float]) -> Inbox:
     if isinstance(inbox, str):
         return open_inbox(inbox, name=name, clock=clock)
     if not isinstance(inbox, Inbox):
-        raise ConfigurationError(f"inbox is a URL or an inbox, not {type(inbox).__name__}")
+        raise ConfigurationError(f"inbox must be a URL as text or an inbox, got {type(inbox).__name__}")
     if inbox.name != name:
         raise ConfigurationError(f"the inbox was made for the name {inbox.name!r}, not for {name!r}")
     return inbox
 
 
-def _spool(url: str, name: str, inbox: str | Inbox, clock: Callable[[], float]) -> Spool:
+def _nonces(nonces: str | NonceStore | None) -> NonceStore:
+    if isinstance(nonces, str | None):
+        return open_nonces(nonces or "memory:")
+    if not isinstance(nonces, NonceStore):
+        raise ConfigurationError(f"nonces must be a URL or a nonce store, got {type(nonces).__name__}")
+    return nonces
+
+
+def _spool(url: str, name: str, inbox: Inbox, clock: Callable[[], float]) -> Spool:
     if not isinstance(url, str):
-        raise ConfigurationError(f"spool is a URL, such as sqlite:///spool.db, not {type(url).__name__}")
+        raise ConfigurationError(f"spool must be a URL such as sqlite:///spool.db, got {type(url).__name__}")
     try:
         from envoyou_core.spool.spool import Spool
     except ImportError as error:
         raise ConfigurationError("the spool needs SQLAlchemy 2: pip install 'envoyou-webhooks[sql]'") from error
-    return Spool(url, name=name, apart_from=inbox if isinstance(inbox, str) else "", clock=clock)
+    return Spool(url, name=name, apart_from=getattr(inbox, "file", None), clock=clock)

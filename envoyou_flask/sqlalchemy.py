@@ -106,7 +106,7 @@ def _database_of_inbox(engine: Engine) -> URL | Engine:
                 "SQLALCHEMY_DATABASE_URI is SQLite in memory, where no event is safe: name a file, in tests too"
             )
         return engine.url
-    options = {"isolation_level": "READ COMMITTED"} if engine.dialect.name == "mariadb" else {}
+    options = {"isolation_level": "READ COMMITTED"} if engine.dialect.name in {"mariadb", "mysql"} else {}
     shared = engine.execution_options(**options)
     # Parameters hold payloads, which must not be in an error's text.
     shared.hide_parameters = True

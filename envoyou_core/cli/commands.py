@@ -27,11 +27,15 @@ from envoyou_core.cli.tables import event_details, events_table, stats_table
 from envoyou_core.cli.values import duration, event_as_json, event_details_as_json, json_object, stats_as_json
 from envoyou_core.errors import ConfigurationError, WorkerStuckError, describe
 from envoyou_core.inbox import REQUEUABLE, Inbox, InboxRecord, Status, open_inbox
+from envoyou_core.inbox.files import location_of, refuse_creation
 from envoyou_core.redaction import printable, redact
 from envoyou_core.testing import SAMPLE_WEBHOOK_ID
 from envoyou_core.webhooks import Webhooks
 
 __all__ = ["Source", "app", "application"]
+
+MAX_REASON = 2_000
+"""Characters of an error: its end may say what to do."""
 
 UNFOLDED = 10_000
 """Characters of a line: more than an event's id, its type and an error have together."""
@@ -79,8 +83,9 @@ def application(source: Source, *, migrate: Callable[..., None] | None = None) -
     """
     commands = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
     commands.callback()(envoyou)
-    for command in (worker, stats, events, requeue, pause, resume, prune):
-        commands.command()(_for_webhooks_of(source, command))
+    commands.command()(_for_webhooks_of(source, worker))
+    for command in (stats, events, requeue, pause, resume, prune):
+        commands.command()(_for_webhooks_of(source, _over_existing_files(command)))
     commands.command()(send)
     commands.command("migrate")(migrate or _for_webhooks_of(source, migrate_inbox_of))
     return commands
@@ -98,6 +103,18 @@ def _for_webhooks_of(source: Source, command: Callable[..., None]) -> Callable[.
     first = first.replace(annotation=Annotated[str, source.parameter], default=source.default)
     found.__signature__ = inspect.Signature([first, *others])  # type: ignore[attr-defined]
     return found
+
+
+def _over_existing_files(command: Callable[..., None]) -> Callable[..., None]:
+    """The command, which creates no file: it would be an empty inbox, and perhaps another user's than the server's."""
+
+    @wraps(command)
+    def run(webhooks: Webhooks, **options: Any) -> None:
+        for store in (webhooks.inbox, webhooks.spool):
+            refuse_creation(store, at_absolute_path=True)
+        command(webhooks, **options)
+
+    return run
 
 
 @contextmanager
@@ -162,7 +179,8 @@ def stats(
     except Exception as error:
         failure = failure or error
     if counts is not None or spooled is not None:
-        _show((stats_as_json if as_json else stats_table)(counts, paused, spooled))
+        show = stats_as_json if as_json else stats_table
+        _show(show(counts, paused, spooled, location_of(webhooks.inbox), location_of(webhooks.spool)))
     if failure is not None:
         raise failure
 
@@ -322,7 +340,7 @@ def _failures_told() -> Iterator[None]:
     except (typer.Exit, typer.BadParameter):
         raise
     except Exception as error:
-        _fail("It could not be done.", describe(error))
+        _fail("It could not be done.", describe(error, longest=MAX_REASON))
 
 
 def _traceback_of(error: Exception) -> str:
@@ -355,7 +373,7 @@ def migrate_by_url(
     try:
         _migrate(open_inbox(inbox))
     except Exception as error:
-        _fail("The inbox could not be set up.", describe(error))
+        _fail("The inbox could not be set up.", describe(error, longest=MAX_REASON))
 
 
 err = Console(stderr=True)

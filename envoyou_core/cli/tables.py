@@ -24,8 +24,16 @@ COLORS = {
 }
 
 
-def stats_table(stats: InboxStats | None, paused: Iterable[str], spool: InboxStats | None) -> Table:
+def stats_table(
+    stats: InboxStats | None,
+    paused: Iterable[str],
+    spool: InboxStats | None,
+    inbox_location: str,
+    spool_location: str,
+) -> Table:
     """How many events are in each state, for how long the first of them waits, what is paused, and what is in a spool.
+
+    The last lines say where the inbox and the spool are.
 
     What could not be looked at is left out.
     """
@@ -40,6 +48,9 @@ def stats_table(stats: InboxStats | None, paused: Iterable[str], spool: InboxSta
         table.add_row("paused", escape(", ".join(sorted(paused))) or "nothing")
     if spool is not None:
         table.add_row("in the spool", str(spool.total))
+    table.add_row("inbox", Text(inbox_location))
+    if spool is not None:
+        table.add_row("spool", Text(spool_location))
     return table
 
 

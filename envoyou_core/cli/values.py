@@ -16,13 +16,19 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks
 _DURATION = re.compile(r"(\d+(?:\.\d+)?) ?([smhdw]?)")
 
 
-def stats_as_json(stats: InboxStats | None, paused: Iterable[str], spool: InboxStats | None = None) -> dict[str, Any]:
-    """Counts by state, `overdue` in seconds, what is paused, and how many events wait in a spool.
+def stats_as_json(
+    stats: InboxStats | None,
+    paused: Iterable[str],
+    spool: InboxStats | None = None,
+    inbox_location: str = "",
+    spool_location: str = "",
+) -> dict[str, Any]:
+    """Where the inbox is, counts by state, `overdue` in seconds, what is paused, and how many events wait in a spool.
 
     `at_least` names the states of which there may be more events than counted.
     What is not there, or could not be looked at, is left out.
     """
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"inbox": inbox_location} if inbox_location else {}
     if stats is not None:
         counts = {status.value: count for status, count in stats.by_status.items()}
         found |= {
@@ -33,7 +39,7 @@ def stats_as_json(stats: InboxStats | None, paused: Iterable[str], spool: InboxS
             "paused": sorted(paused),
         }
     if spool is not None:
-        found["spool"] = {"waiting": spool.total}
+        found["spool"] = {"waiting": spool.total, "location": spool_location}
     return found
 
 

@@ -72,23 +72,21 @@ def open_inbox(url: str, *, name: str = "default", clock: Callable[[], float] = 
     """The inbox that `url` stands for; it connects when it is first used.
 
     Args:
-        url: `sqlite:///file.db`, `postgresql+psycopg://...`, or `memory:` for tests.
+        url: `sqlite:///file.db`, `postgresql+psycopg://...`, `mariadb+pymysql://...`, or `memory:` for tests.
         name: keeps several `Webhooks` on one database apart.
         clock: epoch seconds.
 
     Raises:
         ConfigurationError: the URL cannot be used, or a library that it needs is not installed.
     """
-    if url.rstrip("/") == "memory:":
+    if url.strip().rstrip("/") == "memory:":
         from envoyou_core.inbox.memory import MemoryInbox
 
         return MemoryInbox(name=name, clock=clock)
     try:
         from envoyou_core.inbox.sql.inbox import SqlInbox
     except ImportError as error:
-        raise ConfigurationError(
-            f"the inbox {url.partition(':')[0]}: needs SQLAlchemy 2: pip install 'envoyou-webhooks[sql]'"
-        ) from error
+        raise ConfigurationError("an inbox by URL needs SQLAlchemy 2: pip install 'envoyou-webhooks[sql]'") from error
     return SqlInbox(url, name=name, clock=clock)
 
 

@@ -90,6 +90,7 @@ class MemoryInbox:
     """
 
     remote = False
+    location = "memory:"
 
     def __init__(self, *, name: str = "default", clock: Callable[[], float] = time.time) -> None:
         self.name = name

@@ -118,8 +118,8 @@ def log_notice(notice: Notice) -> None:
                 "with the next drain" if retry_in is None else f"in {retry_in:g} s",
                 detail,
             )
-        case WorkerStarted(name, kind):
-            log.info("worker %s started (%s)", name, kind)
+        case WorkerStarted(name, kind, inbox):
+            log.info("worker %s started (%s), inbox %s", name, kind, inbox)
         case WorkerStopped(name, unfinished):
             log.info("worker %s stopped, %d events unfinished", name, unfinished)
         case WorkerFailed(name, detail, retry_in):

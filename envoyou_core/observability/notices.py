@@ -201,10 +201,11 @@ class SpoolFailed:
 
 @dataclass(frozen=True, slots=True)
 class WorkerStarted:
-    """A worker of this process began to take events from the inbox."""
+    """A worker of this process began to take events from the inbox; `inbox` says where that is, without a password."""
 
     name: str
     kind: str
+    inbox: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
-from sqlalchemy import case, delete, make_url, update
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy import case, delete, update
+from sqlalchemy.exc import SQLAlchemyError
 
 from envoyou_core.errors import ConfigurationError, describe
+from envoyou_core.inbox.files import SqliteFile
 from envoyou_core.inbox.records import Claim, Status
 from envoyou_core.inbox.sql.claims import IS_HELD, lease_of
 from envoyou_core.inbox.sql.inbox import SqlInbox
 from envoyou_core.inbox.sql.schema import inbox_table
+from envoyou_core.inbox.urls import read_url
 
 __all__ = ["Spool"]
 
 SUFFIX = "/spool"
 """Behind the name of the `Webhooks`: in a file that is the inbox of others, too, nobody works on what only waits."""
-
-OWNER_ONLY = 0o600
 
 _t = inbox_table.c
 
@@ -32,28 +31,32 @@ _t = inbox_table.c
 class Spool(SqlInbox):
     """An inbox for events that wait until they can be moved into another one.
 
-    It holds payloads, so a file that it creates is readable by its owner only.
-
     Args:
         url: `sqlite:///spool.db`: a file on a disk of this machine.
         name: of the `Webhooks` whose events wait.
-        apart_from: the URL of their inbox, which must be another file.
+        apart_from: the file of their inbox, if it has one: the spool must be another.
         clock: epoch seconds.
 
     Raises:
         ConfigurationError: it is not SQLite on a file, or it is the inbox's own file.
     """
 
+    kind = "spool"
+
     def __init__(
-        self, url: str, *, name: str = "default", apart_from: str = "", clock: Callable[[], float] = time.time
+        self,
+        url: str,
+        *,
+        name: str = "default",
+        apart_from: SqliteFile | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        file = _sqlite_file(url)
+        file = read_url(url, kind=self.kind).file
         if file is None:
-            raise ConfigurationError("the spool is SQLite in a file of this machine, such as sqlite:///spool.db")
-        if file == _sqlite_file(apart_from):
-            raise ConfigurationError("the spool is the inbox itself: it needs a file of its own")
+            raise ConfigurationError("the spool must be a SQLite file on this machine, such as sqlite:///spool.db")
         super().__init__(url, name=name + SUFFIX, clock=clock)
-        self._file = file
+        if apart_from is not None and file.path.resolve() == apart_from.path.resolve():
+            raise ConfigurationError("the spool is the inbox itself: it needs a file of its own")
 
     def open(self) -> None:
         """See `Inbox.open`.
@@ -62,11 +65,8 @@ class Spool(SqlInbox):
             ConfigurationError: the file cannot be created, or is not one of ours.
         """
         try:
-            if not self._file.exists():
-                # SQLite gives its other two files the rights of the first.
-                self._file.touch(OWNER_ONLY)
             super().open()
-        except (OSError, SQLAlchemyError) as error:
+        except SQLAlchemyError as error:
             raise ConfigurationError(f"the spool cannot be opened: {describe(error)}") from error
 
     def remove(self, claims: Sequence[Claim]) -> None:
@@ -88,15 +88,3 @@ class Spool(SqlInbox):
         }
         with self._writing() as connection:
             connection.execute(statement.values(**values), [lease_of(claim) for claim in claims])
-
-
-def _sqlite_file(url: str) -> Path | None:
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        return None
-    file = parsed.database
-    # A name that begins so may be any of SQLite's own URLs, one for memory among them.
-    if parsed.get_backend_name() != "sqlite" or not file or file.startswith((":", "file:")):
-        return None
-    return Path(file).resolve()

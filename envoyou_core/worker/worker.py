@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any
 
 from envoyou_core.errors import WorkerStuckError, describe
+from envoyou_core.inbox.files import location_of
 from envoyou_core.inbox.group_commit import MAX_BATCH, GroupCommit
 from envoyou_core.inbox.records import Claim, Settlement, Status
 from envoyou_core.observability.disabled import report_disabled_loggers
@@ -135,7 +136,7 @@ class Worker:
             self._handler_threads.start()
             self._settler.start()
             report_disabled_loggers()
-            self._engine.notices.emit(WorkerStarted(self._name, self._kind))
+            self._engine.notices.emit(WorkerStarted(self._name, self._kind, location_of(self._engine.inbox)))
             await self._dispatch()
             await self._return_to_inbox(self._in_flight.withdraw())
             await self._finish()

@@ -526,6 +526,14 @@ class OrmInbox:
         return PausedSubject.objects.using(self._alias).filter(name=self.name)
 
     @property
+    def location(self) -> str:
+        """Which of the project's databases holds the inbox, for people."""
+        connection = connections[self._alias]
+        values = connection.settings_dict
+        host = f" on {values['HOST']}" if values["HOST"] else ""
+        return f"{connection.vendor} {values['NAME']}{host} (DATABASES[{self._alias!r}])"
+
+    @property
     def _alias(self) -> str:
         alias: str = router.db_for_write(ProcessedEvent)
         return alias

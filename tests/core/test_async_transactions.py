@@ -389,7 +389,13 @@ async def test_on_sqlite_one_transaction_sees_what_the_other_has_written(tmp_pat
         ("postgresql+asyncpg://me@/app?host=/run/postgresql", "postgresql+psycopg://me@/app?host=/run/postgresql"),
         ("postgresql+psycopg://db/app?sslmode=require", "postgresql+psycopg://db/app?sslmode=require"),
         ("postgresql+psycopg_async://db/app", "postgresql+psycopg://db/app"),
+        (
+            "postgresql+asyncpg://db/app?prepared_statement_cache_size=0&sslmode=require",
+            "postgresql+psycopg://db/app?sslmode=require",
+        ),
+        ("sqlite+aiosqlite:///app.db?timeout=5", "sqlite:///app.db?timeout=5"),
         ("mariadb+aiomysql://db/app", "mariadb+pymysql://db/app"),
+        ("mysql+aiomysql://db/app?charset=utf8mb4", "mariadb+pymysql://db/app?charset=utf8mb4"),
     ],
 )
 def test_the_inbox_finds_the_engines_database(url, expected):
@@ -397,8 +403,8 @@ def test_the_inbox_finds_the_engines_database(url, expected):
 
 
 def test_options_that_only_the_engines_driver_understands_are_not_guessed_at(clock):
-    engine = create_async_engine("postgresql+asyncpg://db/app?prepared_statement_cache_size=0")
-    with pytest.raises(ConfigurationError, match=r"prepared_statement_cache_size.*url='postgresql"):
+    engine = create_async_engine("postgresql+asyncpg://db/app?command_timeout=5")
+    with pytest.raises(ConfigurationError, match=r"command_timeout.*url='postgresql"):
         AsyncSqlInbox(engine)
     AsyncSqlInbox(engine, url="postgresql+psycopg://db/app").close()
 

@@ -127,7 +127,11 @@ def settled(status, retry_in=None, error=None):
             "ERROR",
             "the spool of default cannot be used, next try with the next drain: why",
         ),
-        (WorkerStarted("default", "thread"), "INFO", "worker default started (thread)"),
+        (
+            WorkerStarted("default", "thread", "sqlite:////srv/app/envoyou.db"),
+            "INFO",
+            "worker default started (thread), inbox sqlite:////srv/app/envoyou.db",
+        ),
         (WorkerStopped("default", 2), "INFO", "worker default stopped, 2 events unfinished"),
         (WorkerFailed("default", "why", 0.5), "ERROR", "worker default cannot work, next try in 0.5 s: why"),
         (
@@ -271,7 +275,7 @@ def test_listeners_hear_every_notice_in_turn():
     notices = Notices()
     notices.subscribe(lambda notice: heard.append(("first", notice)))
     notices.subscribe(lambda notice: heard.append(("second", notice)))
-    notice = WorkerStarted("default", "thread")
+    notice = WorkerStarted("default", "thread", "memory:")
     notices.emit(notice)
     assert heard == [("first", notice), ("second", notice)]
 

@@ -82,7 +82,7 @@ def test_it_starts_with_the_first_event_that_is_accepted(webhooks):
     assert told(webhooks, WorkerStarted) == []
     assert webhooks.receive(request()).status == 200
     assert done.wait(PATIENCE)
-    assert told(webhooks, WorkerStarted) == [WorkerStarted("default", "thread")]
+    assert told(webhooks, WorkerStarted) == [WorkerStarted("default", "thread", "memory:")]
 
 
 def test_accepting_on_a_loop_starts_it_on_that_loop(webhooks):
@@ -99,7 +99,7 @@ def test_accepting_on_a_loop_starts_it_on_that_loop(webhooks):
 
     asyncio.run(main())
     assert threads == [threading.get_ident()]
-    assert told(webhooks, WorkerStarted) == [WorkerStarted("default", "event loop")]
+    assert told(webhooks, WorkerStarted) == [WorkerStarted("default", "event loop", "memory:")]
 
 
 def test_a_lifespan_starts_it_and_sync_handlers_stay_off_the_loop(webhooks):

@@ -187,6 +187,8 @@ def test_stats(settings_with_clock):
     assert found["at_least"] == []
     lines = {line.split()[0]: line.split(maxsplit=1)[1] for line in run("envoyou_stats").splitlines()}
     assert (lines["dead"], lines["total"], lines["overdue"], lines["paused"]) == ("1", "2", "61 s", "type:nobody.*")
+    assert lines["inbox"] == found["inbox"]
+    assert str(connections["default"].settings_dict["NAME"]) in found["inbox"]
     assert run("envoyou_stats", "--max-overdue", "2m")
     code, words = fails("envoyou_stats", "--max-overdue", "1m")
     assert code == 1

@@ -20,11 +20,25 @@ from envoyou_core.inbox.sql.inbox import SqlInbox
 
 __all__ = ["AsyncSqlInbox"]
 
-SYNC_DRIVERS: Final = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg", "mariadb": "mariadb+pymysql"}
+SYNC_DRIVERS: Final = {
+    "sqlite": "sqlite",
+    "postgresql": "postgresql+psycopg",
+    "mariadb": "mariadb+pymysql",
+    "mysql": "mariadb+pymysql",
+}
 """From a dialect to the driver with which the inbox itself works, from threads."""
 
-UNDERSTOOD_BY_ALL: Final = {"host", "port", "sslmode"}
-"""Options of PostgreSQL's URLs; a socket's directory is a `host`."""
+OF_BOTH_DRIVERS: Final[Mapping[str, Collection[str]]] = {
+    # A socket's directory is a `host`.
+    "asyncpg": {"host", "port", "sslmode"},
+    "aiomysql": {"charset", "connect_timeout", "unix_socket"},
+    "asyncmy": {"charset", "connect_timeout", "unix_socket"},
+    "aiosqlite": {"timeout", "uri", "mode", "cache", "vfs"},
+}
+"""Options of an async driver's URL that the inbox's own driver understands."""
+
+OF_ASYNC_DRIVERS: Final = {"prepared_statement_cache_size", "prepared_statement_name_func"}
+"""Options that only concern an async driver's own connections."""
 
 
 class AsyncSqlInbox(SqlInbox):
@@ -101,13 +115,14 @@ def sync_url(url: URL) -> URL:
         ConfigurationError: it has options that another driver does not understand.
     """
     driver = SYNC_DRIVERS.get(url.get_backend_name(), url.drivername)
-    options = dict(url.query)
+    options = {name: value for name, value in url.query.items() if name not in OF_ASYNC_DRIVERS}
     if url.get_driver_name() == "asyncpg" and "ssl" in options:
         options["sslmode"] = options.pop("ssl")
-    unknown = [] if url.get_driver_name() in {"psycopg", "psycopg_async"} else options.keys() - UNDERSTOOD_BY_ALL
+    understood = OF_BOTH_DRIVERS.get(url.get_driver_name())
+    unknown = [] if understood is None else sorted(options.keys() - set(understood))
     if unknown:
         raise ConfigurationError(
-            f"the engine's URL has options of its driver ({', '.join(sorted(unknown))}): give the inbox a URL of "
+            f"the engine's URL has options of its driver ({', '.join(unknown)}): give the inbox a URL of "
             f"its own, AsyncSqlInbox(engine, url='{driver}://...')"
         )
     return url.set(drivername=driver, query=options)

@@ -99,7 +99,7 @@ def _mark(connection: Connection, newest: dict[tuple[str, str, str], int]) -> No
         for (name, tenant, object_key), created in sorted(newest.items())
     ]
     m = watermarks_table.c
-    if connection.dialect.name == "mariadb":
+    if connection.dialect.name in {"mariadb", "mysql"}:
         upsert = mysql.insert(watermarks_table)
         statement = upsert.on_duplicate_key_update(created=func.greatest(m.created, upsert.inserted.created))
         connection.execute(statement, rows)

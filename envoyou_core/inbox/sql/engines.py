@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import sqlite3
 import threading
 import time
@@ -10,14 +11,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, InterfaceError, NoSuchModuleError, OperationalError
+from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from envoyou_core.errors import ConfigurationError
 from envoyou_core.forks import call_in_forked_children
+from envoyou_core.inbox.urls import driver_options, read_url
 
-__all__ = ["CONNECT_TIMEOUT", "DIALECTS", "WriteLock", "is_outage", "open_engine"]
+__all__ = ["CONNECT_TIMEOUT", "DIALECTS", "WriteLock", "check_mariadb", "is_outage", "open_engine"]
 
 CONNECT_TIMEOUT = 2
 """Seconds to wait for a database's connection or lock: less than the time a sender waits for its answer."""
@@ -26,9 +28,15 @@ UNLIMITED = -1
 """What a pool may have beyond its usual size. Each handler in a transaction holds a connection, and those who accept,
 claim and settle must not wait until one is done."""
 
-DIALECTS = ("sqlite", "postgresql", "mariadb")
+DIALECTS = {"sqlite": "sqlite", "postgresql": "postgresql", "mariadb": "mariadb", "mysql": "mariadb"}
+"""From the name of SQLAlchemy's dialect to the database. That of MySQL works with a MariaDB server, too."""
 
-_POSTGRES_PATIENCE = {
+OLDEST_MARIADB = (10, 6)
+"""The first version with `SKIP LOCKED`; it has `INSERT ... RETURNING`, too."""
+
+_POSTGRES_DEFAULTS: dict[str, Any] = {
+    # The next transaction may be on another connection of a pooler, which does not know the statement.
+    "prepare_threshold": None,
     "connect_timeout": CONNECT_TIMEOUT,
     # A machine that vanishes tells nobody. What is sent to it would be sent again for a quarter of an hour, and its
     # answer awaited for two hours; ten seconds (in milliseconds) are enough, and whoever took its place is found.
@@ -38,7 +46,7 @@ _POSTGRES_PATIENCE = {
     "keepalives_count": 3,
 }
 
-_MARIADB_PATIENCE = {"connect_timeout": CONNECT_TIMEOUT}
+_MARIADB_DEFAULTS: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT, "charset": "utf8mb4"}
 
 
 class WriteLock:
@@ -81,54 +89,76 @@ class WriteLock:
 def open_engine(database: str | URL) -> Engine:
     """An engine for the database of that URL, with what an inbox needs.
 
+    Nothing in it lives longer than a transaction on PostgreSQL, so that a pooler such as PgBouncer may give each
+    transaction another connection: no prepared statements, unless the URL has a `prepare_threshold`, and no startup
+    options.
+
     Raises:
         ConfigurationError: the URL cannot be used, or its driver is not installed.
     """
+    url = read_url(database).url
     try:
-        url = make_url(database)
-        if url.get_backend_name() == "sqlite":
-            if url.database in {None, "", ":memory:"}:
-                raise ConfigurationError(
-                    "SQLite in memory is not durable: name a file, or use inbox='memory:' in tests"
-                )
-            engine = create_engine(
-                url,
-                hide_parameters=True,
-                connect_args={"timeout": CONNECT_TIMEOUT},
-                # Whoever begins a transaction here also ends it; to roll back once more would cost as much as a write.
-                pool_reset_on_return=None,
-                # The one that was used last: to another, all its pages would be stale.
-                pool_use_lifo=True,
-            )
-            event.listen(engine, "connect", _prepare_sqlite)
-            event.listen(engine, "begin", _begin_immediately)
-            return engine
-        if url.get_backend_name() == "postgresql":
-            return create_engine(
-                url,
-                hide_parameters=True,
-                pool_pre_ping=True,
-                max_overflow=UNLIMITED,
-                connect_args={name: value for name, value in _POSTGRES_PATIENCE.items() if name not in url.query},
-            )
-        if url.get_backend_name() == "mariadb":
-            engine = create_engine(
-                url,
-                hide_parameters=True,
-                pool_pre_ping=True,
-                max_overflow=UNLIMITED,
-                # What has been committed by others since the transaction began is to be seen, as on PostgreSQL.
-                isolation_level="READ COMMITTED",
-                connect_args={"charset": "utf8mb4"} | ({} if "connect_timeout" in url.query else _MARIADB_PATIENCE),
-            )
-            event.listen(engine, "connect", _prepare_mariadb)
-            return engine
-        return create_engine(url, hide_parameters=True)
+        url, options = driver_options(url)
+        return _ENGINES[url.get_backend_name()](url, options)
     except ImportError as error:
-        raise ConfigurationError(f"the inbox's database driver is not installed: {error.name}") from error
-    except (ArgumentError, NoSuchModuleError) as error:
+        raise ConfigurationError(
+            f"the inbox's database driver is not installed: {error.name}{_extra_for(url.get_backend_name())}"
+        ) from error
+    except (ArgumentError, ValueError) as error:
         # The text of the error may hold the URL, and the URL a password.
-        raise ConfigurationError(f"the inbox's URL is not a database URL ({type(error).__name__})") from None
+        raise ConfigurationError(f"the inbox's URL cannot be used ({type(error).__name__})") from None
+
+
+def _extra_for(database: str) -> str:
+    extra = {"postgresql": "postgres", "mariadb": "mariadb"}.get(database)
+    return f": pip install 'envoyou-webhooks[{extra}]'" if extra else ""
+
+
+def _sqlite_engine(url: URL, options: dict[str, Any]) -> Engine:
+    engine = create_engine(
+        url,
+        hide_parameters=True,
+        connect_args={"timeout": CONNECT_TIMEOUT} | options,
+        # Whoever begins a transaction here also ends it; to roll back once more would cost as much as a write.
+        pool_reset_on_return=None,
+        # The one that was used last: to another, all its pages would be stale.
+        pool_use_lifo=True,
+    )
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_immediately)
+    return engine
+
+
+def _postgres_engine(url: URL, options: dict[str, Any]) -> Engine:
+    return create_engine(
+        url,
+        hide_parameters=True,
+        pool_pre_ping=True,
+        max_overflow=UNLIMITED,
+        connect_args=_POSTGRES_DEFAULTS | options,
+    )
+
+
+def _mariadb_engine(url: URL, options: dict[str, Any]) -> Engine:
+    engine = create_engine(
+        url,
+        hide_parameters=True,
+        pool_pre_ping=True,
+        max_overflow=UNLIMITED,
+        # What has been committed by others since the transaction began is to be seen, as on PostgreSQL.
+        isolation_level="READ COMMITTED",
+        connect_args=_MARIADB_DEFAULTS | options,
+    )
+    # Before SQLAlchemy looks at the server, whose own error would not say what is missing.
+    event.listen(engine, "connect", _prepare_mariadb, insert=True)
+    return engine
+
+
+_ENGINES: dict[str, Callable[[URL, dict[str, Any]], Engine]] = {
+    "sqlite": _sqlite_engine,
+    "postgresql": _postgres_engine,
+    "mariadb": _mariadb_engine,
+}
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
@@ -161,9 +191,32 @@ def _switch_to_wal(cursor: sqlite3.Cursor) -> None:
 
 def _prepare_mariadb(connection: Any, _record: object) -> None:
     with connection.cursor() as cursor:
+        cursor.execute("SELECT VERSION()")
+        check_mariadb(cursor.fetchone()[0])
         # A value that does not fit is an error, and not cut to what does.
-        cursor.execute("SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'")
-        cursor.execute(f"SET SESSION innodb_lock_wait_timeout = {CONNECT_TIMEOUT}")
+        cursor.execute(
+            "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', "
+            f"SESSION innodb_lock_wait_timeout = {CONNECT_TIMEOUT}"
+        )
+
+
+def check_mariadb(version: str) -> None:
+    """Refuse a server that lacks what the inbox needs.
+
+    Args:
+        version: what `SELECT VERSION()` returns, such as `10.11.6-MariaDB`.
+
+    Raises:
+        ConfigurationError: it is MySQL, or too old.
+    """
+    number = re.match(r"(\d+)\.(\d+)", version)
+    if "mariadb" not in version.lower():
+        raise ConfigurationError(
+            f"the inbox's server is MySQL {version[:40]}, which is not supported because it has no INSERT ... "
+            "RETURNING: use MariaDB or PostgreSQL"
+        )
+    if number is not None and (int(number[1]), int(number[2])) < OLDEST_MARIADB:
+        raise ConfigurationError(f"the inbox needs MariaDB 10.6 or later, got {version[:40]}")
 
 
 def _begin_immediately(connection: Connection) -> None:

@@ -77,11 +77,13 @@ from envoyou_core.inbox.sql.claims import IS_HELD, due, lease_of
 from envoyou_core.inbox.sql.engines import (
     DIALECTS,
     WriteLock,
+    check_mariadb,
     is_outage,
     open_engine,
 )
 from envoyou_core.inbox.sql.migrations import build_indexes_online, check_schema, set_up
 from envoyou_core.inbox.sql.schema import inbox_table, paused_table, schema_table, watermarks_table
+from envoyou_core.inbox.urls import read_url, shown_url, sqlite_file
 
 __all__ = ["SqlInbox"]
 
@@ -90,15 +92,6 @@ MAX_NAME = 64
 
 LOCK_INTERVAL = 0.1
 """Seconds between two attempts to get the lock of a migration."""
-
-_MIGRATION_LOCK = {
-    "postgresql": (
-        "SELECT pg_try_advisory_lock(hashtext('envoyou_schema'))",
-        "SELECT pg_advisory_unlock(hashtext('envoyou_schema'))",
-    ),
-    "mariadb": ("SELECT GET_LOCK('envoyou_schema', 0)", "SELECT RELEASE_LOCK('envoyou_schema')"),
-}
-"""The statements that acquire and release it, by dialect; both belong to a connection, not to a transaction."""
 
 LARGEST_NUMBER = 2**63 - 1
 """What a column of the table can hold."""
@@ -151,9 +144,19 @@ class SqlInbox:
         clock: epoch seconds.
         max_batch: the most events that share one commit.
 
+    Attributes:
+        file: the SQLite file; `None` on a server, and for an engine of your own in memory.
+        location: where the events are, for people: the URL of the file by its absolute path, or of the server without
+            the password.
+        creates_file: whether `open` creates a file that does not exist, readable by its owner only; otherwise it raises
+            a `ConfigurationError`. For commands, which may run in another working directory than the application.
+
     Raises:
         ConfigurationError: the URL cannot be used, its driver is not installed, or the dialect is not supported.
     """
+
+    kind = "inbox"
+    """What it is called in errors."""
 
     def __init__(
         self,
@@ -167,17 +170,27 @@ class SqlInbox:
             raise ConfigurationError(f"the name of an inbox has 1 to {MAX_NAME} characters, not {name!r}")
         self.name = name
         self._clock = clock
-        self._url = None if isinstance(database, Engine) else database
-        self._engine = database if isinstance(database, Engine) else open_engine(database)
-        self._dialect = self._engine.dialect.name
-        if self._dialect not in DIALECTS:
-            raise ConfigurationError(f"the inbox runs on SQLite, PostgreSQL and MariaDB, not on {self._dialect}")
+        # Read once: a relative path means the same file in a child that was forked after a change of directory.
+        self._url: URL | None = None
+        if isinstance(database, Engine):
+            self._engine = database
+        else:
+            read = read_url(database, kind=self.kind)
+            self._url, self.file, self._engine = read.url, read.file, open_engine(read.url)
+        dialect = self._engine.dialect.name
+        if dialect not in DIALECTS:
+            raise ConfigurationError(f"the inbox runs on SQLite, PostgreSQL and MariaDB, not on {dialect}")
+        self._dialect = DIALECTS[dialect]
         if self._engine.dialect.is_async:
             raise ConfigurationError(
                 f"the driver {self._engine.dialect.driver} is async: take another, or an async engine of your own, "
                 "inbox=AsyncSqlInbox(engine)"
             )
         self.remote = self._dialect != "sqlite"
+        if self._url is None:
+            self.file = None if self.remote else sqlite_file(self._engine.url)
+        self.location = shown_url(self._engine.url) if self.file is None else self.file.url
+        self.creates_file = True
         self._opening = threading.Lock()
         self._opened_in: int | None = None
         self._write_lock = WriteLock()
@@ -200,8 +213,10 @@ class SqlInbox:
         if self._opened_in == os.getpid():
             return
         with self._opening:
+            self._provide_file()
             if self.remote:
                 with self._reading() as connection:
+                    self._check_server(connection)
                     check_schema(connection)
             else:
                 with self._writing() as connection:
@@ -211,29 +226,53 @@ class SqlInbox:
 
     def migrate(self) -> None:
         """Create the tables, or bring them up to this release; idempotent. See `envoyou migrate`."""
+        self._provide_file()
         with self._migrating():
             with self._reading() as connection:
+                self._check_server(connection)
                 build_indexes_online(connection)
             with self._writing() as connection:
                 set_up(connection)
         self._in_batches(lambda connection: cleanup.look_up_objects(connection, true()))
 
+    def _provide_file(self) -> None:
+        if self.file is not None and self.creates_file:
+            self.file.create()
+        elif self.file is not None:
+            self.file.require(self.kind)
+
+    def _check_server(self, connection: Connection) -> None:
+        # Of an engine of ours, each connection is checked as it is made.
+        if self._dialect == "mariadb" and self._url is None:
+            check_mariadb(str(connection.exec_driver_sql("SELECT VERSION()").scalar()))
+
     @contextmanager
     def _migrating(self) -> Iterator[None]:
-        # Two of these at once, at a deploy of two machines, would both find nothing there.
+        """Let no other process migrate at the same time. The lock ends with a transaction that does nothing else."""
         if not self.remote:
             yield
             return
-        acquire, release = _MIGRATION_LOCK[self._dialect]
-        with self._reading() as connection:
-            # Polled: PostgreSQL builds an index beside writers only once all statements that began before have ended,
-            # also one that waits for this lock.
-            while not connection.scalar(text(acquire)):
+        with self._engine.connect() as connection:
+            # Polled, because PostgreSQL finishes an index that it builds online only when all statements that began
+            # before have ended. One that waited for this lock would be among them.
+            while not self._has_migration_lock(connection):
+                connection.rollback()
                 time.sleep(LOCK_INTERVAL)
             try:
                 yield
             finally:
-                connection.execute(text(release))
+                if self._dialect == "mariadb":
+                    connection.execute(text("SELECT RELEASE_LOCK('envoyou_schema')"))
+                connection.rollback()
+
+    def _has_migration_lock(self, connection: Connection) -> bool:
+        if self._dialect == "mariadb":
+            return bool(connection.scalar(text("SELECT GET_LOCK('envoyou_schema', 0)")))
+        # At a higher isolation level the transaction would keep its snapshot, and the online index build would wait for
+        # it. A lock of the transaction works behind a pooler, where a lock of the session does not.
+        connection.execute(text("SET TRANSACTION ISOLATION LEVEL READ COMMITTED"))
+        connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+        return bool(connection.scalar(text("SELECT pg_try_advisory_xact_lock(hashtext('envoyou_schema'))")))
 
     def close(self) -> None:
         """See `Inbox.close`."""

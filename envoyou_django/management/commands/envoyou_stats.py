@@ -9,6 +9,7 @@ from django.core.management.base import CommandError
 
 from envoyou_core.cli.values import count_text, duration, stats_as_json
 from envoyou_core.inbox import InboxStats, Status
+from envoyou_core.inbox.files import location_of
 from envoyou_django import webhooks
 from envoyou_django.management.inbox_command import InboxCommand, add_json_argument
 
@@ -46,7 +47,11 @@ class Command(InboxCommand):
     def look_after_inbox(self, options: dict[str, Any]) -> None:
         """Count them."""
         stats, paused = webhooks.inbox.stats(exact=options["exact"]), webhooks.paused
-        self.say(options, stats_as_json(stats, paused), "\n".join(self._lines(stats, paused)))
+        self.say(
+            options,
+            stats_as_json(stats, paused, inbox_location=location_of(webhooks.inbox)),
+            "\n".join(self._lines(stats, paused)),
+        )
         longest = options["max_overdue"]
         if longest is not None and stats.overdue > longest:
             raise CommandError(f"An event has waited for {stats.overdue:.0f} s, longer than {longest:.0f} s")
@@ -60,4 +65,5 @@ class Command(InboxCommand):
         lines.append(f"{'total':<12}{count_text(stats):>10}")
         lines.append(f"{'overdue':<12}{f'{stats.overdue:.0f} s':>10}")
         lines.append(f"{'paused':<12}{', '.join(sorted(paused)) or 'nothing':>10}")
+        lines.append(f"inbox       {location_of(webhooks.inbox)}")
         return lines
