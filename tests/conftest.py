@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -122,6 +123,21 @@ def postgres_url(postgres_server: str) -> Iterator[str]:
     """An SQLAlchemy URL of a database that only this test process uses."""
     with services.database(postgres_server) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def pgbouncer_server(postgres_server: str) -> Iterator[str]:
+    """The URL of a PgBouncer in transaction mode, in front of `postgres_server`."""
+    with services.pgbouncer(postgres_server) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def pgbouncer_url(postgres_server: str, pgbouncer_server: str) -> Iterator[str]:
+    """An SQLAlchemy URL, through PgBouncer, of a database that only this test process uses."""
+    with services.database(postgres_server) as direct:
+        database = urlsplit(direct).path
+        yield urlsplit(pgbouncer_server)._replace(scheme="postgresql+psycopg", path=database, query="").geturl()
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Real servers for the tests: PostgreSQL, MariaDB and Redis.
+"""Real servers for the tests: PostgreSQL, with PgBouncer in front of it, MariaDB and Redis.
 
 A service is looked for in three places, and the first one wins:
 
@@ -7,14 +7,19 @@ A service is looked for in three places, and the first one wins:
 3. an embedded one, which the tests start and stop. There is none of MariaDB.
 
 ``ENVOYOU_TEST_EMBEDDED=1`` goes straight to the third. Where no place has one the tests are
-skipped, but with ``CI=true`` they fail. A test that stops, kills or fills a service takes one of
-its own from `embedded_postgres` or `embedded_redis`, and never touches a shared one.
+skipped, but with ``CI=true`` they fail. PgBouncer is a program of the system, which the tests start.
+A test that stops, kills or fills a service takes one of its own from `embedded_postgres` or
+`embedded_redis`, and never touches a shared one.
 """
 
 import contextlib
 import os
+import pwd
+import shutil
 import socket
+import subprocess
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -61,10 +66,14 @@ class Service:
             yield address
 
     def _missing(self, further: str) -> NoReturn:
-        message = f"no {self.name}: {self.variable} is not set, nothing answers on the standard port: {further}"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
+        missing(f"no {self.name}: {self.variable} is not set, nothing answers on the standard port: {further}")
+
+
+def missing(message: str) -> NoReturn:
+    """Leave the test out, but fail it with `CI=true`."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(message)
+    pytest.skip(message)
 
 
 # PostgreSQL
@@ -114,6 +123,87 @@ POSTGRES = Service(
     answers=_postgres_answers,
     start=embedded_postgres,
 )
+
+
+# PgBouncer
+
+
+PGBOUNCER_CONFIG = """
+[databases]
+* = host={host} port={port} user={user}{password}
+
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {own_port}
+unix_socket_dir =
+auth_type = any
+pool_mode = transaction
+default_pool_size = {pool_size}
+"""
+
+PGBOUNCER_PATIENCE = 20.0
+
+
+@contextmanager
+def pgbouncer(server: str, *, pool_size: int = 2) -> Iterator[str]:
+    """A PgBouncer of the caller's own in transaction mode, on a free port; stopped afterwards.
+
+    Args:
+        server: the URL of a PostgreSQL server.
+        pool_size: how many connections it has to each database.
+    """
+    program = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if program is None:
+        missing("no PgBouncer: have the program pgbouncer installed (Debian: apt-get install pgbouncer)")
+    port = _free_port()
+    with tempfile.TemporaryDirectory(prefix="envoyou-") as directory:
+        config = Path(directory) / "pgbouncer.ini"
+        config.write_text(_pgbouncer_config(server, port, pool_size))
+        command = [program, "-q", str(config)]
+        if os.getuid() == 0:
+            # It does not run as root.
+            user = pwd.getpwnam("nobody")
+            os.chown(directory, user.pw_uid, user.pw_gid)
+            os.chown(config, user.pw_uid, user.pw_gid)
+            command[1:1] = ["-u", user.pw_name]
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+            try:
+                _wait_for_pgbouncer(process, port)
+                yield urlsplit(server)._replace(netloc=f"{_userinfo(server)}127.0.0.1:{port}", query="").geturl()
+            finally:
+                process.terminate()
+
+
+def _pgbouncer_config(server: str, own_port: int, pool_size: int) -> str:
+    from psycopg.conninfo import conninfo_to_dict
+
+    values = conninfo_to_dict(server)
+    password = f" password={values['password']}" if values.get("password") else ""
+    return PGBOUNCER_CONFIG.format(
+        host=values["host"],
+        port=values.get("port", 5432),
+        user=values.get("user", "postgres"),
+        password=password,
+        own_port=own_port,
+        pool_size=pool_size,
+    )
+
+
+def _userinfo(server: str) -> str:
+    userinfo, at, _ = urlsplit(server).netloc.rpartition("@")
+    return userinfo + at
+
+
+def _wait_for_pgbouncer(process: subprocess.Popen[bytes], port: int) -> None:
+    deadline = time.monotonic() + PGBOUNCER_PATIENCE
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            if process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail("PgBouncer did not start")
+            time.sleep(0.01)
 
 
 # MariaDB

@@ -11,6 +11,7 @@ from sqlalchemy import MetaData, create_engine, make_url
 
 from envoyou_core.inbox.memory import MemoryInbox
 from envoyou_core.inbox.sql.inbox import SqlInbox
+from envoyou_core.inbox.sql.schema import metadata, schema_table
 from tests.inbox.contract import HandClock
 
 # How long an example takes says nothing on a machine that does other things besides.
@@ -59,6 +60,19 @@ def postgres_inbox_url(bare_postgres_url):
     inbox.migrate()
     inbox.close()
     return bare_postgres_url
+
+
+@pytest.fixture
+def pgbouncer_inbox_url(pgbouncer_url):
+    """A URL through PgBouncer, of empty tables. It takes no startup options, so they have no schema of their own."""
+    inbox = SqlInbox(pgbouncer_url)
+    inbox.migrate()
+    with inbox._engine.begin() as connection:
+        for table in reversed(metadata.sorted_tables):
+            if table is not schema_table:
+                connection.execute(table.delete())
+    inbox.close()
+    return pgbouncer_url
 
 
 @pytest.fixture

@@ -120,7 +120,8 @@ def test_a_sample_is_sent_to_the_apps_own_url(app_and_webhooks):
 
 
 def test_rules_without_a_view_are_nothing_to_it(app_and_webhooks):
-    app, _ = app_and_webhooks
+    app, webhooks = app_and_webhooks
+    webhooks.inbox.open()
     app.add_url_rule("/elsewhere", endpoint="elsewhere", build_only=True)
     app.url_map.add(Rule("/old", redirect_to="/new"))
     result = run(app, "stats", "--json")
