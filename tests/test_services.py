@@ -112,3 +112,11 @@ def test_keys_with_the_prefix_are_deleted_and_no_others(redis_url, redis_prefix)
             client.set(f"{prefix}gone", "1", ex=60)
         assert client.exists(f"{redis_prefix}kept")
         assert not client.exists(f"{prefix}gone")
+
+
+@pytest.mark.parametrize(("ci", "outcome"), [("true", pytest.fail.Exception), ("", pytest.skip.Exception)])
+def test_a_pgbouncer_that_is_nowhere_fails_in_ci_and_is_skipped_elsewhere(ci, outcome, monkeypatch):
+    monkeypatch.setenv("CI", ci)
+    monkeypatch.setattr(services.shutil, "which", lambda *_, **options: None)
+    with pytest.raises(outcome, match="no PgBouncer"), services.pgbouncer("postgresql://postgres@127.0.0.1/test"):
+        pass

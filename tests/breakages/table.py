@@ -375,6 +375,36 @@ BREAKAGES = [
         (f"{TEST_SQLITE_INBOX}::test_another_name_is_another_inbox",),
     ),
     Breakage(
+        "others may read the file of an inbox",
+        "envoyou_core/inbox/files.py",
+        "OWNER_ONLY = 0o600",
+        "OWNER_ONLY = 0o644",
+        ("tests/core/test_sqlite_files.py::test_a_new_file_is_its_owners_only",),
+    ),
+    Breakage(
+        "a worker in another working directory creates an empty inbox",
+        "envoyou_core/webhooks.py",
+        "            refuse_creation(store, at_absolute_path=False)\n",
+        "            pass\n",
+        ("tests/core/test_sqlite_files.py",),
+    ),
+    Breakage(
+        "statements are prepared on the server",
+        "envoyou_core/inbox/sql/engines.py",
+        '"prepare_threshold": None,',
+        '"prepare_threshold": 5,',
+        ("tests/core/test_pgbouncer.py",),
+    ),
+    Breakage(
+        "an error repeats a part of the inbox's URL",
+        "envoyou_core/inbox/urls.py",
+        """        raise ConfigurationError(
+            f"the port in the {kind}'s URL must be a number. Special""",
+        """        raise ConfigurationError(
+            f"the port in the {kind}'s URL {text} must be a number. Special""",
+        ("tests/core/test_database_urls.py",),
+    ),
+    Breakage(
         "SQLite may lose the last commits at a power cut",
         "envoyou_core/inbox/sql/engines.py",
         "PRAGMA synchronous = FULL",
