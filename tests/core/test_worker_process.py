@@ -248,6 +248,7 @@ def open_pool_that_fails():
     raise {error}("no pool at postgresql://app:hunter2@db")
 """
     (site / "hooks.py").write_text(HOOKS + failing)
+    (site / "inbox.db").touch()
     with worker(site, "hooks") as process:
         assert process.wait(20) == 1
         said = process.stderr.read()

@@ -88,7 +88,8 @@ def test_an_operators_day(app_and_webhooks):
 
 
 def test_what_is_wrong_is_said_in_a_line(app_and_webhooks):
-    app, _ = app_and_webhooks
+    app, webhooks = app_and_webhooks
+    webhooks.inbox.open()
     for arguments, code, said in (
         (("events", "evt_unknown"), 1, "There is no such event: evt_unknown"),
         (("requeue",), 2, "name an event id"),
