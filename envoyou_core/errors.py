@@ -7,10 +7,10 @@ the `reason` that only the log and the metrics see.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import ClassVar
 
-from envoyou_core.redaction import MAX_READ, hide, printable, redact
+from envoyou_core.redaction import excerpt, printable, redact
 
 __all__ = [
     "ConfigurationError",
@@ -276,18 +276,18 @@ class RetryLater(EnvoyouError):  # noqa: N818 - an instruction to the engine, na
         self.seconds = seconds
 
 
-def describe(error: BaseException, *, longest: int = 500, private: Iterable[str] = ()) -> str:
+def describe(error: BaseException, *, longest: int = 500, private: Collection[str] = ()) -> str:
     """An error in one line that is fit for a log and the inbox: its type and the first line of its text.
 
     Database libraries put statements and their parameters, and so payloads, into the lines after the first. What no
-    database stores as text, or what would move a terminal's cursor, is replaced. What looks like a secret is taken out,
+    database stores as text, or what would move a terminal's cursor, is replaced. What looks like a secret is removed,
     and so are the texts `private`.
     """
     name = type(error).__qualname__
     try:
-        lines = hide(str(error), private).splitlines()
+        lines = excerpt(str(error), private).splitlines()
     except Exception:
         # A user's error that cannot be put into words must not become one of ours.
         return name
-    first_line = redact(printable((lines or [""])[0][:MAX_READ]))
+    first_line = redact(printable((lines or [""])[0]))
     return f"{name}: {first_line}"[:longest] if first_line else name

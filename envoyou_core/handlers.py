@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -12,10 +11,12 @@ from typing import Any, Final, Literal, TypeGuard, TypeVar
 
 from envoyou_core.errors import ConfigurationError
 from envoyou_core.event import EVENT_TYPES
+from envoyou_core.observability.redacted import RedactedLogger
 from envoyou_core.patterns import check_pattern, matches_any
 
 __all__ = ["DeliveryInfo", "Handler", "Handlers", "describe_handler"]
 
+log = RedactedLogger("envoyou.handlers")
 
 HandlerFunction = TypeVar("HandlerFunction", bound=Callable[..., Any])
 
@@ -246,6 +247,4 @@ def _warn_of_likely_misspelling(pattern: str) -> None:
         return
     close = difflib.get_close_matches(pattern, EVENT_TYPES, n=1, cutoff=0.85)
     if close:
-        logging.getLogger("envoyou.handlers").warning(
-            "a handler is registered for the unknown event type %r; did you mean %r?", pattern, close[0]
-        )
+        log.warning("a handler is registered for the unknown event type %r; did you mean %r?", pattern, close[0])

@@ -1,17 +1,40 @@
-"""What an error says, made fit to be kept and shown: without what looks like a secret, as text that can be stored."""
+"""The redaction of all text that is stored, logged or printed: no secrets, no payload, no control characters."""
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable
+from base64 import b64encode
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Iterator
+from functools import lru_cache
 from typing import Final
+from urllib.parse import quote, quote_plus
 
-__all__ = ["MAX_READ", "hide", "printable", "redact"]
+__all__ = ["MAX_READ", "excerpt", "hide", "one_line", "printable", "redact", "remember_secret"]
 
 MAX_READ: Final = 50_000
 """Characters of an error that are looked through for secrets: who puts megabytes into one shall hold nobody up."""
 
 MARK: Final = "[redacted]"
+
+MAX_LINE: Final = 10_000
+"""Characters of a text that becomes part of one line."""
+
+MAX_SPLIT: Final = 1_000
+"""Characters of a private text from which it is looked for in the whole of a text, before that is cut."""
+
+MAX_KNOWN_SECRETS: Final = 64
+"""Bounds the time that a redaction takes. With a secret callable, the secrets used last are known."""
+
+MIN_KNOWN_SECRET: Final = 8
+"""Characters. A shorter secret may be an ordinary word, and would make every text unreadable."""
+
+MIN_UNBOUNDED: Final = 8
+"""Characters of a private text from which it is also replaced inside a longer word."""
+
+# Insertion and removal of one item are atomic, and readers iterate over a copy: no lock is needed.
+_known_secrets: OrderedDict[bytes, None] = OrderedDict()
 
 # Each of these takes time in proportion to the text, whatever it holds: repetition that may end in vain is bounded.
 
@@ -40,17 +63,36 @@ _SIGNING_SECRET: Final = re.compile(r"whsec_[^\s\"']*", re.IGNORECASE)
 _SIGNATURE: Final = re.compile(r"\bv1,[0-9a-f]+", re.IGNORECASE)
 _RUN: Final = re.compile(r"\S+")
 
+_VALUES_IN_MESSAGES: Final = (
+    # SQLAlchemy adds the statement and its parameters to the message of a database error.
+    (re.compile(r"\[(SQL|parameters): .*?(?:\](?=\n)|\Z)", re.DOTALL), rf"[\1: {MARK}]"),
+    # PostgreSQL names the values of the offending row, in any language, and quotes the statement.
+    (re.compile(r"\b(DETAIL|LINE \d{1,9}):[^\n]+"), rf"\1: {MARK}"),
+    (re.compile(r"\)=\([^\n]+"), rf")=({MARK})"),
+    (re.compile(r"\b(invalid input (?:syntax|value)[^:\n]{0,80}: )[^\n]+"), rf"\1{MARK}"),
+    # MariaDB and MySQL.
+    (re.compile(r"\b(Duplicate entry |Incorrect [\w ]{1,40} value: )[^\n]+"), rf"\1{MARK}"),
+    # Pydantic.
+    (re.compile(r"\b(input_value=)[^\n]+"), rf"\1{MARK}"),
+)
+
 
 def redact(text: str) -> str:
-    """Take out of `text` what looks like a secret, and rather more than less.
+    """Remove from `text` what is or looks like a secret, and rather more than less.
 
-    That is: signing secrets, signatures, bearer tokens, passwords in URLs, and what is assigned to a name such as
-    `password`, `client_secret`, `token`, `api_key` or `authorization`.
+    That is: the signing secrets of this process, also as base64, hexadecimal digits or percent-encoded; other signing
+    secrets, signatures, bearer tokens, passwords in URLs, and values assigned to a name such as `password`,
+    `client_secret`, `token`, `api_key` or `authorization`. Also the values that database drivers, SQLAlchemy and
+    Pydantic put into their messages.
 
     Examples:
         >>> redact("postgresql://app:hunter2@db/app refused, Authorization: Bearer abc")
         'postgresql://app:[redacted]@db/app refused, Authorization: [redacted]'
     """
+    for secret in list(_known_secrets):
+        text = hide(text, _spellings(secret))
+    for pattern, replacement in _VALUES_IN_MESSAGES:
+        text = pattern.sub(replacement, text)
     text = _NAMED.sub(_without_value, text)
     text = _SIGNING_SECRET.sub(MARK, text)
     text = _SIGNATURE.sub(MARK, text)
@@ -59,10 +101,73 @@ def redact(text: str) -> str:
 
 
 def hide(text: str, private: Iterable[str]) -> str:
-    """Take the texts `private` out of `text`, word for word."""
+    """Remove the texts `private` from `text`, word for word; short ones only if they stand alone."""
     for known in sorted(private, key=len, reverse=True):
-        text = text.replace(known, MARK)
+        if known not in text:
+            continue
+        if len(known) >= MIN_UNBOUNDED:
+            text = text.replace(known, MARK)
+        else:
+            text = re.sub(rf"(?<!\w){re.escape(known)}(?!\w)", MARK, text)
     return text
+
+
+def excerpt(text: str, private: Collection[str], *, end: bool = False) -> str:
+    """The begin of `text`, or its end, without the texts `private`: bounded, so that megabytes take no long time.
+
+    A private text that the cut has split is removed as well.
+    """
+    text = hide(text, (known for known in private if len(known) >= MAX_SPLIT))
+    short = [known for known in private if len(known) < MAX_SPLIT]
+    if len(text) <= MAX_READ:
+        return hide(text, short)
+    if end:
+        return hide(text[-MAX_READ - MAX_SPLIT :], short)[MAX_SPLIT:]
+    return hide(text[: MAX_READ + MAX_SPLIT], short)[:-MAX_SPLIT]
+
+
+def remember_secret(secret: str | bytes) -> None:
+    """Have a signing secret of this process removed from every text that is redacted from now on."""
+    key = secret.encode() if isinstance(secret, str) else secret
+    # The prefix alone is covered by a pattern; the rest may be printed without it.
+    key = key.removeprefix(b"whsec_").strip()
+    if len(key) < MIN_KNOWN_SECRET:
+        return
+    _known_secrets[key] = None
+    _known_secrets.move_to_end(key)
+    while len(_known_secrets) > MAX_KNOWN_SECRETS:
+        _known_secrets.popitem(last=False)
+
+
+def one_line(text: str) -> str:
+    """`text` redacted, bounded and without line breaks and control characters: for a part of a log line."""
+    return redact(printable(text[:MAX_LINE]))
+
+
+@lru_cache(MAX_KNOWN_SECRETS)
+def _spellings(secret: bytes) -> frozenset[str]:
+    """The forms in which a message may contain `secret`."""
+    text = secret.decode("utf-8", "replace")
+    spellings = {text, printable(text), repr(text)[1:-1], repr(secret)[2:-1], json.dumps(text)[1:-1]}
+    spellings |= {f"whsec_{text}", f"whsec_{quote(secret, safe='')}"}
+    spellings |= {quote(secret, safe=""), quote_plus(secret), secret.hex(), secret.hex().upper(), *_base64(secret)}
+    return frozenset(spellings)
+
+
+def _base64(secret: bytes) -> Iterator[str]:
+    """The characters that `secret` alone determines in base64, for each offset at which it may stand in a longer text.
+
+    A header for HTTP Basic authentication, for example, encodes a user name before it.
+    """
+    for offset in range(3):
+        encoded = b64encode(bytes(offset) + secret).decode().rstrip("=")
+        # Characters at both ends may also encode bits of neighbouring bytes.
+        exact = encoded[-(-8 * offset // 6) : 8 * (offset + len(secret)) // 6]
+        yield exact
+        yield exact.translate(_URL_SAFE)
+
+
+_URL_SAFE: Final = str.maketrans("+/", "-_")
 
 
 def printable(text: str, *, keep: str = "") -> str:

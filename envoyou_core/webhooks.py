@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
@@ -21,6 +20,7 @@ from envoyou_core.inbox import AsyncTransactionalInbox, Inbox, TransactionalInbo
 from envoyou_core.inbox.files import refuse_creation
 from envoyou_core.nonces import NonceStore, open_nonces
 from envoyou_core.observability import Listener, NoSpool, Notices, SpoolFailed, WakeFailed, WorkerFailed, log_notice
+from envoyou_core.observability.redacted import RedactedLogger
 from envoyou_core.reception.receiver import Receiver
 from envoyou_core.reception.secrets import SecretSetting, key_source
 from envoyou_core.reception.signature import SIGNED_CONTENT_FORMS, SignedContent
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from envoyou_core.worker.worker import Worker
 
 __all__ = ["DEFAULT_MAX_BODY_SIZE", "Webhooks"]
+
+log = RedactedLogger("envoyou")
 
 DEFAULT_MAX_BODY_SIZE = 1_048_576
 """Bytes."""
@@ -383,9 +385,7 @@ class Webhooks:
         """
         subject = subject_of(type=type, handler=handler)
         if handler is not None and handler not in {known.name for known in self._handlers}:
-            logging.getLogger("envoyou").warning(
-                "paused the handler %r, which is unknown here: another process may have it", handler
-            )
+            log.warning("paused the handler %r, which is unknown here: another process may have it", handler)
         self.inbox.pause(subject)
         self._engine.pauses.forget()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import sys
 from importlib import import_module
 from types import FrameType
@@ -14,6 +13,7 @@ from django.core.signals import request_started
 from django.utils.module_loading import autodiscover_modules
 
 from envoyou_core import ConfigurationError
+from envoyou_core.observability.redacted import RedactedLogger
 from envoyou_django import conf
 from envoyou_django.project import project_webhooks
 
@@ -21,6 +21,8 @@ __all__ = ["EnvoyouConfig"]
 
 COMMANDS: Final = "django.core.management"
 SERVERS: Final = frozenset({"django.core.wsgi", "django.core.asgi"})
+
+log = RedactedLogger("envoyou.django")
 
 
 class EnvoyouConfig(AppConfig):
@@ -75,7 +77,7 @@ def _ensure_worker(sender: type, **_: Any) -> None:
         project_webhooks.ensure_worker()
     except ConfigurationError as error:
         # Raised here, it would take every page of the site down.
-        logging.getLogger("envoyou.django").error("no webhook is handled in this process: %s", error)
+        log.error("no webhook is handled in this process: %s", error)
 
 
 def _is_a_test_client(sender: type) -> bool:

@@ -29,20 +29,31 @@ from django.dispatch import Signal
 from envoyou_core.forks import call_in_forked_children
 from envoyou_core.inbox import Status
 from envoyou_core.observability import Accepted, Notice, Settled
+from envoyou_core.observability.redacted import RedactedLogger
 from envoyou_core.worker.threads import DaemonThreads
 
 __all__ = ["SignalSender", "event_dead", "event_failed", "event_processed", "event_received"]
 
-event_received = Signal()
+log = RedactedLogger("django.dispatch")
+"""Where Django logs the failures of receivers, and operators look for them."""
+
+
+class _EventSignal(Signal):
+    def _log_robust_failure(self, receiver: Any, err: Exception) -> None:
+        # Django would log the exception as it is, with the secrets and payloads in its text.
+        log.error("receiver %s of a signal failed", getattr(receiver, "__qualname__", repr(receiver)), exc_info=err)
+
+
+event_received = _EventSignal()
 """An event is on disk: one that is `new`, or a dead one that was `rearmed` (`added`), of which tenant (`tenant`)."""
 
-event_processed = Signal()
+event_processed = _EventSignal()
 """All its handlers have succeeded, in which `attempt`, within how many `seconds`."""
 
-event_failed = Signal()
+event_failed = _EventSignal()
 """An attempt has failed: which one (`attempt`), why (`error`), and in how many seconds comes the next (`retry_in`)."""
 
-event_dead = Signal()
+event_dead = _EventSignal()
 """It was given up, after which `attempt` and why (`error`)."""
 
 _SIGNALS = {Status.PROCESSED: event_processed, Status.FAILED: event_failed, Status.DEAD: event_dead}

@@ -7,7 +7,6 @@ import inspect
 import json
 import logging
 import sys
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -28,11 +27,14 @@ from envoyou_core.cli.values import duration, event_as_json, event_details_as_js
 from envoyou_core.errors import ConfigurationError, WorkerStuckError, describe
 from envoyou_core.inbox import REQUEUABLE, Inbox, InboxRecord, Status, open_inbox
 from envoyou_core.inbox.files import location_of, refuse_creation
+from envoyou_core.observability.redacted import RedactedLogger
 from envoyou_core.redaction import printable, redact
 from envoyou_core.testing import SAMPLE_WEBHOOK_ID
 from envoyou_core.webhooks import Webhooks
 
 __all__ = ["Source", "app", "application"]
+
+log = RedactedLogger("envoyou")
 
 MAX_REASON = 2_000
 """Characters of an error: its end may say what to do."""
@@ -151,7 +153,7 @@ def worker(
     except WorkerStuckError as error:
         _fail("The worker has ended, to be started anew.", str(error))
     except Exception as error:
-        logging.getLogger("envoyou").error("the worker has failed\n%s", _traceback_of(error))
+        log.error("the worker has failed", exc_info=error)
         _fail("The worker has failed.", describe(error))
 
 
@@ -326,7 +328,7 @@ def _show(what: Table | dict[str, Any] | list[dict[str, Any]]) -> None:
 
 
 def _say(what: str) -> None:
-    Console().print(escape(what), highlight=False, soft_wrap=True)
+    Console().print(escape(printable(what)), highlight=False, soft_wrap=True)
 
 
 def _say_what_is_paused(webhooks: Webhooks) -> None:
@@ -343,12 +345,8 @@ def _failures_told() -> Iterator[None]:
         _fail("It could not be done.", describe(error, longest=MAX_REASON))
 
 
-def _traceback_of(error: Exception) -> str:
-    return redact(printable("".join(traceback.format_exception(error)), keep="\n\t"))
-
-
 def _fail(what: str, why: str) -> NoReturn:
-    err.print(f"[red]{what}[/] {escape(why)}", highlight=False, soft_wrap=True)
+    err.print(f"[red]{what}[/] {escape(redact(printable(why)))}", highlight=False, soft_wrap=True)
     raise typer.Exit(1)
 
 

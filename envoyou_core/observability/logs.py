@@ -28,9 +28,12 @@ from envoyou_core.observability.notices import (
     WorkerStarted,
     WorkerStopped,
 )
+from envoyou_core.observability.redacted import RedactedLogger
 from envoyou_core.redaction import printable, redact
 
 __all__ = ["log_notice"]
+
+log = RedactedLogger("envoyou")
 
 MAX_QUOTED = 200
 """Characters that are shown of what a sender wrote."""
@@ -41,7 +44,6 @@ _LEVEL_OF_STATUS = {Status.DEAD: logging.ERROR, Status.FAILED: logging.WARNING, 
 def log_notice(notice: Notice) -> None:
     """Write one notice to the log: what an operator must see at warning or above, the rest at info or below."""
     # Looked up at each use: `logging.config` disables every logger that exists and that it does not name.
-    log = logging.getLogger("envoyou")
     match notice:
         case Accepted(event_id, event_type, Added.NEW):
             log.info("accepted %s (%s)", event_id, event_type)
@@ -56,9 +58,16 @@ def log_notice(notice: Notice) -> None:
             log.log(level, "answered %d: %s (%s)%s", status, reason, detail, _origin(notice))
         case NonceStoreFailed(detail):
             log.error("the nonce store failed (%s): accepting on the inbox's unique key alone", detail)
-        case HandlerFailed(event_id, event_type, handler, attempt, error):
-            log.warning(
-                "handler %s failed for %s (%s), attempt %d", handler, event_id, event_type, attempt, exc_info=error
+        case HandlerFailed(event_id, event_type, handler, attempt, error, traceback):
+            log.log(
+                logging.WARNING,
+                "handler %s failed for %s (%s), attempt %d",
+                handler,
+                event_id,
+                event_type,
+                attempt,
+                exc_info=error,
+                traceback=traceback,
             )
         case HandlerOverdue(event_id, event_type, handler, seconds):
             log.error(
@@ -70,8 +79,8 @@ def log_notice(notice: Notice) -> None:
             )
         case HandlerSkipped(event_id, event_type, handler):
             log.info("handler %s left out %s (%s): a newer event was applied before", handler, event_id, event_type)
-        case HookFailed(hook, event_id, error):
-            log.error("%s failed, which was to be told that %s is dead", hook, event_id, exc_info=error)
+        case HookFailed(hook, event_id, error, traceback):
+            log.log(logging.ERROR, "on_dead hook %s failed for %s", hook, event_id, exc_info=error, traceback=traceback)
         case Settled(event_id, event_type, status, attempt, retry_in, error, seconds):
             log.log(
                 _LEVEL_OF_STATUS.get(status, logging.INFO),
@@ -84,6 +93,7 @@ def log_notice(notice: Notice) -> None:
                 "" if retry_in is None else f"; next attempt in {retry_in:g} s",
                 "" if error is None else f": {error}",
                 exc_info=notice.exception if status is Status.DEAD else None,
+                traceback=notice.traceback if status is Status.DEAD else "",
             )
         case LeaseLost(event_id, event_type):
             log.error("the lease of %s (%s) passed to another worker before the attempt ended", event_id, event_type)

@@ -1,12 +1,12 @@
-"""The lifecycle notices. None of them holds a secret, a signature or a body."""
+"""The lifecycle notices. Their texts hold no secret, no signature and no body; an exception object may."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from envoyou_core.inbox.records import Added, Status
+from envoyou_core.observability.redacted import RedactedLogger
 
 __all__ = [
     "Accepted",
@@ -33,6 +33,8 @@ __all__ = [
     "WorkerStarted",
     "WorkerStopped",
 ]
+
+log = RedactedLogger("envoyou")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +71,18 @@ class NonceStoreFailed:
 
 @dataclass(frozen=True, slots=True)
 class HandlerFailed:
-    """One handler of one event failed in one attempt."""
+    """One handler of one event failed in one attempt.
+
+    `error` is the exception as it was raised, whose text and local variables may hold secrets and payloads.
+    `traceback` is its traceback as the inbox keeps it: redacted, without the event's payload.
+    """
 
     event_id: str
     event_type: str
     handler: str
     attempt: int
     error: BaseException
+    traceback: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,18 +106,23 @@ class HandlerSkipped:
 
 @dataclass(frozen=True, slots=True)
 class HookFailed:
-    """A function that was to be told of a dead event failed; the event is dead all the same."""
+    """A function that was to be told of a dead event failed; the event is dead all the same.
+
+    `error` and `traceback` are those of `HandlerFailed`.
+    """
 
     hook: str
     event_id: str
     error: BaseException
+    traceback: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Settled:
     """An attempt ended. `retry_in` is in seconds; `None` when the event is finished.
 
-    `exception` is what the last handler that failed in this attempt raised; its text may hold secrets.
+    `exception` is what the last handler that failed in this attempt raised; its text may contain secrets. `traceback`
+    is its redacted traceback.
     """
 
     event_id: str
@@ -121,6 +133,7 @@ class Settled:
     error: str | None
     seconds: float
     exception: BaseException | None = None
+    traceback: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,4 +279,4 @@ class Notices:
             try:
                 listener(notice)
             except Exception:
-                logging.getLogger("envoyou").exception("a listener failed at %s", type(notice).__name__)
+                log.exception("a listener failed at %s", type(notice).__name__)

@@ -20,6 +20,7 @@ from envoyou_core.errors import (
 )
 from envoyou_core.reception.canonical import Pause, canonical_form
 from envoyou_core.reception.secret_text import check_secret_text
+from envoyou_core.redaction import remember_secret
 
 __all__ = [
     "Secret",
@@ -77,6 +78,7 @@ class SigningKey:
             key = secret.encode() if isinstance(secret, str) else secret
         except UnicodeEncodeError:
             raise ConfigurationError(f"{name} is not valid text") from None
+        remember_secret(key)
         if len(key) > _BLOCK_SIZE:
             key = hashlib.sha256(key).digest()
         key = key.ljust(_BLOCK_SIZE, b"\0")

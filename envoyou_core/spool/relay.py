@@ -23,6 +23,7 @@ from envoyou_core.errors import InvalidPayloadError, describe
 from envoyou_core.inbox.protocol import Inbox
 from envoyou_core.inbox.records import Added, Claim, NewEvent, Settlement, Status
 from envoyou_core.observability.notices import InboxDown, InboxUp, MoveRefused, Notices, SpoolFailed
+from envoyou_core.worker.failures import private_texts
 
 if TYPE_CHECKING:
     from envoyou_core.spool.spool import Spool
@@ -263,7 +264,7 @@ class SpoolRelay:
 
     def _put_off(self, claim: Claim, error: Exception) -> None:
         pause = min(FIRST_PAUSE * 2 ** min(claim.attempts, 10), MAX_PAUSE)
-        what = describe(error)
+        what = describe(error, private=private_texts(claim.event))
         self.spool.settle(claim, Settlement(Status.FAILED, claim.attempts + 1, retry_in=pause, error=what))
         self._notices.emit(MoveRefused(claim.event.id, claim.event.type, what, pause))
 

@@ -17,6 +17,7 @@ from typing import Any, TypeVar, cast
 from envoyou_core.errors import ConfigurationError, LeaseLostError, PermanentError, RetryLater
 from envoyou_core.handlers import DeliveryInfo, Handler, Handlers
 from envoyou_core.hooks import Hooks
+from envoyou_core.inbox.history import Failure
 from envoyou_core.inbox.protocol import AsyncTransactionalInbox, Inbox, TransactionalInbox
 from envoyou_core.inbox.records import Claim, HandlerStatus, Settlement, Status
 from envoyou_core.observability.notices import (
@@ -32,7 +33,7 @@ from envoyou_core.retention import Retention, RetentionReport, apply_retention
 from envoyou_core.retry import RetryPolicy
 from envoyou_core.steps import Await, Call, CallHandler, Flow, Step
 from envoyou_core.worker.claim_plan import RoundRobin, paused_patterns, plan_claims
-from envoyou_core.worker.failures import failures_of
+from envoyou_core.worker.failures import failure_of, private_texts, traceback_of
 from envoyou_core.worker.pauses import Pauses
 from envoyou_core.worker.time_limits import time_limited
 
@@ -246,6 +247,7 @@ class Engine:
                 error=settlement.error,
                 seconds=time.monotonic() - worked.began,
                 exception=worked.error,
+                traceback=settlement.failures[-1].traceback if settlement.failures else "",
             )
         )
         if settlement.status is Status.DEAD:
@@ -259,7 +261,9 @@ class Engine:
                     partial(hook, claim.event, settlement.error), is_async=inspect.iscoroutinefunction(hook)
                 )
             except Exception as error:
-                self.notices.emit(HookFailed(getattr(hook, "__qualname__", repr(hook)), claim.event.id, error))
+                name = getattr(hook, "__qualname__", type(hook).__qualname__)
+                told = traceback_of(error, private=private_texts(claim.event))
+                self.notices.emit(HookFailed(name, claim.event.id, error, told))
 
     def _hook_call(self, call: Callable[[], Any], *, is_async: bool) -> Step:
         # In the same contexts as handlers: what a hook does to alert somebody wants them, too.
@@ -271,6 +275,7 @@ class Engine:
         if not handlers:
             return AttemptResult(began, Settlement(Status.IGNORED, claim.attempts, claim.progress))
         failed: dict[str, Exception] = {}
+        failures: list[Failure] = []
         stale: bool | None = None
         unfinished = [handler for handler in handlers if handler.name not in progress]
         for handler in unfinished:
@@ -291,7 +296,7 @@ class Engine:
                 and not failed
                 and HandlerStatus.GIVEN_UP not in progress.values()
             ):
-                ending = DeferredSettlement(partial(self._settlement, claim, handlers, done, failed, began))
+                ending = DeferredSettlement(partial(self._settlement, claim, handlers, done, failed, failures, began))
             error: Exception | None = None
             try:
                 yield self._invocation(handler, claim, done, ending)
@@ -302,9 +307,9 @@ class Engine:
             if error is not None and handler.shares_transaction and (yield from self._was_recorded(claim, handler)):
                 error = None
             if error is not None:
-                self.notices.emit(
-                    HandlerFailed(claim.event.id, claim.event.type, handler.name, claim.attempts + 1, error)
-                )
+                failures.append(failure_of(handler.name, error, claim.event))
+                event, attempt, told = claim.event, claim.attempts + 1, failures[-1].traceback
+                self.notices.emit(HandlerFailed(event.id, event.type, handler.name, attempt, error, told))
                 failed[handler.name] = error
                 to_record = isinstance(error, PermanentError)
                 if to_record:
@@ -319,7 +324,7 @@ class Engine:
                 held = yield self._call(partial(self.inbox.record, claim, dict(progress)))
                 if not held:
                     raise LeaseLostError
-        settlement = self._settlement(claim, handlers, progress, failed, began)
+        settlement = self._settlement(claim, handlers, progress, failed, failures, began)
         return AttemptResult(began, settlement, error=next(reversed(failed.values()), None))
 
     def _was_recorded(self, claim: Claim, handler: Handler) -> Flow[bool]:
@@ -341,10 +346,10 @@ class Engine:
         handlers: list[Handler],
         progress: dict[str, HandlerStatus],
         failed: Mapping[str, Exception],
+        failures: Sequence[Failure],
         began: float,
     ) -> Settlement:
         attempt = claim.attempts + 1
-        failures = failures_of(failed, claim.event)
         error = "; ".join(failure.error for failure in failures) or None
         ended = partial(
             Settlement,
@@ -352,7 +357,7 @@ class Engine:
             progress=progress,
             error=error,
             seconds=time.monotonic() - began,
-            failures=failures,
+            failures=tuple(failures),
         )
         if all(handler.name in progress for handler in handlers):
             if any(progress[handler.name] is HandlerStatus.GIVEN_UP for handler in handlers):

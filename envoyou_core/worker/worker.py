@@ -25,6 +25,7 @@ from envoyou_core.observability.disabled import report_disabled_loggers
 from envoyou_core.observability.notices import HandlerOverdue, WorkerFailed, WorkerStarted, WorkerStopped
 from envoyou_core.steps import Call, CallHandler, arun, result_of, run
 from envoyou_core.worker.engine import AttemptResult, Engine
+from envoyou_core.worker.failures import private_texts
 from envoyou_core.worker.in_flight import InFlight
 from envoyou_core.worker.leases import LeaseKeeper
 from envoyou_core.worker.threads import DaemonThreads
@@ -367,7 +368,8 @@ class Worker:
 
     def _attempt_broke_off(self, claim: Claim, error: BaseException) -> None:
         # The lease runs out, and the event is taken up again.
-        self._engine.notices.emit(WorkerFailed(self._name, describe(error), self._engine.lease))
+        told = describe(error, private=private_texts(claim.event))
+        self._engine.notices.emit(WorkerFailed(self._name, told, self._engine.lease))
         self._drop(claim)
 
     # Settling, in any thread

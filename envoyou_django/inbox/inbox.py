@@ -290,7 +290,7 @@ class OrmInbox:
         Raises:
             TransactionTimeoutError: on SQLite, its time was over.
         """
-        with handler_transaction(self._alias):
+        with handler_transaction(self._alias, claim.event):
             yield
             held = self.record(claim, progress) if settlement is None else self.settle(claim, settlement())
             if not held:

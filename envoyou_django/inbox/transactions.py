@@ -10,22 +10,30 @@ from typing import Any
 
 from django.db import connections, transaction
 
+from envoyou_core import Event
 from envoyou_core.inbox.deadlines import TRANSACTION_LIMIT, time_limit
 from envoyou_core.inbox.handler_queue import HandlerTransactionQueue, Slot
+from envoyou_core.observability.redacted import RedactedLogger
+from envoyou_core.worker.failures import private_texts, traceback_of
 from envoyou_django.models import ClaimLock
 
 __all__ = ["handler_transaction"]
 
+log = RedactedLogger("envoyou.django")
 
 _queue = HandlerTransactionQueue()
 
 
 @contextmanager
-def handler_transaction(alias: str) -> Iterator[None]:
+def handler_transaction(alias: str, event: Event) -> Iterator[None]:
     """A transaction on the database `alias`: a savepoint where one is open already, as a test's is.
 
     What the block has asked `transaction.on_commit` for is done after the commit. Its failure is logged and changes
     nothing: the work is committed by then, and must not be done again.
+
+    Args:
+        alias: of the database.
+        event: the handled event; its payload is removed from the log.
 
     Raises:
         TransactionTimeoutError: on SQLite, its time was over; it is rolled back.
@@ -44,11 +52,15 @@ def handler_transaction(alias: str) -> Iterator[None]:
             transaction.on_commit(lambda: committed.append(alias), using=alias)
             with nullcontext() if slot is None else _alone(connection, slot):
                 yield
-    except (Exception, SystemExit, asyncio.CancelledError):
+    except (Exception, SystemExit, asyncio.CancelledError) as error:
         if not committed:
             raise
-        logging.getLogger("envoyou.django").exception(
-            "what a handler asked for on commit failed; its own work is committed"
+        traceback = traceback_of(error, private=private_texts(event))
+        log.log(
+            logging.ERROR,
+            "an on_commit callback failed in a handler for %s; the handler's own work is committed",
+            event.id,
+            traceback=traceback,
         )
 
 

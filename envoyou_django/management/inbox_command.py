@@ -10,6 +10,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError, InterfaceError
 
 from envoyou_core import EnvoyouError
+from envoyou_core.redaction import one_line
 from envoyou_django import webhooks
 
 __all__ = ["InboxCommand", "add_json_argument"]
@@ -28,7 +29,7 @@ class InboxCommand(BaseCommand):
             webhooks.inbox.open()
             self.look_after_inbox(options)
         except (EnvoyouError, DatabaseError, InterfaceError) as error:
-            raise CommandError(f"It could not be done: {error}") from error
+            raise CommandError(f"It could not be done: {one_line(str(error))}") from error
 
     def look_after_inbox(self, options: dict[str, Any]) -> None:
         """What the command is for."""

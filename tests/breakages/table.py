@@ -53,6 +53,7 @@ TEST_SQLITE_INBOX = "tests/core/test_inboxes.py::TestSqliteInbox"
 TEST_SQL = "tests/core/test_sql_inbox.py"
 TEST_GATEWAYS = "tests/core/test_gateways.py"
 TEST_OBSERVABILITY = "tests/core/test_observability.py"
+TEST_REDACTION = "tests/core/test_redaction.py"
 
 BREAKAGES = [
     # Bodies that cannot be read
@@ -495,6 +496,34 @@ BREAKAGES = [
         "shown = redact(printable(",
         "shown = str(printable(",
         ("tests/core/test_failures.py::test_whatever_is_around_a_secret_it_is_not_shown",),
+    ),
+    Breakage(
+        "a message shows values of the event's payload",
+        "envoyou_core/worker/failures.py",
+        "    return frozenset(values.union(",
+        "    return frozenset(texts.intersection(",
+        (f"{TEST_REDACTION}::test_a_failing_handler_writes_nothing_private_to_the_log_or_the_inbox",),
+    ),
+    Breakage(
+        "a line of an exception can pass for a record of the log",
+        "envoyou_core/observability/redacted.py",
+        '"\\n".join(INDENT + line for line in traceback.splitlines())',
+        "traceback",
+        (f"{TEST_REDACTION}::test_no_text_of_an_exception_can_forge_a_line_of_the_log",),
+    ),
+    Breakage(
+        "the log shows the arguments of a record as they are",
+        "envoyou_core/observability/redacted.py",
+        "one_line(str(argument))",
+        "str(argument)",
+        (f"{TEST_REDACTION}::test_what_a_notice_says_stays_on_its_line",),
+    ),
+    Breakage(
+        "the signing secret of this process is not looked for",
+        "envoyou_core/reception/signature.py",
+        "        remember_secret(key)\n",
+        "",
+        (f"{TEST_REDACTION}::test_the_signing_secret_of_this_process_is_removed_in_every_spelling",),
     ),
     Breakage(
         "a drain waits for what is paused",

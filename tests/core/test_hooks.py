@@ -66,7 +66,7 @@ def test_a_hook_that_fails_harms_neither_the_event_nor_the_other_hooks(webhooks,
     assert webhooks.inbox.get(event.id).status is Status.DEAD
     assert told == ["PermanentError: never"]
     assert "the pager is down" in caplog.text
-    assert "was to be told" in caplog.text
+    assert "on_dead hook " in caplog.text
 
 
 def test_nobody_is_told_of_an_event_that_comes_through(webhooks):

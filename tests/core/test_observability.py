@@ -71,9 +71,9 @@ def settled(status, retry_in=None, error=None):
             "the nonce store failed (why): accepting on the inbox's unique key alone",
         ),
         (
-            HandlerFailed("evt_1", "user.created", "welcome", 2, ValueError("why")),
+            HandlerFailed("evt_1", "user.created", "welcome", 2, ValueError("why"), "Traceback:\n  ValueError: why\n"),
             "WARNING",
-            "handler welcome failed for evt_1 (user.created), attempt 2",
+            "handler welcome failed for evt_1 (user.created), attempt 2\n  Traceback:\n    ValueError: why",
         ),
         (
             HandlerOverdue("evt_1", "user.created", "welcome", 2.5),
@@ -150,10 +150,13 @@ def test_each_notice_has_its_line_and_level(notice, level, text, caplog):
     assert record.getMessage() == text
 
 
-def test_a_handlers_failure_bears_its_traceback(caplog):
-    error = ValueError("why")
+def test_a_handlers_failure_is_logged_with_a_redacted_traceback_and_without_the_exception_itself(caplog):
+    """Formatters for JSON and for the console format `exc_info` themselves, without any redaction."""
+    error = ValueError("password=hunter2-battery")
     log_notice(HandlerFailed("evt_1", "user.created", "welcome", 1, error))
-    assert caplog.records[0].exc_info[1] is error
+    [record] = caplog.records
+    assert (record.exc_info, record.exc_text) == (None, None)
+    assert record.getMessage().endswith("attempt 1\n  ValueError: password=[redacted]")
 
 
 @pytest.mark.parametrize("status", [Status.DEAD, Status.FAILED])

@@ -302,7 +302,7 @@ def test_a_failure_on_commit_is_logged_and_does_not_repeat_the_work(members, joi
     webhooks.drain()
     assert members() == ["Ada", "Grace"]
     assert record(event).status is Status.PROCESSED
-    assert caplog.text.count("what a handler asked for on commit failed") == 2
+    assert caplog.text.count("an on_commit callback failed") == 2
 
 
 def test_a_commit_whose_answer_was_lost_is_a_commit(members, join, inbox_alias, clock, monkeypatch):

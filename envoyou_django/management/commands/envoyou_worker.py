@@ -12,6 +12,7 @@ from django.db import DatabaseError, InterfaceError, connections
 
 from envoyou_core import ConfigurationError
 from envoyou_core.errors import WorkerStuckError
+from envoyou_core.redaction import one_line
 from envoyou_django import webhooks
 from envoyou_django.management.reloading import run_reloading
 
@@ -70,7 +71,7 @@ class Command(BaseCommand):
             settled = webhooks.drain()
             webhooks.apply_retention()
         except (ConfigurationError, DatabaseError, InterfaceError) as error:
-            raise CommandError(f"It could not be done: {error}") from error
+            raise CommandError(f"It could not be done: {one_line(str(error))}") from error
         self.stdout.write(f"Settled {settled} {'event' if settled == 1 else 'events'}.")
 
     def _show_log(self, verbosity: int) -> None:
