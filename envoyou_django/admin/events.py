@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
@@ -17,9 +18,10 @@ from django.template.defaultfilters import truncatechars
 from django.urls import URLPattern, path, reverse
 from django.utils.decorators import method_decorator
 from django.utils.html import format_html
+from django.utils.http import content_disposition_header
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
-from django.views.decorators.http import require_POST
+from django.views.decorators.http import require_POST, require_safe
 
 from envoyou_django import conf, webhooks
 from envoyou_django.admin.confirmation import Question, ask, is_confirmed
@@ -36,6 +38,9 @@ from envoyou_django.admin.summary import look
 from envoyou_django.models import ProcessedEvent, ProcessedEventQuerySet
 
 __all__ = ["ProcessedEventAdmin"]
+
+MAX_FILENAME = 100
+"""Characters of an event's id that name a download."""
 
 MAX_ERROR = 80
 """Characters of an error that the list shows."""
@@ -170,8 +175,12 @@ class ProcessedEventAdmin(admin.ModelAdmin):
         if event.scrubbed_at is not None:
             shown = _("deleted: %(moment)s") % {"moment": to_the_second(event.scrubbed_at)}
         else:
-            shown = payload_text(event)
+            shown = payload_text(event, self._url_of("payload", event))
         return format_html("{}{}", unreadable_note(event), shown)
+
+    def _url_of(self, view: str, event: ProcessedEvent) -> str:
+        name = f"admin:{self.opts.app_label}_{self.opts.model_name}_{view}"
+        return reverse(name, args=[event.pk], current_app=self.admin_site.name)
 
     def _or_empty(self, shown: Any) -> str:
         return shown or self.get_empty_value_display()
@@ -240,9 +249,28 @@ class ProcessedEventAdmin(admin.ModelAdmin):
 
     def get_urls(self) -> list[URLPattern]:
         """See `ModelAdmin.get_urls`."""
-        name = f"{self.opts.app_label}_{self.opts.model_name}_run_now"
-        run_now = path("<path:object_id>/run-now/", self.admin_site.admin_view(self.run_now_view), name=name)
-        return [run_now, *super().get_urls()]
+        name = f"{self.opts.app_label}_{self.opts.model_name}"
+        view = self.admin_site.admin_view
+        run_now = path("<path:object_id>/run-now/", view(self.run_now_view), name=f"{name}_run_now")
+        payload = path("<path:object_id>/payload/", view(self.payload_view), name=f"{name}_payload")
+        return [run_now, payload, *super().get_urls()]
+
+    @method_decorator(require_safe)
+    def payload_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Download a payload, exactly as it was sent: for those who may see the event."""
+        event = self.get_object(request, unquote(object_id))
+        if not self.has_view_permission(request, event):
+            raise PermissionDenied
+        if event is None or event.scrubbed_at is not None:
+            raise Http404
+        filename = re.sub(r"[^\w.-]", "_", event.event_id)[:MAX_FILENAME] + ".json"
+        headers = {
+            "Content-Disposition": content_disposition_header(as_attachment=True, filename=filename),
+            # What was sent must not run as a page of this site, whatever a browser takes it for.
+            "Content-Security-Policy": "default-src 'none'; sandbox",
+            "X-Content-Type-Options": "nosniff",
+        }
+        return HttpResponse(bytes(event.body), content_type="application/json", headers=headers)
 
     @method_decorator(require_POST)
     def run_now_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
@@ -259,8 +287,7 @@ class ProcessedEventAdmin(admin.ModelAdmin):
             self.message_user(request, _("The event is due now."), messages.SUCCESS)
         else:
             self.message_user(request, _("The event does not wait to be tried."), messages.WARNING)
-        name = f"admin:{self.opts.app_label}_{self.opts.model_name}_change"
-        return HttpResponseRedirect(reverse(name, args=[event.pk], current_app=self.admin_site.name))
+        return HttpResponseRedirect(self._url_of("change", event))
 
     # Who may
 

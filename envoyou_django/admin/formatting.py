@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from datetime import datetime
 from typing import Final
@@ -16,6 +15,7 @@ from django.utils.translation import gettext as _
 from envoyou_core.inbox import HandlerStatus, Status
 from envoyou_core.inbox.history import decode_history
 from envoyou_core.inbox.rows import body_bytes, progress_of
+from envoyou_django.admin.payloads import excerpt_of
 from envoyou_django.models import ProcessedEvent
 
 __all__ = ["attempts_table", "badge", "handlers_list", "payload_text", "to_the_second", "unreadable_note"]
@@ -29,9 +29,6 @@ SYMBOLS: Final[dict[str, str]] = {
     Status.DEAD: "✕",
 }
 """Beside the colour of each state, for whoever cannot tell the colours apart."""
-
-COLOURED: Final = 100_000
-"""Characters of a payload up to which it is coloured: each piece costs the browser a node."""
 
 _PIECES = re.compile(
     r'(?P<key>"(?:[^"\\]|\\.)*"(?=:))|(?P<text>"(?:[^"\\]|\\.)*")|(?P<literal>\b(?:true|false|null)\b)'
@@ -79,24 +76,22 @@ def unreadable_note(event: ProcessedEvent) -> SafeString:
     return format_html('<p class="errornote">{}: {}</p>', _("unreadable"), reason) if reason else SafeString()
 
 
-def payload_text(event: ProcessedEvent) -> SafeString:
-    """The payload, spaced and coloured for reading, as the handlers find it."""
-    text = _spaced(body_bytes(event.body))
-    shown = _coloured(text) if len(text) <= COLOURED else text
-    # Whoever works by keyboard has to reach it to scroll it.
-    return format_html(
-        '<pre class="envoyou-payload" tabindex="0" role="region" aria-label="{}">{}</pre>', _("payload"), shown
-    )
+def payload_text(event: ProcessedEvent, download: str) -> SafeString:
+    """The payload, spaced and coloured for reading, with a link to all of it.
 
-
-def _spaced(body: bytes) -> str:
-    try:
-        text = json.dumps(json.loads(body), indent=2, ensure_ascii=False)
-    except (ValueError, RecursionError):
-        # Stricter than what accepted it, on numbers of thousands of digits: shown as it came.
-        text = body.decode(errors="replace")
-    # Half of a surrogate pair is JSON, but no text that could be sent.
-    return text.encode(errors="backslashreplace").decode()
+    Args:
+        event: whose payload it is.
+        download: URL of the whole payload.
+    """
+    body = body_bytes(event.body)
+    excerpt = excerpt_of(body)
+    context = {
+        "text": _coloured(excerpt.text) if excerpt.is_json else excerpt.text,
+        "is_complete": excerpt.is_complete,
+        "size": len(body),
+        "download": download,
+    }
+    return render_to_string("envoyou_django/admin/payload.html", context)
 
 
 def _coloured(text: str) -> SafeString:

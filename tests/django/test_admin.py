@@ -5,6 +5,7 @@ import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from django.contrib.auth.models import Permission
 from django.db import connection
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
@@ -23,6 +24,7 @@ pytestmark = pytest.mark.django_db
 
 LIST = "admin:envoyou_django_processedevent_changelist"
 CHANGE = "admin:envoyou_django_processedevent_change"
+PAYLOAD = "admin:envoyou_django_processedevent_payload"
 
 
 @pytest.fixture
@@ -174,9 +176,13 @@ def test_inboxes_are_told_apart_where_there_are_several(admin_client, dead):
     [
         ({"name": "Zoë", "on": True}, "&quot;Zoë&quot;"),
         # Python's parser refuses it, and msgspec had not.
-        (b'{"digits": ' + b"7" * 5000 + b"}", "7" * 5000),
+        (b'{"digits": ' + b"7" * 5000 + b"}", "7" * 2000 + "…\n"),
+        (b'{"amount": 1.10000000000000000001}', "1.10000000000000000001"),
         ({"note": 'a "key": in a text'}, r"&quot;a \&quot;key\&quot;: in a text&quot;"),
-        ({"letters": "x" * 200_000}, "x" * 200_000),
+        ({"letters": "x" * 200_000}, "&quot;" + "x" * 2000 + "…&quot;"),
+        ({"k" * 200_000: True}, "&quot;" + "k" * 2000 + "…&quot;: true"),
+        ({"text": "a\u202eb\u2066c\x1b\ud83d"}, r"a\u202eb\u2066c\u001b\ud83d"),
+        ({"empty": [{}, []]}, "[\n        {},\n        []\n      ]"),
     ],
 )
 def test_a_payload_of_any_kind_is_shown(admin_client, object, seen):
@@ -188,6 +194,70 @@ def test_a_payload_of_any_kind_is_shown(admin_client, object, seen):
     page = admin_client.get(reverse(CHANGE, args=[ProcessedEvent.objects.get().pk])).content.decode()
     text = re.search(r'<pre class="envoyou-payload".*?>(.*?)</pre>', page, flags=re.DOTALL)[1]
     assert seen in re.sub(r"</?span.*?>", "", text)
+
+
+def nested(depth):
+    return b"[" * depth + b"]" * depth
+
+
+LARGE = {
+    "deep": nested(50_000),
+    "deep, many times": b"[" + b",".join([nested(400)] * 130) + b"]",
+    "deep, as objects": b'{"a":' * 300 + b"1" + b"}" * 300,
+    "wide": json.dumps(list(range(100_000))).encode(),
+    "wide, of literals": json.dumps([True] * 150_000).encode(),
+    "many names": json.dumps(dict.fromkeys(map(str, range(50_000)), "")).encode(),
+    "long texts": json.dumps(["x" * 100_000] * 5).encode(),
+    "long names": json.dumps({letter * 100_000: 1 for letter in "abcde"}).encode(),
+    "quotes": json.dumps(['"' * 1_900] * 300).encode(),
+    "no text": json.dumps(["\u202e" * 1_900] * 50).encode(),
+    "long numbers": b"[" + b",".join([b"7" * 100_000] * 5) + b"]",
+    "no JSON": b'\\"' * 200_000,
+    "no UTF-8": b"\xff" * 500_000,
+}
+
+
+@pytest.mark.parametrize("kind", LARGE)
+def test_a_page_is_small_however_large_or_deep_its_payload_is(admin_client, dead, kind):
+    ProcessedEvent.objects.update(body=LARGE[kind])
+    page = admin_client.get(reverse(CHANGE, args=[dead.pk])).content
+    assert len(page) < 1_000_000
+    assert "Too long or too deeply nested" in page.decode()
+    download = admin_client.get(reverse(PAYLOAD, args=[dead.pk]))
+    assert download.content == LARGE[kind]
+
+
+def test_a_payload_is_downloaded_as_it_was_sent(admin_client, dead):
+    ProcessedEvent.objects.update(event_id='evt/"ä\u202e\r\n')
+    page = admin_client.get(reverse(CHANGE, args=[dead.pk])).content.decode()
+    assert "Too long" not in page
+    assert f'href="{reverse(PAYLOAD, args=[dead.pk])}"' in page
+    response = admin_client.get(reverse(PAYLOAD, args=[dead.pk]))
+    assert response.content == bytes(dead.body)
+    assert response["Content-Type"] == "application/json"
+    assert response["Content-Disposition"] == "attachment; filename*=utf-8''evt__%C3%A4___.json"
+    assert response["X-Content-Type-Options"] == "nosniff"
+    assert "sandbox" in response["Content-Security-Policy"]
+    assert "no-store" in response["Cache-Control"]
+
+
+def test_a_payload_is_downloaded_by_those_only_who_may_see_the_event(admin_client, client, dead, django_user_model):
+    url = reverse(PAYLOAD, args=[dead.pk])
+    assert client.get(url).status_code == 302
+    clerk = django_user_model.objects.create_user("clerk", is_staff=True)
+    client.force_login(clerk)
+    assert client.get(url).status_code == 403
+    clerk.user_permissions.add(Permission.objects.get(codename="view_processedevent"))
+    assert client.get(url).status_code == 200
+    assert client.post(url).status_code == 405
+    assert client.get(reverse(PAYLOAD, args=["nothing"])).status_code == 404
+
+
+def test_a_payload_that_was_deleted_is_not_downloaded(admin_client, dead):
+    webhooks.inbox.erase("usr_dead")
+    url = reverse(PAYLOAD, args=[dead.pk])
+    assert url not in admin_client.get(reverse(CHANGE, args=[dead.pk])).content.decode()
+    assert admin_client.get(url).status_code == 404
 
 
 def test_the_day_at_a_glance(clock):

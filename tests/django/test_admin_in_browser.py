@@ -149,6 +149,25 @@ def test_every_screen_can_be_read_by_everybody(page, day, scheme):
     look_at(page, "requeue", scheme, height=400)
 
 
+def test_a_deep_and_large_payload_is_shown_in_part_and_downloaded_whole(page, day, scheme):
+    deep = b'{"a":[' * 200 + b"1" + b"]}" * 200
+    body = (
+        b'{"id":"evt_large","note":"' + b"x" * 5_000 + b'","deep":' + deep + b',"rows":[' + b"true," * 50_000 + b"1]}"
+    )
+    ProcessedEvent.objects.filter(event_id="evt_failed").update(body=body)
+    page.reload()
+    page.get_by_role("link", name="evt_failed").click()
+    payload = page.get_by_role("region", name="payload")
+    payload.wait_for()
+    assert len(payload.inner_text()) < 100_000
+    look_at(page, "large-payload", scheme, height=1200)
+    assert page.evaluate("document.documentElement.scrollWidth") <= VIEWPORT["width"]
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download the payload").click()
+    assert Path(download.value.path()).read_bytes() == body
+    assert download.value.suggested_filename == "evt_failed.json"
+
+
 @pytest.mark.parametrize("scheme", ["light"], indirect=True)
 class TestAnOperator:
     def test_finds_an_event(self, page, day):
