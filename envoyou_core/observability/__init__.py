@@ -28,6 +28,7 @@ from envoyou_core.observability.notices import (
     SpoolFailed,
     WakeFailed,
     WorkerFailed,
+    WorkerInterrupted,
     WorkerStarted,
     WorkerStopped,
 )
@@ -54,6 +55,7 @@ __all__ = [
     "Spooled",
     "WakeFailed",
     "WorkerFailed",
+    "WorkerInterrupted",
     "WorkerStarted",
     "WorkerStopped",
     "log_notice",

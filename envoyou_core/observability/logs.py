@@ -25,6 +25,7 @@ from envoyou_core.observability.notices import (
     SpoolFailed,
     WakeFailed,
     WorkerFailed,
+    WorkerInterrupted,
     WorkerStarted,
     WorkerStopped,
 )
@@ -127,6 +128,14 @@ def log_notice(notice: Notice) -> None:
                 name,
                 "with the next drain" if retry_in is None else f"in {retry_in:g} s",
                 detail,
+            )
+        case WorkerInterrupted(name, times):
+            log.warning(
+                "worker %s was ended or frozen %d times while events were due: this host does not keep it running "
+                "between requests, and events may wait for ever. Set handoff='manual' and call drain() on a "
+                "schedule, or run `envoyou worker` elsewhere. See the page 'Serverless' of the documentation",
+                name,
+                times,
             )
         case WorkerStarted(name, kind, inbox):
             log.info("worker %s started (%s), inbox %s", name, kind, inbox)

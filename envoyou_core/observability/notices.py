@@ -30,6 +30,7 @@ __all__ = [
     "Spooled",
     "WakeFailed",
     "WorkerFailed",
+    "WorkerInterrupted",
     "WorkerStarted",
     "WorkerStopped",
 ]
@@ -238,6 +239,17 @@ class WorkerFailed:
     retry_in: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class WorkerInterrupted:
+    """The host kept ending or freezing this process's worker while events were due. Emitted once in each process.
+
+    `times` is how often it has happened by now.
+    """
+
+    name: str
+    times: int
+
+
 Notice = (
     Accepted
     | Rejected
@@ -259,6 +271,7 @@ Notice = (
     | WorkerStarted
     | WorkerStopped
     | WorkerFailed
+    | WorkerInterrupted
 )
 Listener = Callable[[Notice], None]
 

@@ -9,14 +9,19 @@ import asyncio
 import atexit
 import os
 import threading
+import time
 from collections.abc import Callable
-from contextvars import Context
 
 from envoyou_core.forks import call_in_forked_children
+from envoyou_core.observability.notices import WorkerInterrupted
 from envoyou_core.worker.engine import Engine
 from envoyou_core.worker.worker import Worker
 
-__all__ = ["InProcessHandoff"]
+__all__ = ["MAX_INTERRUPTIONS", "InProcessHandoff"]
+
+MAX_INTERRUPTIONS = 2
+"""Workers in a row that were ended or frozen while events were due, until that is reported. Every process ends once,
+and a computer may be suspended."""
 
 
 class InProcessHandoff:
@@ -28,16 +33,26 @@ class InProcessHandoff:
         concurrency: how many events the worker has in hand at once.
         shutdown_timeout: seconds that a process which ends gives its worker to finish what was begun.
         on_loops: whether the worker may work on an event loop that is not its own.
+        clock: epoch seconds, with which a worker notices that its host has frozen it.
     """
 
     def __init__(
-        self, engine: Engine, *, name: str, concurrency: int, shutdown_timeout: float, on_loops: bool = True
+        self,
+        engine: Engine,
+        *,
+        name: str,
+        concurrency: int,
+        shutdown_timeout: float,
+        on_loops: bool = True,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._engine = engine
         self._name = name
         self._concurrency = concurrency
         self._shutdown_timeout = shutdown_timeout
         self._on_loops = on_loops
+        self._clock = clock
+        self._interruptions = 0
         self._renew_lock()
         call_in_forked_children(self._renew_lock)
         self._worker: Worker | None = None
@@ -81,7 +96,7 @@ class InProcessHandoff:
         else:
             self.start_on_loop()
         if self._worker is not None:
-            self._worker.wake()
+            self._worker.announce_event()
 
     def stop(self, timeout: float | None = None) -> None:
         """Stop the worker from another thread than its own, and wait for it.
@@ -94,6 +109,7 @@ class InProcessHandoff:
         if worker is not None:
             worker.stop(timeout)
             worker.join(timeout + 2)
+            self._count_ending(worker)
 
     async def astop(self) -> None:
         """Stop the worker from an event loop, its own or another, and wait for it."""
@@ -106,21 +122,33 @@ class InProcessHandoff:
             await asyncio.wait([task], timeout=timeout + 2)
         else:
             await asyncio.to_thread(worker.join, timeout + 2)
+        self._count_ending(worker)
 
     def _start(self, kind: str, run: Callable[[Worker], None]) -> None:
         with self._lock:
             if self.alive:
                 return
             self._engine.check_handlers()
-            worker = Worker(self._engine, name=self._name, kind=kind, concurrency=self._concurrency)
+            # A worker that was stopped is not kept: the event loop of this one has ended.
+            ended = self._worker if self._pid == os.getpid() else None
+            worker = Worker(
+                self._engine,
+                name=self._name,
+                kind=kind,
+                concurrency=self._concurrency,
+                interrupted=self._count_interruption,
+                clock=self._clock,
+            )
             run(worker)
             # Only then: one that could not be started must not be taken for one that works.
             self._worker, self._pid = worker, os.getpid()
+        # Without the lock: a listener may wake the worker.
+        if ended is not None:
+            self._count_ending(ended)
 
     def _run_on_this_loop(self, worker: Worker) -> None:
-        # The reference matters: a task that nobody holds may be collected while it waits. The fresh context, too: the
-        # request that happens to start a worker must not leave its own in every handler from then on.
-        self._task = asyncio.create_task(worker.run(), name=f"envoyou worker {self._name}", context=Context())
+        # The reference matters: a task that nobody holds may be collected while it waits.
+        self._task = worker.start_on_running_loop()
 
     def _run_in_thread(self, worker: Worker) -> None:
         self._task = None
@@ -129,6 +157,18 @@ class InProcessHandoff:
         ).start()
         atexit.unregister(self.stop)
         atexit.register(self.stop)
+
+    def _count_ending(self, worker: Worker) -> None:
+        if worker.left_work:
+            self._count_interruption()
+        elif self._interruptions < MAX_INTERRUPTIONS:
+            # Only what happens again and again is due to the host.
+            self._interruptions = 0
+
+    def _count_interruption(self) -> None:
+        self._interruptions += 1
+        if self._interruptions == MAX_INTERRUPTIONS:
+            self._engine.notices.emit(WorkerInterrupted(self._name, self._interruptions))
 
     def _take_worker(self) -> Worker | None:
         with self._lock:

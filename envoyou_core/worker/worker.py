@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -36,6 +36,9 @@ SWEEP_INTERVAL = 1.0
 """Seconds after which a worker looks into the inbox again without having been woken: for what another process
 stored, requeued or left behind. What was claimed and could not be begun in that time is given back."""
 
+FREEZE = 10.0
+"""Seconds without a turn after which a worker was frozen: by its host, or by a handler that blocks its loop."""
+
 FIRST_MAINTENANCE = 60.0
 """Seconds after the start. Not at once: a server may still be forking, and a SQLite file that is written to at that
 moment stays locked in the child."""
@@ -56,12 +59,24 @@ class Worker:
         kind: where it runs, for the log.
         concurrency: how many events it works on at once.
         ends_when_stuck: it stops when each of its slots is held by a sync handler that has passed its time limit.
+        interrupted: called when it finds events due after it got no time to run for longer than `FREEZE`.
+        clock: epoch seconds. Not a monotonic clock: that may stand still while a host freezes the process.
     """
 
     def __init__(
-        self, engine: Engine, *, name: str, kind: str, concurrency: int, ends_when_stuck: bool = False
+        self,
+        engine: Engine,
+        *,
+        name: str,
+        kind: str,
+        concurrency: int,
+        ends_when_stuck: bool = False,
+        interrupted: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._engine = engine
+        self._interrupted = interrupted
+        self._clock = clock
         self._name = name
         self._kind = kind
         self._concurrency = concurrency
@@ -89,6 +104,11 @@ class Worker:
         self._woken = asyncio.Event()
         self._is_being_woken = False
         self._expects_more = False
+        self._has_unseen_event = False
+        self._is_looking = False
+        self._gave_back_work = False
+        self._last_turn: float | None = None
+        self._was_frozen = False
         self._stopping = False
         self._stuck = False
         self._deadline = 0.0
@@ -98,6 +118,25 @@ class Worker:
     def alive(self) -> bool:
         """Whether it works, or is about to begin."""
         return not self._finished.is_set() and not (self._loop is not None and self._loop.is_closed())
+
+    @property
+    def left_work(self) -> bool:
+        """Whether it has ended, or was ended, before it had looked for an announced event or finished what it held."""
+        return self._has_unseen_event or self._is_looking or self._gave_back_work
+
+    def start_on_running_loop(self) -> asyncio.Task[None]:
+        """Begin to work on the running event loop; the caller must keep the task."""
+        # Known before the task takes its first step: a loop that ends at once cancels it without that.
+        self._loop = asyncio.get_running_loop()
+        # The fresh context: the request that happens to start a worker must not leave its own in every handler.
+        task = asyncio.create_task(self.run(), name=f"envoyou worker {self._name}", context=Context())
+        task.add_done_callback(lambda _: self._finished.set())
+        return task
+
+    def announce_event(self) -> None:
+        """Let it look into the inbox because an event may be due. Safe to call from any thread, at any time."""
+        self._has_unseen_event = True
+        self.wake()
 
     def wake(self) -> None:
         """Let it look into the inbox now. Safe to call from any thread, at any time."""
@@ -139,13 +178,16 @@ class Worker:
             report_disabled_loggers()
             self._engine.notices.emit(WorkerStarted(self._name, self._kind, location_of(self._engine.inbox)))
             await self._dispatch()
-            await self._return_to_inbox(self._in_flight.withdraw())
+            not_begun = self._in_flight.withdraw()
+            self._gave_back_work = bool(not_begun)
+            await self._return_to_inbox(not_begun)
             await self._finish()
         finally:
             self._stopping = True
             self._in_flight.close()
             maintenance.cancel()
             unfinished = self._in_flight.begun
+            self._gave_back_work = self._gave_back_work or unfinished > 0
             for task in self._tasks:
                 # Where the loop itself is ending, they are giving back what they hold already.
                 if not task.cancelling():
@@ -189,15 +231,26 @@ class Worker:
     async def _dispatch(self) -> None:
         retry = FIRST_RETRY
         while not self._stopping:
+            self._take_turn()
             self._begin_to_look()
+            self._has_unseen_event, self._is_looking = False, True
             try:
                 pause = await self._take_what_is_due()
+                self._is_looking = False
                 retry = FIRST_RETRY
             except Exception as error:
+                self._is_looking = False
                 self._engine.notices.emit(WorkerFailed(self._name, describe(error), retry))
                 pause, retry = retry, min(2 * retry, MAX_RETRY)
             if not self._stopping:
                 await self._pause(pause)
+
+    def _take_turn(self) -> None:
+        """Notice a loop or thread that did not run meanwhile: it would have taken a turn each second."""
+        now = self._clock()
+        if self._last_turn is not None and now - self._last_turn > FREEZE:
+            self._was_frozen = True
+        self._last_turn = now
 
     async def _take_what_is_due(self) -> float:
         """Claim as much as there is room for, begin it, and say how long to wait before looking again."""
@@ -207,18 +260,26 @@ class Worker:
             return SWEEP_INTERVAL
         looking = self._inbox_threads.submit(partial(self._look, capacity, self._in_flight.claims))
         found = asyncio.wrap_future(looking)
+        is_taken = False
         try:
             # A database that does not answer must not keep the process from ending.
             while not found.done() and not self._is_late:
                 await asyncio.wait([found], timeout=SWEEP_INTERVAL)
+                self._take_turn()
+            is_taken = found.done()
         finally:
-            if not found.done():
-                # The thread may be claiming all the same, and nobody would work on what it takes.
+            if not is_taken:
+                # The thread may still be claiming, or have claimed just when this task was cancelled, and nobody would
+                # work on what it takes.
                 looking.add_done_callback(self._return_to_inbox_what_was_found)
                 found.cancel()
         if found.cancelled():
             return 0.0
         claims, until_due = found.result()
+        if self._was_frozen:
+            self._was_frozen = False
+            if claims:
+                self._interrupted()
         if claims:
             await self._accept(claims)
             return 0.0
@@ -258,6 +319,7 @@ class Worker:
             )
             while not giving.done():
                 await asyncio.wait([giving], timeout=SWEEP_INTERVAL)
+                self._take_turn()
                 if self._is_late:
                     return
 

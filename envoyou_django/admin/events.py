@@ -23,6 +23,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.http import require_POST, require_safe
 
+from envoyou_core.inbox.rows import body_bytes
 from envoyou_django import conf, webhooks
 from envoyou_django.admin.confirmation import Question, ask, is_confirmed
 from envoyou_django.admin.formatting import (
@@ -270,7 +271,7 @@ class ProcessedEventAdmin(admin.ModelAdmin):
             "Content-Security-Policy": "default-src 'none'; sandbox",
             "X-Content-Type-Options": "nosniff",
         }
-        return HttpResponse(bytes(event.body), content_type="application/json", headers=headers)
+        return HttpResponse(body_bytes(event.body), content_type="application/json", headers=headers)
 
     @method_decorator(require_POST)
     def run_now_view(self, request: HttpRequest, object_id: str) -> HttpResponse:

@@ -665,6 +665,24 @@ BREAKAGES = [
         ("tests/core/test_worker.py::test_a_forked_child_starts_a_worker_of_its_own",),
     ),
     Breakage(
+        "a worker that its host keeps ending is not reported",
+        "envoyou_core/worker/in_process.py",
+        "if worker.left_work:",
+        "if worker.alive:",
+        (
+            "tests/core/test_serverless.py::test_workers_that_are_cancelled_before_their_first_step_make_room_for_others",
+        ),
+    ),
+    Breakage(
+        "a worker that was cancelled before its first step counts as alive",
+        "envoyou_core/worker/worker.py",
+        "        task.add_done_callback(lambda _: self._finished.set())\n",
+        "        self._loop = None\n",
+        (
+            "tests/core/test_serverless.py::test_workers_that_are_cancelled_before_their_first_step_make_room_for_others",
+        ),
+    ),
+    Breakage(
         "the first of several lifespans to end stops the worker",
         "envoyou_core/webhooks.py",
         "            if not self._lifespans:\n",

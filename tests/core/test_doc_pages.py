@@ -3,6 +3,7 @@
 import logging
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import sqlalchemy
@@ -12,7 +13,7 @@ from envoyou_core.inbox import NewEvent, Status
 from envoyou_core.testing import sample_event
 
 PROJECT = Path(__file__).parents[2]
-PAGES = ["docs/handlers.md", "docs/how-it-works.md", "docs/operations.md"]
+PAGES = ["docs/handlers.md", "docs/how-it-works.md", "docs/operations.md", "docs/serverless.md"]
 PYTHON = re.compile(r"^( *)```python\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
 
 
@@ -26,6 +27,8 @@ def contexts(tmp_path, monkeypatch, caplog):
     """A folder with an inbox in it, in which one event has failed for good and others wait."""
     caplog.set_level(logging.CRITICAL, "envoyou")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ENVOYOU_WEBHOOK_SECRET", "whsec_test")
+    monkeypatch.setenv("ENVOYOU_INBOX", "sqlite:///envoyou.db")
     webhooks = Webhooks(secret="whsec_test", inbox="sqlite:///envoyou.db", handoff="manual")
     webhooks.on("user.created", name="welcome")(lambda event: 1 / 0)
     webhooks.inbox.add(NewEvent(sample_event("user.created", id="evt_1234567890", object={"id": "user_1234567890"})))
@@ -52,6 +55,18 @@ def test_what_a_page_shows_can_be_run(page, contexts):
     for place in (place for webhooks in made for place in (webhooks.inbox, webhooks.spool)):
         if place is not None:
             place.close()
+
+
+def test_the_scheduled_drain_handles_what_is_due(contexts, capsys):
+    """What `docs/serverless.md` has a schedule call."""
+    for code in blocks("docs/serverless.md"):
+        exec(compile(code, "docs/serverless.md", "exec"), contexts)
+    webhooks = contexts["webhooks"]
+    webhooks.inbox.add(NewEvent(sample_event("user.created", id="evt_scheduled"))).result(20)
+    remaining = SimpleNamespace(get_remaining_time_in_millis=lambda: 60_000)
+    assert contexts["drain"]({}, remaining) == {"settled": 1, "pruned": 0}
+    assert "welcome evt_scheduled" in capsys.readouterr().out
+    webhooks.inbox.close()
 
 
 def test_the_operator_finds_what_the_page_promises(contexts):

@@ -31,6 +31,7 @@ from envoyou_core.observability import (
     Spooled,
     SpoolFailed,
     WorkerFailed,
+    WorkerInterrupted,
     WorkerStarted,
     WorkerStopped,
     log_notice,
@@ -131,6 +132,13 @@ def settled(status, retry_in=None, error=None):
             WorkerStarted("default", "thread", "sqlite:////srv/app/envoyou.db"),
             "INFO",
             "worker default started (thread), inbox sqlite:////srv/app/envoyou.db",
+        ),
+        (
+            WorkerInterrupted("default", 2),
+            "WARNING",
+            "worker default was ended or frozen 2 times while events were due: this host does not keep it running "
+            "between requests, and events may wait for ever. Set handoff='manual' and call drain() on a schedule, or "
+            "run `envoyou worker` elsewhere. See the page 'Serverless' of the documentation",
         ),
         (WorkerStopped("default", 2), "INFO", "worker default stopped, 2 events unfinished"),
         (WorkerFailed("default", "why", 0.5), "ERROR", "worker default cannot work, next try in 0.5 s: why"),
@@ -321,6 +329,7 @@ def test_nothing_secret_is_logged_on_the_whole_way_of_an_event(caplog):
         Spooled,
         SpoolFailed,
         WorkerFailed,
+        WorkerInterrupted,
         WorkerStarted,
         WorkerStopped,
     ],
