@@ -33,7 +33,7 @@ MIN_KNOWN_SECRET: Final = 8
 MIN_UNBOUNDED: Final = 8
 """Characters of a private text from which it is also replaced inside a longer word."""
 
-# Insertion and removal of one item are atomic, and readers iterate over a copy: no lock is needed.
+# Each operation on one item is atomic, and readers iterate over a copy: no lock is needed.
 _known_secrets: OrderedDict[bytes, None] = OrderedDict()
 
 # Each of these takes time in proportion to the text, whatever it holds: repetition that may end in vain is bounded.
@@ -69,7 +69,7 @@ _VALUES_IN_MESSAGES: Final = (
     # PostgreSQL names the values of the offending row, in any language, and quotes the statement.
     (re.compile(r"\b(DETAIL|LINE \d{1,9}):[^\n]+"), rf"\1: {MARK}"),
     (re.compile(r"\)=\([^\n]+"), rf")=({MARK})"),
-    (re.compile(r"\b(invalid input (?:syntax|value)[^:\n]{0,80}: )[^\n]+"), rf"\1{MARK}"),
+    (re.compile(r"\b(invalid input (?:syntax|value|for query argument)[^:\n]{0,80}: )[^\n]+"), rf"\1{MARK}"),
     # MariaDB and MySQL.
     (re.compile(r"\b(Duplicate entry |Incorrect [\w ]{1,40} value: )[^\n]+"), rf"\1{MARK}"),
     # Pydantic.
@@ -133,8 +133,9 @@ def remember_secret(secret: str | bytes) -> None:
     key = key.removeprefix(b"whsec_").strip()
     if len(key) < MIN_KNOWN_SECRET:
         return
+    # Not `move_to_end`: another thread may have removed it meanwhile.
+    _known_secrets.pop(key, None)
     _known_secrets[key] = None
-    _known_secrets.move_to_end(key)
     while len(_known_secrets) > MAX_KNOWN_SECRETS:
         _known_secrets.popitem(last=False)
 

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from envoyou_core.cli.values import count_text
 from envoyou_core.inbox import InboxRecord, InboxStats, Status
+from envoyou_core.redaction import printable
 
 __all__ = ["event_details", "events_table", "stats_table"]
 
@@ -61,8 +62,8 @@ def events_table(records: Iterable[InboxRecord]) -> Table:
         table.add_column(column, overflow="fold")
     for record in records:
         table.add_row(
-            Text(record.event.id),
-            Text(record.event.type),
+            Text(printable(record.event.id)),
+            Text(printable(record.event.type)),
             _status(record.status),
             str(record.attempts),
             _time(record.received_at),
@@ -76,8 +77,8 @@ def event_details(record: InboxRecord, *, in_spool: bool = False) -> Table:
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    table.add_row("event", Text(record.event.id))
-    table.add_row("type", Text(record.event.type))
+    table.add_row("event", Text(printable(record.event.id)))
+    table.add_row("type", Text(printable(record.event.type)))
     table.add_row("status", "waits in the spool for the inbox" if in_spool else _status(record.status))
     if record.unreadable is not None:
         table.add_row("unreadable", Text(record.unreadable))
@@ -85,12 +86,12 @@ def event_details(record: InboxRecord, *, in_spool: bool = False) -> Table:
     if record.next_attempt_at is not None and not in_spool:
         table.add_row("next attempt", f"{_time(record.next_attempt_at)} UTC")
     for name, became in record.progress.items():
-        table.add_row("handler", Text(f"{name}: {became.value.replace('_', ' ')}"))
+        table.add_row("handler", Text(printable(f"{name}: {became.value.replace('_', ' ')}")))
     for number, attempt in enumerate(record.history, start=1):
         ended = "its process died" if attempt.status is None else attempt.status
         table.add_row(f"attempt {number}", Text(f"{_time(attempt.ended_at)} UTC  {ended}"))
         for failure in attempt.failures:
-            table.add_row("", Text(f"{failure.handler}: {failure.error}"))
+            table.add_row("", Text(printable(f"{failure.handler}: {failure.error}")))
     return table
 
 

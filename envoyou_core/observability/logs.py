@@ -131,9 +131,10 @@ def log_notice(notice: Notice) -> None:
             )
         case WorkerInterrupted(name, times):
             log.warning(
-                "worker %s was ended or frozen %d times while events were due: this host does not keep it running "
-                "between requests, and events may wait for ever. Set handoff='manual' and call drain() on a "
-                "schedule, or run `envoyou worker` elsewhere. See the page 'Serverless' of the documentation",
+                "worker %s was ended or frozen %d times while events were due, and events may wait for ever: this host "
+                "does not keep it running between requests, or a handler blocks its event loop. On such a host, set "
+                "handoff='manual' and call drain() on a schedule, or run `envoyou worker` elsewhere. See the page "
+                "'Serverless' of the documentation",
                 name,
                 times,
             )

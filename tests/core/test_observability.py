@@ -136,9 +136,10 @@ def settled(status, retry_in=None, error=None):
         (
             WorkerInterrupted("default", 2),
             "WARNING",
-            "worker default was ended or frozen 2 times while events were due: this host does not keep it running "
-            "between requests, and events may wait for ever. Set handoff='manual' and call drain() on a schedule, or "
-            "run `envoyou worker` elsewhere. See the page 'Serverless' of the documentation",
+            "worker default was ended or frozen 2 times while events were due, and events may wait for ever: this host "
+            "does not keep it running between requests, or a handler blocks its event loop. On such a host, set "
+            "handoff='manual' and call drain() on a schedule, or run `envoyou worker` elsewhere. See the page "
+            "'Serverless' of the documentation",
         ),
         (WorkerStopped("default", 2), "INFO", "worker default stopped, 2 events unfinished"),
         (WorkerFailed("default", "why", 0.5), "ERROR", "worker default cannot work, next try in 0.5 s: why"),

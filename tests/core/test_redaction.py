@@ -254,6 +254,10 @@ def test_the_secrets_that_are_known_are_bounded():
         ("syntax error\nLINE 1: INSERT INTO a ('ada')\n   ^", "syntax error\nLINE 1: [redacted]\n   ^"),
         ('invalid input syntax for type integer: "ada"', "invalid input syntax for type integer: [redacted]"),
         ('invalid input value for enum mood: "ada"', "invalid input value for enum mood: [redacted]"),
+        (
+            "invalid input for query argument $5: 'ada' (expected int)",
+            "invalid input for query argument $5: [redacted]",
+        ),
         ("(1062, \"Duplicate entry 'ada@example.com' for key 'PRIMARY'\")", '(1062, "Duplicate entry [redacted]'),
         ("Incorrect integer value: 'ada' for column 'n' at row 1", "Incorrect integer value: [redacted]"),
         (

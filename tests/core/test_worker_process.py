@@ -252,7 +252,7 @@ def open_pool_that_fails():
     with worker(site, "hooks") as process:
         assert process.wait(20) == 1
         said = process.stderr.read()
-    assert "ERROR envoyou: the worker has failed\nTraceback (most recent call last):" in said
+    assert "ERROR envoyou: the worker has failed\n  Traceback (most recent call last):" in said
     assert "in open_pool_that_fails" in said
     assert f"The worker has failed. {error}: no pool at postgresql://app:[redacted]@db" in said
     assert "hunter2" not in said
