@@ -33,7 +33,7 @@ def time_limit(connection: sqlite3.Connection, seconds: float, expired: Callable
 
     Args:
         connection: a connection with a transaction in progress.
-        seconds: the time limit of the block.
+        seconds: the time limit of the block, in seconds.
         expired: called in another thread after the rollback.
 
     Raises:

@@ -30,7 +30,6 @@ from envoyou_core.observability.notices import (
     WorkerStopped,
 )
 from envoyou_core.observability.redacted import RedactedLogger
-from envoyou_core.redaction import printable, redact
 
 __all__ = ["log_notice"]
 
@@ -56,7 +55,10 @@ def log_notice(notice: Notice) -> None:
             log.info("accepted %s (%s) again: a duplicate, already stored", event_id, event_type)
         case Rejected(status, reason, detail):
             level = logging.ERROR if status >= 500 else logging.WARNING
-            log.log(level, "answered %d: %s (%s)%s", status, reason, detail, _origin(notice))
+            origin = _origin(notice)
+            # Quoted, because none of it is proven.
+            template = "answered %d: %s (%s)" + "".join(f", {name} %r" for name in origin)
+            log.log(level, template, status, reason, detail, *origin.values())
         case NonceStoreFailed(detail):
             log.error("the nonce store failed (%s): accepting on the inbox's unique key alone", detail)
         case HandlerFailed(event_id, event_type, handler, attempt, error, traceback):
@@ -151,11 +153,7 @@ def log_notice(notice: Notice) -> None:
             )
 
 
-def _origin(rejected: Rejected) -> str:
-    """Which endpoint was addressed by whom, in quotes: none of it is proven, and it must not pass for another line."""
+def _origin(rejected: Rejected) -> dict[str, str]:
+    """Which endpoint was addressed, where and by whom, as far as that is known."""
     values = {"webhook id": rejected.webhook_id, "path": rejected.path, "peer": rejected.peer}
-    return "".join(f", {name} {_quoted(value)}" for name, value in values.items() if value)
-
-
-def _quoted(value: str) -> str:
-    return repr(redact(printable(value[:MAX_QUOTED])))
+    return {name: value[:MAX_QUOTED] for name, value in values.items() if value}

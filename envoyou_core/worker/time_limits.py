@@ -16,7 +16,7 @@ def time_limited(function: Callable[..., Awaitable[Any]], seconds: float | None)
 
     Args:
         function: the function to call.
-        seconds: the time limit; `None` for no limit.
+        seconds: the time limit in seconds; `None` for no limit.
     """
     if seconds is None:
         return function

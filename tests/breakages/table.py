@@ -82,8 +82,8 @@ BREAKAGES = [
     Breakage(
         "a sender can forge a line of the log",
         LOGS,
-        "    return repr(redact(printable(value[:MAX_QUOTED])))",
-        "    return value",
+        'f", {name} %r"',
+        'f", {name} %s"',
         (f"{TEST_OBSERVABILITY}::test_what_a_sender_wrote_cannot_pass_for_another_line",),
     ),
     Breakage(

@@ -228,7 +228,7 @@ def test_another_server_is_refused_before_anything_is_asked_of_it(version, says,
     check_mariadb("11.4.2-MariaDB-ubu2404")
     engine = create_engine(make_url(mariadb_inbox_url).set(drivername="mysql+pymysql"))
     inboxes = [SqlInbox(mariadb_inbox_url), SqlInbox(engine)]
-    for module in ("databases", "sql"):
+    for module in ("sql.engines", "sql.inbox"):
         monkeypatch.setattr(f"envoyou_core.inbox.{module}.check_mariadb", lambda _: check_mariadb(version))
     for inbox in inboxes:
         for use in (inbox.open, inbox.migrate, inbox.stats):

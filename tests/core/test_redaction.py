@@ -183,7 +183,7 @@ def test_a_listener_that_fails_is_logged_without_secrets(log):
 
     notices = Notices()
     notices.subscribe(listener)
-    notices.emit(WorkerStarted("default", "thread"))
+    notices.emit(WorkerStarted("default", "thread", "memory:"))
     assert log.getvalue().startswith("ERROR envoyou: a listener failed at WorkerStarted\n  Traceback")
     assert EMAIL not in log.getvalue()
     assert FORGED not in log.getvalue()
@@ -196,7 +196,7 @@ def test_what_a_notice_says_stays_on_its_line(log):
 
 def test_a_record_names_the_place_that_logs_and_not_the_redaction(caplog):
     caplog.set_level(logging.DEBUG, "envoyou")
-    log_notice(WorkerStarted("default", "thread"))
+    log_notice(WorkerStarted("default", "thread", "memory:"))
     assert caplog.records[0].funcName == "log_notice"
 
 

@@ -150,9 +150,3 @@ class TestWithoutTimeZonesOnPostgres(TestOnPostgres):
     @pytest.fixture(autouse=True)
     def local_times(self, settings):
         settings.USE_TZ = False
-
-
-class TestWithoutTimeZonesOnMariadb(TestOnMariadb):
-    @pytest.fixture(autouse=True)
-    def local_times(self, settings):
-        settings.USE_TZ = False

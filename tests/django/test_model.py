@@ -122,7 +122,8 @@ def indices_asked(alias, action):
             cursor.execute(explain + query)
             plan = "\n".join(" ".join(map(str, row)) for row in cursor.fetchall())
         pattern = r"\bkey\W+(envoyou_\w+)" if alias == "mariadb" else r"\benvoyou_(?!processed_event\b)\w+"
-        found.append(set(re.findall(pattern, plan)))
+        # MariaDB reads the least value of an index while it plans, and shows no index then.
+        found.append({"read while planning"} if "tables optimized away" in plan else set(re.findall(pattern, plan)))
     return found
 
 
@@ -131,7 +132,7 @@ def test_stats_are_counted_through_indexes(full_table, inbox_alias, clock, monke
     inbox = OrmInbox(clock=clock)
     counted = indices_asked(inbox_alias, inbox.stats)
     assert len(counted) == 4
-    assert all(len(indices) == 1 for indices in counted)
+    assert all(len(indices) == 1 for indices in counted), counted
     assert counted[1] == counted[2] == {"envoyou_settled"}
     stats = inbox.stats()
     assert (stats.by_status["processed"], stats.by_status["received"], stats.at_least) == (100, 50, {"processed"})
