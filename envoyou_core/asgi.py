@@ -15,7 +15,7 @@ from envoyou_core.http import WebhookRequest, WebhookResponse, content_length, p
 from envoyou_core.webhooks import Webhooks
 from envoyou_core.wsgi import DRAIN_LIMIT
 
-__all__ = ["WebhookEndpoint", "read_body", "request_of", "webhooks_entry"]
+__all__ = ["WebhookEndpoint", "webhooks_entry"]
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

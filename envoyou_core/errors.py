@@ -30,6 +30,7 @@ __all__ = [
     "RetryLater",
     "SignatureMismatchError",
     "TimestampOutOfToleranceError",
+    "TransactionTimeoutError",
     "UnavailableError",
     "UnknownEndpointError",
     "UnreadableBodyError",
@@ -63,6 +64,10 @@ class HandlerTimeoutError(EnvoyouError):
 
     def __init__(self, time_limit: float) -> None:
         super().__init__(f"cancelled after its time limit of {time_limit:g} s")
+
+
+class TransactionTimeoutError(EnvoyouError):
+    """A handler held SQLite's only write lock for too long; its transaction was rolled back."""
 
 
 class WorkerStuckError(EnvoyouError):

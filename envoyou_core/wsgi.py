@@ -15,7 +15,7 @@ from envoyou_core.webhooks import Webhooks
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-__all__ = ["DRAIN_LIMIT", "CheckedInput", "ReadableBody", "read_wsgi", "receive_wsgi", "webhooks_entry"]
+__all__ = ["webhooks_entry"]
 
 CHUNK_SIZE = 65_536
 DRAIN_LIMIT = 8 * 1_048_576

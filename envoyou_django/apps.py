@@ -13,7 +13,7 @@ from django.core.signals import request_started
 from django.utils.module_loading import autodiscover_modules
 
 from envoyou_core import ConfigurationError
-from envoyou_core.observability.redacted import RedactedLogger
+from envoyou_core.adapter import RedactedLogger
 from envoyou_django import conf
 from envoyou_django.project import project_webhooks
 

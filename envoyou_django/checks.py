@@ -15,8 +15,7 @@ from django.db import connections, router
 from django.utils.module_loading import import_string
 
 from envoyou_core import ConfigurationError
-from envoyou_core.handlers import Handler
-from envoyou_core.observability.disabled import REMEDY, disabled_loggers
+from envoyou_core.adapter import REMEDY, Handler, disabled_loggers
 from envoyou_django import conf
 from envoyou_django.endpoints import Endpoint, endpoints
 from envoyou_django.inbox.insert import supports

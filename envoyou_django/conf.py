@@ -15,9 +15,8 @@ from django.conf import settings
 from django.utils.module_loading import import_string
 
 from envoyou_core import ConfigurationError
-from envoyou_core.reception.secrets import newest_secret
-from envoyou_core.reception.secrets import written_secrets as secrets_in
-from envoyou_core.settings import SECRET_NAMES, read_settings
+from envoyou_core.adapter import SECRET_NAMES, newest_secret, read_settings
+from envoyou_core.adapter import written_secrets as secrets_in
 
 __all__ = [
     "OWN_NAMES",

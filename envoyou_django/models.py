@@ -12,10 +12,8 @@ from django.db.models.functions import Coalesce
 from django.utils.translation import gettext_lazy as _
 
 from envoyou_core import Event
-from envoyou_core.event import MAX_NAME_LENGTH, object_key
+from envoyou_core.adapter import MAX_NAME_LENGTH, decode_history, event_of, object_key, record_of, requeued_progress
 from envoyou_core.inbox import REQUEUABLE, Status
-from envoyou_core.inbox.history import decode_history
-from envoyou_core.inbox.rows import event_of, record_of, requeued_progress
 from envoyou_django import conf
 from envoyou_django.fields import ExactCharField, UtcDateTimeField, stored_moment
 from envoyou_django.inbox.cleanup import SCRUBBED_BY, scrubbed, update_each

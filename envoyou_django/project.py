@@ -17,9 +17,8 @@ from django.core.signals import setting_changed
 from django.db import connections, router
 
 from envoyou_core import ConfigurationError, Handlers, WebhookRequest, WebhookResponse, Webhooks
-from envoyou_core.handlers import Handler
+from envoyou_core.adapter import Handler, time_limited
 from envoyou_core.observability import Listener
-from envoyou_core.worker.time_limits import time_limited
 from envoyou_django import conf
 from envoyou_django.signals import SignalSender
 from envoyou_django.waker import TaskQueueWaker

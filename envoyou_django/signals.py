@@ -26,11 +26,9 @@ from typing import Any
 
 from django.dispatch import Signal
 
-from envoyou_core.forks import call_in_forked_children
+from envoyou_core.adapter import DaemonThreads, RedactedLogger, call_in_forked_children
 from envoyou_core.inbox import Status
 from envoyou_core.observability import Accepted, Notice, Settled
-from envoyou_core.observability.redacted import RedactedLogger
-from envoyou_core.worker.threads import DaemonThreads
 
 __all__ = ["SignalSender", "event_dead", "event_failed", "event_processed", "event_received"]
 

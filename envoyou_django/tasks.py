@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
 from envoyou_core import ConfigurationError
-from envoyou_core.worker.worker import MAINTENANCE_INTERVAL
+from envoyou_core.adapter import MAINTENANCE_INTERVAL
 from envoyou_django import conf, webhooks
 
 if TYPE_CHECKING:

@@ -12,9 +12,8 @@ from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 
 from envoyou_core import WebhookRequest, WebhookResponse
-from envoyou_core.bodies import unreadable
+from envoyou_core.adapter import read_wsgi, unreadable
 from envoyou_core.errors import WebhookError
-from envoyou_core.wsgi import read_wsgi
 from envoyou_django import webhooks
 
 __all__ = ["areceive", "receive"]

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from envoyou_core.worker.waker import Waker
+from envoyou_core.adapter import Waker
 
 __all__ = ["TaskQueueWaker"]
 

@@ -10,7 +10,7 @@ from fastapi import Depends, Request, Response
 from starlette.requests import ClientDisconnect
 
 from envoyou_core import Event, WebhookError, WebhookResponse, Webhooks
-from envoyou_core.asgi import read_body, request_of
+from envoyou_core.adapter import read_body, request_of
 
 __all__ = ["verified_event"]
 

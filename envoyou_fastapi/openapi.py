@@ -17,9 +17,10 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from envoyou_core import EVENT_TYPES, Login, User, WebhookResponse, Webhooks
-from envoyou_core.event import MAX_CREATED, MAX_NAME_LENGTH
-from envoyou_core.http import (
+from envoyou_core.adapter import (
     EVENT_TYPE_HEADER,
+    MAX_CREATED,
+    MAX_NAME_LENGTH,
     NONCE_HEADER,
     REFUSALS,
     SIGNATURE_HEADER,

@@ -10,9 +10,8 @@ from flask.blueprints import BlueprintSetupState
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
 from envoyou_core import WebhookRequest, WebhookResponse, Webhooks
-from envoyou_core.bodies import DisconnectedError, unreadable
+from envoyou_core.adapter import CheckedInput, DisconnectedError, receive_wsgi, unreadable
 from envoyou_core.errors import PayloadTooLargeError, UnreadableBodyError, WebhookError
-from envoyou_core.wsgi import CheckedInput, receive_wsgi
 from envoyou_flask.wiring import attach
 
 __all__ = ["create_blueprint", "receiving_blueprint"]

@@ -11,9 +11,7 @@ from flask import Flask, current_app
 from flask.cli import with_appcontext
 
 from envoyou_core import ConfigurationError, Webhooks
-from envoyou_core.reception.secrets import newest_secret
-from envoyou_core.reception.signature import Secret
-from envoyou_core.settings import SECRET_NAMES, read_settings
+from envoyou_core.adapter import SECRET_NAMES, Secret, newest_secret, read_settings
 
 __all__ = ["add_commands"]
 
@@ -39,7 +37,7 @@ def _envoyou(arguments: tuple[str, ...]) -> None:
     try:
         import typer
 
-        from envoyou_core.cli.commands import Source, application
+        from envoyou_core.adapter import Source, application
     except ImportError as error:
         raise click.ClickException(f"it needs {error.name}: pip install 'envoyou-webhooks[cli]'") from error
     named = typer.Option("--name", help="Which webhooks, where the app has several: the name of their blueprint.")
@@ -79,7 +77,7 @@ def _sent_by_default(app: Flask) -> dict[str, Any]:
 
 def _secret_of(app: Flask, webhook_id: str) -> Secret:
     """The newest secret of the app's settings, or of the environment if the settings have none."""
-    from envoyou_core.cli.sending import secret_from_environment
+    from envoyou_core.adapter import secret_from_environment
 
     settings = app.config.get_namespace(PREFIX, lowercase=False)
     secret = read_settings({name: settings.get(name) for name in SECRET_NAMES}, prefix=PREFIX).get("secret")

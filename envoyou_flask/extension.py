@@ -10,8 +10,7 @@ from weakref import WeakSet
 from flask import Blueprint, Flask, current_app
 
 from envoyou_core import ConfigurationError, Handlers, Webhooks
-from envoyou_core.handlers import Handler
-from envoyou_core.settings import read_settings
+from envoyou_core.adapter import Handler, read_settings
 from envoyou_flask.blueprint import receiving_blueprint
 from envoyou_flask.wiring import attach
 

@@ -13,9 +13,8 @@ from sqlalchemy import URL, Connection, Engine
 from sqlalchemy.orm import Session
 
 from envoyou_core import ConfigurationError, EnvoyouError
-from envoyou_core.forks import call_in_forked_children
-from envoyou_core.inbox import Claim, HandlerStatus, Settlement
-from envoyou_core.inbox.sql.inbox import SqlInbox
+from envoyou_core.adapter import call_in_forked_children
+from envoyou_core.inbox import Claim, HandlerStatus, Settlement, SqlInbox
 
 __all__ = ["FlaskSqlInbox", "SessionReplacedError"]
 

@@ -8,20 +8,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from envoyou_core.errors import EnvoyouError
+from envoyou_core.errors import TransactionTimeoutError
 from envoyou_core.forks import call_in_forked_children
 
-__all__ = ["TRANSACTION_LIMIT", "TransactionTimeoutError", "time_limit"]
+__all__ = ["TRANSACTION_LIMIT", "time_limit"]
 
 TRANSACTION_LIMIT = 1.0
 """Seconds that a handler's transaction may last on SQLite: less than other writers wait for the lock."""
 
 INTERRUPT_AFTER = 0.05
 """Seconds that a running statement may go on after the time limit."""
-
-
-class TransactionTimeoutError(EnvoyouError):
-    """A handler held SQLite's only write lock for too long; its transaction was rolled back."""
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.http import require_POST, require_safe
 
-from envoyou_core.inbox.rows import body_bytes
+from envoyou_core.adapter import body_bytes
 from envoyou_django import conf, webhooks
 from envoyou_django.admin.confirmation import Question, ask, is_confirmed
 from envoyou_django.admin.formatting import (

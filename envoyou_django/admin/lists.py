@@ -13,7 +13,7 @@ from django.http import HttpRequest
 from django.utils import formats, timezone
 from django.utils.translation import gettext_lazy as _
 
-from envoyou_core.event import object_key
+from envoyou_core.adapter import object_key
 from envoyou_django import conf
 from envoyou_django.models import ProcessedEventQuerySet
 

@@ -11,10 +11,8 @@ from django.db.models import Value
 from django.db.models.functions import Coalesce
 
 from envoyou_core import Event
+from envoyou_core.adapter import decode_history, encode_history, object_key_in, scrubbed_body, without_failures
 from envoyou_core.inbox import Attempt
-from envoyou_core.inbox.history import decode_history, encode_history, without_failures
-from envoyou_core.inbox.rows import object_key_in
-from envoyou_core.inbox.scrubbing import scrubbed_body
 
 __all__ = ["SCRUBBED_BY", "fill_object_keys", "key_of", "scrub", "scrubbed", "update_each"]
 

@@ -16,8 +16,21 @@ from django.db import Error, InterfaceError, OperationalError, connections, rout
 from django.db.models import F, Max, Min, Model, QuerySet
 
 from envoyou_core import ConfigurationError
+from envoyou_core.adapter import (
+    MAX_CREATED,
+    MAX_WAITING,
+    GroupCommit,
+    body_bytes,
+    claim_of,
+    encode_history,
+    object_key,
+    progress_of,
+    record_of,
+    settled_progress,
+    with_attempt,
+    with_crash,
+)
 from envoyou_core.errors import LeaseLostError
-from envoyou_core.event import MAX_CREATED, object_key
 from envoyou_core.inbox import (
     ANY,
     COUNTED,
@@ -36,9 +49,6 @@ from envoyou_core.inbox import (
     requeuable_statuses,
     stats_of,
 )
-from envoyou_core.inbox.group_commit import MAX_WAITING, GroupCommit
-from envoyou_core.inbox.history import encode_history, with_attempt, with_crash
-from envoyou_core.inbox.rows import body_bytes, claim_of, progress_of, record_of, settled_progress
 from envoyou_django.counting import count_by_status
 from envoyou_django.fields import stored_moment
 from envoyou_django.inbox.claims import claimable

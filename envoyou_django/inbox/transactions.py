@@ -11,10 +11,15 @@ from typing import Any
 from django.db import connections, transaction
 
 from envoyou_core import Event
-from envoyou_core.inbox.deadlines import TRANSACTION_LIMIT, time_limit
-from envoyou_core.inbox.handler_queue import HandlerTransactionQueue, Slot
-from envoyou_core.observability.redacted import RedactedLogger
-from envoyou_core.worker.failures import private_texts, traceback_of
+from envoyou_core.adapter import (
+    TRANSACTION_LIMIT,
+    HandlerTransactionQueue,
+    RedactedLogger,
+    Slot,
+    private_texts,
+    time_limit,
+    traceback_of,
+)
 from envoyou_django.models import ClaimLock
 
 __all__ = ["handler_transaction"]

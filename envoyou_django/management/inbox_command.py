@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError, InterfaceError
 
 from envoyou_core import EnvoyouError
-from envoyou_core.redaction import one_line
+from envoyou_core.adapter import one_line
 from envoyou_django import webhooks
 
 __all__ = ["InboxCommand", "add_json_argument"]

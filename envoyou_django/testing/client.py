@@ -12,8 +12,8 @@ from django.db import connections, router
 from django.test import AsyncClient, Client, TestCase
 
 from envoyou_core import ConfigurationError, Event, Webhooks
+from envoyou_core.adapter import Secret
 from envoyou_core.observability import HandlerFailed, Notice
-from envoyou_core.reception.signature import Secret
 from envoyou_core.testing import SAMPLE_WEBHOOK_ID, Delivery, sample_event, sign_delivery
 from envoyou_django import conf
 from envoyou_django.endpoints import endpoints

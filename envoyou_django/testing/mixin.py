@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from envoyou_core import Event
-from envoyou_core.reception.signature import Secret
+from envoyou_core.adapter import Secret
 from envoyou_django.testing.client import WebhookClient
 
 __all__ = ["WebhookTestMixin"]

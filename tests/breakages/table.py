@@ -720,4 +720,12 @@ BREAKAGES = [
         ("tests/django/test_shared_commits.py::InATransaction::test_a_delivery_is_part_of_it",),
         adapters=("django",),
     ),
+    Breakage(
+        "an adapter imports an internal module of the core",
+        "envoyou_flask/extension.py",
+        "from envoyou_core.adapter import Handler, read_settings\n",
+        "from envoyou_core.handlers import Handler\nfrom envoyou_core.settings import read_settings\n",
+        ("tests/core/test_laws.py::test_an_adapter_imports_public_names_of_the_core_and_no_other_adapter",),
+        adapters=("flask",),
+    ),
 ]

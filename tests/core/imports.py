@@ -1,7 +1,7 @@
 """Reads the imports of a module from its source, and tells which of them break law 1."""
 
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,13 +40,12 @@ def modules_of(root: Path) -> Iterator[Module]:
         yield Module(name, path.read_text(encoding="utf-8"), is_package)
 
 
-def exports_of(modules: Iterator[Module]) -> dict[str, frozenset[str]]:
-    """What is public: ``__all__`` of every module that has no underscore in its path."""
+def exports_of(modules: Iterable[Module], public: Collection[str]) -> dict[str, frozenset[str]]:
+    """The names in ``__all__`` of each of the modules that are ``public``."""
     return {
         module.name: names
         for module in modules
-        if not any(part.startswith("_") for part in module.name.split("."))
-        and (names := _declared(ast.parse(module.source))) is not None
+        if module.name in public and (names := _declared(ast.parse(module.source))) is not None
     }
 
 

@@ -18,7 +18,7 @@ MODULES = [
     ]
 ]
 EXPORTED = sorted({(module.__name__, name) for module in MODULES for name in getattr(module, "__all__", ())})
-UNITS = {"tolerance", "timestamp", "now", "lease", "seconds", "max_body_size", "initial_delay", "max_delay", "created"}
+UNITS = {"tolerance", "timestamp", "now", "lease", "max_body_size", "initial_delay", "max_delay", "created"}
 
 
 def exported(kind):

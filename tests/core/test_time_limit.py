@@ -14,14 +14,16 @@ from pathlib import Path
 
 import pytest
 
+from envoyou_core import TransactionTimeoutError
 from envoyou_core.inbox import deadlines as module
-from envoyou_core.inbox.deadlines import TransactionTimeoutError, time_limit
+from envoyou_core.inbox.deadlines import time_limit
 
 BEFORE = """
 import sqlite3, sys, threading, time
 from contextlib import suppress
+from envoyou_core import TransactionTimeoutError
 from envoyou_core.inbox import deadlines as module
-from envoyou_core.inbox.deadlines import TransactionTimeoutError, time_limit
+from envoyou_core.inbox.deadlines import time_limit
 
 database = sys.argv[1]
 ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) "

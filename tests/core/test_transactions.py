@@ -8,10 +8,17 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DatabaseError
 
-from envoyou_core import ConfigurationError, PermanentError, RetryPolicy, WebhookRequest, Webhooks
+from envoyou_core import (
+    ConfigurationError,
+    PermanentError,
+    RetryPolicy,
+    TransactionTimeoutError,
+    WebhookRequest,
+    Webhooks,
+)
 from envoyou_core.errors import LeaseLostError
 from envoyou_core.inbox import Added, NewEvent, Status
-from envoyou_core.inbox.deadlines import TransactionTimeoutError, time_limit
+from envoyou_core.inbox.deadlines import time_limit
 from envoyou_core.inbox.sql import engines, inbox
 from envoyou_core.inbox.sql.inbox import SqlInbox
 from envoyou_core.testing import sample_event, sign_delivery

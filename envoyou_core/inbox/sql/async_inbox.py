@@ -12,8 +12,8 @@ from typing import Any, Final
 from sqlalchemy import URL, Connection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
-from envoyou_core.errors import ConfigurationError
-from envoyou_core.inbox.deadlines import TRANSACTION_LIMIT, TransactionTimeoutError
+from envoyou_core.errors import ConfigurationError, TransactionTimeoutError
+from envoyou_core.inbox.deadlines import TRANSACTION_LIMIT
 from envoyou_core.inbox.group_commit import MAX_BATCH
 from envoyou_core.inbox.records import Claim, HandlerStatus, Settlement
 from envoyou_core.inbox.sql.inbox import SqlInbox

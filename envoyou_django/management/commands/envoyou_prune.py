@@ -8,7 +8,7 @@ from typing import Any
 
 from django.core.management.base import CommandError
 
-from envoyou_core.cli.values import duration
+from envoyou_core.adapter import duration
 from envoyou_core.inbox import FINISHED, Status
 from envoyou_django import webhooks
 from envoyou_django.management.inbox_command import InboxCommand, add_json_argument

@@ -12,7 +12,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.urls import NoReverseMatch
 
 from envoyou_core import EnvoyouError
-from envoyou_core.cli.sending import send_sample
+from envoyou_core.adapter import send_sample
 from envoyou_core.testing import SAMPLE_WEBHOOK_ID
 from envoyou_django import conf
 from envoyou_django.endpoints import endpoints

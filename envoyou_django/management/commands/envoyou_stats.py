@@ -7,9 +7,8 @@ from typing import Any
 
 from django.core.management.base import CommandError
 
-from envoyou_core.cli.values import count_text, duration, stats_as_json
+from envoyou_core.adapter import count_text, duration, location_of, stats_as_json
 from envoyou_core.inbox import InboxStats, Status
-from envoyou_core.inbox.files import location_of
 from envoyou_django import webhooks
 from envoyou_django.management.inbox_command import InboxCommand, add_json_argument
 

@@ -11,8 +11,8 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, InterfaceError, connections
 
 from envoyou_core import ConfigurationError
+from envoyou_core.adapter import one_line
 from envoyou_core.errors import WorkerStuckError
-from envoyou_core.redaction import one_line
 from envoyou_django import webhooks
 from envoyou_django.management.reloading import run_reloading
 

@@ -1,0 +1,150 @@
+"""For authors of adapters: what an adapter for a framework needs of the core beyond its other public modules.
+
+An adapter turns a framework's request into a `WebhookRequest` and a `WebhookResponse` into the framework's response.
+It wires settings, life cycle and commands the way the framework does. Applications need nothing from this module. The
+adapters for Django, Flask, FastAPI and Starlette import the core's public modules and this one only.
+
+Four parts:
+
+- the request path: reading a WSGI or ASGI request, the names of the headers, the bounds of an event;
+- settings, secrets and handlers;
+- threads and forks: what must be started anew in a forked child, and time limits;
+- the parts of an inbox that keeps its own tables: group commit, history, the queue for SQLite's write lock.
+
+Names that need Typer, `asyncio` or `sqlite3` are loaded on first use.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from envoyou_core.asgi import read_body, request_of
+from envoyou_core.bodies import DisconnectedError, unreadable
+from envoyou_core.cli.values import count_text, duration, stats_as_json
+from envoyou_core.event import MAX_CREATED, MAX_NAME_LENGTH, object_key
+from envoyou_core.forks import call_in_forked_children
+from envoyou_core.handlers import Handler
+from envoyou_core.http import (
+    EVENT_TYPE_HEADER,
+    NONCE_HEADER,
+    REFUSALS,
+    SIGNATURE_HEADER,
+    TIMESTAMP_HEADER,
+    WEBHOOK_ID_HEADER,
+)
+from envoyou_core.inbox.files import location_of
+from envoyou_core.inbox.group_commit import MAX_WAITING, GroupCommit
+from envoyou_core.inbox.handler_queue import HandlerTransactionQueue, Slot
+from envoyou_core.inbox.history import decode_history, encode_history, with_attempt, with_crash, without_failures
+from envoyou_core.inbox.rows import (
+    body_bytes,
+    claim_of,
+    event_of,
+    object_key_in,
+    progress_of,
+    record_of,
+    requeued_progress,
+    settled_progress,
+)
+from envoyou_core.inbox.scrubbing import scrubbed_body
+from envoyou_core.observability.disabled import REMEDY, disabled_loggers
+from envoyou_core.observability.redacted import RedactedLogger
+from envoyou_core.reception.secrets import newest_secret, written_secrets
+from envoyou_core.reception.signature import Secret
+from envoyou_core.redaction import one_line
+from envoyou_core.settings import SECRET_NAMES, read_settings
+from envoyou_core.worker.failures import private_texts, traceback_of
+from envoyou_core.worker.waker import Waker
+from envoyou_core.wsgi import CheckedInput, read_wsgi, receive_wsgi
+
+if TYPE_CHECKING:
+    from envoyou_core.cli.commands import Source, application
+    from envoyou_core.cli.sending import secret_from_environment, send_sample
+    from envoyou_core.inbox.deadlines import TRANSACTION_LIMIT, time_limit
+    from envoyou_core.worker.threads import DaemonThreads
+    from envoyou_core.worker.time_limits import time_limited
+    from envoyou_core.worker.worker import MAINTENANCE_INTERVAL
+
+__all__ = [
+    "EVENT_TYPE_HEADER",
+    "MAINTENANCE_INTERVAL",
+    "MAX_CREATED",
+    "MAX_NAME_LENGTH",
+    "MAX_WAITING",
+    "NONCE_HEADER",
+    "REFUSALS",
+    "REMEDY",
+    "SECRET_NAMES",
+    "SIGNATURE_HEADER",
+    "TIMESTAMP_HEADER",
+    "TRANSACTION_LIMIT",
+    "WEBHOOK_ID_HEADER",
+    "CheckedInput",
+    "DaemonThreads",
+    "DisconnectedError",
+    "GroupCommit",
+    "Handler",
+    "HandlerTransactionQueue",
+    "RedactedLogger",
+    "Secret",
+    "Slot",
+    "Source",
+    "Waker",
+    "application",
+    "body_bytes",
+    "call_in_forked_children",
+    "claim_of",
+    "count_text",
+    "decode_history",
+    "disabled_loggers",
+    "duration",
+    "encode_history",
+    "event_of",
+    "location_of",
+    "newest_secret",
+    "object_key",
+    "object_key_in",
+    "one_line",
+    "private_texts",
+    "progress_of",
+    "read_body",
+    "read_settings",
+    "read_wsgi",
+    "receive_wsgi",
+    "record_of",
+    "request_of",
+    "requeued_progress",
+    "scrubbed_body",
+    "secret_from_environment",
+    "send_sample",
+    "settled_progress",
+    "stats_as_json",
+    "time_limit",
+    "time_limited",
+    "traceback_of",
+    "unreadable",
+    "with_attempt",
+    "with_crash",
+    "without_failures",
+    "written_secrets",
+]
+
+_LOADED_ON_FIRST_USE = {
+    "DaemonThreads": "envoyou_core.worker.threads",
+    "MAINTENANCE_INTERVAL": "envoyou_core.worker.worker",
+    "Source": "envoyou_core.cli.commands",
+    "TRANSACTION_LIMIT": "envoyou_core.inbox.deadlines",
+    "application": "envoyou_core.cli.commands",
+    "secret_from_environment": "envoyou_core.cli.sending",
+    "send_sample": "envoyou_core.cli.sending",
+    "time_limit": "envoyou_core.inbox.deadlines",
+    "time_limited": "envoyou_core.worker.time_limits",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LOADED_ON_FIRST_USE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_LOADED_ON_FIRST_USE[name]), name)
