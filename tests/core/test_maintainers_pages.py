@@ -10,7 +10,7 @@ PROJECT = Path(__file__).parents[2]
 PAGES = ("ARCHITECTURE.md", "SECURITY.md")
 TEXTS = {page: (PROJECT / page).read_text(encoding="utf-8") for page in PAGES}
 TESTS = [(page, name) for page, text in TEXTS.items() for name in sorted(set(re.findall(r"`(tests/[^`]+)`", text)))]
-MEMBERS = sorted(set(re.findall(r"\b([A-Z]\w+)\.([a-z]\w+)", TEXTS["ARCHITECTURE.md"])) - {("README", "md")})
+MEMBERS = sorted(set(re.findall(r"\b([A-Z]\w+)\.([a-z]\w+)", TEXTS["ARCHITECTURE.md"].replace(".md", ""))))
 
 
 def classes():
@@ -44,9 +44,7 @@ def test_every_test_that_is_named_exists(page, name):
 
 @pytest.mark.parametrize(("owner", "member"), MEMBERS, ids=[".".join(it) for it in MEMBERS])
 def test_every_method_that_is_named_exists(owner, member):
-    assert f"{owner}.{member}" in TEXTS["ARCHITECTURE.md"]
-    if owner not in {"README", "CONTRIBUTING", "SECURITY", "ARCHITECTURE"}:
-        assert member in members_of(owner)
+    assert member in members_of(owner)
 
 
 def test_every_module_of_the_layout_exists():
