@@ -130,7 +130,7 @@ def breaks_in_adapter(module: Module, exports: Exports) -> list[str]:
             continue
         path = item.module if item.name is None else f"{item.module}.{item.name}"
         if not _is_public(item, exports):
-            breaks.append(f"{module.name}:{item.line} imports {path}, which is not public")
+            breaks.append(f"{module.name}:{item.line} imports {path}, which is not public; see {CORE}.adapter")
         elif path in exports and item.bound:
             bound[item.bound] = CORE if item.bound == CORE else path
     for line, path in _uses(module, bound):

@@ -35,7 +35,7 @@ DOCUMENTED = {
         RetryLater RetryPolicy SignatureMismatchError Tenant TimestampOutOfToleranceError User WebhookError
         WebhookRequest WebhookResponse WebhookVerificationError Webhooks sign verify
     """,
-    "envoyou_core.asgi": "webhooks_entry",
+    "envoyou_core.asgi": "WebhookEndpoint webhooks_entry",
     "envoyou_core.inbox": "AsyncSqlInbox Inbox MemoryInbox SqlInbox Status",
     "envoyou_core.inbox.async_sql": "AsyncSqlInbox",
     "envoyou_core.inbox.sql": "SqlInbox",
