@@ -1,4 +1,4 @@
-"""The app: finds the handlers, and starts the worker with the first request."""
+"""The app configuration: imports the handlers, and starts the worker with the first request."""
 
 from __future__ import annotations
 
@@ -26,60 +26,60 @@ log = RedactedLogger("envoyou.django")
 
 
 class EnvoyouConfig(AppConfig):
-    """`INSTALLED_APPS += ["envoyou_django"]`."""
+    """Configures the app: `INSTALLED_APPS += ["envoyou_django"]`."""
 
     name = "envoyou_django"
     verbose_name = "EnvoyOU webhooks"
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Import the handlers' module of every app, and wait for the first request.
+        """Import each app's module of handlers, and connect the start of the worker to the first request.
 
-        Settings that cannot work end a server that starts. A command has the system checks, which say it in a line and
-        do not keep those from working that need no webhooks.
+        Invalid settings keep a server from starting. In a management command the system checks report them, and
+        commands that run no checks need no valid settings.
 
         Raises:
-            ConfigurationError: a setting has a name that nobody knows, or a value of the wrong kind; for a server, also
-                whatever else cannot work, such as no secret.
+            ConfigurationError: a setting has an unknown name or a value of the wrong type; in a server, also any other
+                invalid configuration, such as a missing secret.
         """
         import_module("envoyou_django.checks")
-        # Not here: a server may load the application first and fork afterwards, and a child would have no thread.
+        # A server may load the application and then fork; a thread started here would not exist in the children.
         request_started.connect(_ensure_worker, dispatch_uid="envoyou_django.ensure_worker")
-        asked_by = _modules_that_ask()
+        callers = _calling_modules()
         try:
             handlers_module = conf.handlers_module()
             if conf.task_queue() is conf.TaskQueue.CELERY:
-                # Celery's worker has to know the task, whether or not it looks for tasks in the apps.
+                # Celery's worker must know the task even if it does not autodiscover tasks in the apps.
                 import_module("envoyou_django.tasks")
         except ConfigurationError:
-            if COMMANDS in asked_by:
+            if COMMANDS in callers:
                 return
             raise
         autodiscover_modules(handlers_module)
-        if not SERVERS.isdisjoint(asked_by):
+        if not SERVERS.isdisjoint(callers):
             project_webhooks.setup()
 
 
-def _modules_that_ask() -> set[str]:
-    """The modules that are waiting for Django to be set up."""
-    found = set()
+def _calling_modules() -> set[str]:
+    """The names of the modules on the call stack, which tell how Django is being set up."""
+    names = set()
     frame: FrameType | None = inspect.currentframe()
     while frame is not None:
-        found.add(frame.f_globals.get("__name__", ""))
+        names.add(frame.f_globals.get("__name__", ""))
         frame = frame.f_back
-    return found
+    return names
 
 
 def _ensure_worker(sender: type, **_: Any) -> None:
-    if _is_a_test_client(sender):
+    if _is_test_client(sender):
         return
     try:
         project_webhooks.ensure_worker()
     except ConfigurationError as error:
-        # Raised here, it would take every page of the site down.
-        log.error("no webhook is handled in this process: %s", error)
+        # Raised here, the error would fail every request of the site.
+        log.error("the worker was not started; this process handles no webhooks: %s", error)
 
 
-def _is_a_test_client(sender: type) -> bool:
+def _is_test_client(sender: type) -> bool:
     test_client = sys.modules.get("django.test.client")
     return test_client is not None and issubclass(sender, (test_client.ClientHandler, test_client.AsyncClientHandler))

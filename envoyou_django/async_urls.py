@@ -1,4 +1,4 @@
-"""`envoyou_django.urls` for projects under ASGI: no thread waits while an event is stored."""
+"""The URL patterns of `envoyou_django.urls` for ASGI: storing an event blocks no thread."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where in the project's URLs webhooks are received, however deep they are included."""
+"""Finds the URLs at which the project receives webhooks, in included URLconfs as well."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ VIEWS = "envoyou_django.views"
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One place at which webhooks are received.
+    """A URL pattern that leads to a view of this app.
 
     Attributes:
-        prefix: of the URLs that lead there, as the project has written it.
-        view: what Django calls: a view of this app, or something that is wrapped around it.
-        name: by which it is reversed, with its namespaces.
+        prefix: the route under which the project includes it.
+        view: the callback of the pattern: a view of this app, possibly decorated.
+        name: the name to reverse it by, with its namespaces.
     """
 
     prefix: str
@@ -30,17 +30,17 @@ class Endpoint:
 
     @property
     def path(self) -> str:
-        """Its path.
+        """The URL path.
 
         Raises:
-            NoReverseMatch: something in it has to be filled in.
+            NoReverseMatch: the route has parameters.
         """
-        found: str = reverse(self.name)
-        return found
+        path: str = reverse(self.name)
+        return path
 
 
 def endpoints() -> list[Endpoint]:
-    """All there are, in the order in which Django would find them."""
+    """List all endpoints, in the order in which Django resolves URLs."""
     return list(_endpoints(get_resolver().url_patterns, "", ()))
 
 

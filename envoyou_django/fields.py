@@ -1,4 +1,4 @@
-"""Columns that mean the same in every database and under every setting."""
+"""Model fields that behave alike on every database and with every setting."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ __all__ = ["ExactCharField", "UtcDateTimeField", "stored_moment"]
 
 
 class ExactCharField(models.CharField):
-    """Text that is compared by its bytes, as PostgreSQL and SQLite do by themselves and MariaDB and MySQL do not.
+    """Text that is compared byte by byte, which is the default on PostgreSQL and SQLite but not on MariaDB and MySQL.
 
-    Their usual collations take `evt_a`, `EVT_A` and `evt_a ` for one.
+    With their default collations `evt_a`, `EVT_A` and `evt_a ` are equal.
     """
 
     def db_parameters(self, connection: Any) -> dict[str, Any]:
-        """See `django.db.models.Field.db_parameters`."""
         parameters: dict[str, Any] = super().db_parameters(connection)
         if connection.vendor == "mysql":
             parameters["collation"] = "utf8mb4_nopad_bin" if connection.mysql_is_mariadb else "utf8mb4_0900_bin"
@@ -39,21 +38,19 @@ def stored_moment(stored: object) -> datetime:
 
 
 class UtcDateTimeField(models.DateTimeField):
-    """A moment: always an aware datetime in UTC, whatever `USE_TZ` and `TIME_ZONE` are.
+    """An aware datetime in UTC, regardless of `USE_TZ` and `TIME_ZONE`.
 
-    With `USE_TZ = False` Django would store local times, of which one hour a year comes twice: leases and retries
-    cannot go by them. A naive value that is given is taken in the current time zone.
+    With `USE_TZ = False` Django stores local times. They repeat for an hour each year, so leases and retries cannot
+    rely on them. A naive value is interpreted in the current time zone.
     """
 
     def get_prep_value(self, value: Any) -> Any:
-        """See `django.db.models.Field.get_prep_value`."""
         value = self.to_python(value)
         if isinstance(value, datetime) and timezone.is_naive(value):
             value = timezone.make_aware(value)
         return super().get_prep_value(value)
 
     def get_db_prep_value(self, value: Any, connection: Any, prepared: bool = False) -> Any:
-        """See `django.db.models.Field.get_db_prep_value`."""
         if not prepared:
             value = self.get_prep_value(value)
         if isinstance(value, datetime) and not settings.USE_TZ and not connection.features.supports_timezones:
@@ -61,11 +58,10 @@ class UtcDateTimeField(models.DateTimeField):
         return connection.ops.adapt_datetimefield_value(value)
 
     def from_db_value(self, value: datetime | None, expression: object, connection: Any) -> datetime | None:
-        """See `django.db.models.Field.from_db_value`."""
         if value is None:
             return None
         if timezone.is_naive(value):
-            # Where the column itself has a time zone, Django has had it converted to the connection's.
+            # If the column has a time zone, the database has converted the value to the connection's time zone.
             zone = ZoneInfo(connection.timezone_name) if connection.features.supports_timezones else UTC
             value = value.replace(tzinfo=zone)
         return value.astimezone(UTC)

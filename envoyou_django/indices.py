@@ -1,4 +1,4 @@
-"""Indices that are made while events go on coming in."""
+"""A migration operation that creates an index without blocking writes."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ __all__ = ["AddIndexOnline", "ReplaceUniqueKeyOnline"]
 
 
 class AddIndexOnline(migrations.AddIndex):
-    """Makes an index, which on PostgreSQL keeps nobody waiting: `CREATE INDEX` would hold up acceptance until its end.
+    """Creates an index; on PostgreSQL concurrently, because `CREATE INDEX` would block writes until it is done.
 
-    For migrations that are not one transaction: interrupted, they can be run again.
+    The migration must have `atomic = False`. It can be run again if it was interrupted.
     """
 
     def database_forwards(self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any) -> None:
-        """See `django.db.migrations.AddIndex`."""
         model = to_state.apps.get_model(app_label, self.model_name)
         if not self.allow_migrate_model(schema_editor.connection.alias, model):
             return
         if schema_editor.connection.vendor == "postgresql":
-            # What an interruption has left of it cannot be used.
+            # An interrupted run leaves an invalid index.
             schema_editor.remove_index(model, self.index, concurrently=True)
             schema_editor.add_index(model, self.index, concurrently=True)
         else:

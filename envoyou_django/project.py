@@ -49,8 +49,8 @@ class DjangoWebhooks(Webhooks):
         if hint is not None:
             self._hints = TaskQueueWaker(
                 _looked_after(hint),
-                failed=self.report_wake_error,
-                overdue=self._overdue,
+                report_error=self.report_wake_error,
+                seconds_overdue=self._overdue,
                 on_thread_exit=connections.close_all,
             )
         self.surround(without_old_connections)
@@ -308,9 +308,9 @@ def _hint_of_the_project() -> Callable[[], object] | None:
     if conf.task_queue() is None:
         return None
     # A task is made from the settings when its module is imported.
-    from envoyou_django.tasks import hint
+    from envoyou_django.tasks import enqueue
 
-    return hint
+    return enqueue
 
 
 def _looked_after(function: Callable[[], object]) -> Callable[[], None]:

@@ -1,7 +1,7 @@
-"""The task that works off what is due, for the task queue that `HANDOFF` names: Django's Tasks, or Celery.
+"""The task that drains the inbox, for the task queue that `HANDOFF` names: Django's Tasks, or Celery.
 
-The inbox is the truth, and a task only a hint: it does whatever is due, and does nothing when it comes twice. It is
-made from the settings when this module is imported; under a `HANDOFF` that names no queue, it is a plain function.
+A task carries no event: it handles every event that is due, so a lost or doubled task does no harm. The task is made
+from the settings when this module is imported. If `HANDOFF` names no task queue, it is a plain function.
 """
 
 from __future__ import annotations
@@ -19,53 +19,55 @@ from envoyou_django import conf, webhooks
 if TYPE_CHECKING:
     from envoyou_django.inbox.inbox import OrmInbox
 
-__all__ = ["hint", "tasks_framework", "work_off"]
+__all__ = ["enqueue", "tasks_framework", "work_off"]
 
-BUDGET = 20.0
-"""Seconds after which a task begins nothing more, and leaves the rest to the next one, so that a queue's worker can
-end."""
+TIME_BUDGET = 20.0
+"""Seconds after which a task starts no further event and enqueues another task, so that a queue's worker can stop."""
 
-_hinted_until = 0.0
+_enqueued_until = 0.0
 
-_runs_maintenance_at = float("-inf")
+_next_maintenance = float("-inf")
 
 
 def work_off() -> None:
-    """Do what is due, for as long as `BUDGET` lasts, hint at what comes due later, and clear up once an hour."""
-    began = time.monotonic()
-    settled = webhooks.drain(within=BUDGET)
-    if time.monotonic() - began >= BUDGET:
-        hint()
+    """Handle due events for up to `TIME_BUDGET` seconds, enqueue a task for later ones, and apply the retention hourly.
+
+    The name is part of messages in brokers: do not change it.
+    """
+    started = time.monotonic()
+    settled = webhooks.drain(within=TIME_BUDGET)
+    if time.monotonic() - started >= TIME_BUDGET:
+        enqueue()
     elif settled:
-        _hint_at_what_comes_due()
+        _enqueue_for_next_due()
     _run_maintenance()
 
 
 def _run_maintenance() -> None:
-    """No worker may run that does; each process of the queue has its own hour, and begins with its first task."""
-    global _runs_maintenance_at
-    if time.monotonic() >= _runs_maintenance_at:
-        _runs_maintenance_at = time.monotonic() + MAINTENANCE_INTERVAL
+    """Apply the retention settings, once an hour in each process, because no worker may be running that does."""
+    global _next_maintenance
+    if time.monotonic() >= _next_maintenance:
+        _next_maintenance = time.monotonic() + MAINTENANCE_INTERVAL
         webhooks.apply_retention()
 
 
-def _hint_at_what_comes_due() -> None:
-    """Retries, for instance. One hint is enough for all that comes due by then."""
-    global _hinted_until
+def _enqueue_for_next_due() -> None:
+    """Enqueue a task for the time when the next event is due, such as a retry, unless one is enqueued until then."""
+    global _enqueued_until
     until_due = cast("OrmInbox", webhooks.inbox).seconds_until_next_due()
     now = time.monotonic()
-    if until_due is None or now < _hinted_until <= now + until_due:
+    if until_due is None or now < _enqueued_until <= now + until_due:
         return
-    _hinted_until = now + until_due
-    hint(until_due)
+    _enqueued_until = now + until_due
+    enqueue(until_due)
 
 
-def hint(delay: float = 0.0) -> None:
+def enqueue(delay: float = 0.0) -> None:
     """Enqueue the task.
 
     Args:
-        delay: seconds after which it is to run. A backend of Django's Tasks that cannot wait gets none: the sweep hints
-            when it is time.
+        delay: seconds to wait before it runs. If a backend of Django's Tasks does not support that, a delayed task is
+            not enqueued at all: `TaskQueueWaker` enqueues one when an event is overdue.
     """
     if conf.task_queue() is conf.TaskQueue.CELERY:
         _task.apply_async(countdown=delay or None, ignore_result=True)
@@ -76,7 +78,7 @@ def hint(delay: float = 0.0) -> None:
 
 
 def tasks_framework() -> ModuleType | None:
-    """Django's Tasks: `django.tasks` from Django 6.0 on, before that the package `django-tasks`, if it is there."""
+    """Import Django's Tasks: `django.tasks` since Django 6.0, else the package `django-tasks`; `None` without both."""
     try:
         from django import tasks
     except ImportError:
@@ -84,34 +86,33 @@ def tasks_framework() -> ModuleType | None:
             import django_tasks as tasks
         except ImportError:
             return None
-    found: ModuleType = tasks
-    return found
+    framework: ModuleType = tasks
+    return framework
 
 
-def _made_a_task(function: Callable[[], None]) -> Any:
+def _make_task(function: Callable[[], None]) -> Any:
     queue = conf.task_queue()
     if queue is conf.TaskQueue.CELERY:
         try:
             from celery import shared_task
         except ImportError:
             raise ConfigurationError(
-                "HANDOFF is 'celery', which is not installed: pip install 'envoyou-webhooks[celery]'"
+                "HANDOFF 'celery' requires Celery: pip install 'envoyou-webhooks[celery]'"
             ) from None
         return shared_task(name="envoyou.work_off", ignore_result=True)(function)
     if queue is conf.TaskQueue.DJANGO_TASKS:
         framework = tasks_framework()
         if framework is None:
             raise ConfigurationError(
-                "HANDOFF is 'django_tasks', which Django has from 6.0 on: pip install 'envoyou-webhooks[django-tasks]'"
+                "HANDOFF 'django_tasks' requires Django 6.0 or django-tasks: "
+                "pip install 'envoyou-webhooks[django-tasks]'"
             )
         try:
             return framework.task(backend=conf.tasks_backend(), queue_name=conf.tasks_queue_name())(function)
         except Exception as error:
-            # Of several types, and other ones in the package than in Django.
-            raise ConfigurationError(
-                f"HANDOFF is 'django_tasks', and the backend does not take the task: {error}"
-            ) from error
+            # Their types differ between Django and the package.
+            raise ConfigurationError(f"HANDOFF is 'django_tasks', and the backend refused the task: {error}") from error
     return function
 
 
-work_off = _task = _made_a_task(work_off)
+work_off = _task = _make_task(work_off)

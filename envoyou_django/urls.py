@@ -1,4 +1,7 @@
-"""`path("webhooks/envoyou", include("envoyou_django.urls"))`, without a slash at the end: both forms then match."""
+"""URL patterns to include: `path("webhooks/envoyou", include("envoyou_django.urls"))`.
+
+Without a slash at the end of the route, the URL matches with and without one.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,8 @@ __all__ = ["app_name", "patterns_for", "urlpatterns"]
 
 
 def patterns_for(view: Callable[..., Any]) -> list[Any]:
-    """The URL patterns of one of the views."""
-    # Both forms are matched: a sender takes a redirect for a failure.
+    """Make the URL patterns for one of the views."""
+    # Match with and without a trailing slash, because senders treat a redirect as a failure.
     return [re_path(r"^(?:/)?$", view, name="receive")]
 
 

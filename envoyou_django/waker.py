@@ -15,87 +15,86 @@ from envoyou_core.adapter import Waker
 __all__ = ["TaskQueueWaker"]
 
 SWEEP_INTERVAL = 10.0
-"""Seconds between two looks into the inbox."""
+"""Seconds between two polls of the inbox."""
 
 MAX_SWEEP_INTERVAL = 60.0
-"""Seconds, once hints have been without effect: twice as long each time, up to this."""
+"""Seconds. The interval doubles up to this maximum while an event stays overdue although the task was enqueued."""
 
-SILENCE = 10.0
-"""Seconds that a broker may take to answer before it is worth an error in the log."""
+BROKER_TIMEOUT = 10.0
+"""Seconds after which a call to the broker that has not returned is reported."""
 
-OVERDUE = 5.0
-"""Seconds after which what is due has waited for too long: the hint at it may be lost."""
+MAX_OVERDUE = 5.0
+"""Seconds that an event may be overdue before the task is enqueued again, because the first one may be lost."""
 
 
 class TaskQueueWaker:
-    """TaskQueueWaker for as long as it is told that there is work, and where it finds some that waits.
+    """Enqueues a task when an event is accepted, and again while an event in the inbox is overdue.
 
     Args:
-        hint: tells the task queue; it may block, or fail.
-        failed: is told what it raised.
-        overdue: looks into the inbox, and says for how many seconds something there has been due; zero or less when
-            nothing is.
-        on_thread_exit: called in the thread that looks, and in the one that hints, as the last thing it does.
+        enqueue: enqueues the task; it may block or raise.
+        report_error: called with what `enqueue` or `seconds_overdue` raised.
+        seconds_overdue: for how many seconds the first due event in the inbox has been due; zero or less if none is.
+        on_thread_exit: called in each of the two threads, which poll and enqueue, before it ends.
     """
 
     def __init__(
         self,
-        hint: Callable[[], object],
+        enqueue: Callable[[], object],
         *,
-        failed: Callable[[Exception], None],
-        overdue: Callable[[], float],
+        report_error: Callable[[Exception], None],
+        seconds_overdue: Callable[[], float],
         on_thread_exit: Callable[[], object] = lambda: None,
     ) -> None:
-        self._hint = hint
-        self._waker = Waker(self._send_one, failed, on_thread_exit=on_thread_exit)
-        self._failed = failed
-        self._overdue = overdue
+        self._enqueue = enqueue
+        self._waker = Waker(self._enqueue_one, report_error, on_thread_exit=on_thread_exit)
+        self._report_error = report_error
+        self._seconds_overdue = seconds_overdue
         self._on_thread_exit = on_thread_exit
-        self._began: float | None = None
+        self._enqueueing_since: float | None = None
         self._stopped = threading.Event()
 
     def send(self) -> None:
-        """Hint once; returns at once."""
+        """Enqueue the task in a background thread; returns at once."""
         self._waker.send("")
 
     def start_sweeping(self) -> None:
-        """Look into the inbox from now on, in a daemon thread of this process."""
+        """Start polling the inbox in a daemon thread of this process."""
         self._stopped.set()
         self._stopped = threading.Event()
         threading.Thread(target=self._sweep, args=(self._stopped,), name="envoyou-sweep", daemon=True).start()
 
     def stop(self) -> None:
-        """Leave that to others, and let the threads end."""
+        """Stop polling, and end the threads without waiting for them."""
         self._stopped.set()
         self._waker.close()
 
-    def _send_one(self, _: str) -> None:
-        self._began = time.monotonic()
+    def _enqueue_one(self, _: str) -> None:
+        self._enqueueing_since = time.monotonic()
         try:
-            self._hint()
+            self._enqueue()
         finally:
-            self._began = None
+            self._enqueueing_since = None
 
     def _sweep(self, stopped: threading.Event) -> None:
         try:
-            self._look_again_and_again(stopped)
+            self._poll_until(stopped)
         finally:
             self._on_thread_exit()
 
-    def _look_again_and_again(self, stopped: threading.Event) -> None:
+    def _poll_until(self, stopped: threading.Event) -> None:
         interval = SWEEP_INTERVAL
         while not stopped.wait(interval):
             try:
-                self._report_silence()
-                is_overdue = self._overdue() > OVERDUE
+                self._check_broker()
+                is_overdue = self._seconds_overdue() > MAX_OVERDUE
             except Exception as error:
-                self._failed(error)
+                self._report_error(error)
                 continue
             if is_overdue:
                 self.send()
             interval = min(2 * interval, MAX_SWEEP_INTERVAL) if is_overdue else SWEEP_INTERVAL
 
-    def _report_silence(self) -> None:
-        began = self._began
-        if began is not None and (waited := time.monotonic() - began) > SILENCE:
+    def _check_broker(self) -> None:
+        since = self._enqueueing_since
+        if since is not None and (waited := time.monotonic() - since) > BROKER_TIMEOUT:
             raise TimeoutError(f"the task queue has not answered for {waited:.0f} s")

@@ -1,4 +1,4 @@
-"""What is left of an event when its payload is deleted: enough to know it again."""
+"""The body of an event whose payload was deleted; it still identifies the event."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["scrubbed_body"]
 
 
 def scrubbed_body(event: Event) -> bytes:
-    """A body with the envelope of `event` and an empty object."""
+    """Make a body with the envelope of `event` and an empty object."""
     envelope = {"id": event.id, "type": event.type, "created": event.created, "data": {"object": {}}}
     if event.webhook_id is not None:
         envelope["webhook_id"] = event.webhook_id

@@ -1,4 +1,4 @@
-"""What users' tests use: sample events, and deliveries that are signed as the platform signs them."""
+"""Support for users' tests: sample events, and deliveries that are signed as the platform signs them."""
 
 from __future__ import annotations
 

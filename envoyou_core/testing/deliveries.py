@@ -22,7 +22,7 @@ from envoyou_core.reception.signature import Secret, SignedContent, sign
 __all__ = ["SAMPLE_WEBHOOK_ID", "Delivery", "sample_event", "sign_delivery"]
 
 SAMPLE_WEBHOOK_ID = "wh_1234567890"
-"""The endpoint that samples are for."""
+"""The endpoint's id in samples."""
 
 _USER = {
     "id": "user_123",
@@ -49,7 +49,7 @@ _SAMPLE_OBJECTS: Mapping[str, Mapping[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One HTTP try: what a sender puts on the wire.
+    """An HTTP request as the platform sends it.
 
     Attributes:
         headers: the content type and the guide's security headers.
@@ -68,17 +68,17 @@ def sample_event(
     object: Mapping[str, Any] | None = None,
     webhook_id: str | None = SAMPLE_WEBHOOK_ID,
 ) -> Event:
-    """An event of `type`, with an object like the guide's.
+    """Make an event of `type`, with an object like those in the guide.
 
     Args:
-        type: any event type, also one that the guide does not list.
+        type: any event type, even one that the guide does not list.
         id: the event's id; a new one by default.
         created: epoch seconds; now by default.
-        object: `data.object`; a sample that suits the type by default.
-        webhook_id: the endpoint's id in the body; `None` leaves it out.
+        object: `data.object`; by default a sample for the type.
+        webhook_id: the endpoint's id in the body; `None` to omit it.
 
     Raises:
-        InvalidPayloadError: what was given does not make an event.
+        InvalidPayloadError: the values do not make a valid event.
 
     Examples:
         >>> sample_event("auth.login").data.object["user_id"]
@@ -110,17 +110,17 @@ def sign_delivery(
     """Sign `event` as the platform does. See the guide, "Security Headers".
 
     Args:
-        event: an event, or a body of your own: a mapping to be dumped as JSON, or bytes, which need not be an event.
+        event: an event, or any body: a mapping to serialize as JSON, or bytes, which need not be a valid event.
         secret: the endpoint's signing secret.
         timestamp: epoch seconds; now by default.
-        nonce: the nonce header; a new one by default, left out when empty.
-        signed_content: `raw` or `canonical`.
-        webhook_id: the webhook id header; the body's by default, else a sample's, left out when empty.
-        event_type: the event type header; the body's by default, left out when empty.
+        nonce: the nonce header; a new one by default, omitted if empty.
+        signed_content: what is signed, `raw` or `canonical`.
+        webhook_id: the webhook id header; by default the id in the body, else the sample's; omitted if empty.
+        event_type: the event type header; by default the type in the body; omitted if empty.
 
     Raises:
         ConfigurationError: the secret is empty.
-        ValueError: `canonical` is asked for, and the body has no canonical form.
+        ValueError: `signed_content` is `canonical`, but the body has no canonical form.
 
     Examples:
         >>> sign_delivery(sample_event(), secret="whsec_test", timestamp=1640995200).headers["X-EnvoyOU-Timestamp"]
@@ -128,10 +128,10 @@ def sign_delivery(
     """
     body = event.body if isinstance(event, Event) else event if isinstance(event, bytes) else json.dumps(event).encode()
     sent_at = int(time.time()) if timestamp is None else timestamp
-    named = _named_in(body)
+    envelope = _envelope(body)
     optional = {
-        WEBHOOK_ID_HEADER: webhook_id if webhook_id is not None else named.get("webhook_id", SAMPLE_WEBHOOK_ID),
-        EVENT_TYPE_HEADER: event_type if event_type is not None else named.get("type", ""),
+        WEBHOOK_ID_HEADER: webhook_id if webhook_id is not None else envelope.get("webhook_id", SAMPLE_WEBHOOK_ID),
+        EVENT_TYPE_HEADER: event_type if event_type is not None else envelope.get("type", ""),
         NONCE_HEADER: nonce if nonce is not None else str(uuid.uuid4()),
     }
     return Delivery(
@@ -145,7 +145,8 @@ def sign_delivery(
     )
 
 
-def _named_in(body: bytes) -> dict[str, str]:
+def _envelope(body: bytes) -> dict[str, str]:
+    """The `type` and `webhook_id` of a body, if they are strings."""
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Which events may be claimed: those that are due, of the types asked for, and not held back by their order."""
+"""Selects the events that may be claimed: due, of the claimed types, and not blocked by an earlier event."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ __all__ = ["claimable"]
 
 
 def claimable(rows: ProcessedEventQuerySet, claim_filter: ClaimFilter, now: datetime) -> ProcessedEventQuerySet:
-    """Those of one inbox's `rows` that may be claimed, in the order in which they came due."""
+    """Select those of one inbox's `rows` that may be claimed, ordered by when they were due."""
     due = rows.due(now)
     if claim_filter.include is not None:
-        due = due.filter(_of_types(claim_filter.include))
+        due = due.filter(_has_type(claim_filter.include))
     if claim_filter.exclude:
-        due = due.exclude(_of_types(claim_filter.exclude))
+        due = due.exclude(_has_type(claim_filter.exclude))
     if claim_filter.ordered:
-        ordered = _of_types(claim_filter.ordered)
-        # Where it is not known yet what an event is about, nobody can say what it has to wait for.
+        ordered = _has_type(claim_filter.ordered)
+        # While an event's object is unknown, it is unknown which events must be handled before it.
         known = Q(object_key__isnull=False)
-        due = due.filter(~ordered | Q(object_key="") | known & ~Exists(_in_the_way(rows.filter(ordered), now)))
+        due = due.filter(~ordered | Q(object_key="") | known & ~Exists(_blocking(rows.filter(ordered), now)))
     return due
 
 
-def _in_the_way(rows: ProcessedEventQuerySet, now: datetime) -> ProcessedEventQuerySet:
-    """Those of `rows` that hold back the event of the query around this one."""
+def _blocking(rows: ProcessedEventQuerySet, now: datetime) -> ProcessedEventQuerySet:
+    """Select those of `rows` that block the event of the outer query."""
     unfinished = rows.filter(tenant=OuterRef("tenant"), object_key=OuterRef("object_key"), due_at__isnull=False)
     created_before = Q(created__lt=OuterRef("created"))
     arrived_before = Q(created=OuterRef("created"), pk__lt=OuterRef("pk"))
-    in_work = Q(status=Status.PROCESSING, due_at__gt=now)
-    return unfinished.filter(created_before | arrived_before | in_work)
+    in_progress = Q(status=Status.PROCESSING, due_at__gt=now)
+    return unfinished.filter(created_before | arrived_before | in_progress)
 
 
-def _of_types(patterns: Iterable[str]) -> Q:
-    """The condition that an event's type is one of `patterns`, compared by its bytes.
+def _has_type(patterns: Iterable[str]) -> Q:
+    """The condition that an event's type matches one of `patterns`, compared byte by byte.
 
-    `LIKE` is not: databases fold cases in it, and take an underscore for any character.
+    `LIKE` ignores case on some databases, and treats an underscore as a wildcard.
     """
-    found = Q(type__in=[pattern for pattern in patterns if not pattern.endswith("*")])
-    for stem in (pattern[:-1] for pattern in patterns if pattern.endswith("*")):
-        found |= Q(Exact(Left(F("type"), len(stem)), stem)) if stem else Q(type__isnull=False)
-    return found
+    condition = Q(type__in=[pattern for pattern in patterns if not pattern.endswith("*")])
+    for prefix in (pattern[:-1] for pattern in patterns if pattern.endswith("*")):
+        condition |= Q(Exact(Left(F("type"), len(prefix)), prefix)) if prefix else Q(type__isnull=False)
+    return condition

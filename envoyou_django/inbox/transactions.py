@@ -1,4 +1,4 @@
-"""The transaction that a handler shares with the record of its work."""
+"""The transaction in which a handler runs and its success is recorded."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ _queue = HandlerTransactionQueue()
 
 @contextmanager
 def handler_transaction(alias: str, event: Event) -> Iterator[None]:
-    """A transaction on the database `alias`: a savepoint where one is open already, as a test's is.
+    """Run the block in a transaction on the database `alias`, or in a savepoint if one is open, as in a test.
 
-    What the block has asked `transaction.on_commit` for is done after the commit. Its failure is logged and changes
-    nothing: the work is committed by then, and must not be done again.
+    Callbacks of `transaction.on_commit` run after the commit. An exception in one of them is only logged, because the
+    handler's work is committed and must not be repeated.
 
     Args:
-        alias: of the database.
-        event: the handled event; its payload is removed from the log.
+        alias: the alias of the database.
+        event: the handled event; its payload is redacted in the log.
 
     Raises:
-        TransactionTimeoutError: on SQLite, its time was over; it is rolled back.
+        TransactionTimeoutError: on SQLite, the transaction exceeded its time limit and was rolled back.
     """
     connection = connections[alias]
     if connection.in_atomic_block:
@@ -49,13 +49,13 @@ def handler_transaction(alias: str, event: Event) -> Iterator[None]:
             yield
         return
     if connection.connection is not None and not connection.is_usable():
-        # Its server has ended it since. Found out at the first statement, it would be a failure of the handler's.
+        # The server has closed the connection. Without this check the handler's first statement would fail.
         connection.close()
     committed: list[str] = []
     try:
         with _slot(connection) as slot, transaction.atomic(using=alias):
             transaction.on_commit(lambda: committed.append(alias), using=alias)
-            with nullcontext() if slot is None else _alone(connection, slot):
+            with nullcontext() if slot is None else _write_lock(connection, slot):
                 yield
     except (Exception, SystemExit, asyncio.CancelledError) as error:
         if not committed:
@@ -73,11 +73,11 @@ def _slot(connection: Any) -> AbstractContextManager[Slot | None]:
     return _queue.slot() if connection.vendor == "sqlite" else nullcontext()
 
 
-def _alone(connection: Any, slot: Slot) -> AbstractContextManager[None]:
-    # A write to begin with takes SQLite's only lock, or waits for it. A transaction that reads first and writes later
-    # fails at once where another writer came between, and this one writes at its end.
+def _write_lock(connection: Any, slot: Slot) -> AbstractContextManager[None]:
+    # Writing first takes SQLite's only write lock, or waits for it. A transaction that reads first and writes later
+    # fails at once if another connection has written in between, and this one writes at its end.
     ClaimLock.objects.using(connection.alias).filter(pk=0).update(name="")
     slot.lock_taken()
-    # What else is asked for on commit may take its time.
+    # Release the slot before the handler's own on_commit callbacks run, which may be slow.
     transaction.on_commit(slot.release, using=connection.alias)
     return time_limit(connection.connection, TRANSACTION_LIMIT, slot.release)

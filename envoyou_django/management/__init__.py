@@ -1,1 +1,1 @@
-"""What `manage.py` can do with the inbox."""
+"""Management commands for the inbox."""

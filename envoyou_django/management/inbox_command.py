@@ -1,4 +1,4 @@
-"""What the commands that look after the inbox have in common."""
+"""The base of the management commands that use the inbox."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ __all__ = ["InboxCommand", "add_json_argument"]
 
 
 class InboxCommand(BaseCommand):
-    """A command over the inbox: what goes wrong is said in a line, and the exit code is 1."""
+    """A command that uses the inbox. On an error it prints one line and exits with 1."""
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Run it.
+        """Open the inbox and run the command.
 
         Raises:
-            CommandError: it could not be done.
+            CommandError: the command failed.
         """
         try:
             webhooks.inbox.open()
-            self.look_after_inbox(options)
+            self.run(options)
         except (EnvoyouError, DatabaseError, InterfaceError) as error:
-            raise CommandError(f"It could not be done: {one_line(str(error))}") from error
+            raise CommandError(one_line(str(error))) from error
 
-    def look_after_inbox(self, options: dict[str, Any]) -> None:
-        """What the command is for."""
+    def run(self, options: dict[str, Any]) -> None:
+        """Run the command on the open inbox."""
         raise NotImplementedError
 
-    def say(self, options: dict[str, Any], document: dict[str, Any], text: str) -> None:
-        """Write the result: for a script where `--json` was given, else for people."""
+    def write_result(self, options: dict[str, Any], document: dict[str, Any], text: str) -> None:
+        """Write the result: `document` as JSON with `--json`, else `text`."""
         self.stdout.write(json.dumps(document, indent=2) if options["json"] else text)
 
 
 def add_json_argument(parser: ArgumentParser | CommandParser) -> None:
     """Declare `--json`."""
-    parser.add_argument("--json", action="store_true", help="Write the result for a script.")
+    parser.add_argument("--json", action="store_true", help="Write the result as JSON.")

@@ -1,4 +1,4 @@
-"""How far something is that takes long: for people who watch a terminal, and for nobody else."""
+"""Shows the progress of a long operation on a terminal."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ __all__ = ["progress"]
 Advance = Callable[[int], None]
 
 LINE_INTERVAL = 2.0
-"""Seconds between two lines, where there is no bar."""
+"""Seconds between two lines, without a progress bar."""
 
 
 @contextmanager
 def progress(stream: Any, title: str, total: int | None) -> Iterator[Advance]:
-    """A bar where rich is installed, else a line now and then; nothing where `stream` is no terminal.
+    """Show a progress bar if rich is installed, else a line every few seconds; nothing if `stream` is not a terminal.
 
     Args:
         stream: the command's `stderr`.
-        title: what is being done.
-        total: how much there is to be done; `None` where that is not known.
+        title: the operation, such as `Deleting`.
+        total: the number of items; `None` if it is unknown.
 
     Yields:
-        What is to be told how much more has been done.
+        A function to call with the number of further items that are done.
     """
     if not stream.isatty():
         yield lambda _: None
@@ -44,14 +44,14 @@ def progress(stream: Any, title: str, total: int | None) -> Iterator[Advance]:
 
 def _lines(stream: Any, title: str, total: int | None) -> Advance:
     done = 0
-    told_at = time.monotonic()
+    written_at = time.monotonic()
     stream.write(f"{title} ...")
 
     def advance(more: int) -> None:
-        nonlocal done, told_at
+        nonlocal done, written_at
         done += more
-        if time.monotonic() - told_at >= LINE_INTERVAL or done == total:
-            told_at = time.monotonic()
+        if time.monotonic() - written_at >= LINE_INTERVAL or done == total:
+            written_at = time.monotonic()
             stream.write(f"{title}: {done}" if total is None else f"{title}: {done} of {total}")
 
     return advance

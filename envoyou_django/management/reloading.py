@@ -1,7 +1,7 @@
-"""Working in a child process that is begun anew whenever the code changes: what `runserver` does, for a worker.
+"""Runs a worker in a child process that is restarted when the code changes, as `runserver` does for a server.
 
-Django's own parent process kills its child on SIGTERM, and ends with a child that cannot import what was just saved.
-A worker's child is asked to end, so that it gives back what it holds; and a mistake in the code is waited out.
+Django's own parent process kills its child on SIGTERM, and exits if the child cannot import a file that was just saved.
+This one terminates the child gracefully, so that it returns its claims to the inbox, and waits until the code is fixed.
 """
 
 from __future__ import annotations
@@ -19,69 +19,70 @@ from typing import Any, NoReturn
 
 from django.utils import autoreload
 
-__all__ = ["run_reloading"]
+__all__ = ["run_with_reload"]
 
 CODE_CHANGED = 3
-"""The exit code of a child of Django's that has noticed a change."""
+"""The exit code of Django's child process after a change of the code."""
 
-SECONDS_TO_RETURN = 2.0
+STOP_TIMEOUT = 2.0
+"""Seconds to wait for the worker to return after it was stopped."""
 
 
-def run_reloading(work: Callable[[], object], *, stop: Callable[[], object]) -> None:
+def run_with_reload(work: Callable[[], object], *, stop: Callable[[], object]) -> None:
     """Call `work` in a process that is replaced when the code changes; SIGTERM and SIGINT end it.
 
     Args:
-        work: runs in another thread than the main one, until `stop`.
-        stop: lets `work` return.
+        work: runs until `stop` is called, outside the main thread.
+        stop: makes `work` return.
 
     Raises:
-        Exception: what `work` raised; a new process is begun when the code has changed.
+        Exception: raised by `work`; the process is replaced when the code has changed.
     """
     if os.environ.get(autoreload.DJANGO_AUTORELOAD_ENV) != "true":
-        _replace_children()
+        _supervise_children()
     ended = threading.Event()
     failures: list[Exception] = []
 
-    def work_or_give_up() -> None:
+    def run() -> None:
         try:
             work()
         except Exception as error:
             failures.append(error)
-            # Ends the reloader, and nothing else.
+            # Ends the reloader only.
             _thread.interrupt_main()
         finally:
             ended.set()
 
     try:
-        autoreload.run_with_reloader(work_or_give_up)
+        autoreload.run_with_reloader(run)
     finally:
         stop()
-        ended.wait(SECONDS_TO_RETURN)
+        ended.wait(STOP_TIMEOUT)
     for failure in failures:
         raise failure
 
 
-def _replace_children() -> NoReturn:
+def _supervise_children() -> NoReturn:
     child: subprocess.Popen[Any] | None = None
 
-    def end(*_: int | FrameType | None) -> None:
+    def terminate(*_: int | FrameType | None) -> None:
         if child is None or child.poll() is not None:
             sys.exit(0)
         child.terminate()
 
-    signal.signal(signal.SIGTERM, end)
-    # From a terminal the child has it, too.
-    signal.signal(signal.SIGINT, end)
+    signal.signal(signal.SIGTERM, terminate)
+    # A terminal sends SIGINT to the child as well.
+    signal.signal(signal.SIGINT, terminate)
     files = autoreload.StatReloader()
     while True:
         code_of_child = dict(files.snapshot_files())
         environment = {**os.environ, autoreload.DJANGO_AUTORELOAD_ENV: "true"}
-        # This very command, once more.
+        # The arguments are those of this command.
         child = subprocess.Popen(autoreload.get_child_arguments(), env=environment, close_fds=False)  # noqa: S603
-        ended = child.wait()
-        if ended == 0:
+        exit_code = child.wait()
+        if exit_code == 0:
             sys.exit(0)
-        if ended != CODE_CHANGED:
-            sys.stderr.write("It is begun anew when the code has changed.\n")
+        if exit_code != CODE_CHANGED:
+            sys.stderr.write("The worker has ended and will be restarted when the code changes.\n")
             while dict(files.snapshot_files()) == code_of_child:
                 time.sleep(files.SLEEP_TIME)

@@ -1,4 +1,4 @@
-"""What a project's own tests use: signed events for Django's test client, whose handlers run at once.
+"""Support for the tests of a project: posts signed events with Django's test client and runs their handlers.
 
     from django.test import TestCase
     from envoyou_django.testing import WebhookTestMixin
@@ -8,7 +8,7 @@
             response = self.post_event("user.created", {"id": "user_1", "email": "ada@example.com"})
             self.assertEqual(response.status_code, 200)
 
-With pytest, `pytest_plugins = ["envoyou_django.testing.fixtures"]` in a `conftest.py` gives the fixture
+With pytest, `pytest_plugins = ["envoyou_django.testing.fixtures"]` in a `conftest.py` provides the fixture
 `envoyou_client`.
 """
 

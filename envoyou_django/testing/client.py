@@ -1,4 +1,4 @@
-"""A client that delivers events as EnvoyOU does, and has their handlers run before it returns."""
+"""A test client that delivers events as EnvoyOU does, and runs their handlers before it returns."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ __all__ = ["WebhookClient"]
 
 
 class WebhookClient:
-    """Posts signed events to the project's own URL, through all of its middleware.
+    """Posts signed events to the project's own URL, through all of its middleware, and runs their handlers.
 
-    What is due is then done in the calling thread, on the test's own connection, and so inside the transaction of a
-    `TestCase`; what a handler leaves to `transaction.on_commit` is done, too. An answer has the event as its `event`.
+    Handlers of all due events run in the calling thread and on the test's connection, so inside the transaction of a
+    `TestCase`. Callbacks of `transaction.on_commit` run as well. The event is the attribute `event` of the response.
 
     Args:
-        client: posts; a new one by default.
-        async_client: posts for the async methods; a new one by default.
-        url: where webhooks are received; by default where the project's URLs lead.
-        run_handlers: whether they run. Without, events wait in the inbox for `webhooks.drain()`.
-        raise_handler_errors: whether what a handler raises is raised in the test. Without, the event has failed, as it
-            would in production.
+        client: Django's test client; a new one by default.
+        async_client: the test client of the async methods; a new one by default.
+        url: the URL to post to; by default the project's endpoint.
+        run_handlers: whether to run handlers. If not, events wait in the inbox for `webhooks.drain()`.
+        raise_handler_errors: whether to raise a handler's exception in the test. If not, the event fails as it would in
+            production.
     """
 
     def __init__(
@@ -53,11 +53,11 @@ class WebhookClient:
         self.raise_handler_errors = raise_handler_errors
 
     def post(self, type: str, object: Mapping[str, Any] | None = None, **event: Any) -> Any:
-        """Deliver an event of `type`, and have its handlers run.
+        """Deliver a new event of `type` and run its handlers.
 
         Args:
-            type: of the event.
-            object: its `data.object`; by default one that suits the type.
+            type: the event's type.
+            object: its `data.object`; by default a sample for the type.
             event: `id`, `created` or `webhook_id`, as in `sample_event`.
 
         Returns:
@@ -69,11 +69,11 @@ class WebhookClient:
         return self.send(_sample(type, object, event))
 
     def send(self, event: Event, *, secret: Secret | None = None) -> Any:
-        """Deliver `event`, and have its handlers run.
+        """Deliver `event` and run its handlers.
 
         Args:
-            event: a new one, or one again: a redelivery.
-            secret: it is signed with; by default the one in the settings.
+            event: the event; to deliver it again is a redelivery.
+            secret: the secret to sign it with; by default the one in the settings.
 
         Returns:
             Django's response.
@@ -81,23 +81,23 @@ class WebhookClient:
         Raises:
             Exception: what a handler has raised.
         """
-        with _on_commit_callbacks_run():
+        with _run_on_commit_callbacks():
             response = self.client.post(self._address, **_request(_signed(event, secret)))
-            if self._is_to_run(response):
-                with self._failures_raised(event):
+            if self._should_run_handlers(response):
+                with self._raise_failures(event):
                     project_webhooks.drain()
         response.event = event
         return response
 
     async def apost(self, type: str, object: Mapping[str, Any] | None = None, **event: Any) -> Any:
-        """See `post`."""
+        """Deliver a new event and run its handlers, like `post`; see `asend`."""
         return await self.asend(_sample(type, object, event))
 
     async def asend(self, event: Event, *, secret: Secret | None = None) -> Any:
-        """See `send`. What a handler leaves to `transaction.on_commit` is left undone by a `TestCase`."""
+        """Deliver `event` and run its handlers, like `send`, except that a `TestCase` runs no `on_commit` callbacks."""
         response = await self.async_client.post(self._address, **_request(_signed(event, secret)))
-        if self._is_to_run(response):
-            with self._failures_raised(event):
+        if self._should_run_handlers(response):
+            with self._raise_failures(event):
                 await project_webhooks.adrain()
         response.event = event
         return response
@@ -106,18 +106,16 @@ class WebhookClient:
     def _address(self) -> str:
         if self.url is not None:
             return self.url
-        found = endpoints()
-        if not found:
-            raise ConfigurationError(
-                "no URL of this project receives webhooks: include envoyou_django.urls, or say which"
-            )
-        return found[0].path
+        candidates = endpoints()
+        if not candidates:
+            raise ConfigurationError("the project has no URL for webhooks: include envoyou_django.urls, or give a URL")
+        return candidates[0].path
 
-    def _is_to_run(self, response: Any) -> bool:
+    def _should_run_handlers(self, response: Any) -> bool:
         return self.run_handlers and bool(response.status_code == 200)
 
     @contextmanager
-    def _failures_raised(self, event: Event) -> Iterator[None]:
+    def _raise_failures(self, event: Event) -> Iterator[None]:
         failures = _failures_of(project_webhooks.setup())
         failures.clear()
         yield
@@ -130,16 +128,16 @@ _failures: weakref.WeakKeyDictionary[Webhooks, list[HandlerFailed]] = weakref.We
 
 
 def _failures_of(webhooks: Webhooks) -> list[HandlerFailed]:
-    """The failures of handlers since they were last cleared."""
+    """The list of failed handlers, to which failures are added until it is cleared."""
     if webhooks not in _failures:
-        found: list[HandlerFailed] = []
+        failures: list[HandlerFailed] = []
 
         def listen(notice: Notice) -> None:
             if isinstance(notice, HandlerFailed):
-                found.append(notice)
+                failures.append(notice)
 
         webhooks.subscribe(listen)
-        _failures[webhooks] = found
+        _failures[webhooks] = failures
     return _failures[webhooks]
 
 
@@ -159,8 +157,8 @@ def _request(delivery: Delivery) -> dict[str, Any]:
 
 
 @contextmanager
-def _on_commit_callbacks_run() -> Iterator[None]:
-    """Call at the end what waits for a commit that a `TestCase` never makes."""
+def _run_on_commit_callbacks() -> Iterator[None]:
+    """Run the `on_commit` callbacks at the end of the block, because a `TestCase` never commits."""
     alias = router.db_for_write(apps.get_model("envoyou_django", "ProcessedEvent"))
     if not connections[alias].in_atomic_block:
         yield

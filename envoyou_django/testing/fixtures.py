@@ -13,5 +13,5 @@ __all__ = ["envoyou_client"]
 
 @pytest.fixture
 def envoyou_client(db: None, client: Any, async_client: Any) -> WebhookClient:
-    """Posts signed events with pytest-django's `client`, and has their handlers run."""
+    """Post signed events with pytest-django's `client`, and run their handlers."""
     return WebhookClient(client, async_client)

@@ -1,4 +1,4 @@
-"""A mix-in for Django's test cases."""
+"""A mixin for Django's test cases."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["WebhookTestMixin"]
 
 
 class WebhookTestMixin:
-    """For `TestCase` and `TransactionTestCase`: posts signed events, whose handlers run before it goes on.
+    """Adds methods to `TestCase` and `TransactionTestCase` that post signed events and run their handlers.
 
     Attributes:
-        webhook_url: where webhooks are received; by default where the project's URLs lead.
-        run_handlers: whether they run.
-        raise_handler_errors: whether what a handler raises is raised in the test.
+        webhook_url: the URL to post to; by default the project's endpoint.
+        run_handlers: whether to run handlers.
+        raise_handler_errors: whether to raise a handler's exception in the test.
     """
 
     webhook_url: ClassVar[str | None] = None
@@ -29,19 +29,19 @@ class WebhookTestMixin:
     async_client: Any
 
     def post_event(self, type: str, object: Mapping[str, Any] | None = None, **event: Any) -> Any:
-        """See `WebhookClient.post`."""
+        """Deliver a new event and run its handlers, like `WebhookClient.post`."""
         return self._webhook_client.post(type, object, **event)
 
     def send_event(self, event: Event, *, secret: Secret | None = None) -> Any:
-        """See `WebhookClient.send`."""
+        """Deliver `event` and run its handlers, like `WebhookClient.send`."""
         return self._webhook_client.send(event, secret=secret)
 
     async def apost_event(self, type: str, object: Mapping[str, Any] | None = None, **event: Any) -> Any:
-        """See `WebhookClient.apost`."""
+        """Deliver a new event and run its handlers, like `WebhookClient.apost`."""
         return await self._webhook_client.apost(type, object, **event)
 
     async def asend_event(self, event: Event, *, secret: Secret | None = None) -> Any:
-        """See `WebhookClient.asend`."""
+        """Deliver `event` and run its handlers, like `WebhookClient.asend`."""
         return await self._webhook_client.asend(event, secret=secret)
 
     @property

@@ -58,7 +58,7 @@ def test_broken_ones_are_replaced(postgres):
 
 
 def test_who_hints_at_what_waits_gets_over_broken_ones(postgres, monkeypatch):
-    for name in ("SWEEP_INTERVAL", "MAX_SWEEP_INTERVAL", "OVERDUE"):
+    for name in ("SWEEP_INTERVAL", "MAX_SWEEP_INTERVAL", "MAX_OVERDUE"):
         monkeypatch.setattr(waker, name, 0.05)
     told = queue.Queue()
     hinting = DjangoWebhooks(secret=SECRET, inbox=OrmInbox(), handoff="manual", hint=lambda: told.put("hint"))

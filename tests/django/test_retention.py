@@ -20,11 +20,11 @@ def cleared(monkeypatch):
 
 
 def test_a_task_does_so_at_first_and_then_hourly(cleared, monkeypatch):
-    monkeypatch.setattr(tasks, "_runs_maintenance_at", float("-inf"))
+    monkeypatch.setattr(tasks, "_next_maintenance", float("-inf"))
     tasks.work_off()
     tasks.work_off()
     assert cleared == [RetentionReport(0, 0, 0)]
-    monkeypatch.setattr(tasks, "_runs_maintenance_at", tasks._runs_maintenance_at - tasks.MAINTENANCE_INTERVAL)
+    monkeypatch.setattr(tasks, "_next_maintenance", tasks._next_maintenance - tasks.MAINTENANCE_INTERVAL)
     tasks.work_off()
     assert len(cleared) == 2
 

@@ -131,7 +131,7 @@ def test_as_many_rows_as_one_statement_can_hold(inbox, monkeypatch):
         return insert(rows, using)
 
     monkeypatch.setattr(insertion, "_insert", noted)
-    monkeypatch.setattr(insertion, "LARGEST_STATEMENT", 1500)
+    monkeypatch.setattr(insertion, "MAX_STATEMENT_SIZE", 1500)
     with held_up(inbox, monkeypatch) as batches:
         sizes = [100, 2000, 100, 100]
         added = [inbox.add(NewEvent(sample_event(object={"notes": "n" * size}))) for size in sizes]

@@ -52,7 +52,7 @@ def hangs_at_first(event):
 HASTY_SWEEP = """
 from envoyou_django import waker
 
-waker.SWEEP_INTERVAL = waker.OVERDUE = waker.SILENCE = 1.0
+waker.SWEEP_INTERVAL = waker.MAX_OVERDUE = waker.BROKER_TIMEOUT = 1.0
 """
 
 PAGE = read_page("docs/django-operations.md")

@@ -1,4 +1,4 @@
-"""TaskQueueWaker to a task queue: sent by a thread, and once more while something waits for too long."""
+"""Wake-ups of a task queue: a thread enqueues the task, and enqueues it again while an event is overdue."""
 
 from __future__ import annotations
 
@@ -21,80 +21,80 @@ PATIENCE = 20
 
 
 @pytest.fixture
-def hasty(monkeypatch):
-    for name in ("SWEEP_INTERVAL", "MAX_SWEEP_INTERVAL", "OVERDUE", "SILENCE"):
+def short_intervals(monkeypatch):
+    for name in ("SWEEP_INTERVAL", "MAX_SWEEP_INTERVAL", "MAX_OVERDUE", "BROKER_TIMEOUT"):
         monkeypatch.setattr(waker, name, 0.02)
 
 
 @pytest.fixture
 def make():
-    made = []
+    wakers = []
 
-    def make(hint, failed=lambda error: None, overdue=lambda: 0.0, **others):
-        made.append(TaskQueueWaker(hint, failed=failed, overdue=overdue, **others))
-        return made[-1]
+    def make(enqueue, report_error=lambda error: None, seconds_overdue=lambda: 0.0, **others):
+        wakers.append(TaskQueueWaker(enqueue, report_error=report_error, seconds_overdue=seconds_overdue, **others))
+        return wakers[-1]
 
     yield make
-    for each in made:
+    for each in wakers:
         each.stop()
 
 
-def test_one_for_each_time_it_is_asked_for(make):
-    told = queue.Queue()
-    sender = make(lambda: told.put(threading.current_thread().name))
+def test_each_wake_up_enqueues_one_task_in_a_thread(make):
+    tasks = queue.Queue()
+    sender = make(lambda: tasks.put(threading.current_thread().name))
     sender.send()
     sender.send()
-    assert {told.get(timeout=PATIENCE) for _ in range(2)} == {"envoyou-waker"}
+    assert {tasks.get(timeout=PATIENCE) for _ in range(2)} == {"envoyou-waker"}
 
 
-def test_again_and_again_while_something_waits(hasty, make):
-    told, waits = queue.Queue(), threading.Event()
-    sender = make(lambda: told.put("hint"), overdue=lambda: 1.0 if waits.is_set() else 0.01)
+def test_tasks_are_enqueued_while_an_event_is_overdue(short_intervals, make):
+    tasks, is_overdue = queue.Queue(), threading.Event()
+    sender = make(lambda: tasks.put("task"), seconds_overdue=lambda: 1.0 if is_overdue.is_set() else 0.01)
     sender.start_sweeping()
     with pytest.raises(queue.Empty):
-        told.get(timeout=0.2)
-    waits.set()
-    assert [told.get(timeout=PATIENCE) for _ in range(3)] == ["hint"] * 3
+        tasks.get(timeout=0.2)
+    is_overdue.set()
+    assert [tasks.get(timeout=PATIENCE) for _ in range(3)] == ["task"] * 3
 
 
-def test_less_and_less_often_while_they_are_in_vain(monkeypatch, make):
-    waited = []
+def test_the_interval_doubles_while_an_event_stays_overdue(make):
+    intervals = []
 
     class Stopped:
         def wait(self, interval):
-            waited.append(interval)
-            return len(waited) > 6
+            intervals.append(interval)
+            return len(intervals) > 6
 
-    sender = make(lambda: None, overdue=lambda: 0.0 if len(waited) == 5 else 100.0)
+    sender = make(lambda: None, seconds_overdue=lambda: 0.0 if len(intervals) == 5 else 100.0)
     sender._sweep(Stopped())
-    assert waited == [10, 20, 40, 60, 60, 10, 20]
+    assert intervals == [10, 20, 40, 60, 60, 10, 20]
 
 
-def test_an_inbox_that_is_away_is_reported_and_looked_into_again(hasty, make):
-    told, failures, looks = queue.Queue(), queue.Queue(), iter([ConnectionError("away"), 5.0])
+def test_an_unavailable_inbox_is_reported_and_polled_again(short_intervals, make):
+    tasks, failures, results = queue.Queue(), queue.Queue(), iter([ConnectionError("unavailable"), 5.0])
 
-    def overdue():
-        found = next(looks, 0.0)
-        if isinstance(found, Exception):
-            raise found
-        return found
+    def seconds_overdue():
+        result = next(results, 0.0)
+        if isinstance(result, Exception):
+            raise result
+        return result
 
-    sender = make(lambda: told.put("hint"), failed=failures.put, overdue=overdue)
+    sender = make(lambda: tasks.put("task"), report_error=failures.put, seconds_overdue=seconds_overdue)
     sender.start_sweeping()
-    assert str(failures.get(timeout=PATIENCE)) == "away"
-    assert told.get(timeout=PATIENCE) == "hint"
+    assert str(failures.get(timeout=PATIENCE)) == "unavailable"
+    assert tasks.get(timeout=PATIENCE) == "task"
 
 
-def test_a_queue_that_does_not_answer_is_reported(hasty, make):
+def test_a_task_queue_that_does_not_answer_is_reported(short_intervals, make):
     release, failures = threading.Event(), queue.Queue()
-    sender = make(lambda: release.wait(PATIENCE), failed=failures.put)
+    sender = make(lambda: release.wait(PATIENCE), report_error=failures.put)
     sender.start_sweeping()
     sender.send()
     assert str(failures.get(timeout=PATIENCE)).startswith("the task queue has not answered for")
     release.set()
 
 
-def test_it_ends_when_it_is_told_to(hasty, make):
+def test_stop_ends_the_thread(short_intervals, make):
     ended_in = []
     sender = make(lambda: None, on_thread_exit=lambda: ended_in.append(threading.current_thread()))
     others = set(threading.enumerate())
@@ -106,17 +106,17 @@ def test_it_ends_when_it_is_told_to(hasty, make):
     assert ended_in == [thread]
 
 
-# When a project hints
+# When a project enqueues tasks
 
 
 @pytest.fixture
-def told():
+def tasks():
     return queue.Queue()
 
 
 @pytest.fixture
-def webhooks(told):
-    webhooks = DjangoWebhooks(secret=SECRET, inbox=OrmInbox(), handoff="manual", hint=lambda: told.put("hint"))
+def webhooks(tasks):
+    webhooks = DjangoWebhooks(secret=SECRET, inbox=OrmInbox(), handoff="manual", hint=lambda: tasks.put("task"))
     webhooks.on("*")(lambda event: None)
     yield webhooks
     webhooks.stop()
@@ -128,52 +128,52 @@ def accept(webhooks):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_process_that_serves_hints_when_it_begins_and_at_each_event(webhooks, told):
+def test_a_server_process_enqueues_a_task_at_its_start_and_for_each_event(webhooks, tasks):
     webhooks.ensure_worker()
-    assert told.get(timeout=PATIENCE)
+    assert tasks.get(timeout=PATIENCE)
     assert [accept(webhooks) for _ in range(2)] == [200, 200]
-    assert [told.get(timeout=PATIENCE) for _ in range(2)] == ["hint"] * 2
-    assert webhooks.inbox.stats().by_status["received"] == 2, "somebody else does the work"
+    assert [tasks.get(timeout=PATIENCE) for _ in range(2)] == ["task"] * 2
+    assert webhooks.inbox.stats().by_status["received"] == 2, "the events were handled in this process"
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_process_in_which_it_is_started_by_hand_looks_into_the_inbox_too(hasty, webhooks, told):
+def test_a_process_that_calls_start_polls_the_inbox(short_intervals, webhooks, tasks):
     accept(webhooks)
     webhooks.start()
-    assert told.get(timeout=PATIENCE)
+    assert tasks.get(timeout=PATIENCE)
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_process_that_serves_nothing_hints_at_nothing(webhooks, told):
-    """A test, for instance."""
+def test_a_process_that_serves_no_requests_enqueues_no_task(webhooks, tasks):
+    """For example a test."""
     assert accept(webhooks) == 200
     webhooks.wake()
     with pytest.raises(queue.Empty):
-        told.get(timeout=0.1)
+        tasks.get(timeout=0.1)
     assert [thread for thread in threading.enumerate() if thread.name == "envoyou-sweep"] == []
     assert webhooks.drain() == 1
 
 
 @pytest.mark.django_db(transaction=True)
-def test_what_is_requeued_in_a_transaction_is_hinted_at_after_its_commit(webhooks, told):
+def test_a_wake_up_inside_a_transaction_is_sent_after_its_commit(webhooks, tasks):
     webhooks.ensure_worker()
-    assert told.get(timeout=PATIENCE)
+    assert tasks.get(timeout=PATIENCE)
     with transaction.atomic():
         webhooks.wake()
         with pytest.raises(queue.Empty):
-            told.get(timeout=0.1)
-    assert told.get(timeout=PATIENCE)
+            tasks.get(timeout=0.1)
+    assert tasks.get(timeout=PATIENCE)
     with suppress(ZeroDivisionError), transaction.atomic():
         webhooks.wake()
         raise ZeroDivisionError
     with pytest.raises(queue.Empty):
-        told.get(timeout=0.1)
+        tasks.get(timeout=0.1)
 
 
 @pytest.mark.django_db(transaction=True)
-def test_what_waits_in_the_inbox_is_hinted_at_again(hasty, webhooks, told):
+def test_an_overdue_event_in_the_inbox_enqueues_further_tasks(short_intervals, webhooks, tasks):
     webhooks.ensure_worker()
-    assert told.get(timeout=PATIENCE)
+    assert tasks.get(timeout=PATIENCE)
     assert accept(webhooks) == 200
-    # Its own hint, and those of the sweep, for nobody does the work.
-    assert [told.get(timeout=PATIENCE) for _ in range(3)]
+    # One task for the event, and further ones by polling, because no worker handles it.
+    assert [tasks.get(timeout=PATIENCE) for _ in range(3)]

@@ -135,7 +135,7 @@ def test_a_changed_handler_is_taken_up_and_a_mistake_is_waited_out(project):
     with project.running("envoyou_worker", "--reload") as worker:
         first = accept()
         worker.wait_until(lambda: f"handled {first}" in project.log)
-        save_until_noticed(project, "this is no Python", lambda: "begun anew when" in worker.said)
+        save_until_noticed(project, "this is no Python", lambda: "will be restarted when" in worker.said)
         assert "SyntaxError" in worker.said
         second = accept()
         project.write("shop/webhooks.py", HANDLERS_WITH_HOOKS.replace("handled", "anew"))

@@ -1,4 +1,4 @@
-"""`manage.py envoyou_prune`: delete finished events that were kept for long enough."""
+"""`manage.py envoyou_prune`: delete finished events after their retention period."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from envoyou_django.management.progress import progress
 
 __all__ = ["Command"]
 
-BY_DEFAULT = (Status.PROCESSED, Status.IGNORED)
+DEFAULT_STATUSES = (Status.PROCESSED, Status.IGNORED)
 
 
 def _age(text: str) -> timedelta:
@@ -27,37 +27,37 @@ def _age(text: str) -> timedelta:
 
 
 class Command(InboxCommand):
-    """Deletes by the retention settings, or what is of some age."""
+    """Deletes events by the retention settings, or those older than a given age."""
 
     help = (
-        "Delete what was kept for long enough: by default as the retention settings say, else events that were "
-        "finished longer ago than --older-than."
+        "Delete what the retention settings no longer keep or, with --older-than, the events that were finished longer "
+        "ago than that."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the options."""
-        parser.add_argument("--older-than", type=_age, metavar="AGE", help="Such as 90m, 12h, 30d (or 30) or 2w.")
+        parser.add_argument("--older-than", type=_age, metavar="AGE", help="For example 90m, 12h, 30d (or 30) or 2w.")
         parser.add_argument(
             "--status",
             action="append",
             choices=sorted(FINISHED),
-            help="Only events in this state, with --older-than; may be given again. By default processed and ignored.",
+            help="With --older-than: only events with this status. Repeatable; the default is processed and ignored.",
         )
         add_json_argument(parser)
 
-    def look_after_inbox(self, options: dict[str, Any]) -> None:
-        """Delete them."""
+    def run(self, options: dict[str, Any]) -> None:
+        """Delete the events."""
         older_than, statuses = options["older_than"], options["status"]
         if older_than is None and statuses:
-            raise CommandError("--status needs --older-than: the retention settings name their own", returncode=2)
+            raise CommandError("--status requires --older-than", returncode=2)
         with progress(self.stderr, "Deleting", None):
             if older_than is None:
                 report = webhooks.apply_retention()
             else:
-                pruned = webhooks.inbox.prune(older_than, tuple(statuses or BY_DEFAULT))
+                pruned = webhooks.inbox.prune(older_than, tuple(statuses or DEFAULT_STATUSES))
         if older_than is None:
             document = {"pruned": report.pruned, "scrubbed": report.scrubbed, "marks": report.marks}
             text = f"Deleted: {report.pruned} events, the payloads of {report.scrubbed}, {report.marks} marks."
         else:
             document, text = {"pruned": pruned}, f"Deleted: {pruned} events."
-        self.say(options, document, text)
+        self.write_result(options, document, text)

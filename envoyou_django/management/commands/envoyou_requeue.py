@@ -1,4 +1,4 @@
-"""`manage.py envoyou_requeue`: bring failed, ignored and dead events back to their handlers."""
+"""`manage.py envoyou_requeue`: handle failed, ignored and dead events again."""
 
 from __future__ import annotations
 
@@ -19,46 +19,46 @@ __all__ = ["Command"]
 
 
 class Command(InboxCommand):
-    """Requeues one event, or all of a kind."""
+    """Requeues one event, or all with a status or type."""
 
     help = (
-        "Bring failed, ignored and dead events back, with all attempts before them; handlers that were done stay done. "
-        "Name one by its id, or several by their state or type."
+        "Requeue failed, ignored and dead events, with their attempts counted from zero; handlers that have succeeded "
+        "are not run again. Give the id of one event, or select several by status or type."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the options."""
-        parser.add_argument("event_id", nargs="?", help="One event, by its id.")
-        parser.add_argument("--status", choices=sorted(REQUEUABLE), help="Only events in this state.")
+        parser.add_argument("event_id", nargs="?", help="The id of one event.")
+        parser.add_argument("--status", choices=sorted(REQUEUABLE), help="Only events with this status.")
         parser.add_argument("--type", help="Only events of this type, such as user.created.")
         parser.add_argument("--tenant", help="Only events of this tenant.")
-        parser.add_argument("--dry-run", action="store_true", help="Only say how many it would be.")
+        parser.add_argument("--dry-run", action="store_true", help="Only count the events that would be requeued.")
         add_json_argument(parser)
 
-    def look_after_inbox(self, options: dict[str, Any]) -> None:
-        """Requeue them."""
+    def run(self, options: dict[str, Any]) -> None:
+        """Requeue the events."""
         event_id, status = options["event_id"], options["status"]
         inbox = cast(OrmInbox, webhooks.inbox)
         try:
-            found = inbox.requeuable(event_id, status=status, type=options["type"], tenant=options["tenant"])
+            events = inbox.requeuable(event_id, status=status, type=options["type"], tenant=options["tenant"])
         except ValueError as error:
             raise CommandError(str(error), returncode=2) from error
         if options["dry_run"]:
-            count = found.count()
-            self.say(options, {"requeued": 0, "would_be_requeued": count}, f"Would be requeued: {count}.")
+            count = events.count()
+            self.write_result(options, {"requeued": 0, "would_be_requeued": count}, f"Would be requeued: {count}.")
         else:
-            count = self._requeue(found)
-            self.say(options, {"requeued": count}, f"Requeued: {count}.")
+            count = self._requeue(events)
+            self.write_result(options, {"requeued": count}, f"Requeued: {count}.")
         if event_id is not None and not count:
-            raise CommandError(f"There is no such event, or not one that can be requeued: {event_id}")
+            raise CommandError(f"No such event, or its status does not allow a requeue: {event_id}")
 
-    def _requeue(self, found: ProcessedEventQuerySet) -> int:
+    def _requeue(self, events: ProcessedEventQuerySet) -> int:
         now = datetime.fromtimestamp(conf.clock()(), UTC)
-        keys = list(found.order_by("pk").values_list("pk", flat=True))
+        keys = list(events.order_by("pk").values_list("pk", flat=True))
         requeued = 0
         with progress(self.stderr, "Requeueing", len(keys)) as advance:
             for start in range(0, len(keys), REQUEUE_BATCH):
                 batch = keys[start : start + REQUEUE_BATCH]
-                requeued += found.filter(pk__in=batch).requeue(now)
+                requeued += events.filter(pk__in=batch).requeue(now)
                 advance(len(batch))
         return requeued

@@ -1,4 +1,4 @@
-"""`manage.py envoyou_stats`: how many events are in each state, and how far behind the workers are."""
+"""`manage.py envoyou_stats`: count events by status, and tell how far behind the workers are."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ["Command"]
 
 
 def _seconds(text: str) -> float:
-    # Elsewhere a bare number is one of days, which nobody means here.
+    # `duration` takes a bare number as days, which is too long to be meant here.
     if text[-1:].isdigit():
-        raise ArgumentTypeError(f"{text!r} has no unit: write {text}s, or 5m")
+        raise ArgumentTypeError(f"{text!r} has no unit; write {text}s or 5m, for example")
     try:
         return duration(text).total_seconds()
     except ValueError as error:
@@ -26,9 +26,9 @@ def _seconds(text: str) -> float:
 
 
 class Command(InboxCommand):
-    """Counts events by state."""
+    """Counts events by status."""
 
-    help = "Count the events in each state, and say for how long the first that is due has waited."
+    help = "Count events by status, and show for how long the first due event has been overdue."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the options."""
@@ -36,24 +36,24 @@ class Command(InboxCommand):
             "--max-overdue",
             type=_seconds,
             metavar="AGE",
-            help="End with 1 where one has waited for longer, such as 5m.",
+            help="Exit with 1 if an event has been overdue for longer, for example 5m.",
         )
         parser.add_argument(
             "--exact", action="store_true", help="Count all processed and ignored events, however many there are."
         )
         add_json_argument(parser)
 
-    def look_after_inbox(self, options: dict[str, Any]) -> None:
-        """Count them."""
+    def run(self, options: dict[str, Any]) -> None:
+        """Count the events."""
         stats, paused = webhooks.inbox.stats(exact=options["exact"]), webhooks.paused
-        self.say(
+        self.write_result(
             options,
             stats_as_json(stats, paused, inbox_location=location_of(webhooks.inbox)),
             "\n".join(self._lines(stats, paused)),
         )
-        longest = options["max_overdue"]
-        if longest is not None and stats.overdue > longest:
-            raise CommandError(f"An event has waited for {stats.overdue:.0f} s, longer than {longest:.0f} s")
+        max_overdue = options["max_overdue"]
+        if max_overdue is not None and stats.overdue > max_overdue:
+            raise CommandError(f"An event is overdue by {stats.overdue:.0f} s, more than {max_overdue:.0f} s")
 
     def _lines(self, stats: InboxStats, paused: frozenset[str]) -> list[str]:
         styles = {Status.DEAD: self.style.ERROR, Status.FAILED: self.style.WARNING}
