@@ -709,7 +709,7 @@ BREAKAGES = [
         "envoyou_django/project.py",
         "        self.surround(without_old_connections)\n",
         "",
-        ("tests/django/test_connections.py::test_broken_ones_are_replaced",),
+        ("tests/django/test_connections.py::test_the_worker_replaces_broken_connections",),
         adapters=("django",),
     ),
     Breakage(

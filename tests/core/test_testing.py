@@ -1,4 +1,4 @@
-"""What users' tests use: sample events and signed deliveries."""
+"""Support for users' tests: sample events and signed deliveries."""
 
 import json
 import time
@@ -11,27 +11,27 @@ from envoyou_core.testing import Delivery, sample_event, sign_delivery
 SECRET = "whsec_test"
 
 
-@pytest.mark.parametrize("form", ["raw", "canonical"])
+@pytest.mark.parametrize("signed_content", ["raw", "canonical"])
 @pytest.mark.parametrize("type", [*EVENT_TYPES, "invoice.paid"])
-def test_a_sample_of_every_type_can_be_delivered(type, form):
-    delivery = sign_delivery(sample_event(type), secret=SECRET, signed_content=form)
-    event = verify(delivery.headers, delivery.body, secret=SECRET, signed_content=(form,))
+def test_a_sample_of_each_type_can_be_delivered(type, signed_content):
+    delivery = sign_delivery(sample_event(type), secret=SECRET, signed_content=signed_content)
+    event = verify(delivery.headers, delivery.body, secret=SECRET, signed_content=(signed_content,))
     assert event.type == type
     assert event.data.object
     assert abs(event.created - time.time()) < 3600
 
 
 @pytest.mark.parametrize("type", [type for type in EVENT_TYPES if type.startswith("user.")])
-def test_user_events_bear_the_guides_user(type):
+def test_user_events_contain_the_guides_user(type):
     assert sample_event(type).data.as_type(User).email == "john.doe@example.com"
 
 
 @pytest.mark.parametrize("type", [type for type in EVENT_TYPES if type.startswith("auth.")])
-def test_auth_events_bear_the_guides_login(type):
+def test_auth_events_contain_the_guides_login(type):
     assert sample_event(type).data.as_type(Login).location.city == "New York"
 
 
-def test_what_is_given_is_taken():
+def test_arguments_replace_the_defaults():
     event = sample_event("user.deleted", id="evt_9", created=5, object={"id": "user_9"}, webhook_id="wh_9")
     assert (event.id, event.type, event.created, event.webhook_id) == ("evt_9", "user.deleted", 5, "wh_9")
     assert event.data.object == {"id": "user_9"}
@@ -39,17 +39,17 @@ def test_what_is_given_is_taken():
     assert "webhook_id" not in json.loads(sample_event(webhook_id=None).body)
 
 
-def test_each_sample_has_an_id_of_its_own():
+def test_each_sample_has_a_new_id():
     assert len({sample_event().id for _ in range(50)}) == 50
 
 
-def test_a_sample_of_nonsense_is_refused():
+def test_invalid_arguments_are_refused():
     for wrong in ({"created": -1}, {"id": "x" * 256}, {"type": ""}):
         with pytest.raises(InvalidPayloadError):
             sample_event(**wrong)
 
 
-def test_a_delivery_bears_all_of_the_guides_headers():
+def test_a_delivery_has_all_headers_of_the_guide():
     event = sample_event("auth.login", webhook_id="wh_9")
     delivery = sign_delivery(event, secret=SECRET, timestamp=1_640_995_200, nonce="n")
     assert delivery == Delivery(
@@ -65,36 +65,36 @@ def test_a_delivery_bears_all_of_the_guides_headers():
     )
 
 
-def test_unless_told_otherwise_it_is_sent_now_with_a_new_nonce():
+def test_the_default_is_the_current_time_and_a_new_nonce():
     first, second = (sign_delivery(sample_event(), secret=SECRET) for _ in range(2))
     assert abs(int(first.headers["X-EnvoyOU-Timestamp"]) - time.time()) < 3600
     assert first.headers["X-EnvoyOU-Nonce"] != second.headers["X-EnvoyOU-Nonce"]
 
 
-def test_headers_can_be_left_out_or_made_to_lie():
-    bare = sign_delivery(sample_event(), secret=SECRET, nonce="", webhook_id="", event_type="")
-    assert bare.headers.keys() == {"Content-Type", "X-EnvoyOU-Signature", "X-EnvoyOU-Timestamp"}
-    lying = sign_delivery(sample_event(), secret=SECRET, webhook_id="wh_other", event_type="user.other")
-    assert lying.headers["X-EnvoyOU-Webhook-ID"] == "wh_other"
-    assert lying.headers["X-EnvoyOU-Event-Type"] == "user.other"
+def test_headers_can_be_omitted_or_contradict_the_body():
+    without = sign_delivery(sample_event(), secret=SECRET, nonce="", webhook_id="", event_type="")
+    assert without.headers.keys() == {"Content-Type", "X-EnvoyOU-Signature", "X-EnvoyOU-Timestamp"}
+    contradictory = sign_delivery(sample_event(), secret=SECRET, webhook_id="wh_other", event_type="user.other")
+    assert contradictory.headers["X-EnvoyOU-Webhook-ID"] == "wh_other"
+    assert contradictory.headers["X-EnvoyOU-Event-Type"] == "user.other"
 
 
 @pytest.mark.parametrize("body", [b"", b"\xff", b"[]", b"not json", b"[" * 100_000, b'{"type": 3}'])
-def test_a_body_that_is_no_event_is_signed_as_it_is(body):
+def test_a_body_that_is_not_an_event_is_signed_unchanged(body):
     delivery = sign_delivery(body, secret=SECRET, timestamp=1)
     assert delivery.body == body
     assert delivery.headers["X-EnvoyOU-Signature"] == sign(body, secret=SECRET, timestamp=1)
     assert "X-EnvoyOU-Event-Type" not in delivery.headers
 
 
-def test_a_mapping_is_dumped():
+def test_a_mapping_is_serialized_as_json():
     delivery = sign_delivery({"type": "user.created", "webhook_id": "wh_9"}, secret=SECRET)
     assert json.loads(delivery.body) == {"type": "user.created", "webhook_id": "wh_9"}
     assert delivery.headers["X-EnvoyOU-Event-Type"] == "user.created"
     assert delivery.headers["X-EnvoyOU-Webhook-ID"] == "wh_9"
 
 
-def test_errors_of_the_caller():
+def test_invalid_secrets_and_bodies_are_refused():
     with pytest.raises(ConfigurationError):
         sign_delivery(sample_event(), secret="")
     with pytest.raises(ValueError):  # noqa: PT011 - any text

@@ -1,4 +1,4 @@
-"""What people do to events by hand: have them tried now, and give them up. On every database."""
+"""Manual operations on events, on every database: `make_due` and `mark_dead`."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,7 +11,7 @@ from envoyou_django.models import ProcessedEvent
 from tests.django.databases import empty, in_a_thread, inbox_on, wait_until_locked
 from tests.inbox.acts import LEASE, ORDERED, PATIENCE, add, add_about
 
-GIVEN_UP = "marked dead by hand"
+MARKED_DEAD = "marked dead by hand"
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def fail(inbox, id, retry_in=3600.0):
     inbox.settle(claim, Settlement(Status.FAILED, 1, retry_in=retry_in, error="no mail today", seconds=1))
 
 
-def test_what_waits_for_a_later_time_is_due_at_once(inbox, rows, clock):
+def test_a_waiting_event_becomes_due(inbox, rows, clock):
     fail(inbox, "evt_1")
     assert rows.make_due(clock.moment()) == 1
     record = inbox.get("evt_1")
@@ -39,7 +39,7 @@ def test_what_waits_for_a_later_time_is_due_at_once(inbox, rows, clock):
     assert claim.attempts == 1
 
 
-def test_what_is_due_keeps_its_place(inbox, rows, clock):
+def test_a_due_event_keeps_its_place(inbox, rows, clock):
     add(inbox, "evt_1")
     since = clock.moment()
     clock.advance(5)
@@ -47,37 +47,37 @@ def test_what_is_due_keeps_its_place(inbox, rows, clock):
     assert inbox.get("evt_1").next_attempt_at == since
 
 
-def test_what_is_in_work_or_finished_is_not_made_due(inbox, rows, clock):
+def test_an_event_in_progress_or_finished_does_not_become_due(inbox, rows, clock):
     for id in ("evt_held", "evt_done"):
         add(inbox, id)
-    held, done = inbox.claim(2, LEASE)
+    claimed, done = inbox.claim(2, LEASE)
     inbox.settle(done, Settlement(Status.PROCESSED, 1))
     assert rows.make_due(clock.moment()) == 0
     assert inbox.claim(2, LEASE) == []
-    assert inbox.settle(held, Settlement(Status.PROCESSED, 1))
+    assert inbox.settle(claimed, Settlement(Status.PROCESSED, 1))
 
 
-def test_what_waits_is_given_up(inbox, rows, clock):
+def test_waiting_events_are_marked_dead(inbox, rows, clock):
     fail(inbox, "evt_failed")
     add(inbox, "evt_new")
     assert rows.mark_dead(clock.moment()) == 2
     failed, new = inbox.get("evt_failed"), inbox.get("evt_new")
     assert (failed.status, failed.settled_at, failed.next_attempt_at) == (Status.DEAD, clock.moment(), None)
-    assert (failed.last_error, new.last_error) == ("no mail today", GIVEN_UP)
+    assert (failed.last_error, new.last_error) == ("no mail today", MARKED_DEAD)
     clock.advance(2 * LEASE + 3600)
     assert inbox.claim(2, LEASE) == []
     assert rows.mark_dead(clock.moment()) == 0
     assert inbox.requeue("evt_new") == 1
 
 
-def test_only_those_that_were_asked_for_are_given_up(inbox, rows, clock):
+def test_only_the_selected_events_are_marked_dead(inbox, rows, clock):
     for id in ("evt_1", "evt_2", "evt_3"):
         add(inbox, id)
     assert rows.filter(event_id__in=["evt_1", "evt_3"]).order_by("-pk").mark_dead(clock.moment()) == 2
     assert [claim.event.id for claim in inbox.claim(9, LEASE)] == ["evt_2"]
 
 
-def test_what_is_finished_stays_as_it_is(inbox, rows, clock):
+def test_finished_events_are_not_marked_dead(inbox, rows, clock):
     for id in ("evt_1", "evt_2"):
         add(inbox, id)
     for claim, status in zip(inbox.claim(2, LEASE), (Status.PROCESSED, Status.IGNORED), strict=True):
@@ -86,7 +86,7 @@ def test_what_is_finished_stays_as_it_is(inbox, rows, clock):
     assert {record.status for record in inbox.list()} == {Status.PROCESSED, Status.IGNORED}
 
 
-def test_what_a_worker_holds_is_left_to_it(inbox, rows, clock):
+def test_a_claimed_event_is_not_marked_dead(inbox, rows, clock):
     add(inbox)
     (claim,) = inbox.claim(1, LEASE)
     clock.advance(LEASE - 1)
@@ -94,7 +94,7 @@ def test_what_a_worker_holds_is_left_to_it(inbox, rows, clock):
     assert inbox.settle(claim, Settlement(Status.PROCESSED, 1))
 
 
-def test_a_worker_that_comes_back_after_its_lease_cannot_settle_what_was_given_up(inbox, rows, clock):
+def test_after_its_lease_a_worker_cannot_settle_an_event_marked_dead(inbox, rows, clock):
     add(inbox)
     (claim,) = inbox.claim(1, LEASE)
     clock.advance(LEASE)
@@ -105,7 +105,7 @@ def test_a_worker_that_comes_back_after_its_lease_cannot_settle_what_was_given_u
     assert inbox.get("evt_1").status is Status.DEAD
 
 
-def test_a_payload_that_was_to_be_erased_goes_with_the_event(inbox, rows, clock):
+def test_a_pending_erasure_is_done_when_the_event_is_marked_dead(inbox, rows, clock):
     add_about(inbox, "usr_1", "evt_1")
     inbox.erase("usr_1")
     assert rows.mark_dead(clock.moment()) == 1
@@ -114,7 +114,7 @@ def test_a_payload_that_was_to_be_erased_goes_with_the_event(inbox, rows, clock)
     assert b"private" not in record.event.body
 
 
-def test_whoever_waits_behind_what_was_given_up_gets_by(inbox, rows, clock):
+def test_an_event_marked_dead_no_longer_blocks_the_next_one(inbox, rows, clock):
     add_about(inbox, "usr_1", "evt_1")
     add_about(inbox, "usr_1", "evt_2", later=1)
     (first,) = inbox.claim(9, LEASE, ORDERED)
@@ -130,8 +130,8 @@ def server_inbox(server_alias, clock, django_db_blocker):
         empty(server_alias)
 
 
-def test_what_a_worker_is_just_taking_is_left_to_it(server_inbox, server_alias, clock):
-    """It was free when it was looked at, and is not any more when its row is to be changed."""
+def test_an_event_claimed_concurrently_is_not_marked_dead(server_inbox, server_alias, clock):
+    """The event was waiting when it was selected, but is claimed before its row can be changed."""
     add(server_inbox)
     rows = ProcessedEvent.objects.using(server_alias)
     with ThreadPoolExecutor(1) as pool:

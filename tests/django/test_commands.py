@@ -1,4 +1,4 @@
-"""The commands that look after the inbox, within this process; two of them also on a real terminal."""
+"""The management commands for the inbox, in this process; one also on a real terminal."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DAY = 86_400
 
 @pytest.fixture
 def settings_with_clock(clock):
-    """Retries are made at once, and the clock is moved by hand."""
+    """Settings with a clock that is set by hand, and one attempt per event."""
     with override_settings(ENVOYOU={"WEBHOOK_SECRET": SECRET, "CLOCK": clock, "RETRY_MAX_ATTEMPTS": 1}):
         yield clock
 
@@ -43,7 +43,7 @@ def accept(event):
 
 
 def dead(*types):
-    """Events that have died, of these types."""
+    """Accept events of these types, whose handlers fail; returns the ids of the dead events."""
 
     @webhooks.on("shop.*", "bank.*", name="fails")
     def fails(event):
@@ -75,25 +75,25 @@ def fails(name, *arguments):
 
 
 @pytest.mark.django_db
-def test_requeue_one(settings_with_clock):
+def test_requeue_one_event(settings_with_clock):
     one, other = dead("shop.opened", "shop.opened")
     assert run("envoyou_requeue", one) == "Requeued: 1.\n"
     assert webhooks.inbox.get(one).status == "received"
     assert webhooks.inbox.get(other).status == "dead"
-    code, words = fails("envoyou_requeue", one)
+    code, message = fails("envoyou_requeue", one)
     assert code == 1
-    assert one in words
+    assert one in message
 
 
 @pytest.mark.django_db
-def test_requeue_several(settings_with_clock):
+def test_requeue_by_status_and_type(settings_with_clock):
     shop, bank, second = dead("shop.opened", "bank.opened", "bank.opened")
     assert run_json("envoyou_requeue", "--type", "bank.opened", "--status", "dead", "--dry-run") == {
         "requeued": 0,
         "would_be_requeued": 2,
     }
     assert webhooks.inbox.stats().by_status["dead"] == 3
-    assert run_json("envoyou_requeue", "--type", "bank.opened", "--tenant", "nobody") == {"requeued": 0}
+    assert run_json("envoyou_requeue", "--type", "bank.opened", "--tenant", "unknown") == {"requeued": 0}
     assert run_json("envoyou_requeue", "--type", "bank.opened") == {"requeued": 2}
     assert [webhooks.inbox.get(id).status for id in (shop, bank, second)] == ["dead", "received", "received"]
     assert run_json("envoyou_requeue", "--status", "dead") == {"requeued": 1}
@@ -107,7 +107,7 @@ def test_requeue_in_batches(settings_with_clock, monkeypatch):
 
 
 @pytest.mark.django_db
-def test_requeue_what_is_scrubbed_is_counted_by_nobody(settings_with_clock):
+def test_scrubbed_events_are_not_requeued(settings_with_clock):
     dead("shop.opened")
     ProcessedEvent.objects.update(scrubbed_at=settings_with_clock.moment())
     assert run_json("envoyou_requeue", "--status", "dead", "--dry-run")["would_be_requeued"] == 0
@@ -115,10 +115,10 @@ def test_requeue_what_is_scrubbed_is_counted_by_nobody(settings_with_clock):
 
 
 @pytest.mark.django_db
-def test_requeue_needs_something_named():
-    code, words = fails("envoyou_requeue")
+def test_requeue_requires_an_id_or_a_filter():
+    code, message = fails("envoyou_requeue")
     assert code == 2
-    assert "name an event id, a status or a type" in words
+    assert "name an event id, a status or a type" in message
 
 
 # Prune
@@ -130,7 +130,7 @@ def test_prune_by_age(settings_with_clock):
     def works(event): ...
 
     accept(sample_event("shop.opened"))
-    accept(sample_event("nobody.cares"))
+    accept(sample_event("unhandled.type"))
     webhooks.drain()
     settings_with_clock.advance(3 * 3600)
     assert run_json("envoyou_prune", "--older-than", "4h") == {"pruned": 0}
@@ -153,7 +153,7 @@ def test_prune_by_the_retention_settings(settings_with_clock):
 
 
 @pytest.mark.django_db
-def test_prune_that_is_misunderstood():
+def test_prune_with_invalid_options():
     assert fails("envoyou_prune", "--status", "dead")[0] == 2
     with pytest.raises(CommandError, match="soon"):
         run("envoyou_prune", "--older-than", "soon")
@@ -163,10 +163,10 @@ def test_prune_that_is_misunderstood():
 
 
 @pytest.mark.django_db
-def test_stats_that_end_at_a_limit_say_so(settings_with_clock, monkeypatch):
+def test_stats_count_finished_events_up_to_a_limit(settings_with_clock, monkeypatch):
     monkeypatch.setattr("envoyou_django.inbox.inbox.COUNTED", 1)
     for _ in range(2):
-        accept(sample_event("nobody.cares"))
+        accept(sample_event("unhandled.type"))
     webhooks.on("shop.never", name="never")(lambda event: None)
     webhooks.drain()
     assert run_json("envoyou_stats")["at_least"] == ["ignored"]
@@ -178,45 +178,45 @@ def test_stats_that_end_at_a_limit_say_so(settings_with_clock, monkeypatch):
 @pytest.mark.django_db
 def test_stats(settings_with_clock):
     dead("shop.opened")
-    accept(sample_event("nobody.cares"))
-    webhooks.pause(type="nobody.*")
+    accept(sample_event("unhandled.type"))
+    webhooks.pause(type="unhandled.*")
     settings_with_clock.advance(61)
-    found = run_json("envoyou_stats")
-    assert found["by_status"]["dead"] == found["by_status"]["received"] == 1
-    assert (found["total"], found["overdue"], found["paused"]) == (2, 61.0, ["type:nobody.*"])
-    assert found["at_least"] == []
+    stats = run_json("envoyou_stats")
+    assert stats["by_status"]["dead"] == stats["by_status"]["received"] == 1
+    assert (stats["total"], stats["overdue"], stats["paused"]) == (2, 61.0, ["type:unhandled.*"])
+    assert stats["at_least"] == []
     lines = {line.split()[0]: line.split(maxsplit=1)[1] for line in run("envoyou_stats").splitlines()}
-    assert (lines["dead"], lines["total"], lines["overdue"], lines["paused"]) == ("1", "2", "61 s", "type:nobody.*")
-    assert lines["inbox"] == found["inbox"]
-    assert str(connections["default"].settings_dict["NAME"]) in found["inbox"]
+    assert (lines["dead"], lines["total"], lines["overdue"], lines["paused"]) == ("1", "2", "61 s", "type:unhandled.*")
+    assert lines["inbox"] == stats["inbox"]
+    assert str(connections["default"].settings_dict["NAME"]) in stats["inbox"]
     assert run("envoyou_stats", "--max-overdue", "2m")
-    code, words = fails("envoyou_stats", "--max-overdue", "1m")
+    code, message = fails("envoyou_stats", "--max-overdue", "1m")
     assert code == 1
-    assert "61 s" in words
+    assert "61 s" in message
 
 
-def test_a_bare_number_is_no_waiting_time():
-    _, words = fails("envoyou_stats", "--max-overdue", "300")
-    assert "300s" in words
+def test_max_overdue_requires_a_unit():
+    _, message = fails("envoyou_stats", "--max-overdue", "300")
+    assert "300s" in message
 
 
 @pytest.mark.django_db
-def test_a_database_that_cannot_hold_the_inbox_is_named(monkeypatch):
+def test_an_unsupported_database_is_reported(monkeypatch):
     monkeypatch.setattr(type(connections["default"]), "vendor", "oracle")
-    code, words = fails("envoyou_stats")
+    code, message = fails("envoyou_stats")
     assert code == 1
-    assert "cannot hold the inbox" in words
+    assert "cannot hold the inbox" in message
 
 
-def test_without_tables_it_says_what_to_run(tmp_path, django_db_blocker):
+def test_without_its_tables_a_command_names_the_command_to_run(tmp_path, django_db_blocker):
     with (
         django_db_blocker.unblock(),
         sqlite_database("contract", tmp_path / "empty.db", "contenttypes"),
         inbox_on("contract"),
     ):
-        code, words = fails("envoyou_stats")
+        code, message = fails("envoyou_stats")
     assert code == 1
-    assert "migrate --database contract" in words
+    assert "migrate --database contract" in message
 
 
 # Send
@@ -230,13 +230,13 @@ def served():
 
 @pytest.mark.django_db(transaction=True)
 def test_send_to_the_projects_own_url(served):
-    said = run("envoyou_send", "--server", served, "--type", "member.seen", "--data", '{"id": "m1"}')
-    assert said.endswith('/webhooks/envoyou: 200 {"received": true}\n')
+    output = run("envoyou_send", "--server", served, "--type", "member.seen", "--data", '{"id": "m1"}')
+    assert output.endswith('/webhooks/envoyou: 200 {"received": true}\n')
     (record,) = webhooks.inbox.list()
     assert (record.event.type, record.event.data.object) == ("member.seen", {"id": "m1"})
-    found = run_json("envoyou_send", "--url", f"{served}/webhooks/envoyou/")
-    assert (found["status"], json.loads(found["answer"])) == (200, {"received": True})
-    assert webhooks.inbox.get(found["id"]).event.type == "user.created"
+    sent = run_json("envoyou_send", "--url", f"{served}/webhooks/envoyou/")
+    assert (sent["status"], json.loads(sent["answer"])) == (200, {"received": True})
+    assert webhooks.inbox.get(sent["id"]).event.type == "user.created"
     webhooks.stop()
 
 
@@ -248,27 +248,27 @@ def tenants(webhook_id):
 def test_send_with_the_secret_of_an_endpoint(served):
     with override_settings(ENVOYOU={"WEBHOOK_SECRET": tenants, "HANDOFF": "manual"}):
         assert run_json("envoyou_send", "--server", served, "--webhook-id", "wh_acme")["status"] == 200
-        code, words = fails("envoyou_send", "--server", served)
+        code, message = fails("envoyou_send", "--server", served)
     assert code == 1
-    assert "wh_1234567890" in words
+    assert "wh_1234567890" in message
 
 
 @pytest.mark.django_db(transaction=True)
-def test_send_what_is_refused(served):
+def test_send_fails_if_the_event_is_refused(served):
     output = StringIO()
     with pytest.raises(CommandError, match="not accepted"):
         call_command("envoyou_send", "--url", f"{served}/nowhere", stdout=output, skip_checks=True)
     assert ": 404 " in output.getvalue()
 
 
-def test_send_to_nobody():
-    code, words = fails("envoyou_send", "--server", "http://127.0.0.1:9")
+def test_send_without_a_server():
+    code, message = fails("envoyou_send", "--server", "http://127.0.0.1:9")
     assert code == 1
-    assert "Is the server running?" in words
+    assert "Is the server running?" in message
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "words"),
+    ("arguments", "code", "message"),
     [
         (["--data", "{"], 2, "must be JSON"),
         (["--data", "[]"], 2, "must be a JSON object, got list"),
@@ -276,16 +276,16 @@ def test_send_to_nobody():
         (["--type", "\n"], 1, "type"),
     ],
 )
-def test_send_what_makes_no_sense(arguments, code, words):
-    found, said = fails("envoyou_send", *arguments)
-    assert found == code
-    assert words in said
+def test_send_with_invalid_options(arguments, code, message):
+    exit_code, error = fails("envoyou_send", *arguments)
+    assert exit_code == code
+    assert message in error
 
 
-def test_send_without_a_url():
-    nowhere = ModuleType("nowhere")
-    nowhere.urlpatterns = []
-    with override_settings(ROOT_URLCONF=nowhere):
+def test_send_in_a_project_without_an_endpoint():
+    urlconf = ModuleType("urlconf")
+    urlconf.urlpatterns = []
+    with override_settings(ROOT_URLCONF=urlconf):
         assert "give --url" in fails("envoyou_send")[1]
 
 
@@ -293,22 +293,22 @@ def test_send_without_a_url():
 
 
 @pytest.fixture(scope="module")
-def with_dead_events(tmp_path_factory, django_db_blocker):
+def separate_project(tmp_path_factory, django_db_blocker):
     project = Project(tmp_path_factory.mktemp("project"))
     with django_db_blocker.unblock(), sqlite_database("contract", project.database, "envoyou_django"):
         yield project
 
 
 @pytest.mark.parametrize("has_rich", [True, False])
-def test_what_takes_long_shows_how_far_it_is(with_dead_events, has_rich):
-    project = with_dead_events
+def test_progress_is_shown_on_a_terminal(separate_project, has_rich):
+    project = separate_project
     with inbox_on("contract"):
         ids = [accept(sample_event()) for _ in range(3)]
         ProcessedEvent.objects.using("contract").update(status="dead", due_at=None)
     (project.folder / "without" / "rich").mkdir(parents=True, exist_ok=True)
     project.write("without/rich/__init__.py", "raise ModuleNotFoundError('rich')")
     first = "" if has_rich else str(project.folder / "without")
-    output, shown = on_a_terminal(project, "envoyou_requeue", "--status", "dead", "--json", FIRST=first)
+    output, shown = run_on_a_terminal(project, "envoyou_requeue", "--status", "dead", "--json", FIRST=first)
     assert json.loads(output) == {"requeued": len(ids)}
     assert "Requeueing" in shown
     assert ("100%" if has_rich else "3 of 3") in shown
@@ -316,13 +316,13 @@ def test_what_takes_long_shows_how_far_it_is(with_dead_events, has_rich):
         empty("contract")
 
 
-def on_a_terminal(project, *arguments, **environment):
-    """What a command writes to its standard output, which is a pipe, and to a terminal as its standard error."""
-    terminal, end = pty.openpty()
+def run_on_a_terminal(project, *arguments, **environment):
+    """Run a command with a pipe as stdout and a terminal as stderr; returns what it wrote to each."""
+    terminal, terminal_end = pty.openpty()
     contexts = project._contexts(environment)
     command = [sys.executable, "manage.py", *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=end, text=True, **contexts)
-    os.close(end)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=terminal_end, text=True, **contexts)
+    os.close(terminal_end)
     shown = b""
     try:
         while select.select([terminal], [], [], 30)[0]:

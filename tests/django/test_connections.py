@@ -1,4 +1,4 @@
-"""What becomes of the worker's connections when the database server ends them."""
+"""Connections of background threads after the database server has closed them."""
 
 import queue
 import time
@@ -20,7 +20,7 @@ PATIENCE = 20
 
 @pytest.fixture
 def postgres(postgres_alias, django_db_blocker, monkeypatch):
-    """A PostgreSQL database whose connections are never closed for their age."""
+    """A PostgreSQL database whose connections have no maximum age."""
     monkeypatch.setitem(connections.settings[postgres_alias], "CONN_MAX_AGE", None)
     with django_db_blocker.unblock(), inbox_on(postgres_alias):
         yield postgres_alias
@@ -28,7 +28,7 @@ def postgres(postgres_alias, django_db_blocker, monkeypatch):
         ProcessedEvent.objects.using(postgres_alias).all().delete()
 
 
-def end_all_connections_but_this(alias):
+def end_all_other_connections(alias):
     with connections[alias].cursor() as cursor:
         cursor.execute(
             "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
@@ -37,7 +37,7 @@ def end_all_connections_but_this(alias):
         return cursor.fetchone()[0]
 
 
-def test_broken_ones_are_replaced(postgres):
+def test_the_worker_replaces_broken_connections(postgres):
     handled = []
     webhooks.on("shop.opened", name="note")(lambda event: handled.append(event.id))
 
@@ -47,55 +47,55 @@ def test_broken_ones_are_replaced(postgres):
         assert webhooks.receive(WebhookRequest.from_http("POST", delivery.headers, delivery.body)).status == 200
         deadline = time.monotonic() + PATIENCE
         while webhooks.inbox.get(event.id).status != "processed":
-            assert time.monotonic() < deadline, "the worker did not get over it"
+            assert time.monotonic() < deadline, "the event was not handled in time"
             time.sleep(0.02)
 
     webhooks.start()
     deliver_and_wait()
-    assert end_all_connections_but_this(postgres) > 0
+    assert end_all_other_connections(postgres) > 0
     deliver_and_wait()
     assert len(handled) == 2
 
 
-def test_who_hints_at_what_waits_gets_over_broken_ones(postgres, monkeypatch):
+def test_polling_for_overdue_events_replaces_broken_connections(postgres, monkeypatch):
     for name in ("SWEEP_INTERVAL", "MAX_SWEEP_INTERVAL", "MAX_OVERDUE"):
         monkeypatch.setattr(waker, name, 0.05)
-    told = queue.Queue()
-    hinting = DjangoWebhooks(secret=SECRET, inbox=OrmInbox(), handoff="manual", hint=lambda: told.put("hint"))
+    calls = queue.Queue()
+    enqueueing = DjangoWebhooks(secret=SECRET, inbox=OrmInbox(), handoff="manual", hint=lambda: calls.put("task"))
     delivery = sign_delivery(sample_event(), secret=SECRET)
-    assert hinting.receive(WebhookRequest.from_http("POST", delivery.headers, delivery.body)).status == 200
+    assert enqueueing.receive(WebhookRequest.from_http("POST", delivery.headers, delivery.body)).status == 200
     try:
-        hinting.ensure_worker()
+        enqueueing.ensure_worker()
         for _ in range(2):
-            # The first says that it begins; what follows was found in the inbox.
-            assert [told.get(timeout=PATIENCE) for _ in range(3)]
-            assert end_all_connections_but_this(postgres) > 0
-            while not told.empty():
-                told.get()
+            # The first task is enqueued at the start, the others because the event is overdue.
+            assert [calls.get(timeout=PATIENCE) for _ in range(3)]
+            assert end_all_other_connections(postgres) > 0
+            while not calls.empty():
+                calls.get()
     finally:
-        hinting.stop()
+        enqueueing.stop()
 
 
-def test_a_function_that_is_told_of_events_gets_over_broken_ones(postgres):
-    told = queue.Queue()
+def test_a_handoff_function_gets_working_connections(postgres):
+    calls = queue.Queue()
 
-    def look(event_id):
-        told.put(webhooks_of_its_own.inbox.get(event_id).event.id)
+    def read_event(event_id):
+        calls.put(own_webhooks.inbox.get(event_id).event.id)
 
-    webhooks_of_its_own = DjangoWebhooks(secret=SECRET, inbox=OrmInbox(), handoff=look)
+    own_webhooks = DjangoWebhooks(secret=SECRET, inbox=OrmInbox(), handoff=read_event)
 
     def deliver():
         delivery = sign_delivery(event := sample_event(), secret=SECRET)
         request = WebhookRequest.from_http("POST", delivery.headers, delivery.body)
-        assert webhooks_of_its_own.receive(request).status == 200
+        assert own_webhooks.receive(request).status == 200
         return event.id
 
     try:
         first = deliver()
-        assert told.get(timeout=PATIENCE) == first
-        assert end_all_connections_but_this(postgres) > 0
-        # The first finds that the connection is broken.
+        assert calls.get(timeout=PATIENCE) == first
+        assert end_all_other_connections(postgres) > 0
+        # The call for the first event finds the broken connection.
         _, last = deliver(), deliver()
-        assert told.get(timeout=PATIENCE) == last
+        assert calls.get(timeout=PATIENCE) == last
     finally:
-        webhooks_of_its_own.stop()
+        own_webhooks.stop()

@@ -1,4 +1,4 @@
-"""Who clears up where no worker runs."""
+"""When the retention settings are applied if no worker runs."""
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -11,34 +11,36 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
-def cleared(monkeypatch):
-    found = []
-    made = webhooks.setup()
-    apply = made.apply_retention
-    monkeypatch.setattr(made, "apply_retention", lambda: found.append(apply()) or found[-1], raising=False)
-    return found
+def reports(monkeypatch):
+    reports = []
+    project_webhooks = webhooks.setup()
+    apply = project_webhooks.apply_retention
+    monkeypatch.setattr(
+        project_webhooks, "apply_retention", lambda: reports.append(apply()) or reports[-1], raising=False
+    )
+    return reports
 
 
-def test_a_task_does_so_at_first_and_then_hourly(cleared, monkeypatch):
+def test_the_first_task_applies_it_and_then_one_each_hour(reports, monkeypatch):
     monkeypatch.setattr(tasks, "_next_maintenance", float("-inf"))
     tasks.work_off()
     tasks.work_off()
-    assert cleared == [RetentionReport(0, 0, 0)]
+    assert reports == [RetentionReport(0, 0, 0)]
     monkeypatch.setattr(tasks, "_next_maintenance", tasks._next_maintenance - tasks.MAINTENANCE_INTERVAL)
     tasks.work_off()
-    assert len(cleared) == 2
+    assert len(reports) == 2
 
 
-def test_cron_does_so_after_it_has_drained(cleared):
+def test_a_drain_from_cron_applies_it(reports):
     call_command("envoyou_worker", "--drain")
-    assert len(cleared) == 1
+    assert len(reports) == 1
 
 
-@pytest.mark.parametrize("error", [OperationalError("away"), InterfaceError("away")])
-def test_a_database_that_is_away_is_said_in_a_line(monkeypatch, error):
+@pytest.mark.parametrize("error", [OperationalError("unavailable"), InterfaceError("unavailable")])
+def test_an_unavailable_database_is_reported_in_one_line(monkeypatch, error):
     def fails(**_):
         raise error
 
     monkeypatch.setattr(webhooks.setup(), "drain", fails)
-    with pytest.raises(CommandError, match="away"):
+    with pytest.raises(CommandError, match="unavailable"):
         call_command("envoyou_worker", "--drain")

@@ -1,4 +1,4 @@
-"""What a project's receivers are told, where, and what becomes of it when they fail."""
+"""Django signals: their arguments, the thread in which they are sent, and failing receivers."""
 
 import subprocess
 import sys
@@ -29,16 +29,16 @@ PATIENCE = 20.0
 
 def post(event):
     delivery = sign_delivery(event, secret=SECRET)
-    answer = Client().post(
+    response = Client().post(
         "/webhooks/envoyou", delivery.body, content_type="application/json", headers=delivery.headers
     )
-    assert answer.status_code == 200
+    assert response.status_code == 200
 
 
-def until(condition):
+def wait_until(condition):
     deadline = time.monotonic() + PATIENCE
     while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
+        assert time.monotonic() < deadline, "the condition was not met in time"
         time.sleep(0.01)
 
 
@@ -52,23 +52,23 @@ def connected(signal, receiver):
 
 
 @pytest.fixture
-def told():
-    """What was told, in its order: by which signal, and with what. Its sender is checked, its seconds left out."""
-    heard = []
+def sent():
+    """The signals that are sent, in order, with their arguments except sender, name and seconds, which are checked."""
+    sent_signals = []
 
-    def hear(name):
+    def receiver_for(name):
         def receiver(sender, signal, **values):
             assert sender is ProcessedEvent
             assert values.pop("name") == "default"
             assert values.pop("seconds", 0.0) >= 0.0
-            heard.append((name, values))
+            sent_signals.append((name, values))
 
         return receiver
 
     with ExitStack() as stack:
         for name, signal in SIGNALS.items():
-            stack.enter_context(connected(signal, hear(name)))
-        yield heard
+            stack.enter_context(connected(signal, receiver_for(name)))
+        yield sent_signals
 
 
 def of(event, **more):
@@ -76,7 +76,7 @@ def of(event, **more):
 
 
 @pytest.mark.django_db
-def test_each_tells_what_happened(told):
+def test_each_signal_has_its_arguments(sent):
     with override_settings(ENVOYOU={"WEBHOOK_SECRET": SECRET, "RETRY_DELAYS": [0]}):
 
         @webhooks.on("shop.*", name="work")
@@ -88,22 +88,22 @@ def test_each_tells_what_happened(told):
 
         event = sample_event("shop.opened")
         post(event)
-        assert told == [("received", of(event, added="new", tenant=""))]
-        told.clear()
+        assert sent == [("received", of(event, added="new", tenant=""))]
+        sent.clear()
         webhooks.drain(until_idle=True)
-        assert told == [
+        assert sent == [
             ("failed", of(event, attempt=1, error="ValueError: not yet", retry_in=0.0)),
             ("processed", of(event, attempt=2)),
         ]
         sold = sample_event("shop.sold")
         post(sold)
-        told.clear()
+        sent.clear()
         webhooks.drain()
-        assert told == [("dead", of(sold, attempt=1, error="PermanentError: sold"))]
+        assert sent == [("dead", of(sold, attempt=1, error="PermanentError: sold"))]
 
 
 @pytest.mark.django_db
-def test_a_redelivery_is_told_where_it_brings_a_dead_event_back(told):
+def test_a_redelivery_is_signalled_if_it_rearms_a_dead_event(sent):
     @webhooks.on("shop.*", name="work")
     def work(event):
         raise PermanentError("no")
@@ -113,7 +113,7 @@ def test_a_redelivery_is_told_where_it_brings_a_dead_event_back(told):
     post(event)
     webhooks.drain()
     post(event)
-    assert [(name, values.get("added")) for name, values in told] == [
+    assert [(name, values.get("added")) for name, values in sent] == [
         ("received", "new"),
         ("dead", None),
         ("received", "rearmed"),
@@ -121,46 +121,46 @@ def test_a_redelivery_is_told_where_it_brings_a_dead_event_back(told):
 
 
 @pytest.mark.django_db
-def test_what_is_ignored_is_told_of_when_it_came_and_not_again(told):
-    post(sample_event("shop.unheard_of"))
+def test_an_ignored_event_is_signalled_once_when_it_is_received(sent):
+    post(sample_event("shop.unknown"))
     assert webhooks.drain() == 1
-    assert [name for name, _ in told] == ["received"]
+    assert [name for name, _ in sent] == ["received"]
 
 
 @pytest.mark.django_db
-def test_without_a_worker_receivers_are_called_where_the_caller_is():
-    """So they see what a test's transaction holds, and what they do is undone with it."""
+def test_without_a_worker_receivers_run_in_the_calling_thread():
+    """So they see the data of a test's transaction, and their changes are rolled back with it."""
     webhooks.on("shop.opened", name="enrol")(lambda event: Member.objects.create(name="Ada"))
-    seen = []
+    observed = []
 
-    def see(**_):
-        seen.append((threading.current_thread(), connection.in_atomic_block, Member.objects.count()))
+    def observe(**_):
+        observed.append((threading.current_thread(), connection.in_atomic_block, Member.objects.count()))
 
-    with connected(event_received, see), connected(event_processed, see):
+    with connected(event_received, observe), connected(event_processed, observe):
         post(sample_event("shop.opened"))
         webhooks.drain()
     here = threading.current_thread()
-    assert seen == [(here, True, 0), (here, True, 1)]
+    assert observed == [(here, True, 0), (here, True, 1)]
 
 
 @pytest.mark.django_db
-def test_a_receiver_that_fails_is_logged_and_harms_nobody(told, caplog):
+def test_a_failing_receiver_is_logged_and_affects_nothing_else(sent, caplog):
     webhooks.on("shop.opened", name="work")(lambda event: None)
 
     def fail(**_):
-        raise ZeroDivisionError("a receiver's own, password=hunter2\nERROR forged")
+        raise ZeroDivisionError("a receiver failed, password=hunter2\nERROR forged")
 
     with ExitStack() as stack:
         for signal in (event_received, event_processed):
             stack.enter_context(connected(signal, fail))
-            # Connected after it, and called after it.
-            stack.enter_context(connected(signal, lambda **_: told.append(("after", {}))))
+            # Receivers are called in the order in which they were connected.
+            stack.enter_context(connected(signal, lambda **_: sent.append(("after", {}))))
         event = sample_event("shop.opened")
         post(event)
         assert webhooks.drain() == 1
     assert webhooks.inbox.get(event.id).status == "processed"
-    assert [name for name, _ in told] == ["received", "after", "processed", "after"]
-    assert caplog.text.count("ZeroDivisionError: a receiver's own") == 2
+    assert [name for name, _ in sent] == ["received", "after", "processed", "after"]
+    assert caplog.text.count("ZeroDivisionError: a receiver failed") == 2
     assert "hunter2" not in caplog.text
     assert "\nERROR forged" not in caplog.text
 
@@ -172,53 +172,53 @@ def worker(transactional_db):
     webhooks.start()
     yield handled
     webhooks.stop()
-    until(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("envoyou-signals")])
+    wait_until(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("envoyou-signals")])
 
 
-def test_a_workers_signals_have_a_thread_of_their_own_in_which_the_orm_may_be_used(worker):
-    seen = []
+def test_a_workers_signals_are_sent_in_their_own_thread_where_the_orm_works(worker):
+    observed = []
 
-    def see(event_id, **_):
+    def observe(event_id, **_):
         Member.objects.create(name=event_id[-20:])
-        seen.append((threading.current_thread().name, connection.connection))
+        observed.append((threading.current_thread().name, connection.connection))
 
-    with connected(event_processed, see):
+    with connected(event_processed, observe):
         for event in (first := sample_event("shop.opened"), second := sample_event("shop.opened")):
             post(event)
-            until(lambda event=event: Member.objects.filter(name=event.id[-20:]).exists())
-        until(lambda: len(seen) == 2)
-    assert {name for name, _ in seen} == {"envoyou-signals-default-1"}
-    # Its connections are looked after: with an age of nothing, each signal has its own.
-    assert len({id(own) for _, own in seen}) == 2
+            wait_until(lambda event=event: Member.objects.filter(name=event.id[-20:]).exists())
+        wait_until(lambda: len(observed) == 2)
+    assert {name for name, _ in observed} == {"envoyou-signals-default-1"}
+    # Connections are closed at their maximum age: if it is zero, each signal gets a new one.
+    assert len({id(own) for _, own in observed}) == 2
     assert worker == [first.id, second.id]
 
 
-def test_a_slow_receiver_holds_no_event_up(worker):
-    release, told = threading.Event(), []
+def test_a_slow_receiver_delays_no_event(worker):
+    release, sent = threading.Event(), []
 
     def wait(event_id, **_):
         release.wait(PATIENCE)
-        told.append(event_id)
+        sent.append(event_id)
 
     with connected(event_processed, wait):
         events = [sample_event("shop.opened") for _ in range(20)]
         for event in events:
             post(event)
-        until(lambda: webhooks.inbox.stats().by_status["processed"] == len(events))
-        assert told == []
+        wait_until(lambda: webhooks.inbox.stats().by_status["processed"] == len(events))
+        assert sent == []
         release.set()
-        # What is to be told is told before it has stopped.
+        # Pending signals are sent before `stop` returns.
         webhooks.stop()
-        assert sorted(told) == sorted(event.id for event in events)
+        assert sorted(sent) == sorted(event.id for event in events)
 
 
 def test_without_a_receiver_there_is_no_thread(worker):
     post(event := sample_event("shop.opened"))
-    until(lambda: webhooks.inbox.get(event.id).status == "processed")
+    wait_until(lambda: webhooks.inbox.get(event.id).status == "processed")
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("envoyou-signals")]
 
 
-PROCESS_THAT_ENDS = """
+STOPPING_PROCESS = """
 import os, sys, time
 from threading import Event, Timer
 import django
@@ -235,37 +235,37 @@ from envoyou_core.testing import sample_event, sign_delivery
 from envoyou_django import webhooks
 from envoyou_django.signals import event_processed
 call_command("migrate", verbosity=0)
-begun = Event()
+started = Event()
 
 @webhooks.on("user.*")
 def work(event):
-    begun.set()
+    started.set()
     if sys.argv[2] == "process":
         os.kill(os.getpid(), 15)
     time.sleep(0.3)
 
-def tell(event_type, **_):
+def report(event_type, **_):
     time.sleep(0.3)
-    print("told of", event_type, flush=True)
+    print("processed", event_type, flush=True)
 
-event_processed.connect(tell)
+event_processed.connect(report)
 delivery = sign_delivery(sample_event("user.created"), secret="whsec_test")
 assert webhooks.receive(WebhookRequest.from_http("POST", delivery.headers, delivery.body)).status == 200
 if sys.argv[2] == "process":
     webhooks.run_worker()
 else:
     webhooks.start()
-    assert begun.wait(20)
+    assert started.wait(20)
 """
 
 
 @pytest.mark.parametrize("kind", ["thread", "process"])
-def test_a_worker_that_is_told_to_end_tells_of_what_it_finishes(kind, tmp_path):
+def test_a_worker_that_stops_sends_the_signals_of_the_events_it_finishes(kind, tmp_path):
     run = subprocess.run(
-        [sys.executable, "-c", PROCESS_THAT_ENDS, str(tmp_path / "project.db"), kind],
+        [sys.executable, "-c", STOPPING_PROCESS, str(tmp_path / "project.db"), kind],
         capture_output=True,
         text=True,
         timeout=60,
     )
     assert run.returncode == 0, run.stderr
-    assert run.stdout == "told of user.created\n", run.stderr
+    assert run.stdout == "processed user.created\n", run.stderr

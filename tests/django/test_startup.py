@@ -1,4 +1,4 @@
-"""What settings that cannot work do to commands, to servers and to everything else that sets Django up."""
+"""Invalid settings in commands, in servers and in scripts that set Django up."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ def site(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("command", "settings", "id", "words"),
+    ("command", "settings", "id", "message"),
     [
         ("check", MISSPELT, "envoyou.E002", "did you mean 'TOLERANCE'"),
         ("migrate", NO_SECRET, "envoyou.E001", "ENVOYOU_WEBHOOK_SECRET"),
         ("runserver --noreload 127.0.0.1:0", NO_SECRET, "envoyou.E001", "ENVOYOU_WEBHOOK_SECRET"),
     ],
 )
-def test_a_command_says_it_without_a_traceback(site, command, settings, id, words):
+def test_a_command_reports_invalid_settings_without_a_traceback(site, command, settings, id, message):
     site.configure(settings)
     ran = site.run(*command.split())
     assert ran.returncode == 1
     assert id in ran.stderr
-    assert words in ran.stderr
+    assert message in ran.stderr
     assert "Traceback" not in ran.stderr
 
 
 @pytest.mark.parametrize("settings", [NO_SECRET, MISSPELT])
-def test_a_command_that_needs_no_webhooks_works(site, settings):
+def test_a_command_without_checks_works_with_invalid_settings(site, settings):
     site.configure(
         settings
         + '\nINSTALLED_APPS.append("django.contrib.staticfiles")\nSTATIC_ROOT = "static"\nSTATIC_URL = "/static/"'
@@ -58,30 +58,30 @@ def test_a_command_that_needs_no_webhooks_works(site, settings):
 
 
 @pytest.mark.parametrize(
-    ("code", "settings", "words"),
+    ("code", "settings", "message"),
     [
         pytest.param(WSGI, NO_SECRET, "secret", id="wsgi, no secret"),
         pytest.param(ASGI, NO_SECRET, "secret", id="asgi, no secret"),
         pytest.param(WSGI, MISSPELT, "did you mean 'TOLERANCE'", id="a misspelt name"),
-        pytest.param(WSGI, 'ENVOYOU["NAME"] = ""', "name", id="a value that cannot be"),
+        pytest.param(WSGI, 'ENVOYOU["NAME"] = ""', "name", id="an invalid value"),
     ],
 )
-def test_a_server_does_not_start(site, code, settings, words):
-    """It runs no checks."""
+def test_a_server_does_not_start_with_invalid_settings(site, code, settings, message):
+    """A server runs no system checks."""
     site.configure(settings)
     ran = site.run_python(code)
     assert ran.returncode == 1
-    last = ran.stderr.splitlines()[-1]
-    assert last.startswith("envoyou_core.errors.ConfigurationError: ")
-    assert words in last
+    last_line = ran.stderr.splitlines()[-1]
+    assert last_line.startswith("envoyou_core.errors.ConfigurationError: ")
+    assert message in last_line
 
 
-def test_a_server_whose_settings_work_starts(site):
+def test_a_server_starts_with_valid_settings(site):
     site.configure("")
     assert site.run_python(WSGI).returncode == 0
 
 
-def test_a_script_needs_no_secret_and_no_misspelt_setting(site):
+def test_a_script_needs_no_secret_but_valid_setting_names(site):
     site.configure(NO_SECRET)
     assert site.run_python(SET_UP).returncode == 0
     site.configure(MISSPELT)

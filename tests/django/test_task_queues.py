@@ -1,4 +1,4 @@
-"""`HANDOFF` to the project's task queue: its own worker, a real process, does the work."""
+"""`HANDOFF` to a task queue of the project, whose worker is a real process."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from pathlib import Path
 from envoyou_django import webhooks
 
 
-def say(line):
+def write_log(line):
     with open("log", "a") as log:
         log.write(line + "\\n")
 
 
 @webhooks.on("user.*")
 def note(event):
-    say(f"{event.id} {os.getpid()}")
+    write_log(f"{event.id} {os.getpid()}")
 
 
 @webhooks.on("auth.*")
-def fails_first(event, attempt):
+def fails_at_first(event, attempt):
     if attempt == 1:
         raise ConnectionError("not yet")
-    say(f"{event.id} attempt {attempt}")
+    write_log(f"{event.id} attempt {attempt}")
 
 
 @webhooks.on("api.*", atomic=False)
@@ -46,10 +46,10 @@ def hangs_at_first(event):
     if not Path("begun").exists():
         Path("begun").touch()
         time.sleep(600)
-    say(f"{event.id} {os.getpid()}")
+    write_log(f"{event.id} {os.getpid()}")
 """
 
-HASTY_SWEEP = """
+SHORT_INTERVALS = """
 from envoyou_django import waker
 
 waker.SWEEP_INTERVAL = waker.MAX_OVERDUE = waker.BROKER_TIMEOUT = 1.0
@@ -80,8 +80,8 @@ app.config_from_object("django.conf:settings", namespace="CELERY")
 """
 
 
-def pid_of(project, event):
-    """The process that has handled it, if one has."""
+def handled_by(project, event):
+    """The process that has handled the event, or `None`."""
     lines = [line.split(maxsplit=1) for line in project.log]
     return next((int(pid) for event_id, pid in lines if event_id == event.id), None)
 
@@ -100,7 +100,7 @@ BEFORE_DJANGO_6 = "" if find_spec("django.tasks") else 'INSTALLED_APPS += ["djan
 @pytest.fixture(scope="module")
 def tasks_project(tmp_path_factory):
     (snippet,) = PAGE.snippets
-    settings = snippet + BEFORE_DJANGO_6 + SHORT_LEASE + HASTY_SWEEP
+    settings = snippet + BEFORE_DJANGO_6 + SHORT_LEASE + SHORT_INTERVALS
     project = Project(tmp_path_factory.mktemp("tasks"), settings=settings, handlers=HANDLERS)
     assert project.run("migrate").returncode == 0
     return project
@@ -110,40 +110,40 @@ def db_worker(project):
     return project.running("db_worker", "--interval", "0.1", "--no-startup-delay")
 
 
-def test_the_worker_of_django_tasks_does_the_work(tasks_project):
+def test_the_worker_of_django_tasks_handles_events(tasks_project):
     with tasks_project.serving() as server, db_worker(tasks_project) as worker:
         event, retried = deliver(server), deliver(server, "auth.login")
-        worker.wait_until(lambda: pid_of(tasks_project, event) == worker.pid)
+        worker.wait_until(lambda: handled_by(tasks_project, event) == worker.pid)
         worker.wait_until(lambda: f"{retried.id} attempt 2" in tasks_project.log)
         worker.signal(signal.SIGTERM)
         assert worker.wait() == 0
     with closing(sqlite3.connect(tasks_project.database)) as database:
         tasks = database.execute("SELECT run_after FROM django_tasks_database_dbtaskresult").fetchall()
-    # One for each event, one when the server began, and one that waited for the retry.
+    # One for each event, one at the start of the server, and a delayed one for the retry.
     assert len(tasks) >= 4
     assert any(not run_after.startswith("9999") for (run_after,) in tasks)
 
 
-def test_the_commands_that_the_page_shows(tasks_project):
+def test_the_commands_on_the_page_work(tasks_project):
     (send, stats), worker = PAGE.consoles
     with tasks_project.serving() as server:
-        where = server.url.removesuffix("/webhooks/envoyou")
-        for command in (f"{send} --server {where}", stats):
+        base_url = server.url.removesuffix("/webhooks/envoyou")
+        for command in (f"{send} --server {base_url}", stats):
             ran = tasks_project.run(*command.removeprefix("python manage.py ").split())
             assert ran.returncode == 0, ran.stderr
     assert worker == ["python manage.py envoyou_worker"]
 
 
-def test_a_task_that_is_lost_is_made_up_for(tasks_project):
+def test_a_lost_task_is_enqueued_again(tasks_project):
     with tasks_project.serving() as server:
         event = deliver(server)
-        lose = "from django_tasks_db.models import DBTaskResult as found; found.objects.all().delete()"
-        assert tasks_project.run("shell", "-c", lose).returncode == 0
+        delete = "from django_tasks_db.models import DBTaskResult; DBTaskResult.objects.all().delete()"
+        assert tasks_project.run("shell", "-c", delete).returncode == 0
         with db_worker(tasks_project) as worker:
-            worker.wait_until(lambda: pid_of(tasks_project, event) == worker.pid)
+            worker.wait_until(lambda: handled_by(tasks_project, event) == worker.pid)
 
 
-def test_what_a_killed_worker_held_is_done_by_another(tasks_project):
+def test_events_of_a_killed_worker_are_handled_by_another(tasks_project):
     with tasks_project.serving() as server:
         with db_worker(tasks_project) as killed:
             event = deliver(server, "api.key_expired")
@@ -151,7 +151,7 @@ def test_what_a_killed_worker_held_is_done_by_another(tasks_project):
             killed.signal(signal.SIGKILL)
             killed.wait()
         with db_worker(tasks_project) as other:
-            other.wait_until(lambda: pid_of(tasks_project, event) == other.pid)
+            other.wait_until(lambda: handled_by(tasks_project, event) == other.pid)
 
 
 # Celery
@@ -159,7 +159,7 @@ def test_what_a_killed_worker_held_is_done_by_another(tasks_project):
 
 @pytest.fixture(scope="module")
 def celery_project(tmp_path_factory):
-    project = Project(tmp_path_factory.mktemp("celery"), settings=CELERY + HASTY_SWEEP, handlers=HANDLERS)
+    project = Project(tmp_path_factory.mktemp("celery"), settings=CELERY + SHORT_INTERVALS, handlers=HANDLERS)
     project.write("site_celery.py", CELERY_APP)
     project.write("shop/__init__.py", "from site_celery import app as app")
     assert project.run("migrate", BROKER="", KEY_PREFIX="").returncode == 0
@@ -172,31 +172,31 @@ def celery_worker(project, **environment):
 
 
 @pytest.mark.service
-def test_celerys_worker_does_the_work(celery_project, redis_url, redis_prefix):
+def test_the_worker_of_celery_handles_events(celery_project, redis_url, redis_prefix):
     environment = {"BROKER": redis_url, "KEY_PREFIX": redis_prefix}
     with celery_project.serving(**environment) as server, celery_worker(celery_project, **environment) as worker:
         event, retried = deliver(server), deliver(server, "auth.login")
-        worker.wait_until(lambda: pid_of(celery_project, event))
-        assert pid_of(celery_project, event) not in {server.process.pid, None}
+        worker.wait_until(lambda: handled_by(celery_project, event))
+        assert handled_by(celery_project, event) not in {server.process.pid, None}
         worker.wait_until(lambda: f"{retried.id} attempt 2" in celery_project.log)
         worker.signal(signal.SIGTERM)
         assert worker.wait() == 0, worker.said
     assert "envoyou.work_off" in worker.said
 
 
-def test_a_broker_that_never_answers_holds_up_no_answer(celery_project):
+def test_a_broker_that_never_answers_delays_no_response(celery_project):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         environment = {"BROKER": f"redis://127.0.0.1:{silent.getsockname()[1]}/0", "KEY_PREFIX": ""}
         with celery_project.serving(**environment) as server:
             events = [deliver(server) for _ in range(3)]
-            said = "the task queue has not answered"
-            server.process.wait_until(lambda: said in server.process.said)
-            assert not any(pid_of(celery_project, event) for event in events)
+            message = "the task queue has not answered"
+            server.process.wait_until(lambda: message in server.process.said)
+            assert not any(handled_by(celery_project, event) for event in events)
             assert celery_project.run("envoyou_worker", "--drain", **environment).returncode == 0
-    assert all(pid_of(celery_project, event) for event in events)
+    assert all(handled_by(celery_project, event) for event in events)
 
 
-def test_without_celery_a_command_says_what_to_install(celery_project):
+def test_without_celery_a_command_names_the_package_to_install(celery_project):
     (celery_project.folder / "without" / "celery").mkdir(parents=True)
     celery_project.write("without/celery/__init__.py", "raise ModuleNotFoundError('celery')")
     celery_project.write("shop/__init__.py", "")

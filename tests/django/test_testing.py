@@ -1,4 +1,4 @@
-"""`envoyou_django.testing`, in each kind of test that Django has."""
+"""`envoyou_django.testing` in each kind of Django test."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytest_plugins = ["envoyou_django.testing.fixtures"]
 committed: list[str] = []
 
 
-def leave_to_the_commit(event):
+def run_on_commit(event):
     transaction.on_commit(lambda: committed.append(event.id))
 
 
@@ -33,29 +33,29 @@ class InATestCase(WebhookTestMixin, TestCase):
         assert connection.in_atomic_block
         assert webhooks.inbox.get(response.event.id).status == "processed"
 
-    def test_nothing_is_left_of_it(self):
+    def test_its_changes_are_rolled_back(self):
         assert Member.objects.count() == 0
         assert webhooks.inbox.stats().total == 0
 
-    def test_an_event_is_sent_again(self):
+    def test_an_event_is_redelivered(self):
         event = sample_event("member.joined", object={"name": "Ada"})
         assert self.send_event(event).json() == {"received": True}
         assert self.send_event(event).json() == {"received": True, "duplicate": True}
         assert Member.objects.count() == 1
 
-    def test_a_forged_one_is_refused(self):
-        response = self.send_event(sample_event("member.joined"), secret="whsec_of_someone_else")
+    def test_a_forged_event_is_refused(self):
+        response = self.send_event(sample_event("member.joined"), secret="whsec_other")
         assert response.status_code == 401
         assert webhooks.inbox.stats().total == 0
 
-    def test_what_is_left_to_the_commit_is_done(self):
-        webhooks.on("shop.opened", name="left to the commit")(leave_to_the_commit)
+    def test_on_commit_callbacks_run(self):
+        webhooks.on("shop.opened", name="on commit")(run_on_commit)
         response = self.post_event("shop.opened", id="evt_1")
         assert response.event.id == "evt_1"
         assert committed == ["evt_1"]
         committed.clear()
 
-    def test_what_a_handler_raises_is_raised_here(self):
+    def test_a_handlers_exception_is_raised_in_the_test(self):
         @webhooks.on("shop.opened", name="fails")
         def fails(event):
             raise PermanentError("no such shop")
@@ -64,7 +64,7 @@ class InATestCase(WebhookTestMixin, TestCase):
             self.post_event("shop.opened")
         assert webhooks.inbox.stats().by_status["dead"] == 1
 
-    def test_the_failure_of_another_event_is_not(self):
+    def test_the_failure_of_another_event_is_not_raised(self):
         @webhooks.on("shop.opened", name="fails")
         def fails(event):
             raise PermanentError("no such shop")
@@ -81,7 +81,7 @@ class InATestCase(WebhookTestMixin, TestCase):
         assert again.json() == {"received": True, "duplicate": True}
 
 
-class InATestCaseThatLooksOn(WebhookTestMixin, TestCase):
+class InATestCaseThatRaisesNoErrors(WebhookTestMixin, TestCase):
     raise_handler_errors = False
 
     def test_an_event_fails_as_it_would_in_production(self):
@@ -94,11 +94,11 @@ class InATestCaseThatLooksOn(WebhookTestMixin, TestCase):
         assert (record.status, record.last_error) == ("failed", "ConnectionError: no shop")
 
 
-class InATestCaseThatOnlyAccepts(WebhookTestMixin, TestCase):
+class InATestCaseWithoutHandlers(WebhookTestMixin, TestCase):
     run_handlers = False
     webhook_url = "/webhooks/envoyou/"
 
-    def test_events_wait(self):
+    def test_events_wait_for_a_drain(self):
         response = self.post_event("member.joined", {"name": "Ada"})
         assert webhooks.inbox.get(response.event.id).status == "received"
         assert Member.objects.count() == 0
@@ -107,7 +107,7 @@ class InATestCaseThatOnlyAccepts(WebhookTestMixin, TestCase):
 
 class InATransactionTestCase(WebhookTestMixin, TransactionTestCase):
     def test_handlers_run_and_commit(self):
-        webhooks.on("member.joined", name="left to the commit")(leave_to_the_commit)
+        webhooks.on("member.joined", name="on commit")(run_on_commit)
         response = self.post_event("member.joined", {"name": "Ada"})
         assert not connection.in_atomic_block
         assert Member.objects.get().name == "Ada"
@@ -138,13 +138,13 @@ def tenants(webhook_id):
     return {"wh_acme": Tenant("acme", "whsec_of_acme")}.get(webhook_id)
 
 
-def test_it_signs_with_the_secret_of_the_endpoint(envoyou_client):
+def test_the_event_is_signed_with_the_secret_of_its_endpoint(envoyou_client):
     with override_settings(ENVOYOU={"WEBHOOK_SECRET": tenants}):
         response = envoyou_client.post("member.joined", {"name": "Ada"}, webhook_id="wh_acme")
         assert webhooks.inbox.get(response.event.id).tenant == "acme"
 
 
-def test_it_goes_by_the_projects_clock(envoyou_client, clock):
+def test_the_projects_clock_is_used(envoyou_client, clock):
     with override_settings(ENVOYOU={"WEBHOOK_SECRET": SECRET, "CLOCK": clock}):
         clock.advance(-86_400 * 365)
         response = envoyou_client.post("member.joined", {"name": "Ada"})
@@ -152,8 +152,8 @@ def test_it_goes_by_the_projects_clock(envoyou_client, clock):
         assert response.event.created == int(clock())
 
 
-def test_it_says_that_no_url_receives(envoyou_client):
-    nowhere = ModuleType("nowhere")
-    nowhere.urlpatterns = [path("", include([]))]
-    with override_settings(ROOT_URLCONF=nowhere), pytest.raises(ConfigurationError, match="no URL"):
+def test_a_project_without_an_endpoint_is_reported(envoyou_client):
+    urlconf = ModuleType("urlconf")
+    urlconf.urlpatterns = [path("", include([]))]
+    with override_settings(ROOT_URLCONF=urlconf), pytest.raises(ConfigurationError, match="no URL"):
         envoyou_client.post("member.joined")

@@ -1,4 +1,4 @@
-"""The page about tests of a Django project: its tests are run, by Django's runner and by pytest."""
+"""Runs the tests on the page about testing a Django project, with Django's runner and with pytest."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def project(tmp_path_factory):
     return project
 
 
-def test_with_djangos_runner(project):
+def test_the_page_with_djangos_runner(project):
     ran = project.run("test", "--settings=site_settings")
     assert ran.returncode == 0, ran.stderr
     assert "Ran 4 tests" in ran.stderr
 
 
-def test_with_pytest(project):
+def test_the_page_with_pytest(project):
     project.write("pytest.ini", "[pytest]\nDJANGO_SETTINGS_MODULE = site_settings\npython_files = tests.py test_*.py\n")
     ran = project.run_python("import pytest; raise SystemExit(pytest.main(['-q', '-p', 'no:cacheprovider']))")
     assert ran.returncode == 0, ran.stdout

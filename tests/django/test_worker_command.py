@@ -1,4 +1,4 @@
-"""`manage.py envoyou_worker`: a real process, real signals, a real change of the code."""
+"""`manage.py envoyou_worker` as a real process, with real signals and changes of the code."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from pathlib import Path
 from envoyou_django.models import ProcessedEvent
 
 
-def say(line):
+def write_log(line):
     with open("log", "a") as log:
         log.write(line + "\\n")
 
@@ -33,27 +33,27 @@ def say(line):
 @webhooks.on_worker_start
 def begin():
     ProcessedEvent.objects.count()
-    say("start")
+    write_log("start")
 
 
 @webhooks.on_worker_stop
 def end():
-    say("stop")
+    write_log("stop")
 
 
 @webhooks.on("api.*", atomic=False)
 def blocks(event):
-    say("blocking")
+    write_log("blocking")
     while not Path("release").exists():
         time.sleep(0.02)
-    say("released")
+    write_log("released")
 """
 )
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory, django_db_blocker):
-    """A project whose database this process can use, too."""
+    """A project whose database this process uses as well."""
     project = Project(tmp_path_factory.mktemp("project"), handlers=HANDLERS_WITH_HOOKS)
     with django_db_blocker.unblock(), sqlite_database("contract", project.database, "envoyou_django"):
         yield project
@@ -72,8 +72,8 @@ def project(shared):
 def accept(type="user.created"):
     event = sample_event(type)
     delivery = sign_delivery(event, secret=SECRET)
-    answer = webhooks.receive(WebhookRequest.from_http("POST", delivery.headers, delivery.body))
-    assert answer.status == 200
+    response = webhooks.receive(WebhookRequest.from_http("POST", delivery.headers, delivery.body))
+    assert response.status == 200
     return event.id
 
 
@@ -81,48 +81,48 @@ def status(event_id):
     return webhooks.inbox.get(event_id).status
 
 
-def save_until_noticed(project, code, noticed):
-    """Save it again and again: Django's reloader does not notice what is changed while it begins to watch."""
+def save_until_noticed(project, code, is_noticed):
+    """Save the code repeatedly, because Django's reloader misses changes made while it starts to watch."""
 
-    def saved_and_noticed():
+    def save_and_check():
         project.write("shop/webhooks.py", code)
         deadline = time.monotonic() + 3
-        while not noticed() and time.monotonic() < deadline:
+        while not is_noticed() and time.monotonic() < deadline:
             time.sleep(0.05)
-        return noticed()
+        return is_noticed()
 
-    wait_until(saved_and_noticed)
+    wait_until(save_and_check)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_works_between_its_hooks_until_a_signal(project, number):
-    before = accept()
+def test_it_handles_events_between_its_hooks_until_a_signal(project, number):
+    first = accept()
     with project.running("envoyou_worker") as worker:
-        worker.wait_until(lambda: f"handled {before}" in project.log)
-        meanwhile = accept()
-        worker.wait_until(lambda: status(meanwhile) == "processed")
+        worker.wait_until(lambda: f"handled {first}" in project.log)
+        second = accept()
+        worker.wait_until(lambda: status(second) == "processed")
         worker.signal(number)
         assert worker.wait() == 0, worker.said
-    assert project.log == ["start", f"handled {before}", f"handled {meanwhile}", "stop"]
-    # The project says nothing about logging.
+    assert project.log == ["start", f"handled {first}", f"handled {second}", "stop"]
+    # The project has no LOGGING.
     assert "INFO envoyou" in worker.said
     assert "worker" in worker.said
 
 
-def test_sigterm_lets_it_finish_what_was_begun_and_take_nothing_more(project):
-    begun = accept("api.key_expired")
+def test_on_sigterm_it_finishes_running_attempts_and_claims_no_more(project):
+    running = accept("api.key_expired")
     with project.running("envoyou_worker") as worker:
         worker.wait_until(lambda: "blocking" in project.log)
         worker.signal(signal.SIGTERM)
-        left = accept()
+        unclaimed = accept()
         (project.folder / "release").touch()
         assert worker.wait() == 0, worker.said
-    assert (status(begun), status(left)) == ("processed", "received")
+    assert (status(running), status(unclaimed)) == ("processed", "received")
     assert project.log == ["start", "blocking", "released", "stop"]
 
 
-def test_it_keeps_no_connection_open_that_nobody_uses(project):
-    """Neither that of its first thread, which looks at the tables, nor that of its hooks."""
+def test_it_keeps_no_unused_connection_open(project):
+    """Neither the connection of its main thread, which reads the tables, nor that of its hooks."""
     with project.running("envoyou_worker") as worker:
         event = accept()
         worker.wait_until(lambda: status(event) == "processed")
@@ -131,11 +131,11 @@ def test_it_keeps_no_connection_open_that_nobody_uses(project):
 
 
 @pytest.mark.slow
-def test_a_changed_handler_is_taken_up_and_a_mistake_is_waited_out(project):
+def test_with_reload_it_loads_changed_handlers_and_survives_an_error_in_the_code(project):
     with project.running("envoyou_worker", "--reload") as worker:
         first = accept()
         worker.wait_until(lambda: f"handled {first}" in project.log)
-        save_until_noticed(project, "this is no Python", lambda: "will be restarted when" in worker.said)
+        save_until_noticed(project, "a syntax error", lambda: "will be restarted when" in worker.said)
         assert "SyntaxError" in worker.said
         second = accept()
         project.write("shop/webhooks.py", HANDLERS_WITH_HOOKS.replace("handled", "anew"))
@@ -146,19 +146,19 @@ def test_a_changed_handler_is_taken_up_and_a_mistake_is_waited_out(project):
 
 
 @pytest.mark.slow
-def test_a_reloading_one_finishes_what_was_begun_when_it_is_told_to_end(project):
-    begun = accept("api.key_expired")
+def test_with_reload_it_finishes_running_attempts_on_sigterm(project):
+    running = accept("api.key_expired")
     with project.running("envoyou_worker", "--reload") as worker:
         worker.wait_until(lambda: "blocking" in project.log)
         worker.signal(signal.SIGTERM)
         worker.wait_until(lambda: (project.folder / "release").touch() or worker.has_ended)
         assert worker.wait() == 0, worker.said
-    assert status(begun) == "processed"
+    assert status(running) == "processed"
     assert project.log[-1] == "stop"
 
 
 @pytest.mark.slow
-def test_a_reloading_one_without_handlers_says_so_and_begins_when_there_are_some(project):
+def test_with_reload_it_starts_once_there_are_handlers(project):
     project.write("shop/webhooks.py", "")
     with project.running("envoyou_worker", "--reload") as worker:
         worker.wait_until(lambda: "no handlers" in worker.said)
@@ -167,14 +167,14 @@ def test_a_reloading_one_without_handlers_says_so_and_begins_when_there_are_some
         worker.wait_until(lambda: f"handled {event}" in project.log)
 
 
-def test_drain_does_what_is_due_and_ends(project):
+def test_drain_handles_due_events_and_exits(project):
     events = [accept(), accept()]
     ran = project.run("envoyou_worker", "--drain")
     assert (ran.returncode, ran.stdout) == (0, "Settled 2 events.\n"), ran.stderr
     assert [status(event) for event in events] == ["processed", "processed"]
 
 
-def test_it_says_in_a_line_why_it_cannot_start(project):
+def test_it_reports_in_one_line_why_it_cannot_start(project):
     project.write("shop/webhooks.py", "")
     ran = project.run("envoyou_worker")
     assert ran.returncode == 1
@@ -183,7 +183,7 @@ def test_it_says_in_a_line_why_it_cannot_start(project):
     assert "Traceback" not in ran.stderr
 
 
-def test_without_its_tables_it_says_what_to_run(tmp_path):
+def test_without_its_tables_it_names_the_command_to_run(tmp_path):
     ran = Project(tmp_path).run("envoyou_worker")
     assert ran.returncode == 1
     assert "manage.py migrate" in ran.stderr
