@@ -1,4 +1,4 @@
-"""The page about Django, and the example project, followed as a reader would."""
+"""Follows the page about Django and the README of the example project as a reader would."""
 
 import re
 import shutil
@@ -16,7 +16,7 @@ ADDITION = re.compile(r"# ([\w/]+\.py) \(add\)\n")
 
 
 class DjangoReader(Reader):
-    """One whose `runserver` listens on the reader's own port."""
+    """A reader whose `runserver` listens on a free port."""
 
     def __init__(self, folder):
         super().__init__(folder, usual_port=8000)
@@ -26,11 +26,11 @@ class DjangoReader(Reader):
         return super().serving([*console[:-1], f"{console[-1]} 127.0.0.1:{self._port}"])
 
     def type(self, console):
-        at = f" --server http://127.0.0.1:{self._port}"
-        return super().type([line + at * line.endswith("envoyou_send") for line in console])
+        server_option = f" --server http://127.0.0.1:{self._port}"
+        return super().type([line + server_option * line.endswith("envoyou_send") for line in console])
 
 
-def test_every_setting_is_in_the_page_with_its_default():
+def test_the_page_lists_each_setting_with_its_default():
     table = [(in_code(name)[0], default) for name, default, _ in Page("docs/django.md").rows("Settings")]
     assert {name for name, _ in table} == SETTING_NAMES - {"INBOX"} | conf.OWN_NAMES
     assert wrong_defaults(table) == []
@@ -38,7 +38,7 @@ def test_every_setting_is_in_the_page_with_its_default():
 
 CHECK = "python manage.py check --fail-level WARNING"
 
-OF_THE_READER = """
+READERS_TESTS = """
 from unittest.mock import patch
 
 from django.contrib.auth.models import User
@@ -58,17 +58,17 @@ class TestsOfTheReader(TestCase):
             webhooks.inbox.add(NewEvent(sample_event(type))).result()
         webhooks.drain()
 
-    def test_an_account_is_closed(self):
+    def test_an_account_is_deactivated(self):
         self.handle("user.created")
         self.assertTrue(User.objects.get(username="user_123").is_active)
         self.handle("user.deleted")
         self.assertFalse(User.objects.get(username="user_123").is_active)
 
-    def test_admins_are_told(self):
+    def test_admins_get_a_mail(self):
         self.handle("system.incident")
         self.assertIn("Degraded performance", mail.outbox[0].body)
 
-    def test_a_dead_event_is_told_of_and_brought_back(self):
+    def test_a_dead_event_is_logged_and_requeued(self):
         with patch("accounts.webhooks.mail_admins", side_effect=OSError("no mail today")):
             self.handle("system.incident")
             with self.assertLogs("accounts", "CRITICAL") as logs:
@@ -78,7 +78,7 @@ class TestsOfTheReader(TestCase):
         self.assertIn("system.incident", logs.output[0])
         self.assertEqual(ProcessedEvent.objects.dead().filter(type="system.incident").requeue(), 1)
 """
-"""What somebody would try who has read the page to its end."""
+"""What a reader might try after the page."""
 
 
 def test_the_page_leads_to_a_processed_event_and_a_passing_test(tmp_path):
@@ -90,19 +90,19 @@ def test_the_page_leads_to_a_processed_event_and_a_passing_test(tmp_path):
     reader.write(page.files)
     for addition in page.snippets:
         name = ADDITION.match(addition)
-        assert name, f"{addition!r} belongs to no file"
+        assert name, f"the snippet {addition!r} names no file"
         with (tmp_path / name[1]).open("a") as file:
             file.write(addition)
     with reader.serving(serve):
         assert reader.type(send).endswith('200 {"received": true}\n')
         reader.wait_for("Kept john.doe@example.com")
-    (tmp_path / "accounts" / "test_of_the_reader.py").write_text(OF_THE_READER)
+    (tmp_path / "accounts" / "test_of_the_reader.py").write_text(READERS_TESTS)
     reader.type([*test, CHECK])
 
 
 @pytest.fixture
 def example(tmp_path):
-    """Someone with a copy of the example project."""
+    """A reader with a copy of the example project."""
     shutil.copytree(EXAMPLE, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.sqlite3*", "__pycache__"))
     return DjangoReader(tmp_path)
 
@@ -115,16 +115,16 @@ def test_the_example_project_runs_as_its_readme_says(example):
     with example.serving(serve):
         example.wait_for("development server at")
         assert example.type(send).endswith('200 {"received": true}\n')
-        # Two that the command itself has handed in, and the one that was sent.
+        # Two events from the command itself, and the one that was sent.
         example.wait_for("kept user_123\n", times=3)
     example.type(["python manage.py makemigrations --check", CHECK])
 
 
 @pytest.mark.slow
-def test_the_example_project_runs_on_postgresql_by_one_variable(example, postgres_url):
+def test_the_example_project_runs_on_postgresql_with_one_variable(example, postgres_url):
     *_, test = read_page("example_projects/django_app/README.md").consoles
-    address = postgres_url.replace("postgresql+psycopg", "postgres")
-    example.type([f"export DATABASE_URL='{address}'", *test])
+    database_url = postgres_url.replace("postgresql+psycopg", "postgres")
+    example.type([f"export DATABASE_URL='{database_url}'", *test])
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The entry in front of the project: what it spares a delivery, and what it owes it all the same."""
+"""The entry in front of the Django application, which receives deliveries without the project's middleware."""
 
 import asyncio
 import time
@@ -26,12 +26,12 @@ PATIENCE = 20
 def deliver_by_wsgi(event, path=PATH):
     delivery = sign_delivery(event, secret=SECRET)
     request = RequestFactory().post(path, delivery.body, content_type="application/json", headers=delivery.headers)
-    answered = []
+    statuses = []
     application = wsgi.webhooks_entry(WSGIHandler(), webhooks, path=PATH)
-    body = application(request.environ, lambda status, headers: answered.append(status))
+    body = application(request.environ, lambda status, headers: statuses.append(status))
     b"".join(body)
     getattr(body, "close", lambda: None)()
-    return int(answered[0].split()[0])
+    return int(statuses[0].split()[0])
 
 
 def deliver_by_asgi(event, path=PATH):
@@ -66,23 +66,23 @@ def deliver(request, settings):
     webhooks.stop()
 
 
-def until(condition):
+def wait_until(condition):
     deadline = time.monotonic() + PATIENCE
     while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
+        assert time.monotonic() < deadline, "the condition was not met in time"
         time.sleep(0.01)
 
 
 def test_a_delivery_starts_the_worker_of_this_process(deliver):
     event = sample_event("member.joined", object={"name": "Ada"})
     assert deliver(event) == 200
-    until(lambda: webhooks.inbox.get(event.id).status == "processed")
+    wait_until(lambda: webhooks.inbox.get(event.id).status == "processed")
     assert Member.objects.get().name == "Ada"
 
 
 @pytest.mark.parametrize("path", ["/", f"{PATH}/x"])
-def test_everything_else_is_the_projects(deliver, path):
-    # A sender's POST to a page has no token.
+def test_all_other_requests_go_to_the_project(deliver, path):
+    # The POST to a page has no CSRF token.
     assert deliver(sample_event(), path) in {302, 403, 404}
     assert webhooks.inbox.stats().total == 0
 
@@ -91,24 +91,24 @@ def secret_from_the_database(webhook_id):
     return [SECRET] if Member.objects.count() == 0 else []
 
 
-def test_the_connection_of_a_secret_callable_is_closed_as_after_a_request(deliver, monkeypatch):
+def test_connections_of_a_secret_callable_are_closed_after_the_delivery(deliver, monkeypatch):
     opened = []
     connect = BaseDatabaseWrapper.connect
 
-    def noted(self):
+    def record_connect(self):
         connect(self)
         opened.append(self)
 
-    monkeypatch.setattr(BaseDatabaseWrapper, "connect", noted)
+    monkeypatch.setattr(BaseDatabaseWrapper, "connect", record_connect)
     connections["default"].close()
     secret = f"{__name__}.secret_from_the_database"
     with override_settings(ENVOYOU={"WEBHOOK_SECRET": secret, "HANDOFF": "manual"}):
         assert deliver(sample_event()) == 200
     assert opened
-    until(lambda: all(each.connection is None for each in opened))
+    wait_until(lambda: all(each.connection is None for each in opened))
 
 
 @pytest.mark.parametrize("kind", [wsgi, asgi])
-def test_settings_that_cannot_work_stop_the_server(kind):
+def test_invalid_settings_keep_the_server_from_starting(kind):
     with override_settings(ENVOYOU={}), pytest.raises(ConfigurationError, match="no webhook secret"):
         kind.webhooks_entry(None, webhooks, path=PATH)

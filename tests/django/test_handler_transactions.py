@@ -1,4 +1,4 @@
-"""Handlers whose ORM work is committed together with the record of it, and so happens exactly once."""
+"""Handlers whose ORM work is committed together with the record of their success, so exactly once."""
 
 import threading
 import time
@@ -24,9 +24,9 @@ LEASE = 60.0
 
 @pytest.fixture
 def members(inbox_alias):
-    """The members on the inbox's database, as a second connection sees them."""
-    there = Member._meta.db_table in connections[inbox_alias].introspection.table_names()
-    if not there:
+    """The names of the members in the inbox's database, read over a second connection."""
+    exists = Member._meta.db_table in connections[inbox_alias].introspection.table_names()
+    if not exists:
         with connections[inbox_alias].schema_editor() as editor:
             editor.create_model(Member)
     with ThreadPoolExecutor(1) as pool:
@@ -37,7 +37,7 @@ def members(inbox_alias):
 
         yield names
     Member.objects.using(inbox_alias).all().delete()
-    if not there:
+    if not exists:
         with connections[inbox_alias].schema_editor() as editor:
             editor.delete_model(Member)
 
@@ -49,7 +49,7 @@ def join(inbox_alias):
 
 @pytest.fixture
 def project(clock):
-    """In the place of the one that all others have: its clock is set by hand."""
+    """Replaces the fixture of conftest.py; the clock is set by hand."""
     settings = {"WEBHOOK_SECRET": SECRET, "CLOCK": clock, "RETRY_INITIAL_DELAY": 1, "HANDOFF": "manual"}
     with inbox_on("default"), override_settings(ENVOYOU=settings):
         yield
@@ -66,37 +66,37 @@ def record(event):
 
 
 @pytest.fixture
-def second_look(inbox_alias):
-    """What a second connection sees of an event."""
+def read_elsewhere(inbox_alias):
+    """Reads an event's record over a second connection."""
 
-    def look(event):
+    def read(event):
         with ThreadPoolExecutor(1) as pool:
             return in_a_thread(pool, lambda: record(event)).result(PATIENCE)
 
-    return look
+    return read
 
 
-def test_the_work_the_record_and_the_end_of_the_event_are_committed_together(members, join, second_look):
-    seen = []
+def test_the_handlers_work_its_record_and_the_events_status_are_committed_together(members, join, read_elsewhere):
+    observed = []
 
     @webhooks.on("shop.opened", name="first")
     def first(event):
         join("Ada")
-        seen.append((members(), dict(second_look(event).progress)))
+        observed.append((members(), dict(read_elsewhere(event).progress)))
 
     @webhooks.on("shop.opened", name="last")
     def last(event):
         join("Grace")
-        seen.append((members(), dict(second_look(event).progress)))
+        observed.append((members(), dict(read_elsewhere(event).progress)))
 
     event = accept()
     assert webhooks.drain() == 1
-    assert seen == [([], {}), (["Ada"], {"first": HandlerStatus.DONE})]
+    assert observed == [([], {}), (["Ada"], {"first": HandlerStatus.DONE})]
     assert members() == ["Ada", "Grace"]
     assert record(event).status is Status.PROCESSED
 
 
-def test_what_a_failing_handler_did_is_rolled_back_and_done_once_by_the_retry(members, join, clock):
+def test_the_work_of_a_failing_handler_is_rolled_back_and_done_once_by_the_retry(members, join, clock):
     @webhooks.on("shop.opened", name="flaky")
     def flaky(event, attempt):
         join(f"flaky {attempt}")
@@ -117,7 +117,7 @@ def test_what_a_failing_handler_did_is_rolled_back_and_done_once_by_the_retry(me
     assert record(event).status is Status.PROCESSED
 
 
-def test_a_constraint_that_is_violated_fails_the_attempt_and_leaves_nothing_behind(members, join, inbox_alias):
+def test_a_constraint_violation_fails_the_attempt_and_is_rolled_back(members, join, inbox_alias):
     @webhooks.on("shop.opened", name="twice")
     def twice(event):
         member = join("Ada")
@@ -131,7 +131,7 @@ def test_a_constraint_that_is_violated_fails_the_attempt_and_leaves_nothing_behi
 
 
 class Card(models.Model):
-    """Of a member; whether there is one is looked at when the transaction is committed."""
+    """Belongs to a member; the foreign key is checked at the commit."""
 
     member = models.ForeignKey(Member, models.CASCADE)
 
@@ -149,9 +149,9 @@ def cards(members, inbox_alias):
 
 
 @pytest.mark.parametrize("inbox_alias", ["sqlite", "postgresql"], indirect=True)
-def test_so_does_one_that_shows_only_at_the_commit(members, join, cards):
-    @webhooks.on("shop.opened", name="of nobody")
-    def of_nobody(event):
+def test_a_constraint_violation_at_the_commit_fails_the_attempt_and_is_rolled_back(members, join, cards):
+    @webhooks.on("shop.opened", name="without member")
+    def without_member(event):
         join("Ada")
         cards.create(member_id=0)
 
@@ -163,8 +163,8 @@ def test_so_does_one_that_shows_only_at_the_commit(members, join, cards):
     assert record(event).last_error.startswith("IntegrityError")
 
 
-def test_one_that_is_caught_is_a_failure_where_the_transaction_is_broken(members, join, inbox_alias):
-    """A handler that goes on after a violation, without an `atomic()` of its own around it."""
+def test_a_handler_that_catches_a_violation_fails_if_the_transaction_is_broken(members, join, inbox_alias):
+    """The handler continues after the violation, without an `atomic()` of its own around it."""
 
     @webhooks.on("shop.opened", name="careless")
     def careless(event):
@@ -180,7 +180,7 @@ def test_one_that_is_caught_is_a_failure_where_the_transaction_is_broken(members
     assert record(event).status is Status.FAILED
 
 
-def test_with_a_savepoint_of_its_own_a_handler_may_go_on(members, join, inbox_alias):
+def test_a_handler_can_continue_after_a_violation_in_its_own_savepoint(members, join, inbox_alias):
     @webhooks.on("shop.opened", name="careful")
     def careful(event):
         member = join("Ada")
@@ -194,7 +194,7 @@ def test_with_a_savepoint_of_its_own_a_handler_may_go_on(members, join, inbox_al
     assert record(event).status is Status.PROCESSED
 
 
-def test_giving_up_rolls_back_and_leaves_the_others_work(members, join):
+def test_a_permanent_error_rolls_back_only_its_own_handler(members, join):
     @webhooks.on("shop.opened", name="hopeless")
     def hopeless(event):
         join("hopeless")
@@ -211,7 +211,7 @@ def test_giving_up_rolls_back_and_leaves_the_others_work(members, join):
     assert record(event).progress == {"hopeless": HandlerStatus.GIVEN_UP, "steady": HandlerStatus.DONE}
 
 
-def test_one_that_opts_out_keeps_what_it_did_when_it_fails(members, join, inbox_alias):
+def test_a_handler_that_is_not_atomic_keeps_its_work_if_it_fails(members, join, inbox_alias):
     inside = []
 
     @webhooks.on("shop.opened", name="plain", atomic=False)
@@ -227,7 +227,7 @@ def test_one_that_opts_out_keeps_what_it_did_when_it_fails(members, join, inbox_
     assert record(event).status is Status.FAILED
 
 
-def test_an_async_one_is_plain(members, inbox_alias):
+def test_an_async_handler_is_not_atomic(members, inbox_alias):
     inside = []
 
     @webhooks.on("shop.opened", name="asynchronous")
@@ -243,27 +243,27 @@ def test_an_async_one_is_plain(members, inbox_alias):
     assert record(event).status is Status.FAILED
 
 
-def test_an_async_one_cannot_be_atomic():
+def test_an_async_handler_cannot_be_declared_atomic():
     with pytest.raises(ConfigurationError, match="cannot be atomic"):
 
         @webhooks.on("shop.opened", atomic=True)
         async def asynchronous(event): ...
 
 
-def test_on_commit_comes_after_the_end_of_the_event(members, join, inbox_alias, second_look):
-    seen = []
+def test_on_commit_callbacks_run_after_the_event_is_settled(members, join, inbox_alias, read_elsewhere):
+    observed = []
 
     @webhooks.on("shop.opened", name="one")
     def one(event):
         join("Ada")
-        transaction.on_commit(lambda: seen.append((members(), second_look(event).status)), using=inbox_alias)
+        transaction.on_commit(lambda: observed.append((members(), read_elsewhere(event).status)), using=inbox_alias)
 
     accept()
     webhooks.drain()
-    assert seen == [(["Ada"], Status.PROCESSED)]
+    assert observed == [(["Ada"], Status.PROCESSED)]
 
 
-def test_on_commit_of_a_handler_that_failed_never_comes(join, members, inbox_alias):
+def test_on_commit_callbacks_of_a_failed_handler_never_run(join, members, inbox_alias):
     called = []
 
     @webhooks.on("shop.opened", name="one")
@@ -277,8 +277,10 @@ def test_on_commit_of_a_handler_that_failed_never_comes(join, members, inbox_ali
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), SystemExit(1), DatabaseError("no")], ids=repr)
-def test_a_failure_on_commit_is_logged_and_does_not_repeat_the_work(members, join, inbox_alias, clock, caplog, error):
-    """It comes after the commit: told as the handler's own, it would have the work done again."""
+def test_a_failing_on_commit_callback_is_logged_and_does_not_repeat_the_work(
+    members, join, inbox_alias, clock, caplog, error
+):
+    """The handler's work is committed: as a failure of the handler, it would be done again."""
 
     def fail():
         raise error
@@ -305,18 +307,18 @@ def test_a_failure_on_commit_is_logged_and_does_not_repeat_the_work(members, joi
     assert caplog.text.count("an on_commit callback failed") == 2
 
 
-def test_a_commit_whose_answer_was_lost_is_a_commit(members, join, inbox_alias, clock, monkeypatch):
+def test_a_commit_whose_response_was_lost_is_not_repeated(members, join, inbox_alias, clock, monkeypatch):
     connection = connections[inbox_alias]
     commit, lost = connection._commit, []
 
-    def commit_and_lose_the_answer():
+    def commit_and_lose_the_response():
         commit()
         if joined and not lost:
-            lost.append("answer")
+            lost.append("response")
             raise OperationalError("the connection was lost")
 
     joined = []
-    monkeypatch.setattr(connection, "_commit", commit_and_lose_the_answer)
+    monkeypatch.setattr(connection, "_commit", commit_and_lose_the_response)
 
     @webhooks.on("shop.opened", name="joins")
     def joins(event):
@@ -331,13 +333,13 @@ def test_a_commit_whose_answer_was_lost_is_a_commit(members, join, inbox_alias, 
     webhooks.drain()
     clock.advance(1)
     webhooks.drain()
-    assert lost == ["answer"]
+    assert lost == ["response"]
     assert members() == ["Ada"]
     assert record(event).status is Status.PROCESSED
 
 
-def test_within_a_transaction_that_is_open_each_handler_has_a_savepoint(members, join, inbox_alias):
-    """As in a project's `TestCase`, on whatever database its tests run."""
+def test_inside_an_open_transaction_each_handler_has_a_savepoint(members, join, inbox_alias):
+    """As in a project's `TestCase`, on any database."""
 
     @webhooks.on("shop.opened", name="twice")
     def twice(event):
@@ -358,8 +360,8 @@ def test_within_a_transaction_that_is_open_each_handler_has_a_savepoint(members,
 
 
 @pytest.mark.parametrize("inbox_alias", ["postgresql", "mariadb"], indirect=True)
-def test_the_row_of_the_event_is_free_while_the_handler_works(members, join):
-    """Its lease has to be renewed by another thread meanwhile."""
+def test_the_events_row_is_not_locked_while_the_handler_runs(members, join):
+    """Another thread must be able to renew the lease meanwhile."""
     event = accept()
     inbox = webhooks.inbox
     (claim,) = inbox.claim(1, LEASE)
@@ -371,7 +373,7 @@ def test_the_row_of_the_event_is_free_while_the_handler_works(members, join):
 
 
 @pytest.mark.parametrize("inbox_alias", ["postgresql"], indirect=True)
-def test_a_connection_that_the_server_ended_costs_no_attempt(members, join, inbox_alias):
+def test_a_connection_closed_by_the_server_costs_no_attempt(members, join, inbox_alias):
     with connections[inbox_alias].cursor() as cursor, ThreadPoolExecutor(1) as pool:
         cursor.execute("SELECT pg_backend_pid()")
         (pid,) = cursor.fetchone()
@@ -389,12 +391,12 @@ def test_a_connection_that_the_server_ended_costs_no_attempt(members, join, inbo
     assert members() == ["Ada"]
 
 
-# SQLite, which has one writer at a time
+# SQLite, which allows one writer at a time
 
 
 @pytest.fixture(params=["WAL", "DELETE"])
 def busy_sqlite(request, tmp_path, django_db_blocker, monkeypatch):
-    """A database of the test's own in each journal mode, with the inbox on it, and a worker of this process."""
+    """A new database with the inbox in each journal mode, for a worker in this process."""
     options = {"init_command": f"PRAGMA journal_mode={request.param}", "timeout": PATIENCE}
     monkeypatch.setitem(connections.settings["contract"], "OPTIONS", options)
     settings = {"WEBHOOK_SECRET": SECRET, "RETRY_MAX_ATTEMPTS": 1}
@@ -416,18 +418,18 @@ def deliver(event):
 def wait_until(condition):
     deadline = time.monotonic() + PATIENCE
     while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
+        assert time.monotonic() < deadline, "the condition was not met in time"
         time.sleep(0.02)
 
 
 def test_events_are_accepted_while_a_handler_sleeps_in_its_transaction(busy_sqlite):
-    holding, release = threading.Event(), threading.Event()
+    started, release = threading.Event(), threading.Event()
     refused = []
 
     @webhooks.on("shop.opened")
     def sleeps(event):
         Member.objects.using(busy_sqlite).create(name="before")
-        holding.set()
+        started.set()
         release.wait(3 * PATIENCE)
         try:
             Member.objects.using(busy_sqlite).create(name="after")
@@ -437,42 +439,42 @@ def test_events_are_accepted_while_a_handler_sleeps_in_its_transaction(busy_sqli
     webhooks.start()
     slow = sample_event("shop.opened")
     assert deliver(slow) == 200
-    assert holding.wait(PATIENCE)
+    assert started.wait(PATIENCE)
     webhooks.on("shop.closed", name="next")(lambda event: Member.objects.using(busy_sqlite).create(name="next"))
     try:
-        # One while it holds the lock, and one while it only believes it does; both are worked on beside it.
-        for meanwhile in (sample_event("shop.closed"), sample_event("shop.closed")):
-            assert deliver(meanwhile) == 200
-            wait_until(lambda event=meanwhile: record(event).status is Status.PROCESSED)
+        # One while the handler holds the lock, and one after the time limit took it away; both are handled meanwhile.
+        for other in (sample_event("shop.closed"), sample_event("shop.closed")):
+            assert deliver(other) == 200
+            wait_until(lambda event=other: record(event).status is Status.PROCESSED)
     finally:
         release.set()
     wait_until(lambda: record(slow).status is Status.DEAD)
     assert "rolled back" in record(slow).last_error
     assert len(refused) == 1
     assert set(Member.objects.using(busy_sqlite).values_list("name", flat=True)) == {"next"}
-    # The connection that its transaction was taken from is not left behind as it is.
+    # The connection whose transaction was rolled back works again.
     after = sample_event("shop.closed")
     assert deliver(after) == 200
     wait_until(lambda: record(after).status is Status.PROCESSED)
 
 
-def test_what_is_asked_for_on_commit_keeps_no_other_handler_waiting(busy_sqlite):
+def test_a_slow_on_commit_callback_blocks_no_other_handler(busy_sqlite):
     done = threading.Event()
-    seen = []
+    observed = []
 
     @webhooks.on("shop.opened")
     def notifies(event):
-        transaction.on_commit(lambda: seen.append(done.wait(PATIENCE)), using=busy_sqlite)
+        transaction.on_commit(lambda: observed.append(done.wait(PATIENCE)), using=busy_sqlite)
 
     webhooks.on("shop.closed", name="next")(lambda event: transaction.on_commit(done.set, using=busy_sqlite))
     webhooks.start()
     assert deliver(sample_event("shop.opened")) == 200
     assert deliver(sample_event("shop.closed")) == 200
-    wait_until(lambda: seen == [True])
+    wait_until(lambda: observed == [True])
 
 
-def test_one_that_reads_first_waits_for_another_writer(busy_sqlite):
-    """Where a transaction begins as Django begins them by default, its first write would fail at once."""
+def test_a_handler_that_reads_first_waits_for_another_writer(busy_sqlite):
+    """In a transaction as Django begins it by default, the first write would fail at once."""
     event = sample_event("shop.opened")
     webhooks.inbox.add(NewEvent(event)).result(PATIENCE)
     (claim,) = webhooks.inbox.claim(1, LEASE)
@@ -490,10 +492,10 @@ def test_one_that_reads_first_waits_for_another_writer(busy_sqlite):
     assert list(Member.objects.using(busy_sqlite).values_list("name", flat=True)) == ["ours", "between"]
 
 
-# In a test of the project's own
+# In a test of a project
 
 
-class AUsersTestCase(TestCase):
+class InAProjectsTestCase(TestCase):
     def test_a_handler_that_violates_a_constraint_fails_alone(self):
         failed = []
 
@@ -513,7 +515,7 @@ class AUsersTestCase(TestCase):
         assert record(event).status is Status.FAILED
         assert Member.objects.get().name == "Grace"
 
-    def test_what_it_asks_for_on_commit_is_all_that_is_captured(self):
+    def test_only_the_handlers_on_commit_callbacks_are_captured(self):
         called = []
 
         @webhooks.on("shop.opened", name="notifies")
@@ -526,8 +528,8 @@ class AUsersTestCase(TestCase):
         assert called == [event.id]
         assert len(callbacks) == 1
 
-    def test_a_slow_handler_may_take_its_time(self):
-        """The whole test is one transaction, and holds the lock anyhow."""
+    def test_a_slow_handler_exceeds_no_time_limit(self):
+        """The whole test is one transaction, which holds the lock in any case."""
         webhooks.on("shop.opened", name="slow")(lambda event: time.sleep(1.2))
         event = accept()
         webhooks.drain()

@@ -1,4 +1,4 @@
-"""Where handlers come from, and how long they stay."""
+"""How handlers and hooks are found and registered, and how long they stay registered."""
 
 import asyncio
 
@@ -17,17 +17,19 @@ pytestmark = pytest.mark.django_db
 
 def accept(client, type, **values):
     delivery = sign_delivery(sample_event(type, **values), secret=SECRET)
-    answer = client.post("/webhooks/envoyou", delivery.body, content_type="application/json", headers=delivery.headers)
-    assert answer.status_code == 200
+    response = client.post(
+        "/webhooks/envoyou", delivery.body, content_type="application/json", headers=delivery.headers
+    )
+    assert response.status_code == 200
 
 
-def test_those_in_the_module_of_an_app_are_found(client):
+def test_handlers_in_an_apps_module_are_found(client):
     accept(client, "member.joined", object={"name": "Ada"})
     assert webhooks.drain() == 1
     assert Member.objects.get().name == "Ada"
 
 
-def test_they_outlive_a_change_of_the_settings(client):
+def test_handlers_survive_a_change_of_the_settings(client):
     with override_settings(ENVOYOU={"WEBHOOK_SECRET": SECRET, "TOLERANCE": 10}):
         accept(client, "member.joined", object={"name": "Ada"})
         assert webhooks.drain() == 1
@@ -39,22 +41,22 @@ def test_they_outlive_a_change_of_the_settings(client):
 def test_the_name_of_the_module_is_a_setting(tmp_path, monkeypatch):
     from django.apps import apps
 
-    found = []
-    monkeypatch.setattr("envoyou_django.apps.autodiscover_modules", found.append)
+    modules = []
+    monkeypatch.setattr("envoyou_django.apps.autodiscover_modules", modules.append)
     with override_settings(ENVOYOU={"HANDLERS_MODULE": "hooks.envoyou"}):
         apps.get_app_config("envoyou_django").ready()
-    assert found == ["hooks.envoyou"]
+    assert modules == ["hooks.envoyou"]
 
 
-def test_an_async_handler_works_within_the_tests_transaction(client):
+def test_an_async_handler_runs_in_the_tests_transaction(client):
     accept(client, "member.invited", object={"name": "Grace"})
     assert webhooks.drain() == 1
     assert Member.objects.get().name == "Grace"
 
 
-@pytest.mark.parametrize("before", [True, False], ids=["before it is made", "afterwards"])
-def test_one_that_is_registered_by_hand(client, before):
-    if not before:
+@pytest.mark.parametrize("early", [True, False], ids=["before setup", "after setup"])
+def test_a_handler_can_be_registered_at_any_time(client, early):
+    if not early:
         assert webhooks.name == "default"
     handled = []
 
@@ -67,7 +69,7 @@ def test_one_that_is_registered_by_hand(client, before):
     assert handled == ["evt_shop"]
 
 
-def test_what_is_registered_during_an_override_ends_with_it(client):
+def test_a_handler_registered_during_an_override_ends_with_it(client):
     handlers = Handlers()
     handled = []
 
@@ -77,7 +79,7 @@ def test_what_is_registered_during_an_override_ends_with_it(client):
 
     for round in ("evt_1", "evt_2"):
         with override_settings(ENVOYOU={"WEBHOOK_SECRET": SECRET}):
-            # Were it still there the second time, its name would be taken.
+            # In the second round its name would be taken if it were still registered.
             webhooks.include(handlers)
             accept(client, "shop.closed", id=round)
             assert webhooks.drain() == 1
@@ -87,7 +89,7 @@ def test_what_is_registered_during_an_override_ends_with_it(client):
     assert webhooks.inbox.get("evt_3").status == "ignored"
 
 
-def test_the_conditions_of_a_handler_are_those_of_the_core(client):
+def test_the_options_of_a_handler_are_passed_to_the_core(client):
     with override_settings(ENVOYOU={"WEBHOOK_SECRET": SECRET}):
         handled = []
 
@@ -103,7 +105,7 @@ def test_the_conditions_of_a_handler_are_those_of_the_core(client):
 
 
 def test_an_async_handler_past_its_time_limit_is_cancelled_and_has_failed(client):
-    """Though it runs on a loop of its own, in a thread that nothing could stop."""
+    """Although it runs on its own event loop, in a thread that cannot be stopped."""
     with override_settings(ENVOYOU={"WEBHOOK_SECRET": SECRET}):
         ended, overdue = [], []
 
@@ -126,7 +128,7 @@ def test_an_async_handler_past_its_time_limit_is_cancelled_and_has_failed(client
         assert overdue == []
 
 
-def test_two_of_one_name_are_an_error():
+def test_two_handlers_with_one_name_are_an_error():
     def note(event): ...
 
     webhooks.on("shop.opened")(note)
@@ -135,7 +137,7 @@ def test_two_of_one_name_are_an_error():
 
 
 @pytest.mark.parametrize("name", ["connection", "session"])
-def test_a_connection_cannot_be_had(name):
+def test_a_connection_parameter_is_an_error(name):
     def note(event, connection): ...
 
     async def note_in_a_session(event, session): ...
@@ -148,22 +150,22 @@ REGISTERED = ["on_dead", "on_worker_start", "on_worker_stop", "subscribe"]
 
 
 @pytest.mark.parametrize("register", REGISTERED)
-def test_a_hook_is_registered_before_there_is_a_secret(register):
+def test_a_hook_can_be_registered_without_a_secret(register):
     with override_settings(ENVOYOU={}):
         getattr(webhooks, register)(lambda *_: None)
 
 
-def test_hooks_outlive_a_change_of_the_settings_and_those_of_an_override_end_with_it(client):
-    told = []
+def test_hooks_survive_a_change_of_the_settings_but_hooks_of_an_override_end_with_it(client):
+    calls = []
     with override_settings(ENVOYOU={"WEBHOOK_SECRET": SECRET}):
-        webhooks.subscribe(lambda notice: told.append("outer"))
+        webhooks.subscribe(lambda notice: calls.append("outer"))
         with override_settings(ENVOYOU={"WEBHOOK_SECRET": SECRET}):
-            webhooks.subscribe(lambda notice: told.append("inner"))
+            webhooks.subscribe(lambda notice: calls.append("inner"))
             accept(client, "shop.opened")
-            assert {"outer", "inner"} == set(told)
-        told.clear()
+            assert {"outer", "inner"} == set(calls)
+        calls.clear()
         accept(client, "shop.opened")
-        assert set(told) == {"outer"}
-    told.clear()
+        assert set(calls) == {"outer"}
+    calls.clear()
     accept(client, "shop.opened")
-    assert not told
+    assert not calls

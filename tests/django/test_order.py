@@ -1,4 +1,4 @@
-"""Ordered events, claimed by several at once: what one claim does not see yet must not mislead it."""
+"""Ordered events and concurrent claims: rows that a claim does not see yet must not break the order."""
 
 import time
 from collections import defaultdict
@@ -24,7 +24,7 @@ def add(inbox, id, created, object_id="usr_1"):
     return inbox.add(NewEvent(event)).result()
 
 
-def claimed(inbox, limit=10):
+def claim_ids(inbox, limit=10):
     return [claim.event.id for claim in inbox.claim(limit, LEASE, ORDERED)]
 
 
@@ -37,30 +37,32 @@ def inbox(server_alias, clock, django_db_blocker):
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["in the first claim", "later"])
-def test_an_older_event_that_arrives_while_a_newer_one_is_being_taken_waits(server_alias, inbox, first):
+def test_an_older_event_that_arrives_while_a_newer_one_is_claimed_waits(server_alias, inbox, first):
     if not first:
-        claimed(inbox)
+        claim_ids(inbox)
     add(inbox, "evt_new", created=2)
     with ThreadPoolExecutor(2) as pool:
         with transaction.atomic(using=server_alias):
-            assert claimed(inbox) == ["evt_new"]
+            assert claim_ids(inbox) == ["evt_new"]
             in_a_thread(pool, lambda: add(inbox, "evt_old", created=1)).result(PATIENCE)
-            other = in_a_thread(pool, lambda: claimed(inbox))
+            other = in_a_thread(pool, lambda: claim_ids(inbox))
             wait_until_locked(server_alias, other)
         assert other.result(PATIENCE) == []
     assert inbox.get("evt_old").status is Status.RECEIVED
 
 
-def test_what_arrives_while_a_claim_looks_is_not_taken_together_with_what_is_to_wait_for_it(
+def test_an_event_that_arrives_during_a_claim_is_not_claimed_together_with_a_later_one(
     server_alias, inbox, monkeypatch
 ):
-    look, pause = claimable, "pg_sleep(0.2) IS NOT NULL" if server_alias == "postgres" else "SLEEP(0.2) = 0"
-    monkeypatch.setattr("envoyou_django.inbox.inbox.claimable", lambda *asked: look(*asked).extra(where=[pause]))
+    select, pause = claimable, "pg_sleep(0.2) IS NOT NULL" if server_alias == "postgres" else "SLEEP(0.2) = 0"
+    monkeypatch.setattr(
+        "envoyou_django.inbox.inbox.claimable", lambda *arguments: select(*arguments).extra(where=[pause])
+    )
     for number, object_id in enumerate(["usr_1", "usr_2", "usr_3", "usr_4"]):
         add(inbox, f"evt_{number}", number + 1, object_id)
     with ThreadPoolExecutor(1) as pool:
         claim = in_a_thread(pool, lambda: inbox.claim(10, LEASE, ORDERED))
-        # One look lasts four times as long as it stays with one row.
+        # The query pauses at each of the four rows.
         time.sleep(0.5)
         add(inbox, "evt_old", created=0)
         objects = [claim.event.object_id for claim in claim.result(PATIENCE)]
@@ -68,58 +70,60 @@ def test_what_arrives_while_a_claim_looks_is_not_taken_together_with_what_is_to_
 
 
 @pytest.mark.parametrize("server_alias", ["postgresql"], indirect=True)
-def test_so_it_does_where_a_project_asks_for_repeatable_reads(server_alias, inbox, monkeypatch):
-    """MariaDB then locks the gaps between events, too: nothing can arrive while a claim looks."""
+def test_an_older_event_waits_with_repeatable_read_isolation(server_alias, inbox, monkeypatch):
+    """Only on PostgreSQL: MariaDB then locks the gaps between rows as well, so no event can arrive during a claim."""
     from django.db.backends.postgresql.psycopg_any import IsolationLevel
 
     options = {"isolation_level": IsolationLevel.REPEATABLE_READ}
     monkeypatch.setitem(connections.settings[server_alias], "OPTIONS", options)
     connections[server_alias].close()
     try:
-        test_an_older_event_that_arrives_while_a_newer_one_is_being_taken_waits(server_alias, inbox, first=True)
+        test_an_older_event_that_arrives_while_a_newer_one_is_claimed_waits(server_alias, inbox, first=True)
     finally:
         connections[server_alias].close()
 
 
-def test_inboxes_of_different_names_do_not_wait_for_one_another(server_alias, inbox, clock):
+def test_inboxes_with_different_names_do_not_block_each_other(server_alias, inbox, clock):
     billing = OrmInbox(name="billing", clock=clock)
-    claimed(billing)
-    claimed(inbox)
+    claim_ids(billing)
+    claim_ids(inbox)
     add(inbox, "evt_1", created=1)
     with ThreadPoolExecutor(1) as pool, transaction.atomic(using=server_alias):
-        assert claimed(inbox) == ["evt_1"]
-        assert in_a_thread(pool, lambda: claimed(billing)).result(PATIENCE) == []
+        assert claim_ids(inbox) == ["evt_1"]
+        assert in_a_thread(pool, lambda: claim_ids(billing)).result(PATIENCE) == []
 
 
-def test_several_workers_take_the_events_of_each_object_in_their_order(inbox_alias, clock):
-    objects, each, workers = 6, 6, 4
+def test_several_workers_claim_the_events_of_each_object_in_order(inbox_alias, clock):
+    objects, events, workers = 6, 6, 4
     inbox = OrmInbox(clock=clock)
-    for created in reversed(range(each)):
+    for created in reversed(range(events)):
         for number in range(objects):
             add(inbox, f"evt_{number}_{created}", created, f"usr_{number}")
-    begun, in_work = defaultdict(list), set()
+    claimed, in_progress = defaultdict(list), set()
     barrier = Barrier(workers)
 
     def work():
         barrier.wait(PATIENCE)
-        while inbox.stats().by_status[Status.PROCESSED] < objects * each:
+        while inbox.stats().by_status[Status.PROCESSED] < objects * events:
             claims = inbox.claim(4, LEASE, ORDERED)
             for claim in claims:
-                assert claim.event.object_id not in in_work
-                in_work.add(claim.event.object_id)
-                begun[claim.event.object_id].append(claim.event.created)
+                assert claim.event.object_id not in in_progress
+                in_progress.add(claim.event.object_id)
+                claimed[claim.event.object_id].append(claim.event.created)
             for claim in claims:
-                in_work.remove(claim.event.object_id)
+                in_progress.remove(claim.event.object_id)
             inbox.settle_all([(claim, Settlement(Status.PROCESSED, 1)) for claim in claims])
 
     with ThreadPoolExecutor(workers) as pool:
         for future in [in_a_thread(pool, work) for _ in range(workers)]:
             future.result(PATIENCE)
-    assert begun == {f"usr_{number}": list(range(each)) for number in range(objects)}
+    assert claimed == {f"usr_{number}": list(range(events)) for number in range(objects)}
 
 
-def test_on_sqlite_looking_in_vain_takes_no_lock(django_db_setup, django_db_blocker, clock, monkeypatch):
-    """Not even where something is due: an event that is held back can be for hours."""
+def test_on_sqlite_a_claim_without_claimable_events_takes_no_lock(
+    django_db_setup, django_db_blocker, clock, monkeypatch
+):
+    """Not even if an event is due but blocked, because it can be blocked for hours."""
     monkeypatch.setitem(connections.settings["default"]["OPTIONS"], "timeout", 0)
     with django_db_blocker.unblock(), ThreadPoolExecutor(1) as pool, inbox_on("default"):
         inbox = OrmInbox(clock=clock)
@@ -129,18 +133,18 @@ def test_on_sqlite_looking_in_vain_takes_no_lock(django_db_setup, django_db_bloc
         try:
             with transaction.atomic():
                 inbox.renew([claim], LEASE)
-                assert in_a_thread(pool, lambda: claimed(inbox)).result(PATIENCE) == []
+                assert in_a_thread(pool, lambda: claim_ids(inbox)).result(PATIENCE) == []
         finally:
             empty("default")
 
 
 @pytest.mark.django_db
-def test_order_holds_within_the_transaction_of_a_test(clock):
+def test_events_are_ordered_inside_the_transaction_of_a_test(clock):
     inbox = OrmInbox(clock=clock)
     for created in (3, 2):
         add(inbox, f"evt_{created}", created)
-    assert claimed(inbox) == ["evt_2"]
+    assert claim_ids(inbox) == ["evt_2"]
     add(inbox, "evt_1", created=1)
-    assert claimed(inbox) == []
+    assert claim_ids(inbox) == []
     clock.advance(LEASE)
-    assert claimed(inbox) == ["evt_1"]
+    assert claim_ids(inbox) == ["evt_1"]

@@ -1,4 +1,4 @@
-"""What a project asks `ProcessedEvent.objects`, and on which database it is answered."""
+"""Queries with `ProcessedEvent.objects`, and the database that they read."""
 
 from datetime import timedelta
 
@@ -16,7 +16,7 @@ LEASE = 60.0
 
 
 class WithReplica(Router):
-    """Has everything read where there is not even a table."""
+    """Routes all reads to a database without tables."""
 
     def db_for_read(self, model, **hints):
         return "contract"
@@ -38,18 +38,18 @@ def ids(rows):
     return list(rows.values_list("event_id", flat=True))
 
 
-def end(inbox, id, status, *, retry_in=None):
+def settle(inbox, id, status, *, retry_in=None):
     (claim,) = [claim for claim in inbox.claim(10, LEASE) if claim.event.id == id]
     assert inbox.settle(claim, Settlement(status, 1, retry_in=retry_in))
 
 
-def test_what_is_due(inbox_alias, clock, settings):
+def test_due(inbox_alias, clock, settings):
     settings.ENVOYOU = {"WEBHOOK_SECRET": SECRET, "CLOCK": clock}
     inbox = OrmInbox(clock=clock)
     add(inbox, "evt_processed")
-    end(inbox, "evt_processed", Status.PROCESSED)
+    settle(inbox, "evt_processed", Status.PROCESSED)
     add(inbox, "evt_failed")
-    end(inbox, "evt_failed", Status.FAILED, retry_in=5)
+    settle(inbox, "evt_failed", Status.FAILED, retry_in=5)
     add(inbox, "evt_leased")
     clock.advance(1)
     inbox.claim(10, LEASE)
@@ -61,13 +61,13 @@ def test_what_is_due(inbox_alias, clock, settings):
     assert ids(ProcessedEvent.objects.filter(type="user.updated").due(clock.moment(-5))) == []
 
 
-def test_what_is_dead(inbox_alias, clock, settings):
+def test_dead(inbox_alias, clock, settings):
     settings.ENVOYOU = {"WEBHOOK_SECRET": SECRET, "CLOCK": clock}
     inbox = OrmInbox(clock=clock)
     for number, status in enumerate(Status):
         add(inbox, f"evt_{number}")
         if status not in {Status.RECEIVED, Status.PROCESSING}:
-            end(inbox, f"evt_{number}", status, retry_in=100.0 if status is Status.FAILED else None)
+            settle(inbox, f"evt_{number}", status, retry_in=100.0 if status is Status.FAILED else None)
     dead = f"evt_{list(Status).index(Status.DEAD)}"
     assert ids(ProcessedEvent.objects.dead()) == [dead]
     assert ProcessedEvent.objects.dead().requeue() == 1
@@ -75,7 +75,7 @@ def test_what_is_dead(inbox_alias, clock, settings):
     assert (inbox.get(dead).status, inbox.get(dead).next_attempt_at) == (Status.RECEIVED, clock.moment())
 
 
-def test_what_is_about_an_object(inbox_alias, clock):
+def test_for_object(inbox_alias, clock):
     inbox = OrmInbox(clock=clock)
     long = "usr_" + "x" * 300
     for id, payload in {
@@ -93,24 +93,24 @@ def test_what_is_about_an_object(inbox_alias, clock):
     assert ids(rows.for_object("usr_1").dead()) == []
 
 
-def test_a_project_asks_where_events_are_written(replica, inbox_alias, clock):
+def test_a_project_reads_from_the_database_that_is_written(replica, inbox_alias, clock):
     add(OrmInbox(clock=clock), "evt_1")
     assert ProcessedEvent.objects.all().db == inbox_alias
     for rows in (ProcessedEvent.objects.all(), ProcessedEvent.objects.due(clock.moment()), ProcessedEvent.objects):
         assert ids(rows) == ["evt_1"]
     assert ProcessedEvent.objects.get().event_id == "evt_1"
-    # Unless it says where, itself.
+    # Unless the project selects a database.
     assert ProcessedEvent.objects.using(replica).db == ProcessedEvent.objects.db_manager(replica).all().db == replica
 
 
-def test_the_inbox_never_asks_a_replica(replica, client, inbox_alias):
+def test_the_inbox_never_reads_from_a_replica(replica, client, inbox_alias):
     ordered = ClaimFilter(ordered=("user.*",))
     delivery = sign_delivery(sample_event("user.updated", id="evt_1", object={"id": "usr_1"}), secret=SECRET)
     for expected in ({"received": True}, {"received": True, "duplicate": True}):
-        answer = client.post(
+        response = client.post(
             "/webhooks/envoyou", delivery.body, content_type="application/json", headers=delivery.headers
         )
-        assert answer.json() == expected
+        assert response.json() == expected
     inbox = webhooks.inbox
     assert inbox.seconds_until_due() <= 0
     webhooks.pause(type="user.*")

@@ -1,4 +1,4 @@
-"""Django REST framework in the same project, with everything it can be told for all views, disturbs no delivery."""
+"""Django REST framework in the same project: its defaults for all views do not affect deliveries."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.django.conftest import SECRET
 
 pytestmark = [
     pytest.mark.django_db,
-    # What it does with a Django that is newer than itself.
+    # It may use deprecated APIs of a newer Django.
     pytest.mark.filterwarnings("ignore::DeprecationWarning:rest_framework"),
     pytest.mark.filterwarnings("ignore::PendingDeprecationWarning:rest_framework"),
 ]
@@ -23,7 +23,7 @@ pytestmark = [
 
 @pytest.fixture(autouse=True)
 def api(settings):
-    """A project whose views all parse JSON, ask for a login, and count what each client sends."""
+    """A project whose API views parse JSON, require a login and limit the rate of requests."""
     rest_framework = {
         "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
         "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
@@ -41,7 +41,7 @@ def api(settings):
         yield
 
 
-def test_the_api_is_really_there():
+def test_the_api_works():
     visitor, user = Client(), Client()
     user.force_login(User.objects.create(username="ada"))
     body = {"object": [1, 2]}
@@ -52,17 +52,17 @@ def test_the_api_is_really_there():
 
 @pytest.mark.parametrize("path", ["/webhooks/envoyou", "/webhooks/envoyou/", "/webhooks/async", "/webhooks/async/"])
 @pytest.mark.parametrize("under", ["wsgi", "asgi"])
-def test_deliveries_come_through_as_they_were_sent(path, under):
+def test_deliveries_are_received_unchanged(path, under):
     for _ in range(2):
         event = sample_event(object={"notes": "ä" * 1000})
         delivery = sign_delivery(event, secret=SECRET)
         headers = {name: value for name, value in delivery.headers.items() if name != "Content-Type"}
         if under == "wsgi":
             client = Client(enforce_csrf_checks=True)
-            answer = client.post(path, delivery.body, content_type="application/json", headers=headers)
+            response = client.post(path, delivery.body, content_type="application/json", headers=headers)
         else:
-            asked = async_to_sync(AsyncClient(enforce_csrf_checks=True).post)
-            answer = asked(path, delivery.body, content_type="application/json", headers=headers)
-        assert (answer.status_code, answer.json()) == (200, {"received": True})
-        assert answer.headers["Content-Type"] == "application/json"
+            post = async_to_sync(AsyncClient(enforce_csrf_checks=True).post)
+            response = post(path, delivery.body, content_type="application/json", headers=headers)
+        assert (response.status_code, response.json()) == (200, {"received": True})
+        assert response.headers["Content-Type"] == "application/json"
         assert webhooks.inbox.get(event.id).event.body == delivery.body

@@ -37,7 +37,7 @@ class Vault:
     secret = "whsec_in_a_vault"
 
 
-def test_names_are_the_keywords_in_upper_case():
+def test_the_names_are_the_keywords_in_upper_case():
     with with_settings(TOLERANCE="60", RETRY_MAX_ATTEMPTS=5, NAME="billing", MAX_BODY_SIZE=100):
         assert conf.webhooks_keywords() == {
             "secret": SECRET,
@@ -69,7 +69,7 @@ def test_an_unknown_name_is_an_error_that_suggests_the_right_one():
         ({"WEBHOOK_SECRET": SECRET, "NAME": "n" * 65}, "64 characters"),
     ],
 )
-def test_settings_that_cannot_work(settings, message):
+def test_invalid_settings(settings, message):
     def use():
         conf.handlers_module()
         return webhooks.max_body_size
@@ -79,7 +79,7 @@ def test_settings_that_cannot_work(settings, message):
 
 
 @pytest.mark.django_db
-def test_an_override_takes_effect_and_ends(client):
+def test_an_override_takes_effect_until_its_end(client):
     assert post(client, sample_event(), SECRET) == 200
     with with_settings(WEBHOOK_SECRET="whsec_other"):
         assert post(client, sample_event(), SECRET) == 401
@@ -105,16 +105,16 @@ def test_a_dotted_path_to_a_callable(client):
 @pytest.mark.parametrize(
     "path", ["tests.django.nowhere.secrets", f"{__name__}.nothing", f"{__name__}.Vault.secret", "whsec_q.w"]
 )
-def test_a_path_that_leads_nowhere_is_never_taken_as_the_secret_itself(path):
+def test_an_invalid_path_is_never_used_as_the_secret_itself(path):
     with with_settings(WEBHOOK_SECRET=path), pytest.raises(ConfigurationError) as caught:
         webhooks.max_body_size  # noqa: B018
-    # It may have been a secret all the same.
+    # It may be a secret.
     assert path not in str(caught.value)
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
 
 
-def test_a_path_to_something_that_cannot_be_called():
+def test_a_path_to_an_object_that_is_not_callable():
     with with_settings(WEBHOOK_SECRET=f"{__name__}.SECRET"), pytest.raises(ConfigurationError, match="not that of a"):
         webhooks.max_body_size  # noqa: B018
 
@@ -137,7 +137,7 @@ def test_the_clock_is_a_setting(client, clock):
         assert client.post(path, old.body, content_type="application/json", headers=old.headers).status_code == 401
 
 
-def test_it_can_be_imported_and_handlers_registered_before_there_are_settings():
+def test_import_and_registration_need_no_settings():
     code = """
 import inspect
 from django.conf import settings
@@ -155,7 +155,7 @@ assert not settings.configured
     assert run.returncode == 0, run.stderr
 
 
-def hint(event_id): ...
+def handoff_function(event_id): ...
 
 
 @pytest.mark.parametrize(
@@ -166,18 +166,18 @@ def hint(event_id): ...
         ("manual", "manual", None),
         ("django_tasks", "manual", conf.TaskQueue.DJANGO_TASKS),
         ("celery", "manual", conf.TaskQueue.CELERY),
-        (hint, hint, None),
-        (f"{__name__}.hint", hint, None),
+        (handoff_function, handoff_function, None),
+        (f"{__name__}.handoff_function", handoff_function, None),
     ],
 )
-def test_who_does_the_work(handoff, core, queue):
+def test_the_handoff(handoff, core, queue):
     with with_settings(HANDOFF=handoff):
         assert conf.webhooks_keywords()["handoff"] == core
         assert conf.task_queue() is queue
 
 
 @pytest.mark.parametrize(
-    ("handoff", "words"),
+    ("handoff", "message"),
     [
         ("cellery", "is one of 'auto', 'thread', 'manual', 'django_tasks', 'celery', or a function"),
         (f"{__name__}.SECRET", "is one of"),
@@ -185,13 +185,13 @@ def test_who_does_the_work(handoff, core, queue):
         (5, "HANDOFF"),
     ],
 )
-def test_nobody_to_do_the_work(handoff, words):
-    with with_settings(HANDOFF=handoff), pytest.raises(ConfigurationError, match=words):
+def test_an_invalid_handoff(handoff, message):
+    with with_settings(HANDOFF=handoff), pytest.raises(ConfigurationError, match=message):
         webhooks.max_body_size  # noqa: B018
 
 
 @pytest.mark.parametrize("name", ["TASKS_BACKEND", "TASKS_QUEUE"])
-def test_the_task_queue_is_named_by_a_text(name):
+def test_the_name_of_a_task_queue_must_be_a_string(name):
     with with_settings(**{name: 5}), pytest.raises(ConfigurationError, match=f'"{name}"'):
         conf.tasks_backend(), conf.tasks_queue_name()
 
@@ -209,18 +209,18 @@ def test_the_task_queue_is_named_by_a_text(name):
         (secrets_later, "whsec_of_acme"),
     ],
 )
-def test_the_secret_that_samples_are_signed_with(secret, newest):
+def test_the_secret_for_signing_samples(secret, newest):
     with with_settings(WEBHOOK_SECRET=secret):
         assert conf.signing_secret("wh_acme") == newest
 
 
-def test_no_secret_for_an_endpoint():
+def test_an_unknown_endpoint_has_no_secret():
     with with_settings(WEBHOOK_SECRET=secrets_by_endpoint), pytest.raises(ConfigurationError, match="'wh_foreign'"):
         conf.signing_secret("wh_foreign")
 
 
 @pytest.mark.django_db
-def test_it_has_what_webhooks_have():
+def test_the_proxy_has_all_attributes_of_webhooks():
     assert webhooks.name == "default"
     missing = [name for name in vars(Webhooks) if not name.startswith("_") and not hasattr(webhooks, name)]
     assert missing == []

@@ -1,4 +1,4 @@
-"""Changes of several rows: all or none, and in an order in which no two transactions wait for each other."""
+"""Changes of several rows: all or none, and in an order that avoids deadlocks."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -21,7 +21,7 @@ def server_inbox(server_alias, clock, django_db_blocker):
         empty(server_alias)
 
 
-def claimed(inbox, count):
+def claim_new(inbox, count):
     for number in range(count):
         inbox.add(NewEvent(sample_event(id=f"evt_{number}", object={"id": "usr_1"}))).result()
     return inbox.claim(count, LEASE)
@@ -31,9 +31,9 @@ def processed(claims):
     return [(claim, Settlement(Status.PROCESSED, 1)) for claim in claims]
 
 
-def test_several_attempts_are_ended_together_or_not_at_all(inbox_alias, clock):
+def test_several_claims_are_settled_together_or_not_at_all(inbox_alias, clock):
     inbox = OrmInbox(clock=clock)
-    first, second = claimed(inbox, 2)
+    first, second = claim_new(inbox, 2)
     unstorable = Settlement(Status.PROCESSED, 1, progress={"welcome": object()})
     with pytest.raises(TypeError):
         inbox.settle_all([(first, Settlement(Status.PROCESSED, 1)), (second, unstorable)])
@@ -51,36 +51,36 @@ def test_several_attempts_are_ended_together_or_not_at_all(inbox_alias, clock):
     ids=["settle_all", "renew", "erase"],
 )
 def test_rows_are_locked_in_the_order_of_their_keys(server_alias, server_inbox, change):
-    claims = claimed(server_inbox, 2)
+    claims = claim_new(server_inbox, 2)
     with ThreadPoolExecutor(1) as pool:
         with transaction.atomic(using=server_alias):
             server_inbox._rows.select_for_update().get(pk=claims[0].key)
             other = in_a_thread(pool, lambda: change(server_inbox, claims))
             wait_until_locked(server_alias, other)
-            # Raises where it is locked.
+            # Raises an error if the row is locked.
             assert server_inbox._rows.select_for_update(nowait=True).get(pk=claims[1].key).event_id == "evt_1"
         assert other.result(20) != []
 
 
-def test_what_is_scrubbed_while_it_is_being_requeued_stays(inbox_alias, clock, monkeypatch):
+def test_an_event_scrubbed_during_its_requeue_is_not_requeued(inbox_alias, clock, monkeypatch):
     inbox = OrmInbox(clock=clock)
-    (claim,) = claimed(inbox, 1)
+    (claim,) = claim_new(inbox, 1)
     inbox.settle(claim, Settlement(Status.DEAD, 1))
     requeue_one = ProcessedEventQuerySet._requeue_one
 
-    def erase_first(*asked):
+    def erase_first(*arguments):
         inbox.erase("usr_1")
-        return requeue_one(*asked)
+        return requeue_one(*arguments)
 
     monkeypatch.setattr(ProcessedEventQuerySet, "_requeue_one", erase_first)
     assert inbox.requeue("evt_0") == 0
     assert inbox.get("evt_0").status is Status.DEAD
 
 
-def test_what_comes_due_next_is_found_beside_what_waits_for_something_else(inbox_alias, clock):
+def test_the_next_due_event_is_found_if_another_is_due_already(inbox_alias, clock):
     inbox = OrmInbox(clock=clock)
     assert inbox.seconds_until_next_due() is None
-    (claim,) = claimed(inbox, 1)
+    (claim,) = claim_new(inbox, 1)
     inbox.settle(claim, Settlement(Status.FAILED, 1, retry_in=30.0))
     inbox.add(NewEvent(sample_event(id="evt_paused"))).result()
     assert inbox.seconds_until_due() == 0

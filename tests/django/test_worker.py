@@ -1,4 +1,4 @@
-"""The worker in the process that serves: when there is one, and what becomes of its connections."""
+"""The worker in a server process: when it is started, and its connections."""
 
 import threading
 import time
@@ -21,20 +21,20 @@ PATH = "/webhooks/envoyou"
 PATIENCE = 20
 
 
-def until(condition):
+def wait_until(condition):
     deadline = time.monotonic() + PATIENCE
     while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
+        assert time.monotonic() < deadline, "the condition was not met in time"
         time.sleep(0.01)
 
 
-def is_a_workers(thread_name):
-    # The thread that stores events lives on, and a time limit's until its end.
+def belongs_to_worker(thread_name):
+    # These threads outlive the worker: one stores events, one waits for the end of a time limit.
     return thread_name.startswith("envoyou-") and thread_name not in {"envoyou-inbox-writer", "envoyou-time-limits"}
 
 
-def workers():
-    return [thread.name for thread in threading.enumerate() if is_a_workers(thread.name)]
+def worker_threads():
+    return [thread.name for thread in threading.enumerate() if belongs_to_worker(thread.name)]
 
 
 def post(client, event):
@@ -43,83 +43,83 @@ def post(client, event):
 
 
 def serve(path="/"):
-    """One request, as a server passes it on."""
-    answered = []
-    body = WSGIHandler()(RequestFactory().get(path).environ, lambda status, headers: answered.append(status))
+    """Handle one request as a server does."""
+    statuses = []
+    body = WSGIHandler()(RequestFactory().get(path).environ, lambda status, headers: statuses.append(status))
     body.close()
-    return answered[0]
+    return statuses[0]
 
 
 @pytest.fixture(autouse=True)
-def no_worker_left():
-    assert workers() == []
+def no_remaining_worker():
+    assert worker_threads() == []
     yield
     webhooks.stop()
     webhooks.inbox.close()
-    until(lambda: workers() == [])
+    wait_until(lambda: worker_threads() == [])
 
 
-def test_a_tests_client_starts_none():
+def test_a_test_client_starts_no_worker():
     assert post(Client(), sample_event()).status_code == 200
     assert Client().get("/").status_code == 302
     assert async_to_sync(AsyncClient().get)("/").status_code == 302
-    assert workers() == []
+    assert worker_threads() == []
     assert webhooks.inbox.stats().by_status["received"] == 1
 
 
-def test_the_first_request_to_any_url_starts_one():
-    """So that what an earlier process left is taken up, whether or not another event comes."""
+def test_the_first_request_to_any_url_starts_a_worker():
+    """So that the events of an earlier process are handled even if no further event arrives."""
     post(Client(), sample_event("member.joined", object={"name": "left behind"}))
     assert serve("/").startswith("302")
-    until(lambda: Member.objects.filter(name="left behind").exists())
-    assert "envoyou-worker-default" in workers()
-    before = workers().count("envoyou-worker-default")
+    wait_until(lambda: Member.objects.filter(name="left behind").exists())
+    assert "envoyou-worker-default" in worker_threads()
+    before = worker_threads().count("envoyou-worker-default")
     serve("/")
-    assert workers().count("envoyou-worker-default") == before == 1
+    assert worker_threads().count("envoyou-worker-default") == before == 1
 
 
-def test_an_acceptance_wakes_it():
+def test_an_accepted_event_wakes_the_worker():
     serve()
     post(Client(), event := sample_event("member.joined", object={"name": "Ada"}))
-    until(lambda: webhooks.inbox.get(event.id).status == "processed")
+    wait_until(lambda: webhooks.inbox.get(event.id).status == "processed")
 
 
-def test_none_with_a_manual_hand_off():
+def test_a_manual_handoff_starts_no_worker():
     with override_settings(ENVOYOU={"WEBHOOK_SECRET": SECRET, "HANDOFF": "manual"}):
         serve()
         post(Client(), sample_event())
-        assert workers() == []
+        assert worker_threads() == []
 
 
-def test_settings_that_cannot_work_do_not_take_other_pages_down(caplog):
-    # It is the pages of a site that is up: what is loaded for the first time while there is no secret fails.
+def test_invalid_settings_do_not_break_other_pages(caplog):
+    # The site is running: a module that is first imported without a secret would fail.
     import_module("tests.django.urls")
     with override_settings(ENVOYOU={}):
         assert serve("/").startswith("302")
     assert "no webhook secret" in caplog.text
 
 
-def test_it_ends_with_the_settings_that_it_was_started_under():
+def test_a_worker_ends_with_an_override_of_its_settings():
     with override_settings(ENVOYOU={"WEBHOOK_SECRET": SECRET, "NAME": "other"}):
         serve()
-        until(lambda: "envoyou-worker-other" in workers())
-    until(lambda: workers() == [])
+        wait_until(lambda: "envoyou-worker-other" in worker_threads())
+    wait_until(lambda: worker_threads() == [])
 
 
 @pytest.fixture
 def opened(monkeypatch):
-    """The connections that were opened, each with the thread that did it."""
+    """The connections that were opened, each with the name of the thread that opened it."""
     from django.db.backends.base.base import BaseDatabaseWrapper
 
-    found = []
+    opened_connections = []
     connect = BaseDatabaseWrapper.connect
 
-    def noted(self):
+    def record_connect(self):
         connect(self)
-        found.append((threading.current_thread().name, self.connection))
+        opened_connections.append((threading.current_thread().name, self.connection))
 
-    monkeypatch.setattr(BaseDatabaseWrapper, "connect", noted)
-    return found
+    monkeypatch.setattr(BaseDatabaseWrapper, "connect", record_connect)
+    return opened_connections
 
 
 def is_open(connection):
@@ -132,25 +132,25 @@ def is_open(connection):
     return True
 
 
-@pytest.mark.parametrize("age", [0, 600, None])
-def test_the_connections_of_its_threads_are_closed_with_it(opened, monkeypatch, age):
-    monkeypatch.setitem(connections.settings["default"], "CONN_MAX_AGE", age)
+@pytest.mark.parametrize("max_age", [0, 600, None])
+def test_the_connections_of_worker_threads_are_closed_when_it_stops(opened, monkeypatch, max_age):
+    monkeypatch.setitem(connections.settings["default"], "CONN_MAX_AGE", max_age)
     serve()
     for _ in range(3):
         post(Client(), event := sample_event("member.joined", object={"name": "Ada"}))
-        until(lambda event=event: webhooks.inbox.get(event.id).status == "processed")
+        wait_until(lambda event=event: webhooks.inbox.get(event.id).status == "processed")
     webhooks.stop()
-    until(lambda: workers() == [])
-    ours = [connection for thread, connection in opened if is_a_workers(thread)]
-    assert ours
-    assert not any(is_open(connection) for connection in ours)
-    if age != 0:
-        # They are kept while it works.
-        threads = [thread for thread, _ in opened if is_a_workers(thread)]
+    wait_until(lambda: worker_threads() == [])
+    worker_connections = [connection for thread, connection in opened if belongs_to_worker(thread)]
+    assert worker_connections
+    assert not any(is_open(connection) for connection in worker_connections)
+    if max_age != 0:
+        # They are kept open while the worker runs.
+        threads = [thread for thread, _ in opened if belongs_to_worker(thread)]
         assert len(threads) == len(set(threads))
 
 
-def test_a_drain_leaves_the_connection_of_its_caller_alone(opened, monkeypatch):
+def test_a_drain_keeps_the_connection_of_its_caller_open(opened, monkeypatch):
     monkeypatch.setitem(connections.settings["default"], "CONN_MAX_AGE", 600)
     connections["default"].close()
     post(Client(), sample_event("member.joined", object={"name": "Ada"}))
