@@ -64,7 +64,7 @@ class WebhookClient:
             Django's response.
 
         Raises:
-            Exception: what a handler has raised.
+            Exception: the exception of a handler, if `raise_handler_errors` is set.
         """
         return self.send(_sample(type, object, event))
 
@@ -79,7 +79,7 @@ class WebhookClient:
             Django's response.
 
         Raises:
-            Exception: what a handler has raised.
+            Exception: the exception of a handler, if `raise_handler_errors` is set.
         """
         with _run_on_commit_callbacks():
             response = self.client.post(self._address, **_request(_signed(event, secret)))

@@ -43,8 +43,8 @@ def fails_at_first(event, attempt):
 
 @webhooks.on("api.*", atomic=False)
 def hangs_at_first(event):
-    if not Path("begun").exists():
-        Path("begun").touch()
+    if not Path("started").exists():
+        Path("started").touch()
         time.sleep(600)
     write_log(f"{event.id} {os.getpid()}")
 """
@@ -147,7 +147,7 @@ def test_events_of_a_killed_worker_are_handled_by_another(tasks_project):
     with tasks_project.serving() as server:
         with db_worker(tasks_project) as killed:
             event = deliver(server, "api.key_expired")
-            killed.wait_until(lambda: (tasks_project.folder / "begun").exists())
+            killed.wait_until(lambda: (tasks_project.folder / "started").exists())
             killed.signal(signal.SIGKILL)
             killed.wait()
         with db_worker(tasks_project) as other:

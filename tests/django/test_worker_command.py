@@ -31,13 +31,13 @@ def write_log(line):
 
 
 @webhooks.on_worker_start
-def begin():
+def start():
     ProcessedEvent.objects.count()
     write_log("start")
 
 
 @webhooks.on_worker_stop
-def end():
+def stop():
     write_log("stop")
 
 
@@ -138,11 +138,11 @@ def test_with_reload_it_loads_changed_handlers_and_survives_an_error_in_the_code
         save_until_noticed(project, "a syntax error", lambda: "will be restarted when" in worker.said)
         assert "SyntaxError" in worker.said
         second = accept()
-        project.write("shop/webhooks.py", HANDLERS_WITH_HOOKS.replace("handled", "anew"))
-        worker.wait_until(lambda: f"anew {second}" in project.log)
+        project.write("shop/webhooks.py", HANDLERS_WITH_HOOKS.replace("handled", "again"))
+        worker.wait_until(lambda: f"again {second}" in project.log)
         worker.signal(signal.SIGTERM)
         assert worker.wait() == 0, worker.said
-    assert project.log == ["start", f"handled {first}", "stop", "start", f"anew {second}", "stop"]
+    assert project.log == ["start", f"handled {first}", "stop", "start", f"again {second}", "stop"]
 
 
 @pytest.mark.slow
