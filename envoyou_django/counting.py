@@ -1,4 +1,4 @@
-"""How many events are in each state, as fast in a table of millions as in a small one."""
+"""Counts events by status, in a time that does not depend on the size of the table."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ __all__ = ["count_by_status"]
 
 
 def count_by_status(rows: ProcessedEventQuerySet, limit: int | None, *, index_order: str) -> dict[str, int]:
-    """The number of `rows` in each state.
+    """Count `rows` by status.
 
     Args:
-        rows: what is counted.
-        limit: up to how many of each state in `COUNTED_IN_PART` are counted; `None` for all.
-        index_order: the column that follows the status in the index which finds `rows` by it.
+        rows: the rows to count.
+        limit: the maximum count of each status in `COUNTED_IN_PART`; `None` to count all rows.
+        index_order: the column that follows the status in the index for `rows`.
     """
-    partly = () if limit is None else COUNTED_IN_PART
-    wholly = [status.value for status in Status if status not in partly]
-    counts = dict(rows.filter(status__in=wholly).order_by().values_list("status").annotate(Count("pk")))
-    for status in partly:
-        # In the index's order: the table itself may hold none of them among its first millions of rows.
+    limited = () if limit is None else COUNTED_IN_PART
+    unlimited = [status.value for status in Status if status not in limited]
+    counts = dict(rows.filter(status__in=unlimited).order_by().values_list("status").annotate(Count("pk")))
+    for status in limited:
+        # The order makes the database read the index. The table's first millions of rows may have other statuses.
         first = rows.filter(status=status).order_by(index_order).values(index_order.lstrip("-"))[:limit]
         counts[status.value] = first.count()
     return counts

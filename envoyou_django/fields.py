@@ -27,10 +27,10 @@ class ExactCharField(models.CharField):
 
 
 def stored_moment(stored: object) -> datetime:
-    """A time as a `UtcDateTimeField` reads it.
+    """Return the time that a `UtcDateTimeField` has loaded.
 
     Raises:
-        TypeError: it is not one; SQLite keeps anything that somebody wrote there.
+        TypeError: the value is not a datetime. SQLite stores values of any type in a column.
     """
     if not isinstance(stored, datetime):
         raise TypeError("a stored time must be a datetime")

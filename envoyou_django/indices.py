@@ -1,4 +1,4 @@
-"""A migration operation that creates an index without blocking writes."""
+"""Migration operations that create an index or replace a unique key without blocking writes."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ class AddIndexOnline(migrations.AddIndex):
 
 
 class ReplaceUniqueKeyOnline(Operation):
-    """Replaces a unique key by another one over the same columns; one of the two holds at every moment.
+    """Replaces a unique key by another one over the same columns; one of the two is enforced at any time.
 
-    PostgreSQL and MariaDB build the new one while events go on coming in. SQLite copies the table, in one transaction:
-    writers wait until its end, or fail if that takes longer than they wait for a lock.
+    PostgreSQL and MariaDB build the new key without blocking writes. SQLite copies the table in one transaction:
+    writers wait until its end, or fail if it takes longer than their timeout for the lock.
 
-    For migrations that are not one transaction: interrupted, they can be run again.
+    The migration must have `atomic = False`. It can be run again if it was interrupted.
 
     Args:
-        model_name: whose table it is.
-        old: the key that goes.
-        new: the key that takes its place.
+        model_name: the model of the table.
+        old: the key to remove.
+        new: the key to add.
     """
 
     reduces_to_sql = False
@@ -53,20 +53,16 @@ class ReplaceUniqueKeyOnline(Operation):
         self.new = new
 
     def deconstruct(self) -> tuple[str, list[Any], dict[str, Any]]:
-        """See `Operation.deconstruct`."""
         return type(self).__qualname__, [], {"model_name": self.model_name, "old": self.old, "new": self.new}
 
     def state_forwards(self, app_label: str, state: Any) -> None:
-        """See `Operation.state_forwards`."""
         state.remove_constraint(app_label, self.model_name.lower(), self.old.name)
         state.add_constraint(app_label, self.model_name.lower(), self.new)
 
     def database_forwards(self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any) -> None:
-        """See `Operation.database_forwards`."""
         self._replace(app_label, schema_editor, to_state, self.old, self.new)
 
     def database_backwards(self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any) -> None:
-        """See `Operation.database_backwards`."""
         self._replace(app_label, schema_editor, to_state, self.new, self.old)
 
     def _replace(self, app_label: str, schema_editor: Any, state: Any, old: Any, new: Any) -> None:
@@ -76,7 +72,7 @@ class ReplaceUniqueKeyOnline(Operation):
             return
         if connection.vendor == "sqlite":
             with transaction.atomic(using=connection.alias):
-                # It copies the table into one with all constraints of the model's state: the old key is not there.
+                # The copy has the constraints of the model in `state`, so not the old key.
                 schema_editor.add_constraint(model, new)
             return
         table = state.models[app_label, self.model_name.lower()].options["db_table"]
@@ -99,7 +95,7 @@ class ReplaceUniqueKeyOnline(Operation):
                 return
         columns = ", ".join(quote(model._meta.get_field(field).column) for field in key.fields)  # noqa: SLF001 - public
         for statement in (
-            # An interruption leaves an index that is not valid, or not yet a constraint.
+            # An interrupted run leaves an invalid index, or one that is not a constraint yet.
             f"DROP INDEX CONCURRENTLY IF EXISTS {quote(key.name)}",
             f"CREATE UNIQUE INDEX CONCURRENTLY {quote(key.name)} ON {quote(table)} ({columns})",
             f"ALTER TABLE {quote(table)} ADD CONSTRAINT {quote(key.name)} UNIQUE USING INDEX {quote(key.name)}",
@@ -107,12 +103,10 @@ class ReplaceUniqueKeyOnline(Operation):
             schema_editor.execute(statement)
 
     def describe(self) -> str:
-        """See `Operation.describe`."""
         return f"Replace the unique key {self.old.name} on model {self.model_name} by {self.new.name}"
 
     @property
     def migration_name_fragment(self) -> str:
-        """See `Operation.migration_name_fragment`."""
         return f"replace_{self.old.name}"
 
 

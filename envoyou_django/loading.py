@@ -1,4 +1,4 @@
-"""Rows as model objects, whatever their columns of times hold."""
+"""Loads rows even if Python cannot represent their times."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ __all__ = ["load"]
 TIMES = ("received_at", "due_at", "settled_at", "scrubbed_at", "erase_requested_at")
 
 UNREADABLE_TIME = object()
-"""Stands for a time that Python cannot hold, such as PostgreSQL's `infinity`."""
+"""Replaces a time that Python cannot represent, such as PostgreSQL's `infinity`."""
 
 _ERRORS = (DataError, ValueError, TypeError, OverflowError)
 
 
 def load(rows: ProcessedEventQuerySet) -> list[ProcessedEvent]:
-    """The `rows`. One with a time that cannot be converted has a value there that `stored_moment` refuses."""
+    """Load `rows`. A time that cannot be converted is replaced by a value that `stored_moment` refuses."""
     try:
         return list(rows)
     except _ERRORS:
-        # Django converts all rows or none.
+        # Django converts either all rows or none.
         loaded = (_load_one(rows, key) for key in rows.values_list("pk", flat=True))
         return [row for row in loaded if row is not None]
 

@@ -1,4 +1,4 @@
-"""The unique key in an order that finds an event by its id alone."""
+"""Reorders the unique key so that its index finds an event by its id alone."""
 
 from django.db import migrations, models
 

@@ -1,4 +1,4 @@
-"""The log of a project whose logging configuration disables the loggers that exist, as is the default."""
+"""Logging in a project whose LOGGING disables existing loggers, which is the default."""
 
 import os
 import subprocess
@@ -35,7 +35,7 @@ webhooks.receive(WebhookRequest("GET", b""))
 """
 
 
-def test_settings_that_import_the_package_and_a_second_setup(tmp_path):
+def test_the_log_survives_settings_that_import_the_package_and_a_second_setup(tmp_path):
     (tmp_path / "settings_that_import.py").write_text(SETTINGS)
     ran = subprocess.run(
         [sys.executable, "-c", PROCESS],

@@ -12,20 +12,20 @@ from tests.django.databases import empty, in_a_thread, inbox_on, postgres_databa
 from tests.inbox.contract import LEASE, PATIENCE, entry
 
 WORKERS = 4
-"""More than PgBouncer has connections to the server, so that each transaction may get another one."""
+"""More than PgBouncer's server connections, so that each transaction may get a different one."""
 
 
 @pytest.fixture
 def alias(pgbouncer_url, django_db_setup, django_db_blocker):
     with django_db_blocker.unblock(), postgres_database("postgres", pgbouncer_url, "envoyou_django"):
-        # As the documentation says it.
+        # As documented.
         connections.settings["postgres"]["DISABLE_SERVER_SIDE_CURSORS"] = True
         with inbox_on("postgres"):
             yield "postgres"
             empty("postgres")
 
 
-def test_many_accept_claim_and_settle_at_once(alias):
+def test_several_workers_add_claim_and_settle_concurrently(alias):
     inbox = OrmInbox()
     ordered = ClaimFilter(ordered=("*",))
 
@@ -51,7 +51,7 @@ def test_many_accept_claim_and_settle_at_once(alias):
     inbox.close()
 
 
-def test_nothing_is_left_behind_on_the_connections_that_others_get(alias):
+def test_no_session_state_is_left_on_server_connections(alias):
     inbox = OrmInbox()
     for _ in range(10):
         inbox.claim(1, LEASE, ClaimFilter(ordered=("*",)))

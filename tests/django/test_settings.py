@@ -240,14 +240,14 @@ def test_secrets_by_webhook_id(client):
 @pytest.mark.django_db
 def test_secrets_in_a_file(client, tmp_path):
     file = tmp_path / "secrets"
-    # What looks like a dotted path is a secret here.
+    # In a file, a value like a dotted path is a secret.
     file.write_text("whsec.new\nwhsec_old\n")
     with override_settings(ENVOYOU={"WEBHOOK_SECRET_FILE": file}):
         for secret, status in (("whsec.new", 200), ("whsec_old", 200), (SECRET, 401)):
             assert post(client, sample_event(), secret) == status
         assert conf.signing_secret("wh_acme") == "whsec.new"
         file.unlink()
-        # Only what needs the secret reads it.
+        # The file is read only if the secret is needed.
         assert conf.handlers_module() == "webhooks"
     with with_settings(WEBHOOK_SECRET_FILE=file), pytest.raises(ConfigurationError, match="not both"):
         conf.webhooks_keywords()
