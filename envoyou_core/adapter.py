@@ -19,7 +19,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from envoyou_core.asgi import read_body, request_of
-from envoyou_core.bodies import DisconnectedError, unreadable
 from envoyou_core.cli.values import count_text, duration, stats_as_json
 from envoyou_core.event import MAX_CREATED, MAX_NAME_LENGTH, object_key
 from envoyou_core.forks import call_in_forked_children
@@ -53,6 +52,7 @@ from envoyou_core.reception.secrets import newest_secret, written_secrets
 from envoyou_core.reception.signature import Secret
 from envoyou_core.redaction import one_line
 from envoyou_core.settings import SECRET_NAMES, read_settings
+from envoyou_core.unreadable_bodies import DisconnectedError, as_body_error
 from envoyou_core.worker.failures import private_texts, traceback_of
 from envoyou_core.worker.waker import Waker
 from envoyou_core.wsgi import CheckedInput, read_wsgi, receive_wsgi
@@ -91,6 +91,7 @@ __all__ = [
     "Source",
     "Waker",
     "application",
+    "as_body_error",
     "body_bytes",
     "call_in_forked_children",
     "claim_of",
@@ -122,7 +123,6 @@ __all__ = [
     "time_limit",
     "time_limited",
     "traceback_of",
-    "unreadable",
     "with_attempt",
     "with_crash",
     "without_failures",

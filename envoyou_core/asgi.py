@@ -1,6 +1,6 @@
-"""ASGI: an application that receives webhooks, without a framework, and an entry in front of any other application.
+"""ASGI: an application that receives webhooks, and a wrapper that adds it to any other application.
 
-The FastAPI and Starlette routes lead here.
+The routes for FastAPI and Starlette use it too.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import AsyncExitStack, suppress
 from typing import Any
 
-from envoyou_core.bodies import DisconnectedError, unreadable
-from envoyou_core.errors import PayloadTooLargeError, UnreadableBodyError, WebhookError
-from envoyou_core.http import WebhookRequest, WebhookResponse, content_length, path_variants
+from envoyou_core.errors import UnreadableBodyError, WebhookError
+from envoyou_core.http import RequestLimits, WebhookRequest, WebhookResponse, content_length, path_variants
+from envoyou_core.unreadable_bodies import DisconnectedError, as_body_error
 from envoyou_core.webhooks import Webhooks
 from envoyou_core.wsgi import DRAIN_LIMIT
 
@@ -25,31 +25,31 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 def webhooks_entry(app: Application, webhooks: Webhooks, *, path: str = "/webhooks/envoyou") -> Application:
-    """An application that receives webhooks at `path` and leaves everything else to `app`.
+    """Wrap `app` so that webhooks are received at `path`; all other requests are passed on to `app`.
 
-    What comes to `path`, with or without a final slash, reaches neither the routes nor the middleware of `app`. The
-    worker lives within the application's lifespan; where the application has none, it starts with the first request of
-    all. See the guide, "Setting Up Webhooks".
+    Requests to `path`, with or without a final slash, bypass the routes and the middleware of `app`. The worker starts
+    and stops with the application's lifespan; if the application has none, the worker starts with the first request to
+    any path. See the guide, "Setting Up Webhooks".
 
     Args:
-        app: what is served.
-        webhooks: who receives.
-        path: as `app` would see it: from where it is mounted, beginning with a slash.
+        app: the application to wrap.
+        webhooks: the webhooks to receive.
+        path: relative to where `app` is mounted, beginning with a slash.
 
     Raises:
-        ConfigurationError: `path` does not begin with a slash, or a setting of `webhooks` cannot work as given.
+        ConfigurationError: `path` does not begin with a slash, or a setting of `webhooks` is invalid.
     """
     endpoint = WebhookEndpoint(webhooks)
     paths = path_variants(path)
-    # Where `webhooks` is made on first use, what is wrong with it stops the server rather than its first event.
+    # If `webhooks` is created lazily, a wrong setting must fail at start-up, not at the first event.
     _ = webhooks.name
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await _live(app, webhooks, scope, receive, send)
+            await _run_lifespan(app, webhooks, scope, receive, send)
             return
         webhooks.ensure_worker()
-        if scope["type"] == "http" and _path_within(scope) in paths:
+        if scope["type"] == "http" and _relative_path(scope) in paths:
             await endpoint(scope, receive, send)
         else:
             await app(scope, receive, send)
@@ -57,36 +57,36 @@ def webhooks_entry(app: Application, webhooks: Webhooks, *, path: str = "/webhoo
     return application
 
 
-async def _live(app: Application, webhooks: Webhooks, scope: Scope, receive: Receive, send: Send) -> None:
-    """The lifespan of `app`, after whose start the worker begins and before whose end it ends."""
+async def _run_lifespan(app: Application, webhooks: Webhooks, scope: Scope, receive: Receive, send: Send) -> None:
+    """Run the lifespan of `app`; start the worker after its start-up and stop the worker before its shutdown."""
     async with AsyncExitStack() as worker:
 
-        async def receive_when_it_has_ended() -> Message:
+        async def stop_worker_and_receive() -> Message:
             message = await receive()
             if message["type"] == "lifespan.shutdown":
                 await worker.aclose()
             return message
 
-        async def send_when_it_has_begun(message: Message) -> None:
+        async def start_worker_and_send(message: Message) -> None:
             if message["type"] == "lifespan.startup.complete":
                 await worker.enter_async_context(webhooks.lifespan())
             await send(message)
 
-        await app(scope, receive_when_it_has_ended, send_when_it_has_begun)
+        await app(scope, stop_worker_and_receive, start_worker_and_send)
 
 
-def _path_within(scope: Scope) -> str:
-    """The request's path from where the application is mounted."""
+def _relative_path(scope: Scope) -> str:
+    """Return the request's path relative to where the application is mounted."""
     path: str = scope["path"]
     root = scope.get("root_path", "").rstrip("/")
     return path[len(root) :] if root and path.startswith(f"{root}/") else path
 
 
 class WebhookEndpoint:
-    """A raw ASGI application for one path: nothing stands between the server and the core.
+    """An ASGI application that receives webhooks, for one path.
 
     Args:
-        webhooks: who receives.
+        webhooks: the webhooks to receive.
     """
 
     def __init__(self, webhooks: Webhooks) -> None:
@@ -102,16 +102,16 @@ class WebhookEndpoint:
 
     async def _respond(self, scope: Scope, receive: Receive) -> WebhookResponse:
         try:
-            body = await read_body(self._webhooks, scope, receive)
+            body = await read_body(self._webhooks.request_limits, scope, receive)
         except WebhookError as error:
             return self._webhooks.refuse(error, request_of(scope))
         return await self._webhooks.areceive(request_of(scope, body))
 
 
 def request_of(scope: Scope, body: bytes = b"") -> WebhookRequest:
-    """The core's request for an ASGI scope and the body, if it has been read."""
+    """Create a `WebhookRequest` from an ASGI scope and the body, if it has been read."""
     root, path = scope.get("root_path", "").rstrip("/"), scope.get("path", "")
-    # Servers disagree on whether the path includes the root path.
+    # Servers differ in whether the path includes the root path.
     path = path if f"{path}/".startswith(f"{root}/") else root + path
     peer = scope.get("client")
     return WebhookRequest.from_asgi(
@@ -119,16 +119,17 @@ def request_of(scope: Scope, body: bytes = b"") -> WebhookRequest:
     )
 
 
-async def read_body(webhooks: Webhooks, scope: Scope, receive: Receive) -> bytes:
-    """The body of a request whose shape is right, of `max_body_size` bytes at most.
+async def read_body(limits: RequestLimits, scope: Scope, receive: Receive) -> bytes:
+    """Check an ASGI request and read its body.
 
     Args:
-        webhooks: whose bounds they are.
+        limits: what the request must satisfy before its body is read.
         scope: the request's ASGI scope.
-        receive: the request's ASGI messages.
+        receive: the request's ASGI `receive`.
 
     Raises:
-        WebhookError: 400, 405, 413, 415 or 499; up to `DRAIN_LIMIT` bytes of the refused body have been thrown away.
+        WebhookError: 400, 405, 413, 415 or 499; up to `DRAIN_LIMIT` bytes of the refused body have been read and
+            discarded.
     """
     content_type = declared = expectation = b""
     for name, value in scope["headers"]:
@@ -139,29 +140,30 @@ async def read_body(webhooks: Webhooks, scope: Scope, receive: Receive) -> bytes
         elif name == b"expect":
             expectation = value
     length = content_length(declared) or 0
-    body = _Body(receive, webhooks.max_body_size)
+    body = _Body(receive, limits)
     try:
-        webhooks.check_shape(scope["method"], content_type, length)
+        limits.check(scope["method"], content_type, length)
         return await body.read()
     except (DisconnectedError, UnreadableBodyError):
-        # Nothing more can be read.
+        # The rest of the body cannot be read either.
         raise
     except WebhookError:
-        # A sender that asked first would begin if the body were read now. But a server may have told it to by itself,
-        # and it would not see why it was cut off: it is left unread only where so much is too much to throw away.
-        if body.begun or not expectation or length <= DRAIN_LIMIT:
-            await body.throw_away()
+        # Reading the body makes a sender start that waits for `100 Continue`. But the server may have sent that by
+        # itself, and a sender that is cut off does not see the response. So only a body that is too large to be
+        # discarded is left unread.
+        if body.reading or not expectation or length <= DRAIN_LIMIT:
+            await body.drain()
         raise
 
 
 class _Body:
-    """A request's body, in the messages that the server passes on."""
+    """A request's body, read message by message."""
 
-    def __init__(self, receive: Receive, limit: int) -> None:
+    def __init__(self, receive: Receive, limits: RequestLimits) -> None:
         self._receive = receive
-        self._limit = limit
+        self._limits = limits
         self._more = True
-        self.begun = False
+        self.reading = False
 
     async def read(self) -> bytes:
         chunks = []
@@ -169,24 +171,24 @@ class _Body:
         while self._more:
             chunk = await self._next()
             size += len(chunk)
-            if size > self._limit:
-                raise PayloadTooLargeError(f"the body is larger than {self._limit} bytes")
+            if size > self._limits.max_body_size:
+                raise self._limits.too_large()
             chunks.append(chunk)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
-    async def throw_away(self) -> None:
+    async def drain(self) -> None:
         size = 0
-        # If that fails, the request is refused for the first reason.
+        # The original refusal stands if this fails.
         with suppress(WebhookError):
             while self._more and size < DRAIN_LIMIT:
                 size += len(await self._next())
 
     async def _next(self) -> bytes:
-        self.begun = True
+        self.reading = True
         try:
             message = await self._receive()
         except Exception as error:
-            raise unreadable(error) from None
+            raise as_body_error(error) from None
         if message["type"] == "http.disconnect":
             raise DisconnectedError
         self._more = message.get("more_body", False)

@@ -1,7 +1,6 @@
-"""The event: strict parsing of a verified body, and the catalogue of types.
+"""The event: strict parsing of a verified body, and the catalogue of event types.
 
-The envelope is decoded at the door, the payload only when someone asks for it. See the guide, "Webhook Payload
-Structure".
+The payload is decoded when it is first accessed. See the guide, "Webhook Payload Structure".
 """
 
 from __future__ import annotations
@@ -32,8 +31,8 @@ __all__ = [
     "object_key",
 ]
 
-# Strings and not an enum: the platform may add a type at any time, and an event of a type that this release does
-# not know must be accepted and kept all the same.
+# Strings instead of an enum: the platform may add a type at any time, and events of an unknown type must be accepted
+# and stored too.
 EVENT_TYPES: tuple[str, ...] = (
     "user.created",
     "user.updated",
@@ -53,16 +52,16 @@ EVENT_TYPES: tuple[str, ...] = (
 """The event types of the guide, "Supported Events", in its order."""
 
 MAX_NAME_LENGTH = 255
-"""The most characters that an event's id, type or webhook id may have."""
+"""The maximum length of an event's id, type and webhook id, in characters."""
 
 MAX_CREATED = 253_402_300_799
-"""The last second of the year 9999, in epoch seconds: what `datetime` can still express."""
+"""The last second of the year 9999, in epoch seconds: the maximum of `datetime`."""
 
 _T = TypeVar("_T")
 
 if TYPE_CHECKING:
-    # A default is what type checkers need: it makes of a plain `Event` one whose object is a mapping. Python has them
-    # from 3.13 on, the checkers know this module without its being installed.
+    # The default makes the object of a plain `Event` a mapping for type checkers. Python supports defaults from 3.13
+    # on; type checkers know this module even if it is not installed.
     from typing_extensions import TypeVar as TypeVarWithDefault
 
     ObjectT = TypeVarWithDefault("ObjectT", default=dict[str, Any])
@@ -71,7 +70,7 @@ else:
 
 
 class User(msgspec.Struct, frozen=True, kw_only=True):
-    """The object of a `user.*` event, as the guide's "User Created Event" shows it. Unknown fields are skipped."""
+    """The object of a `user.*` event, as in the guide, "User Created Event". Unknown fields are ignored."""
 
     id: str
     email: str | None = None
@@ -83,14 +82,14 @@ class User(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Location(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a login came from."""
+    """The location of a login."""
 
     country: str | None = None
     city: str | None = None
 
 
 class Login(msgspec.Struct, frozen=True, kw_only=True):
-    """The object of an `auth.*` event, as the guide's "Authentication Events" shows it. Unknown fields are skipped."""
+    """The object of an `auth.*` event, as in the guide, "Authentication Events". Unknown fields are ignored."""
 
     user_id: str
     ip_address: str | None = None
@@ -100,7 +99,7 @@ class Login(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EventData(Generic[ObjectT]):
-    """The `data` member of an event; its `object` is decoded when it is first asked for."""
+    """The `data` member of an event. Its `object` is decoded when it is first accessed."""
 
     __slots__ = ("_is_readable", "_mapping", "_object", "_raw")
 
@@ -119,24 +118,24 @@ class EventData(Generic[ObjectT]):
 
     @property
     def object(self) -> ObjectT:
-        """What the event is about: a plain mapping, or what `Event.typed_as` has made of it.
+        """The object that the event is about: a plain mapping, or an instance of the type given to `Event.typed_as`.
 
         Raises:
-            InvalidPayloadError: it holds something that Python's JSON decoder does not take, such as an integer of
-                more than 4300 digits.
+            InvalidPayloadError: Python's JSON decoder rejects it, for example because of an integer with more than 4300
+                digits.
         """
         return cast(ObjectT, self._as_mapping()) if self._object is None else self._object
 
     def as_type(self, type_: type[_T]) -> _T:
-        """The object as `type_`: `User`, `Login`, or a type of your own.
+        """Convert the object to `type_`: `User`, `Login`, or a type of your own.
 
         Args:
             type_: a msgspec Struct, a dataclass, a TypedDict, or a Pydantic model.
 
         Raises:
-            InvalidPayloadError: the object does not have that shape, or the type's own validation failed. The text
-                names the field, and holds nothing of what was sent.
-            ConfigurationError: `type_` is not a type that an object can be read as.
+            InvalidPayloadError: the object does not match the type, or the type's own validation failed. The message
+                names the field and contains no data of the event.
+            ConfigurationError: objects cannot be converted to `type_`.
         """
         mapping = self._as_mapping()
         validate = getattr(type_, "model_validate", None)
@@ -144,31 +143,31 @@ class EventData(Generic[ObjectT]):
             return msgspec.convert(mapping, type_) if validate is None else cast(_T, validate(mapping))
         except Exception as error:
             name = getattr(type_, "__name__", repr(type_))
-            # Of what an object's own validation raises, msgspec makes an error of its own.
+            # msgspec wraps what a type's own validation raises, so a TypeError is about the type.
             if validate is None and isinstance(error, TypeError):
-                raise ConfigurationError(f"data.object cannot be read as {name}: {error}") from None
-            raise InvalidPayloadError(f"data.object is not a {name}: {_misfit(error, type_)}") from None
+                raise ConfigurationError(f"cannot convert data.object to {name}: {error}") from None
+            raise InvalidPayloadError(f"data.object is not a {name}: {_describe_mismatch(error, type_)}") from None
 
     def typed_as(self, type_: type[_T]) -> EventData[_T]:
-        """The same, with the object as `type_`: see `as_type`."""
+        """Return a copy whose object is converted to `type_`. See `as_type`."""
         return EventData(self._raw, self._mapping, self.as_type(type_))
 
     def _as_mapping(self) -> dict[str, Any]:
         if not self._is_readable:
-            raise InvalidPayloadError("data.object holds an integer of more digits than Python reads")
+            raise InvalidPayloadError("data.object contains an integer with too many digits for Python")
         if self._mapping is None:
             self._mapping = _decode_object(self._raw)
         return self._mapping
 
     def identity(self) -> str | None:
-        """The object's `id`, else its `user_id`, as text, without decoding the rest; `None` where neither is one."""
+        """Return the object's `id` or else `user_id`, as text, without decoding the rest; `None` if it has neither."""
         try:
-            named = self._named()
+            candidates = self._ids()
         except InvalidPayloadError:
             return None
-        return next((str(found) for found in named if _is_identity(found)), None)
+        return next((str(candidate) for candidate in candidates if _is_identity(candidate)), None)
 
-    def _named(self) -> tuple[builtins.object, builtins.object]:
+    def _ids(self) -> tuple[builtins.object, builtins.object]:
         if self._mapping is None:
             try:
                 identity = _decode_identity(self._raw)
@@ -180,15 +179,15 @@ class EventData(Generic[ObjectT]):
         return mapping.get("id"), mapping.get("user_id")
 
     def __repr__(self) -> str:
-        # The payload bears e-mail and IP addresses: it must not reach a log by way of a repr.
+        # The payload contains e-mail and IP addresses, which must not be logged.
         return "EventData(...)"
 
 
 class UnreadableData(EventData[dict[str, Any]]):
-    """The `data` member of a stored event whose row is unreadable: every access raises.
+    """The `data` member of a stored event whose row is unreadable. Every access raises `InvalidPayloadError`.
 
     Args:
-        reason: why it is unreadable.
+        reason: why the row is unreadable.
     """
 
     __slots__ = ("_reason",)
@@ -224,17 +223,17 @@ _decode_json = msgspec.json.Decoder().decode
 
 
 class Event(msgspec.Struct, Generic[ObjectT], frozen=True, kw_only=True):
-    """One thing that happened on the platform. `id` is its idempotency key.
+    """An event of the platform. `id` is its idempotency key.
 
-    `Event[MyModel]` is one whose `data.object` is a `MyModel`; of a plain `Event` it is a mapping.
+    The `data.object` of an `Event[MyModel]` is a `MyModel`; that of a plain `Event` is a mapping.
 
     Attributes:
         id: the event's id (`evt_...`), 1 to 255 characters.
-        type: what happened, such as `user.created`; may be a type that `EVENT_TYPES` does not list.
-        created: when, in epoch seconds, as sent.
-        data: `data.object` is what the event is about.
-        webhook_id: the endpoint's id (`wh_...`) where the body names it.
-        body: the verified bytes, exactly as they came.
+        type: the event type, such as `user.created`; not necessarily one of `EVENT_TYPES`.
+        created: when the event was created, in epoch seconds, as sent.
+        data: holds the object that the event is about, as `data.object`.
+        webhook_id: the endpoint's id (`wh_...`), if the body has it.
+        body: the verified bytes, exactly as received.
     """
 
     id: str
@@ -248,16 +247,17 @@ class Event(msgspec.Struct, Generic[ObjectT], frozen=True, kw_only=True):
     def from_body(cls, body: bytes) -> Event:
         """Parse `body` strictly. See the guide, "Webhook Payload Structure".
 
-        Unknown types and additional members are accepted; so is a lone surrogate escape in the payload.
+        Unknown types, additional members and lone surrogate escapes in the payload are accepted.
 
         Raises:
-            InvalidPayloadError: not UTF-8, not JSON, nested too deeply, not the shape of an event, or out of bounds.
+            InvalidPayloadError: the body is not UTF-8, not JSON, nested too deeply, or not an event, or a value is out
+                of range.
         """
         envelope, data = _parse(body)
-        _check_name("id", envelope.id, shortest=1)
-        _check_name("type", envelope.type, shortest=1)
+        _check_name("id", envelope.id, min_length=1)
+        _check_name("type", envelope.type, min_length=1)
         if envelope.webhook_id is not None:
-            _check_name("webhook_id", envelope.webhook_id, shortest=0)
+            _check_name("webhook_id", envelope.webhook_id, min_length=0)
         if not 0 <= envelope.created <= MAX_CREATED:
             raise InvalidPayloadError(f"created must be from 0 to {MAX_CREATED}")
         return cast("builtins.type[Event]", cls)(
@@ -270,10 +270,14 @@ class Event(msgspec.Struct, Generic[ObjectT], frozen=True, kw_only=True):
         )
 
     def typed_as(self, type_: builtins.type[_T]) -> Event[_T]:
-        """The same event, with `data.object` as `type_`: a msgspec Struct, a dataclass, a TypedDict, a Pydantic model.
+        """Return a copy of the event with `data.object` converted to `type_`.
+
+        Args:
+            type_: a msgspec Struct, a dataclass, a TypedDict, or a Pydantic model.
 
         Raises:
-            InvalidPayloadError: the object does not have that shape.
+            InvalidPayloadError: the object does not match the type.
+            ConfigurationError: objects cannot be converted to `type_`.
         """
         return cast("Event[_T]", msgspec.structs.replace(self, data=self.data.typed_as(type_)))
 
@@ -284,14 +288,14 @@ class Event(msgspec.Struct, Generic[ObjectT], frozen=True, kw_only=True):
 
     @property
     def object_id(self) -> str | None:
-        """What the event is about: `data.object.id`, else `data.object.user_id`, as text; `None` where neither is one.
+        """The id of the object: `data.object.id`, else `data.object.user_id`, as text; `None` if it has neither.
 
-        An id that is long or unprintable stands as its SHA-256, as everywhere in the inbox. See `object_key`.
+        A long or unprintable id is replaced by its SHA-256, as everywhere in the inbox. See `object_key`.
         """
-        found = self.data.identity()
-        return None if found is None else object_key(found)
+        identity = self.data.identity()
+        return None if identity is None else object_key(identity)
 
-    # Everything else follows from the bytes, and `data` has no value to compare before it is decoded.
+    # All attributes are derived from the body, and `data` cannot be compared before it is decoded.
 
     def __eq__(self, other: object) -> bool:
         return self.body == other.body if isinstance(other, Event) else NotImplemented
@@ -305,7 +309,7 @@ class Event(msgspec.Struct, Generic[ObjectT], frozen=True, kw_only=True):
 
 def _parse(body: bytes) -> tuple[_Envelope, EventData]:
     try:
-        # The decoder skips over the payload without looking at its encoding.
+        # The decoder skips the payload without checking its encoding.
         if not body.isascii():
             body.decode("utf-8")
         envelope = _decode_envelope(body)
@@ -324,15 +328,15 @@ def _parse(body: bytes) -> tuple[_Envelope, EventData]:
 
 
 def _parse_leniently(body: bytes) -> tuple[_Envelope, EventData]:
-    """Half of a surrogate pair, as JavaScript leaves it when it cuts a string, is more than msgspec decodes."""
+    """Parse a body that msgspec rejects for half of a surrogate pair, as JavaScript leaves when it cuts a string."""
     document = _load_leniently(body, read_integer=_read_integer)
     try:
         data = document["data"]["object"]
-        # Only the members that there is something to know of: msgspec takes no other name with such a half in it.
+        # Only the known members: msgspec rejects half of a surrogate pair in a member's name as well.
         members = {name: document[name] for name in _Envelope.__struct_fields__ if name in document}
         envelope = msgspec.convert({**members, "data": {"object": msgspec.Raw()}}, _Envelope)
     except (TypeError, LookupError, ValueError, msgspec.ValidationError):
-        # A UnicodeEncodeError among them: msgspec looks for a number in a text.
+        # ValueError includes UnicodeEncodeError, which msgspec raises when it tries to read a text as a number.
         raise InvalidPayloadError("the body is not an event") from None
     if not isinstance(data, dict):
         raise InvalidPayloadError("data.object must be an object")
@@ -340,7 +344,7 @@ def _parse_leniently(body: bytes) -> tuple[_Envelope, EventData]:
 
 
 _UNREADABLE = object()
-"""What stands for an integer of more digits than Python reads, which matters to those only who ask for it."""
+"""Replaces an integer with too many digits for Python. The event is accepted; reading `data.object` raises an error."""
 
 
 def _read_integer(digits: str) -> object:
@@ -351,15 +355,15 @@ def _read_integer(digits: str) -> object:
 
 
 def _values_in(document: object) -> Iterator[object]:
-    """Every value within `document`, however deep."""
-    left = [document]
-    while left:
-        value = left.pop()
+    """Yield every value in `document`, at any depth."""
+    stack = [document]
+    while stack:
+        value = stack.pop()
         yield value
         if isinstance(value, dict):
-            left.extend(value.values())
+            stack.extend(value.values())
         elif isinstance(value, list):
-            left.extend(value)
+            stack.extend(value)
 
 
 def _decode_object(raw: bytes) -> dict[str, Any]:
@@ -379,52 +383,59 @@ def _load_leniently(document: bytes, *, read_integer: Callable[[str], object] = 
         raise InvalidPayloadError(f"the body is not JSON: {error}") from None
 
 
-_VALUE_FREE = ("Expected ", "Object missing required field ", "Invalid RFC3339 ", "Invalid ISO8601 ", "Invalid UUID")
-_match_place = re.compile(r"(?:`key` in )?`\$(?:\.\w+|\[\d+\]|\[\.\.\.\])*`").fullmatch
+_MESSAGES_WITHOUT_DATA = (
+    "Expected ",
+    "Object missing required field ",
+    "Invalid RFC3339 ",
+    "Invalid ISO8601 ",
+    "Invalid UUID",
+)
+_match_path = re.compile(r"(?:`key` in )?`\$(?:\.\w+|\[\d+\]|\[\.\.\.\])*`").fullmatch
 
 
-def _misfit(error: Exception, type_: object) -> str:
-    """What is wrong and where, in words that hold nothing of what was sent."""
+def _describe_mismatch(error: Exception, type_: object) -> str:
+    """Describe what is wrong in which field, without any data of the event."""
     if isinstance(error, msgspec.ValidationError):
-        return _msgspec_misfit(error)
+        return _describe_msgspec_error(error)
     if callable(errors := getattr(error, "errors", None)):
-        known = _field_names(type_)
-        return "; ".join(f"{one['type']} - at `{_place(one['loc'], known)}`" for one in errors())
+        fields = _field_names(type_)
+        return "; ".join(f"{one['type']} - at `{_path(one['loc'], fields)}`" for one in errors())
     return f"its validation raised {type(error).__name__}"
 
 
-def _msgspec_misfit(error: msgspec.ValidationError) -> str:
-    # msgspec puts values into some texts, names that were sent into others, and what own validation raises as it is.
+def _describe_msgspec_error(error: msgspec.ValidationError) -> str:
+    # Some of msgspec's messages contain values of the event, names of its members, or the text of an exception that the
+    # type's own validation has raised.
     if (cause := error.__cause__) is not None:
-        place = str(error).removeprefix(f"{cause} - at ")
+        path = str(error).removeprefix(f"{cause} - at ")
         raised = f"its validation raised {type(cause).__name__}"
-        return raised if _match_place(place) is None else f"{raised} - at {place}"
-    problem, at, place = str(error).rpartition(" - at ")
-    if not at or _match_place(place) is None:
-        problem, at, place = str(error), "", ""
+        return raised if _match_path(path) is None else f"{raised} - at {path}"
+    problem, at, path = str(error).rpartition(" - at ")
+    if not at or _match_path(path) is None:
+        problem, at, path = str(error), "", ""
     if problem.startswith("Invalid enum value"):
         problem = "Invalid enum value"
     elif problem.startswith("Object contains unknown field"):
         problem = "Object contains unknown field"
-    elif not problem.startswith(_VALUE_FREE):
+    elif not problem.startswith(_MESSAGES_WITHOUT_DATA):
         problem = "Invalid value"
-    return problem + at + place
+    return problem + at + path
 
 
 def _field_names(type_: object) -> frozenset[str]:
-    """The names that a Pydantic model knows its fields by."""
+    """Return the names and aliases of a Pydantic model's fields."""
     fields: Mapping[str, Any] = getattr(type_, "model_fields", {})
     aliases = {name for field in fields.values() for name in (field.alias, field.validation_alias)}
     return frozenset(fields) | {name for name in aliases if isinstance(name, str)}
 
 
-def _place(location: tuple[object, ...], known: frozenset[str]) -> str:
-    return f"$.{location[0]}" if location and location[0] in known else "$"
+def _path(location: tuple[object, ...], fields: frozenset[str]) -> str:
+    return f"$.{location[0]}" if location and location[0] in fields else "$"
 
 
-def _check_name(member: str, value: str, *, shortest: int) -> None:
-    if not shortest <= len(value) <= MAX_NAME_LENGTH:
-        raise InvalidPayloadError(f"{member} must have {shortest} to {MAX_NAME_LENGTH} characters")
+def _check_name(member: str, value: str, *, min_length: int) -> None:
+    if not min_length <= len(value) <= MAX_NAME_LENGTH:
+        raise InvalidPayloadError(f"{member} must have {min_length} to {MAX_NAME_LENGTH} characters")
     if not is_plain_text(value):
         raise InvalidPayloadError(f"{member} must have no control characters")
 
@@ -434,9 +445,9 @@ def _is_identity(value: object) -> bool:
 
 
 def object_key(object_id: str) -> str:
-    """An object's id as the inbox keeps it: a long or unprintable one stands as its SHA-256.
+    """Return an object's id in the form that the inbox stores: a long or unprintable id is replaced by its SHA-256.
 
-    So does an empty one, which no object has: a database may keep no id as an empty text.
+    So is an empty id, because a database may store a missing id as an empty text.
     """
     if 0 < len(object_id) <= MAX_NAME_LENGTH and is_plain_text(object_id):
         return object_id
@@ -444,5 +455,5 @@ def object_key(object_id: str) -> str:
 
 
 def is_plain_text(value: str) -> bool:
-    """Whether `value` has neither control characters nor halves of a surrogate pair: what every database stores."""
+    """Whether `value` has no control characters and no lone surrogates, so that every database can store it."""
     return value.isprintable() or not any(unicodedata.category(c) in {"Cc", "Cs"} for c in value)

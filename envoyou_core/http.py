@@ -1,4 +1,4 @@
-"""A request and a response without a framework, and the bytes of the status contract.
+"""Requests and responses without a framework, and the status, headers and body of each answer.
 
 See the guide, "Security Headers".
 """
@@ -32,6 +32,7 @@ __all__ = [
     "TIMESTAMP_HEADER",
     "WEBHOOK_ID_HEADER",
     "Headers",
+    "RequestLimits",
     "WebhookRequest",
     "WebhookResponse",
 ]
@@ -48,13 +49,13 @@ Headers = Mapping[str, str] | Mapping[bytes, bytes] | Iterable[tuple[str, str]] 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class WebhookRequest:
-    """What the core needs of one HTTP request: the method, the raw body, and seven headers as the bytes they were.
+    """An HTTP request: the method, the raw body, and the values of the relevant headers as raw bytes.
 
-    A header that is absent is `None`. One that was sent twice holds both values joined by a comma, as HTTP has it,
-    and so can match neither.
+    A missing header is `None`. The values of a repeated header are joined by a comma, as HTTP prescribes, so that the
+    result equals neither of them.
 
-    `path`, without the query, and `peer`, the address of the connection's other end, are optional: they are for the log
-    only. Behind a proxy, the peer is the proxy unless the server is configured to trust its headers.
+    `path`, without the query, and `peer`, the client's address, are optional and only logged. Behind a proxy, `peer` is
+    the proxy's address unless the server is configured to trust the proxy's headers.
     """
 
     method: str
@@ -72,23 +73,23 @@ class WebhookRequest:
     def from_http(
         cls, method: str, headers: Headers, body: bytes, *, path: str | None = None, peer: str | None = None
     ) -> WebhookRequest:
-        """Make one from any server's headers, whatever their case and type.
+        """Create a request from headers of any case and type.
 
         Args:
-            method: in any case.
+            method: the HTTP method, in any case.
             headers: see `Headers`.
             body: the raw body.
             path: the request's path without its query, for the log.
-            peer: the address of the connection's other end, for the log.
+            peer: the client's address, for the log.
 
         Raises:
-            TypeError: `body` is not bytes: a decoded body cannot be verified.
+            TypeError: `body` is not bytes. A decoded body cannot be verified.
         """
         if not isinstance(body, bytes | bytearray | memoryview):
-            raise TypeError(f"the body must be the raw bytes of the request, not {type(body).__name__}")
+            raise TypeError(f"the body must be the raw bytes of the request, got {type(body).__name__}")
         pairs = headers.items() if isinstance(headers, Mapping) else headers
-        found = _pick((_octets(name).lower(), _octets(value)) for name, value in pairs)
-        return cls(method.upper(), bytes(body), **found, path=path, peer=peer)
+        fields = _select_headers((_to_bytes(name).lower(), _to_bytes(value)) for name, value in pairs)
+        return cls(method.upper(), bytes(body), **fields, path=path, peer=peer)
 
     @classmethod
     def from_asgi(
@@ -100,27 +101,27 @@ class WebhookRequest:
         path: str | None = None,
         peer: str | None = None,
     ) -> WebhookRequest:
-        """Make one from the `headers` of an ASGI scope, whose names are in lower case already."""
-        return cls(method, body, **_pick(headers), path=path, peer=peer)
+        """Create a request from the `headers` of an ASGI scope, whose names are in lower case."""
+        return cls(method, body, **_select_headers(headers), path=path, peer=peer)
 
     @classmethod
     def from_wsgi(cls, environ: Mapping[str, object], body: bytes) -> WebhookRequest:
-        """Make one from a WSGI environment and the body read from it."""
-        found = {}
+        """Create a request from a WSGI environment and the body that was read from it."""
+        fields = {}
         for key, field in _FIELD_OF_WSGI_KEY.items():
             value = environ.get(key)
             if value:
-                found[field] = _octets(str(value)).strip(_WHITE_SPACE)
+                fields[field] = _to_bytes(str(value)).strip(_WHITE_SPACE)
         return cls(
             str(environ.get("REQUEST_METHOD", "")),
             body,
-            **found,
-            path=_path_of(environ),
+            **fields,
+            path=_full_path(environ),
             peer=str(environ.get("REMOTE_ADDR") or "") or None,
         )
 
     def __repr__(self) -> str:
-        # Neither the body nor the signature may reach a log.
+        # Neither the body nor the signature may be logged.
         return f"WebhookRequest({self.method!r}, {len(self.body)} bytes)"
 
 
@@ -139,46 +140,46 @@ _FIELD_OF_WSGI_KEY: Final = {
 _WHITE_SPACE: Final = b" \t"
 
 
-def _pick(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, bytes]:
-    found: dict[str, bytes] = {}
+def _select_headers(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, bytes]:
+    fields: dict[str, bytes] = {}
     for name, value in pairs:
         field = _FIELD_OF_HEADER.get(name)
         if field is not None:
             value = value.strip(_WHITE_SPACE)
-            found[field] = found[field] + b"," + value if field in found else value
-    return found
+            fields[field] = fields[field] + b"," + value if field in fields else value
+    return fields
 
 
-def _path_of(environ: Mapping[str, object]) -> str | None:
+def _full_path(environ: Mapping[str, object]) -> str | None:
     path = f"{environ.get('SCRIPT_NAME', '')}{environ.get('PATH_INFO', '')}"
-    # WSGI has each byte of it as one character.
+    # WSGI represents each byte of the path as one character.
     return path.encode("latin-1", "replace").decode("utf-8", "replace") or None
 
 
-def _octets(text: str | bytes) -> bytes:
+def _to_bytes(text: str | bytes) -> bytes:
     if isinstance(text, bytes):
         return text
     try:
         return text.encode("latin-1")
     except UnicodeEncodeError:
-        # A test client may hand over text that no server would.
+        # Test clients may pass text that a server would not.
         return text.encode("utf-8", "surrogatepass")
 
 
 CLIENT_CLOSED_REQUEST: Final = 499
-"""The status for a sender that disconnected, and so does not see the answer: it has no body."""
+"""The status of the empty response to a sender that has disconnected and does not receive it."""
 
 JSON_HEADERS: Final = (("Content-Type", "application/json"),)
 
 
 @dataclass(frozen=True, slots=True)
 class WebhookResponse:
-    """The answer: an adapter copies status, headers and body, and decides nothing.
+    """The response to a request. Adapters copy status, headers and body as they are.
 
     Attributes:
         status: the HTTP status code.
         body: JSON, as bytes.
-        headers: pairs of text, the content type among them; the length is left to the server.
+        headers: pairs of names and values, with the content type and without the content length.
     """
 
     status: int
@@ -187,7 +188,7 @@ class WebhookResponse:
 
     @classmethod
     def of_error(cls, error: WebhookError) -> WebhookResponse:
-        """The answer that `error` stands for: `{"error": "<stable code>", "message": "..."}`."""
+        """Create the response for `error`: `{"error": "<stable code>", "message": "..."}`."""
         if error.status == CLIENT_CLOSED_REQUEST:
             return cls(CLIENT_CLOSED_REQUEST, b"", ())
         body = json.dumps({"error": error.code, "message": error.public_message}).encode()
@@ -210,46 +211,59 @@ REFUSALS: Final[tuple[type[WebhookError], ...]] = (
     UnsupportedMediaTypeError,
     UnavailableError,
 )
-"""One error for each status and code that a request may be refused with: the contract, for those who describe it."""
+"""One error class for each status and code that a request may be refused with; the OpenAPI document lists them."""
 
 ACCEPTED: Final = WebhookResponse(200, b'{"received": true}')
 DUPLICATE: Final = WebhookResponse(200, b'{"received": true, "duplicate": true}')
 
 
 def content_length(value: bytes) -> int | None:
-    """The size in bytes that a Content-Length header declares; `None` where it is absent or no number."""
-    # Python does not read a number of thousands of digits; the first twenty say all that needs to be known of it.
+    """Parse a Content-Length header; `None` if it is missing or not a number."""
+    # Python refuses to parse thousands of digits. The first twenty are enough to see that the body is too large.
     return int(value[:20]) if value.isdigit() else None
 
 
 def path_variants(path: str) -> frozenset[str]:
-    """The two spellings of a path, without and with a slash at its end.
+    """Return the path with and without a final slash.
 
     Raises:
         ConfigurationError: it does not begin with a slash.
     """
     if not path.startswith("/"):
-        raise ConfigurationError(f"a path begins with a slash, unlike {path!r}")
+        raise ConfigurationError(f"path must begin with a slash, got {path!r}")
     stem = path.rstrip("/")
     return frozenset({stem, f"{stem}/"})
 
 
-def check_method(method: str) -> None:
-    """Let POST through.
+@dataclass(frozen=True, slots=True)
+class RequestLimits:
+    """What a request must satisfy before its body is read.
 
-    Raises:
-        MethodNotAllowedError: it is another method.
+    Attributes:
+        max_body_size: the maximum size of a body, in bytes.
     """
-    if method != "POST":
-        raise MethodNotAllowedError
+
+    max_body_size: int
+
+    def check(self, method: str, content_type: bytes | None, size: int) -> None:
+        """Check the method, the content type and the size in bytes.
+
+        Raises:
+            WebhookError: 405, 413 or 415.
+        """
+        if method != "POST":
+            raise MethodNotAllowedError
+        _check_content_type(content_type)
+        if size > self.max_body_size:
+            raise self.too_large()
+
+    def too_large(self) -> PayloadTooLargeError:
+        """Create the error for a body that is larger than the limit."""
+        return PayloadTooLargeError(f"the body is larger than {self.max_body_size} bytes")
 
 
-def check_content_type(content_type: bytes | None) -> None:
-    """Let `application/json` and `application/*+json` through, whatever their parameters.
-
-    Raises:
-        UnsupportedMediaTypeError: it is another type, or none.
-    """
+def _check_content_type(content_type: bytes | None) -> None:
+    """Accept `application/json` and `application/*+json`, with any parameters."""
     if content_type == b"application/json":
         return
     essence = (content_type or b"").partition(b";")[0].strip().lower()

@@ -37,7 +37,7 @@ def check_pattern(pattern: object) -> None:
     """Check that `pattern` is valid.
 
     Raises:
-        ConfigurationError: it is not text, is empty, or has a `*` in any place but alone or after a final dot.
+        ConfigurationError: it is not text, is empty, or has a `*` that does not stand alone or after a final dot.
     """
     if not isinstance(pattern, str):
         raise ConfigurationError(f"on() expects event types, got {pattern!r}: write @webhooks.on('user.created')")

@@ -15,7 +15,7 @@ from envoyou_core.event import Event
 from envoyou_core.forks import call_in_forked_children
 from envoyou_core.handlers import Handler, Handlers
 from envoyou_core.hooks import Hooks
-from envoyou_core.http import WebhookRequest, WebhookResponse
+from envoyou_core.http import RequestLimits, WebhookRequest, WebhookResponse
 from envoyou_core.inbox import AsyncTransactionalInbox, Inbox, TransactionalInbox, open_inbox
 from envoyou_core.inbox.files import refuse_creation
 from envoyou_core.nonces import NonceStore, open_nonces
@@ -170,8 +170,8 @@ class Webhooks:
             nonces=_nonces(nonces),
             clock=clock,
             notices=self._notices,
-            hand_over=self._hand_over,
-            max_body_size=max_body_size,
+            wake=self._hand_over,
+            limits=RequestLimits(max_body_size),
             relay=self._relay,
         )
 
@@ -305,7 +305,7 @@ class Webhooks:
         Raises:
             WebhookError: 405, 413 or 415, to be answered with `refuse`.
         """
-        self._reception.check_shape(method, content_type, size)
+        self.request_limits.check(method, content_type, size)
 
     def refuse(self, error: WebhookError, request: WebhookRequest | None = None) -> WebhookResponse:
         """The answer that `error` stands for, reported as any other refusal: for adapters.
@@ -324,7 +324,12 @@ class Webhooks:
     @property
     def max_body_size(self) -> int:
         """The most bytes a body may have."""
-        return self._reception.max_body_size
+        return self.request_limits.max_body_size
+
+    @property
+    def request_limits(self) -> RequestLimits:
+        """The limits that a request is checked against before its body is read: for adapters."""
+        return self._reception.limits
 
     @property
     def required_headers(self) -> tuple[str, ...]:

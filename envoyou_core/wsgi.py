@@ -1,4 +1,4 @@
-"""WSGI: a request's body and headers as the core wants them, and an entry in front of any application."""
+"""WSGI: reads requests, and wraps any application so that it receives webhooks."""
 
 from __future__ import annotations
 
@@ -7,9 +7,16 @@ from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol
 
-from envoyou_core.bodies import DisconnectedError, incomplete, unreadable
-from envoyou_core.errors import LengthRequiredError, PayloadTooLargeError, UnreadableBodyError, WebhookError
-from envoyou_core.http import CLIENT_CLOSED_REQUEST, WebhookRequest, WebhookResponse, content_length, path_variants
+from envoyou_core.errors import LengthRequiredError, UnreadableBodyError, WebhookError
+from envoyou_core.http import (
+    CLIENT_CLOSED_REQUEST,
+    RequestLimits,
+    WebhookRequest,
+    WebhookResponse,
+    content_length,
+    path_variants,
+)
+from envoyou_core.unreadable_bodies import DisconnectedError, as_body_error, incomplete_body
 from envoyou_core.webhooks import Webhooks
 
 if TYPE_CHECKING:
@@ -19,28 +26,28 @@ __all__ = ["webhooks_entry"]
 
 CHUNK_SIZE = 65_536
 DRAIN_LIMIT = 8 * 1_048_576
-"""Bytes of a refused body that are read and thrown away: a sender that is cut off while it sends does not see why."""
+"""Bytes of a refused body that are read and discarded, because a sender that is cut off does not see the response."""
 
 
 class ReadableBody(Protocol):
-    """A request's body, still unread."""
+    """A stream that a request's body is read from."""
 
     def read(self, size: int = ..., /) -> bytes:
-        """Up to `size` bytes, none at the end."""
+        """Read up to `size` bytes; empty at the end of the body."""
 
 
 class CheckedInput:
-    """A server's `wsgi.input` whose failures, of whatever class, are raised as refusals.
+    """A `wsgi.input` that raises a `WebhookError` for any exception of the server's stream.
 
     Args:
-        stream: what the server provides.
+        stream: the server's `wsgi.input`.
     """
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
 
     def read(self, size: int = -1, /) -> bytes:
-        """Up to `size` bytes, none at the end.
+        """Read up to `size` bytes; empty at the end of the body.
 
         Raises:
             WebhookError: 400 or 499.
@@ -48,11 +55,11 @@ class CheckedInput:
         return self._checked(self._stream.read, size)
 
     def readline(self, size: int = -1, /) -> bytes:
-        """One line, as `read`."""
+        """Read one line. See `read`."""
         return self._checked(self._stream.readline, size)
 
     def readlines(self, hint: int = -1, /) -> list[bytes]:
-        """All lines, as `read`."""
+        """Read all lines. See `read`."""
         return list(self)
 
     def __iter__(self) -> Iterator[bytes]:
@@ -60,7 +67,7 @@ class CheckedInput:
             yield line
 
     def __getattr__(self, name: str) -> Any:
-        # The stream's own, such as `seek` of one that middleware has buffered; but no way to read that is not checked.
+        # Offer other methods of the stream, such as `seek` if middleware has buffered it, but no unchecked way to read.
         if name.startswith("read"):
             raise AttributeError(name)
         return getattr(self._stream, name)
@@ -69,26 +76,26 @@ class CheckedInput:
         try:
             return read(size)
         except Exception as error:
-            raise unreadable(error) from None
+            raise as_body_error(error) from None
 
 
 def webhooks_entry(app: WSGIApplication, webhooks: Webhooks, *, path: str = "/webhooks/envoyou") -> WSGIApplication:
-    """An application that receives webhooks at `path` and leaves everything else to `app`.
+    """Wrap `app` so that webhooks are received at `path`; all other requests are passed on to `app`.
 
-    What comes to `path`, with or without a final slash, reaches neither the routes nor the middleware of `app`. The
-    worker starts with the first request of all, in each process. See the guide, "Setting Up Webhooks".
+    Requests to `path`, with or without a final slash, bypass the routes and the middleware of `app`. In each process,
+    the worker starts with the first request to any path. See the guide, "Setting Up Webhooks".
 
     Args:
-        app: what is served.
-        webhooks: who receives.
-        path: as `app` would see it: from where it is mounted, beginning with a slash.
+        app: the application to wrap.
+        webhooks: the webhooks to receive.
+        path: relative to where `app` is mounted, beginning with a slash.
 
     Raises:
-        ConfigurationError: `path` does not begin with a slash, or a setting of `webhooks` cannot work as given.
+        ConfigurationError: `path` does not begin with a slash, or a setting of `webhooks` is invalid.
     """
-    # Names come as octets, each a character of its own.
+    # WSGI represents each byte of the path as one character.
     paths = {form.encode().decode("latin-1") for form in path_variants(path)}
-    # Where `webhooks` is made on first use, what is wrong with it stops the server rather than its first event.
+    # If `webhooks` is created lazily, a wrong setting must fail at start-up, not at the first event.
     _ = webhooks.name
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -97,13 +104,13 @@ def webhooks_entry(app: WSGIApplication, webhooks: Webhooks, *, path: str = "/we
             return app(environ, start_response)
         response = receive_wsgi(webhooks, environ, in_context=True)
         length = ("Content-Length", str(len(response.body)))
-        start_response(f"{response.status} {_phrase(response.status)}", [*response.headers, length])
+        start_response(f"{response.status} {_reason_phrase(response.status)}", [*response.headers, length])
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [response.body]
 
     return application
 
 
-def _phrase(status: int) -> str:
+def _reason_phrase(status: int) -> str:
     return "Client Closed Request" if status == CLIENT_CLOSED_REQUEST else HTTPStatus(status).phrase
 
 
@@ -118,54 +125,45 @@ def receive_wsgi(
     """Answer a WSGI request.
 
     Args:
-        webhooks: who receives.
+        webhooks: the webhooks to receive.
         environ: the request's environment.
-        body: the raw body, where someone has read it already; otherwise it is read from the environment.
-        max_body_size: bytes, where the framework has a bound of its own; the smaller of the two bounds holds.
+        body: the raw body, if it has been read already; it is read from the environment otherwise.
+        max_body_size: the framework's own limit in bytes, if it has one; the smaller limit applies.
         in_context: see `Webhooks.receive`.
     """
+    limits = webhooks.request_limits
+    if max_body_size is not None:
+        limits = RequestLimits(min(max_body_size, limits.max_body_size))
     try:
-        request = read_wsgi(webhooks, environ, body, max_body_size=max_body_size)
+        request = read_wsgi(limits, environ, body)
     except WebhookError as error:
         return webhooks.refuse(error, WebhookRequest.from_wsgi(environ, b""))
     return webhooks.receive(request, in_context=in_context)
 
 
-def read_wsgi(
-    webhooks: Webhooks,
-    environ: Mapping[str, Any],
-    body: bytes | None = None,
-    *,
-    max_body_size: int | None = None,
-) -> WebhookRequest:
-    """What the core needs of a WSGI request whose shape is right, its body read.
+def read_wsgi(limits: RequestLimits, environ: Mapping[str, Any], body: bytes | None = None) -> WebhookRequest:
+    """Check a WSGI request and read its body.
 
     Args:
-        webhooks: whose bounds they are.
+        limits: what the request must satisfy before its body is read.
         environ: the request's environment.
-        body: the raw body, where someone has read it already; otherwise it is read from the environment.
-        max_body_size: bytes, where the framework has a bound of its own; the smaller of the two bounds holds.
+        body: the raw body, if it has been read already; it is read from the environment otherwise.
 
     Raises:
         WebhookError: 400, 405, 411, 413, 415 or 499; up to `DRAIN_LIMIT` bytes of the refused body have been read and
-            thrown away.
+            discarded.
     """
     stream = CheckedInput(environ["wsgi.input"])
-    limit = webhooks.max_body_size if max_body_size is None else min(max_body_size, webhooks.max_body_size)
-    length: int | None = None
     try:
-        webhooks.check_shape(
+        limits.check(
             str(environ.get("REQUEST_METHOD", "")),
             str(environ.get("CONTENT_TYPE", "")).encode("latin-1", "replace"),
             0 if body is None else len(body),
         )
         if body is None:
-            length = _length(environ)
-            body = _read(stream, length, limit)
-        elif len(body) > limit:
-            raise _too_large(limit)
+            body = _read(stream, _length(environ), limits)
     except (DisconnectedError, UnreadableBodyError):
-        # Nothing more can be read.
+        # The rest of the body cannot be read either.
         raise
     except WebhookError:
         if body is None:
@@ -175,7 +173,7 @@ def read_wsgi(
 
 
 def _length(environ: Mapping[str, Any]) -> int | None:
-    """How many bytes may be read; `None` if the server marks the end of the body.
+    """Return how many bytes may be read; `None` if the server signals the end of the body.
 
     Raises:
         UnreadableBodyError: the Content-Length is malformed.
@@ -187,27 +185,27 @@ def _length(environ: Mapping[str, Any]) -> int | None:
         raise UnreadableBodyError(detail="malformed Content-Length")
     chunked = bool(environ.get("HTTP_TRANSFER_ENCODING"))
     if environ.get("wsgi.input_terminated") and (chunked or declared is None):
-        # Chunks override a length that is sent with them, and HTTP/2 needs neither.
+        # Chunks take precedence over a length that is sent with them, and HTTP/2 needs neither.
         return None
     if declared is None and chunked:
-        # PEP 3333 forbids reading on: neither the server nor the application would see the end.
+        # PEP 3333 forbids reading past a declared length, and a read without one might never return.
         raise LengthRequiredError
     return declared or 0
 
 
-def _read(stream: ReadableBody, length: int | None, limit: int) -> bytes:
-    if length is not None and length > limit:
-        raise _too_large(limit)
-    body = b"".join(_chunks(stream, limit + 1 if length is None else length))
-    if len(body) > limit:
-        raise _too_large(limit)
+def _read(stream: ReadableBody, length: int | None, limits: RequestLimits) -> bytes:
+    if length is not None and length > limits.max_body_size:
+        raise limits.too_large()
+    body = b"".join(_chunks(stream, limits.max_body_size + 1 if length is None else length))
+    if len(body) > limits.max_body_size:
+        raise limits.too_large()
     if length is not None and len(body) < length:
-        raise incomplete(len(body), length)
+        raise incomplete_body(len(body), length)
     return body
 
 
 def _drain(stream: ReadableBody, environ: Mapping[str, Any]) -> None:
-    """Throw away the rest of a refused body. If that fails, the request is refused for the first reason."""
+    """Read and discard the rest of a refused body. The original refusal stands if that fails."""
     with suppress(WebhookError):
         length = _length(environ)
         for _ in _chunks(stream, DRAIN_LIMIT if length is None else min(length, DRAIN_LIMIT)):
@@ -215,7 +213,7 @@ def _drain(stream: ReadableBody, environ: Mapping[str, Any]) -> None:
 
 
 def _chunks(stream: ReadableBody, size: int) -> Iterator[bytes]:
-    """The next `size` bytes of the body, or as many as arrive.
+    """Yield chunks of the body, up to `size` bytes in total.
 
     Raises:
         WebhookError: 400 or 499.
@@ -226,7 +224,3 @@ def _chunks(stream: ReadableBody, size: int) -> Iterator[bytes]:
             return
         size -= len(chunk)
         yield chunk
-
-
-def _too_large(limit: int) -> PayloadTooLargeError:
-    return PayloadTooLargeError(f"the body is larger than {limit} bytes")

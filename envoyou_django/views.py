@@ -1,4 +1,4 @@
-"""The views: turn Django's request into the core's, and the core's answer into Django's."""
+"""The views: convert Django's request for the core, and the core's response for Django."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 
 from envoyou_core import WebhookRequest, WebhookResponse
-from envoyou_core.adapter import read_wsgi, unreadable
+from envoyou_core.adapter import as_body_error, read_wsgi
 from envoyou_core.errors import WebhookError
 from envoyou_django import webhooks
 
@@ -22,9 +22,9 @@ View = TypeVar("View", bound=Callable[..., Any])
 
 
 def webhook_view(view: View) -> View:
-    """Let `view` be asked by who has no session, no login and no token, and keep it out of `ATOMIC_REQUESTS`.
+    """Exempt `view` from CSRF checks, from `LoginRequiredMiddleware` and, on every database, from `ATOMIC_REQUESTS`.
 
-    On every database: what it stores must be committed before it answers.
+    Without the last, the event would be committed only after the view has returned its response.
     """
     for alias in connections:
         view = transaction.non_atomic_requests(using=alias)(view)
@@ -35,19 +35,19 @@ def webhook_view(view: View) -> View:
 @webhook_view
 def receive(request: HttpRequest) -> HttpResponse:
     """Answer one delivery in the calling thread. See the guide, "Create Webhook Endpoint"."""
-    found = _read(request)
-    return _answer(found if isinstance(found, WebhookResponse) else webhooks.receive(found))
+    received = _read(request)
+    return _as_django(received if isinstance(received, WebhookResponse) else webhooks.receive(received))
 
 
 @webhook_view
 async def areceive(request: HttpRequest) -> HttpResponse:
-    """Answer one delivery; while it is stored, no thread waits. See the guide, "Create Webhook Endpoint"."""
-    found = _read(request)
-    return _answer(found if isinstance(found, WebhookResponse) else await webhooks.areceive(found))
+    """Answer one delivery without blocking a thread while it is stored. See the guide, "Create Webhook Endpoint"."""
+    received = _read(request)
+    return _as_django(received if isinstance(received, WebhookResponse) else await webhooks.areceive(received))
 
 
 def _read(request: HttpRequest) -> WebhookRequest | WebhookResponse:
-    """What is to be received, or where that can be said without, the refusal."""
+    """Read the request, or refuse it."""
     try:
         return _read_wsgi(request) if isinstance(request, WSGIRequest) else _read_other(request)
     except WebhookError as error:
@@ -57,20 +57,20 @@ def _read(request: HttpRequest) -> WebhookRequest | WebhookResponse:
 def _read_wsgi(request: WSGIRequest) -> WebhookRequest:
     environ = request.environ
     if environ.get("CONTENT_LENGTH"):
-        # Read through the request, the body is there once more where a middleware has read it already, and
-        # DATA_UPLOAD_MAX_MEMORY_SIZE is not asked. Without a length Django takes a body for empty: such a one, sent in
-        # chunks, is read from the server.
+        # A body that middleware has read already can be read again from the request, and its `read` does not apply
+        # DATA_UPLOAD_MAX_MEMORY_SIZE. But Django considers a body without a length empty, so a chunked one is read from
+        # the server.
         environ = {**environ, "wsgi.input": request}
-    return read_wsgi(webhooks, environ)
+    return read_wsgi(webhooks.request_limits, environ)
 
 
 def _read_other(request: HttpRequest) -> WebhookRequest:
-    # Under ASGI Django has received the body by now, and keeps a large one on disk. One byte more than is allowed is
-    # enough to see that it is too large.
+    # Under ASGI, Django has received the whole body by now, and keeps a large one on disk. One byte more than the limit
+    # is enough to see that the body is too large.
     try:
-        body = request.read(webhooks.max_body_size + 1)
+        body = request.read(webhooks.request_limits.max_body_size + 1)
     except Exception as error:
-        raise unreadable(error) from None
+        raise as_body_error(error) from None
     return _as_core_request(request, body)
 
 
@@ -80,5 +80,5 @@ def _as_core_request(request: HttpRequest, body: bytes = b"") -> WebhookRequest:
     )
 
 
-def _answer(response: WebhookResponse) -> HttpResponse:
+def _as_django(response: WebhookResponse) -> HttpResponse:
     return HttpResponse(response.body, status=response.status, headers=dict(response.headers))

@@ -1,4 +1,4 @@
-"""EnvoyOU webhooks in FastAPI: a router, or only a dependency. For Starlette there is `envoyou_fastapi.starlette`."""
+"""EnvoyOU webhooks in FastAPI: a router, or a dependency that only verifies. See `.starlette` for Starlette."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MODULE_OF = {"create_router": "router", "describe_webhooks": "openapi", "verifi
 
 
 def __getattr__(name: str) -> object:
-    # When they are asked for: the routes for Starlette live in this package too, and do without FastAPI.
+    # Imported lazily, because `envoyou_fastapi.starlette` must work without FastAPI.
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)

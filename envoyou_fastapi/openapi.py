@@ -1,10 +1,9 @@
-"""What the application's OpenAPI document says about webhooks.
+"""The description of webhooks in the application's OpenAPI document. It is not used to receive them.
 
-Nothing here takes part in receiving them. What can be said of events, headers and refusals is the core's, and asked of
-the core, so that it stays true.
+Event types, headers and errors are taken from the core, so that the description stays correct.
 """
 
-# No postponed annotations: FastAPI could not resolve those of a function that is made here for one type of event.
+# No postponed annotations: FastAPI could not resolve those of the functions that are created for each event type.
 import json
 from functools import reduce
 from operator import or_
@@ -33,54 +32,53 @@ __all__ = ["describe_webhooks", "operation"]
 
 
 def describe_webhooks(webhooks: Webhooks) -> APIRouter:
-    """The events, one by one, for the webhooks of the OpenAPI document: `app.webhooks.include_router(...)` takes it.
+    """Create a router that describes each event type, for the document's section on webhooks.
 
-    It receives nothing: it is what a reader of the document finds under the name of each event type. See the guide,
-    "Supported Events".
+    Include it with `app.webhooks.include_router(...)`. It does not receive webhooks. See the guide, "Supported Events".
 
     Args:
-        webhooks: who receives, and by whose settings headers are required.
+        webhooks: the webhooks whose settings determine the required headers.
     """
     router = APIRouter()
-    for type_, model in _KNOWN.items():
-        described = operation(webhooks, summary=f"EnvoyOU sends {type_}")
-        router.post(type_, name="envoyou", **described)(_never_called(_body(model, [type_])))
+    for type_, model in _EVENT_MODELS.items():
+        description = operation(webhooks, summary=f"EnvoyOU sends {type_}")
+        router.post(type_, name="envoyou", **description)(_path_operation(_body(model, [type_])))
     return router
 
 
 def operation(webhooks: Webhooks, *, summary: str = "Receive an EnvoyOU webhook") -> dict[str, Any]:
-    """Keywords of a path operation that receives webhooks, but for its body.
+    """Return the keyword arguments that describe a path operation for webhooks, except its body.
 
     Args:
-        webhooks: who receives, and by whose settings headers are required.
-        summary: its title.
+        webhooks: the webhooks whose settings determine the required headers.
+        summary: the operation's title.
     """
     return {
         "summary": summary,
         "response_class": JSONResponse,
-        "response_description": "The event is stored, now or by an earlier delivery.",
+        "response_description": "The event is stored, by this or an earlier delivery.",
         "responses": _RESPONSES,
         "openapi_extra": {"parameters": [_header(name, webhooks.required_headers) for name in _HEADERS]},
     }
 
 
-# What is answered
+# Responses
 
-_WHY_REFUSED: Final = {
-    400: "Genuine, but not a usable event; or a body that the server cannot read.",
-    401: "Not proven to come from EnvoyOU, whatever the reason.",
-    405: "Not a POST.",
-    411: "The body is sent in chunks, and the server does not decode them. ASGI servers do.",
+_DESCRIPTION_OF_STATUS: Final = {
+    400: "The request is authentic, but its body is not a usable event; or the server cannot read the body.",
+    401: "The request is not authentic. The reason is not revealed.",
+    405: "The method is not POST.",
+    411: "The body is chunked, and the server does not decode chunks. ASGI servers do.",
     413: "The body is too large.",
-    415: "The body is not declared to be JSON.",
-    503: "The event cannot be stored right now; deliver it again.",
+    415: "The content type is not JSON.",
+    503: "The event cannot be stored at the moment; deliver it again.",
 }
 _ACCEPTED: Final = {
     "type": "object",
     "required": ["received"],
     "properties": {
         "received": {"const": True},
-        "duplicate": {"const": True, "description": "An earlier delivery of it was stored."},
+        "duplicate": {"const": True, "description": "The event was stored by an earlier delivery."},
     },
     "additionalProperties": False,
 }
@@ -94,15 +92,15 @@ def _refusal(status: int) -> dict[str, Any]:
         "properties": {"error": {"enum": [error.code for error in errors]}, "message": {"type": "string"}},
         "additionalProperties": False,
     }
-    answers = {error.code: WebhookResponse.of_error(error()) for error in errors}
-    examples = {code: {"value": json.loads(answer.body)} for code, answer in answers.items()}
+    responses = {error.code: WebhookResponse.of_error(error()) for error in errors}
+    examples = {code: {"value": json.loads(response.body)} for code, response in responses.items()}
     headers = {
         name: {"required": True, "schema": {"type": "string", "const": value}}
-        for name, value in answers[errors[0].code].headers
+        for name, value in responses[errors[0].code].headers
         if name != "Content-Type"
     }
     return {
-        "description": _WHY_REFUSED[status],
+        "description": _DESCRIPTION_OF_STATUS[status],
         "content": {"application/json": {"schema": schema, "examples": examples}},
         **({"headers": headers} if headers else {}),
     }
@@ -111,27 +109,30 @@ def _refusal(status: int) -> dict[str, Any]:
 _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     200: {"content": {"application/json": {"schema": _ACCEPTED, "example": {"received": True}}}},
     **{status: _refusal(status) for status in sorted({error.status for error in REFUSALS})},
-    # It also keeps FastAPI from adding a 422: it believes that the body is parsed by itself.
+    # A default response also keeps FastAPI from adding 422, which it does for every operation with a body.
     "default": {
-        "description": "What the server, or a middleware of the application, answers in place of the endpoint."
+        "description": "A response of the server, or of the application's middleware, instead of the endpoint's."
     },
 }
 
-# What is sent
+# Requests
 
 _HEADERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     SIGNATURE_HEADER: (
-        "HMAC-SHA256 of `<timestamp>.<body>` under the endpoint's secret.",
+        "HMAC-SHA256 of `<timestamp>.<body>`, with the endpoint's secret as the key.",
         {"pattern": "^v1,[0-9a-f]{64}$", "examples": [f"v1,{64 * '0'}"]},
     ),
     TIMESTAMP_HEADER: ("Epoch seconds.", {"pattern": "^[0-9]{1,12}$", "examples": ["1640995200"]}),
     WEBHOOK_ID_HEADER: (
-        "The endpoint's id; where the body names it, the same.",
+        "The endpoint's id. Must equal the body's `webhook_id`, if it has one.",
         {"minLength": 1, "examples": ["wh_1234567890"]},
     ),
-    EVENT_TYPE_HEADER: ("The event's type, as in the body.", {"minLength": 1, "examples": ["user.created"]}),
+    EVENT_TYPE_HEADER: (
+        "The event's type. Must equal the body's `type`.",
+        {"minLength": 1, "examples": ["user.created"]},
+    ),
     NONCE_HEADER: (
-        "Remembered for ten minutes: with another event it is refused.",
+        "A nonce for replay protection. Within ten minutes, the same nonce with another event is refused.",
         {"examples": ["4f2c7a81-bc2a-4c2f-9a3d-91d7fa2d6c55"]},
     ),
 }
@@ -153,18 +154,18 @@ _Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME_LENGTH, pattern=_
 _WebhookId = Annotated[str, Field(max_length=MAX_NAME_LENGTH, pattern=_NO_CONTROL_CHARACTERS)]
 
 
-class _Described(BaseModel):
+class _OpenModel(BaseModel):
     model_config = ConfigDict(extra="allow")
 
 
-class EnvoyouData(_Described):
-    """Holds what the event is about."""
+class EnvoyouData(_OpenModel):
+    """The event's data."""
 
     object: dict[str, Any]
 
 
-class EnvoyouEvent(_Described):
-    """All that an event must have. One of another type, or about an object of another shape, is accepted and kept."""
+class EnvoyouEvent(_OpenModel):
+    """The required members of every event. Events of unknown types and objects of any shape are accepted and stored."""
 
     id: Annotated[_Name, Field(description="The event's idempotency key.", examples=["evt_1234567890"])]
     type: _Name
@@ -174,21 +175,21 @@ class EnvoyouEvent(_Described):
 
 
 def _as_model(annotation: Any) -> Any:
-    """The core's structs as what FastAPI can describe."""
+    """Convert a struct of the core to a model that FastAPI can describe."""
     if isinstance(annotation, UnionType):
         return reduce(or_, map(_as_model, get_args(annotation)))
     if not (isinstance(annotation, type) and issubclass(annotation, msgspec.Struct)):
         return annotation
     fields: dict[str, Any] = {
-        # A factory, so that no default is described: what is left out is left out.
+        # With a factory, the document shows no default, because a missing member has no value.
         field.name: (_as_model(field.type), ... if field.required else Field(default_factory=lambda: None))
         for field in msgspec.structs.fields(annotation)
     }
-    return create_model(f"Envoyou{annotation.__name__}", __base__=_Described, __doc__=annotation.__doc__, **fields)
+    return create_model(f"Envoyou{annotation.__name__}", __base__=_OpenModel, __doc__=annotation.__doc__, **fields)
 
 
 _OBJECTS: Final = {"user": _as_model(User), "auth": _as_model(Login)}
-"""From the first part of a type to what such an event is about, where the guide shows it."""
+"""The model of `data.object` for the first part of an event type, if the guide shows it."""
 
 _DATA: Final = {
     family: create_model(f"Envoyou{family.title()}Data", __base__=EnvoyouData, object=(model, ...))
@@ -196,15 +197,15 @@ _DATA: Final = {
 }
 
 
-def _known(type_: str) -> type[BaseModel]:
+def _event_model(type_: str) -> type[BaseModel]:
     data = _DATA.get(type_.partition(".")[0], EnvoyouData)
     name = type_.replace(".", " ").replace("_", " ").title().replace(" ", "")
     literal: Any = Literal[type_]
-    doc = f"An event of the type {type_}, as the guide shows it."
+    doc = f"An event of the type {type_}, as in the guide."
     return create_model(f"Envoyou{name}", __base__=EnvoyouEvent, __doc__=doc, type=(literal, ...), data=(data, ...))
 
 
-_KNOWN: Final = {type_: _known(type_) for type_ in EVENT_TYPES}
+_EVENT_MODELS: Final = {type_: _event_model(type_) for type_ in EVENT_TYPES}
 
 
 def _body(model: Any, types: list[str]) -> Any:
@@ -212,14 +213,16 @@ def _body(model: Any, types: list[str]) -> Any:
     return Annotated[model, Body(openapi_examples={type_: {"value": sample} for type_, sample in samples.items()})]
 
 
-def _never_called(body: Any) -> Any:
+def _path_operation(body: Any) -> Any:
+    """Create a path operation that only describes its body. It is never called."""
+
     async def never_called(event: body) -> None:
         raise NotImplementedError
 
     return never_called
 
 
-any_event: Final = _never_called(
-    _body(Annotated[reduce(or_, _KNOWN.values()), Field(discriminator="type")] | EnvoyouEvent, list(EVENT_TYPES))
+any_event: Final = _path_operation(
+    _body(Annotated[reduce(or_, _EVENT_MODELS.values()), Field(discriminator="type")] | EnvoyouEvent, list(EVENT_TYPES))
 )
-"""A path operation that takes an event of any type, to whoever looks at it. It is not to be called."""
+"""A path operation that describes events of all types. It is never called."""

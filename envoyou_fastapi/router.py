@@ -1,4 +1,4 @@
-"""The router: FastAPI's prefix, lifespan and description around the core's own ASGI application."""
+"""The router: adds FastAPI's prefix, lifespan and OpenAPI description to the core's ASGI application."""
 
 from __future__ import annotations
 
@@ -14,22 +14,21 @@ __all__ = ["create_router"]
 
 
 def create_router(webhooks: Webhooks) -> APIRouter:
-    """A router that receives webhooks at the prefix it is included with, with and without a final slash.
+    """Create a router that receives webhooks at its prefix, with and without a final slash.
 
-    With the application's lifespan it starts a worker on the application's event loop, where async handlers run, and
-    stops it again; without one, the worker starts with the first event that is accepted. Dependencies of the
-    application or of the inclusion do not run for it, middleware does. See the guide, "Create Webhook Endpoint".
+    The worker starts and stops with the application's lifespan, and async handlers run on the application's event loop.
+    Without a lifespan, the worker starts with the first accepted event. Middleware applies to the router; dependencies
+    of the application or of `include_router` do not. See the guide, "Create Webhook Endpoint".
 
     Args:
-        webhooks: who receives.
+        webhooks: the webhooks to receive.
     """
     endpoint = WebhookEndpoint(webhooks)
 
     class WebhookRoute(APIRoute):
-        """A path operation to whoever looks at it, such as the OpenAPI document.
+        """A path operation for the OpenAPI document, whose requests go directly to the core, with any method.
 
-        What is sent to it, by whatever method, goes straight to the core: FastAPI would parse the body before anyone
-        can verify it, and take longer than the verification.
+        FastAPI would parse the body before it is verified, which also takes longer than the verification.
         """
 
         async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:

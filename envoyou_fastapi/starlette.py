@@ -1,4 +1,4 @@
-"""Routes and a lifespan for Starlette. FastAPI need not be installed."""
+"""Routes and a lifespan for Starlette. FastAPI is not required."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ __all__ = ["create_routes", "lifespan"]
 
 
 def create_routes(webhooks: Webhooks, path: str = "/webhooks/envoyou", *, name: str = "envoyou") -> list[Route]:
-    """Routes that receive webhooks at `path`, with and without a final slash. See the guide, "Create Webhook Endpoint".
+    """Create routes that receive webhooks at `path`, with and without a final slash, and with any method.
 
-    They lead straight to the core, for every method; Starlette answers nothing itself.
+    See the guide, "Create Webhook Endpoint".
 
     Args:
-        webhooks: who receives.
-        path: from the root of the application or mount, starting with a slash. Under a mount it must be more than the
-            slash: the mount's own path, Starlette redirects to its form with a slash, and a sender counts a redirect as
-            a failure. So mount one level higher: `Mount("/webhooks", routes=create_routes(webhooks, "/envoyou"))`.
-        name: for `url_for`.
+        webhooks: the webhooks to receive.
+        path: relative to the application or mount, starting with a slash. Under a mount, it must be longer than the
+            slash: Starlette redirects the mount's own path to its form with a slash, and senders count a redirect as a
+            failure. So mount one level higher: `Mount("/webhooks", routes=create_routes(webhooks, "/envoyou"))`.
+        name: the route's name, for `url_for`.
     """
     endpoint = WebhookEndpoint(webhooks)
     stem = path.rstrip("/")
@@ -31,9 +31,9 @@ def create_routes(webhooks: Webhooks, path: str = "/webhooks/envoyou", *, name: 
 
 
 def lifespan(webhooks: Webhooks) -> Callable[[object], AbstractAsyncContextManager[None]]:
-    """The `lifespan` of a Starlette application: handlers run on its event loop, from its start to its end.
+    """Return the `lifespan` argument for a Starlette application: the worker runs on the application's event loop.
 
-    In a lifespan of your own, write `async with webhooks.lifespan():` instead. Without any, the worker starts with
-    the first event that is accepted.
+    If the application has a lifespan of its own, use `async with webhooks.lifespan():` in it instead. Without a
+    lifespan, the worker starts with the first accepted event.
     """
     return webhooks.lifespan

@@ -1,4 +1,4 @@
-"""EnvoyOU webhooks in Flask: a blueprint in front of a durable inbox, or an extension that `app.config` configures."""
+"""EnvoyOU webhooks in Flask: a blueprint, or an extension that is configured by `app.config`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The blueprint: Flask's request in, the core's answer out."""
+"""The blueprint: converts Flask's request for the core, and the core's response for Flask."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from flask.blueprints import BlueprintSetupState
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
 from envoyou_core import WebhookRequest, WebhookResponse, Webhooks
-from envoyou_core.adapter import CheckedInput, DisconnectedError, receive_wsgi, unreadable
+from envoyou_core.adapter import CheckedInput, DisconnectedError, as_body_error, receive_wsgi
 from envoyou_core.errors import PayloadTooLargeError, UnreadableBodyError, WebhookError
 from envoyou_flask.wiring import attach
 
@@ -18,15 +18,15 @@ __all__ = ["create_blueprint", "receiving_blueprint"]
 
 
 def create_blueprint(webhooks: Webhooks, name: str = "envoyou") -> Blueprint:
-    """A blueprint that receives webhooks at its URL prefix, with and without a final slash.
+    """Create a blueprint that receives webhooks at its URL prefix, with and without a final slash.
 
-    Its worker starts in a thread with the first request to any URL of the app, and its handlers run in the app's
-    context. See the guide, "Create Webhook Endpoint".
+    The worker starts in a thread with the first request to any URL of the app. Handlers run in the app's context. See
+    the guide, "Create Webhook Endpoint".
 
     Args:
-        webhooks: who receives. Several apps may share it: the handlers run in the context of the one that is current,
-            or else of the one that registered the blueprint last.
-        name: the blueprint's name; several blueprints of one app need one each.
+        webhooks: the webhooks to receive. Several apps may share them: handlers run in the context of the current app,
+            or of the app that registered the blueprint last if there is no current one.
+        name: the blueprint's name, unique within the app.
     """
     blueprint = receiving_blueprint(lambda: webhooks, name)
     blueprint.record(lambda state: attach(cast(Flask, state.app), webhooks, _full_name(state)))
@@ -34,42 +34,42 @@ def create_blueprint(webhooks: Webhooks, name: str = "envoyou") -> Blueprint:
 
 
 def receiving_blueprint(current_webhooks: Callable[[], Webhooks], name: str) -> Blueprint:
-    """A blueprint that hands requests to the webhooks that are the current app's, and does nothing besides."""
+    """Create a blueprint that passes requests to the current app's webhooks and does not start a worker."""
     blueprint = Blueprint(name, __name__)
 
     def receive(**_values: object) -> Response:
-        body = _body_read_early()
+        body = _cached_body()
         limit = request.max_content_length
-        return _answer(receive_wsgi(current_webhooks(), request.environ, body, max_body_size=limit))
+        return _as_flask(receive_wsgi(current_webhooks(), request.environ, body, max_body_size=limit))
 
-    # These are raised if the body is read through Flask, by the view or by a hook that runs before it.
+    # These errors occur if the view or a hook before it reads the body through Flask.
 
     def refuse(error: WebhookError) -> Response:
-        return _answer(current_webhooks().refuse(error, WebhookRequest.from_wsgi(request.environ, b"")))
+        return _as_flask(current_webhooks().refuse(error, WebhookRequest.from_wsgi(request.environ, b"")))
 
     def refuse_too_large(_error: RequestEntityTooLarge) -> Response:
         return refuse(PayloadTooLargeError())
 
     def refuse_unreadable(error: ClientDisconnected) -> Response:
-        return refuse(unreadable(error))
+        return refuse(as_body_error(error))
 
     def check_input(_endpoint: object, _values: object) -> None:
-        # Before any `before_request` function, which may read the body: the server's own exceptions would end there as
-        # a 500.
+        # Before any `before_request` function, which may read the body: an exception of the server's would be answered
+        # 500 there.
         request.environ["wsgi.input"] = CheckedInput(request.environ["wsgi.input"])
 
     def exempt_from_csrf(_endpoint: object, _values: object) -> None:
-        # Flask-WTF asks every POST for the token of a form; what proves a webhook genuine is its signature. This is
-        # called before any `before_request` function, in whichever order the two were added to the app.
+        # Flask-WTF requires a form's token in every POST, but a webhook is authenticated by its signature. This runs
+        # before any `before_request` function, in whichever order the two were added to the app.
         exempt = getattr(current_app.extensions.get("csrf"), "exempt", None)
         if exempt is not None:
             exempt(receive)
 
     def register(state: BlueprintSetupState) -> None:
         endpoint = f"{_full_name(state)}.receive"
-        # `add_url_rule` asks for the methods; here every method comes to the core, which answers 405 as it answers
-        # everything else. Without strict slashes, the rule matches the path without its slash, too, and not by a
-        # redirect, which a sender counts as a failure.
+        # `add_url_rule` would restrict the methods, but the core answers all of them, 405 included. Without strict
+        # slashes, the rule also matches the path without its final slash, and without a redirect, which webhook senders
+        # count as a failure.
         rule = state.app.url_rule_class(
             f"{(state.url_prefix or '').rstrip('/')}/",
             endpoint=endpoint,
@@ -93,10 +93,10 @@ def _full_name(state: BlueprintSetupState) -> str:
     return ".".join(filter(None, [state.name_prefix, state.name]))
 
 
-def _answer(response: WebhookResponse) -> Response:
+def _as_flask(response: WebhookResponse) -> Response:
     return Response(response.body, response.status, response.headers)
 
 
-def _body_read_early() -> bytes | None:
-    """The body, where something before the view, such as a hook that logs `request.json`, has touched the stream."""
+def _cached_body() -> bytes | None:
+    """Return the body if code before the view, such as a hook that logs `request.json`, has read it through Flask."""
     return request.get_data() if "stream" in request.__dict__ else None

@@ -1,4 +1,4 @@
-"""`flask envoyou`: the commands of `envoyou`, for the webhooks of the current app."""
+"""`flask envoyou`: the commands of `envoyou` for the current app's webhooks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from envoyou_core.adapter import SECRET_NAMES, Secret, newest_secret, read_setti
 __all__ = ["add_commands"]
 
 PREFIX: Final = "ENVOYOU_"
-"""Of the settings in `app.config`."""
+"""The prefix of the settings in `app.config`."""
 
 
 def add_commands(app: Flask) -> None:
@@ -24,7 +24,7 @@ def add_commands(app: Flask) -> None:
     app.cli.add_command(_envoyou)
 
 
-# The commands are made with typer, which has a click of its own: a click command of Flask's hands over to them.
+# The commands are Typer's, which bundles its own Click. So a Click command of Flask passes its arguments on to them.
 @click.command(
     "envoyou",
     add_help_option=False,
@@ -39,14 +39,14 @@ def _envoyou(arguments: tuple[str, ...]) -> None:
 
         from envoyou_core.adapter import Source, application
     except ImportError as error:
-        raise click.ClickException(f"it needs {error.name}: pip install 'envoyou-webhooks[cli]'") from error
-    named = typer.Option("--name", help="Which webhooks, where the app has several: the name of their blueprint.")
-    commands = application(Source(named, _find, default=""))
+        raise click.ClickException(f"{error.name} is not installed: pip install 'envoyou-webhooks[cli]'") from error
+    name = typer.Option("--name", help="The name of the blueprint, if the app has several.")
+    commands = application(Source(name, _find, default=""))
     commands(
         list(arguments),
         prog_name="flask envoyou",
-        default_map={"send": _sent_by_default(current_app)},
-        obj=partial(_secret_of, current_app),
+        default_map={"send": _send_defaults(current_app)},
+        obj=partial(_newest_secret, current_app),
     )
 
 
@@ -54,19 +54,19 @@ def _find(name: str) -> Webhooks:
     attached: dict[str, Webhooks] = current_app.extensions["envoyou"]
     if name in attached:
         return attached[name]
-    found, *others = dict.fromkeys(attached.values())
+    only, *others = dict.fromkeys(attached.values())
     if name or others:
-        raise ConfigurationError(f"give one of these with --name: {', '.join(sorted(attached))}")
-    return found
+        raise ConfigurationError(f"--name must be one of: {', '.join(sorted(attached))}")
+    return only
 
 
-def _sent_by_default(app: Flask) -> dict[str, Any]:
-    """Where `send` sends to, if the app has one place that receives."""
+def _send_defaults(app: Flask) -> dict[str, Any]:
+    """Return the defaults of the command `send`: the URL that receives webhooks, if the app has exactly one."""
     defaults: dict[str, Any] = {}
     paths = [
         rule.rule.rstrip("/")
         for rule in app.url_map.iter_rules()
-        # Rules that only build URLs, or redirect, have no view.
+        # Rules that only build URLs or redirect have no view.
         if getattr(app.view_functions.get(rule.endpoint), "__module__", None) == f"{__package__}.blueprint"
         and not rule.arguments
     ]
@@ -75,8 +75,8 @@ def _sent_by_default(app: Flask) -> dict[str, Any]:
     return defaults
 
 
-def _secret_of(app: Flask, webhook_id: str) -> Secret:
-    """The newest secret of the app's settings, or of the environment if the settings have none."""
+def _newest_secret(app: Flask, webhook_id: str) -> Secret:
+    """Return the newest secret from the app's settings, or from the environment if the settings have none."""
     from envoyou_core.adapter import secret_from_environment
 
     settings = app.config.get_namespace(PREFIX, lowercase=False)

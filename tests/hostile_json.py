@@ -1,4 +1,4 @@
-"""JSON texts that are valid, and that decoders disagree about."""
+"""Valid JSON texts that decoders disagree about."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ string_texts = st.lists(
     | st.text(st.characters(codec="utf-8", min_codepoint=0x20, exclude_characters='"\\'), max_size=4),
     max_size=3,
 ).map(lambda parts: '"' + "".join(parts) + '"')
-"""Strings, as JSON writes them: halves of surrogate pairs, escapes, and characters as they are."""
+"""JSON strings: lone surrogates, escapes, and plain characters."""
 
 _number_texts = (
     st.integers().map(str)
@@ -52,7 +52,7 @@ def _with_spaces(parts: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
 
 
 def members_of(names: st.SearchStrategy[str], values: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
-    """The text between the braces of an object; a name may occur twice."""
+    """Generate the text between the braces of an object; a name may occur twice."""
     return st.lists(st.tuples(_with_spaces(names), values).map(":".join), max_size=4).map(",".join)
 
 
@@ -66,4 +66,4 @@ json_texts = _with_spaces(
         max_leaves=12,
     )
 )
-"""Values, as JSON writes them; NaN and infinities among them, which no standard knows but Python reads."""
+"""JSON values, including NaN and infinities, which are not in the standard but accepted by Python."""

@@ -1,1 +1,1 @@
-"""From a request to a proven event, stored: verification, secrets, and the order of the steps."""
+"""Reception: verifies requests, and stores their events."""

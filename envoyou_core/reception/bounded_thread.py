@@ -1,4 +1,4 @@
-"""One thread for work that must neither pile up nor run several times at once."""
+"""A thread with a bounded queue, for expensive work that must not run concurrently."""
 
 from __future__ import annotations
 
@@ -23,38 +23,38 @@ class _Call(NamedTuple):
 
 
 class BoundedThread:
-    """Calls functions one after the other, in a daemon thread that lives as long as there is one to call.
+    """Calls functions one after the other, in a daemon thread that runs while the queue is not empty.
 
-    It is safe to use from any thread, and in a forked child, which inherits none of its parent's calls.
+    Safe to use from any thread, and in a forked child, which does not inherit its parent's calls.
 
     Args:
-        name: of the thread.
-        max_calls: how many calls may be waiting or running.
-        max_size: how many bytes they may hold together. A single call may hold more.
+        name: the thread's name.
+        max_calls: the maximum number of calls in the queue, the running one included.
+        max_size: the maximum number of bytes that these calls hold together. A single call may hold more.
     """
 
     def __init__(self, name: str, *, max_calls: int, max_size: int) -> None:
         self._name = name
         self._max_calls = max_calls
         self._max_size = max_size
-        self._begin_anew()
-        call_in_forked_children(self._begin_anew)
+        self._reset()
+        call_in_forked_children(self._reset)
 
-    def _begin_anew(self) -> None:
-        # In a forked child the thread does not exist, and another one of the parent's may have held the lock.
+    def _reset(self) -> None:
+        # In a forked child the thread does not exist, and another thread of the parent may have held the lock.
         self._lock = threading.Lock()
         self._calls: deque[_Call] = deque()
         self._size = 0
 
     def submit(self, function: Callable[[], Result], *, size: int) -> Future[Result]:
-        """Have `function` called; a future that is cancelled before its turn is passed over.
+        """Queue a call of `function`. If the returned future is cancelled before the call begins, the call is skipped.
 
         Args:
-            function: what to call.
+            function: the function to call, without arguments.
             size: how many bytes it keeps in memory until it has been called.
 
         Raises:
-            queue.Full: too many calls are waiting, or they hold too much.
+            queue.Full: too many calls are queued, or they hold too many bytes.
             RuntimeError: no thread can be started.
         """
         future: Future[Result] = Future()
@@ -69,10 +69,10 @@ class BoundedThread:
 
     def _call_all(self, calls: deque[_Call]) -> None:
         while True:
-            # A call stays in the queue while it runs, so that it counts.
+            # A call stays in the queue while it runs, so that it counts towards the limits.
             with self._lock:
                 call = calls[0]
-            _settle(call)
+            _execute(call)
             with self._lock:
                 calls.popleft()
                 self._size -= call.size
@@ -81,7 +81,7 @@ class BoundedThread:
             del call
 
 
-def _settle(call: _Call) -> None:
+def _execute(call: _Call) -> None:
     if not call.future.set_running_or_notify_cancel():
         return
     try:

@@ -1,8 +1,8 @@
-"""The canonical form of a body: the guide's Python recipe, computed without holding up other threads.
+"""The canonical form of a body: the guide's Python recipe, computed without blocking other threads.
 
-Python's JSON decoder and encoder are C functions that keep the interpreter lock from their first byte to their last:
-a mebibyte of nested lists stops every other thread for 0.2 s. Beyond `SMALL_BODY` the form is therefore built from
-tokens, a few hundred at a time. See the guide, "Webhook Signature Verification".
+Python's JSON decoder and encoder are C functions that hold the interpreter lock from the first byte to the last: a
+mebibyte of nested lists blocks all other threads for 0.2 s. The canonical form of a body beyond `SMALL_BODY` is
+therefore built from tokens, a few hundred at a time. See the guide, "Webhook Signature Verification".
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ import msgspec
 
 from envoyou_core.reception.strict_json import load_json
 
-__all__ = ["SMALL_BODY", "Pause", "canonical_form", "regular_rests"]
+__all__ = ["SMALL_BODY", "Pause", "canonical_form", "pause_regularly"]
 
 SMALL_BODY: Final = 4096
-"""Bytes. Python's own recipe takes less than a millisecond for as many, whatever they hold."""
+"""Bytes. Python's `json` takes less than a millisecond for a body of this size, whatever its content."""
 
 PIECE: Final = 500
-"""Tokens or members that are worked on before the next pause."""
+"""Tokens or members that are processed between two pauses."""
 
 LONG_TEXT: Final = 4096
-"""Characters. A text of more is a piece of work by itself."""
+"""Characters. A pause follows each longer text."""
 
-WORK: Final = 0.001
-REST: Final = 0.0005
-"""Seconds that a thread works, and rests. Another one that waits for the interpreter lock would otherwise get it after
-the switch interval only, five times as long, and needs it several times for each request."""
+WORK_TIME: Final = 0.001
+PAUSE_TIME: Final = 0.0005
+"""Seconds that a thread works, and pauses. Another thread would otherwise get the interpreter lock only after the
+switch interval, which is five times as long, and it needs the lock several times for each request."""
 
 Pause = Callable[[], object]
 
 _SPACE = r"[ \t\n\r]"
-# A string with escapes is no token: a regular expression is slow at it, and takes all of a long one in one go.
+# A string with escapes is not a token: a regular expression is slow at it, and matches a long one without a pause.
 _STRING = r'"[^"\\]*+"'
 _TOKEN = rf"{_SPACE}*+({_STRING}(?:{_SPACE}*+:)?+|\{{{_SPACE}*+\}}|[\[\], \t\n\r]++|[{{}}]|[-+.\w]++)"
 _next_tokens = re.compile(_TOKEN).findall
@@ -53,40 +53,40 @@ _check_syntax = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 def canonical_form(body: bytes, *, pause: Pause = lambda: None) -> bytes:
-    """The guide's Python recipe: members sorted, no spaces, everything beyond ASCII escaped.
+    """Compute the guide's Python recipe: members sorted, no spaces, all characters beyond ASCII escaped.
 
     Args:
         body: the request's body.
-        pause: called every now and then while a large body is worked on.
+        pause: called regularly while a large body is processed.
 
     Raises:
-        ValueError: `body` is not UTF-8, not JSON, nested too deeply, names a member twice, or holds NaN, an infinity or
-            an integer of more digits than Python reads.
+        ValueError: `body` is not UTF-8, not JSON, nested too deeply, has two members of one name, or contains NaN, an
+            infinity or an integer of more digits than Python parses.
     """
     try:
-        return _apply_recipe(body) if len(body) <= SMALL_BODY else _build_from_tokens(body, pause)
+        return _convert(body) if len(body) <= SMALL_BODY else _build_from_tokens(body, pause)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
 
-def regular_rests() -> Pause:
-    """A pause for a thread of its own: half of the time, the thread sleeps and leaves the interpreter to others."""
+def pause_regularly() -> Pause:
+    """Return a pause that sleeps for a moment after each millisecond of work, so that other threads can run."""
     began = time.thread_time()
 
-    def rest_if_due() -> None:
+    def pause_if_due() -> None:
         nonlocal began
-        if time.thread_time() - began >= WORK:
-            time.sleep(REST)
+        if time.thread_time() - began >= WORK_TIME:
+            time.sleep(PAUSE_TIME)
             began = time.thread_time()
 
-    return rest_if_due
+    return pause_if_due
 
 
-def _apply_recipe(body: bytes) -> bytes:
+def _convert(body: bytes) -> bytes:
     canonical = json.dumps(load_json(body), separators=(",", ":"), sort_keys=True, allow_nan=False).encode()
-    # The canonical form names each member once, so it cannot vouch for a body that names one twice. Such a member takes
-    # its colon with it when it is dropped. Only an escaped colon can hide that; counting is far cheaper than a Python
-    # call for every object.
+    # A signature of the canonical form does not cover a member that is dropped because its name occurs twice. Its colon
+    # is dropped with it, and only an escaped colon can hide that. Counting is far cheaper than a Python call for every
+    # object.
     if b"\\u003" in body or body.count(b":") != canonical.count(b":"):
         json.loads(body, object_pairs_hook=_refuse_duplicates)
     return canonical
@@ -94,16 +94,16 @@ def _apply_recipe(body: bytes) -> bytes:
 
 def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> None:
     if len({name for name, _ in pairs}) != len(pairs):
-        raise _named_twice()
+        raise _duplicate_name()
 
 
-def _named_twice() -> ValueError:
-    return ValueError("a member is named twice")
+def _duplicate_name() -> ValueError:
+    return ValueError("two members have the same name")
 
 
 def _build_from_tokens(body: bytes, pause: Pause) -> bytes:
-    # msgspec does not take half of a surrogate pair. The escape of another character is as good for the syntax, also
-    # where the backslash belongs to an escape before it.
+    # msgspec rejects half of a surrogate pair. For the syntax, the escape of another character is equivalent, even if
+    # the backslash belongs to the escape before it.
     _check_syntax(body.replace(rb"\ud", rb"\u0").replace(rb"\uD", rb"\u0"))
     pause()
     builder = _Builder(pause)
@@ -114,7 +114,7 @@ def _build_from_tokens(body: bytes, pause: Pause) -> bytes:
 
 
 def _pieces(text: str) -> Iterator[Sequence[str]]:
-    """The tokens of a valid JSON text: strings, names with their colons, numbers, literals, and what is between."""
+    """Split a valid JSON text into tokens: strings, names with their colons, numbers, literals, brackets and spaces."""
     position = 0
     while position < len(text):
         if (piece := _match_piece(text, position)) is not None:
@@ -131,9 +131,9 @@ def _pieces(text: str) -> Iterator[Sequence[str]]:
 
 
 class _Builder:
-    """Puts the tokens of a valid JSON text together anew.
+    """Builds the canonical form from the tokens of a valid JSON text.
 
-    Arrays need no sorting, so all that stands outside of objects, or in one member's value, is a list of texts.
+    Only objects are sorted, so the value of a member, or the text outside of all objects, is a plain list of strings.
     """
 
     __slots__ = ("_add", "_enclosing", "_members", "_name", "_parts", "_pause")
@@ -166,7 +166,7 @@ class _Builder:
             self._end_member()
             self._name, _ = _read_string(token)
             if self._name in self._members:
-                raise _named_twice()
+                raise _duplicate_name()
         elif token.isascii() and token.isprintable() and "\\" not in token:
             self._parts.append(token)
         else:
@@ -176,13 +176,13 @@ class _Builder:
         if token.isdigit() and len(token) < 20:
             self._parts.append(token)
         elif token.lstrip("-").isdigit():
-            # Python reads a long integer in quadratic time.
+            # Python parses a long integer in quadratic time.
             self._pause()
             self._parts.append(str(int(token)))
         else:
             number = float(token)
             if math.isinf(number):
-                raise ValueError("a number is beyond every float")
+                raise ValueError("a number is too large for a float")
             self._parts.append(repr(number))
 
     def _add_brackets_and_commas(self, token: str) -> None:
@@ -205,8 +205,8 @@ class _Builder:
             self._pause()
 
     def _end_member(self) -> None:
-        """The name of the next member has come, and so the comma before it."""
         if self._name is not None:
+            # The comma before the next member belongs to the value's tokens.
             self._members[self._name] = "".join(self._parts)[:-1]
             self._parts = []
 

@@ -1,4 +1,4 @@
-"""From a request to an answer: shape, proof, parsing, nonce, inbox. The one place that decides what is answered."""
+"""Receives a request: check its shape, authenticate, parse, check the nonce, store the event, respond."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from envoyou_core.errors import (
     NonceReusedError,
-    PayloadTooLargeError,
     SignatureMismatchError,
     UnavailableError,
     WebhookError,
@@ -21,17 +20,16 @@ from envoyou_core.event import Event
 from envoyou_core.http import (
     ACCEPTED,
     DUPLICATE,
+    RequestLimits,
     WebhookRequest,
     WebhookResponse,
-    check_content_type,
-    check_method,
 )
 from envoyou_core.inbox.protocol import Inbox
 from envoyou_core.inbox.records import Added, NewEvent
 from envoyou_core.nonces import NONCE_LIFETIME, NonceStore, nonce_key
 from envoyou_core.observability.notices import Accepted, NonceStoreFailed, Notices, Rejected, Spooled
 from envoyou_core.reception.bounded_thread import BoundedThread
-from envoyou_core.reception.canonical import SMALL_BODY, regular_rests
+from envoyou_core.reception.canonical import SMALL_BODY, pause_regularly
 from envoyou_core.reception.secrets import Keys, KeySource
 from envoyou_core.reception.verification import VerificationPolicy, header_text
 from envoyou_core.steps import Call, Flow, Wait
@@ -39,37 +37,37 @@ from envoyou_core.steps import Call, Flow, Wait
 if TYPE_CHECKING:
     from envoyou_core.spool.relay import SpoolRelay
 
-__all__ = ["ANSWER_BUDGET", "PROOF_BUDGET", "Receiver"]
+__all__ = ["ANSWER_BUDGET", "AUTHENTICATION_BUDGET", "Receiver"]
 
 ANSWER_BUDGET = 3.0
-"""Seconds in which an event must be stored, connecting included, before the sender is asked to try again.
+"""Seconds within which an event must be stored, connecting included; the response is 503 after that.
 
-Where there is a spool, half of them is the inbox's and half of them the spool's, whichever is asked first.
+With a spool, the inbox and the spool get half of it each.
 """
 
-PROOF_BUDGET = 3.0
-"""Seconds that a large body may wait for its canonical form, before the sender is asked to try again."""
+AUTHENTICATION_BUDGET = 3.0
+"""Seconds that a large body may wait for its canonical form; the response is 503 after that."""
 
 CANONICAL_THREAD = BoundedThread("envoyou-canonical-form", max_calls=16, max_size=4 * 1_048_576)
-"""Computes the canonical forms of large bodies, for all of this process: they cost the most of what can be asked for
-without a signature, and what is refused must not hold up what is not. A genuine sender that gets a 503 tries again."""
+"""Computes the canonical forms of large bodies, for the whole process. It is the most expensive work that an unsigned
+request can cause, and must not delay genuine requests. A genuine sender that gets a 503 retries."""
 
 
 @dataclass(frozen=True, slots=True)
 class Receiver:
-    """Steps 1 to 7 of an event's way: `receive` is the flow, its steps are done by `run` or `arun`.
+    """Verifies requests and stores their events. Its flows are executed by `run` or `arun`, see `envoyou_core.steps`.
 
     Attributes:
-        policy: what is accepted as genuine.
-        key_source: which secrets a request is checked against.
+        policy: how requests are verified.
+        key_source: finds the keys that a request is checked against.
         inbox: where events are stored.
-        nonces: nonces seen lately.
-        clock: epoch seconds.
-        notices: who is told.
-        hand_over: hints at an accepted event to whoever does the work; never needed for correctness.
-        max_body_size: bytes.
-        relay: has the spool, where events are stored while the inbox is away.
-        canonical_thread: computes the canonical form of a large body.
+        nonces: the recently used nonces.
+        clock: returns epoch seconds.
+        notices: the stream that rejections and acceptances are reported to.
+        wake: called with the id of each event that is to be processed; best effort, because workers also poll.
+        limits: what a request must satisfy before its body is read.
+        relay: holds the spool, where events are stored while the inbox is unavailable.
+        canonical_thread: computes the canonical forms of large bodies.
     """
 
     policy: VerificationPolicy
@@ -78,13 +76,13 @@ class Receiver:
     nonces: NonceStore
     clock: Callable[[], float]
     notices: Notices
-    hand_over: Callable[[str], None]
-    max_body_size: int
+    wake: Callable[[str], None]
+    limits: RequestLimits
     relay: SpoolRelay | None = None
     canonical_thread: BoundedThread = CANONICAL_THREAD
 
     def refuse(self, error: WebhookError, request: WebhookRequest | None = None) -> WebhookResponse:
-        """The answer to a request that goes no further."""
+        """Report a refused request and return its response."""
         if request is None:
             rejected = Rejected(error.status, error.reason, error.detail)
         else:
@@ -93,21 +91,10 @@ class Receiver:
         self.notices.emit(rejected)
         return WebhookResponse.of_error(error)
 
-    def check_shape(self, method: str, content_type: bytes | None, size: int) -> None:
-        """Step 1, for which the body need not be read. `size` is in bytes.
-
-        Raises:
-            WebhookError: 405, 413 or 415.
-        """
-        check_method(method)
-        check_content_type(content_type)
-        if size > self.max_body_size:
-            raise PayloadTooLargeError(f"the body is larger than {self.max_body_size} bytes")
-
     def receive(self, request: WebhookRequest) -> Flow[WebhookResponse]:
-        """Answer `request`. Whatever it holds, and whatever fails, there is an answer."""
+        """Verify `request`, store its event and return the response. Errors are responses too; none is raised."""
         try:
-            event, tenant = yield from self._prove(request)
+            event, tenant = yield from self._verify(request)
             added = yield from self._store(event, tenant, request)
         except WebhookError as error:
             return self.refuse(error, request)
@@ -116,22 +103,24 @@ class Receiver:
         self.notices.emit(Accepted(event.id, event.type, added, tenant))
         if not added.is_runnable:
             return DUPLICATE
-        self.hand_over(event.id)
+        self.wake(event.id)
         return ACCEPTED if added is Added.NEW else DUPLICATE
 
     def verify(self, request: WebhookRequest) -> Flow[Event]:
-        """Steps 1 to 3 alone: the event of a request that they let through. Nothing is stored, and no nonce asked for.
+        """Verify `request` and return its event. Nothing is stored, and the nonce is not checked.
 
         Raises:
             WebhookError: 400, 401, 405, 413 or 415; 503 if the secret callable fails, or too many large bodies wait to
-                be proven.
+                be authenticated.
         """
-        event, _ = yield from self._prove(request)
+        event, _ = yield from self._verify(request)
         return event
 
-    def _prove(self, request: WebhookRequest) -> Flow[tuple[Event, str]]:
-        """The event and its tenant."""
-        self.check_shape(request.method, request.content_type, len(request.body))
+    def _verify(self, request: WebhookRequest) -> Flow[tuple[Event, str]]:
+        """Verify `request` and return its event and its tenant."""
+        # Adapters have checked this before they read the body. It is checked again because users build requests
+        # themselves, and a mark "already checked" could be forged, or copied to another body.
+        self.limits.check(request.method, request.content_type, len(request.body))
         self.policy.check_headers(request, now=self.clock())
         keys = yield from self.key_source.find(header_text(request.webhook_id))
         if not self.policy.is_signed_raw(request, keys.keys):
@@ -139,8 +128,8 @@ class Receiver:
         return self.policy.read_event(request), keys.tenant
 
     def _check_canonical(self, request: WebhookRequest, keys: Keys) -> Flow[None]:
-        """The one step that is dear without a signature: of a large body it is done by a thread that has bounds."""
-        if not self.policy.tries_canonical(request):
+        """Check the canonical form. That of a large body is computed in a thread with a bounded queue."""
+        if not self.policy.accepts_canonical(request):
             raise SignatureMismatchError
         size = len(request.body)
         if size <= SMALL_BODY:
@@ -148,9 +137,9 @@ class Receiver:
             return
         try:
             check = self.canonical_thread.submit(
-                lambda: self.policy.check_canonical(request, keys.keys, pause=regular_rests()), size=size
+                lambda: self.policy.check_canonical(request, keys.keys, pause=pause_regularly()), size=size
             )
-            yield Wait(check, time.monotonic() + PROOF_BUDGET)
+            yield Wait(check, time.monotonic() + AUTHENTICATION_BUDGET)
         except WebhookError:
             raise
         except queue.Full:
@@ -167,20 +156,19 @@ class Receiver:
         if self.relay is None:
             added = yield from _add(self.inbox, "inbox", entry, deadline)
         else:
-            added = yield from self._add_to_either(self.relay, entry, deadline)
+            added = yield from self._add_to_inbox_or_spool(self.relay, entry, deadline)
         if key is not None:
-            # After the commit: a nonce that was burnt for an event that is not stored would turn the sender's retry
-            # into a loss.
+            # After the commit: if the nonce were bound and the event then not stored, the sender's retry would be lost.
             yield from self._bind(key, event.id)
         return added
 
-    def _add_to_either(self, relay: SpoolRelay, entry: NewEvent, deadline: float) -> Flow[Added]:
-        """In the inbox, or where that fails, in the spool. While the inbox is away, nobody waits for it in vain.
+    def _add_to_inbox_or_spool(self, relay: SpoolRelay, entry: NewEvent, deadline: float) -> Flow[Added]:
+        """Add the event to the inbox, or to the spool if that fails. The order is reversed while the inbox is down.
 
-        Even then it is asked, where the spool fails: that must not be what keeps events from an inbox that is back.
+        The inbox is tried second then, because it may be back although the spool fails.
         """
         relay.start()
-        # Of one time in both, for the inbox may commit it when nobody waits any more.
+        # The same time in both, because the inbox may commit the event after the request has stopped waiting for it.
         entry = replace(entry, received_at=datetime.fromtimestamp(self.clock(), UTC))
         first, second = self._add_to_inbox, self._add_to_spool
         if relay.inbox_is_down:
@@ -190,7 +178,7 @@ class Receiver:
         except Exception as error:
             reason = describe(error)
         try:
-            # An inbox that stores in the calling thread cannot be called away from, and may have used up all the time.
+            # An inbox that stores in the calling thread cannot be interrupted, and may have used up the whole budget.
             return (yield from second(relay, entry, max(deadline, time.monotonic() + ANSWER_BUDGET / 2)))
         except Exception as error:
             raise UnavailableError(f"{reason}; {describe(error)}") from error
@@ -229,10 +217,10 @@ class Receiver:
             self.notices.emit(NonceStoreFailed(describe(error)))
 
 
-def _add(inbox: Inbox, called: str, entry: NewEvent, deadline: float) -> Flow[Added]:
+def _add(inbox: Inbox, label: str, entry: NewEvent, deadline: float) -> Flow[Added]:
     began = time.monotonic()
     try:
         added: Added = yield Wait(inbox.add(entry), deadline)
     except TimeoutError as error:
-        raise TimeoutError(f"the {called} did not answer within {time.monotonic() - began:.1f} s") from error
+        raise TimeoutError(f"the {label} did not answer within {time.monotonic() - began:.1f} s") from error
     return added

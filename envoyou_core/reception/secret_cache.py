@@ -1,4 +1,4 @@
-"""The recent answers of a secret callable, so that a flood of unproven requests does not become a flood of look-ups."""
+"""A cache for the secret callable, so that a flood of forged requests does not cause a flood of look-ups."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from envoyou_core.steps import Flow, Wait
 __all__ = ["ANSWER_LIFETIME", "MAX_ANSWERS", "AnswerCache"]
 
 ANSWER_LIFETIME: Final = 5.0
-"""Seconds. A secret that is added or removed takes effect within them."""
+"""Seconds. A secret that is added or removed takes effect within this time."""
 
 MAX_ANSWERS: Final = 1_000
-"""Answers remembered of each kind, with a value and without."""
+"""The maximum number of cached answers with a value, and of those without one."""
 
 MAX_WAIT: Final = 3.0
-"""Seconds for which a request waits for the answer that another request has asked for."""
+"""Seconds for which a request waits for another request's look-up."""
 
 Value = TypeVar("Value")
 
@@ -34,18 +34,18 @@ class _Answer(Generic[Value]):
 
 
 class _AbandonedError(Exception):
-    """The request that asked was cancelled: another one has to ask."""
+    """The request that did the look-up was cancelled; another request has to repeat it."""
 
 
 class AnswerCache(Generic[Value]):
-    """Remembers what is known of a webhook id, or that nothing is, for a few seconds; usable from several threads.
+    """Caches the values of webhook ids, `None` included, for a few seconds. Safe to use from any thread.
 
-    Concurrent requests for one id share one look-up. A failure is not remembered: those that wait share it, and the
-    next request asks again. Answers without a value have room of their own, so that invented ids, which anyone can
-    send, do not displace those of real endpoints.
+    Concurrent requests for one id share one look-up. A failure is raised in all requests that wait for the look-up, and
+    is not cached. Answers without a value have a limit of their own, so that invented ids, which anyone can send, do
+    not evict those of real endpoints.
 
     Args:
-        clock: epoch seconds.
+        clock: returns epoch seconds.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -60,11 +60,11 @@ class AnswerCache(Generic[Value]):
         self._known: dict[str, _Answer[Value]] = {}
         self._unknown: dict[str, _Answer[Value]] = {}
 
-    def find(self, webhook_id: str, ask: Callable[[], Flow[Value | None]]) -> Flow[Value | None]:
-        """The remembered answer for a webhook id, or the one that `ask` gives now.
+    def find(self, webhook_id: str, look_up: Callable[[], Flow[Value | None]]) -> Flow[Value | None]:
+        """Return the cached value of a webhook id, or look it up.
 
         Raises:
-            UnavailableError: another request's look-up takes too long, or whatever `ask` raises.
+            UnavailableError: another request's look-up takes too long. Exceptions of `look_up` are passed on.
         """
         while True:
             with self._lock:
@@ -78,7 +78,7 @@ class AnswerCache(Generic[Value]):
                     own.set_running_or_notify_cancel()
                     self._pending[webhook_id] = own
             if pending is None:
-                return (yield from self._look_up(webhook_id, ask, own))
+                return (yield from self._look_up(webhook_id, look_up, own))
             try:
                 value: Value | None = yield Wait(pending, time.monotonic() + MAX_WAIT)
             except _AbandonedError:
@@ -88,12 +88,12 @@ class AnswerCache(Generic[Value]):
             return value
 
     def _look_up(
-        self, webhook_id: str, ask: Callable[[], Flow[Value | None]], own: Future[Value | None]
+        self, webhook_id: str, look_up: Callable[[], Flow[Value | None]], own: Future[Value | None]
     ) -> Flow[Value | None]:
-        # The age counts from the question, because the answer may be as old as that.
+        # The age counts from the start of the look-up, because the answer may be as old as that.
         asked_at = self._clock()
         try:
-            value = yield from ask()
+            value = yield from look_up()
         except BaseException as error:
             with self._lock:
                 self._pending.pop(webhook_id, None)
@@ -107,7 +107,7 @@ class AnswerCache(Generic[Value]):
 
     def _recent(self, webhook_id: str) -> _Answer[Value] | None:
         answer = self._known.get(webhook_id) or self._unknown.get(webhook_id)
-        # A clock that was set back makes an answer look younger than it is, so one from the future counts as old.
+        # After the clock is set back an answer may seem to be from the future. Its age is unknown, so it has expired.
         return answer if answer and 0 <= self._clock() - answer.asked_at < ANSWER_LIFETIME else None
 
     def _remember(self, webhook_id: str, answer: _Answer[Value]) -> None:
@@ -116,5 +116,5 @@ class AnswerCache(Generic[Value]):
         answers = self._unknown if answer.value is None else self._known
         answers[webhook_id] = answer
         if len(answers) > MAX_ANSWERS:
-            # In the order in which they came, so the first one is the oldest.
+            # A dict keeps the order of insertion, so the first answer is the oldest.
             del answers[next(iter(answers))]

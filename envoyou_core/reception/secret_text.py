@@ -1,6 +1,6 @@
-"""Characters that a secret picks up while it is copied, quoted or read from a file, and that it cannot contain.
+"""Rejects secrets with characters that were added by mistake while the secret was copied, quoted or read from a file.
 
-With one of them every signature would be wrong, and the only symptom would be a 401 for each delivery.
+Such a secret matches no signature, and the only symptom would be a 401 for each delivery.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _QUOTE_CATEGORIES: Final = frozenset({"Pi", "Pf"})
 """Initial and final quotation marks, such as the curly ones of word processors."""
 
 _BLANK_LETTERS: Final = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
-"""Letters, marks and symbols that Unicode counts as printable although they show nothing."""
+"""Letters, marks and symbols that Unicode classifies as printable although they are invisible."""
 
 _NAMES: Final = {
     "\0": "null",
@@ -29,16 +29,16 @@ _NAMES: Final = {
 
 
 def check_secret_text(secret: str | bytes, name: str) -> None:
-    """Refuse a secret with white space or quotes around it, or with an invisible character anywhere.
+    """Reject a secret with white space or quotes around it, or with an invisible character in it.
 
-    Bytes that are not UTF-8 are a binary key, in which every byte has its meaning.
+    Bytes that are not UTF-8 are accepted as a binary key, in which any byte may be intended.
 
     Args:
-        secret: not empty.
-        name: what the error calls the secret.
+        secret: the secret; not empty.
+        name: the secret's name in the error.
 
     Raises:
-        ConfigurationError: it has such a character; the error names the character, and nothing else of the secret.
+        ConfigurationError: the secret has such a character. The error names the character and no other part of it.
     """
     if isinstance(secret, bytes):
         try:

@@ -1,7 +1,7 @@
-"""Which secrets a request is checked against, and which tenant an event belongs to when they prove it.
+"""Finds the secrets that a request is checked against, and the tenant that its event belongs to.
 
-The webhook id header that selects secrets is not signed: anyone can replay a delivery under another id. The tenant
-therefore follows from the secrets, never from the header's text.
+The webhook id header that selects secrets is not signed: anyone can replay a delivery under another id. The tenant is
+therefore derived from the secrets and never from the header.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ __all__ = [
     "written_secrets",
 ]
 
-NO_SECRET: Final = "there is no webhook secret: give secret=..., or set ENVOYOU_WEBHOOK_SECRET"  # noqa: S105 - an error
+NO_SECRET: Final = "no webhook secret: pass secret=..., or set ENVOYOU_WEBHOOK_SECRET"  # noqa: S105 - an error
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Tenant:
-    """Names the tenant of an endpoint, beside the endpoint's secrets.
+    """The tenant of an endpoint, with the endpoint's secrets.
 
-    A secret callable may return one, and a mapping may hold them. Event ids are told apart by tenant. Endpoints that
-    share a secret must share the tenant, because the webhook id is not signed: a delivery to one of them could
-    otherwise be replayed to the other. A mapping is checked for that; a callable cannot be.
+    A secret callable may return tenants, and a mapping may contain them. Event ids are unique per tenant. Endpoints
+    that share a secret must share the tenant: the webhook id is not signed, so a delivery to one of them could be
+    replayed to the other. This is checked for a mapping; it cannot be checked for a callable.
 
     Args:
         id: at most 255 characters without control characters. Take it from your own records: the webhook id that a
-            callable is called with is what the request claims, perhaps in another spelling than yours. `""` is the
-            tenant of an application with fixed secrets.
-        secret: the signing secret, or a list of several while one is rotated out, newest first.
+            callable gets is what the request claims, and may be spelled differently. `""` is the tenant of an
+            application with fixed secrets.
+        secret: the signing secret, or a list during rotation, newest first.
 
     Raises:
-        ConfigurationError: the id is not such a text.
+        ConfigurationError: the id is invalid.
     """
 
     id: str
@@ -58,10 +58,10 @@ class Tenant:
 
     def __post_init__(self) -> None:
         if not isinstance(self.id, str):
-            raise ConfigurationError(f"the id of a Tenant must be str, got {type(self.id).__name__}")
+            raise ConfigurationError(f"a Tenant's id must be str, got {type(self.id).__name__}")
         if len(self.id) > MAX_NAME_LENGTH or not is_plain_text(self.id):
             raise ConfigurationError(
-                f"the id of a Tenant must have at most {MAX_NAME_LENGTH} characters and no control characters"
+                f"a Tenant's id must have at most {MAX_NAME_LENGTH} characters and no control characters"
             )
 
     def __repr__(self) -> str:
@@ -69,24 +69,24 @@ class Tenant:
 
 
 SecretAnswer = Tenant | Secret | list[str] | list[bytes] | list[Secret] | None
-"""What is known of a webhook id: its secrets, newest first, perhaps with a tenant; `None` if nothing is."""
+"""The secrets of a webhook id, newest first, or a `Tenant`; `None` for an unknown id."""
 
 SecretCallable = Callable[[str], SecretAnswer | Awaitable[SecretAnswer]]
-"""From a webhook id to its secrets, sync or async.
+"""Returns the secrets of a webhook id; sync or async.
 
 It may be called from several threads at once. Its answers are cached for a few seconds, so they must depend on the
-webhook id alone, and not on the request's host for instance.
+webhook id only, and not for instance on the request's host.
 """
 
 SecretMapping = Mapping[str, Tenant | Secrets]
-"""From a webhook id to its secrets, newest first."""
+"""The secrets of each webhook id, newest first."""
 
 SecretSetting = Secrets | SecretMapping | SecretCallable
 
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The keys that a request is checked against, newest first, and the tenant that they belong to."""
+    """The keys that a request is checked against, newest first, and their tenant."""
 
     tenant: str
     keys: tuple[SigningKey, ...]
@@ -96,11 +96,11 @@ class KeySource(Protocol):
     """Finds the keys for a webhook id."""
 
     def find(self, webhook_id: str | None) -> Flow[Keys]:
-        """The keys for the webhook id of the (unsigned) header.
+        """Find the keys for a webhook id, which comes from an unsigned header.
 
         Raises:
-            UnknownEndpointError: no secret is known for it.
-            UnavailableError: it cannot be found out at present.
+            UnknownEndpointError: the id is unknown.
+            UnavailableError: the look-up failed.
         """
 
 
@@ -117,10 +117,10 @@ class FixedSecrets:
 
 
 class MappedSecrets:
-    """Secrets by webhook id. The tenant is the id, exactly as it is in the mapping, or that of a `Tenant`.
+    """Secrets by webhook id. The tenant is the id as the mapping spells it, or the id of a `Tenant`.
 
     Raises:
-        ConfigurationError: there is none, an id or a secret cannot be one, or two tenants share a secret.
+        ConfigurationError: the mapping is empty, an id or a secret is invalid, or two tenants share a secret.
     """
 
     def __init__(self, secrets: SecretMapping) -> None:
@@ -129,14 +129,14 @@ class MappedSecrets:
         self._keys: dict[str, Keys] = {}
         owners: dict[str, str] = {}
         for position, (webhook_id, value) in enumerate(secrets.items(), start=1):
-            # By their place: a mapping that is the wrong way round has secrets as keys.
+            # Name the entry by its position: if keys and values are swapped by mistake, the keys are secrets.
             place = f"entry {position} of the secrets by webhook id"
             keys = _mapped_keys(webhook_id, value, place)
             for key in keys.keys:
                 if owners.setdefault(key.fingerprint(), keys.tenant) != keys.tenant:
                     raise ConfigurationError(
-                        f"{place} shares a secret with another entry, and the webhook id that selects one is not "
-                        "signed: make both a Tenant with the same id"
+                        f"{place} shares a secret with another entry, although the webhook id is not signed: make both "
+                        "a Tenant with the same id"
                     )
             self._keys[webhook_id] = keys
 
@@ -150,14 +150,14 @@ class MappedSecrets:
 
 
 class LookedUpSecrets:
-    """Secrets that a callable of the user's finds by webhook id.
+    """Secrets that the user's callable looks up by webhook id.
 
-    The tenant is that of a `Tenant`. For plain secrets it is a fingerprint of the oldest of them, which stays the same
-    while a newer secret is added, and changes when the oldest one is removed.
+    The tenant is the id of a `Tenant`. For plain secrets it is a fingerprint of the oldest one, which stays the same
+    when a newer secret is added, and changes when the oldest one is removed.
 
     Args:
-        function: sync or async.
-        clock: epoch seconds; for how long its answers are remembered.
+        function: the callable, sync or async.
+        clock: returns epoch seconds, for the cache of its answers.
     """
 
     def __init__(self, function: SecretCallable, clock: Callable[[], float]) -> None:
@@ -168,12 +168,12 @@ class LookedUpSecrets:
         """See `KeySource.find`."""
         if webhook_id is None:
             raise UnknownEndpointError
-        keys = yield from self._answers.find(webhook_id, lambda: self._ask(webhook_id))
+        keys = yield from self._answers.find(webhook_id, lambda: self._look_up(webhook_id))
         if keys is None:
             raise UnknownEndpointError
         return keys
 
-    def _ask(self, webhook_id: str) -> Flow[Keys | None]:
+    def _look_up(self, webhook_id: str) -> Flow[Keys | None]:
         try:
             return _keys_of_answer((yield from _call(self._function, webhook_id)))
         except Exception as error:
@@ -181,10 +181,10 @@ class LookedUpSecrets:
 
 
 def key_source(secret: SecretSetting | None, *, clock: Callable[[], float]) -> KeySource:
-    """Prepare the `secret` setting.
+    """Create the `KeySource` for the `secret` setting.
 
     Raises:
-        ConfigurationError: it is missing, empty, or cannot be a secret.
+        ConfigurationError: the setting is missing, empty or invalid.
     """
     if secret is None:
         raise ConfigurationError(NO_SECRET)
@@ -196,10 +196,10 @@ def key_source(secret: SecretSetting | None, *, clock: Callable[[], float]) -> K
 
 
 def newest_secret(secret: SecretSetting | None, webhook_id: str) -> Secret:
-    """The secret that a delivery to the endpoint `webhook_id` is signed with: for senders of samples.
+    """Return the secret to sign a sample delivery to the endpoint `webhook_id` with.
 
     Raises:
-        ConfigurationError: there is no secret for it, or none that can be one.
+        ConfigurationError: the endpoint has no secret, or an invalid one.
     """
     answer: object
     if isinstance(secret, Mapping):
@@ -209,12 +209,12 @@ def newest_secret(secret: SecretSetting | None, webhook_id: str) -> Secret:
     else:
         answer = list(secret) if type(secret) is tuple else secret
     if _keys_of_answer(answer) is None:
-        raise ConfigurationError(f"no secret is known for the webhook id {webhook_id!r}")
+        raise ConfigurationError(f"no secret for the webhook id {webhook_id!r}")
     return _secrets_of(answer)[0]
 
 
 def written_secrets(secret: SecretSetting | None) -> tuple[Secret, ...]:
-    """The secrets that the setting itself holds: none if it is a callable."""
+    """Return the secrets that the setting itself contains; none if it is a callable."""
     answers = secret.values() if isinstance(secret, Mapping) else [] if callable(secret) else [secret]
     return tuple(each for answer in answers for each in _secrets_of(answer))
 
@@ -253,7 +253,7 @@ def _keys_of_answer(answer: object) -> Keys | None:
 
 
 def _strict_keys(secret: object) -> tuple[SigningKey, ...]:
-    # No tuple and no other iterable: it may be a row of a database, whose columns are not all secrets.
+    # Tuples and other iterables are refused: they may be database rows, whose columns are not all secrets.
     if not isinstance(secret, str | bytes | list):
         raise ConfigurationError(
             f"the secrets of a webhook id must be str, bytes, a list of these, or a Tenant, got "

@@ -1,4 +1,4 @@
-"""Secrets as an environment variable or a file holds them."""
+"""Reads secrets from environment variables and files."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from envoyou_core.errors import ConfigurationError
 __all__ = ["read_secret_file", "split_secrets"]
 
 MIN_SECRET_IN_LIST: Final = 16
-"""Bytes. A shorter part is more likely the piece of one secret that contains a comma."""
+"""Bytes. A shorter part is more likely a piece of a single secret that contains a comma."""
 
 MAX_FILE_SIZE: Final = 65_536
 """Bytes."""
 
 
 def split_secrets(value: str, setting: str) -> str | list[str]:
-    """The secret in an environment variable, or several of them, newest first, separated by commas.
+    """Split the value of an environment variable into secrets, newest first, at commas. A single secret stays a string.
 
     Args:
         value: the variable's value.
@@ -44,7 +44,7 @@ def split_secrets(value: str, setting: str) -> str | list[str]:
 
 
 def read_secret_file(path: object, setting: str) -> list[str]:
-    """The secrets in a file, newest first: one a line, in UTF-8. Empty lines are skipped.
+    """Read the secrets from a file, newest first: one per line, in UTF-8. Empty lines are skipped.
 
     Args:
         path: the file's path.
@@ -61,14 +61,16 @@ def read_secret_file(path: object, setting: str) -> list[str]:
             content = file.read(MAX_FILE_SIZE + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
-        raise ConfigurationError(f"the file that {setting} names cannot be read: {reason}") from None
+        raise ConfigurationError(f"cannot read the file that {setting} names: {reason}") from None
     if len(content) > MAX_FILE_SIZE:
-        raise ConfigurationError(f"the file that {setting} names has more than {MAX_FILE_SIZE} bytes")
+        raise ConfigurationError(
+            f"the file that {setting} names must have at most {MAX_FILE_SIZE} bytes, got a larger one"
+        )
     try:
         lines = content.decode().split("\n")
     except UnicodeDecodeError:
-        raise ConfigurationError(f"the file that {setting} names is not UTF-8") from None
+        raise ConfigurationError(f"the file that {setting} names must be encoded in UTF-8") from None
     secrets = [secret for line in lines if (secret := line.removesuffix("\r"))]
     if not secrets:
-        raise ConfigurationError(f"the file that {setting} names has no secret")
+        raise ConfigurationError(f"the file that {setting} names contains no secret")
     return secrets

@@ -1,4 +1,4 @@
-"""JSON as the standard has it: Python's own reader also takes NaN and infinities, which nothing else would read."""
+"""A JSON parser that follows the standard: Python's own also accepts NaN and infinities, which others reject."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ __all__ = ["load_json"]
 
 
 def load_json(document: bytes, *, read_integer: Callable[[str], object] = int) -> Any:
-    """What `document` says.
+    """Parse a JSON document.
 
     Args:
         document: JSON, in UTF-8.
-        read_integer: makes something of an integer's digits.
+        read_integer: converts an integer's digits.
 
     Raises:
-        ValueError: it is not UTF-8, not JSON, nested too deeply, or holds NaN or an infinity.
+        ValueError: it is not UTF-8, not JSON, nested too deeply, or contains NaN or an infinity.
     """
     try:
         return json.loads(document.decode("utf-8"), parse_int=read_integer, parse_constant=_refuse_constant)

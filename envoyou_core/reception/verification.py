@@ -1,7 +1,7 @@
-"""From a request to a proven event: authenticate the bytes, parse them, hold the headers against them.
+"""Verifies a request: authenticate the body, parse it, and compare it with the headers.
 
-Pure: no framework, no I/O, the time is an argument. Nothing is parsed before it is proven, except to find the
-canonical form that may have been signed. See the guide, "Recommended Validation Steps".
+All functions are pure; the time is an argument. The body is not parsed before it is authenticated, except to compute
+the canonical form that may have been signed. See the guide, "Recommended Validation Steps".
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ from envoyou_core.reception.signature import (
 __all__ = ["DEFAULT_REQUIRED_HEADERS", "DEFAULT_TOLERANCE", "VerificationPolicy", "verify"]
 
 DEFAULT_TOLERANCE = 300.0
-"""Seconds that a timestamp may lie in the past or in the future: the guide's five minutes."""
+"""The maximum age of a timestamp in seconds, and how far ahead it may be: the guide's five minutes."""
 
 DEFAULT_REQUIRED_HEADERS = (WEBHOOK_ID_HEADER, EVENT_TYPE_HEADER)
-"""The headers that are required besides signature and timestamp, which always are."""
+"""The headers that are required in addition to signature and timestamp, which always are."""
 
 _FIELD_OF_OPTIONAL_HEADER = {
     WEBHOOK_ID_HEADER.lower(): "webhook_id",
@@ -57,16 +57,16 @@ _ALWAYS_REQUIRED = {SIGNATURE_HEADER.lower(), TIMESTAMP_HEADER.lower()}
 
 
 class VerificationPolicy:
-    """What is accepted as genuine.
+    """The settings of verification, and its steps.
 
     Args:
-        tolerance: seconds that a timestamp may lie in the past or in the future.
-        signed_content: accepted forms of what was signed.
-        required_headers: headers required besides signature and timestamp.
-        max_canonical_size: bytes; a larger body is accepted in its raw form only. `None` for no limit.
+        tolerance: the maximum difference of the timestamp from now, in seconds.
+        signed_content: the accepted forms of signed content.
+        required_headers: the headers that are required in addition to signature and timestamp.
+        max_canonical_size: bytes; a larger body must be signed in its raw form. `None` for no limit.
 
     Raises:
-        ConfigurationError: one of them makes no sense.
+        ConfigurationError: an argument is invalid.
     """
 
     __slots__ = ("max_canonical_size", "required_fields", "signed_content", "tolerance")
@@ -80,10 +80,10 @@ class VerificationPolicy:
         max_canonical_size: int | None = None,
     ) -> None:
         if not (math.isfinite(tolerance) and tolerance >= 0):
-            raise ConfigurationError(f"tolerance is a number of seconds, zero or more, not {tolerance!r}")
-        if not _is_bound(max_canonical_size):
+            raise ConfigurationError(f"tolerance must be a finite number of seconds of at least 0, got {tolerance!r}")
+        if not _is_size_limit(max_canonical_size):
             raise ConfigurationError(
-                f"max_canonical_size must be None or a whole number of one or more, got {max_canonical_size!r}"
+                f"max_canonical_size must be None or an integer of at least 1, got {max_canonical_size!r}"
             )
         self.tolerance = tolerance
         self.max_canonical_size = max_canonical_size
@@ -92,18 +92,19 @@ class VerificationPolicy:
 
     @property
     def required_headers(self) -> tuple[str, ...]:
-        """The headers without which a request is refused."""
+        """All required headers, signature and timestamp included."""
         return (SIGNATURE_HEADER, TIMESTAMP_HEADER, *(header for _, header in self.required_fields))
 
     def check_headers(self, request: WebhookRequest, *, now: float) -> None:
-        """Check what the headers alone can tell, before any secret is looked up and any body is hashed.
+        """Check the signature and timestamp headers, before any secret is looked up or any body hashed.
 
         Args:
-            request: what was sent.
+            request: the request.
             now: epoch seconds.
 
         Raises:
-            WebhookVerificationError: the signature or the timestamp is missing or malformed, or too far from now.
+            WebhookVerificationError: the signature or the timestamp is missing or malformed, or the timestamp is
+                outside the tolerance.
         """
         if not request.signature:
             raise MissingSignatureError
@@ -113,42 +114,42 @@ class VerificationPolicy:
         check_signature_syntax(request.signature)
 
     def is_signed_raw(self, request: WebhookRequest, keys: Iterable[SigningKey]) -> bool:
-        """Whether the bytes of the body were signed, and that is accepted. It reads the body once for each key."""
+        """Whether the raw body was signed and that form is accepted. Hashes the body once for each key."""
         return "raw" in self.signed_content and self._is_signed(request, "raw", keys)
 
     def check_canonical(
         self, request: WebhookRequest, keys: Iterable[SigningKey], *, pause: Pause = lambda: None
     ) -> None:
-        """Prove that the canonical form of the body was signed: this parses what is not proven genuine.
+        """Check that the canonical form of the body was signed. This parses a body that is not authenticated yet.
 
         Args:
-            request: what was sent; `check_headers` has let it through.
-            keys: of the secrets that are accepted.
-            pause: called every now and then while a large body is worked on.
+            request: a request whose headers have passed `check_headers`.
+            keys: the keys of the accepted secrets.
+            pause: called regularly while a large body is processed.
 
         Raises:
-            SignatureMismatchError: it was not, or it is not accepted.
+            SignatureMismatchError: the canonical form was not signed, or is not accepted.
         """
-        if not self.tries_canonical(request) or not self._is_signed(request, "canonical", keys, pause=pause):
+        if not self.accepts_canonical(request) or not self._is_signed(request, "canonical", keys, pause=pause):
             raise SignatureMismatchError
 
-    def tries_canonical(self, request: WebhookRequest) -> bool:
-        """Whether the canonical form is accepted of a body of this size."""
+    def accepts_canonical(self, request: WebhookRequest) -> bool:
+        """Whether the canonical form is accepted for a body of this size."""
         size = len(request.body)
         return "canonical" in self.signed_content and (
             self.max_canonical_size is None or size <= self.max_canonical_size
         )
 
     def authenticate(self, request: WebhookRequest, keys: Iterable[SigningKey], *, now: float) -> None:
-        """Prove that the body was signed under one of `keys`, recently, in the calling thread.
+        """Check that the body was recently signed with one of `keys`, in the calling thread.
 
         Args:
-            request: what was sent.
-            keys: of the secrets that are accepted.
+            request: the request.
+            keys: the keys of the accepted secrets.
             now: epoch seconds.
 
         Raises:
-            WebhookVerificationError: it was not.
+            WebhookVerificationError: the request is not authentic.
         """
         self.check_headers(request, now=now)
         keys = tuple(keys)
@@ -168,10 +169,10 @@ class VerificationPolicy:
         )
 
     def read_event(self, request: WebhookRequest) -> Event:
-        """Parse the authenticated body and hold the unsigned headers against it.
+        """Parse the authenticated body and compare the unsigned headers with it.
 
         Raises:
-            InvalidPayloadError: the body is not an event, a required header is missing, or one contradicts the body.
+            InvalidPayloadError: the body is not an event, or a header is missing or contradicts the body.
         """
         event = Event.from_body(request.body)
         for field, header in self.required_fields:
@@ -195,24 +196,24 @@ def verify(
     required_headers: Iterable[str] = DEFAULT_REQUIRED_HEADERS,
     max_canonical_size: int | None = None,
 ) -> Event:
-    """Only the check: prove that `body` comes from EnvoyOU and return its event.
+    """Verify that `body` comes from EnvoyOU and return its event, without storing it.
 
     See the guide, "Webhook Signature Verification" and "Recommended Validation Steps".
 
     Args:
         headers: the request's headers, as a mapping or as pairs, in any case.
-        body: the request's body, the raw bytes as they came.
-        secret: the signing secret, or a list of several while one is rotated out, newest first.
-        tolerance: seconds that the timestamp may lie in the past or in the future.
+        body: the request's body as raw bytes.
+        secret: the signing secret, or a list during rotation, newest first.
+        tolerance: the maximum difference of the timestamp from `now`, in seconds.
         now: epoch seconds; the system's clock by default.
-        signed_content: the accepted forms; `("raw",)` is the strict setting.
-        required_headers: headers required besides signature and timestamp.
-        max_canonical_size: bytes; a larger body is accepted in its raw form only. `None` for no limit.
+        signed_content: the accepted forms of signed content; `("raw",)` is the strict setting.
+        required_headers: the headers that are required in addition to signature and timestamp.
+        max_canonical_size: bytes; a larger body must be signed in its raw form. `None` for no limit.
 
     Raises:
-        WebhookVerificationError: the request is not proven genuine.
-        InvalidPayloadError: it is genuine, but not a usable event.
-        ConfigurationError: there is no secret, or a setting makes no sense.
+        WebhookVerificationError: the request is not authentic.
+        InvalidPayloadError: the request is authentic, but its body is not a usable event.
+        ConfigurationError: there is no secret, or a setting is invalid.
     """
     policy = VerificationPolicy(
         tolerance=tolerance,
@@ -226,7 +227,7 @@ def verify(
 
 
 def header_text(value: bytes | None) -> str | None:
-    """An unsigned header's value as text that can be stored, or `None` where it is not."""
+    """Decode an unsigned header's value; `None` if it is not text that can be stored."""
     try:
         text = (value or b"").decode("utf-8")
     except UnicodeDecodeError:
@@ -234,22 +235,24 @@ def header_text(value: bytes | None) -> str | None:
     return text if 0 < len(text) <= MAX_NAME_LENGTH and is_plain_text(text) else None
 
 
-def _is_bound(size: object) -> bool:
+def _is_size_limit(size: object) -> bool:
     return size is None or (isinstance(size, int) and not isinstance(size, bool) and size >= 1)
 
 
 def _accepted_forms(signed_content: Sequence[SignedContent]) -> tuple[SignedContent, ...]:
-    asked = [signed_content] if isinstance(signed_content, str) else list(signed_content)
-    if not asked or not set(asked) <= set(SIGNED_CONTENT_FORMS):
-        raise ConfigurationError(f"signed_content takes one or both of {SIGNED_CONTENT_FORMS}, not {signed_content!r}")
-    return tuple(form for form in SIGNED_CONTENT_FORMS if form in asked)
+    accepted = [signed_content] if isinstance(signed_content, str) else list(signed_content)
+    if not accepted or not set(accepted) <= set(SIGNED_CONTENT_FORMS):
+        raise ConfigurationError(
+            f"signed_content must be one or both of {SIGNED_CONTENT_FORMS}, got {signed_content!r}"
+        )
+    return tuple(form for form in SIGNED_CONTENT_FORMS if form in accepted)
 
 
 def _required_fields(headers: Iterable[str]) -> tuple[tuple[str, str], ...]:
     names = [headers] if isinstance(headers, str) else list(headers)
     unknown = [name for name in names if name.lower() not in _FIELD_OF_OPTIONAL_HEADER.keys() | _ALWAYS_REQUIRED]
     if unknown:
-        raise ConfigurationError(f"required_headers knows the guide's security headers only, not {unknown!r}")
+        raise ConfigurationError(f"required_headers must be security headers of the guide, got {unknown!r}")
     return tuple(
         (_FIELD_OF_OPTIONAL_HEADER[name.lower()], name) for name in names if name.lower() not in _ALWAYS_REQUIRED
     )

@@ -38,7 +38,7 @@ SQL = "envoyou_core/inbox/sql/inbox.py"
 ENGINE = "envoyou_core/worker/engine.py"
 SELECTION = "envoyou_core/worker/claim_plan.py"
 WSGI = "envoyou_core/wsgi.py"
-BODIES = "envoyou_core/bodies.py"
+BODIES = "envoyou_core/unreadable_bodies.py"
 LOGS = "envoyou_core/observability/logs.py"
 
 TEST_SECRETS = "tests/core/test_secrets.py"
@@ -60,23 +60,23 @@ BREAKAGES = [
     Breakage(
         "the exceptions of a server pass through",
         WSGI,
-        "        except Exception as error:\n            raise unreadable(error) from None",
-        "        except OSError as error:\n            raise unreadable(error) from None",
-        (f"{TEST_GATEWAYS}::test_wsgi_answers_for_a_server_that_cannot_read_the_body",),
+        "        except Exception as error:\n            raise as_body_error(error) from None",
+        "        except OSError as error:\n            raise as_body_error(error) from None",
+        (f"{TEST_GATEWAYS}::test_wsgi_answers_if_the_server_cannot_read_the_body",),
     ),
     Breakage(
         "a body that ends early is taken for a whole one",
         WSGI,
         "    if length is not None and len(body) < length:",
         "    if length is None:",
-        (f"{TEST_GATEWAYS}::test_wsgi_tells_a_sender_that_disconnected",),
+        (f"{TEST_GATEWAYS}::test_wsgi_recognises_a_sender_that_disconnected",),
     ),
     Breakage(
         "the cause of a wrapped exception is ignored",
         BODIES,
         "    *_, cause = _causes(error)",
         "    cause, *_ = _causes(error)",
-        (f"{TEST_GATEWAYS}::test_asgi_answers_for_a_server_that_cannot_read_the_body",),
+        (f"{TEST_GATEWAYS}::test_asgi_answers_if_the_server_cannot_read_the_body",),
     ),
     # The log
     Breakage(
@@ -99,7 +99,7 @@ BREAKAGES = [
         SIGNATURE,
         "return any(hmac.compare_digest(key.signature(timestamp, content), signature) for key in keys)",
         "return any(key.signature(timestamp, content) for key in keys)",
-        (f"{TEST_VERIFICATION}::test_another_secret_another_body_another_time",),
+        (f"{TEST_VERIFICATION}::test_another_secret_body_or_timestamp_is_refused",),
     ),
     Breakage(
         "the signature is compared but for its end",
@@ -141,7 +141,7 @@ BREAKAGES = [
         SIGNATURE,
         "if not timestamp.isdigit() or len(timestamp) > MAX_TIMESTAMP_DIGITS:",
         "if not timestamp.strip():",
-        (f"{TEST_SIGNATURE}::test_a_timestamp_is_one_to_twelve_ascii_digits",),
+        (f"{TEST_SIGNATURE}::test_a_timestamp_must_be_one_to_twelve_ascii_digits",),
     ),
     Breakage(
         "an empty secret is accepted",
@@ -156,7 +156,7 @@ BREAKAGES = [
         "return _keys_of_answer((yield from _call(self._function, webhook_id)))",
         "keys = _keys_of_answer((yield from _call(self._function, webhook_id)))\n"
         "            return keys and Keys(webhook_id, keys.keys)",
-        (f"{TEST_SECRETS}::test_no_change_of_unsigned_headers_runs_a_handler_again",),
+        (f"{TEST_SECRETS}::test_changed_unsigned_headers_never_run_a_handler_again",),
     ),
     Breakage(
         "the tenant is a fingerprint of the newest secret",
@@ -170,7 +170,7 @@ BREAKAGES = [
         SECRETS,
         "if owners.setdefault(key.fingerprint(), keys.tenant) != keys.tenant:",
         "if owners.setdefault(key.fingerprint(), '') is None:",
-        (f"{TEST_SECRETS}::test_a_mapping_that_cannot_work_is_a_configuration_error",),
+        (f"{TEST_SECRETS}::test_an_invalid_mapping_is_a_configuration_error",),
     ),
     Breakage(
         "a row's columns are taken as secrets",
@@ -178,7 +178,7 @@ BREAKAGES = [
         "    if not isinstance(secret, str | bytes | list):\n",
         "    if isinstance(secret, tuple):\n        secret = list(secret)\n"
         "    if not isinstance(secret, str | bytes | list):\n",
-        (f"{TEST_SECRETS}::test_any_other_answer_of_a_callable_is_unavailable_and_says_so",),
+        (f"{TEST_SECRETS}::test_an_invalid_answer_of_a_callable_is_unavailable",),
     ),
     Breakage(
         "a secret may have white space around it",
@@ -192,7 +192,7 @@ BREAKAGES = [
         SECRET_ANSWERS,
         "answers = self._unknown if answer.value is None else self._known",
         "answers = self._known",
-        (f"{TEST_SECRET_ANSWERS}::test_it_is_bounded_and_invented_ids_do_not_displace_real_ones",),
+        (f"{TEST_SECRET_ANSWERS}::test_the_cache_is_bounded_and_invented_ids_do_not_evict_real_ones",),
     ),
     Breakage(
         "a request that waits for a request-up can cancel it for the others",
@@ -206,14 +206,14 @@ BREAKAGES = [
         CANONICAL,
         'if b"\\\\u003" in body or body.count(b":") != canonical.count(b":"):',
         'if b"\\\\u003" in body and body.count(b":") != canonical.count(b":"):',
-        (f"{TEST_SIGNATURE}::test_the_canonical_form_does_not_vouch_for_a_member_named_twice",),
+        (f"{TEST_SIGNATURE}::test_a_canonical_signature_is_refused_if_two_members_have_the_same_name",),
     ),
     Breakage(
         "the canonical form of a large body vouches for members named twice",
         CANONICAL,
         "if self._name in self._members:",
         "if self._name is self._members:",
-        (f"{TEST_SIGNATURE}::test_the_canonical_form_does_not_vouch_for_a_member_named_twice",),
+        (f"{TEST_SIGNATURE}::test_a_canonical_signature_is_refused_if_two_members_have_the_same_name",),
     ),
     Breakage(
         "a large body is parsed in the thread of the request before it is proven",
@@ -234,7 +234,7 @@ BREAKAGES = [
         "envoyou_core/event.py",
         'problem = "Invalid enum value"',
         "problem = str(error)",
-        ("tests/core/test_hostile_payloads.py::test_an_error_names_the_field_and_nothing_that_was_sent",),
+        ("tests/core/test_hostile_payloads.py::test_an_error_names_the_field_and_contains_no_data",),
     ),
     Breakage(
         "an event type header that contradicts the body is accepted",
@@ -256,7 +256,7 @@ BREAKAGES = [
         RECEPTION,
         "added: Added = yield Wait(inbox.add(entry), deadline)",
         "added = Added.NEW if inbox.add(entry) and deadline else Added.DUPLICATE",
-        (f"{TEST_RECEPTION}::test_the_answer_waits_for_the_commit", TEST_RECEPTION),
+        (f"{TEST_RECEPTION}::test_the_response_waits_for_the_commit", TEST_RECEPTION),
     ),
     Breakage(
         "the nonce is bound before the commit",
@@ -279,7 +279,7 @@ BREAKAGES = [
         "envoyou_core/errors.py",
         "return UnavailableError.default_message",
         "return str(self)",
-        (f"{TEST_RECEPTION}::test_an_inbox_that_fails_is_a_503_that_says_nothing_of_why",),
+        (f"{TEST_RECEPTION}::test_a_failing_inbox_is_answered_503_without_the_reason",),
     ),
     # The spool
     Breakage(
@@ -619,7 +619,7 @@ BREAKAGES = [
         "the nudge comes before the commit",
         RECEPTION,
         "            added = yield from self._store(event, tenant, request)\n",
-        "            self.hand_over(event.id)\n            added = yield from self._store(event, tenant, request)\n",
+        "            self.wake(event.id)\n            added = yield from self._store(event, tenant, request)\n",
         ("tests/core/test_waker.py::test_it_is_called_with_the_id_of_an_event_that_is_stored_and_nothing_else_works",),
     ),
     Breakage(

@@ -24,7 +24,7 @@ from tests.contract.faults import Faults, everything_logged
 Serve = Callable[..., Endpoint]
 
 POLICY_ENTRIES = ["asgi", "wsgi", *(["django"] if "django" in chosen() else [])]
-"""The core's two entries, and the one adapter that has an inbox and settings of its own."""
+"""The core's two entries, and the adapter with its own inbox and settings."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -41,10 +41,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let tests over the same server follow each other, and among them those that ask for the same settings."""
+    """Group the tests by server, and then by settings, so that servers are shared."""
     items.sort(key=lambda item: (_over(item), repr(_settings(item))))
     for item in items:
-        # For the summary: how many cases were run over what.
+        # For the summary: the number of cases per way.
         item.user_properties.append(("contract over", _over(item)))
 
 
@@ -60,7 +60,7 @@ def _settings(item: pytest.Item) -> dict[str, Any]:
 
 
 class Stage:
-    """Where one endpoint at a time is being served, for as long as tests ask for the same settings."""
+    """Serves one endpoint at a time, as long as consecutive tests use the same settings."""
 
     def __init__(self, client: AdapterClient, folder: Path, database: str | None = None) -> None:
         self._client = client
@@ -72,7 +72,7 @@ class Stage:
         self._endpoint: Endpoint | None = None
 
     def endpoint(self, settings: dict[str, Any]) -> Endpoint:
-        """The endpoint that runs, if it has these settings, else a new one in its place."""
+        """Return the running endpoint if it has these settings; otherwise replace it."""
         if self._endpoint is None or settings != self._settings:
             self.clear()
             self._endpoint = self.serve(_handlers(), **settings)
@@ -80,7 +80,7 @@ class Stage:
         return self._endpoint
 
     def serve(self, handlers: Handlers, **settings: Any) -> Endpoint:
-        """A new endpoint in the place of whatever runs."""
+        """Replace the running endpoint, if any."""
         self.clear()
         folder = self._folder / str(next(self._numbers))
         folder.mkdir()
@@ -96,7 +96,7 @@ class Stage:
         return Endpoint(served, database, folder, faults)
 
     def clear(self) -> None:
-        """End what runs."""
+        """Stop the running endpoint."""
         self._endpoint = None
         self._open.close()
 
@@ -122,10 +122,10 @@ def _clients() -> Iterator[Any]:
             yield pytest.param(f"{adapter} under {server}", marks=marks)
 
 
-# Of this package alone: while it stands, settings are overridden, and other tests must not see that.
+# For this package only: it overrides settings, which must not affect other tests.
 @pytest.fixture(scope="package")
 def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """The adapter that the test is run against, and its server or its database where the name says so."""
+    """The adapter under test, with its server or database if the name includes one."""
     folder = tmp_path_factory.mktemp("stages")
     adapter, _, database = request.param.partition(" on ")
     with ExitStack() as running:
@@ -143,15 +143,15 @@ def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture
 def endpoint(stage: Stage, request: pytest.FixtureRequest) -> Endpoint:
-    """An endpoint that is being served. Its clock stands at `NOW`, and nobody works off its inbox.
+    """A served endpoint. Its clock is fixed at `NOW`, and it has no worker.
 
-    Its settings are those of the mark `settings`. Tests that ask for the same ones share it.
+    Its settings are those of the mark `settings`. Tests with the same settings share it.
     """
     return stage.endpoint({"clock": clock, "handoff": "manual", **_settings(request.node)})
 
 
 @pytest.fixture
 def serve(stage: Stage) -> Iterator[Serve]:
-    """Serve an endpoint of the test's own, with these handlers and settings, on the system's clock."""
+    """Serve an endpoint for this test only, with these handlers and settings, on the system's clock."""
     yield stage.serve
     stage.clear()

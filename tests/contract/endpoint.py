@@ -1,4 +1,4 @@
-"""What a test says of an endpoint that is being served: it accepts this delivery, it refuses that one."""
+"""Assertions about a served endpoint: it accepts this delivery, it refuses that one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.contract.wire import Answer, HeaderChanges
 
 SECRET = "whsec_the_contract_suite"
 NOW = 1_767_225_600
-"""Where the clock of the served endpoints stands, in epoch seconds."""
+"""The fixed time of the served endpoints, in epoch seconds."""
 
 UNCHANGED: HeaderChanges = {}
 
@@ -31,12 +31,12 @@ def clock() -> float:
 
 
 def signed(event: Event | Mapping[str, Any] | bytes | None = None, **options: Any) -> Delivery:
-    """A genuine delivery, sent now; of a new sample event, where none is given."""
+    """Create an authentic delivery, sent now; of a new sample event by default."""
     return sign_delivery(sample_event() if event is None else event, **{"secret": SECRET, "timestamp": NOW, **options})
 
 
 def signed_at(timestamp: str, *, body: bytes | None = None) -> Delivery:
-    """A delivery whose signature is right for a timestamp of any spelling."""
+    """Create a delivery with a correct signature for any timestamp text."""
     delivery = signed(body)
     signature = sign(delivery.body, secret=SECRET, timestamp=timestamp)
     headers = {"X-EnvoyOU-Timestamp": timestamp, "X-EnvoyOU-Signature": signature}
@@ -45,7 +45,7 @@ def signed_at(timestamp: str, *, body: bytes | None = None) -> Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A served endpoint, the URL of its inbox's database, a folder of its own, and what its stores suffer from."""
+    """A served endpoint, the URL of its inbox's database, its folder, and the faults of its stores."""
 
     served: Served
     database: str
@@ -64,7 +64,7 @@ class Endpoint:
         path: str | None = None,
         headers: HeaderChanges = UNCHANGED,
     ) -> bytes:
-        """The head of a request that delivers it, with `headers` changed."""
+        """Create the head of a request that delivers it, with `headers` changed."""
         sent: HeaderChanges = {
             "Host": f"{self.served.host}:{self.served.port}",
             "Connection": "close",
@@ -82,7 +82,7 @@ class Endpoint:
     def accepts(
         self, delivery: Delivery, *, duplicate: bool = False, tenant: str | None = None, **changes: Any
     ) -> InboxRecord:
-        """Deliver it: it must be answered 200, and stored as it was sent. Returns its record."""
+        """Deliver it, check that it is answered 200 and stored byte for byte, and return its record."""
         assert_received(self.send(delivery, **changes), duplicate=duplicate)
         record = self.record(delivery, tenant=tenant)
         assert record is not None
@@ -90,7 +90,7 @@ class Endpoint:
         return record
 
     def refuses(self, status: int, code: str, delivery: Delivery, **changes: Any) -> Answer:
-        """Deliver it: it must be refused so, and leave nothing in the inbox. Returns the answer."""
+        """Deliver it, check that it is refused with this status and code and not stored, and return the response."""
         before = self.stored
         answer = self.send(delivery, **changes)
         assert_refused(answer, status, code)
@@ -98,18 +98,18 @@ class Endpoint:
         return answer
 
     def record(self, delivery: Delivery, *, tenant: str | None = None) -> InboxRecord | None:
-        """What the inbox holds of the delivery's event."""
+        """Return the record of the delivery's event."""
         return self.served.webhooks.inbox.get(json.loads(delivery.body)["id"], tenant=tenant)
 
     @property
     def stored(self) -> int:
-        """How many events there are in the inbox."""
+        """Return the number of events in the inbox."""
         return self.served.webhooks.inbox.stats().total
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Another writer holds the database for as long as the block lasts."""
-        # A database that nobody has opened yet could not even be read meanwhile.
+        """Let another writer lock the database during the block."""
+        # Open the database first, because it could not even be read meanwhile otherwise.
         self.served.webhooks.inbox.open()
         engine = create_engine(self.database, poolclass=NullPool, isolation_level="AUTOCOMMIT")
         lock, unlock = {
@@ -124,27 +124,27 @@ class Endpoint:
 
     @contextmanager
     def failing(self, fault: str, *stores: str) -> Iterator[None]:
-        """`inbox`, `spool` or both fail so (see `FAULTS`) for as long as the block lasts."""
+        """Let `inbox`, `spool` or both fail in this way (see `FAULTS`) during the block."""
         with self.faults.on(fault, *stores):
             yield
 
     @property
     def log(self) -> str:
-        """All that has been logged where it is served, and what the server has written."""
+        """Return the log of the serving process, and the output of the server."""
         logged = (self.folder / "log").read_text()
         output = self.served.output
         return logged if output is None else logged + output.read_text(errors="replace")
 
 
 def assert_received(answer: Answer, *, duplicate: bool = False) -> None:
-    """The answer is the contract's 200."""
+    """Check that the response is the contract's 200."""
     expected = {"received": True, "duplicate": True} if duplicate else {"received": True}
     assert (answer.status, answer.document) == (200, expected)
     assert answer.headers.get_all("Content-Type") == ["application/json"]
 
 
 def assert_refused(answer: Answer, status: int, code: str) -> None:
-    """The answer is the contract's refusal of that status and code."""
+    """Check that the response is the contract's refusal with that status and code."""
     assert (answer.status, answer.document["error"]) == (status, code)
     assert set(answer.document) == {"error", "message"}
     assert isinstance(answer.document["message"], str)

@@ -1,4 +1,4 @@
-"""What can be wrong with an endpoint's stores, and its log: in files, so that it is the same across a process."""
+"""Faults of an endpoint's stores, and its log. Both are kept in files, to work across processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REAL_BUDGET = receiver.ANSWER_BUDGET
 AMPLE_BUDGET = 30.0
 SHORT_BUDGET = 0.2
 SPLIT_BUDGET = 6.0
-"""Seconds: half of them pass in vain, and half are the other store's."""
+"""Seconds: half of it is spent on the failing store, and half is left for the other one."""
 
 
 class StorageError(Exception):
@@ -44,7 +44,7 @@ FAULTS: dict[str, Callable[[object], Future[Added]]] = {
 
 
 class Faults:
-    """What is wrong now with the stores whose `Webhooks` was rigged with the same folder."""
+    """The current faults of the stores whose `Webhooks` was rigged with the same folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -52,7 +52,7 @@ class Faults:
 
     @contextmanager
     def on(self, fault: str, *stores: str) -> Iterator[None]:
-        """Have `inbox`, `spool` or both fail so for as long as the block lasts."""
+        """Let `inbox`, `spool` or both fail in this way during the block."""
         for store in stores:
             self._file(store).write_text(fault)
         self.heed()
@@ -64,7 +64,7 @@ class Faults:
             self.heed()
 
     def rig(self, webhooks: Webhooks) -> None:
-        """Let the stores of `webhooks` ask, at each event, whether they fail."""
+        """Make the stores of `webhooks` check at each event whether they fail."""
         self._spooling = webhooks.spool is not None
         for name in ("inbox", "spool"):
             store: Any = getattr(webhooks, name)
@@ -72,12 +72,12 @@ class Faults:
                 store.add = self._failing(name, store.add)
 
     def heed(self) -> None:
-        """Set how long stores are waited for in this process, for as long as some of them fail."""
+        """Set the answer budget of this process while a store fails."""
         faults = [fault for store in ("inbox", "spool") if (fault := self._now(store))]
         receiver.ANSWER_BUDGET = self._budget(faults) if faults else REAL_BUDGET
 
     def _budget(self, faults: list[Callable[[object], Future[Added]]]) -> float:
-        """Short for what never answers, and ample for the other store, which must answer on a busy machine too."""
+        """Return a budget: short for a store that never answers, ample for the other one, even on a busy machine."""
         if hangs not in faults:
             return AMPLE_BUDGET
         return SPLIT_BUDGET if self._spooling else SHORT_BUDGET
@@ -97,7 +97,7 @@ class Faults:
 
 @contextmanager
 def everything_logged(file: Path) -> Iterator[None]:
-    """Write all that this process logs into `file`, of whatever level, until the block ends."""
+    """Write all log messages of this process to `file` during the block, of any level."""
     root = logging.getLogger()
     level = root.level
     handler = logging.FileHandler(file, encoding="utf-8", errors="backslashreplace")

@@ -1,4 +1,4 @@
-"""What is answered 200, and what is in the inbox then."""
+"""Requests that are answered 200, and the state of the inbox afterwards."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.contract.wire import HeaderValue
 OLD_SECRET = "whsec_rotated_out"
 
 
-def test_a_delivery_is_stored_as_it_came(endpoint: Endpoint) -> None:
+def test_a_delivery_is_stored_byte_for_byte(endpoint: Endpoint) -> None:
     event = sample_event(created=NOW - 5)
     record = endpoint.accepts(signed(event))
     assert record.status is Status.RECEIVED
@@ -47,7 +47,7 @@ def test_the_first_body_of_an_event_is_kept(endpoint: Endpoint) -> None:
     assert record.event.body == first.body
 
 
-def test_deliveries_of_one_event_at_the_same_moment(endpoint: Endpoint) -> None:
+def test_concurrent_deliveries_of_one_event(endpoint: Endpoint) -> None:
     senders = 8
     event = sample_event()
     together = threading.Barrier(senders)
@@ -66,7 +66,7 @@ def test_deliveries_of_one_event_at_the_same_moment(endpoint: Endpoint) -> None:
     assert endpoint.stored == before + 1
 
 
-def test_different_events_at_the_same_moment(endpoint: Endpoint) -> None:
+def test_concurrent_deliveries_of_different_events(endpoint: Endpoint) -> None:
     deliveries = [signed() for _ in range(16)]
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(endpoint.send, deliveries))
@@ -79,12 +79,12 @@ def test_different_events_at_the_same_moment(endpoint: Endpoint) -> None:
 
 @pytest.mark.policy
 @pytest.mark.parametrize("event_type", [*EVENT_TYPES, "invoice.paid", "x", "😀" * 255])
-def test_every_type_is_accepted_and_kept(endpoint: Endpoint, event_type: str) -> None:
+def test_every_type_is_accepted_and_stored(endpoint: Endpoint, event_type: str) -> None:
     assert endpoint.accepts(signed(sample_event(event_type))).event.type == event_type
 
 
 @pytest.mark.parametrize("ending", ["", "/"])
-def test_path_variants_of_the_path(endpoint: Endpoint, ending: str) -> None:
+def test_the_path_with_and_without_a_final_slash(endpoint: Endpoint, ending: str) -> None:
     endpoint.accepts(signed(), path=endpoint.served.path + ending)
 
 
@@ -105,7 +105,7 @@ ACCEPTED_BODIES = {
 
 @pytest.mark.policy
 @pytest.mark.parametrize("position", range(len(ACCEPTED_BODIES)), ids=list(ACCEPTED_BODIES))
-def test_bodies_are_taken_as_they_are(endpoint: Endpoint, position: int) -> None:
+def test_the_spelling_of_a_body_is_preserved(endpoint: Endpoint, position: int) -> None:
     body = list(ACCEPTED_BODIES.values())[position] % position
     assert endpoint.accepts(signed(body)).event.id == f"evt_{position}"
 
@@ -123,7 +123,7 @@ def test_ids_of_any_text(endpoint: Endpoint, event_id: str) -> None:
 
 
 @pytest.mark.policy
-def test_ids_are_told_apart_byte_by_byte(endpoint: Endpoint) -> None:
+def test_ids_are_compared_byte_by_byte(endpoint: Endpoint) -> None:
     for event_id in ("evt_case", "EVT_CASE", "evt_casé", "evt_case\u0301", "evt_case "):
         endpoint.accepts(signed(sample_event(id=event_id)))
 
@@ -151,13 +151,13 @@ def test_header_names_in_any_case(endpoint: Endpoint) -> None:
 
 @pytest.mark.policy
 @pytest.mark.parametrize("timestamp", [NOW - 300, NOW, NOW + 300])
-def test_a_timestamp_at_the_tolerance(endpoint: Endpoint, timestamp: int) -> None:
+def test_a_timestamp_at_the_limit_of_the_tolerance(endpoint: Endpoint, timestamp: int) -> None:
     endpoint.accepts(signed(timestamp=timestamp))
 
 
 @pytest.mark.policy
 @pytest.mark.settings(tolerance=0)
-def test_no_tolerance_leaves_the_very_second(endpoint: Endpoint) -> None:
+def test_a_tolerance_of_zero_accepts_the_current_second(endpoint: Endpoint) -> None:
     endpoint.accepts(signed())
     endpoint.refuses(401, "unauthorized", signed(timestamp=NOW - 1))
     endpoint.refuses(401, "unauthorized", signed(timestamp=NOW + 1))
@@ -180,7 +180,7 @@ def test_none_of_several_secrets(endpoint: Endpoint, secret: str) -> None:
 
 @pytest.mark.policy
 @pytest.mark.settings(secret="whsec_" + "ü" * 40)
-def test_a_secret_is_its_bytes(endpoint: Endpoint) -> None:
+def test_a_secret_may_be_text_or_bytes(endpoint: Endpoint) -> None:
     endpoint.accepts(signed(secret=("whsec_" + "ü" * 40).encode()))
 
 
@@ -200,12 +200,12 @@ def test_only_the_canonical_form(endpoint: Endpoint) -> None:
 
 @pytest.mark.policy
 @pytest.mark.settings(signed_content=("raw",))
-def test_the_strict_setting_knows_the_raw_form_only(endpoint: Endpoint) -> None:
+def test_the_strict_setting_accepts_the_raw_form_only(endpoint: Endpoint) -> None:
     endpoint.accepts(signed())
     endpoint.refuses(401, "unauthorized", signed(signed_content="canonical"))
 
 
-def test_the_webhook_id_of_the_header_is_kept_where_the_body_names_none(endpoint: Endpoint) -> None:
+def test_the_webhook_id_of_the_header_is_stored_if_the_body_has_none(endpoint: Endpoint) -> None:
     record = endpoint.accepts(signed(sample_event(webhook_id=None), webhook_id="wh_header"))
     assert (record.event.webhook_id, record.webhook_id) == (None, "wh_header")
 
@@ -220,7 +220,7 @@ def test_headers_that_are_not_required(endpoint: Endpoint, absent: list[str]) ->
 
 
 @pytest.mark.parametrize("nonce", [None, "", "n" * 2000, b"\xff\xfe", "ü"])
-def test_nonces_of_any_kind(endpoint: Endpoint, nonce: HeaderValue | None) -> None:
+def test_nonces_of_any_text(endpoint: Endpoint, nonce: HeaderValue | None) -> None:
     endpoint.accepts(signed(), headers={"X-EnvoyOU-Nonce": nonce})
 
 
@@ -237,7 +237,7 @@ def test_a_nonce_of_another_event_is_a_replay(endpoint: Endpoint) -> None:
     assert endpoint.record(replay) is None
 
 
-def test_a_refused_delivery_burns_no_nonce(endpoint: Endpoint) -> None:
+def test_a_refused_delivery_does_not_bind_its_nonce(endpoint: Endpoint) -> None:
     endpoint.refuses(401, "unauthorized", signed(secret="whsec_foreign", nonce="nonce-of-three"))
     endpoint.refuses(400, "invalid_payload", signed(b"[]", nonce="nonce-of-three"))
     endpoint.refuses(400, "header_mismatch", signed(nonce="nonce-of-three", event_type="user.deleted"))
@@ -245,5 +245,5 @@ def test_a_refused_delivery_burns_no_nonce(endpoint: Endpoint) -> None:
 
 
 @pytest.mark.settings(max_body_size=4 * 1_048_576)
-def test_a_large_body_within_the_bound_arrives_whole(endpoint: Endpoint) -> None:
+def test_a_large_body_within_the_limit_arrives_complete(endpoint: Endpoint) -> None:
     endpoint.accepts(signed(sample_event(object={"notes": "n" * (3 * 1_048_576)})))

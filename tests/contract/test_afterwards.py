@@ -1,4 +1,4 @@
-"""What comes after the 200: the handlers' work, which no sender waits for."""
+"""After the 200: the handlers' work, which senders do not wait for."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ PATIENCE = 20.0
 
 @dataclass(frozen=True)
 class Work:
-    """Handlers that tell when they have begun and end when they may: by files, for they may run in another process."""
+    """Handlers that report their start and wait to be released, by files, as they may run in another process."""
 
     folder: Path
 
     @property
     def handlers(self) -> Handlers:
         handlers = Handlers()
-        # In a transaction it would keep out, on SQLite, all who write.
+        # In a transaction it would block all other writers on SQLite.
         handlers.on("user.created", atomic=False)(self.block)
         handlers.on("user.updated")(self.block_async)
         handlers.on("auth.login")(self.fail_twice)
@@ -63,7 +63,7 @@ class Work:
 
     @property
     def done(self) -> list[Any]:
-        """The names in the events whose work is done."""
+        """Return the names in the events that have been handled."""
         file = self.folder / "done"
         return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
@@ -84,7 +84,7 @@ def work(tmp_path: Path) -> Iterator[Work]:
 
 @pytest.fixture
 def working(serve: Serve, work: Work) -> Endpoint:
-    """An endpoint with a worker of its own."""
+    """An endpoint with a worker."""
     return serve(work.handlers, retry=RetryPolicy(initial_delay=0.05))
 
 
@@ -108,7 +108,7 @@ def still_to_be_done(work: Work) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("event_type", ["user.created", "user.updated"], ids=["sync", "async"])
-def test_the_answer_comes_before_the_handler_ends(working: Endpoint, work: Work, event_type: str) -> None:
+def test_the_response_is_sent_before_the_handler_ends(working: Endpoint, work: Work, event_type: str) -> None:
     delivery = now(sample_event(event_type))
     with still_to_be_done(work):
         working.accepts(delivery)
@@ -120,7 +120,7 @@ def test_the_answer_comes_before_the_handler_ends(working: Endpoint, work: Work,
     assert len(work.done) == 1
 
 
-def test_a_handler_that_blocks_holds_up_no_other_event(working: Endpoint, work: Work) -> None:
+def test_a_blocking_handler_does_not_delay_other_events(working: Endpoint, work: Work) -> None:
     blocked, quick = now(sample_event()), now(sample_event("user.deleted"))
     working.accepts(blocked)
     work.wait_until_begun()
@@ -131,7 +131,7 @@ def test_a_handler_that_blocks_holds_up_no_other_event(working: Endpoint, work: 
     wait_until(working, blocked, Status.PROCESSED)
 
 
-def test_a_handler_that_fails_is_tried_again(working: Endpoint, work: Work) -> None:
+def test_a_failed_handler_is_retried(working: Endpoint, work: Work) -> None:
     delivery = now(sample_event("auth.login"))
     working.accepts(delivery)
     wait_until(working, delivery, Status.PROCESSED)
@@ -140,7 +140,7 @@ def test_a_handler_that_fails_is_tried_again(working: Endpoint, work: Work) -> N
     assert (record.attempts, len(work.done)) == (3, 1)
 
 
-def test_a_type_that_nobody_handles_is_ignored(working: Endpoint) -> None:
+def test_an_event_without_a_handler_is_ignored(working: Endpoint) -> None:
     delivery = now(sample_event("invoice.paid"))
     working.accepts(delivery)
     wait_until(working, delivery, Status.IGNORED)

@@ -1,4 +1,4 @@
-"""What is answered 401: whatever is not proven to come from EnvoyOU, and always in the same words."""
+"""Requests that are answered 401: all that are not authentic, always with the same text."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ WRONG_SIGNATURES: dict[str, HeaderValue] = {
 
 @pytest.mark.policy
 @pytest.mark.parametrize("signature", WRONG_SIGNATURES.values(), ids=list(WRONG_SIGNATURES))
-def test_signatures_that_prove_nothing(endpoint: Endpoint, signature: HeaderValue) -> None:
+def test_invalid_signatures(endpoint: Endpoint, signature: HeaderValue) -> None:
     endpoint.refuses(401, "unauthorized", GENUINE, headers={SIGNATURE: signature})
 
 
@@ -94,12 +94,12 @@ MALFORMED_TIMESTAMPS = {
     [*TIMESTAMPS_OUT_OF_TOLERANCE.values(), *MALFORMED_TIMESTAMPS.values()],
     ids=[*TIMESTAMPS_OUT_OF_TOLERANCE, *MALFORMED_TIMESTAMPS],
 )
-def test_timestamps_that_are_refused_though_signed(endpoint: Endpoint, timestamp: str) -> None:
+def test_signed_but_unacceptable_timestamps(endpoint: Endpoint, timestamp: str) -> None:
     endpoint.refuses(401, "unauthorized", signed_at(timestamp))
 
 
 @pytest.mark.policy
-def test_a_timestamp_of_12_digits_is_read_as_it_is_spelt(endpoint: Endpoint) -> None:
+def test_a_timestamp_of_12_digits_is_accepted(endpoint: Endpoint) -> None:
     endpoint.accepts(signed_at(str(NOW).rjust(12, "0")))
 
 
@@ -129,7 +129,7 @@ def test_tampered_bodies_parseable_or_not(endpoint: Endpoint, body: bytes) -> No
 
 
 def canonically_signed(body: bytes, *, as_if: bytes) -> Delivery:
-    """`body`, with the signature of the canonical form that a careless parser would make of it."""
+    """Create a delivery of `body`, signed in the canonical form that a careless parser would compute."""
     mac = hmac.new(SECRET.encode(), b"%d." % NOW + as_if, hashlib.sha256).hexdigest()
     return Delivery(signed(body).headers | {SIGNATURE: f"v1,{mac}"}, body)
 
@@ -175,7 +175,7 @@ AMBIGUOUS_BODIES = {
 
 @pytest.mark.policy
 @pytest.mark.parametrize(("body", "canonical"), AMBIGUOUS_BODIES.values(), ids=list(AMBIGUOUS_BODIES))
-def test_a_canonical_form_cannot_vouch_for_what_it_leaves_out(
+def test_a_canonical_signature_does_not_cover_dropped_members(
     endpoint: Endpoint, body: bytes, canonical: bytes
 ) -> None:
     endpoint.refuses(401, "unauthorized", canonically_signed(body, as_if=canonical))
@@ -217,7 +217,7 @@ def test_each_webhook_id_has_its_own_secret(endpoint: Endpoint) -> None:
 
 @pytest.mark.policy
 @by_webhook_id
-def test_one_tenant_cannot_speak_for_another(endpoint: Endpoint) -> None:
+def test_one_tenant_cannot_sign_for_another(endpoint: Endpoint) -> None:
     endpoint.refuses(401, "unauthorized", delivered_to("wh_acme", secret="whsec_globex"))
     stolen = delivered_to("wh_acme", secret="whsec_acme")
     endpoint.refuses(401, "unauthorized", stolen, headers={"X-EnvoyOU-Webhook-ID": "wh_globex"})
@@ -232,7 +232,7 @@ def test_a_webhook_id_without_a_secret(endpoint: Endpoint, webhook_id: str) -> N
 
 @by_webhook_id
 @pytest.mark.parametrize("header", [None, "", b"wh_\xff", "w" * 256, ["wh_acme", "wh_acme"]])
-def test_no_usable_webhook_id_where_secrets_go_by_it(endpoint: Endpoint, header: HeaderValue | None) -> None:
+def test_secrets_by_webhook_id_require_a_usable_webhook_id(endpoint: Endpoint, header: HeaderValue | None) -> None:
     delivery = delivered_to("wh_acme", secret="whsec_acme")
     endpoint.refuses(401, "unauthorized", delivery, headers={"X-EnvoyOU-Webhook-ID": header})
 
@@ -273,7 +273,7 @@ REFUSALS: dict[str, tuple[Delivery, HeaderChanges]] = {
 }
 
 
-def test_every_401_is_the_same_to_the_byte(endpoint: Endpoint) -> None:
+def test_every_401_has_the_same_bytes(endpoint: Endpoint) -> None:
     endpoint.accepts(signed(nonce="bound-already"))
     answers = {
         reason: endpoint.refuses(401, "unauthorized", delivery, headers=headers)
@@ -288,7 +288,7 @@ def test_every_401_is_the_same_to_the_byte(endpoint: Endpoint) -> None:
 
 
 @by_webhook_id
-def test_a_401_for_a_webhook_id_is_the_same_to_the_byte(endpoint: Endpoint) -> None:
+def test_every_401_for_a_webhook_id_has_the_same_bytes(endpoint: Endpoint) -> None:
     wrong = endpoint.refuses(401, "unauthorized", delivered_to("wh_acme", secret=SECRET))
     unknown = endpoint.refuses(401, "unauthorized", delivered_to("wh_unknown", secret=SECRET))
     missing = endpoint.refuses(

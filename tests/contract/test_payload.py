@@ -1,4 +1,4 @@
-"""What is answered 400: proven genuine, but not usable."""
+"""Requests that are answered 400: authentic, but not usable."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DEEP = 100_000
 
 
 def event_body(**members: str) -> bytes:
-    """An event of which some members are replaced, in JSON; an empty text leaves one out."""
+    """Create an event with some members replaced, in JSON; an empty text omits the member."""
     document = {"id": '"evt_unusable"', "type": '"user.created"', "created": "1", "data": '{"object":{}}', **members}
     return ("{" + ",".join(f'"{name}":{value}' for name, value in document.items() if value) + "}").encode()
 
@@ -87,18 +87,18 @@ UNUSABLE_BODIES = {
 
 @pytest.mark.policy
 @pytest.mark.parametrize("body", UNUSABLE_BODIES.values(), ids=list(UNUSABLE_BODIES))
-def test_genuine_bodies_that_are_no_event(endpoint: Endpoint, body: bytes) -> None:
+def test_authentic_bodies_that_are_not_events(endpoint: Endpoint, body: bytes) -> None:
     delivery = signed(body, event_type="user.created", webhook_id="wh_1234567890")
     endpoint.refuses(400, "invalid_payload", delivery)
 
 
 @pytest.mark.parametrize("body", [b"", b"id=evt_unusable", b"\xff"], ids=["empty", "not JSON", "not UTF-8"])
-def test_genuine_bodies_that_are_no_event_on_every_server(endpoint: Endpoint, body: bytes) -> None:
+def test_authentic_bodies_that_are_not_events_on_every_server(endpoint: Endpoint, body: bytes) -> None:
     endpoint.refuses(400, "invalid_payload", signed(body, event_type="user.created", webhook_id="wh_1234567890"))
 
 
 @pytest.mark.policy
-def test_the_body_of_these_tests_is_an_event_but_for_the_change(endpoint: Endpoint) -> None:
+def test_the_unchanged_body_of_these_tests_is_an_event(endpoint: Endpoint) -> None:
     assert endpoint.accepts(signed(event_body())).event.id == "evt_unusable"
 
 
@@ -122,11 +122,11 @@ def test_headers_that_contradict_the_body(endpoint: Endpoint, headers: HeaderCha
 @pytest.mark.policy
 @pytest.mark.settings(required_headers=())
 @pytest.mark.parametrize("headers", MISMATCHES.values(), ids=list(MISMATCHES))
-def test_headers_that_are_not_required_must_still_agree(endpoint: Endpoint, headers: HeaderChanges) -> None:
+def test_optional_headers_must_match_the_body(endpoint: Endpoint, headers: HeaderChanges) -> None:
     endpoint.refuses(400, "header_mismatch", signed(), headers=headers)
 
 
-def test_a_header_that_is_right_agrees_beyond_ascii(endpoint: Endpoint) -> None:
+def test_a_header_beyond_ascii_may_match_the_body(endpoint: Endpoint) -> None:
     endpoint.accepts(signed(sample_event("prénom.changé", webhook_id="wh_é")))
 
 

@@ -1,4 +1,4 @@
-"""What is never told, neither in an answer nor in a log: secrets, signatures, bodies."""
+"""Secrets, signatures and bodies appear in no response and in no log."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.contract.endpoint import NOW, SECRET, Endpoint, signed, signed_at
 from tests.contract.wire import Answer, HeaderChanges
 
 CONFIDENTIAL = "confidential@example.com"
-"""In every body that these tests send."""
+"""Part of every body that these tests send."""
 
 
 def confidential(**members: object) -> Delivery:
@@ -48,21 +48,21 @@ ON_EVERY_SERVER = ("accepted", "wrong signature", "not UTF-8", "too large")
 
 @pytest.mark.policy
 @pytest.mark.parametrize(("status", "delivery", "headers"), DELIVERIES.values(), ids=list(DELIVERIES))
-def test_an_answer_and_its_log_tell_nothing(
+def test_responses_and_logs_reveal_nothing(
     endpoint: Endpoint, status: int, delivery: Delivery, headers: HeaderChanges
 ) -> None:
     answer_and_log_reveal_nothing(endpoint, status, delivery, headers)
 
 
 @pytest.mark.parametrize("case", ON_EVERY_SERVER)
-def test_a_server_reveals_nothing_either(endpoint: Endpoint, case: str) -> None:
+def test_servers_reveal_nothing(endpoint: Endpoint, case: str) -> None:
     answer_and_log_reveal_nothing(endpoint, *DELIVERIES[case])
 
 
 def answer_and_log_reveal_nothing(endpoint: Endpoint, status: int, delivery: Delivery, headers: HeaderChanges) -> None:
     answer = endpoint.send(delivery, headers=headers)
     assert answer.status == status
-    # The server's process may know nothing of a stage before its first request.
+    # The server's process may not have loaded the endpoint before its first request.
     assert " envoyou" in endpoint.log
     assert_nothing_told(delivery, headers, answer, endpoint.log)
 

@@ -1,4 +1,4 @@
-"""What is answered before the body means anything: 405, 411, 413, 415, and the order of all checks."""
+"""Requests that are refused before their body is authenticated: 405, 411, 413, 415, and the order of all checks."""
 
 from __future__ import annotations
 
@@ -82,25 +82,25 @@ def test_other_content_types(endpoint: Endpoint, content_type: HeaderValue | Non
 
 
 def of_size(size: int) -> Delivery:
-    """A genuine delivery whose body has exactly `size` bytes."""
+    """Create an authentic delivery whose body has exactly `size` bytes."""
     event = sample_event(created=NOW, object={"notes": ""})
     padding = "n" * (size - len(event.body))
     return signed(sample_event(id=event.id, created=NOW, object={"notes": padding}))
 
 
-def test_a_body_of_just_the_allowed_size(endpoint: Endpoint) -> None:
+def test_a_body_of_the_maximum_size(endpoint: Endpoint) -> None:
     delivery = of_size(MEGABYTE)
     assert len(delivery.body) == MEGABYTE
     endpoint.accepts(delivery)
 
 
 @pytest.mark.parametrize("size", [MEGABYTE + 1, 2 * MEGABYTE, 5 * MEGABYTE])
-def test_a_sender_that_sends_too_much_sees_why_it_is_refused(endpoint: Endpoint, size: int) -> None:
+def test_the_sender_of_a_body_that_is_too_large_receives_the_response(endpoint: Endpoint, size: int) -> None:
     endpoint.refuses(413, "payload_too_large", of_size(size))
 
 
-def test_a_body_that_is_announced_as_too_large(endpoint: Endpoint) -> None:
-    """The sender sends as much as is thrown away, and then waits: no more is read of what it announced."""
+def test_a_body_that_is_declared_as_too_large(endpoint: Endpoint) -> None:
+    """The sender sends as much as is drained, and then waits: no more of the declared body is read."""
     before = endpoint.stored
     announced = DRAIN_LIMIT if endpoint.served.takes_all_first else 100 * MEGABYTE
     head = endpoint.head(signed(), headers={"Content-Length": str(announced)})
@@ -109,7 +109,7 @@ def test_a_body_that_is_announced_as_too_large(endpoint: Endpoint) -> None:
     assert endpoint.stored == before
 
 
-def test_a_chunked_body_without_an_end(endpoint: Endpoint) -> None:
+def test_an_endless_chunked_body(endpoint: Endpoint) -> None:
     head = endpoint.head(signed(), headers={"Content-Length": None, "Transfer-Encoding": "chunked"})
     if endpoint.served.takes_all_first:
         chunks = wire.chunked(b" " * (DRAIN_LIMIT + MEGABYTE), size=MEGABYTE)
@@ -122,9 +122,9 @@ def test_a_chunked_body_without_an_end(endpoint: Endpoint) -> None:
 
 
 def assert_cut_off_while_sending(endpoint: Endpoint, pieces: Iterable[bytes]) -> None:
-    """A sender without an end is answered 413 and cut off.
+    """A sender of an endless body is answered 413 and cut off.
 
-    The end of the connection may overtake the answer, for it sends on; what it does get of it is a 413.
+    It continues to send, so the end of the connection may overtake the response. What it receives of it is a 413.
     """
     before = endpoint.stored
     with socket.create_connection(endpoint.address, timeout=wire.PATIENCE) as connection:
@@ -143,7 +143,7 @@ def assert_cut_off_while_sending(endpoint: Endpoint, pieces: Iterable[bytes]) ->
 
 
 def send_until_refused(connection: socket.socket, pieces: Iterable[bytes]) -> None:
-    # The server answers and hangs up.
+    # The server answers and closes the connection.
     with suppress(OSError):
         for piece in pieces:
             connection.sendall(piece)
@@ -152,12 +152,12 @@ def send_until_refused(connection: socket.socket, pieces: Iterable[bytes]) -> No
 def in_chunks(endpoint: Endpoint, delivery: Delivery, *, size: int, **changes: HeaderValue | None) -> wire.Answer:
     head = endpoint.head(delivery, headers={"Content-Length": None, "Transfer-Encoding": "chunked", **changes})
     pieces = [head, *wire.chunked(delivery.body, size=size)]
-    # A server that does not read chunks may hang up at once: such a request must be on its way as a whole.
+    # A server that does not read chunks may close the connection at once, so the whole request is sent first.
     return wire.exchange(endpoint.address, pieces if endpoint.served.reads_chunked else [b"".join(pieces)])
 
 
 @pytest.mark.parametrize("size", [7, 1000, 65_536])
-def test_a_chunked_body_arrives_whole_or_is_refused_as_such(endpoint: Endpoint, size: int) -> None:
+def test_a_chunked_body_arrives_complete_or_is_answered_411(endpoint: Endpoint, size: int) -> None:
     delivery = of_size(1000 + 10 * size) if endpoint.served.reads_chunked else signed()
     before = endpoint.stored
     answer = in_chunks(endpoint, delivery, size=size)
@@ -195,8 +195,8 @@ def test_malformed_chunks(endpoint: Endpoint, chunk: bytes) -> None:
     assert "Traceback" not in endpoint.log
 
 
-def test_malformed_chunks_of_what_is_refused_for_another_reason(endpoint: Endpoint) -> None:
-    """What remains of a refused body is drained, and that fails."""
+def test_malformed_chunks_of_a_request_that_is_refused_anyway(endpoint: Endpoint) -> None:
+    """The rest of a refused body is drained, which fails."""
     head = endpoint.head(
         signed(), headers={"Content-Length": None, "Transfer-Encoding": "chunked", "Content-Type": "text/plain"}
     )
@@ -215,7 +215,7 @@ def test_a_post_without_a_length_has_an_empty_body(endpoint: Endpoint) -> None:
     assert_refused(wire.exchange(endpoint.address, [request]), 401, "unauthorized")
 
 
-def test_a_body_longer_than_its_length_is_not_the_one_that_was_signed(endpoint: Endpoint) -> None:
+def test_a_body_longer_than_its_declared_length_is_truncated_and_refused(endpoint: Endpoint) -> None:
     delivery = signed()
     one_less = {"Content-Length": str(len(delivery.body) - 1)}
     if REFUSES_WHAT_FOLLOWS in endpoint.served.by_itself:
@@ -224,7 +224,7 @@ def test_a_body_longer_than_its_length_is_not_the_one_that_was_signed(endpoint: 
         endpoint.refuses(401, "unauthorized", delivery, headers=one_less)
 
 
-def test_a_sender_that_goes_away_before_the_end(endpoint: Endpoint) -> None:
+def test_a_sender_that_disconnects_before_the_end(endpoint: Endpoint) -> None:
     delivery = signed()
     before = endpoint.stored
     with begun(endpoint, delivery) as connection:
@@ -237,14 +237,14 @@ def test_a_sender_that_goes_away_before_the_end(endpoint: Endpoint) -> None:
 
 @contextmanager
 def begun(endpoint: Endpoint, delivery: Delivery) -> Iterator[socket.socket]:
-    """The connection of a sender that has sent all but the last byte."""
+    """Open a connection and send all but the last byte."""
     with socket.create_connection(endpoint.address, timeout=wire.PATIENCE) as connection:
         connection.sendall(endpoint.head(delivery) + delivery.body[:-1])
         yield connection
 
 
 def test_senders_whose_connections_break(endpoint: Endpoint) -> None:
-    """More of them than a server has threads; one has sent all, and does not hear the answer."""
+    """More senders than a server has threads; one has sent everything and does not receive the response."""
     before = endpoint.stored
     delivery = signed()
     for _ in range(10):
@@ -260,17 +260,17 @@ def test_senders_whose_connections_break(endpoint: Endpoint) -> None:
 
 
 def break_off(connection: socket.socket) -> None:
-    """Close it so that the server is told of a failure, and not of an end."""
+    """Close the connection so that the server sees a reset instead of an end."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
-def test_a_sender_that_stalls_holds_up_no_other(endpoint: Endpoint) -> None:
+def test_a_stalled_sender_does_not_delay_others(endpoint: Endpoint) -> None:
     stalling, other = signed(), signed()
     before = endpoint.stored
     with begun(endpoint, stalling) as connection, ThreadPoolExecutor(1) as background:
         sent = background.submit(endpoint.send, other)
         if ONE_AT_A_TIME in endpoint.served.by_itself:
-            # It has to wait, and is not lost.
+            # The sender has to wait, and the event is not lost.
             connection.sendall(stalling.body[-1:])
             assert_received(sent.result())
         else:
@@ -282,9 +282,9 @@ def test_a_sender_that_stalls_holds_up_no_other(endpoint: Endpoint) -> None:
 
 
 def asking_first(endpoint: Endpoint, delivery: Delivery, **headers: HeaderValue) -> wire.Answer:
-    """The final answer to a sender that waits to be told to send the body.
+    """Return the final response to a sender that waits for `100 Continue` before it sends the body.
 
-    It does so for a moment only, as RFC 9110 has it: not every server knows what it is asked.
+    It waits for a moment only, as RFC 9110 recommends, because not every server sends that.
     """
     with socket.create_connection(endpoint.address, timeout=wire.PATIENCE) as connection:
         connection.sendall(endpoint.head(delivery, headers={"Expect": "100-continue", **headers}))
@@ -297,7 +297,7 @@ def said_within(connection: socket.socket, seconds: float) -> bool:
     return bool(select.select([connection], [], [], seconds)[0])
 
 
-def test_a_sender_that_asks_before_it_sends(endpoint: Endpoint) -> None:
+def test_a_sender_that_expects_100_continue(endpoint: Endpoint) -> None:
     delivery = signed()
     answer = asking_first(endpoint, delivery)
     assert_received(answer)
@@ -306,7 +306,7 @@ def test_a_sender_that_asks_before_it_sends(endpoint: Endpoint) -> None:
     assert record.event.body == delivery.body
 
 
-def test_a_sender_that_asks_before_it_sends_what_is_refused(endpoint: Endpoint) -> None:
+def test_a_sender_that_expects_100_continue_is_refused(endpoint: Endpoint) -> None:
     before = endpoint.stored
     answer = asking_first(endpoint, of_size(2 * MEGABYTE))
     assert_refused(answer, 413, "payload_too_large")
@@ -316,7 +316,7 @@ def test_a_sender_that_asks_before_it_sends_what_is_refused(endpoint: Endpoint) 
 
 
 @pytest.mark.parametrize("length", ["-1", "1e3", "ten", "+5", "0x10", "²"])
-def test_a_length_that_is_no_number_stores_nothing(endpoint: Endpoint, length: str) -> None:
+def test_a_malformed_length_stores_nothing(endpoint: Endpoint, length: str) -> None:
     before = endpoint.stored
     with socket.create_connection(endpoint.address, timeout=wire.PATIENCE) as connection:
         delivery = signed()
@@ -328,7 +328,7 @@ def test_a_length_that_is_no_number_stores_nothing(endpoint: Endpoint, length: s
 
 
 def test_the_order_of_the_checks(endpoint: Endpoint) -> None:
-    """Each delivery is wrong in one way less than the one before."""
+    """Each delivery has one fault less than the one before."""
     headers: dict[str, HeaderValue | None] = {
         "X-EnvoyOU-Signature": None,
         "X-EnvoyOU-Event-Type": None,

@@ -1,4 +1,4 @@
-"""What is answered 503: an event that cannot be stored now, and which the sender will deliver again."""
+"""Requests that are answered 503: the event cannot be stored now, and the sender delivers it again."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def refused_as_unavailable(endpoint: Endpoint, delivery: Delivery) -> Answer:
     return answer
 
 
-def test_a_database_that_another_writer_holds(endpoint: Endpoint) -> None:
+def test_a_database_locked_by_another_writer(endpoint: Endpoint) -> None:
     delivery = signed(sample_event(object={"email": "confidential@example.com"}))
     with endpoint.locked():
         answer = refused_as_unavailable(endpoint, delivery)
@@ -39,23 +39,23 @@ def test_a_database_that_another_writer_holds(endpoint: Endpoint) -> None:
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_an_inbox_that_fails(endpoint: Endpoint, fault: str) -> None:
+def test_a_failing_inbox(endpoint: Endpoint, fault: str) -> None:
     delivery = signed(nonce=f"nonce-{fault}")
     with endpoint.failing(fault, "inbox"):
         answer = refused_as_unavailable(endpoint, delivery)
     assert "secret-place" not in str(answer)
-    # The nonce is free: it is bound after the commit, and there was none.
+    # The nonce is not bound, because there was no commit.
     endpoint.accepts(signed(nonce=f"nonce-{fault}"))
     endpoint.accepts(delivery, headers={"X-EnvoyOU-Nonce": None})
 
 
 @pytest.fixture
 def with_spool(serve: Serve, tmp_path: Path) -> Endpoint:
-    """An endpoint with a spool, on the system's clock, whose worker nobody starts."""
+    """An endpoint with a spool, on the system's clock, without a worker."""
     handlers = Handlers()
     handlers.on("user.*")(print)
     endpoint = serve(handlers, handoff="manual", spool=f"sqlite:///{tmp_path / 'spool.db'}")
-    # To make its tables takes time, and a test is about what a spool does in the time that it has.
+    # Creating its tables takes time, which must not count towards the spool's part of the budget.
     endpoint.served.webhooks.spool.open()
     return endpoint
 
@@ -73,7 +73,7 @@ def accepts_into_the_spool(endpoint: Endpoint, delivery: Delivery) -> InboxRecor
 
 
 def until_moved(endpoint: Endpoint, delivery: Delivery) -> InboxRecord:
-    """Wait until it is in the inbox, and nowhere else: until then, a redelivery may be taken for new."""
+    """Wait until the event is in the inbox only: until then, a redelivery may be answered as new."""
     spool = endpoint.served.webhooks.spool
     assert spool is not None
     deadline = time.monotonic() + PATIENCE
@@ -84,7 +84,7 @@ def until_moved(endpoint: Endpoint, delivery: Delivery) -> InboxRecord:
 
 
 def is_moved(endpoint: Endpoint, delivery: Delivery, spooled: InboxRecord) -> None:
-    """It comes to the inbox by itself, as it was accepted."""
+    """The event is moved to the inbox by itself, as it was accepted."""
     record = until_moved(endpoint, delivery)
     assert record.event.body == delivery.body
     assert record.webhook_id == spooled.webhook_id
@@ -93,7 +93,7 @@ def is_moved(endpoint: Endpoint, delivery: Delivery, spooled: InboxRecord) -> No
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_an_inbox_that_fails_where_there_is_a_spool(with_spool: Endpoint, fault: str) -> None:
+def test_a_failing_inbox_with_a_spool(with_spool: Endpoint, fault: str) -> None:
     delivery = sent_now(nonce="nonce-of-the-first")
     with with_spool.failing(fault, "inbox"):
         spooled = accepts_into_the_spool(with_spool, delivery)
@@ -102,14 +102,14 @@ def test_an_inbox_that_fails_where_there_is_a_spool(with_spool: Endpoint, fault:
     is_moved(with_spool, delivery, spooled)
 
 
-def test_a_database_that_another_writer_holds_where_there_is_a_spool(with_spool: Endpoint) -> None:
+def test_a_database_locked_by_another_writer_with_a_spool(with_spool: Endpoint) -> None:
     delivery = sent_now()
     with with_spool.locked():
         spooled = accepts_into_the_spool(with_spool, delivery)
     is_moved(with_spool, delivery, spooled)
 
 
-def test_an_inbox_and_a_spool_that_fail(with_spool: Endpoint) -> None:
+def test_a_failing_inbox_and_a_failing_spool(with_spool: Endpoint) -> None:
     delivery = sent_now()
     with with_spool.failing("raises_at_once", "inbox", "spool"):
         answer = refused_as_unavailable(with_spool, delivery)
@@ -120,7 +120,7 @@ def test_an_inbox_and_a_spool_that_fail(with_spool: Endpoint) -> None:
 
 
 def is_a_duplicate(endpoint: Endpoint, delivery: Delivery) -> None:
-    """A redelivery is found to be one; the process that has not yet found the inbox again may not know, and asks it."""
+    """A redelivery is recognised. A process that has not yet noticed that the inbox is up may need to ask it."""
     before = endpoint.stored
     if EACH_PROCESS_FINDS_OUT in endpoint.served.by_itself:
         wait_for(lambda: "duplicate" in endpoint.send(delivery).document)
@@ -133,7 +133,7 @@ def sent_now(**options: Any) -> Delivery:
     return signed(timestamp=int(time.time()), **options)
 
 
-def test_what_is_refused_needs_no_inbox(endpoint: Endpoint) -> None:
+def test_refusals_do_not_need_the_inbox(endpoint: Endpoint) -> None:
     with endpoint.failing("raises_at_once", "inbox"):
         endpoint.refuses(401, "unauthorized", signed(secret="whsec_foreign"))
         endpoint.refuses(400, "invalid_payload", signed(b"[]"))
@@ -152,5 +152,5 @@ class BrokenNonces:
 
 
 @pytest.mark.settings(nonces=BrokenNonces())
-def test_a_nonce_store_that_fails_refuses_nothing(endpoint: Endpoint) -> None:
+def test_a_failing_nonce_store_does_not_refuse_events(endpoint: Endpoint) -> None:
     endpoint.accepts(signed(nonce="unknown-to-the-store"))

@@ -1,4 +1,4 @@
-"""One HTTP exchange over a real socket, with nothing between the test and the bytes."""
+"""HTTP exchanges over a real socket, byte for byte."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 HeaderValue = str | bytes
 HeaderChanges = Mapping[str, HeaderValue | Sequence[HeaderValue] | None]
-"""By name: a value, several of them to be sent as so many headers, or `None` for a header that is not sent."""
+"""By name: a value, a list of values for a repeated header, or `None` for a header that is not sent."""
 
 PATIENCE = 30.0
 """Seconds without a byte from the server after which a test fails."""
@@ -30,14 +30,14 @@ class Answer:
 
 
 def head(method: str, target: str, headers: Iterable[tuple[str, HeaderValue]]) -> bytes:
-    """The request line and headers; text is sent as UTF-8."""
+    """Encode the request line and headers, text as UTF-8."""
     lines = [f"{method} {target} HTTP/1.1".encode()]
     lines += [name.encode() + b": " + _octets(value) for name, value in headers]
     return b"\r\n".join(lines) + b"\r\n\r\n"
 
 
 def pairs(headers: HeaderChanges) -> list[tuple[str, HeaderValue]]:
-    """The headers that are to be sent."""
+    """Return the headers to send."""
     found: list[tuple[str, HeaderValue]] = []
     for name, value in headers.items():
         if value is None:
@@ -48,7 +48,7 @@ def pairs(headers: HeaderChanges) -> list[tuple[str, HeaderValue]]:
 
 
 def exchange(address: tuple[str, int], pieces: Iterable[bytes], *, method: str = "POST") -> Answer:
-    """Send all `pieces`, and only then read the answer, as a simple sender does."""
+    """Send all `pieces` before reading the response, as a simple sender does."""
     with socket.create_connection(address, timeout=PATIENCE) as connection:
         for piece in pieces:
             connection.sendall(piece)
@@ -56,7 +56,7 @@ def exchange(address: tuple[str, int], pieces: Iterable[bytes], *, method: str =
 
 
 def read_answer(connection: socket.socket, *, method: str = "POST") -> Answer:
-    """Read one whole answer."""
+    """Read one complete response."""
     response = HTTPResponse(connection, method=method)
     try:
         response.begin()
@@ -66,7 +66,7 @@ def read_answer(connection: socket.socket, *, method: str = "POST") -> Answer:
 
 
 def told_to_continue(connection: socket.socket) -> bool:
-    """Whether what has come is an interim answer that asks for the body; it is read then, and nothing else is."""
+    """Read an interim response that requests the body, and return whether there was one."""
     if connection.recv(13, socket.MSG_PEEK | socket.MSG_WAITALL) != b"HTTP/1.1 100 ":
         return False
     read = b""
@@ -76,7 +76,7 @@ def told_to_continue(connection: socket.socket) -> bool:
 
 
 def chunked(body: bytes, *, size: int) -> list[bytes]:
-    """`body` in chunks, as Transfer-Encoding has it."""
+    """Encode `body` in chunks."""
     parts = [body[start : start + size] for start in range(0, len(body), size)]
     return [*(b"%x\r\n%s\r\n" % (len(part), part) for part in parts), b"0\r\n\r\n"]
 

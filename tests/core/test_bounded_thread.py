@@ -1,4 +1,4 @@
-"""One thread, started when there is work, with bounds on what waits for it."""
+"""A thread that is started when there is work, with a bounded queue."""
 
 import os
 import queue
@@ -10,7 +10,7 @@ from envoyou_core.reception.bounded_thread import BoundedThread
 
 
 class Gate:
-    """A call that takes until it is opened."""
+    """A call that blocks until `opened` is set."""
 
     def __init__(self):
         self.begun, self.opened = threading.Event(), threading.Event()
@@ -28,7 +28,7 @@ def gate():
     gate.opened.set()
 
 
-def test_calls_run_one_after_the_other_in_one_thread_that_ends_with_the_last(gate):
+def test_calls_run_one_after_the_other_in_one_thread_that_ends_when_the_queue_is_empty(gate):
     thread = BoundedThread("one", max_calls=3, max_size=10)
     done = [thread.submit(gate, size=1), *(thread.submit(threading.current_thread, size=1) for _ in range(2))]
     gate.opened.set()
@@ -38,7 +38,7 @@ def test_calls_run_one_after_the_other_in_one_thread_that_ends_with_the_last(gat
     assert thread.submit(threading.current_thread, size=1).result(20) is not worker
 
 
-def test_neither_too_many_nor_too_much_may_wait(gate):
+def test_the_queue_is_bounded_by_count_and_size(gate):
     thread = BoundedThread("one", max_calls=3, max_size=10)
     running = thread.submit(gate, size=6)
     with pytest.raises(queue.Full):
@@ -52,11 +52,11 @@ def test_neither_too_many_nor_too_much_may_wait(gate):
     assert thread.submit(list, size=10).result(20) == []
 
 
-def test_one_call_alone_may_hold_more_than_the_bound():
+def test_a_single_call_may_exceed_the_size_limit():
     assert BoundedThread("one", max_calls=1, max_size=10).submit(list, size=11).result(20) == []
 
 
-def test_what_a_call_raises_is_its_own_affair(gate):
+def test_an_exception_of_a_call_does_not_affect_others(gate):
     thread = BoundedThread("one", max_calls=3, max_size=10)
     thread.submit(gate, size=1)
     failed, fine = thread.submit(lambda: 1 // 0, size=1), thread.submit(list, size=1)
@@ -66,7 +66,7 @@ def test_what_a_call_raises_is_its_own_affair(gate):
     assert fine.result(20) == []
 
 
-def test_what_nobody_waits_for_any_more_is_not_called(gate):
+def test_a_cancelled_call_is_skipped(gate):
     thread = BoundedThread("one", max_calls=3, max_size=10)
     running, called = thread.submit(gate, size=1), []
     given_up = thread.submit(lambda: called.append(1), size=1)
@@ -77,7 +77,7 @@ def test_what_nobody_waits_for_any_more_is_not_called(gate):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-def test_a_forked_child_has_a_thread_and_bounds_of_its_own(gate):
+def test_a_forked_child_has_its_own_thread_and_queue(gate):
     thread = BoundedThread("one", max_calls=1, max_size=10)
     thread.submit(gate, size=1)
     assert gate.begun.wait(20)

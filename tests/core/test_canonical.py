@@ -1,4 +1,4 @@
-"""The canonical form: Python's own recipe, also where it is computed piece by piece."""
+"""The canonical form equals that of the guide's Python recipe, even if it is computed piece by piece."""
 
 import json
 import time
@@ -15,11 +15,11 @@ SIZE = 200_000
 
 
 def recipe(body: bytes) -> bytes | None:
-    """What the guide's Python sample signs; `None` if Python cannot read the body, or nobody else could."""
+    """Compute what the guide's Python sample signs; `None` if the body is invalid or ambiguous."""
 
     def members(pairs):
         if len(dict(pairs)) != len(pairs):
-            raise ValueError("a member is named twice")
+            raise ValueError("two members have the same name")
         return dict(pairs)
 
     def refuse(constant):
@@ -40,7 +40,7 @@ def computed(body: bytes) -> bytes | None:
 
 
 def padded(body: bytes) -> bytes:
-    """The same document in more bytes than are read in one go."""
+    """Pad the document with white space beyond `SMALL_BODY`."""
     return body + b" " * (SMALL_BODY + 1 - len(body))
 
 
@@ -60,7 +60,7 @@ def test_a_large_body_has_the_same_form_as_a_small_one(text):
 
 @settings(max_examples=1000)
 @given(body=st.binary(max_size=40) | st.text(alphabet='[]{}",: \\u0d8nt1-.e\n', max_size=40).map(str.encode))
-def test_what_is_not_json_has_no_form_at_any_size(body):
+def test_invalid_json_has_no_canonical_form_at_any_size(body):
     assert computed(body) == computed(padded(body)) == recipe(body)
 
 
@@ -87,13 +87,13 @@ SHAPES = {
 }
 
 
-MUCH_WORK = {"long integers": SIZE // 4001, "deep objects": 400}
-"""Tokens of which each one is so much work that a pause is due before the next."""
+EXPENSIVE_TOKENS = {"long integers": SIZE // 4001, "deep objects": 400}
+"""The number of tokens that are so expensive that each is followed by a pause."""
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_no_shape_is_worked_on_for_long_without_a_pause(shape):
-    """Counted in tokens, and not in seconds, which depend on the machine."""
+def test_every_shape_is_processed_with_regular_pauses(shape):
+    """Count tokens instead of seconds, which depend on the machine."""
     pieces, pauses = [], []
     read = canonical._pieces
 
@@ -107,15 +107,15 @@ def test_no_shape_is_worked_on_for_long_without_a_pause(shape):
         patch.setattr(canonical, "_pieces", counted)
         body = SHAPES[shape].encode()
         assert canonical_form(body, pause=lambda: pauses.append(None)) == recipe(body)
-    assert len(pauses) >= len(pieces) + MUCH_WORK.get(shape, 0)
+    assert len(pauses) >= len(pieces) + EXPENSIVE_TOKENS.get(shape, 0)
 
 
-def test_a_thread_that_rests_sleeps_after_each_bit_of_work(monkeypatch):
+def test_pause_regularly_sleeps_after_each_millisecond_of_work(monkeypatch):
     worked, slept = [0.0], []
     monkeypatch.setattr(time, "thread_time", lambda: worked[0])
     monkeypatch.setattr(time, "sleep", slept.append)
-    rest = canonical.regular_rests()
+    rest = canonical.pause_regularly()
     for _ in range(10):
-        worked[0] += canonical.WORK / 2
+        worked[0] += canonical.WORK_TIME / 2
         rest()
-    assert slept == [canonical.REST] * 5
+    assert slept == [canonical.PAUSE_TIME] * 5

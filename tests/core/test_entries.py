@@ -1,4 +1,4 @@
-"""The entries in front of an application: what is theirs, what is left to it, and when the worker lives."""
+"""The entries that wrap an application: which requests they take, which they pass on, and the worker's lifetime."""
 
 import asyncio
 import io
@@ -28,7 +28,7 @@ def webhooks():
 
 @pytest.fixture
 def working():
-    """One whose worker is ours to see; `done` is set once it has handled an event."""
+    """Webhooks with a handler that sets `done`."""
     webhooks = Webhooks(secret=SECRET, inbox="memory:")
     webhooks.done = threading.Event()
     webhooks.on("*", name="note")(lambda event: webhooks.done.set())
@@ -47,7 +47,7 @@ def test_a_path_begins_with_a_slash(webhooks, entry):
 
 
 @pytest.mark.parametrize("entry", [asgi.webhooks_entry, wsgi.webhooks_entry])
-def test_what_is_made_on_first_use_is_made_with_the_entry(entry):
+def test_lazily_created_webhooks_are_created_with_the_entry(entry):
     class Unusable:
         def __getattr__(self, name):
             raise ConfigurationError("no secret")
@@ -73,7 +73,7 @@ def wsgi_environ(path, *, script_name="", method="POST"):
 
 
 def ask_wsgi(webhooks, environ, *, path=PATH):
-    """The answer, or what the application itself was given."""
+    """Return the response, or the request that was passed on to the application."""
     given, started = [], []
 
     def app(environ, start_response):
@@ -95,7 +95,7 @@ def ask_wsgi(webhooks, environ, *, path=PATH):
 
 @pytest.mark.parametrize("path", OURS)
 @pytest.mark.parametrize("script_name", ["", "/mounted", "/hooks"])
-def test_wsgi_path_variants_of_the_path_from_wherever_it_is_mounted(webhooks, path, script_name):
+def test_wsgi_matches_the_path_relative_to_the_mount(webhooks, path, script_name):
     status, headers, body = ask_wsgi(webhooks, wsgi_environ(path, script_name=script_name))
     assert (status, body) == ("200 OK", b'{"received": true}')
     assert headers == {"Content-Type": "application/json", "Content-Length": "18"}
@@ -103,38 +103,38 @@ def test_wsgi_path_variants_of_the_path_from_wherever_it_is_mounted(webhooks, pa
 
 
 @pytest.mark.parametrize("path", THEIRS)
-def test_wsgi_everything_else_is_left_to_the_application(webhooks, path):
+def test_wsgi_passes_other_requests_to_the_application(webhooks, path):
     environ = wsgi_environ(path)
     assert ask_wsgi(webhooks, environ) == "theirs"
     assert environ["wsgi.input"].tell() == 0
     assert webhooks.inbox.stats().total == 0
 
 
-def test_wsgi_a_path_of_other_letters_comes_as_octets(webhooks):
+def test_wsgi_matches_a_path_beyond_ascii(webhooks):
     environ = wsgi_environ("/häken".encode().decode("latin-1"))
     assert ask_wsgi(webhooks, environ, path="/häken/")[0] == "200 OK"
     assert ask_wsgi(webhooks, wsgi_environ("/häken"), path="/häken") == "theirs"
 
 
 @pytest.mark.parametrize("path", ["", "/"])
-def test_wsgi_the_path_may_be_all_there_is(webhooks, path):
+def test_wsgi_matches_the_mount_itself(webhooks, path):
     assert ask_wsgi(webhooks, wsgi_environ(path), path="/")[0] == "200 OK"
 
 
-def test_wsgi_an_answer_to_head_has_no_body(webhooks):
+def test_wsgi_a_response_to_head_has_no_body(webhooks):
     status, headers, body = ask_wsgi(webhooks, wsgi_environ("/hooks", method="HEAD"))
     assert (status, headers["Allow"], body) == ("405 Method Not Allowed", "POST", b"")
     assert int(headers["Content-Length"]) > 0
 
 
 @pytest.mark.parametrize("path", ["/", "/hooks"])
-def test_wsgi_the_first_request_of_all_starts_the_worker(working, path):
+def test_wsgi_the_first_request_to_any_path_starts_the_worker(working, path):
     working.inbox.add(NewEvent(sample_event())).result(PATIENCE)
     ask_wsgi(working, wsgi_environ(path))
     assert working.done.wait(PATIENCE)
 
 
-def test_wsgi_a_secret_callable_has_what_handlers_have_around_it():
+def test_wsgi_a_secret_callable_runs_in_the_context_of_handlers():
     inside = []
     depth = 0
 
@@ -169,7 +169,7 @@ def http_scope(path, *, root_path=None, kind="http"):
 
 
 def ask_asgi(webhooks, scope, *, path=PATH):
-    """The status of the answer, or what the application itself was given."""
+    """Return the response's status, or the request that was passed on to the application."""
     given, sent = [], []
 
     async def app(*arguments):
@@ -191,31 +191,31 @@ def ask_asgi(webhooks, scope, *, path=PATH):
 
 @pytest.mark.parametrize("ending", ["", "/"])
 @pytest.mark.parametrize("root_path", [None, "", "/mounted", "/mounted/", "/hooks"])
-def test_asgi_path_variants_of_the_path_from_wherever_it_is_mounted(webhooks, ending, root_path):
+def test_asgi_matches_the_path_relative_to_the_mount(webhooks, ending, root_path):
     path = f"{(root_path or '').rstrip('/')}{PATH}{ending}"
     assert ask_asgi(webhooks, http_scope(path, root_path=root_path)) == 401
 
 
 @pytest.mark.parametrize("path", THEIRS)
-def test_asgi_everything_else_is_left_to_the_application(webhooks, path):
+def test_asgi_passes_other_requests_to_the_application(webhooks, path):
     assert ask_asgi(webhooks, http_scope(path)) == "theirs"
 
 
-def test_asgi_another_mount_is_left_to_the_application(webhooks):
+def test_asgi_passes_other_mounts_to_the_application(webhooks):
     assert ask_asgi(webhooks, http_scope("/mounted/x/hooks", root_path="/mounted")) == "theirs"
     assert ask_asgi(webhooks, http_scope("/mountedx/hooks", root_path="/mounted")) == "theirs"
 
 
-def test_asgi_what_is_not_http_is_left_to_the_application(webhooks):
+def test_asgi_passes_other_protocols_to_the_application(webhooks):
     assert ask_asgi(webhooks, http_scope("/hooks", kind="websocket")) == "theirs"
 
 
-def test_asgi_a_path_of_other_letters(webhooks):
+def test_asgi_matches_a_path_beyond_ascii(webhooks):
     assert ask_asgi(webhooks, http_scope("/häken/"), path="/häken") == 401
 
 
 class Life:
-    """A server that begins and ends the life of an application, and an application that notes what it sees of it."""
+    """A server that runs the lifespan of an application, and an application that records its events."""
 
     def __init__(self, webhooks, *, fails=False):
         self.webhooks = webhooks
@@ -251,14 +251,14 @@ class Life:
         await asgi.webhooks_entry(self.app, self.webhooks, path=PATH)({"type": "lifespan"}, receive, send)
 
 
-def test_asgi_the_worker_lives_within_the_life_of_the_application(working):
+def test_asgi_the_worker_runs_within_the_lifespan_of_the_application(working):
     life = Life(working)
     asyncio.run(life.run())
     assert life.noted == [("app begins", False), ("app lives", True), ("app ends", False)]
     assert [message["type"] for message in life.sent] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
 
 
-def test_asgi_a_worker_that_cannot_start_keeps_the_application_from_it():
+def test_asgi_the_application_does_not_start_if_the_worker_cannot():
     life = Life(Webhooks(secret=SECRET, inbox="memory:"))
     asyncio.run(life.run())
     [message] = life.sent
@@ -266,7 +266,7 @@ def test_asgi_a_worker_that_cannot_start_keeps_the_application_from_it():
     assert "handler" in message["message"]
 
 
-def test_asgi_an_application_that_breaks_off_leaves_no_worker(working):
+def test_asgi_a_crashed_lifespan_stops_the_worker(working):
     life = Life(working)
 
     async def app(scope, receive, send):
@@ -281,7 +281,7 @@ def test_asgi_an_application_that_breaks_off_leaves_no_worker(working):
     assert not working._handoff.alive
 
 
-def test_asgi_without_a_life_the_first_request_of_all_starts_the_worker(working):
+def test_asgi_without_a_lifespan_the_first_request_to_any_path_starts_the_worker(working):
     working.inbox.add(NewEvent(sample_event())).result(PATIENCE)
 
     async def app(scope, receive, send):

@@ -1,4 +1,4 @@
-"""Strict parsing of a verified body, its bounds, and what the object of an event may be read as."""
+"""Strict parsing of a verified body, its limits, and the types of `data.object`."""
 
 import dataclasses
 import json
@@ -55,7 +55,7 @@ def test_the_catalogue_has_the_guides_fourteen_types_in_its_order():
     ]
 
 
-def test_unknown_types_and_further_members_are_kept():
+def test_unknown_types_and_additional_members_are_accepted():
     body = body_with(type="invoice.paid", livemode=True)
     event = Event.from_body(body)
     assert event.type == "invoice.paid"
@@ -63,7 +63,7 @@ def test_unknown_types_and_further_members_are_kept():
     assert b"livemode" in event.body
 
 
-def test_data_may_have_further_members_too():
+def test_data_may_have_additional_members():
     assert Event.from_body(body_with(data={"object": {"a": 1}, "previous": {}})).data.object == {"a": 1}
 
 
@@ -104,7 +104,7 @@ def test_data_may_have_further_members_too():
     ],
     ids=lambda body: repr(body[:40]),
 )
-def test_what_is_not_an_event_is_an_invalid_payload(body):
+def test_a_body_that_is_not_an_event_is_an_invalid_payload(body):
     with pytest.raises(InvalidPayloadError) as caught:
         Event.from_body(body).data.object  # noqa: B018 - a payload that is nested too deeply may show here
     assert caught.value.code == "invalid_payload"
@@ -113,7 +113,7 @@ def test_what_is_not_an_event_is_an_invalid_payload(body):
 
 @pytest.mark.parametrize("name", ["id", "type", "webhook_id"])
 @pytest.mark.parametrize("value", ["x" * 256, "a\nb", "a\0b", "a\x7fb", "a\x85b", "\t", "a\ud800b"])
-def test_names_are_bounded_and_have_no_control_characters(name, value):
+def test_names_that_are_too_long_or_have_control_characters_are_refused(name, value):
     with pytest.raises(InvalidPayloadError):
         Event.from_body(body_with(**{name: value}))
 
@@ -161,12 +161,12 @@ def test_half_of_a_surrogate_pair_in_the_payload_is_accepted(text):
     ],
     ids=lambda body: repr(body[:60]),
 )
-def test_half_of_a_surrogate_pair_loosens_nothing_else(broken):
+def test_a_body_with_half_of_a_surrogate_pair_is_checked_as_strictly(broken):
     with pytest.raises(InvalidPayloadError):
         Event.from_body(broken.replace(b"NAME", rb"\ud83d")).data.object  # noqa: B018
 
 
-def test_an_integer_that_python_does_not_read_is_an_invalid_payload_when_it_is_asked_for():
+def test_an_integer_with_too_many_digits_is_an_invalid_payload_when_it_is_accessed():
     event = Event.from_body(body_with(data={"object": {"n": "N"}}).replace(b'"N"', b"1" * 5000))
     assert event.id == "evt_1"
     with pytest.raises(InvalidPayloadError):
@@ -212,7 +212,7 @@ _names = st.text(st.characters(exclude_categories=("Cc", "Cs")), min_size=1, max
     object=st.dictionaries(st.text(st.characters(codec="utf-8")), _json, max_size=4),
     ascii=st.booleans(),
 )
-def test_whatever_is_valid_comes_through(id, type, created, object, ascii):
+def test_every_valid_event_is_accepted(id, type, created, object, ascii):
     document = {"id": id, "type": type, "created": created, "data": {"object": object}}
     try:
         body = json.dumps(document, ensure_ascii=ascii).encode()
@@ -223,7 +223,7 @@ def test_whatever_is_valid_comes_through(id, type, created, object, ascii):
     assert event.data.object == json.loads(body)["data"]["object"]
 
 
-# Reading the object
+# Types of the object
 
 
 def test_the_object_is_decoded_once_and_kept():
@@ -245,11 +245,11 @@ def test_a_login():
     assert (login.location.country, login.location.city) == ("US", "New York")
 
 
-def test_further_fields_are_skipped():
+def test_additional_fields_are_ignored():
     assert sample_event(object={"id": "user_1", "new": [1]}).data.as_type(User) == User(id="user_1")
 
 
-def test_types_of_the_users_own():
+def test_an_object_can_be_converted_to_any_type():
     @dataclasses.dataclass
     class Key:
         id: str
@@ -263,12 +263,12 @@ def test_types_of_the_users_own():
 
 
 @pytest.mark.parametrize("object", [{}, {"id": 3}, {"id": "user_1", "created_at": "yesterday"}])
-def test_an_object_of_another_shape_is_an_invalid_payload(object):
+def test_an_object_that_does_not_match_the_type_is_an_invalid_payload(object):
     with pytest.raises(InvalidPayloadError, match="not a User"):
         sample_event(object=object).data.as_type(User)
 
 
-def test_an_event_may_be_typed_as_what_it_is_about():
+def test_an_event_can_be_typed():
     event = sample_event("user.created", object={"id": "user_1", "email": "ada@example.com"})
     typed = event.typed_as(User)
     assert typed.data.object == User(id="user_1", email="ada@example.com")
@@ -280,26 +280,26 @@ def test_an_event_may_be_typed_as_what_it_is_about():
         event.typed_as(Login)
 
 
-def test_an_event_that_was_parsed_leniently_may_be_typed_too():
+def test_a_leniently_parsed_event_can_be_typed():
     event = Event.from_body(body_with(data={"object": {"id": "user_1", "name": "\ud800"}}))
     typed = event.typed_as(User)
     assert (typed.data.object.name, typed.object_id) == ("\ud800", "user_1")
 
 
-def test_a_type_parameter_changes_nothing_when_the_program_runs():
+def test_a_type_parameter_has_no_effect_at_run_time():
     assert Event[User].from_body(body_with()) == Event.from_body(body_with())
 
 
-# What it is about
+# The object's id
 
 
 def object_of(text: str) -> Event:
-    """An event whose object is `text`, as it stands."""
+    """Create an event whose object is the given JSON text."""
     return Event.from_body(body_with(data={"object": {}}).replace(b"{}", text.encode()))
 
 
 def identity(object):
-    """The plain definition, over the object as Python's own decoder reads it."""
+    """Define the id by means of Python's own decoder."""
     for found in (object.get("id"), object.get("user_id")):
         if type(found) is int or (type(found) is str and found):
             return str(found)
@@ -328,7 +328,7 @@ def identity(object):
         ('{"id": "user_1", "name": "cut \\ud83d"}', "user_1"),
     ],
 )
-def test_what_an_event_is_about(text, expected):
+def test_the_id_of_the_object(text, expected):
     event = object_of(text)
     assert event.object_id == event.data.identity() == expected == identity(json.loads(text))
 
@@ -342,7 +342,7 @@ _ids = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | 
     user_id=_ids | _json,
     ascii=st.booleans(),
 )
-def test_what_any_event_is_about(object, id, user_id, ascii):
+def test_the_id_of_any_object(object, id, user_id, ascii):
     object = object | {"id": id, "user_id": user_id}
     try:
         body = json.dumps(DOCUMENT | {"data": {"object": object}}, ensure_ascii=ascii).encode()
@@ -370,12 +370,12 @@ def test_what_any_event_is_about(object, id, user_id, ascii):
     ],
     ids=["huge", "unreadable", "not-looked-at", "infinite"],
 )
-def test_what_cannot_be_read_is_about_nothing(text, expected):
+def test_an_unreadable_object_has_no_id(text, expected):
     assert object_of(text).object_id == expected
 
 
-def test_asking_from_deep_in_a_program_does_not_fail():
-    """What is nested within the bound where it was parsed may be nested beyond it where it is asked for."""
+def test_the_object_id_is_available_at_any_recursion_depth():
+    """An object that could be parsed may be nested too deeply for the recursion depth of the code that accesses it."""
     depth = sys.getrecursionlimit() - 120
     event = object_of('{"id": "user_1", "x": ' + "[" * depth + "]" * depth + "}")
 
@@ -389,7 +389,7 @@ def test_asking_from_deep_in_a_program_does_not_fail():
 @example(text="x" * 255)
 @example(text="x" * 256)
 @example(text="")
-def test_the_key_of_an_object_can_be_stored_everywhere(text):
+def test_every_database_can_store_an_object_key(text):
     key = object_key(text)
     assert 0 < len(key) <= 255
     assert is_plain_text(key)
@@ -397,15 +397,15 @@ def test_the_key_of_an_object_can_be_stored_everywhere(text):
     assert (key == text) is (0 < len(text) <= 255 and is_plain_text(text))
 
 
-def test_other_ids_have_other_keys():
+def test_different_ids_have_different_keys():
     others = ["", "x" * 255, "x" * 256, "x" * 257, "a\nb", "a\rb", "\ud83d", "\ud83e", "é" * 256, "e\u0301" * 256]
     assert len({object_key(text) for text in others}) == len(others)
 
 
-# As a value
+# Equality and repr
 
 
-def test_events_of_the_same_bytes_are_equal():
+def test_events_with_the_same_body_are_equal():
     body = body_with()
     assert Event.from_body(body) == Event.from_body(body)
     assert hash(Event.from_body(body)) == hash(Event.from_body(body))
@@ -418,7 +418,7 @@ def test_an_event_cannot_be_changed():
         sample_event().id = "evt_2"
 
 
-def test_a_repr_shows_nothing_of_the_payload():
+def test_a_repr_does_not_show_the_payload():
     event = sample_event(id="evt_1", created=5, object={"email": "private@example.com"})
     event.data.object  # noqa: B018 - decoded, so that there would be something to show
     for text in (repr(event), str(event), repr(event.data), f"{event}"):

@@ -1,4 +1,4 @@
-"""The raw ASGI and WSGI ways in, message by message; the contract suite runs them behind real servers."""
+"""The ASGI and WSGI readers, message by message; the contract suite runs them behind real servers."""
 
 import asyncio
 import io
@@ -34,7 +34,7 @@ def stored(webhooks):
 
 
 class Server:
-    """One request as an ASGI server passes it on; counts what is read of it."""
+    """An ASGI request that counts the messages that are read."""
 
     def __init__(self, headers, chunks, *, method="POST", disconnects=False):
         self.scope = {
@@ -67,47 +67,47 @@ class Server:
 
 
 @pytest.mark.parametrize("cut", [0, 1, 100])
-def test_asgi_takes_a_body_in_pieces(webhooks, delivery, cut):
+def test_asgi_reads_a_body_in_several_messages(webhooks, delivery, cut):
     status, body = Server(delivery.headers, [delivery.body[:cut], delivery.body[cut:]]).ask(webhooks)
     assert (status, json.loads(body)) == (200, {"received": True})
     assert webhooks.inbox.get("evt_1").event.body == delivery.body
 
 
-def test_asgi_takes_a_message_without_a_body_for_an_empty_one(webhooks, delivery):
+def test_asgi_reads_a_message_without_a_body_as_empty(webhooks, delivery):
     server = Server(delivery.headers, [delivery.body])
     server.messages.insert(0, {"type": "http.request", "more_body": True})
     assert server.ask(webhooks)[0] == 200
 
 
-def test_asgi_answers_a_declared_size_without_storing_the_body(webhooks, delivery):
+def test_asgi_refuses_a_declared_size_and_drains_the_body(webhooks, delivery):
     server = Server(delivery.headers | {"Content-Length": "1048577"}, [b"x" * 524_288, b"x" * 524_289])
     status, body = server.ask(webhooks)
     assert (status, json.loads(body)["error"]) == (413, "payload_too_large")
     assert server.read == 2
 
 
-def test_asgi_stops_reading_a_body_that_does_not_end(webhooks, delivery):
+def test_asgi_stops_reading_an_endless_body(webhooks, delivery):
     server = Server(delivery.headers, [b"x" * 1_048_576] * 100, disconnects=True)
     assert server.ask(webhooks)[0] == 413
     assert server.read <= 2 + DRAIN_LIMIT // 1_048_576
 
 
 @pytest.mark.parametrize(("length", "read"), [(DRAIN_LIMIT, 1), (DRAIN_LIMIT + 1, 0)])
-def test_asgi_does_not_ask_for_a_refused_body_that_is_too_much_to_throw_away(webhooks, delivery, length, read):
+def test_asgi_does_not_request_a_refused_body_that_is_too_large_to_drain(webhooks, delivery, length, read):
     server = Server(delivery.headers | {"Content-Length": str(length), "Expect": "100-continue"}, [b"x"])
     assert server.ask(webhooks)[0] == 413
     assert server.read == read
 
 
-def test_asgi_stores_nothing_of_a_sender_that_went_away(webhooks, delivery):
+def test_asgi_stores_nothing_if_the_sender_disconnects(webhooks, delivery):
     server = Server(delivery.headers, [delivery.body], disconnects=True)
     asyncio.run(WebhookEndpoint(webhooks)(server.scope, server.receive, server.send))
-    # For middleware, which takes it amiss where nothing is answered; nobody else sees it.
+    # For middleware, which logs an error if there is no response.
     assert [message.get("status", message.get("body")) for message in server.sent] == [499, b""]
     assert stored(webhooks) == 0
 
 
-def test_asgi_answers_a_refusal_even_to_who_went_away(webhooks, delivery):
+def test_asgi_sends_a_refusal_although_the_sender_has_disconnected(webhooks, delivery):
     assert Server(delivery.headers, [b"x"], method="PUT", disconnects=True).ask(webhooks)[0] == 405
 
 
@@ -121,7 +121,7 @@ def test_asgi_head_has_headers_and_no_body(webhooks, delivery):
 
 
 class Input(io.BytesIO):
-    """A body that counts what is read of it, and may break off."""
+    """A body that counts the bytes that are read, and may end early."""
 
     breaks_off = False
 
@@ -148,26 +148,26 @@ def environ_of(delivery, *, length=True, **more):
     return environ | more
 
 
-def test_wsgi_reads_as_much_as_was_declared(webhooks, delivery):
+def test_wsgi_reads_the_declared_length(webhooks, delivery):
     environ = environ_of(delivery)
     environ["wsgi.input"] = Input(delivery.body + b"of the next request")
     assert receive_wsgi(webhooks, environ).status == 200
     assert environ["wsgi.input"].tell() == len(delivery.body)
 
 
-def test_wsgi_takes_a_body_that_someone_has_read_already(webhooks, delivery):
+def test_wsgi_accepts_a_body_that_has_been_read_already(webhooks, delivery):
     environ = environ_of(delivery)
     environ["wsgi.input"].seek(0, io.SEEK_END)
     assert receive_wsgi(webhooks, environ, delivery.body).status == 200
 
 
-def test_wsgi_reads_a_chunked_body_where_the_server_marks_its_end(webhooks, delivery):
+def test_wsgi_reads_a_chunked_body_if_the_server_signals_its_end(webhooks, delivery):
     environ = environ_of(delivery, length=False, **{"wsgi.input_terminated": True})
     assert receive_wsgi(webhooks, environ).status == 200
 
 
 @pytest.mark.parametrize("length", [None, ""])
-def test_wsgi_takes_a_request_without_a_length_for_one_without_a_body(webhooks, delivery, length):
+def test_wsgi_reads_a_request_without_a_length_as_empty(webhooks, delivery, length):
     environ = environ_of(delivery, length=False, **({} if length is None else {"CONTENT_LENGTH": length}))
     assert receive_wsgi(webhooks, environ).status == 401
     assert environ["wsgi.input"].tell() == 0
@@ -187,24 +187,24 @@ def test_wsgi_refuses_a_malformed_length(webhooks, delivery, length):
     assert environ["wsgi.input"].tell() == 0
 
 
-def test_wsgi_takes_white_space_around_a_length(webhooks, delivery):
+def test_wsgi_accepts_white_space_around_a_length(webhooks, delivery):
     assert receive_wsgi(webhooks, environ_of(delivery, CONTENT_LENGTH=f" {len(delivery.body)} \t")).status == 200
 
 
 @pytest.mark.parametrize("length", ["1", "1000000"])
-def test_wsgi_reads_chunks_whatever_length_is_sent_with_them(webhooks, delivery, length):
+def test_wsgi_ignores_a_length_that_is_sent_with_chunks(webhooks, delivery, length):
     more = {"wsgi.input_terminated": True, "HTTP_TRANSFER_ENCODING": "chunked", "CONTENT_LENGTH": length}
     assert receive_wsgi(webhooks, environ_of(delivery, **more)).status == 200
 
 
-def test_wsgi_answers_a_declared_size_and_drains_up_to_a_bound(webhooks, delivery):
+def test_wsgi_refuses_a_declared_size_and_drains_up_to_a_limit(webhooks, delivery):
     environ = environ_of(delivery, CONTENT_LENGTH=str(10**12))
     environ["wsgi.input"] = Input(b"x" * (DRAIN_LIMIT + 100))
     assert receive_wsgi(webhooks, environ).status == 413
     assert environ["wsgi.input"].tell() == DRAIN_LIMIT
 
 
-def test_wsgi_stops_reading_a_body_that_does_not_end(webhooks, delivery):
+def test_wsgi_stops_reading_an_endless_body(webhooks, delivery):
     environ = environ_of(delivery, length=False, **{"wsgi.input_terminated": True})
     environ["wsgi.input"] = Input(b"x" * (3 * DRAIN_LIMIT))
     assert receive_wsgi(webhooks, environ).status == 413
@@ -212,13 +212,13 @@ def test_wsgi_stops_reading_a_body_that_does_not_end(webhooks, delivery):
 
 
 @pytest.mark.parametrize(("bound", "status"), [(10, 413), (10**9, 200)])
-def test_wsgi_takes_the_smaller_of_two_bounds(webhooks, delivery, bound, status):
+def test_wsgi_applies_the_smaller_of_two_limits(webhooks, delivery, bound, status):
     assert receive_wsgi(webhooks, environ_of(delivery), max_body_size=bound).status == status
     assert receive_wsgi(webhooks, environ_of(delivery), delivery.body, max_body_size=bound).status == status
 
 
 class FailingInput:
-    """A server's input whose every read fails, by whichever name it is read."""
+    """A server's input of which every way to read fails."""
 
     def __init__(self, error):
         self.error = error
@@ -271,7 +271,7 @@ def rejections(webhooks):
 
 @each_failure
 @pytest.mark.parametrize("more", [{}, {"CONTENT_LENGTH": "", "wsgi.input_terminated": True}], ids=["sized", "chunked"])
-def test_wsgi_answers_for_a_server_that_cannot_read_the_body(webhooks, delivery, caplog, error, status, reason, more):
+def test_wsgi_answers_if_the_server_cannot_read_the_body(webhooks, delivery, caplog, error, status, reason, more):
     heard = rejections(webhooks)
     response = receive_wsgi(webhooks, environ_of(delivery, **{"wsgi.input": FailingInput(error), **more}))
     assert response.status == status
@@ -287,7 +287,7 @@ def test_wsgi_answers_for_a_server_that_cannot_read_the_body(webhooks, delivery,
 
 
 @each_failure
-def test_asgi_answers_for_a_server_that_cannot_read_the_body(webhooks, delivery, error, status, reason):
+def test_asgi_answers_if_the_server_cannot_read_the_body(webhooks, delivery, error, status, reason):
     server = Server(delivery.headers, [])
 
     async def receive():
@@ -315,7 +315,7 @@ def test_a_refusal_stands_if_the_rest_of_the_body_cannot_be_read(webhooks, deliv
     assert server.ask(webhooks)[0] == 415
 
 
-def test_a_checked_input_has_what_a_stream_has_but_unchecked_reads():
+def test_a_checked_input_has_no_unchecked_reads():
     stream = CheckedInput(io.BytesIO(b"one\ntwo\n"))
     assert (stream.readline(), stream.read(2), list(stream)) == (b"one\n", b"tw", [b"o\n"])
     stream.seek(0)
@@ -323,14 +323,14 @@ def test_a_checked_input_has_what_a_stream_has_but_unchecked_reads():
     assert not hasattr(stream, "readinto")
 
 
-def test_wsgi_does_not_read_on_after_a_failure(webhooks, delivery):
+def test_wsgi_does_not_read_after_a_failure(webhooks, delivery):
     body = FailingInput(TimeoutError())
     assert receive_wsgi(webhooks, environ_of(delivery, **{"wsgi.input": body})).status == 499
     assert body.reads == 1
 
 
 @pytest.mark.parametrize("breaks_off", [False, True], ids=["ends early", "breaks off"])
-def test_wsgi_tells_a_sender_that_disconnected(webhooks, breaks_off):
+def test_wsgi_recognises_a_sender_that_disconnected(webhooks, breaks_off):
     delivery = sign_delivery(sample_event(object={"text": "x" * 200_000}), secret=SECRET)
     environ = environ_of(delivery)
     environ["wsgi.input"] = Input(delivery.body[:100_000])
@@ -344,7 +344,7 @@ def test_wsgi_tells_a_sender_that_disconnected(webhooks, breaks_off):
     assert stored(webhooks) == 0
 
 
-def test_the_wsgi_entry_has_a_phrase_for_each_status(webhooks, delivery):
+def test_the_wsgi_entry_has_a_reason_phrase_for_each_status(webhooks, delivery):
     started = []
     entry = webhooks_entry(lambda *_: [], webhooks)
     more = {"wsgi.input": Input(b""), "PATH_INFO": "/webhooks/envoyou"}
@@ -352,11 +352,11 @@ def test_the_wsgi_entry_has_a_phrase_for_each_status(webhooks, delivery):
     assert started == ["499 Client Closed Request"]
 
 
-# What is logged of a refused request
+# The log of a refused request
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "text/plain"], ids=["read", "unread"])
-def test_a_refusal_says_where_it_came_from(webhooks, delivery, content_type):
+def test_a_refusal_is_logged_with_its_path_and_peer(webhooks, delivery, content_type):
     heard = rejections(webhooks)
     headers = {**delivery.headers, "Content-Type": content_type, "X-EnvoyOU-Signature": "v1,00"}
     environ = environ_of(
@@ -407,5 +407,5 @@ def test_a_declared_length_is_ascii_digits(value, length):
     assert content_length(value) == length
 
 
-def test_an_absurd_length_is_read_as_a_large_one():
+def test_a_length_of_thousands_of_digits_is_large():
     assert content_length(b"9" * 100_000) > 10**18

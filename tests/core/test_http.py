@@ -1,4 +1,4 @@
-"""A request from any server's headers, and the bytes of every answer."""
+"""Requests from any server's headers, the checks before a body is read, and the bytes of every response."""
 
 import json
 
@@ -21,7 +21,9 @@ from envoyou_core.errors import (
     UnavailableError,
     UnsupportedMediaTypeError,
 )
-from envoyou_core.http import ACCEPTED, DUPLICATE, REFUSALS, check_content_type, check_method
+from envoyou_core.http import ACCEPTED, DUPLICATE, REFUSALS, RequestLimits
+
+LIMITS = RequestLimits(max_body_size=1000)
 
 HEADERS = {
     "Content-Type": "application/json",
@@ -43,19 +45,19 @@ EXPECTED = WebhookRequest(
 )
 
 
-def test_from_any_servers_headers():
+def test_a_request_from_headers_of_any_type():
     assert WebhookRequest.from_http("post", HEADERS, b"{}") == EXPECTED
     assert WebhookRequest.from_http("POST", [("x-other", "1"), *HEADERS.items()], b"{}") == EXPECTED
     raw = {name.swapcase().encode(): value.encode() for name, value in HEADERS.items()}
     assert WebhookRequest.from_http("POST", raw, bytearray(b"{}")) == EXPECTED
 
 
-def test_from_an_asgi_scope():
+def test_a_request_from_an_asgi_scope():
     pairs = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
     assert WebhookRequest.from_asgi("POST", pairs, b"{}") == EXPECTED
 
 
-def test_from_a_wsgi_environment():
+def test_a_request_from_a_wsgi_environment():
     environ = {
         "REQUEST_METHOD": "POST",
         "CONTENT_TYPE": " application/json ",
@@ -70,22 +72,22 @@ def test_from_a_wsgi_environment():
     assert WebhookRequest.from_wsgi({}, b"") == WebhookRequest("", b"")
 
 
-def test_what_is_absent_is_none():
+def test_a_missing_header_is_none():
     request = WebhookRequest.from_http("GET", {}, b"")
     assert (request.signature, request.nonce, request.content_type) == (None, None, None)
 
 
-def test_white_space_around_a_value_is_not_part_of_it():
+def test_white_space_around_a_value_is_removed():
     assert WebhookRequest.from_http("POST", {"X-EnvoyOU-Nonce": " \t4f2c \t"}, b"").nonce == b"4f2c"
 
 
-def test_a_header_sent_twice_is_joined():
+def test_the_values_of_a_repeated_header_are_joined():
     pairs = [("X-EnvoyOU-Nonce", "a"), ("x-envoyou-nonce", "b")]
     assert WebhookRequest.from_http("POST", pairs, b"").nonce == b"a,b"
 
 
 @given(value=st.text())
-def test_text_that_no_server_would_hand_over_is_taken_all_the_same(value):
+def test_a_header_may_be_any_text(value):
     request = WebhookRequest.from_http("POST", {"X-EnvoyOU-Nonce": value}, b"")
     assert isinstance(request.nonce, bytes)
 
@@ -107,8 +109,8 @@ def test_a_repr_shows_neither_body_nor_signature():
         b"application/vnd.envoyou.v1+JSON; a=b",
     ],
 )
-def test_json_in_all_its_spellings_is_let_through(content_type):
-    check_content_type(content_type)
+def test_a_json_content_type_is_accepted(content_type):
+    LIMITS.check("POST", content_type, 1000)
 
 
 @pytest.mark.parametrize(
@@ -127,16 +129,20 @@ def test_json_in_all_its_spellings_is_let_through(content_type):
         b"\xff",
     ],
 )
-def test_anything_else_is_an_unsupported_media_type(content_type):
+def test_another_content_type_is_unsupported(content_type):
     with pytest.raises(UnsupportedMediaTypeError):
-        check_content_type(content_type)
+        LIMITS.check("POST", content_type, 0)
 
 
-def test_only_post_is_let_through():
-    check_method("POST")
-    for method in ("GET", "HEAD", "PUT", "OPTIONS", "post", "", "PATCH"):
-        with pytest.raises(MethodNotAllowedError):
-            check_method(method)
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "OPTIONS", "post", "", "PATCH"])
+def test_only_post_is_allowed(method):
+    with pytest.raises(MethodNotAllowedError):
+        LIMITS.check(method, b"application/json", 0)
+
+
+def test_a_body_larger_than_the_limit_is_too_large():
+    with pytest.raises(PayloadTooLargeError, match="larger than 1000 bytes"):
+        LIMITS.check("POST", b"application/json", 1001)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +158,7 @@ def test_only_post_is_let_through():
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_the_answer_to_an_error(error, status, code, extra):
+def test_the_response_to_an_error(error, status, code, extra):
     response = WebhookResponse.of_error(error)
     assert response.status == status
     assert response.headers == (("Content-Type", "application/json"), *extra)
@@ -164,13 +170,13 @@ def test_the_answer_to_an_error(error, status, code, extra):
     assert "db-7" not in answer["message"]
 
 
-def test_the_answers_to_what_was_accepted():
+def test_the_responses_to_accepted_events():
     assert (ACCEPTED.status, json.loads(ACCEPTED.body)) == (200, {"received": True})
     assert (DUPLICATE.status, json.loads(DUPLICATE.body)) == (200, {"received": True, "duplicate": True})
     assert ACCEPTED.headers == DUPLICATE.headers == (("Content-Type", "application/json"),)
 
 
-def test_the_contract_lists_every_status_and_code_once():
+def test_refusals_has_every_status_and_code_once():
     listed = [(error.status, error.code) for error in REFUSALS]
     errors_of_requests = {value for value in vars(errors).values() if is_refusal(value)}
     assert sorted(listed) == sorted({(error.status, error.code) for error in errors_of_requests})

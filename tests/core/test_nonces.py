@@ -1,4 +1,4 @@
-"""The memory nonce store: bounded, expiring, safe between threads; and the keys of nonces."""
+"""The memory nonce store: bounded, expiring and thread-safe; and the keys of nonces."""
 
 import itertools
 import threading
@@ -26,7 +26,7 @@ def test_a_nonce_lives_for_the_guides_ten_minutes():
     assert NONCE_LIFETIME == 600
 
 
-def test_a_nonce_is_bound_until_its_time_is_over(clock):
+def test_a_nonce_is_bound_until_it_expires(clock):
     store = MemoryNonceStore(clock=clock)
     assert store.lookup("n") is None
     store.bind("n", "evt_1", 600)
@@ -48,7 +48,7 @@ def test_a_bound_nonce_is_not_bound_again(clock):
     assert store.lookup("n") is None
 
 
-def test_a_nonce_whose_time_is_over_can_be_bound_anew(clock):
+def test_an_expired_nonce_can_be_bound_again(clock):
     store = MemoryNonceStore(clock=clock)
     store.bind("n", "evt_1", 600)
     clock.advance(600)
@@ -56,7 +56,7 @@ def test_a_nonce_whose_time_is_over_can_be_bound_anew(clock):
     assert store.lookup("n") == "evt_2"
 
 
-def test_anew_even_where_the_old_one_lies_in_the_older_generation(clock):
+def test_a_nonce_that_expired_in_the_older_generation_can_be_bound_again(clock):
     store = MemoryNonceStore(max_entries=2, clock=clock)
     store.bind("n", "evt_1", 10)
     store.bind("filler", "evt_x", 10)
@@ -65,7 +65,7 @@ def test_anew_even_where_the_old_one_lies_in_the_older_generation(clock):
     assert store.lookup("n") == "evt_2"
 
 
-def test_it_never_grows_past_its_bound_and_forgets_the_oldest_first(clock):
+def test_the_store_is_bounded_and_evicts_the_oldest_first(clock):
     store = MemoryNonceStore(max_entries=10, clock=clock)
     for number in range(1000):
         store.bind(f"n{number}", f"evt_{number}", 600)
@@ -76,12 +76,12 @@ def test_it_never_grows_past_its_bound_and_forgets_the_oldest_first(clock):
 
 
 @pytest.mark.parametrize("bound", [1, 0, -5])
-def test_a_bound_that_holds_nothing_is_refused(bound):
+def test_a_limit_below_one_is_refused(bound):
     with pytest.raises(ConfigurationError, match="at least 2"):
         MemoryNonceStore(max_entries=bound)
 
 
-def test_many_threads_agree_on_the_first_that_bound_a_nonce(clock):
+def test_concurrent_threads_agree_on_the_first_binding(clock):
     store = MemoryNonceStore(max_entries=100_000, clock=clock)
     start = threading.Barrier(8)
 
@@ -102,14 +102,14 @@ def test_many_threads_agree_on_the_first_that_bound_a_nonce(clock):
 # Keys
 
 
-def test_names_tenants_and_nonces_make_keys_of_their_own():
+def test_keys_differ_by_name_tenant_and_nonce():
     parts = [("a", "b", b"c"), ("ab", "", b"c"), ("a", "bc", b""), ("", "a", b"bc"), ("a", "b", b"C"), ("", "", b"")]
     keys = [nonce_key(*part) for part in parts]
     assert len(set(keys)) == len(parts)
     assert nonce_key("a", "b", b"c") == keys[0]
 
 
-def test_a_key_has_one_length_whatever_the_nonce():
+def test_all_keys_have_the_same_length():
     lengths = {
         len(nonce_key("default", tenant, nonce))
         for tenant, nonce in itertools.product(("", "é" * 255), (b"", b"x" * 10**6))

@@ -1,4 +1,4 @@
-"""From a request to an answer: `receive` and `areceive` do the same, and never raise."""
+"""From a request to a response: `receive` and `areceive` do the same, and never raise."""
 
 import asyncio
 import json
@@ -35,7 +35,7 @@ def areceive(webhooks, request):
 
 @pytest.fixture(params=[receive, areceive], ids=["receive", "areceive"])
 def answer(request):
-    """Sends an event, or a request, and gives the status and the decoded body of the answer."""
+    """Sends an event or a request, and returns the response's status and decoded body."""
 
     def send(webhooks, what=None, **settings):
         if not isinstance(what, WebhookRequest):
@@ -53,7 +53,7 @@ def request_of(event=None, *, secret=SECRET, method="POST", drop=(), **settings)
 
 
 class Listening(Webhooks):
-    """Webhooks that do nothing with what they accept, and remember what they told."""
+    """Webhooks without a worker that record their notices."""
 
     def __init__(self, **settings):
         super().__init__(**{"secret": SECRET, "inbox": "memory:", "handoff": "manual"} | settings)
@@ -92,11 +92,11 @@ def test_a_redelivery_of_a_dead_event_is_a_duplicate_that_gets_new_attempts(webh
     assert webhooks.inbox.get("evt_1").status is Status.RECEIVED
 
 
-def test_a_type_that_nobody_handles_is_accepted(webhooks, answer):
+def test_an_event_without_a_handler_is_accepted(webhooks, answer):
     assert answer(webhooks, sample_event("invoice.paid")) == (200, RECEIVED)
 
 
-def test_the_unsigned_webhook_id_is_kept_where_the_body_has_none(webhooks, answer):
+def test_the_unsigned_webhook_id_is_stored_if_the_body_has_none(webhooks, answer):
     answer(webhooks, sample_event(id="evt_a", webhook_id="wh_body"))
     answer(webhooks, sample_event(id="evt_b", webhook_id=None), webhook_id="wh_header")
     assert webhooks.inbox.get("evt_a").webhook_id == "wh_body"
@@ -110,7 +110,7 @@ def test_an_unsigned_webhook_id_that_cannot_be_stored_is_left_out(webhooks, answ
     assert webhooks.inbox.get("evt_1").webhook_id is None
 
 
-def test_the_answer_waits_for_the_commit(answer):
+def test_the_response_waits_for_the_commit(answer):
     class Slow(MemoryInbox):
         def add(self, entry):
             future = Future()
@@ -142,16 +142,16 @@ def test_the_answer_waits_for_the_commit(answer):
     ],
     ids=str,
 )
-def test_what_is_refused_and_how(webhooks, answer, settings, status, code):
-    found, body = answer(webhooks, request_of(**settings))
-    assert (found, body["error"]) == (status, code)
+def test_refused_requests(webhooks, answer, settings, status, code):
+    actual, body = answer(webhooks, request_of(**settings))
+    assert (actual, body["error"]) == (status, code)
     assert webhooks.inbox.stats().total == 0
     [notice] = webhooks.notices
     assert isinstance(notice, Rejected)
     assert notice.status == status
 
 
-def test_the_log_knows_more_of_a_401_than_the_sender(webhooks, answer):
+def test_the_reason_of_a_401_is_logged_and_not_sent(webhooks, answer):
     bodies = [
         answer(webhooks, request_of(secret="whsec_other"))[1],
         answer(webhooks, request_of(timestamp=1))[1],
@@ -171,7 +171,7 @@ def test_the_injected_clock_decides(answer):
     assert answer(webhooks, request_of(timestamp=1_640_995_199))[0] == 401
 
 
-def test_a_bound_of_ones_own(answer):
+def test_a_custom_maximum_body_size(answer):
     body = sample_event(id="evt_1").body
     assert answer(Listening(max_body_size=len(body)), body) == (200, RECEIVED)
     assert answer(Listening(max_body_size=len(body) - 1), body)[0] == 413
@@ -207,7 +207,7 @@ def tenants(webhook_id):
     }.get(webhook_id)
 
 
-def test_an_event_id_is_told_apart_by_its_tenant(answer):
+def test_event_ids_are_unique_per_tenant(answer):
     webhooks = Listening(secret=tenants)
     event = sample_event(id="evt_1", webhook_id=None)
     assert answer(webhooks, event, secret="whsec_a", webhook_id="wh_1") == (200, RECEIVED)
@@ -217,7 +217,7 @@ def test_an_event_id_is_told_apart_by_its_tenant(answer):
     assert {record.tenant for record in webhooks.inbox.list()} == {"acme", key_tenant("whsec_b")}
 
 
-def test_one_tenants_secret_opens_no_other_tenants_door(answer):
+def test_one_tenants_secret_is_not_accepted_for_another_tenant(answer):
     webhooks = Listening(secret=tenants)
     event = sample_event(webhook_id=None)
     assert answer(webhooks, event, secret="whsec_b", webhook_id="wh_1")[0] == 401
@@ -231,7 +231,7 @@ def test_one_tenants_secret_opens_no_other_tenants_door(answer):
 
 
 @pytest.mark.parametrize("result", [KeyError("whsec_private"), "", Tenant("acme", ""), Tenant("acme", [])])
-def test_a_secret_callable_that_fails_is_no_open_door_and_no_401_for_a_while(answer, result):
+def test_a_failing_secret_callable_is_answered_503(answer, result):
     def find(webhook_id):
         if isinstance(result, Exception):
             raise result
@@ -254,12 +254,12 @@ def test_a_nonce_bound_to_another_event_is_refused(webhooks, answer):
     assert webhooks.inbox.get("evt_2") is None
 
 
-def test_a_nonce_that_comes_again_with_its_own_event_is_a_duplicate(webhooks, answer):
+def test_a_nonce_with_the_same_event_again_is_a_duplicate(webhooks, answer):
     assert answer(webhooks, nonce="n") == (200, RECEIVED)
     assert answer(webhooks, nonce="n") == (200, DUPLICATE)
 
 
-def test_without_a_nonce_the_store_is_not_asked(answer):
+def test_without_a_nonce_the_store_is_not_used(answer):
     assert answer(Listening(nonces=BrokenStore()), nonce="") == (200, RECEIVED)
 
 
@@ -290,27 +290,27 @@ class BrokenStore:
 
     def lookup(self, key):
         if "lookup" in self.fails:
-            raise OSError("the nonce store is away")
+            raise OSError("the nonce store is down")
 
     def bind(self, key, event_id, lifetime):
         if "bind" in self.fails:
-            raise OSError("the nonce store is away")
+            raise OSError("the nonce store is down")
 
 
 @pytest.mark.parametrize("blocking", [False, True])
 @pytest.mark.parametrize("fails", [("lookup",), ("bind",), ("lookup", "bind")])
-def test_a_nonce_store_that_fails_keeps_nobody_out(answer, blocking, fails):
+def test_events_are_accepted_although_the_nonce_store_fails(answer, blocking, fails):
     webhooks = Listening(nonces=BrokenStore(blocking=blocking, fails=fails))
     assert answer(webhooks, nonce="n") == (200, RECEIVED)
     assert answer(webhooks, nonce="n") == (200, DUPLICATE)
-    told = [notice for notice in webhooks.notices if isinstance(notice, NonceStoreFailed)]
-    assert told == [NonceStoreFailed("OSError: the nonce store is away")] * (2 * len(fails))
+    failures = [notice for notice in webhooks.notices if isinstance(notice, NonceStoreFailed)]
+    assert failures == [NonceStoreFailed("OSError: the nonce store is down")] * (2 * len(fails))
 
 
-# When it cannot be stored
+# Events that cannot be stored
 
 
-def test_past_the_answer_budget_the_sender_is_asked_to_come_again(answer, monkeypatch):
+def test_past_the_answer_budget_the_response_is_503(answer, monkeypatch):
     class Stuck(MemoryInbox):
         def add(self, entry):
             futures.append(Future())
@@ -346,7 +346,7 @@ def test_while_sqlite_is_locked_the_answer_is_503_within_the_budget_and_nothing_
     webhooks.inbox.close()
 
 
-def test_an_inbox_that_fails_is_a_503_that_says_nothing_of_why(answer):
+def test_a_failing_inbox_is_answered_503_without_the_reason(answer):
     class Failing(MemoryInbox):
         def add(self, entry):
             raise OSError("password=private refused by db-7")
@@ -359,10 +359,10 @@ def test_an_inbox_that_fails_is_a_503_that_says_nothing_of_why(answer):
     assert "OSError" in webhooks.notices[0].detail
 
 
-# What never harms an answer
+# Failures that do not affect the response
 
 
-def test_a_listener_that_fails_harms_nobody(webhooks, answer, caplog):
+def test_a_failing_listener_has_no_effect_on_others(webhooks, answer, caplog):
     heard = []
 
     def fail(notice):
@@ -376,7 +376,7 @@ def test_a_listener_that_fails_harms_nobody(webhooks, answer, caplog):
     assert "a listener failed at Accepted" in caplog.text
 
 
-def test_a_worker_that_cannot_start_harms_no_answer(answer, monkeypatch):
+def test_a_worker_that_cannot_start_does_not_change_the_response(answer, monkeypatch):
     webhooks = Listening(handoff="auto")
     webhooks.on("*")(lambda event: None)
 
@@ -410,7 +410,7 @@ FUZZED = Listening()
     body=st.binary(),
     signed=st.booleans(),
 )
-def test_there_is_an_answer_for_every_input(method, headers, body, signed):
+def test_every_input_has_a_response(method, headers, body, signed):
     if signed:
         headers = [*sign_delivery(body, secret=SECRET, nonce="").headers.items(), *headers]
     response = FUZZED.receive(WebhookRequest.from_http(method, headers, body))
@@ -418,7 +418,7 @@ def test_there_is_an_answer_for_every_input(method, headers, body, signed):
     assert json.loads(response.body).keys() == {"error", "message"}
 
 
-# Only the check
+# verify
 
 
 def averify(webhooks, request):
@@ -428,7 +428,7 @@ def averify(webhooks, request):
 @pytest.mark.parametrize(
     "verify", [lambda webhooks, request: webhooks.verify(request), averify], ids=["verify", "averify"]
 )
-def test_only_the_check_stores_nothing(webhooks, verify):
+def test_verify_stores_nothing(webhooks, verify):
     assert verify(webhooks, request_of()).id == "evt_1"
     assert webhooks.inbox.stats().total == 0
     assert webhooks.notices == []
@@ -438,7 +438,7 @@ def test_only_the_check_stores_nothing(webhooks, verify):
         assert caught.value.status == status
 
 
-def test_only_the_check_tells_a_failing_secret_callable_from_a_forgery():
+def test_verify_distinguishes_a_failing_secret_callable_from_a_forgery():
     webhooks = Listening(secret=lambda webhook_id: 1 / 0)
     with pytest.raises(WebhookError) as caught:
         webhooks.verify(request_of())
@@ -469,12 +469,12 @@ def test_only_the_check_tells_a_failing_secret_callable_from_a_forgery():
     ],
     ids=lambda wrong: " ".join(wrong),
 )
-def test_settings_that_cannot_work_are_refused_when_the_object_is_made(wrong):
+def test_invalid_settings_are_refused_by_the_constructor(wrong):
     with pytest.raises(ConfigurationError):
         Listening(**wrong)
 
 
-def test_an_inbox_is_taken_as_an_object_or_a_url(tmp_path):
+def test_an_inbox_may_be_an_object_or_a_url(tmp_path):
     inbox = MemoryInbox(name="billing")
     assert Listening(inbox=inbox, name="billing").inbox is inbox
     webhooks = Listening(inbox=f"sqlite:///{tmp_path}/a.db", name="billing")

@@ -1,4 +1,4 @@
-"""Nonces in a real Redis."""
+"""The nonce store in a real Redis."""
 
 import socket
 import threading
@@ -44,7 +44,7 @@ def test_binds_once_and_forgets_after_its_lifetime(store, redis, redis_prefix):
     assert store.lookup("a") is None
 
 
-def test_a_client_that_decodes_is_understood(redis_url, redis_prefix):
+def test_a_client_that_decodes_responses_is_supported(redis_url, redis_prefix):
     with Redis.from_url(redis_url, decode_responses=True) as client:
         store = RedisNonceStore(client, prefix=f"{redis_prefix}decoding:")
         store.bind("a", "evt_é", 600)
@@ -67,7 +67,7 @@ def test_processes_share_their_nonces(redis_url, redis_prefix):
     assert deliver(second, event, "nonce-1") == 200
 
 
-async def test_the_answers_are_the_same_on_an_event_loop(store):
+async def test_the_results_are_the_same_on_an_event_loop(store):
     webhooks = Webhooks(secret=SECRET, inbox="memory:", handoff="manual", nonces=store)
     statuses = []
     for event in (sample_event(), sample_event()):
@@ -77,7 +77,7 @@ async def test_the_answers_are_the_same_on_an_event_loop(store):
     assert statuses == [200, 401]
 
 
-def test_events_are_accepted_while_redis_is_away(caplog):
+def test_events_are_accepted_while_redis_is_unavailable(caplog):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         webhooks = Webhooks(
@@ -92,7 +92,7 @@ def test_events_are_accepted_while_redis_is_away(caplog):
 
 
 class Silent:
-    """A Redis that takes every connection and answers nobody."""
+    """A Redis that accepts connections and never responds."""
 
     def __init__(self):
         self.connections = []
@@ -112,8 +112,8 @@ class Silent:
             one.close()
 
 
-async def test_a_redis_that_hangs_holds_up_the_first_events_alone():
-    """Each call would take a thread of the loop's, and all who come after would wait for one."""
+async def test_a_hanging_redis_delays_only_the_first_events():
+    """Otherwise each call would occupy a thread of the loop's executor, and later requests would wait for one."""
     with closing(Silent()) as silent:
         webhooks = Webhooks(secret=SECRET, inbox="memory:", handoff="manual", nonces=silent.url)
         failures = []
@@ -124,18 +124,18 @@ async def test_a_redis_that_hangs_holds_up_the_first_events_alone():
             answer = await webhooks.areceive(WebhookRequest.from_http("POST", delivery.headers, delivery.body))
             statuses.append(answer.status)
         assert set(statuses) == {200}
-        # A hundred events with two calls each, and one of them a second.
+        # A hundred events with two calls each, of which one call per second is tried.
         assert 1 <= len(failures) < 50
 
 
-def test_what_has_failed_is_tried_once_a_second_by_one_who_asks():
+def test_after_a_failure_one_caller_per_second_tries_again():
     now = [0.0]
     breaker = CircuitBreaker(clock=lambda: now[0])
     calls = []
 
     def fail():
         calls.append(now[0])
-        # Whoever asks while this one tries goes without.
+        # Other callers get no nonce check while this one tries.
         assert breaker.call(lambda: "another") is (None if len(calls) > 1 else "another")
         raise ConnectionError
 

@@ -1,4 +1,4 @@
-"""What a secret callable has answered is remembered for a moment, and one look-up serves those that wait for it."""
+"""Answers of a secret callable are cached for a few seconds, and concurrent requests share one look-up."""
 
 import asyncio
 import os
@@ -41,13 +41,13 @@ def is_remembered(cache, webhook_id):
 
 @pytest.mark.parametrize("value", ["keys", None])
 @pytest.mark.parametrize(("later", "remembered"), [(0, True), (4.9, True), (5, False), (-0.1, False), (-3_600, False)])
-def test_an_answer_counts_for_five_seconds(cache, now, value, later, remembered):
+def test_an_answer_is_cached_for_five_seconds(cache, now, value, later, remembered):
     run(cache.find("wh_1", answering(value)))
     now[0] += later
     assert is_remembered(cache, "wh_1") is remembered
 
 
-def test_its_age_counts_from_the_question(cache, now):
+def test_the_age_of_an_answer_counts_from_the_start_of_the_look_up(cache, now):
     def ask():
         now[0] += 5
         yield from ()
@@ -57,14 +57,14 @@ def test_its_age_counts_from_the_question(cache, now):
     assert not is_remembered(cache, "wh_1")
 
 
-def test_a_new_answer_takes_the_place_of_the_old_one(cache, now):
+def test_a_new_answer_replaces_the_old_one(cache, now):
     for value in ("keys", None, "newer keys"):
         now[0] += 5
         assert run(cache.find("wh_1", answering(value))) == value
         assert run(cache.find("wh_1", answering("unused"))) == value
 
 
-def test_it_is_bounded_and_invented_ids_do_not_displace_real_ones(cache, monkeypatch):
+def test_the_cache_is_bounded_and_invented_ids_do_not_evict_real_ones(cache, monkeypatch):
     monkeypatch.setattr(secret_cache, "MAX_ANSWERS", 3)
     run(cache.find("wh_real", answering("keys")))
     for number in range(10):
@@ -99,7 +99,7 @@ def release_and_asked():
 
 
 def asking_on_the_loop(release, asked, *results):
-    """Asks, waits, and gives the next of `results`: a value, or an error."""
+    """A look-up that waits and then returns or raises the next of `results`."""
     results = list(results)
 
     def ask():
@@ -125,7 +125,7 @@ def test_concurrent_tasks_share_one_look_up(cache, release_and_asked):
     async def serve():
         tasks = [asyncio.create_task(arun(cache.find("wh_1", ask))) for _ in range(4)]
         await let_all_begin()
-        # One that waits and is cancelled takes nothing from the others.
+        # A waiting request that is cancelled does not affect the others.
         tasks[1].cancel()
         await let_all_begin()
         release.set()
@@ -137,7 +137,7 @@ def test_concurrent_tasks_share_one_look_up(cache, release_and_asked):
     assert len(asked) == 1
 
 
-def test_if_the_request_that_asks_is_cancelled_another_one_asks(cache, release_and_asked):
+def test_if_the_request_that_looks_up_is_cancelled_another_one_does(cache, release_and_asked):
     release, asked = release_and_asked
     ask = asking_on_the_loop(release, asked, "keys")
 
@@ -154,7 +154,7 @@ def test_if_the_request_that_asks_is_cancelled_another_one_asks(cache, release_a
     assert len(asked) == 2
 
 
-def test_those_that_wait_share_a_failure_and_the_next_one_asks_again(cache, release_and_asked):
+def test_waiting_requests_share_a_failure_and_the_next_request_looks_up_again(cache, release_and_asked):
     release, asked = release_and_asked
     ask = asking_on_the_loop(release, asked, UnavailableError("away"), "keys")
 
@@ -171,7 +171,7 @@ def test_those_that_wait_share_a_failure_and_the_next_one_asks_again(cache, rele
     assert len(asked) == 2
 
 
-def test_who_waits_too_long_is_unavailable_and_the_look_up_goes_on(cache, monkeypatch, release_and_asked):
+def test_waiting_too_long_is_unavailable_and_the_look_up_continues(cache, monkeypatch, release_and_asked):
     monkeypatch.setattr(secret_cache, "MAX_WAIT", 0.0)
     release, asked = release_and_asked
     ask = asking_on_the_loop(release, asked, "keys")

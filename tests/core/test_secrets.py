@@ -1,4 +1,4 @@
-"""Which secrets a request is checked against, and whose event it then is."""
+"""The secrets that a request is checked against, and the tenant of its event."""
 
 import asyncio
 import hashlib
@@ -22,7 +22,7 @@ Row = namedtuple("Row", "id secret")
 
 
 class SecretStr:
-    """As Pydantic has one: a secret that is neither text nor iterable."""
+    """Like Pydantic's: neither text nor iterable."""
 
     def get_secret_value(self):
         return NEW
@@ -41,7 +41,7 @@ def fingerprint(secret):
 
 
 def receiving(secret, **settings):
-    """Webhooks, and the ids of the events for which their handler ran."""
+    """Create webhooks, and the list of the ids of the events that their handler gets."""
     webhooks = Webhooks(secret=secret, inbox="memory:", handoff="manual", **settings)
     runs = []
     webhooks.on("*", name="note")(lambda event: runs.append(event.id))
@@ -71,12 +71,12 @@ def test_no_secret_is_a_configuration_error_at_once(secret):
 
 
 LOOKS_LIKE_SECRETS = [
-    (Row("wh_1", NEW), "got Row; if it is a row of a database"),
+    (Row("wh_1", NEW), "got Row; if it is a database row"),
     ({NEW, OLD}, "got set, which has no order"),
     (frozenset({NEW}), "got frozenset, which has no order"),
     ((secret for secret in [NEW]), "got generator"),
     ({"id": NEW}.values(), "got dict_values"),
-    (SecretStr(), r"got SecretStr; give its \.get_secret_value\(\)"),
+    (SecretStr(), r"got SecretStr; pass its \.get_secret_value\(\)"),
     (bytearray(b"whsec_1"), "got bytearray"),
     (SimpleNamespace(secret=NEW), "got SimpleNamespace"),
 ]
@@ -90,7 +90,7 @@ def test_a_setting_that_only_looks_like_secrets_is_refused(secret, reason):
         verify({}, b"", secret=secret)
 
 
-def test_a_list_holds_secrets_only():
+def test_every_item_of_a_list_must_be_a_secret():
     for one in (SecretStr(), [NEW], Tenant("acme", NEW), None):
         with pytest.raises(ConfigurationError, match="webhook secret 2 of 2 must be str or bytes, got"):
             find([NEW, one])
@@ -100,7 +100,7 @@ def test_verify_takes_the_secrets_of_one_endpoint():
     delivery = sign_delivery(sample_event(), secret=OLD)
     for secret in (OLD, OLD.encode(), [NEW, OLD], (NEW, OLD)):
         assert verify(delivery.headers, delivery.body, secret=secret)
-    with pytest.raises(ConfigurationError, match="got dict, which names several endpoints"):
+    with pytest.raises(ConfigurationError, match="got dict, which may hold several endpoints"):
         verify(delivery.headers, delivery.body, secret={"wh_1": OLD})
     with pytest.raises(ConfigurationError, match="got function"):
         verify(delivery.headers, delivery.body, secret=lambda webhook_id: OLD)
@@ -127,7 +127,7 @@ def test_a_mapping_has_the_secrets_of_each_webhook_id():
         ({"wh_1": NEW, "wh_2": [OTHER, NEW.encode()]}, "shares a secret"),
         ({"wh_1": Tenant("a", NEW), "wh_2": Tenant("b", NEW)}, "shares a secret"),
         ({"wh_1": NEW, "wh_2": Tenant("acme", [OTHER, NEW])}, "shares a secret"),
-        # A key of more than 64 bytes is the hash of itself.
+        # HMAC replaces a key of more than 64 bytes by its hash.
         ({"wh_1": "k" * 65, "wh_2": hashlib.sha256(b"k" * 65).digest()}, "shares a secret"),
         ({1: NEW}, "must have a webhook id as its key, got int"),
         ({b"wh_1": NEW}, "must have a webhook id as its key, got bytes"),
@@ -136,20 +136,20 @@ def test_a_mapping_has_the_secrets_of_each_webhook_id():
         ({" wh_1": NEW}, "no white space around"),
         ({"w" * 256: NEW}, "1 to 255 characters"),
         ({"wh_1": None}, "entry 1 of the secrets by webhook id: .* got NoneType"),
-        ({"wh_1": ("wh_1", NEW)}, "got tuple; if it is a row"),
-        ({"wh_1": {"secret": NEW}}, "got dict, which names several endpoints or columns"),
+        ({"wh_1": ("wh_1", NEW)}, "got tuple; if it is a database row"),
+        ({"wh_1": {"secret": NEW}}, "got dict, which may hold several endpoints or columns"),
         ({"wh_1": SecretStr()}, r"\.get_secret_value\(\)"),
         ({"wh_1": Tenant("acme", ("wh_1", NEW))}, "got tuple"),
         ({"wh_1": NEW + "\n"}, r"entry 1 of the secrets by webhook id: .*line feed"),
     ],
 )
-def test_a_mapping_that_cannot_work_is_a_configuration_error(secrets, reason):
+def test_an_invalid_mapping_is_a_configuration_error(secrets, reason):
     with pytest.raises(ConfigurationError, match=reason) as caught:
         find(secrets)
     assert "whsec" not in str(caught.value)
 
 
-def test_endpoints_of_a_mapping_share_a_secret_in_one_tenant():
+def test_endpoints_of_a_mapping_may_share_a_secret_within_one_tenant():
     secrets = {"wh_1": Tenant("acme", NEW), "wh_2": Tenant("acme", [NEW, OLD])}
     webhooks, runs = receiving(secrets)
     event = sample_event(id="evt_1", webhook_id=None)
@@ -211,15 +211,15 @@ def test_without_a_webhook_id_the_callable_is_not_called():
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        ([""], "webhook secret 1 of 1 is empty"),
+        ([""], "webhook secret 1 of 1 must not be empty"),
         (Tenant("acme", ""), "empty"),
-        (Tenant("acme", []), "no webhook secret"),
+        (Tenant("acme", []), "webhook secrets must not be empty"),
         (Tenant("acme", ("wh_1", NEW)), "got tuple"),
         (Tenant("acme", None), "got NoneType"),
         ([Tenant("acme", NEW)], "got Tenant"),
         ({"id": "wh_1", "secret": NEW}, "got dict"),
         ({}, "got dict"),
-        (("wh_1", NEW), "got tuple; if it is a row of a database"),
+        (("wh_1", NEW), "got tuple; if it is a database row"),
         ((), "got tuple"),
         (3, "got int"),
         (0, "got int"),
@@ -230,7 +230,7 @@ def test_without_a_webhook_id_the_callable_is_not_called():
         *LOOKS_LIKE_SECRETS,
     ],
 )
-def test_any_other_answer_of_a_callable_is_unavailable_and_says_so(answer, reason):
+def test_an_invalid_answer_of_a_callable_is_unavailable(answer, reason):
     with pytest.raises(UnavailableError, match=f"the secret callable failed: ConfigurationError: .*{reason}") as caught:
         find(lambda webhook_id: answer)
     assert NEW not in str(caught.value)
@@ -238,14 +238,14 @@ def test_any_other_answer_of_a_callable_is_unavailable_and_says_so(answer, reaso
 
 
 @pytest.mark.parametrize("id", [7, None, b"acme", "a" * 256, "a\nb", "\ud800"])
-def test_the_id_of_a_tenant_is_a_text_that_can_be_stored(id):
-    with pytest.raises(ConfigurationError, match="the id of a Tenant must"):
+def test_the_id_of_a_tenant_must_be_storable_text(id):
+    with pytest.raises(ConfigurationError, match="a Tenant's id must"):
         Tenant(id, NEW)
-    with pytest.raises(UnavailableError, match="the id of a Tenant must"):
+    with pytest.raises(UnavailableError, match="a Tenant's id must"):
         find(lambda webhook_id: Tenant(id, NEW))
 
 
-def test_a_tenants_repr_shows_no_secret():
+def test_a_tenants_repr_does_not_show_its_secret():
     assert repr(Tenant("acme", "whsec_private")) == "Tenant('acme')"
 
 
@@ -297,7 +297,7 @@ def test_an_async_callable_also_works_if_the_caller_blocks_a_loop():
     asyncio.run(serve())
 
 
-def test_an_async_callable_runs_within_what_the_framework_needs_around_it():
+def test_an_async_callable_runs_in_the_context_of_the_framework():
     calls = []
 
     @contextmanager
@@ -327,7 +327,7 @@ def test_an_async_callable_that_fails_is_unavailable():
     assert deliver(receiving(secret_of)[0], delivery) == 503
 
 
-def test_a_callable_is_called_once_for_requests_that_follow_each_other():
+def test_consecutive_requests_share_one_call_of_a_callable():
     now, asked = [1_000.0], []
 
     def secret_of(webhook_id):
@@ -346,7 +346,7 @@ def test_a_callable_is_called_once_for_requests_that_follow_each_other():
     assert asked == ["wh_1", "wh_2", "wh_1"]
 
 
-def test_a_failure_of_a_callable_is_not_remembered():
+def test_a_failure_of_a_callable_is_not_cached():
     answers = [RuntimeError("away"), {"id": 1}, NEW]
 
     def secret_of(webhook_id):
@@ -366,7 +366,7 @@ def test_a_failure_of_a_callable_is_not_remembered():
 
 
 def tenants_by_secret():
-    """Each kind of the setting, for endpoints `wh_a` and `wh_b` with secrets of their own."""
+    """Create each kind of the setting, for endpoints `wh_a` and `wh_b` with different secrets."""
     secrets = {"wh_a": NEW, "wh_b": OTHER}
 
     async def later(webhook_id):
@@ -399,7 +399,7 @@ CHANGES = st.fixed_dictionaries(
 @pytest.mark.parametrize("kind", SETTINGS)
 @given(changes=st.lists(CHANGES, max_size=5), named=st.booleans())
 @settings(max_examples=30)
-def test_no_change_of_unsigned_headers_runs_a_handler_again(kind, changes, named):
+def test_changed_unsigned_headers_never_run_a_handler_again(kind, changes, named):
     webhooks, runs = receiving(SETTINGS[kind])
     event = sample_event(id="evt_1", webhook_id="wh_a" if named else None)
     captured = sign_delivery(event, secret=NEW, webhook_id="wh_a")
@@ -411,13 +411,13 @@ def test_no_change_of_unsigned_headers_runs_a_handler_again(kind, changes, named
 
 
 @pytest.mark.parametrize("kind", tenants_by_secret())
-def test_endpoints_with_different_secrets_cannot_touch_each_others_events(kind):
+def test_endpoints_with_different_secrets_cannot_affect_each_others_events(kind):
     webhooks, runs = receiving(tenants_by_secret()[kind])
     event = sample_event(id="evt_1", webhook_id=None)
     assert deliver(webhooks, sign_delivery(event, secret=OTHER, webhook_id="wh_b", nonce="n")) == 200
     assert deliver(webhooks, sign_delivery(event, secret=OTHER, webhook_id="wh_a")) == 401
     assert deliver(webhooks, sign_delivery(event, secret=NEW, webhook_id="wh_b")) == 401
-    # The same id and the same nonce are free at the other endpoint.
+    # The same id and the same nonce can be used at the other endpoint.
     assert deliver(webhooks, sign_delivery(event, secret=NEW, webhook_id="wh_a", nonce="n")) == 200
     assert runs == ["evt_1", "evt_1"]
     assert len({record.tenant for record in webhooks.inbox.list()}) == 2
@@ -433,7 +433,7 @@ ROTATION = [OLD], [NEW, OLD], [NEW]
         (lambda secrets: {"wh_a": secrets}, 3),
         (lambda secrets: {"wh_a": Tenant("acme", secrets)}, 3),
         (lambda secrets: lambda webhook_id: Tenant("acme", secrets), 3),
-        # The last step removes the secret that the fingerprint is of.
+        # The last step removes the secret that the fingerprint is derived from.
         (lambda secrets: lambda webhook_id: secrets, 2),
     ],
     ids=["fixed", "mapping", "mapping of tenants", "callable of tenants", "callable"],
@@ -504,7 +504,7 @@ def test_what_a_secret_may_contain(secret):
     assert find(secret).keys
 
 
-# For senders
+# Samples
 
 
 def test_the_newest_secret_signs_samples():
@@ -512,14 +512,14 @@ def test_the_newest_secret_signs_samples():
         assert newest_secret(secret, "wh_1") == NEW
     assert newest_secret(lambda webhook_id: Tenant("acme", [NEW, OLD]), "wh_1") == NEW
     for secret in (None, {"wh_2": NEW}, lambda webhook_id: None):
-        with pytest.raises(ConfigurationError, match="no secret is known for the webhook id 'wh_1'"):
+        with pytest.raises(ConfigurationError, match="no secret for the webhook id 'wh_1'"):
             newest_secret(secret, "wh_1")
     for secret in (lambda webhook_id: ("wh_1", NEW), f"{NEW}\n", {"wh_1": ("id", NEW)}):
         with pytest.raises(ConfigurationError):
             newest_secret(secret, "wh_1")
 
 
-def test_the_secrets_that_a_setting_holds_itself():
+def test_the_secrets_that_a_setting_contains():
     assert written_secrets({"wh_1": NEW, "wh_2": [OTHER], "wh_3": Tenant("acme", OLD)}) == (NEW, OTHER, OLD)
     assert written_secrets((NEW, OLD)) == (NEW, OLD)
     assert written_secrets(None) == written_secrets(secret_later) == ()

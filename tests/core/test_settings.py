@@ -281,7 +281,7 @@ def test_a_short_part_of_the_variable_explains_the_comma(value):
         (f'"{NEW}"', "the webhook secret begins with U"),
         (f"{NEW}, {OLD}", "webhook secret 2 of 2 begins with U.0020"),
         (f'"{NEW},{OLD}"', "webhook secret 1 of 2 begins with U.0022"),
-        ("whsec_\udcff\udcfe", "the webhook secret is not valid text"),
+        ("whsec_\udcff\udcfe", "the webhook secret must be valid Unicode text"),
     ],
 )
 def test_a_variable_with_more_than_secrets_is_refused(value, named):
@@ -310,13 +310,13 @@ def test_a_file_has_one_secret_a_line(tmp_path, content, secrets):
 @pytest.mark.parametrize(
     ("content", "named"),
     [
-        (b"", "has no secret"),
-        (b"\n\r\n", "has no secret"),
-        (b"whsec_\xff\n", "is not UTF-8"),
-        ("\ufeffwhsec_1".encode("utf-16"), "is not UTF-8"),
-        (b"k" * 65_537, "has more than 65536 bytes"),
+        (b"", "contains no secret"),
+        (b"\n\r\n", "contains no secret"),
+        (b"whsec_\xff\n", "must be encoded in UTF-8"),
+        ("\ufeffwhsec_1".encode("utf-16"), "must be encoded in UTF-8"),
+        (b"k" * 65_537, "must have at most 65536 bytes"),
         (f" {NEW}\n".encode(), "begins with U.0020"),
-        (f"{NEW}\n  \n".encode(), "2 of 2 is empty"),
+        (f"{NEW}\n  \n".encode(), "2 of 2 must not be empty"),
         (f"{NEW}\r{OLD}".encode(), "contains U.000D"),
         (f"\ufeff{NEW}\n".encode(), "contains U.FEFF .byte order mark"),
         (f"'{NEW}'\n".encode(), "begins with U.0027"),

@@ -1,4 +1,4 @@
-"""What a request costs that is not proven genuine: cheap checks come first, dear ones in one thread that has bounds."""
+"""The cost of forged requests: cheap checks come first, expensive ones run in one thread with a bounded queue."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ THREAD = "envoyou-canonical-form"
 
 
 def request_of(object=LARGE, *, id="evt_1", headers=(), secret=SECRET, **settings):
-    # Spaced, so that the canonical form is not the raw one.
+    # Indented, so that the canonical form differs from the raw one.
     body = json.dumps(json.loads(sample_event(id=id, object=object).body), indent=1).encode()
     delivery = sign_delivery(body, secret=secret, **settings)
     return WebhookRequest.from_http("POST", delivery.headers | dict(headers), delivery.body)
@@ -62,7 +62,7 @@ def computed_in(monkeypatch):
 
 
 class Held:
-    """Canonical forms of large bodies that take until they are let go."""
+    """Blocks the computation of large canonical forms until `go` is set."""
 
     def __init__(self, monkeypatch, **bounds):
         self.begun, self.go = threading.Event(), threading.Event()
@@ -104,7 +104,7 @@ def held(monkeypatch):
     ],
     ids=str,
 )
-def test_what_the_headers_tell_costs_neither_a_secret_nor_a_hash(answer, headers, computed_in, monkeypatch):
+def test_a_refusal_by_the_headers_needs_no_secret_and_no_hash(answer, headers, computed_in, monkeypatch):
     asked, hashed, request = [], [], canonical(headers=headers)
     computed_in.clear()
     monkeypatch.setattr(signature.SigningKey, "signature", lambda *_: hashed.append(1))
@@ -114,7 +114,7 @@ def test_what_the_headers_tell_costs_neither_a_secret_nor_a_hash(answer, headers
 
 
 @ways
-def test_an_unknown_webhook_id_costs_no_hash(answer, computed_in, monkeypatch):
+def test_a_refusal_for_an_unknown_webhook_id_needs_no_hash(answer, computed_in, monkeypatch):
     hashed, request = [], forged()
     monkeypatch.setattr(signature.SigningKey, "signature", lambda *_: hashed.append(1))
     assert answer(webhooks_with(secret=lambda _: None), request).status == 401
@@ -122,7 +122,7 @@ def test_an_unknown_webhook_id_costs_no_hash(answer, computed_in, monkeypatch):
 
 
 @ways
-def test_what_is_signed_raw_is_never_parsed_for_its_canonical_form(answer, computed_in):
+def test_a_raw_signature_needs_no_canonical_form(answer, computed_in):
     assert answer(webhooks_with(), request_of()).status == 200
     assert computed_in == []
 
@@ -131,7 +131,7 @@ def test_what_is_signed_raw_is_never_parsed_for_its_canonical_form(answer, compu
 
 
 @ways
-def test_a_large_body_is_tried_in_a_thread_of_its_own_whether_genuine_or_not(answer, computed_in):
+def test_the_canonical_form_of_a_large_body_is_computed_in_its_own_thread(answer, computed_in):
     webhooks, genuine = webhooks_with(), canonical()
     computed_in.clear()
     assert answer(webhooks, genuine).status == 200
@@ -142,7 +142,7 @@ def test_a_large_body_is_tried_in_a_thread_of_its_own_whether_genuine_or_not(ans
 
 
 @ways
-def test_a_small_body_is_tried_at_once(answer, computed_in):
+def test_the_canonical_form_of_a_small_body_is_computed_at_once(answer, computed_in):
     small = {"id": "user_1"}
     genuine = canonical(small)
     computed_in.clear()
@@ -151,7 +151,7 @@ def test_a_small_body_is_tried_at_once(answer, computed_in):
     assert computed_in == [threading.current_thread().name] * 2
 
 
-def test_the_pure_check_stays_in_the_calling_thread(computed_in):
+def test_verify_stays_in_the_calling_thread(computed_in):
     body = sample_event(id="evt_1", object=LARGE).body + b" "
     request = sign_delivery(body, secret=SECRET, signed_content="canonical")
     computed_in.clear()
@@ -159,7 +159,7 @@ def test_the_pure_check_stays_in_the_calling_thread(computed_in):
     assert computed_in == [threading.current_thread().name]
 
 
-async def test_the_event_loop_answers_others_while_a_large_body_is_tried(held):
+async def test_the_event_loop_answers_other_requests_meanwhile(held):
     large = asyncio.create_task(held.webhooks.areceive(held.genuine))
     assert await asyncio.to_thread(held.begun.wait, 20)
     assert (await held.webhooks.areceive(request_of(id="evt_raw"))).status == 200
@@ -169,7 +169,7 @@ async def test_the_event_loop_answers_others_while_a_large_body_is_tried(held):
     assert (await large).status == 200
 
 
-async def test_when_too_many_wait_the_sender_is_asked_to_come_again(held):
+async def test_a_full_queue_is_answered_503(held):
     waiting = [asyncio.create_task(held.webhooks.areceive(forged())) for _ in range(2)]
     assert await asyncio.to_thread(held.begun.wait, 20)
     await asyncio.sleep(0)
@@ -183,13 +183,13 @@ async def test_when_too_many_wait_the_sender_is_asked_to_come_again(held):
 
 
 @ways
-def test_who_has_waited_for_long_enough_is_asked_to_come_again(answer, held, monkeypatch):
-    monkeypatch.setattr(receiver, "PROOF_BUDGET", 0.01)
+def test_waiting_too_long_is_answered_503(answer, held, monkeypatch):
+    monkeypatch.setattr(receiver, "AUTHENTICATION_BUDGET", 0.01)
     assert answer(held.webhooks, held.genuine).status == 503
 
 
 @ways
-def test_a_thread_that_cannot_be_started_is_no_loss(answer, monkeypatch):
+def test_a_thread_that_cannot_be_started_is_answered_503(answer, monkeypatch):
     webhooks = webhooks_with()
     object.__setattr__(webhooks._reception, "canonical_thread", BoundedThread("none", max_calls=1, max_size=1))
     start = threading.Thread.start
@@ -220,18 +220,18 @@ def test_a_body_beyond_max_canonical_size_is_accepted_in_its_raw_form_only(answe
     assert computed_in == []
 
 
-def test_by_default_no_body_is_refused_for_its_size_alone():
+def test_by_default_the_canonical_form_has_no_size_limit():
     request = canonical({"id": "user_1", "tags": ["x" * 50] * 10_000})
     assert webhooks_with().receive(request).status == 200
 
 
-def test_the_pure_check_knows_the_bound_too():
+def test_verify_applies_max_canonical_size():
     delivery = sign_delivery(sample_event(id="evt_1"), secret=SECRET, signed_content="canonical")
     with pytest.raises(SignatureMismatchError):
         verify(delivery.headers, delivery.body + b" ", secret=SECRET, max_canonical_size=len(delivery.body))
 
 
 @pytest.mark.parametrize("size", [0, -1, 1.5, "4096", True])
-def test_a_bound_that_makes_no_sense(size):
+def test_an_invalid_max_canonical_size(size):
     with pytest.raises(ConfigurationError, match="max_canonical_size must be"):
         webhooks_with(max_canonical_size=size)

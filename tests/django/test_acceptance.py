@@ -1,4 +1,4 @@
-"""What a 200 means in Django: committed, once, and in no transaction but its own."""
+"""A 200 in Django: the event is committed, once, in a transaction of its own."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -32,7 +32,7 @@ def request_for(event):
 
 
 def all_at_once(function):
-    """Call it in several threads, each with a connection of its own."""
+    """Call the function in several threads, each with its own connection."""
     barrier = Barrier(THREADS)
 
     def call(number):
@@ -46,7 +46,7 @@ def all_at_once(function):
         return list(threads.map(call, range(THREADS)))
 
 
-def test_of_many_deliveries_at_once_one_is_new(inbox_alias):
+def test_one_of_many_concurrent_deliveries_is_new(inbox_alias):
     for _ in range(5):
         event = sample_event()
         added = all_at_once(lambda _, event=event: OrmInbox().add(NewEvent(event)).result())
@@ -59,7 +59,7 @@ def test_of_many_deliveries_at_once_one_is_new(inbox_alias):
 
 
 @pytest.mark.parametrize("before", [False, True], ids=["closed", "open"])
-def test_whoever_opens_the_inbox_leaves_the_connection_as_it_was(inbox_alias, before):
+def test_opening_the_inbox_does_not_change_the_connection(inbox_alias, before):
     connection = connections[inbox_alias]
     connection.close()
     if before:
@@ -69,7 +69,7 @@ def test_whoever_opens_the_inbox_leaves_the_connection_as_it_was(inbox_alias, be
 
 
 def test_an_open_transaction_is_never_joined(inbox_alias):
-    """Its rollback would take back what a 200 has promised."""
+    """A rollback would undo an event that was answered 200."""
     event = sample_event()
     with transaction.atomic(using=inbox_alias):
         assert webhooks.receive(request_for(event)).status == 503
@@ -96,8 +96,8 @@ def test_the_view_is_committed_when_it_answers(inbox_alias):
     assert seen == [1] * THREADS
 
 
-def test_a_lock_is_waited_for_no_longer_than_a_sender_waits(inbox_alias, monkeypatch):
-    """Whatever the project, or the server, would wait for."""
+def test_waiting_for_a_lock_ends_before_the_sender_gives_up(inbox_alias, monkeypatch):
+    """Whatever lock timeout the project or the server has."""
     monkeypatch.setattr("envoyou_django.inbox.inbox.LOCK_TIMEOUT", 1.0)
     held, over = Event(), Event()
     event = sample_event()
@@ -144,7 +144,7 @@ def test_a_lock_is_waited_for_no_longer_than_a_sender_waits(inbox_alias, monkeyp
     ],
     indirect=["inbox_alias"],
 )
-def test_the_waiting_time_of_the_project_is_restored(inbox_alias, question, limit):
+def test_the_lock_timeout_of_the_project_is_restored(inbox_alias, question, limit):
     def waiting_time():
         with connections[inbox_alias].cursor() as cursor:
             cursor.execute(question)
@@ -157,9 +157,9 @@ def test_the_waiting_time_of_the_project_is_restored(inbox_alias, question, limi
 
 
 class AUsersTestCase(TestCase):
-    """As a user would write it."""
+    """A test as a user would write it."""
 
-    def test_handlers_work_within_the_transaction_of_the_test(self):
+    def test_handlers_run_within_the_transaction_of_the_test(self):
         event = sample_event("member.joined", object={"name": "Ada"})
         assert post(self.client, event).json() == {"received": True}
         assert post(self.client, event).json() == {"received": True, "duplicate": True}
@@ -168,8 +168,8 @@ class AUsersTestCase(TestCase):
         assert Member.objects.get().name == "Ada"
         assert ProcessedEvent.objects.get().status == "processed"
 
-    # Whichever of the two runs second sees that the first left nothing behind.
-    test_nothing_is_left_of_it = test_handlers_work_within_the_transaction_of_the_test
+    # The second of the two sees that the first left nothing behind.
+    test_nothing_is_left_of_it = test_handlers_run_within_the_transaction_of_the_test
 
     def test_a_duplicate_does_not_spoil_the_transaction(self):
         event = sample_event()
@@ -192,7 +192,7 @@ class AUsersTestCase(TestCase):
             assert webhooks.drain(until_idle=True) == 2
         assert attempts == [1, 2]
 
-    def test_a_handler_that_breaks_the_transaction_fails_alone(self):
+    def test_a_handler_that_breaks_the_transaction_does_not_affect_others(self):
         @webhooks.on("shop.breaking")
         def store_twice(event):
             with transaction.atomic():

@@ -1,4 +1,4 @@
-"""The views: both forms of the path, whatever middleware there is, under WSGI and ASGI."""
+"""The views: both forms of the path, with any middleware, under WSGI and ASGI."""
 
 import asyncio
 import json
@@ -36,43 +36,43 @@ def post(client, delivery, path=PATH, **values):
 
 @pytest.fixture(params=["urls", "async_urls"])
 def urlconf(request, settings):
-    """Either view works under either kind of server."""
+    """Both views work under both kinds of server."""
     settings.ROOT_URLCONF = f"tests.django.{request.param}"
     return request.param
 
 
 @pytest.fixture
 def client():
-    """Every check that Django has for browsers is on."""
+    """All of Django's checks for browsers are enabled."""
     return Client(enforce_csrf_checks=True)
 
 
 @pytest.mark.parametrize("slash", ["", "/"])
 @pytest.mark.parametrize("append_slash", [True, False])
-def test_path_variants_of_the_path_match(client, settings, slash, append_slash):
+def test_the_path_matches_with_and_without_a_final_slash(client, settings, slash, append_slash):
     settings.APPEND_SLASH = append_slash
     answer = post(client, signed(), PATH + slash)
     assert (answer.status_code, answer.json()) == (200, {"received": True})
 
 
 @pytest.mark.parametrize("path", [PATH + "//", PATH + "/x", PATH + "x", PATH + "%0A"])
-def test_nothing_else_does(client, path):
+def test_other_paths_do_not_match(client, path):
     assert post(client, signed(), path).status_code == 404
 
 
-def test_its_name_leads_to_it():
+def test_the_url_can_be_reversed_by_name():
     assert reverse("envoyou:receive") == PATH
 
 
-def test_a_sender_has_no_session_no_login_and_no_token(client):
+def test_a_sender_needs_no_session_login_or_token(client):
     answer = post(client, signed())
     assert answer.status_code == 200
     assert not answer.cookies
-    # The middleware is really there.
+    # The middleware is active.
     assert client.get("/").status_code == 302
 
 
-def test_the_answer_is_plain(client):
+def test_the_response_has_no_other_headers(client):
     delivery = signed()
     headers = {"Accept-Encoding": "gzip", "If-None-Match": "*"}
     answer = client.post(PATH, delivery.body, content_type="application/json", headers={**delivery.headers, **headers})
@@ -86,7 +86,7 @@ def test_the_answer_is_plain(client):
 
 @pytest.mark.parametrize("name", ["reads_the_body", "asks_for_the_form"])
 @pytest.mark.parametrize("kind", ["wsgi", "asgi"])
-def test_middleware_that_gets_at_the_body_first(settings, name, kind):
+def test_middleware_may_read_the_body_first(settings, name, kind):
     settings.MIDDLEWARE = [*settings.MIDDLEWARE, f"tests.django.middleware.{name}"]
     delivery = signed()
     if kind == "wsgi":
@@ -100,7 +100,7 @@ def test_middleware_that_gets_at_the_body_first(settings, name, kind):
     assert bytes(ProcessedEvent.objects.get().body) == delivery.body
 
 
-def test_djangos_bound_on_a_body_is_not_asked(client, settings):
+def test_djangos_limit_on_a_body_is_not_applied(client, settings):
     settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 10
     assert post(client, signed()).status_code == 200
     with override_settings(ENVOYOU={"WEBHOOK_SECRET": SECRET, "MAX_BODY_SIZE": 100}):
@@ -109,7 +109,7 @@ def test_djangos_bound_on_a_body_is_not_asked(client, settings):
 
 
 class FailingInput:
-    """A server's input whose every read fails."""
+    """A server's input of which every read fails."""
 
     def __init__(self, error):
         self.error = error
@@ -128,7 +128,7 @@ class MalformedChunkError(Exception):
     ("error", "status"), [(MalformedChunkError("zz"), 400), (OSError("zz"), 400), (ConnectionResetError(), 499)]
 )
 @pytest.mark.parametrize("length", ["", "100"], ids=["chunked", "sized"])
-def test_a_body_that_the_server_cannot_read_is_no_mail_to_the_admins(settings, caplog, error, status, length):
+def test_an_unreadable_body_is_not_mailed_to_the_admins(settings, caplog, error, status, length):
     settings.ADMINS = [("an admin", "admin@example.com")]
     server = {
         "wsgi.input": FailingInput(error),
@@ -149,7 +149,7 @@ def test_a_body_that_the_server_cannot_read_is_no_mail_to_the_admins(settings, c
 
 @async_to_sync
 async def ask(scope_headers, body, *, path=PATH, method="POST"):
-    """One request to the ASGI application, in two messages."""
+    """Send one request to the ASGI application, in two messages."""
     sent = []
     half = len(body) // 2
     messages = [
@@ -188,7 +188,7 @@ def test_asgi(settings):
     headers = raw(delivery.headers)
     length = (b"content-length", str(len(delivery.body)).encode())
     assert ask([*headers, length], delivery.body) == (200, {"received": True})
-    # Without a length, as chunks come.
+    # A chunked body has no length.
     assert ask(headers, delivery.body) == (200, {"received": True, "duplicate": True})
     assert ask(headers, b"x" * 1001)[0] == 413
     assert ask(headers, delivery.body.replace(b"user.created", b"user.deleted"))[0] == 401
@@ -260,7 +260,7 @@ def send_in_chunks(address, delivery):
     return found
 
 
-def test_a_chunked_body_arrives_whole_under_gunicorn(gunicorn):
+def test_a_chunked_body_arrives_complete_under_gunicorn(gunicorn):
     delivery = signed()
     assert send_in_chunks(gunicorn, delivery) == (200, {"received": True})
     assert send_in_chunks(gunicorn, delivery) == (200, {"received": True, "duplicate": True})

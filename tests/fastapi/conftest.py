@@ -22,7 +22,7 @@ MakeWebhooks = Callable[..., Webhooks]
 
 @pytest.fixture
 def make_webhooks(tmp_path) -> Iterator[MakeWebhooks]:
-    """Make a `Webhooks` over this test's inbox."""
+    """Create a `Webhooks` with this test's inbox."""
     with ExitStack() as stack:
 
         def make(**settings: Any) -> Webhooks:
@@ -53,7 +53,7 @@ def webhooks(make_webhooks: MakeWebhooks) -> Webhooks:
 
 @pytest.fixture
 def manual(make_webhooks: MakeWebhooks) -> Webhooks:
-    """One that only receives."""
+    """Webhooks without a worker."""
     return make_webhooks(handoff="manual")
 
 

@@ -1,4 +1,4 @@
-"""Clients that go away or take their time, at a real server, behind the middleware that applications have."""
+"""Clients that disconnect or are slow, at a real server, behind middleware that applications use."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def make_app(request):
 
 @pytest.fixture
 def serve(make_webhooks, make_app, caplog):
-    """Serve the application behind `middleware`; nothing may be logged as an error while it does."""
+    """Serve the application behind `middleware`, and check that no error is logged meanwhile."""
     webhooks = make_webhooks(handoff="manual", max_body_size=5000)
 
     def serving(middleware=MIDDLEWARE):
@@ -101,7 +101,7 @@ def send(port, delivery, **changes):
 
 
 @pytest.mark.parametrize("middleware", [MIDDLEWARE, [*MIDDLEWARE, Middleware(ReadsTheBody)]], ids=["", "that reads"])
-def test_middleware_changes_nothing_that_counts(serve, middleware):
+def test_middleware_does_not_change_the_outcome(serve, middleware):
     asked = {"Accept-Encoding": "gzip", "Origin": ORIGIN}
     delivery, forged = signed(), signed()
     forged.headers["X-EnvoyOU-Signature"] = f"v1,{64 * '0'}"
@@ -120,7 +120,7 @@ def test_middleware_changes_nothing_that_counts(serve, middleware):
     assert serve.webhooks.inbox.stats().total == 1
 
 
-def test_a_browser_may_ask_first(serve):
+def test_a_preflight_request_is_answered(serve):
     asked = {"Host": HOST, "Connection": "close", "Origin": ORIGIN, "Access-Control-Request-Method": "POST"}
     with serve() as port:
         answer = wire.exchange((HOST, port), [wire.head("OPTIONS", PATH, wire.pairs(asked))])
@@ -132,21 +132,21 @@ def paths(make_app):
 
 
 @pytest.mark.parametrize("middleware", [[], MIDDLEWARE], ids=["bare", "behind middleware"])
-def test_a_client_that_goes_away_before_the_end_leaves_nothing_behind(serve, make_app, middleware):
+def test_a_client_that_disconnects_before_the_end_leaves_nothing(serve, make_app, middleware):
     delivery = signed()
     with serve(middleware) as port:
         for path in paths(make_app):
             with socket.create_connection((HOST, port)) as connection:
                 connection.sendall(request_head(delivery, path) + delivery.body[:-1])
                 connection.shutdown(socket.SHUT_WR)
-                # Whatever the server makes of it, it has seen it by then.
+                # By then the server has noticed the disconnect.
                 while connection.recv(1000):
                     pass
         assert serve.webhooks.inbox.stats().total == 0
         assert send(port, delivery).status == 200
 
 
-def test_a_client_that_does_not_wait_for_the_answer_has_delivered(serve, until):
+def test_the_event_of_a_client_that_does_not_wait_is_stored(serve, until):
     delivery = signed()
     with serve() as port:
         with socket.create_connection((HOST, port)) as connection:
@@ -156,7 +156,7 @@ def test_a_client_that_does_not_wait_for_the_answer_has_delivered(serve, until):
     assert json.loads(answer.body) == {"received": True, "duplicate": True}
 
 
-def test_a_slow_client_holds_nobody_up(serve):
+def test_a_slow_client_does_not_delay_others(serve):
     slow, quick = signed(), signed()
     with serve() as port, socket.create_connection((HOST, port), timeout=wire.PATIENCE) as connection:
         connection.sendall(request_head(slow))

@@ -1,4 +1,4 @@
-"""`verified_event`: only the check, with the answers of the router."""
+"""`verified_event`: verifies only, with the same responses as the router."""
 
 import asyncio
 from dataclasses import dataclass
@@ -54,7 +54,7 @@ def test_a_genuine_event_reaches_the_path_operation_and_nothing_is_stored(app):
 
 
 @pytest.mark.parametrize("path", ["/twice", "/with-body"])
-def test_the_body_may_be_asked_for_more_than_once(app, path):
+def test_the_body_can_be_read_more_than_once(app, path):
     assert deliver(TestClient(app), path=path).json() is True
 
 
@@ -91,7 +91,7 @@ REFUSED = {unsigned: 401, contradicting: 400, not_json: 415, too_large: 413, too
 
 
 @pytest.mark.parametrize("change", REFUSED)
-def test_a_refusal_is_the_routers(app, change):
+def test_a_refusal_equals_the_routers(app, change):
     client = TestClient(app)
     notices = []
     app.state.webhooks.subscribe(notices.append)
@@ -108,7 +108,7 @@ def test_a_refusal_is_the_routers(app, change):
     assert [notice.status for notice in notices if isinstance(notice, Rejected)] == 2 * [REFUSED[change]]
 
 
-def test_other_methods_of_the_path_operation_are_refused_in_the_same_words(app):
+def test_other_methods_of_the_path_operation_are_refused_alike(app):
     client = TestClient(app)
     refused, expected = client.get(CHECKED), client.get(PATH)
     assert (refused.status_code, refused.content) == (405, expected.content)
@@ -127,7 +127,7 @@ def test_a_secret_callable_that_fails_is_unavailable(make_webhooks):
     assert response.headers["Retry-After"] == "1"
 
 
-def test_handlers_of_the_app_for_its_own_errors_leave_refusals_alone(app):
+def test_exception_handlers_of_the_app_do_not_change_refusals(app):
     app.add_exception_handler(HTTPException, lambda request, error: PlainTextResponse("the app's", 500))
     response = deliver(TestClient(app), path=CHECKED, **{"X-EnvoyOU-Signature": "v1,00"})
     assert (response.status_code, response.json()["error"]) == (401, "unauthorized")
@@ -152,7 +152,7 @@ def test_no_handler_of_the_app_replaces_a_refusal(app, of, arrange):
 
 @pytest.mark.parametrize("arrange", [lambda app: None, pass_on], ids=["alone", "within middleware"])
 @pytest.mark.parametrize("path", [CHECKED, PATH])
-def test_a_sender_that_goes_away_before_its_body_is_complete_is_no_error(app, arrange, path):
+def test_a_sender_that_disconnects_early_is_not_an_error(app, arrange, path):
     arrange(app)
     delivery = sign_delivery(sample_event(), secret=SECRET)
     headers = [(name.lower().encode(), value.encode()) for name, value in delivery.headers.items()]
@@ -212,24 +212,24 @@ def typed_app(request, manual):
     return app
 
 
-def test_a_typed_event_is_about_what_it_was_typed_as(typed_app):
+def test_the_object_of_a_typed_event_has_the_type(typed_app):
     event = sample_event(object={"id": "user_1", "seats": 3, "more": None})
     response = deliver(TestClient(typed_app), event, path=CHECKED)
     assert (response.status_code, response.json()) == (200, 3)
 
 
 @pytest.mark.parametrize("object", [{}, {"id": "user_1"}, {"id": "user_1", "seats": "whsec_many"}])
-def test_what_is_about_something_of_another_shape_is_an_invalid_payload(typed_app, object, caplog):
+def test_an_object_that_does_not_match_the_model_is_an_invalid_payload(typed_app, object, caplog):
     response = deliver(TestClient(typed_app), sample_event(object=object), path=CHECKED)
     assert (response.status_code, response.json()["error"]) == (400, "invalid_payload")
     assert response.json().keys() == {"error", "message"}
     assert response.json()["message"].startswith("data.object is not a ")
     assert "seats" in response.json()["message"] or object == {}
-    # What was sent is not told to anybody.
+    # The payload is neither sent nor logged.
     assert "whsec_many" not in response.text + caplog.text
 
 
-def test_what_a_models_own_validators_say_of_the_payload_stays_here(manual, caplog):
+def test_the_text_of_a_models_own_validators_is_not_sent(manual, caplog):
     app = FastAPI()
     check = verified_event(manual, Model)
     app.add_api_route(CHECKED, lambda: "not reached", methods=["POST"], dependencies=[Depends(check)])
@@ -239,13 +239,13 @@ def test_what_a_models_own_validators_say_of_the_payload_stays_here(manual, capl
     assert "ada@example.com" not in caplog.text
 
 
-def test_a_forged_event_is_refused_before_anything_is_typed(typed_app):
+def test_a_forged_event_is_refused_before_it_is_typed(typed_app):
     event = sample_event(object={})
     response = deliver(TestClient(typed_app), event, path=CHECKED, **{"X-EnvoyOU-Signature": "v1,00"})
     assert (response.status_code, response.json()["error"]) == (401, "unauthorized")
 
 
-def test_one_request_may_be_asked_for_plain_and_typed(manual):
+def test_one_request_can_give_a_plain_and_a_typed_event(manual):
     app = FastAPI()
 
     @app.post(CHECKED)

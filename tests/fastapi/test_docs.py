@@ -1,4 +1,4 @@
-"""What the pages about FastAPI and Starlette show beside their quickstarts, run as a reader would."""
+"""Runs the code of the pages about FastAPI and Starlette, except their quickstarts, as a reader would."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SNIPPETS = [
 
 
 @pytest.mark.parametrize(("page", "snippet"), SNIPPETS)
-def test_the_pages_code_runs(page, snippet, tmp_path):
+def test_the_code_of_the_page_runs(page, snippet, tmp_path):
     reader = Reader(tmp_path, 8000)
     reader.write(page.files)
     reader.run(snippet)

@@ -1,4 +1,4 @@
-"""FastAPI's own documentation page, in a browser: what a developer finds there about the webhook."""
+"""The description of the webhook on FastAPI's documentation page, in a browser."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def page():
         browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1200, "height": 1000})
         page.set_default_timeout(PATIENCE)
-        # The page loads Swagger UI from a content network; here it comes from a package.
+        # The page loads Swagger UI from a CDN; here it comes from a package.
         page.route(re.compile("^https:"), lambda route: route.fulfill(path=static(route.request.url)))
         yield page
         browser.close()
@@ -44,7 +44,7 @@ def static(url):
     return importlib.resources.files("fastapi_offline") / "static" / urlsplit(url).path.rpartition("/")[2]
 
 
-def test_the_page_shows_the_endpoint_its_events_its_headers_and_its_answers(page, manual, tmp_path):
+def test_the_page_shows_the_endpoint_events_headers_and_responses(page, manual, tmp_path):
     app = FastAPI(title="An application")
     app.include_router(create_router(manual), prefix=PATH)
     app.webhooks.include_router(describe_webhooks(manual))

@@ -1,4 +1,4 @@
-"""Handlers and the application share a loop: sync ones are not felt on it, async ones use what is open there."""
+"""Handlers and the application share a loop: sync ones do not block it, async ones use resources that belong to it."""
 
 import asyncio
 import threading
@@ -16,8 +16,8 @@ from tests.fastapi.conftest import PATH, PATIENCE, TestClient, deliver
 HANDLERS = 100
 
 
-async def test_sync_handlers_that_block_are_not_felt_on_the_loop(make_webhooks):
-    """Each of them blocks until the loop has gone on beside it: on the loop, it would block in vain."""
+async def test_blocking_sync_handlers_do_not_block_the_loop(make_webhooks):
+    """Each handler blocks until the loop has made progress, which it would not if the handler ran on the loop."""
     webhooks = make_webhooks(concurrency=4)
     loop = asyncio.get_running_loop()
     begun, handled = asyncio.Queue(), []
@@ -45,7 +45,7 @@ async def test_sync_handlers_that_block_are_not_felt_on_the_loop(make_webhooks):
 
 
 class Pool:
-    """Stands for what belongs to one event loop, as connections of an async driver do."""
+    """A resource that belongs to one event loop, like a connection of an async driver."""
 
     def __init__(self):
         self._loop = asyncio.get_running_loop()
@@ -56,7 +56,7 @@ class Pool:
 
 
 def test_a_handler_gets_what_a_dependency_would_give_it(webhooks):
-    """As `docs/fastapi.md` says: the lifespan opens it, path operations and handlers find it at one place."""
+    """As in `docs/fastapi.md`: the lifespan opens the resource, path operations and handlers share it."""
     answers = Queue()
     opened = []
 

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says is what the core does: neither less, nor what it does not hold to."""
+"""The OpenAPI document describes exactly what the core does."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_every_refusal_of_the_contract_is_described_and_no_other(operation):
 
 
 @pytest.mark.parametrize("error", REFUSALS, ids=lambda error: error.__name__)
-def test_an_answer_is_as_described_headers_included(document, operation, error):
+def test_a_response_is_as_described_headers_included(document, operation, error):
     answer = WebhookResponse.of_error(error())
     described = operation["responses"][str(error.status)]
     content = described["content"]["application/json"]
@@ -74,7 +74,7 @@ def test_an_answer_is_as_described_headers_included(document, operation, error):
     assert {name: header["schema"]["const"] for name, header in described.get("headers", {}).items()} == headers
 
 
-def test_the_answers_to_an_event_and_to_its_redelivery_are_as_described(manual, document, operation):
+def test_the_responses_to_an_event_and_to_its_redelivery_are_as_described(manual, document, operation):
     app = FastAPI()
     app.include_router(create_router(manual), prefix=PATH)
     accepted = validator(document, operation["responses"]["200"]["content"]["application/json"]["schema"])
@@ -94,7 +94,7 @@ def test_the_answers_to_an_event_and_to_its_redelivery_are_as_described(manual, 
         ({"required_headers": ("x-envoyou-nonce",)}, ALWAYS | {NONCE}),
     ],
 )
-def test_headers_are_required_where_the_settings_require_them(make_webhooks, settings, required):
+def test_headers_are_required_if_the_settings_require_them(make_webhooks, settings, required):
     document = make_document(make_webhooks(handoff="manual", **settings))
     operations = [item["post"] for item in (document["paths"][PATH], *document["webhooks"].values())]
     for operation in operations:
@@ -113,14 +113,14 @@ def test_headers_are_required_where_the_settings_require_them(make_webhooks, set
         ("X-EnvoyOU-Event-Type", ["user.created", "a.type.to.come"], [""]),
     ],
 )
-def test_headers_have_their_forms(document, operation, header, right, wrong):
+def test_headers_have_their_formats(document, operation, header, right, wrong):
     (parameter,) = (parameter for parameter in operation["parameters"] if parameter["name"] == header)
     form = validator(document, parameter["schema"])
     assert [value for value in right if not form.is_valid(value)] == []
     assert [value for value in wrong if form.is_valid(value)] == []
 
 
-def test_events_are_told_apart_by_their_type(document, operation):
+def test_the_type_is_the_discriminator_of_events(document, operation):
     known, any_event = body_of(operation)["schema"]["anyOf"]
     assert known["discriminator"]["propertyName"] == "type"
     mapping = known["discriminator"]["mapping"]
@@ -138,7 +138,7 @@ def test_events_are_told_apart_by_their_type(document, operation):
     validator(document, any_event).validate(json.loads(sample_event("a.type.to.come").body))
 
 
-def test_what_events_are_about_is_described_where_the_guide_shows_it(document):
+def test_objects_are_described_if_the_guide_shows_them(document):
     schemas = document["components"]["schemas"]
     assert schemas["EnvoyouUser"]["required"] == ["id"]
     assert schemas["EnvoyouUser"]["properties"]["email"]["anyOf"] == [{"type": "string"}, {"type": "null"}]
@@ -148,7 +148,7 @@ def test_what_events_are_about_is_described_where_the_guide_shows_it(document):
 
 
 def changed(**members):
-    # Of one id and time, for they are in the tests' names, which every process of a run must find the same.
+    # With a fixed id and time, because they are part of the tests' names, which must be equal in all xdist processes.
     return {**json.loads(sample_event("user.created", id="evt_1", created=1640995200).body), **members}
 
 
@@ -190,7 +190,7 @@ def changed(**members):
     ],
     ids=str,
 )
-def test_a_body_fits_the_schema_where_the_core_accepts_it_and_nowhere_else(document, operation, body):
+def test_a_body_matches_the_schema_if_and_only_if_the_core_accepts_it(document, operation, body):
     try:
         accepted = bool(Event.from_body(json.dumps(body).encode()))
     except InvalidPayloadError:

@@ -1,4 +1,4 @@
-"""Where the router answers, and what of FastAPI stands between it and the core."""
+"""The paths of the router, and the effect of FastAPI's features on it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def make_app(webhooks, prefix=PATH, **options):
 
 
 @pytest.mark.parametrize("path", [PATH, f"{PATH}/"])
-def test_path_variants_of_the_path_are_answered_without_a_redirect(manual, path):
+def test_the_path_is_answered_with_and_without_a_final_slash_and_without_a_redirect(manual, path):
     assert deliver(TestClient(make_app(manual)), path=path).status_code == 200
 
 
@@ -35,7 +35,7 @@ def test_nothing_else_is_answered(manual, path):
     assert deliver(TestClient(make_app(manual)), path=path).status_code == 404
 
 
-def test_routers_may_lie_within_routers(manual):
+def test_routers_can_be_nested(manual):
     hooks, api, app = APIRouter(prefix="/hooks"), APIRouter(), FastAPI()
     hooks.include_router(create_router(manual), prefix="/envoyou")
     api.include_router(hooks, prefix="/v1")
@@ -61,8 +61,8 @@ def test_the_core_answers_every_method(manual, method):
     assert response.json()["error"] == "method_not_allowed"
 
 
-async def test_a_head_has_no_body_although_it_has_a_length(manual):
-    # A client leaves it out for itself: what the application sends is what counts.
+async def test_a_response_to_head_has_a_length_and_no_body(manual):
+    # A client ignores a body in a response to HEAD, so check what the application sends.
     sent = []
 
     async def receive():
@@ -94,7 +94,7 @@ def test_other_operations_of_the_same_path_keep_their_methods(manual):
     assert TestClient(app).put(PATH).json()["error"] == "method_not_allowed"
 
 
-def test_exception_handlers_of_the_app_do_not_touch_our_answers(manual):
+def test_exception_handlers_of_the_app_do_not_change_responses(manual):
     app = make_app(manual)
     for handled in (401, 405, HTTPException, Exception):
         app.add_exception_handler(handled, lambda request, error: PlainTextResponse("the app's", 500))
@@ -111,7 +111,7 @@ class ReadsTheBody(BaseHTTPMiddleware):
         return response
 
 
-def test_middleware_may_stand_in_front(manual):
+def test_middleware_applies_to_the_router(manual):
     app = make_app(manual)
     app.add_middleware(ReadsTheBody)
     app.add_middleware(GZipMiddleware, minimum_size=1)
@@ -139,7 +139,7 @@ def test_the_route_can_be_left_out_of_the_document(manual):
     assert make_app(manual, include_in_schema=False).openapi()["paths"] == {}
 
 
-def test_what_the_package_exports_is_there():
+def test_the_exports_of_the_package_exist():
     assert {name: callable(getattr(envoyou_fastapi, name)) for name in envoyou_fastapi.__all__} == {
         "create_router": True,
         "describe_webhooks": True,
@@ -149,6 +149,6 @@ def test_what_the_package_exports_is_there():
         envoyou_fastapi.create_routes  # noqa: B018
 
 
-def test_starlette_alone_is_enough_for_its_routes():
+def test_the_routes_for_starlette_do_not_need_fastapi():
     code = "import sys; sys.modules['fastapi'] = None; from envoyou_fastapi.starlette import create_routes, lifespan"
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=60)

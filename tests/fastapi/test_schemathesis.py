@@ -1,4 +1,4 @@
-"""What schemathesis makes of the OpenAPI document, sent to a real server: unsigned, and signed, which gets further."""
+"""Requests that schemathesis generates from the OpenAPI document, unsigned and signed, sent to a real server."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ bounded = settings(
 
 @pytest.fixture
 def served(make_webhooks):
-    """Serve the router; gives the server's address and the document that describes it."""
+    """Serve the router; yield the server's address and the document that describes it."""
 
     @contextmanager
     def serve(**settings):
         app = FastAPI()
         app.include_router(create_router(make_webhooks(handoff="manual", **settings)), prefix=PATH)
         document = app.openapi()
-        # It stands for what others answer in front of the endpoint, and nobody is there: what the endpoint itself
-        # answers has to be described status by status.
+        # It is for responses of servers and middleware in front of the endpoint. There are none here, and the
+        # endpoint's own responses must be described by status.
         assert document["paths"][PATH]["post"]["responses"].pop("default")
         with uvicorn_server(app) as port:
             yield f"http://{HOST}:{port}", document
@@ -70,7 +70,7 @@ def checks():
     ]
 
 
-def test_unsigned_requests_find_nothing_that_is_not_described(served):
+def test_unsigned_requests_are_answered_as_described(served):
     import requests
 
     seen = Counter()
@@ -89,13 +89,13 @@ def test_unsigned_requests_find_nothing_that_is_not_described(served):
     assert seen[401] > EXAMPLES / 3
 
 
-def test_signed_requests_are_accepted_where_the_schema_says_so_and_nowhere_else(served):
+def test_signed_requests_are_accepted_if_and_only_if_they_match_the_schema(served):
     import requests
 
     seen = Counter()
 
     def signed(request):
-        """What is on the wire is signed, whatever it is. Headers that the body could contradict are left out."""
+        """Sign the generated body. Headers that could contradict the body are omitted."""
         body = request.body.encode() if isinstance(request.body, str) else request.body or b""
         for name in ("Webhook-ID", "Event-Type", "Nonce"):
             request.headers.pop(f"X-EnvoyOU-{name}", None)
@@ -125,7 +125,7 @@ def test_signed_requests_are_accepted_where_the_schema_says_so_and_nowhere_else(
 
 def is_event(events, body):
     try:
-        # To JSON Schema, 1.0 is an integer; it cannot say that it has to be spelt as one.
+        # For JSON Schema, 1.0 is an integer; it cannot require the spelling of one.
         document = json.loads(body or b"", parse_float=str)
     except ValueError:
         return False

@@ -18,7 +18,7 @@ from tests.fastapi.conftest import PATH, PATIENCE, TestClient, deliver
 
 @pytest.mark.parametrize("given", [PATH, f"{PATH}/"])
 @pytest.mark.parametrize("path", [PATH, f"{PATH}/"])
-def test_path_variants_of_the_path_are_answered_without_a_redirect(manual, given, path):
+def test_the_path_is_answered_with_and_without_a_final_slash_and_without_a_redirect(manual, given, path):
     client = TestClient(Starlette(routes=create_routes(manual, given)))
     assert deliver(client, path=path).status_code == 200
     assert deliver(client, path="/webhooks").status_code == 404
@@ -51,7 +51,7 @@ async def running_loop(request):
     return PlainTextResponse(str(id(asyncio.get_running_loop())))
 
 
-def test_handlers_run_on_the_loop_of_the_application_from_its_start_to_its_end(webhooks):
+def test_handlers_run_on_the_loop_of_the_application_during_its_lifespan(webhooks):
     ran_on, told = Queue(), []
     webhooks.subscribe(lambda notice: told.append(type(notice)))
 
@@ -67,7 +67,7 @@ def test_handlers_run_on_the_loop_of_the_application_from_its_start_to_its_end(w
     assert told[-1] is WorkerStopped
 
 
-def test_a_lifespan_of_ones_own_may_hold_ours(webhooks):
+def test_a_custom_lifespan_can_include_ours(webhooks):
     webhooks.on("*")(print)
     told = []
     webhooks.subscribe(lambda notice: told.append(type(notice)))

@@ -1,4 +1,4 @@
-"""The worker's life: with the application's lifespan, and without one."""
+"""The worker's lifetime, with the application's lifespan and without one."""
 
 from __future__ import annotations
 
@@ -34,10 +34,12 @@ def make_app(webhooks, **options):
 
 
 def lives(webhooks):
-    """What the worker tells of its beginning and its end."""
-    told = []
-    webhooks.subscribe(lambda notice: isinstance(notice, WorkerStarted | WorkerStopped) and told.append(type(notice)))
-    return told
+    """Collect the notices about the worker's start and stop."""
+    notices = []
+    webhooks.subscribe(
+        lambda notice: isinstance(notice, WorkerStarted | WorkerStopped) and notices.append(type(notice))
+    )
+    return notices
 
 
 def test_async_handlers_run_on_the_loop_of_the_application(webhooks):
@@ -77,42 +79,42 @@ def test_the_worker_starts_and_stops_with_the_lifespan(webhooks, make_webhooks):
     assert deliver(TestClient(make_app(make_webhooks(handoff="manual"))), event).status_code == 200
     handled = Queue()
     webhooks.on("*")(lambda event: handled.put(event.id))
-    told = lives(webhooks)
+    notices = lives(webhooks)
 
     with TestClient(make_app(webhooks)):
-        # No request is needed for what an earlier process left.
+        # The events of an earlier process are handled without a request.
         assert handled.get(timeout=PATIENCE) == event.id
-        assert told == [WorkerStarted]
-    assert told == [WorkerStarted, WorkerStopped]
+        assert notices == [WorkerStarted]
+    assert notices == [WorkerStarted, WorkerStopped]
     assert webhooks.inbox.get(event.id).status is Status.PROCESSED
 
     with TestClient(make_app(webhooks)) as client:
         deliver(client)
         handled.get(timeout=PATIENCE)
-    assert told == 2 * [WorkerStarted, WorkerStopped]
+    assert notices == 2 * [WorkerStarted, WorkerStopped]
 
 
 def test_a_router_that_is_included_twice_has_one_worker(webhooks):
     webhooks.on("*")(print)
-    told = lives(webhooks)
+    notices = lives(webhooks)
     app = make_app(webhooks)
     app.include_router(create_router(webhooks), prefix="/again")
     with TestClient(app) as client:
         event = sample_event()
         assert deliver(client, event).json() == {"received": True}
         assert deliver(client, event, path="/again").json() == {"received": True, "duplicate": True}
-    assert told == [WorkerStarted, WorkerStopped]
+    assert notices == [WorkerStarted, WorkerStopped]
 
 
 def test_the_lifespan_of_the_application_surrounds_ours(webhooks):
     webhooks.on("*")(print)
-    told = lives(webhooks)
+    notices = lives(webhooks)
 
     @asynccontextmanager
     async def lifespan(app):
-        told.append("app begins")
+        notices.append("app begins")
         yield {"pool": "the app's"}
-        told.append("app ends")
+        notices.append("app ends")
 
     app = make_app(webhooks, lifespan=lifespan)
 
@@ -122,10 +124,10 @@ def test_the_lifespan_of_the_application_surrounds_ours(webhooks):
 
     with TestClient(app) as client:
         assert client.get("/pool").json() == "the app's"
-    assert told == ["app begins", WorkerStarted, WorkerStopped, "app ends"]
+    assert notices == ["app begins", WorkerStarted, WorkerStopped, "app ends"]
 
 
-def test_what_was_begun_is_finished_at_the_end(webhooks):
+def test_running_handlers_are_finished_at_the_end(webhooks):
     begun = threading.Event()
 
     @webhooks.on("*")
@@ -167,7 +169,7 @@ async def test_without_a_lifespan_the_first_event_starts_the_worker(webhooks):
         assert (await post(client, sample_event())).status_code == 200
         assert await ran_on.get() is asyncio.get_running_loop()
     async with webhooks.lifespan():
-        pass  # it stops the worker that the event had started
+        pass  # the lifespan stops the worker that the event started
 
 
 async def test_a_worker_does_not_inherit_the_context_of_the_request_that_starts_it(webhooks):
@@ -191,7 +193,7 @@ async def test_a_worker_does_not_inherit_the_context_of_the_request_that_starts_
         pass
 
 
-def test_a_loop_that_ends_leaves_nothing_leased(webhooks):
+def test_a_closed_loop_leaves_no_leases(webhooks):
     begun = asyncio.Event()
 
     @webhooks.on("*")
@@ -211,8 +213,8 @@ def test_a_loop_that_ends_leaves_nothing_leased(webhooks):
     assert (record.status, record.attempts) == (Status.RECEIVED, 0)
 
 
-def test_a_worker_whose_loop_is_gone_is_followed_by_another(webhooks, until):
-    # Without `with`, a TestClient runs every request on an event loop of its own, and closes it.
+def test_a_worker_whose_loop_was_closed_is_replaced(webhooks, until):
+    # Without `with`, a TestClient runs each request on a new event loop, and closes it.
     @webhooks.on("*")
     async def handle(event):
         pass
@@ -226,12 +228,12 @@ def test_a_worker_whose_loop_is_gone_is_followed_by_another(webhooks, until):
         return all(webhooks.inbox.get(event.id).status is Status.PROCESSED for event in events)
 
     with client:
-        # Far less than a lease: what the loops that ended had in hand, their workers gave back.
+        # Much less than a lease: the workers of the closed loops have returned their claims.
         until(processed)
 
 
 def nested(webhooks, **options):
-    """The router, two routers deep, and the innermost of them included twice."""
+    """Nest the router in two others, and include the innermost twice."""
     inner, outer, app = APIRouter(), APIRouter(), FastAPI(**options)
     inner.include_router(create_router(webhooks), prefix="/envoyou")
     outer.include_router(inner, prefix="/v1")
@@ -243,32 +245,32 @@ def nested(webhooks, **options):
 def test_routers_that_nest_have_one_worker_from_the_lifespan(webhooks):
     handled = Queue()
     webhooks.on("*")(lambda event: handled.put(event.id))
-    told = lives(webhooks)
+    notices = lives(webhooks)
     with TestClient(nested(webhooks)) as client:
-        assert told == [WorkerStarted]
+        assert notices == [WorkerStarted]
         event = sample_event()
         assert deliver(client, event, path="/hooks/v1/envoyou").json() == {"received": True}
         assert deliver(client, event, path="/hooks/v2/envoyou").json() == {"received": True, "duplicate": True}
         assert handled.get(timeout=PATIENCE) == event.id
-    assert told == [WorkerStarted, WorkerStopped]
+    assert notices == [WorkerStarted, WorkerStopped]
 
 
 def test_a_router_that_has_a_lifespan_of_its_own_keeps_it(webhooks):
     webhooks.on("*")(print)
-    told = lives(webhooks)
+    notices = lives(webhooks)
 
     @asynccontextmanager
     async def lifespan(app):
-        told.append("router begins")
+        notices.append("router begins")
         yield
-        told.append("router ends")
+        notices.append("router ends")
 
     around, app = APIRouter(lifespan=lifespan), FastAPI()
     around.include_router(create_router(webhooks), prefix=PATH)
     app.include_router(around)
     with TestClient(app):
         pass
-    assert told == ["router begins", WorkerStarted, WorkerStopped, "router ends"]
+    assert notices == ["router begins", WorkerStarted, WorkerStopped, "router ends"]
 
 
 def test_several_webhooks_in_one_application_have_a_worker_each(make_webhooks):
@@ -290,8 +292,8 @@ def test_several_webhooks_in_one_application_have_a_worker_each(make_webhooks):
 
 @pytest.mark.parametrize("mount", ["fastapi", "starlette"])
 def test_a_mounted_application_starts_the_worker_with_the_first_event(webhooks, mount):
-    # The lifespan of what is mounted does not run.
-    handled, told = Queue(), lives(webhooks)
+    # The lifespan of a mounted application does not run.
+    handled, notices = Queue(), lives(webhooks)
 
     @webhooks.on("*")
     async def handle(event):
@@ -304,19 +306,19 @@ def test_a_mounted_application_starts_the_worker_with_the_first_event(webhooks, 
     else:
         outer = Starlette(routes=[Mount("/api", inner)])
     with TestClient(outer) as client:
-        assert told == []
+        assert notices == []
         event = sample_event()
         assert deliver(client, event, path=f"/api{PATH}").status_code == 200
         assert handled.get(timeout=PATIENCE) == (event.id, client.get("/api/loop").json())
-    assert told[0] is WorkerStarted
+    assert notices[0] is WorkerStarted
 
 
 def test_a_mounted_application_whose_outer_one_has_the_lifespan_is_drained(webhooks):
     webhooks.on("*")(print)
-    told = lives(webhooks)
+    notices = lives(webhooks)
     outer = FastAPI(lifespan=webhooks.lifespan)
     outer.mount("/api", make_app(webhooks))
     with TestClient(outer) as client:
-        assert told == [WorkerStarted]
+        assert notices == [WorkerStarted]
         assert deliver(client, path=f"/api{PATH}").status_code == 200
-    assert told == [WorkerStarted, WorkerStopped]
+    assert notices == [WorkerStarted, WorkerStopped]

@@ -20,7 +20,7 @@ MakeWebhooks = Callable[..., Webhooks]
 
 @pytest.fixture
 def make_webhooks(tmp_path) -> Iterator[MakeWebhooks]:
-    """Make a `Webhooks` over this test's inbox; it is stopped in the end."""
+    """Create a `Webhooks` with this test's inbox, which is stopped in the end."""
     with ExitStack() as stack:
 
         def make(**settings: Any) -> Webhooks:
@@ -34,7 +34,7 @@ def make_webhooks(tmp_path) -> Iterator[MakeWebhooks]:
 
 @pytest.fixture
 def manual(make_webhooks: MakeWebhooks) -> Webhooks:
-    """One that only receives."""
+    """Webhooks without a worker."""
     return make_webhooks(handoff="manual")
 
 

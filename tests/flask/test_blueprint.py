@@ -1,4 +1,4 @@
-"""Where the blueprint answers, and what of Flask stands between it and the core."""
+"""The paths of the blueprint, and the effect of Flask's features on it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.flask.conftest import PATH, SECRET, deliver, make_app
 
 @pytest.mark.parametrize("prefix", [PATH, f"{PATH}/"])
 @pytest.mark.parametrize("path", [PATH, f"{PATH}/"])
-def test_path_variants_of_the_path_are_answered_without_a_redirect(manual, prefix, path):
+def test_the_path_is_answered_with_and_without_a_final_slash_and_without_a_redirect(manual, prefix, path):
     assert deliver(make_app(manual, url_prefix=prefix), path=path).status_code == 200
 
 
@@ -24,7 +24,7 @@ def test_nothing_else_is_answered(manual, path):
     assert deliver(make_app(manual), path=path).status_code == 404
 
 
-def test_a_blueprint_may_lie_within_another(manual):
+def test_blueprints_can_be_nested(manual):
     parent = Blueprint("parent", "parent")
     parent.register_blueprint(create_blueprint(manual), url_prefix="/envoyou")
     app = Flask("app")
@@ -34,7 +34,7 @@ def test_a_blueprint_may_lie_within_another(manual):
         assert url_for("parent.envoyou.receive") == "/webhooks/envoyou/"
 
 
-def test_a_prefix_may_hold_variables(manual):
+def test_a_prefix_may_contain_variables(manual):
     app = make_app(manual, url_prefix="/<tenant>/envoyou")
     assert deliver(app, path="/acme/envoyou").status_code == 200
 
@@ -82,7 +82,7 @@ def test_a_hook_may_read_the_body_first(manual, read):
 
 
 @pytest.mark.parametrize("read", READERS.values(), ids=READERS)
-def test_a_body_that_a_hook_has_read_is_verified_all_the_same(manual, read):
+def test_a_body_that_a_hook_has_read_is_verified(manual, read):
     app = make_app(manual)
     read_before_the_view(app, read)
     delivery = sign_delivery(sample_event(), secret="whsec_another")
@@ -90,7 +90,7 @@ def test_a_body_that_a_hook_has_read_is_verified_all_the_same(manual, read):
 
 
 class FailingInput:
-    """A server's input whose every read fails."""
+    """A server's input of which every read fails."""
 
     def __init__(self, error):
         self.error = error
@@ -108,7 +108,7 @@ class MalformedChunkError(Exception):
 @pytest.mark.parametrize(("error", "status"), [(MalformedChunkError("zz"), 400), (ConnectionResetError(), 499)])
 @pytest.mark.parametrize("bound", [None, 1_000_000])
 @pytest.mark.parametrize("read", [None, *READERS.values()], ids=["unread", *READERS])
-def test_a_body_that_the_server_cannot_read_is_refused_whoever_reads_it(manual, caplog, read, bound, error, status):
+def test_an_unreadable_body_is_refused_by_view_and_hook(manual, caplog, read, bound, error, status):
     app = make_app(manual)
     app.config["MAX_CONTENT_LENGTH"] = bound
     if read:
@@ -123,7 +123,7 @@ def test_a_body_that_the_server_cannot_read_is_refused_whoever_reads_it(manual, 
 
 
 @pytest.mark.parametrize("read", [None, *READERS.values()], ids=["unread", *READERS])
-def test_a_sender_that_disconnects_is_told_apart_whoever_reads_the_body(manual, read):
+def test_a_disconnect_is_recognised_by_view_and_hook(manual, read):
     app = make_app(manual)
     if read:
         read_before_the_view(app, read)
@@ -144,7 +144,7 @@ def chunked(delivery):
 
 @pytest.mark.parametrize("body", [declared, chunked])
 @pytest.mark.parametrize("read", [None, *READERS.values()], ids=["unread", *READERS])
-def test_the_apps_own_bound_is_answered_in_our_words(manual, body, read):
+def test_the_limit_of_the_app_has_our_response(manual, body, read):
     app = make_app(manual)
     if read:
         read_before_the_view(app, read)
@@ -160,13 +160,13 @@ def test_the_apps_own_bound_is_answered_in_our_words(manual, body, read):
     assert send().status_code == 200
 
 
-def test_a_larger_bound_of_the_app_does_not_widen_ours(make_webhooks):
+def test_a_larger_limit_of_the_app_does_not_raise_ours(make_webhooks):
     app = make_app(make_webhooks(handoff="manual", max_body_size=100))
     app.config["MAX_CONTENT_LENGTH"] = 10_000
     assert deliver(app).json["error"] == "payload_too_large"
 
 
-def test_error_handlers_of_the_app_do_not_touch_our_answers(manual):
+def test_error_handlers_of_the_app_do_not_change_responses(manual):
     app = make_app(manual)
     for handled in (401, 404, 405, 413, HTTPException, Exception):
         app.register_error_handler(handled, lambda error: ("the app's", 500))
@@ -177,7 +177,7 @@ def test_error_handlers_of_the_app_do_not_touch_our_answers(manual):
     assert app.test_client().get("/elsewhere").data == b"the app's"
 
 
-def test_hooks_of_the_app_see_our_answers(manual):
+def test_hooks_of_the_app_see_responses(manual):
     app = make_app(manual)
 
     @app.after_request

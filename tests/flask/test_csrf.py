@@ -1,4 +1,4 @@
-"""Flask-WTF's CSRFProtect, which asks every POST for a token: the webhook needs none, and the app keeps its own."""
+"""Flask-WTF's CSRFProtect, which requires a token in every POST: the webhook is exempt, the rest of the app is not."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_the_webhook_needs_no_token_and_the_rest_of_the_app_does(manual, registe
 
     event = sample_event()
     assert app.test_client().post("/form").status_code == 400
-    # Once over plain HTTP, and once over HTTPS, where the referrer would be looked at, too.
+    # Over HTTP, and over HTTPS, for which Flask-WTF also checks the referrer.
     assert deliver(app, event).json == {"received": True}
     assert deliver(app, event, base_url="https://localhost").json == {"received": True, "duplicate": True}
     assert manual.inbox.get(event.id).event.body == event.body

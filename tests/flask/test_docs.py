@@ -1,4 +1,4 @@
-"""What the page about Flask shows beside its quickstart, as a reader would run it."""
+"""Runs the code of the page about Flask, except its quickstart, as a reader would."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SNIPPETS = [block.code for block in PYTHON if not block.file]
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=range(len(SNIPPETS)))
-def test_the_pages_code_runs(snippet, tmp_path):
+def test_the_code_of_the_page_runs(snippet, tmp_path):
     for name, code in FILES.items():
         (tmp_path / name).write_text(code)
     (tmp_path / "snippet.py").write_text(snippet)

@@ -1,4 +1,4 @@
-"""The entry in front of an application that has a blueprint as well, as the documentation has it."""
+"""The entry that wraps an application with a blueprint, as in the documentation."""
 
 import threading
 
@@ -31,14 +31,14 @@ def deliver(app, path=PATH):
 
 
 @pytest.mark.parametrize("path", [PATH, f"{PATH}/"])
-def test_deliveries_do_not_come_as_far_as_the_application(path):
+def test_deliveries_bypass_the_application(path):
     app = build(webhooks := Webhooks(secret=SECRET, inbox="memory:", handoff="manual"))
     assert deliver(app, path).json == {"received": True}
     assert app.hooks == []
     assert webhooks.inbox.stats().total == 1
 
 
-def test_pages_do():
+def test_pages_reach_the_application():
     app = build(Webhooks(secret=SECRET, inbox="memory:", handoff="manual"))
     assert app.test_client().get("/").text == "home"
     assert app.test_client().get(f"{PATH}/x").status_code == 404

@@ -1,4 +1,4 @@
-"""What a handler does with `db.session`, in a process that is killed at the worst moments."""
+"""A handler's work with `db.session`, in a process that is killed at the worst moments."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ POINTS = (
     "after handler, before settle",
     "after settle, before commit",
 )
-"""Where a process is killed, each over an event of its own."""
+"""The points where a process is killed, each with an event of its own."""
 
 SITE = """
 import json
@@ -55,7 +55,7 @@ class Effect(db.Model):
 
 
 def live(database, atomic, point, *, crashes):
-    # Accept an event and die over it, or work off what has been died over. Each point has an inbox to itself.
+    # Accept an event and die while it is handled, or handle the event that was left. Each point has its own inbox.
     @envoyou.on("user.created", atomic=atomic)
     def count(event):
         db.session.add(Effect(event=point))
@@ -125,7 +125,7 @@ def url(request, tmp_path):
     [("sqlite", True), ("sqlite", False), pytest.param("postgresql", True, marks=pytest.mark.service)],
     indirect=["url"],
 )
-def test_each_effect_is_there_once_although_the_process_was_killed(url, tmp_path, atomic):
+def test_each_effect_happens_once_although_the_process_was_killed(url, tmp_path, atomic):
     (tmp_path / "site_of_effects.py").write_text(SITE)
     engine = create_engine(url)
     row = inbox_table.c
@@ -145,5 +145,5 @@ def test_each_effect_is_there_once_although_the_process_was_killed(url, tmp_path
     if atomic:
         assert effects == dict.fromkeys(POINTS, 1)
     else:
-        # Left to itself, what was committed before the crash is done again.
+        # Without the shared transaction, work that was committed before the crash is done again.
         assert effects == {**dict.fromkeys(POINTS, 2), "after flush": 1}

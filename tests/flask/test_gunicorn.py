@@ -1,4 +1,4 @@
-"""Under gunicorn, whose workers are forked."""
+"""Flask under gunicorn, whose workers are forked."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ app.config.from_mapping(
 db.init_app(app)
 envoyou.init_app(app)
 with app.app_context():
-    # The tables are there; to look for them opens connections, which are open before a preloaded app is forked.
+    # The tables exist. Checking for them opens connections, which are open when a preloaded app is forked.
     db.create_all()
     envoyou.webhooks.inbox.migrate()
 
@@ -100,7 +100,7 @@ def page():
 
 @contextmanager
 def gunicorn(folder, *options, app=APP, **environment):
-    """Serve the app; yields the server's address and its process."""
+    """Serve the app; yield the server's address and its process."""
     (folder / "app.py").write_text(app)
     with socket.create_server(("127.0.0.1", 0)) as listening, (folder / "server.log").open("w") as log:
         server = subprocess.Popen(
@@ -137,7 +137,7 @@ def handled_in(folder):
 
 
 @pytest.mark.parametrize("options", [[], ["--threads", "4"]], ids=["sync", "gthread"])
-def test_the_worker_lives_in_the_forked_process_although_the_app_was_preloaded(tmp_path, options):
+def test_the_worker_runs_in_the_forked_process_of_a_preloaded_app(tmp_path, options):
     event = sample_event()
     earlier = Webhooks(secret=SECRET, inbox=f"sqlite:///{tmp_path / 'envoyou.db'}", handoff="manual")
     delivery = sign_delivery(event, secret=SECRET)
@@ -151,7 +151,7 @@ def test_the_worker_lives_in_the_forked_process_although_the_app_was_preloaded(t
 
 
 @pytest.mark.parametrize("options", [[], ["--threads", "4"]], ids=["sync", "gthread"])
-def test_chunked_bodies_arrive_whole(tmp_path, options):
+def test_chunked_bodies_arrive_complete(tmp_path, options):
     event = sample_event(object={"note": 200_000 * "x"})
     delivery = sign_delivery(event, secret=SECRET)
     chunks = (delivery.body[start : start + 10_000] for start in range(0, len(delivery.body), 10_000))
@@ -194,7 +194,7 @@ def test_processes_share_the_apps_database(tmp_path, url, options):
 
     try:
         environment = {"DATABASE": url, "NAME": tmp_path.name[:64]}
-        # The tables, once, as a deployment does: of two processes that find none and create them, one fails.
+        # Create the tables once, as a deployment does, because two processes that create them concurrently would fail.
         subprocess.run([sys.executable, "-c", WITH_DATABASE], cwd=tmp_path, env=os.environ | environment, check=True)
         with gunicorn(tmp_path, "--workers", "2", *options, app=WITH_DATABASE, **environment) as (address, server):
             with ThreadPoolExecutor(8) as senders:

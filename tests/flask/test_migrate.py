@@ -1,4 +1,4 @@
-"""Flask-Migrate beside the inbox's tables, which it must not take for tables that were deleted."""
+"""Flask-Migrate next to the inbox's tables, which it must not mistake for deleted models."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ with app.app_context():
     upgrade()
     revision(message="nothing new", autogenerate=True)
     print(*inspect(db.engine).get_table_names())
-# `env.py` has configured the logging by `fileConfig`, whose default is to disable the loggers that exist.
+# `env.py` configures logging with `fileConfig`, which disables existing loggers by default.
 app.test_client().get("/webhooks/envoyou")
 """
 
 
-def test_a_migration_of_the_app_leaves_the_inbox_alone(tmp_path):
+def test_a_migration_of_the_app_does_not_change_the_inbox(tmp_path):
     blocks = Page("docs/flask.md").blocks("With Flask-SQLAlchemy: exactly once")
     (shown,) = [block.code for block in blocks if "Migrate(" in block.code]
     (tmp_path / "on_the_page.py").write_text(shown)
@@ -61,6 +61,6 @@ def test_a_migration_of_the_app_leaves_the_inbox_alone(tmp_path):
     assert ran.returncode == 0, ran.stderr
     assert "answered 405: method_not_allowed" in ran.stderr
     assert {"account", "envoyou_inbox"} <= set(ran.stdout.splitlines()[-1].split())
-    # There was nothing for the second to do. The first made its table, and its downgrade drops it.
+    # The second migration is empty. The first creates its table, and its downgrade drops it.
     (written,) = [file.read_text() for file in (tmp_path / "migrations" / "versions").glob("*.py")]
     assert re.findall(r"op\.(\w+)\('(\w+)'", written) == [("create_table", "account"), ("drop_table", "account")]

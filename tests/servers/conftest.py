@@ -63,27 +63,27 @@ FIRST_SERVERS = {adapter: dict([*kinds.items()][:1]) for adapter, kinds in SERVE
 
 @pytest.fixture(params=of_chosen_adapters(SERVERS))
 def running(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
-    """A site of its own, served by one worker."""
+    """A site for this test, served by one worker."""
     with site(request.param, tmp_path) as running:
         yield running
 
 
 @pytest.fixture(params=of_chosen_adapters(SERVERS))
 def running_in_peace(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
-    """As `running`, for tests that kill nothing."""
+    """Like `running`, for tests that do not kill processes."""
     with site(request.param, tmp_path, lease=LONG_LEASE) as running:
         yield running
 
 
 @pytest.fixture(params=of_chosen_adapters(FIRST_SERVERS))
 def running_in_one_way(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
-    """As `running`, but each adapter only once: for what takes long."""
+    """Like `running`, but with one server per adapter, for slow tests."""
     with site(request.param, tmp_path) as running:
         yield running
 
 
 @pytest.fixture(params=of_chosen_adapters(SEVERAL_WORKERS))
 def running_in_several_processes(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
-    """A site of its own, served by two workers, of which none is killed."""
+    """A site for this test, served by two workers, of which none is killed."""
     with site(request.param, tmp_path, lease=LONG_LEASE) as running:
         yield running

@@ -23,20 +23,20 @@ APPS = Path(__file__).parent / "apps"
 PATH = "/webhooks/envoyou"
 SECRET = "whsec_of_real_servers"
 LEASE = 2
-"""Seconds, instead of a minute: what a killed worker held is taken up again after this time."""
+"""Seconds, instead of a minute: the events of a killed worker are claimed again after this time."""
 
 LONG_LEASE = 20
-"""Seconds, where nothing is killed: a worker that a busy machine holds up must not count as dead."""
+"""Seconds, for tests that do not kill processes: on a busy machine, a slow worker must not be considered dead."""
 
 SHUTDOWN_TIMEOUT = 2
-"""Seconds, instead of ten: how long a server that ends waits for its handlers."""
+"""Seconds, instead of ten: how long a server waits for its handlers at shutdown."""
 
 PATIENCE = 60.0
 A_FREE_PORT = "{port}"
-"""In a command, for servers that do not say which port they were given."""
+"""A placeholder in commands, for servers that do not report the port they were assigned."""
 
 GRACEFUL = 10
-"""Seconds that a server is given to end."""
+"""Seconds that a server may take to end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ def granian(app: str, *options: str) -> Server:
 
 
 def runserver(settings: str, *options: str) -> Server:
-    """Of Django, without its watch over the files."""
+    """Return the command for Django, without its autoreloader."""
     options = (f"--settings={settings}", "--pythonpath=.", *options)
     return Server(["django", "runserver", "127.0.0.1:0", "--noreload", *options])
 
@@ -94,7 +94,7 @@ def django(*options: str) -> Server:
 
 @dataclass(slots=True)
 class Site:
-    """One site: a folder for its database and its handlers' effects, and at most one server at a time."""
+    """A site: a folder for its database and its handlers' effects, and at most one server at a time."""
 
     server: Server
     folder: Path
@@ -109,7 +109,7 @@ class Site:
             subprocess.run(self._python(self.server.setup), check=True, **self._contexts(), timeout=PATIENCE)
 
     def start(self) -> None:
-        """Start the server and wait until it says where it listens."""
+        """Start the server and wait until it reports its address."""
         self._starts += 1
         log = self.log
         with log.open("wb") as output:
@@ -122,23 +122,23 @@ class Site:
             )
         said = wait_for(lambda: re.search(r"http://127\.0\.0\.1:(\d+)", log.read_text()), log.read_text)
         self._port = int(said[1])
-        # Several workers of uvicorn begin to listen after their parent has said so.
+        # uvicorn's worker processes start to listen after their parent has reported it.
         wait_for(self.listens, log.read_text)
 
     def listens(self) -> bool:
-        """Whether it accepts connections."""
+        """Whether the server accepts connections."""
         with socket.socket() as connection:
             return connection.connect_ex(self.address) == 0
 
     def kill(self) -> None:
-        """End the server and all its workers at once, as a power cut would."""
+        """Kill the server and all its workers at once, like a power failure."""
         assert self._process is not None
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(PATIENCE)
         self._process = None
 
     def end(self) -> int:
-        """Ask the server to end, and wait for it; returns its exit code."""
+        """Terminate the server, wait until it has ended, and return its exit code."""
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
         code = self._process.wait(PATIENCE)
@@ -152,12 +152,12 @@ class Site:
 
     @property
     def log(self) -> Path:
-        """What the server that was started last has written."""
+        """Return the output of the server that was started last."""
         return self.folder / f"server-{self._starts}.log"
 
     @property
     def pid(self) -> int:
-        """Of the server's first process."""
+        """The process id of the server."""
         assert self._process is not None
         return self._process.pid
 
@@ -180,30 +180,30 @@ class Site:
         return wire.exchange(self.address, [self.head(delivery) + delivery.body])
 
     def visit(self) -> None:
-        """Ask for another page: that is when a WSGI app starts to work."""
+        """Request another page, which starts the worker of a WSGI app."""
         request = wire.head("GET", "/health", [("Host", "127.0.0.1"), ("Connection", "close")])
         assert wire.exchange(self.address, [request], method="GET").status == 200
 
     def record(self, event_id: str) -> Any:
-        """What another process finds in the inbox."""
+        """Return the event's record, read from the inbox by another process."""
         command = [sys.executable, "show_record.py", self.server.hooks, event_id]
         shown = subprocess.run(command, check=True, capture_output=True, **self._contexts(), timeout=PATIENCE)
         return json.loads(shown.stdout)
 
     @property
     def effects(self) -> list[tuple[str, int]]:
-        """What the handlers left: the event's id, and the process that they ran in."""
+        """Return the effects of the handlers: the event's id, and the id of the process that they ran in."""
         file = self.folder / "effects"
         lines = file.read_text().splitlines() if file.exists() else []
         return [(event_id, int(pid)) for event_id, pid in (line.split() for line in lines)]
 
     def release(self) -> None:
-        """Let the handlers that wait for it go on."""
+        """Release the waiting handlers."""
         (self.folder / "released").touch()
 
     @property
     def begun(self) -> bool:
-        """Whether one of the handlers that wait has begun."""
+        """Whether a handler has started and waits."""
         return (self.folder / "begun").exists()
 
     def _python(self, command: Sequence[str]) -> list[str]:
@@ -230,7 +230,7 @@ def _free_port() -> int:
 
 @contextmanager
 def site(server: Server, folder: Path, **fields: Any) -> Iterator[Site]:
-    """A site whose server runs, until the block ends; `fields` are those of `Site`."""
+    """Run a site's server during the block; `fields` are those of `Site`."""
     found = Site(server, folder, **fields)
     found.set_up()
     found.start()
@@ -241,7 +241,7 @@ def site(server: Server, folder: Path, **fields: Any) -> Iterator[Site]:
 
 
 def wait_for(condition: Callable[[], Any], explain: Callable[[], object] = lambda: "it did not happen in time") -> Any:
-    """Wait until `condition` gives something, and return it."""
+    """Wait until `condition` returns something true, and return that."""
     deadline = time.monotonic() + PATIENCE
     while not (found := condition()):
         assert time.monotonic() < deadline, explain()

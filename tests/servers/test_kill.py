@@ -1,4 +1,4 @@
-"""A 200 means that the event is on disk: whatever kills the server then, its work is done."""
+"""A 200 means that the event is on disk: it is handled even if the server is killed right after."""
 
 from __future__ import annotations
 

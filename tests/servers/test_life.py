@@ -1,4 +1,4 @@
-"""What servers do to an app: several processes, an end in good order."""
+"""Servers with several processes, and graceful shutdown."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SENDER_ATTEMPTS = 5
 
 
 def deliver_all(site: Site, events: list[Event]) -> None:
-    """Deliver each until it is accepted, as the platform does: a slow disk may make one wait too long for SQLite."""
+    """Deliver each event until it is accepted, as the platform does: with a slow disk, SQLite may take too long."""
 
     def deliver(event: Event) -> int:
         for _ in range(SENDER_ATTEMPTS):
@@ -38,24 +38,24 @@ def handled(site: Site) -> list[str]:
     return sorted(event_id for event_id, _ in site.effects)
 
 
-def test_several_processes_do_all_that_was_accepted_once(running_in_several_processes: Site) -> None:
+def test_several_processes_handle_each_accepted_event_once(running_in_several_processes: Site) -> None:
     site = running_in_several_processes
     events = [sample_event("user.updated") for _ in range(40)]
     deliver_all(site, events)
     wait_for(lambda: len(site.effects) >= len(events), lambda: site.effects)
     assert handled(site) == ids(events)
-    # None of it was done by the process that only looks after the workers.
+    # No event was handled by the process that only supervises the workers.
     assert site.pid not in {pid for _, pid in site.effects}
     assert site.end() in {0, -signal.SIGTERM}
     assert handled(site) == ids(events)
 
 
-def test_a_server_that_is_told_to_end_loses_nothing_and_repeats_nothing(running_in_peace: Site) -> None:
+def test_a_server_that_is_terminated_loses_and_repeats_nothing(running_in_peace: Site) -> None:
     running = running_in_peace
     events = [sample_event("user.verified") for _ in range(24)]
     deliver_all(running, events)
     wait_for(lambda: running.effects)
-    # As gunicorn ends with 0, and uvicorn by the signal itself, once all is in order.
+    # After a graceful shutdown, gunicorn exits with 0, and uvicorn by the signal.
     assert running.end() in {0, -signal.SIGTERM}
     running.start()
     running.visit()
@@ -64,7 +64,7 @@ def test_a_server_that_is_told_to_end_loses_nothing_and_repeats_nothing(running_
     assert running.record(events[-1].id)["crashes"] == 0
 
 
-def test_a_handler_that_does_not_end_does_not_keep_its_server_from_ending(running_in_one_way: Site) -> None:
+def test_an_endless_handler_does_not_prevent_the_server_from_ending(running_in_one_way: Site) -> None:
     running = running_in_one_way
     event = sample_event("user.created")
     assert running.deliver(event).status == 200

@@ -1,4 +1,4 @@
-"""A server that starts its app anew whenever a file has changed, as in development, while events come in."""
+"""A server that reloads its app after a file has changed, as in development, while events are delivered."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def workers(running: Site) -> set[int]:
 
 
 def deliver_until(enough: threading.Event, running: Site) -> list[str]:
-    """Deliver one event after the other, each until it is accepted; returns their ids."""
+    """Deliver one event after the other, each until it is accepted, and return their ids."""
     accepted = []
     while not enough.is_set():
         event = sample_event("user.updated")
@@ -57,5 +57,5 @@ def is_accepted(running: Site, event: object) -> bool:
     try:
         return running.deliver(event).status == 200
     except OSError:
-        # The process that had taken the connection has ended.
+        # The process that accepted the connection has ended.
         return False

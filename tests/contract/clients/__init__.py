@@ -1,4 +1,4 @@
-"""How the contract suite reaches an adapter: its app, built as a user would, behind a real HTTP server.
+"""The adapters for the contract suite: each app is built as a user would build it, behind a real HTTP server.
 
 Each module of this package but two is one way into an adapter, and holds one object named `client`, which serves it in
 the process of the test by one of `servers`; `process` serves the same apps under the servers that people run.
@@ -19,7 +19,7 @@ from envoyou_core.spool.spool import Spool
 
 PATH = "/webhooks/envoyou"
 
-# What a server does by itself, whatever app it serves.
+# Behaviour of a server that does not depend on the app.
 EACH_PROCESS_FINDS_OUT = "one process does not know yet what another has found out about an outage"
 MALFORMED_CHUNKS_RAISE = "a malformed chunk is an exception for the code that reads the body, and the app answers"
 ONE_AT_A_TIME = "while a request is on its way, the next one waits"
@@ -28,7 +28,7 @@ REFUSES_WHAT_FOLLOWS = "a request that is followed by something that is none is 
 
 
 class Stores(Protocol):
-    """Where events are: what a test looks into. A `Webhooks` is one."""
+    """The stores that a test inspects. A `Webhooks` conforms."""
 
     @property
     def inbox(self) -> Inbox: ...
@@ -39,7 +39,7 @@ class Stores(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """An app that is being served on this machine.
+    """A served app.
 
     Attributes:
         host: an address of the loopback interface.
@@ -64,7 +64,7 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """An app that nobody serves yet.
+    """An app that is not served yet.
 
     Attributes:
         app: for WSGI or ASGI.
@@ -89,24 +89,24 @@ class AdapterClient(Protocol):
 
 
 class BuildingClient(AdapterClient, Protocol):
-    """One whose app can be served by others, too."""
+    """A client whose app can also be served by other servers."""
 
     def build(self, handlers: Handlers, **settings: Any) -> AbstractContextManager[Built]:
-        """The app alone; see `serve`."""
+        """Build the app without serving it. See `serve`."""
 
 
 WAYS_IN = {
     "django": ("django", "django_async", "django_wsgi_entry", "django_asgi_entry"),
     "flask": ("flask", "flask_entry"),
 }
-"""The modules of this package for each adapter, where it is not the one of its name."""
+"""The modules of this package for each adapter, if they are named differently."""
 
 
 def ways_into(adapters: Iterable[str]) -> list[str]:
-    """The names of all clients that reach these adapters, and the core's own two."""
+    """Return the names of all clients for these adapters, and of the core's two entries."""
     return ["asgi", "wsgi", *(name for adapter in adapters for name in WAYS_IN.get(adapter, (adapter,)))]
 
 
 def load(name: str) -> Any:
-    """The client of one adapter, imported only when it is asked for."""
+    """Import and return the client of one adapter."""
     return import_module(f"{__name__}.{name}").client

@@ -1,4 +1,4 @@
-"""The core's own ASGI entry, in front of an application that knows its lifespan and nothing else, under uvicorn."""
+"""The core's ASGI entry, wrapping an application that only has a lifespan, under uvicorn."""
 
 from __future__ import annotations
 

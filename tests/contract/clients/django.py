@@ -1,4 +1,4 @@
-"""A Django project under the server of `runserver`, with every middleware installed that gets in a webhook's way."""
+"""A Django project under the server of `runserver`, with all middleware that could interfere with a webhook."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class DjangoClient:
 
 @contextmanager
 def project(handlers: Handlers, settings: Mapping[str, Any], **of_django: Any) -> Iterator[None]:
-    """The project with these settings of `Webhooks`, `inbox` being the URL of the database for its inbox."""
+    """Configure the project with these settings of `Webhooks`; `inbox` is the URL of its inbox's database."""
     ours = {_setting(keyword): value for keyword, value in settings.items() if keyword != "inbox"}
     with inbox_at(settings["inbox"]), override_settings(ENVOYOU=ours, **of_django):
         webhooks.include(handlers)
@@ -45,7 +45,7 @@ def project(handlers: Handlers, settings: Mapping[str, Any], **of_django: Any) -
 
 @contextmanager
 def inbox_at(url: str) -> Iterator[None]:
-    """Have the project's inbox in the database of this SQLAlchemy URL; on a server, it is emptied first."""
+    """Use the database of this SQLAlchemy URL for the project's inbox; on a server, it is emptied first."""
     if url.startswith("sqlite"):
         alias = "contract"
         database = sqlite_database(alias, Path(url.removeprefix("sqlite:///")), "envoyou_django")
@@ -66,7 +66,7 @@ def _setting(keyword: str) -> str:
 
 
 def database_access() -> AbstractContextManager[None]:
-    """Let every thread use the databases: where pytest-django is installed, it keeps tests from that without a mark."""
+    """Let every thread use the databases, which pytest-django blocks in tests without its mark."""
     blocker = getattr(BaseDatabaseWrapper.ensure_connection, "__self__", None)
     return nullcontext() if blocker is None else blocker.unblock()
 

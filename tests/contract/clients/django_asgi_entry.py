@@ -1,4 +1,4 @@
-"""The entry in front of a Django project that has no URL of ours, under uvicorn."""
+"""The ASGI entry, wrapping a Django project without our URLs, under uvicorn."""
 
 from __future__ import annotations
 

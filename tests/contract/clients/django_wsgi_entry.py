@@ -1,4 +1,4 @@
-"""The entry in front of a Django project that has no URL of ours, under the server of `runserver`."""
+"""The WSGI entry, wrapping a Django project without our URLs, under the server of `runserver`."""
 
 from __future__ import annotations
 

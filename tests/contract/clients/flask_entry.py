@@ -1,4 +1,4 @@
-"""The entry in front of a Flask application that has no blueprint of ours, under werkzeug's threaded server."""
+"""The entry, wrapping a Flask application without our blueprint, under Werkzeug's threaded server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An adapter's app under a server that people run, in a process of its own, which is started once for all tests."""
+"""An adapter's app under a production server, in a process that is started once for all tests."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ APPS = Path(__file__).parent / "apps"
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """A server that an adapter's app is served by.
+    """A server for an adapter's app.
 
     Attributes:
         server: how it is run.
@@ -78,7 +78,7 @@ WAYS: dict[str, dict[str, Way]] = {
 
 
 def way(name: str) -> Way:
-    """The one of a name such as `flask under gunicorn sync`."""
+    """Return the way with a name such as `flask under gunicorn sync`."""
     adapter, _, server = name.partition(" under ")
     return WAYS[adapter][server]
 
@@ -101,7 +101,7 @@ class StagedSite(Site):
 
 @dataclass(slots=True)
 class ProcessClient:
-    """An `AdapterClient` whose apps live in a server process: handlers and settings must be such as can be pickled."""
+    """An `AdapterClient` whose apps live in a server process, so handlers and settings must be picklable."""
 
     name: str
     folder: Path
@@ -121,7 +121,7 @@ class ProcessClient:
 
     @contextmanager
     def running(self) -> Iterator[ProcessClient]:
-        """Have the server run until the block ends."""
+        """Run the server during the block."""
         try:
             self._site.start()
             yield self
@@ -131,7 +131,7 @@ class ProcessClient:
 
     @contextmanager
     def serve(self, handlers: Handlers, **settings: Any) -> Iterator[Served]:
-        # The folder of a stage, whose name is its number, is where its database lies.
+        # The folder of a stage is named after its number, and contains its database.
         folder = Path(settings["inbox"].removeprefix("sqlite:///")).parent
         if self.redis is not None:
             url, prefix = self.redis
@@ -155,7 +155,7 @@ class ProcessClient:
                 spool.close()
 
     def _is_built(self, folder: Path) -> bool:
-        """Visit it; whether all processes have built it by now."""
+        """Request the stage's page, and return whether all processes have built the stage."""
         host, port = self._site.address
         request = wire.head("GET", f"/{folder.name}{PATH}", [("Host", f"{host}:{port}"), ("Connection", "close")])
         assert wire.exchange((host, port), [request], method="GET").status == 405

@@ -14,12 +14,12 @@ from wsgiref.simple_server import make_server as make_wsgiref_server
 
 HOST = "127.0.0.1"
 PATIENCE = 30.0
-"""Seconds in which a server must have started, or ended."""
+"""Seconds within which a server must start, or end."""
 
 
 @contextmanager
 def uvicorn_server(app: Callable[..., Any], *, lifespan: Literal["on", "auto"] = "on") -> Iterator[int]:
-    """Serve an ASGI application with uvicorn, its lifespan included; yields the port.
+    """Serve an ASGI application with uvicorn, including its lifespan; yield the port.
 
     With `auto`, it may be an application that knows of no lifespan.
     """
@@ -41,7 +41,7 @@ def uvicorn_server(app: Callable[..., Any], *, lifespan: Literal["on", "auto"] =
 
 @contextmanager
 def werkzeug_server(app: Callable[..., Any]) -> Iterator[int]:
-    """Serve a WSGI application with werkzeug's threaded server; yields the port."""
+    """Serve a WSGI application with Werkzeug's threaded server; yield the port."""
     from werkzeug.serving import make_server
 
     with serving(make_server(HOST, 0, app, threaded=True)) as port:
@@ -50,7 +50,7 @@ def werkzeug_server(app: Callable[..., Any]) -> Iterator[int]:
 
 @contextmanager
 def wsgiref_server(app: Callable[..., Any]) -> Iterator[int]:
-    """Serve a WSGI application with the standard library's server, a thread for each request; yields the port."""
+    """Serve a WSGI application with the standard library's server, with a thread per request; yield the port."""
     server = make_wsgiref_server(HOST, 0, app, server_class=_ThreadedServer, handler_class=_SilentHandler)
     with serving(server) as port:
         yield port
@@ -68,7 +68,7 @@ class _SilentHandler(WSGIRequestHandler):
 
 @contextmanager
 def serving(server: TCPServer) -> Iterator[int]:
-    """Let a server of the standard library's kind serve until the block ends; yields the port."""
+    """Run a server of the standard library's kind during the block; yield the port."""
     with server, _running(lambda: server.serve_forever(poll_interval=0.02)):
         try:
             yield server.socket.getsockname()[1]

@@ -1,4 +1,4 @@
-"""The core's own WSGI entry, in front of an application that knows nothing, under the standard library's server."""
+"""The core's WSGI entry, wrapping an application without any routes, under the standard library's server."""
 
 from __future__ import annotations
 

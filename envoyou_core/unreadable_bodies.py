@@ -1,7 +1,7 @@
-"""A request body that cannot be read: what the failure of a server's body reader means.
+"""Errors for request bodies that cannot be read: the sender disconnected, or the body is malformed.
 
-Servers raise exceptions of their own for a malformed body and for a connection that was lost, and a framework may wrap
-them in its own. None of these classes is imported here, because each belongs to an optional dependency.
+Servers raise exceptions of their own for both, and frameworks may wrap them. They are recognised by name, because each
+belongs to an optional dependency.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import Final
 from envoyou_core.errors import UnreadableBodyError, WebhookError
 from envoyou_core.http import CLIENT_CLOSED_REQUEST
 
-__all__ = ["DisconnectedError", "incomplete", "unreadable"]
+__all__ = ["DisconnectedError", "as_body_error", "incomplete_body"]
 
 
 class DisconnectedError(WebhookError):
     """The sender closed the connection before the body was complete (499).
 
-    The status is the one that nginx, and others after it, log for such a request. The sender does not see it, but ASGI
-    middleware logs an error if nothing is answered.
+    nginx and other servers log this status for such a request. The sender does not receive the response, but ASGI
+    middleware logs an error if there is none.
     """
 
     status = CLIENT_CLOSED_REQUEST
@@ -35,16 +35,16 @@ DISCONNECTED_NAMES: Final = frozenset(
         "ClientDisconnect",  # Starlette
         "ClientDisconnected",  # Werkzeug
         "NoMoreData",  # gunicorn
-        "SSLEOFError",  # ssl, which not every server needs
+        "SSLEOFError",  # ssl, an optional module
         "SSLZeroReturnError",
     }
 )
 
 
-def unreadable(error: Exception) -> WebhookError:
-    """The refusal for a body whose reader raised `error`: 499 if the sender disconnected, 400 otherwise.
+def as_body_error(error: Exception) -> WebhookError:
+    """Convert an exception that reading the body has raised: 499 if the sender disconnected, 400 otherwise.
 
-    Its detail is the class of the error without its text, which may quote the body.
+    The detail names the exception's class and leaves out its text, which may quote the body.
     """
     if isinstance(error, WebhookError):
         return error
@@ -55,8 +55,8 @@ def unreadable(error: Exception) -> WebhookError:
     return UnreadableBodyError(detail=_class_name(cause))
 
 
-def incomplete(size: int, length: int) -> DisconnectedError:
-    """The refusal for a body of which only `size` bytes of `length` declared ones arrived."""
+def incomplete_body(size: int, length: int) -> DisconnectedError:
+    """Create the error for a body that ended after `size` of `length` declared bytes."""
     return DisconnectedError(f"the body ended after {size} of {length} bytes")
 
 
@@ -66,7 +66,7 @@ def _class_name(error: BaseException) -> str:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error, what it was raised from, and so on. A framework's wrapper says less than what it wraps."""
+    """Yield the error and the chain of its causes. The last one is more specific than a framework's wrapper."""
     seen: set[int] = set()
     cause: BaseException | None = error
     while cause is not None and id(cause) not in seen:
