@@ -1,8 +1,7 @@
-"""Everything the suite raises, in one small tree.
+"""The exceptions of this library.
 
-`EnvoyouError` is the root. `ConfigurationError` speaks to the developer, at start-up. `WebhookError`
-speaks about one request: it carries the HTTP `status` and the stable `code` that the sender is shown, and
-the `reason` that only the log and the metrics see.
+`EnvoyouError` is the base class. `ConfigurationError` is raised at start-up. `WebhookError` is about one request: it
+has the HTTP `status` and the stable `code` of the response, and a `reason` for the log and the metrics only.
 """
 
 from __future__ import annotations
@@ -41,26 +40,26 @@ __all__ = [
 ]
 
 MAX_DELAY = 100 * 365 * 86_400.0
-"""Seconds: a hundred years. What is due later than a calendar reaches could not be settled, nor shown."""
+"""Seconds: a hundred years. A later date may be out of range for `datetime` and for databases."""
 
 
 class EnvoyouError(Exception):
-    """The root of every error this library raises."""
+    """The base class of every error that this library raises."""
 
 
 class ConfigurationError(EnvoyouError):
-    """A setting, a secret or a handler cannot work as given. Raised at start-up, never for a request."""
+    """A setting, a secret or a handler is invalid. Raised at start-up, never for a request."""
 
 
 class LeaseLostError(EnvoyouError):
-    """The lease of an event has passed to another worker: whatever this one did in its transaction is undone."""
+    """The lease of an event has passed to another worker. The transaction of this one is rolled back."""
 
     def __init__(self) -> None:
         super().__init__("the lease has passed to another worker")
 
 
 class HandlerTimeoutError(EnvoyouError):
-    """An async handler was cancelled, for it took longer than its time limit, in seconds: a failure like any other."""
+    """An async handler was cancelled because it exceeded its time limit, in seconds. Counts as a failed attempt."""
 
     def __init__(self, time_limit: float) -> None:
         super().__init__(f"cancelled after its time limit of {time_limit:g} s")
@@ -71,19 +70,19 @@ class TransactionTimeoutError(EnvoyouError):
 
 
 class WorkerStuckError(EnvoyouError):
-    """Each slot of a worker process is held by a handler past its time limit: it ends, to be started anew."""
+    """Every slot of a worker process is held by a handler past its time limit. The process ends, to be restarted."""
 
     def __init__(self, slots: int) -> None:
-        super().__init__(f"all {slots} slots are held by handlers that have passed their time limits")
+        super().__init__(f"all {slots} slots are held by handlers that have exceeded their time limits")
 
 
 class WebhookError(EnvoyouError):
-    """A request that is not accepted.
+    """A request was not accepted.
 
     Attributes:
-        status: the HTTP status code of the answer.
-        code: the stable `error` code in the answer's body.
-        reason: a stable word for logs and metrics; for a 401 it says more than the sender is told.
+        status: the HTTP status code of the response.
+        code: the stable `error` code in the body of the response.
+        reason: a stable word for logs and metrics. For a 401 it is more specific than `code`.
     """
 
     status: ClassVar[int] = 400
@@ -96,7 +95,7 @@ class WebhookError(EnvoyouError):
 
     @property
     def public_message(self) -> str:
-        """The text that the sender may read."""
+        """The text that the response may contain."""
         return str(self)
 
     @property
@@ -106,9 +105,9 @@ class WebhookError(EnvoyouError):
 
 
 class WebhookVerificationError(WebhookError):
-    """The request is not proven to come from EnvoyOU (401). See the guide, "Security and Verification".
+    """The request is not authenticated as coming from EnvoyOU (401). See the guide, "Security and Verification".
 
-    The answer is the same for every reason, so that it teaches a forger nothing.
+    The response is the same for every reason, so that it does not help an attacker.
     """
 
     status = 401
@@ -118,7 +117,7 @@ class WebhookVerificationError(WebhookError):
 
     @property
     def public_message(self) -> str:
-        """One text for every reason."""
+        """The same text for every reason."""
         return WebhookVerificationError.default_message
 
 
@@ -137,35 +136,35 @@ class InvalidTimestampError(WebhookVerificationError):
 
 
 class TimestampOutOfToleranceError(WebhookVerificationError):
-    """The timestamp lies further from now, in the past or the future, than the tolerance (seconds) allows."""
+    """The timestamp is further from now, in the past or the future, than the tolerance (seconds) allows."""
 
     reason = "timestamp_out_of_tolerance"
     default_message = "The timestamp is outside the tolerance."
 
 
 class SignatureMismatchError(WebhookVerificationError):
-    """No accepted form of the body, under any of the secrets, gives the signature that was sent."""
+    """The signature matches no accepted form of the body with any of the secrets."""
 
     reason = "signature_mismatch"
     default_message = "The signature does not match the body."
 
 
 class UnknownEndpointError(WebhookVerificationError):
-    """Secrets go by webhook id, and the request names none or one without a secret."""
+    """Secrets are selected by webhook id, and the request has no webhook id or one without a secret."""
 
     reason = "unknown_endpoint"
     default_message = "No secret is known for the webhook id."
 
 
 class NonceReusedError(WebhookVerificationError):
-    """The nonce already belongs to another event."""
+    """The nonce is already bound to another event."""
 
     reason = "nonce_reused"
     default_message = "The nonce is already bound to another event."
 
 
 class InvalidPayloadError(WebhookError):
-    """The request is genuine but cannot be used (400): not UTF-8, not JSON, not the shape of an event.
+    """The request is authentic but not a valid event (400): not UTF-8, not JSON, or not of the schema of an event.
 
     See the guide, "Webhook Payload Structure".
     """
@@ -179,7 +178,7 @@ class UnreadableBodyError(InvalidPayloadError):
     """The server failed to read the body, for example because of malformed chunks (400).
 
     Attributes:
-        detail: the class of what the server's body reader raised, for the log. The sender does not see it.
+        detail: the class of the exception that the server's body reader raised, for the log and not for the response.
     """
 
     reason = "unreadable_body"
@@ -248,7 +247,7 @@ class UnsupportedMediaTypeError(WebhookError):
 
 
 class UnavailableError(WebhookError):
-    """The event cannot be stored right now (503): the sender should try again."""
+    """The event cannot be stored at the moment (503). The sender should retry."""
 
     status = 503
     code = "unavailable"
@@ -257,42 +256,41 @@ class UnavailableError(WebhookError):
 
     @property
     def public_message(self) -> str:
-        """One text for every reason: what failed is the operator's business, and may name hosts and accounts."""
+        """The same text for every reason: the reason may name hosts and accounts, and is for the operator only."""
         return UnavailableError.default_message
 
 
 class PermanentError(EnvoyouError):
-    """Raised by a handler: trying again is pointless, the event goes to `dead` without further attempts."""
+    """Raised by a handler: a retry cannot succeed. The event is dead without further attempts."""
 
 
-class RetryLater(EnvoyouError):  # noqa: N818 - an instruction to the engine, named as users say it
-    """Raised by a handler: try again after `seconds`, instead of after the retry policy's delay.
+class RetryLater(EnvoyouError):  # noqa: N818 - an instruction to the engine rather than an error
+    """Raised by a handler: retry after `seconds`, instead of after the delay of the retry policy.
 
-    It uses up an attempt, as any failure does.
+    It counts as a failed attempt.
 
     Raises:
-        ValueError: `seconds` is negative, no number, or more than a hundred years.
+        ValueError: `seconds` is negative, not a number, or more than a hundred years.
     """
 
     def __init__(self, seconds: float, message: str | None = None) -> None:
         if not 0 <= seconds <= MAX_DELAY:
-            raise ValueError(f"RetryLater takes a number of seconds from zero to {MAX_DELAY:.0f}, a hundred years")
-        super().__init__(message or f"asked to be tried again after {seconds:g} s")
+            raise ValueError(f"seconds must be between 0 and {MAX_DELAY:.0f} (a hundred years), got {seconds}")
+        super().__init__(message or f"the handler requested a retry after {seconds:g} s")
         self.seconds = seconds
 
 
 def describe(error: BaseException, *, longest: int = 500, private: Collection[str] = ()) -> str:
-    """An error in one line that is fit for a log and the inbox: its type and the first line of its text.
+    """Describe an error in one line for the log and the inbox: its type and the first line of its text.
 
-    Database libraries put statements and their parameters, and so payloads, into the lines after the first. What no
-    database stores as text, or what would move a terminal's cursor, is replaced. What looks like a secret is removed,
-    and so are the texts `private`.
+    Database libraries put statements and their parameters, and so payloads, into the lines after the first. Characters
+    that a database cannot store or that control a terminal are replaced. Secrets and the texts `private` are removed.
     """
     name = type(error).__qualname__
     try:
         lines = excerpt(str(error), private).splitlines()
     except Exception:
-        # A user's error that cannot be put into words must not become one of ours.
+        # The `__str__` of a user's exception may fail.
         return name
     first_line = redact(printable((lines or [""])[0]))
     return f"{name}: {first_line}"[:longest] if first_line else name

@@ -14,29 +14,29 @@ from urllib.parse import quote, quote_plus
 __all__ = ["MAX_READ", "excerpt", "hide", "one_line", "printable", "redact", "remember_secret"]
 
 MAX_READ: Final = 50_000
-"""Characters of an error that are looked through for secrets: who puts megabytes into one shall hold nobody up."""
+"""Characters of an error that are searched for secrets. Bounds the time, because an error may contain megabytes."""
 
 MARK: Final = "[redacted]"
 
 MAX_LINE: Final = 10_000
-"""Characters of a text that becomes part of one line."""
+"""Characters of a text that becomes part of a log line."""
 
 MAX_SPLIT: Final = 1_000
-"""Characters of a private text from which it is looked for in the whole of a text, before that is cut."""
+"""Characters. A private text of at least this length is searched for before the text that may contain it is cut."""
 
 MAX_KNOWN_SECRETS: Final = 64
-"""Bounds the time that a redaction takes. With a secret callable, the secrets used last are known."""
+"""Bounds the time of a redaction. With a secret callable, these are the most recently used secrets."""
 
 MIN_KNOWN_SECRET: Final = 8
 """Characters. A shorter secret may be an ordinary word, and would make every text unreadable."""
 
 MIN_UNBOUNDED: Final = 8
-"""Characters of a private text from which it is also replaced inside a longer word."""
+"""Characters. A private text of at least this length is also replaced inside a longer word."""
 
 # Each operation on one item is atomic, and readers iterate over a copy: no lock is needed.
 _known_secrets: OrderedDict[bytes, None] = OrderedDict()
 
-# Each of these takes time in proportion to the text, whatever it holds: repetition that may end in vain is bounded.
+# Each pattern takes time proportional to the length of any text: repetition that may have to backtrack is bounded.
 
 _WORD: Final = (
     "(?:"
@@ -47,13 +47,13 @@ _WORD: Final = (
     r"|[^\s\"'\\]"
     ")+"
 )
-"""As a shell reads one, up to a space outside of quotes: so a literal goes as a whole, and what is called on it."""
+"""A word as in a shell, up to a space outside of quotes. It includes a whole literal and method calls on it."""
 
 _NAMED: Final = re.compile(
     r"(?P<name>(?:secret|passw(?:or)?d|passphrase|token|api[_-]?key|authorization)"
     r"(?!\w{0,64}(?-i:Error|Exception):[ ])"
     r"[\w-]{0,64}\\{0,8}[\"']?[\])]{0,3})"
-    # What is annotated, `token: str = "..."`, has its value behind the second sign.
+    # In an annotated assignment, `token: str = "..."`, the value follows the second sign.
     r"(?P<sign>[ \t]{0,8}:[ \t]{0,8}[\w.\[\], |]{1,60}?[ \t]{0,8}=(?!=)[ \t]{0,8}|[ \t]{0,8}[:=]+>?[ \t]{0,8})"
     r"(?:(?:basic|bearer|digest|token)[ \t]{1,8})?" + _WORD,
     re.IGNORECASE,
@@ -78,7 +78,7 @@ _VALUES_IN_MESSAGES: Final = (
 
 
 def redact(text: str) -> str:
-    """Remove from `text` what is or looks like a secret, and rather more than less.
+    """Remove everything from `text` that is or may be a secret.
 
     That is: the signing secrets of this process, also as base64, hexadecimal digits or percent-encoded; other signing
     secrets, signatures, bearer tokens, passwords in URLs, and values assigned to a name such as `password`,
@@ -101,7 +101,7 @@ def redact(text: str) -> str:
 
 
 def hide(text: str, private: Iterable[str]) -> str:
-    """Remove the texts `private` from `text`, word for word; short ones only if they stand alone."""
+    """Remove the texts `private` from `text`; short ones only if they are whole words."""
     for known in sorted(private, key=len, reverse=True):
         if known not in text:
             continue
@@ -113,9 +113,9 @@ def hide(text: str, private: Iterable[str]) -> str:
 
 
 def excerpt(text: str, private: Collection[str], *, end: bool = False) -> str:
-    """The begin of `text`, or its end, without the texts `private`: bounded, so that megabytes take no long time.
+    """Return the beginning of `text`, or its end, without the texts `private`. The length is bounded by `MAX_READ`.
 
-    A private text that the cut has split is removed as well.
+    A private text that is split by the cut is removed as well.
     """
     text = hide(text, (known for known in private if len(known) >= MAX_SPLIT))
     short = [known for known in private if len(known) < MAX_SPLIT]
@@ -127,9 +127,9 @@ def excerpt(text: str, private: Collection[str], *, end: bool = False) -> str:
 
 
 def remember_secret(secret: str | bytes) -> None:
-    """Have a signing secret of this process removed from every text that is redacted from now on."""
+    """Remove a signing secret of this process from every text that is redacted from now on."""
     key = secret.encode() if isinstance(secret, str) else secret
-    # The prefix alone is covered by a pattern; the rest may be printed without it.
+    # A pattern covers secrets with the prefix; the rest may be printed without it.
     key = key.removeprefix(b"whsec_").strip()
     if len(key) < MIN_KNOWN_SECRET:
         return
@@ -141,13 +141,13 @@ def remember_secret(secret: str | bytes) -> None:
 
 
 def one_line(text: str) -> str:
-    """`text` redacted, bounded and without line breaks and control characters: for a part of a log line."""
+    """Return `text` redacted, cut and without line breaks and control characters, as a part of a log line."""
     return redact(printable(text[:MAX_LINE]))
 
 
 @lru_cache(MAX_KNOWN_SECRETS)
 def _spellings(secret: bytes) -> frozenset[str]:
-    """The forms in which a message may contain `secret`."""
+    """Return the forms in which a message may contain `secret`."""
     text = secret.decode("utf-8", "replace")
     spellings = {text, printable(text), repr(text)[1:-1], repr(secret)[2:-1], json.dumps(text)[1:-1]}
     spellings |= {f"whsec_{text}", f"whsec_{quote(secret, safe='')}"}
@@ -156,7 +156,7 @@ def _spellings(secret: bytes) -> frozenset[str]:
 
 
 def _base64(secret: bytes) -> Iterator[str]:
-    """The characters that `secret` alone determines in base64, for each offset at which it may stand in a longer text.
+    """Yield the base64 characters that depend on `secret` alone, for each offset that it may have in a longer text.
 
     A header for HTTP Basic authentication, for example, encodes a user name before it.
     """
@@ -172,20 +172,20 @@ _URL_SAFE: Final = str.maketrans("+/", "-_")
 
 
 def printable(text: str, *, keep: str = "") -> str:
-    """Replace what no database stores as text, or would move a terminal's cursor; `keep` are characters that may."""
+    """Replace characters that a database cannot store or that control a terminal, except those in `keep`."""
     if text.isprintable():
         return text
     return "".join(c if c in keep or c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
-def _without_value(found: re.Match[str]) -> str:
-    # Only the first sign stays: between the two of what looks annotated may stand a value.
-    sign = "=" if found["sign"].lstrip().startswith("=") else ": "
-    return f"{found['name']}{sign}{MARK}"
+def _without_value(match: re.Match[str]) -> str:
+    # Only the first sign is kept: the text between two signs may be a value and not an annotation.
+    sign = "=" if match["sign"].lstrip().startswith("=") else ": "
+    return f"{match['name']}{sign}{MARK}"
 
 
-def _without_password(found: re.Match[str]) -> str:
-    scheme, separator, rest = found[0].partition("://")
-    credentials, at, place = rest.rpartition("@")
+def _without_password(match: re.Match[str]) -> str:
+    scheme, separator, rest = match[0].partition("://")
+    credentials, at, address = rest.rpartition("@")
     user, colon, _ = credentials.partition(":")
-    return f"{scheme}{separator}{user}:{MARK}@{place}" if colon and at else found[0]
+    return f"{scheme}{separator}{user}:{MARK}@{address}" if colon and at else match[0]

@@ -1,7 +1,7 @@
-"""One flow for sync and async: what is to be done is written once, only the waiting differs.
+"""Flows: logic that is written once and runs both in a thread and on an event loop.
 
-A flow is a generator that yields the steps it needs done and receives their results. `run` does each step in the
-calling thread; `arun` does it without blocking the event loop.
+A flow is a generator. It yields steps and receives their results. `run` executes each step in the calling thread,
+`arun` without blocking the event loop.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class CallHandler(Call):
-    """Call a user's function, which may block for as long as it likes.
+    """Call a user's function, which may block for any time.
 
     Attributes:
-        event_id: of the event that it handles.
-        event_type: the type of that event.
+        event_id: of the event that is handled.
+        event_type: of that event.
         handler: the handler's name.
-        time_limit: seconds after which it is to be reported, for it cannot be stopped; `None` for never.
+        time_limit: seconds after which the call is reported, because it cannot be stopped; `None` for no limit.
     """
 
     event_id: str = ""
@@ -58,7 +58,7 @@ class CallHandler(Call):
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Wait for another thread's result; no longer than until `deadline`, in seconds of `time.monotonic`."""
+    """Wait for another thread's result until `deadline`, in seconds of `time.monotonic`."""
 
     future: Future[Any]
     deadline: float
@@ -66,7 +66,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Await:
-    """Await what an async function returns."""
+    """Call an async function and await its result."""
 
     function: Callable[[], Awaitable[Any]]
 
@@ -82,12 +82,12 @@ def run(
     call: Callable[[Call], Any] | None = None,
     run_async: Callable[[Callable[[], Awaitable[Any]]], Any] | None = None,
 ) -> Result:
-    """Do a flow's steps here, one after the other.
+    """Run a flow in the calling thread and return its result.
 
     Args:
-        flow: what to do.
-        call: how functions that block are called; by default they just are.
-        run_async: how async functions are run; by default each in an event loop of its own.
+        flow: the flow.
+        call: calls the function of a `Call`; by default it is called directly.
+        run_async: runs an async function; by default each one in a new event loop.
     """
 
     def do(step: Step) -> Any:
@@ -116,11 +116,11 @@ def run(
 
 
 async def arun(flow: Flow[Result], *, offload: Offload | None = None) -> Result:
-    """Do a flow's steps one after the other, without blocking the running event loop.
+    """Run a flow without blocking the running event loop, and return its result.
 
     Args:
-        flow: what to do.
-        offload: where functions that block are called; in the loop's own threads by default.
+        flow: the flow.
+        offload: calls the function of a `Call` in another thread; by default in the default executor of the loop.
     """
 
     async def do(step: Step) -> Any:
@@ -145,12 +145,13 @@ async def arun(flow: Flow[Result], *, offload: Offload | None = None) -> Result:
 
 
 async def result_of(thread: asyncio.Future[Any]) -> Any:
-    """Await what a thread does. Where it has done it when the task is cancelled, that takes effect at the next await.
+    """Await the result of a thread. If the task is cancelled when the thread has finished, return the result first.
 
-    Its work may be committed: whoever drops its result would have it done again.
+    The cancellation then takes effect at the next `await`. The thread may have committed its work: if its result were
+    dropped, the work would be repeated.
 
     Raises:
-        CancelledError: the thread has not come to its end, and goes on.
+        CancelledError: the thread has not finished. It continues.
     """
     import asyncio
 
@@ -180,7 +181,7 @@ async def _offload_to_default_threads(step: Call) -> Any:
 
 
 def run_in_own_loop(function: Callable[[], Awaitable[Any]]) -> Any:
-    """Run an async function in an event loop that is made for it, and return its result."""
+    """Run an async function in a new event loop and return its result."""
     import asyncio
 
     async def main() -> Any:
@@ -190,7 +191,7 @@ def run_in_own_loop(function: Callable[[], Awaitable[Any]]) -> Any:
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(main())
-    # A thread runs one loop at a time, and the caller, which is on one, blocks it by its own choice.
+    # A thread runs one loop at a time, and this one runs the loop of the caller, which has chosen to block it.
     from concurrent.futures import ThreadPoolExecutor
     from contextvars import copy_context
 

@@ -369,7 +369,7 @@ class Webhooks:
         if self._relay is None:
             return
         try:
-            self._relay.move_all()
+            self._relay.move_due()
         except Exception as error:
             # That must not keep from its work what the inbox holds.
             self._notices.emit(SpoolFailed(self.name, describe(error), retry_in=None))
@@ -654,7 +654,7 @@ class Webhooks:
             notices=self._notices,
             in_context=lambda function: self._engine.in_context(function),
             run_thread_exit_hooks=lambda: self._engine.run_thread_exit_hooks(),
-            moved=self._hand_over_moved,
+            on_moved=self._hand_over_moved,
         )
 
     @property

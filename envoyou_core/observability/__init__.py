@@ -1,11 +1,13 @@
-"""What the suite tells of itself: one stream of lifecycle notices, and those who listen to it.
+"""Notices of what happens to deliveries, events, workers and stores, and the listeners that receive them.
 
-The engine knows none of its listeners. See the guide, "Logging and Monitoring".
+Logs, metrics, traces, signals and alerts are such listeners. The engine knows none of them. See the guide, "Logging and
+Monitoring".
 """
 
 from __future__ import annotations
 
 from envoyou_core.observability.logs import log_notice
+from envoyou_core.observability.notice import Notice
 from envoyou_core.observability.notices import (
     Accepted,
     HandlerFailed,
@@ -19,7 +21,6 @@ from envoyou_core.observability.notices import (
     MoveRefused,
     NonceStoreFailed,
     NoSpool,
-    Notice,
     Notices,
     Rejected,
     RetentionApplied,

@@ -1,7 +1,7 @@
-"""Loggers of this project that `logging.config` has disabled by accident.
+"""Finds loggers of this project that `logging.config` has disabled by accident.
 
-`dictConfig` and `fileConfig` disable every logger that exists and that they do not name, by default. Loggers are
-therefore looked up at each use, and never at import. One that was used before is disabled all the same.
+By default, `dictConfig` and `fileConfig` disable every logger that exists and that they do not name. Therefore loggers
+are looked up at each use, and never at import. A logger that was used before is disabled all the same.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ REMEDY: Final = (
 
 
 def disabled_loggers() -> list[str]:
-    """The names of this project's loggers that exist and are disabled."""
+    """Return the names of this project's loggers that are disabled."""
     loggers = logging.root.manager.loggerDict.copy()
     return sorted(
         name
@@ -32,8 +32,8 @@ def disabled_loggers() -> list[str]:
 
 
 def report_disabled_loggers() -> None:
-    """Write a line to standard error for each disabled logger: the log itself cannot say it."""
+    """Write a line to standard error for each disabled logger, because the log itself cannot report it."""
     for name in disabled_loggers():
-        # Standard error may be missing or closed, which must not stop the work.
+        # Standard error may be missing or closed, which must not stop the worker.
         with suppress(AttributeError, OSError, ValueError):
-            sys.stderr.write(f"envoyou: the logger {name!r} is disabled, so nothing is logged there. {REMEDY}\n")
+            sys.stderr.write(f"envoyou: the logger {name!r} is disabled, so its records are lost. {REMEDY}\n")

@@ -1,45 +1,23 @@
-"""The lifecycle notices. Their texts hold no secret, no signature and no body; an exception object may."""
+"""The kinds of notices, and the stream that carries them to the listeners."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from envoyou_core.inbox.records import Added, Status
-from envoyou_core.observability.redacted import RedactedLogger
-
-__all__ = [
-    "Accepted",
-    "HandlerFailed",
-    "HandlerOverdue",
-    "HandlerSkipped",
-    "HookFailed",
-    "InboxDown",
-    "InboxUp",
-    "LeaseLost",
-    "Listener",
-    "MoveRefused",
-    "NoSpool",
-    "NonceStoreFailed",
-    "Notice",
-    "Notices",
-    "Rejected",
-    "RetentionApplied",
-    "Settled",
-    "SpoolFailed",
-    "Spooled",
-    "WakeFailed",
-    "WorkerFailed",
-    "WorkerInterrupted",
-    "WorkerStarted",
-    "WorkerStopped",
-]
+from envoyou_core.observability.notice import Notice
+from envoyou_core.observability.redacted import MAX_QUOTED, Quoted, RedactedLogger
 
 log = RedactedLogger("envoyou")
 
+# Deliveries
+
 
 @dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(Notice):
     """A delivery was answered 200: its event is on disk."""
 
     event_id: str
@@ -47,12 +25,37 @@ class Accepted:
     added: Added
     tenant: str = ""
 
+    @property
+    def level(self) -> int:
+        """A warning if the event was dead, or is already stored with a different body."""
+        return logging.WARNING if self.added in {Added.REARMED, Added.BODY_DIFFERS} else logging.INFO
+
+    @property
+    def template(self) -> str:
+        """One for each result."""
+        template = "accepted %(event_id)s (%(event_type)s)"
+        match self.added:
+            case Added.NEW:
+                return template
+            case Added.REARMED:
+                return f"{template} again: the event was dead and gets new attempts"
+            case Added.BODY_DIFFERS:
+                return f"{template} again with a different body: the stored body is kept"
+            case Added.DUPLICATE:
+                return f"{template} again: duplicate, already stored"
+
 
 @dataclass(frozen=True, slots=True)
-class Rejected:
-    """A delivery was not accepted. `reason` tells why, `detail` more of it, for people.
+class Rejected(Notice):
+    """A delivery was not accepted.
 
-    `webhook_id`, `path` and `peer` are what was sent, whole and unproven: escape them before they are shown.
+    Attributes:
+        status: the HTTP status code of the response.
+        reason: a stable word, such as `signature_mismatch`.
+        detail: an explanation for people.
+        webhook_id: as sent, in full and unverified. Escape it before it is shown, like `path` and `peer`.
+        path: as sent.
+        peer: the address of the client.
     """
 
     status: int
@@ -62,21 +65,59 @@ class Rejected:
     path: str | None = None
     peer: str | None = None
 
+    @property
+    def level(self) -> int:
+        """An error if the event could not be stored, otherwise a warning."""
+        return logging.ERROR if self.status >= 500 else logging.WARNING
+
+    @property
+    def template(self) -> str:
+        """The reason, and the origin as far as it is known."""
+        template = "answered %(status)d: %(reason)s (%(detail)s)"
+        origin = {"webhook id %(webhook_id)s": self.webhook_id, "path %(path)s": self.path, "peer %(peer)s": self.peer}
+        return ", ".join([template, *(label for label, value in origin.items() if value)])
+
+    def fields(self) -> Mapping[str, object]:
+        """See `Notice.fields`. Texts that the sender wrote are cut."""
+        sent = {"webhook_id": self.webhook_id, "path": self.path, "peer": self.peer}
+        return {**Notice.fields(self), **{name: value and value[:MAX_QUOTED] for name, value in sent.items()}}
+
+    def arguments(self) -> Mapping[str, object]:
+        """See `Notice.arguments`. Texts that the sender wrote are in quotes, so that each ends where it ends."""
+        sent = {"webhook_id": self.webhook_id, "path": self.path, "peer": self.peer}
+        return {**Notice.fields(self), **{name: Quoted(value or "") for name, value in sent.items()}}
+
 
 @dataclass(frozen=True, slots=True)
-class NonceStoreFailed:
-    """The nonce store could not be asked or told; the inbox's unique key stands alone meanwhile."""
+class NonceStoreFailed(Notice):
+    """The nonce store could not be read or written. Until it recovers, only the inbox's unique key finds duplicates."""
+
+    level: ClassVar[int] = logging.ERROR
+    template: ClassVar[str] = (
+        "nonce store failed (%(detail)s): nonces are not checked, duplicates are recognised by event id"
+    )
 
     detail: str
 
 
+# Attempts
+
+
 @dataclass(frozen=True, slots=True)
-class HandlerFailed:
+class HandlerFailed(Notice):
     """One handler of one event failed in one attempt.
 
-    `error` is the exception as it was raised, whose text and local variables may hold secrets and payloads.
-    `traceback` is its traceback as the inbox keeps it: redacted, without the event's payload.
+    Attributes:
+        event_id: of the event.
+        event_type: of the event.
+        handler: the handler's name.
+        attempt: counted from 1.
+        error: the exception as it was raised. Its text and local variables may contain secrets and payloads.
+        traceback: the traceback as the inbox stores it: redacted, without the event's payload.
     """
+
+    level: ClassVar[int] = logging.WARNING
+    template: ClassVar[str] = "handler %(handler)s failed for event %(event_id)s (%(event_type)s), attempt %(attempt)d"
 
     event_id: str
     event_type: str
@@ -85,10 +126,20 @@ class HandlerFailed:
     error: BaseException
     traceback: str = ""
 
+    def failure(self) -> tuple[BaseException | None, str]:
+        """See `Notice.failure`."""
+        return self.error, self.traceback
+
 
 @dataclass(frozen=True, slots=True)
-class HandlerOverdue:
-    """A sync handler has passed its time limit, in seconds, and still runs: nothing in Python can stop it."""
+class HandlerOverdue(Notice):
+    """A sync handler has exceeded its time limit of `seconds` and is still running. Python cannot stop it."""
+
+    level: ClassVar[int] = logging.ERROR
+    template: ClassVar[str] = (
+        "handler %(handler)s exceeded its time limit of %(seconds)g s for event %(event_id)s (%(event_type)s) and is "
+        "still running"
+    )
 
     event_id: str
     event_type: str
@@ -97,8 +148,13 @@ class HandlerOverdue:
 
 
 @dataclass(frozen=True, slots=True)
-class HandlerSkipped:
-    """A handler left out an event that is older than the newest one applied to its object."""
+class HandlerSkipped(Notice):
+    """A handler skipped an event that is older than the newest one applied to its object."""
+
+    template: ClassVar[str] = (
+        "handler %(handler)s skipped event %(event_id)s (%(event_type)s): a newer event of the same object has been "
+        "applied"
+    )
 
     event_id: str
     event_type: str
@@ -106,25 +162,44 @@ class HandlerSkipped:
 
 
 @dataclass(frozen=True, slots=True)
-class HookFailed:
-    """A function that was to be told of a dead event failed; the event is dead all the same.
+class HookFailed(Notice):
+    """An `on_dead` hook failed. The event is dead all the same.
 
     `error` and `traceback` are those of `HandlerFailed`.
     """
+
+    level: ClassVar[int] = logging.ERROR
+    template: ClassVar[str] = "on_dead hook %(hook)s failed for event %(event_id)s"
 
     hook: str
     event_id: str
     error: BaseException
     traceback: str = ""
 
+    def failure(self) -> tuple[BaseException | None, str]:
+        """See `Notice.failure`."""
+        return self.error, self.traceback
+
 
 @dataclass(frozen=True, slots=True)
-class Settled:
-    """An attempt ended. `retry_in` is in seconds; `None` when the event is finished.
+class Settled(Notice):
+    """An attempt ended.
 
-    `exception` is what the last handler that failed in this attempt raised; its text may contain secrets. `traceback`
-    is its redacted traceback.
+    Attributes:
+        event_id: of the event.
+        event_type: of the event.
+        status: the state of the event after the attempt.
+        attempt: counted from 1.
+        retry_in: seconds until the next attempt, `None` if the event is finished.
+        error: the type and text of the exception, redacted.
+        seconds: how long the attempt took.
+        exception: the exception of the last handler that failed in this attempt. Its text may contain secrets.
+        traceback: its redacted traceback.
     """
+
+    template: ClassVar[str] = (
+        "%(status)s %(event_id)s (%(event_type)s) after attempt %(attempt)d, %(seconds).3f s%(retry)s%(cause)s"
+    )
 
     event_id: str
     event_type: str
@@ -136,18 +211,46 @@ class Settled:
     exception: BaseException | None = None
     traceback: str = ""
 
+    @property
+    def level(self) -> int:
+        """An error if the event is dead, a warning if it failed or has no handler."""
+        levels = {Status.DEAD: logging.ERROR, Status.FAILED: logging.WARNING, Status.IGNORED: logging.WARNING}
+        return levels.get(self.status, logging.INFO)
+
+    def arguments(self) -> Mapping[str, object]:
+        """See `Notice.arguments`."""
+        retry = "" if self.retry_in is None else f"; next attempt in {self.retry_in:g} s"
+        cause = "" if self.error is None else f": {self.error}"
+        return {**self.fields(), "retry": retry, "cause": cause}
+
+    def failure(self) -> tuple[BaseException | None, str]:
+        """See `Notice.failure`. If the event is not dead, `HandlerFailed` has logged the exception."""
+        return (self.exception, self.traceback) if self.status is Status.DEAD else (None, "")
+
 
 @dataclass(frozen=True, slots=True)
-class LeaseLost:
-    """An attempt ended after its lease had passed to another worker; what it found was not recorded."""
+class LeaseLost(Notice):
+    """An attempt ended after its lease had passed to another worker. Its result was not recorded."""
+
+    level: ClassVar[int] = logging.ERROR
+    template: ClassVar[str] = (
+        "lease of event %(event_id)s (%(event_type)s) passed to another worker before the attempt ended"
+    )
 
     event_id: str
     event_type: str
 
 
+# The inbox and the spool
+
+
 @dataclass(frozen=True, slots=True)
-class RetentionApplied:
-    """What was kept for long enough was deleted: payloads, whole events, and how new pruned ones had been."""
+class RetentionApplied(Notice):
+    """Retention deleted payloads (`scrubbed`), whole events (`pruned`) and watermarks (`marks`)."""
+
+    template: ClassVar[str] = (
+        "retention of %(name)s deleted %(scrubbed)d payloads, %(pruned)d events, %(marks)d watermarks"
+    )
 
     name: str
     scrubbed: int
@@ -156,47 +259,57 @@ class RetentionApplied:
 
 
 @dataclass(frozen=True, slots=True)
-class WakeFailed:
-    """The function that hints at accepted events failed; whoever looks into the inbox finds them all the same."""
+class NoSpool(Notice):
+    """The inbox is remote and there is no spool. Emitted once, at start-up."""
+
+    level: ClassVar[int] = logging.WARNING
+    template: ClassVar[str] = (
+        "remote inbox of %(name)s without a spool: events delivered during an outage longer than about 15 s are lost"
+    )
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class InboxDown(Notice):
+    """The inbox failed or did not answer in time: events go to the spool from now on. Emitted once per outage."""
+
+    level: ClassVar[int] = logging.ERROR
+    template: ClassVar[str] = "inbox of %(name)s is down (%(detail)s): events go to the spool"
 
     name: str
     detail: str
 
 
 @dataclass(frozen=True, slots=True)
-class NoSpool:
-    """The inbox lies behind a network, and there is no second place to store. Told once, at the start."""
+class InboxUp(Notice):
+    """An outage is over and no event is left to move. `moved` counts the events that this process has moved."""
 
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class InboxDown:
-    """The inbox failed or did not answer in time: from now on, events go to the spool. Told once for each outage."""
-
-    name: str
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class Spooled:
-    """An event that was accepted is in the spool, and will be moved to the inbox."""
-
-    event_id: str
-    event_type: str
-
-
-@dataclass(frozen=True, slots=True)
-class InboxUp:
-    """An outage is over, and nothing is left to be moved; `moved` counts what this process has moved."""
+    level: ClassVar[int] = logging.WARNING
+    template: ClassVar[str] = "inbox of %(name)s is up again: %(moved)d events moved from the spool"
 
     name: str
     moved: int
 
 
 @dataclass(frozen=True, slots=True)
-class MoveRefused:
-    """The inbox takes other events, and refuses this one: it stays in the spool. `retry_in` is in seconds."""
+class Spooled(Notice):
+    """An accepted event is in the spool and will be moved to the inbox."""
+
+    template: ClassVar[str] = "spooled %(event_id)s (%(event_type)s)"
+
+    event_id: str
+    event_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class MoveRefused(Notice):
+    """The inbox accepts other events but refuses this one, which stays in the spool. `retry_in` is in seconds."""
+
+    level: ClassVar[int] = logging.ERROR
+    template: ClassVar[str] = (
+        "inbox refused %(event_id)s (%(event_type)s), which stays in the spool, retrying in %(retry_in)g s: %(error)s"
+    )
 
     event_id: str
     event_type: str
@@ -205,17 +318,40 @@ class MoveRefused:
 
 
 @dataclass(frozen=True, slots=True)
-class SpoolFailed:
-    """The spool could not be used by whoever empties it; `retry_in` is in seconds, `None` at the next drain."""
+class SpoolFailed(Notice):
+    """Events could not be moved out of the spool. `retry_in` is in seconds, `None` for the next drain."""
+
+    level: ClassVar[int] = logging.ERROR
+    template: ClassVar[str] = "spool of %(name)s cannot be emptied, retrying %(retry)s: %(detail)s"
 
     name: str
     detail: str
     retry_in: float | None
 
+    def arguments(self) -> Mapping[str, object]:
+        """See `Notice.arguments`."""
+        return {**self.fields(), "retry": _retry(self.retry_in, otherwise="at the next drain")}
+
+
+# Workers
+
 
 @dataclass(frozen=True, slots=True)
-class WorkerStarted:
-    """A worker of this process began to take events from the inbox; `inbox` says where that is, without a password."""
+class WakeFailed(Notice):
+    """The function given as `handoff` failed. Workers that poll the inbox find the event all the same."""
+
+    level: ClassVar[int] = logging.ERROR
+    template: ClassVar[str] = "handoff of %(name)s failed, the event stays in the inbox: %(detail)s"
+
+    name: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStarted(Notice):
+    """A worker of this process started. `inbox` is the location of its inbox, without a password."""
+
+    template: ClassVar[str] = "worker %(name)s started (%(kind)s), inbox %(inbox)s"
 
     name: str
     kind: str
@@ -223,73 +359,73 @@ class WorkerStarted:
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerStopped:
-    """A worker stopped; `unfinished` counts the events that it gave back or left to their leases."""
+class WorkerStopped(Notice):
+    """A worker stopped. `unfinished` counts the events that it returned to the inbox or left to their leases."""
+
+    template: ClassVar[str] = "worker %(name)s stopped, %(unfinished)d events unfinished"
 
     name: str
     unfinished: int
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerFailed:
-    """A worker could not start or could not use the inbox; `retry_in` is in seconds, `None` at the next event."""
+class WorkerFailed(Notice):
+    """A worker could not start or could not use the inbox. `retry_in` is in seconds, `None` for the next event."""
+
+    level: ClassVar[int] = logging.ERROR
+    template: ClassVar[str] = "worker %(name)s cannot start or use the inbox, retrying %(retry)s: %(detail)s"
 
     name: str
     detail: str
     retry_in: float | None
 
+    def arguments(self) -> Mapping[str, object]:
+        """See `Notice.arguments`."""
+        return {**self.fields(), "retry": _retry(self.retry_in, otherwise="at the next event")}
+
 
 @dataclass(frozen=True, slots=True)
-class WorkerInterrupted:
-    """The host kept ending or freezing this process's worker while events were due. Emitted once in each process.
+class WorkerInterrupted(Notice):
+    """The host stopped or froze this process's worker several times while events were due. Emitted once per process.
 
-    `times` is how often it has happened by now.
+    `times` is how often that has happened so far.
     """
+
+    level: ClassVar[int] = logging.WARNING
+    template: ClassVar[str] = (
+        "worker %(name)s was stopped or frozen %(times)d times while events were due, and events may stay unprocessed: "
+        "the host does not run it between requests, or a handler blocks its event loop. On such a host, set "
+        "handoff='manual' and call drain() on a schedule, or run `envoyou worker` elsewhere; see the page 'Serverless' "
+        "of the documentation"
+    )
 
     name: str
     times: int
 
 
-Notice = (
-    Accepted
-    | Rejected
-    | NonceStoreFailed
-    | HandlerFailed
-    | HandlerOverdue
-    | HandlerSkipped
-    | HookFailed
-    | RetentionApplied
-    | Settled
-    | LeaseLost
-    | WakeFailed
-    | NoSpool
-    | InboxDown
-    | Spooled
-    | InboxUp
-    | MoveRefused
-    | SpoolFailed
-    | WorkerStarted
-    | WorkerStopped
-    | WorkerFailed
-    | WorkerInterrupted
-)
+def _retry(seconds: float | None, *, otherwise: str) -> str:
+    return otherwise if seconds is None else f"in {seconds:g} s"
+
+
+# The stream
+
 Listener = Callable[[Notice], None]
 
 
 class Notices:
-    """The stream: whoever listens hears every notice, and no listener's failure harms the work."""
+    """The stream of notices. Each listener receives every notice, even if another listener fails."""
 
     def __init__(self) -> None:
         self._listeners: list[Listener] = []
 
     def subscribe(self, listener: Listener) -> None:
-        """Let `listener` hear every notice from now on; it is called where the work is done, so it must be quick."""
+        """Call `listener` with every notice from now on, in the thread that emits it. It must return quickly."""
         self._listeners.append(listener)
 
     def emit(self, notice: Notice) -> None:
-        """Tell everyone who listens."""
+        """Call the listeners with `notice`, in the order in which they subscribed."""
         for listener in self._listeners:
             try:
                 listener(notice)
             except Exception:
-                log.exception("a listener failed at %s", type(notice).__name__)
+                log.exception("a listener failed for %s", type(notice).__name__)

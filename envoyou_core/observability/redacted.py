@@ -1,21 +1,33 @@
-"""The loggers of this library: whatever text they are given, they write it redacted, and on a line of its own."""
+"""The loggers of this library. They redact everything that they write, and keep each record apart from its text."""
 
 from __future__ import annotations
 
 import logging
 import sys
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
 
 from envoyou_core.redaction import one_line
 from envoyou_core.worker.failures import traceback_of
 
-__all__ = ["RedactedLogger"]
+__all__ = ["MAX_QUOTED", "Quoted", "RedactedLogger"]
 
-INDENT = "  "
+INDENT: Final = "  "
+
+MAX_QUOTED: Final = 200
+"""Characters of a quoted text that are logged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quoted:
+    """An argument that a sender wrote: it is cut and logged in quotes, so that it cannot pass for another argument."""
+
+    text: str
 
 
 class RedactedLogger(logging.LoggerAdapter[logging.Logger]):
-    """A logger whose arguments and tracebacks are redacted before a record is made of them.
+    """A logger that redacts arguments, tracebacks and `extra` before it makes a record of them.
 
     A record never carries `exc_info`: formatters for JSON, structlog and Rich format it themselves, and would write the
     raw text of the exception. The redacted traceback is part of the message instead, each of its lines indented, so
@@ -31,7 +43,7 @@ class RedactedLogger(logging.LoggerAdapter[logging.Logger]):
 
     @property
     def logger(self) -> logging.Logger:
-        """The logger of that name. `logging` may replace or disable loggers at any time, so it is not kept."""
+        """The logger of that name. It is not kept, because `logging` may replace or disable loggers at any time."""
         # Looked up at each use, never at import: `logging.config` disables the loggers that exist when it runs.
         return logging.getLogger(self._name)
 
@@ -39,17 +51,25 @@ class RedactedLogger(logging.LoggerAdapter[logging.Logger]):
     def logger(self, _: logging.Logger) -> None:
         pass
 
-    def log(  # type: ignore[override]  # what else it takes is passed on
-        self, level: int, msg: object, *args: object, exc_info: Any = None, traceback: str = "", **options: Any
+    def log(  # type: ignore[override]  # other options are passed on
+        self,
+        level: int,
+        msg: object,
+        *args: object,
+        exc_info: Any = None,
+        traceback: str = "",
+        extra: Mapping[str, Mapping[str, object]] | None = None,
+        **options: Any,
     ) -> None:
         """Write a record.
 
         Args:
-            level: as of `logging`.
-            msg: a constant with placeholders. It must not contain text that comes from elsewhere.
-            args: for the placeholders.
+            level: as in `logging`.
+            msg: a constant with placeholders. It must not contain text from elsewhere.
+            args: for the placeholders; or one mapping, if the placeholders have names.
             exc_info: an exception, or true for the one that is being handled.
-            traceback: the redacted traceback, if there is one that hides more than `traceback_of` knows to hide.
+            traceback: a redacted traceback, if there is one that hides more than `traceback_of` can.
+            extra: attributes of the record, each a mapping of values.
             options: those of `logging.Logger.log`.
         """
         if not self.isEnabledFor(level):
@@ -57,13 +77,25 @@ class RedactedLogger(logging.LoggerAdapter[logging.Logger]):
         error = exc_info if isinstance(exc_info, BaseException) else sys.exception() if exc_info else None
         if error is not None and not traceback:
             traceback = traceback_of(error)
-        clean = [_clean(argument) for argument in args]
         if traceback:
-            msg = f"{msg}\n%s"
-            clean.append("\n".join(INDENT + line for line in traceback.splitlines()))
-        # The caller is the function that called `info` or `error`, which `logging` skips itself.
-        self.logger.log(level, msg, *clean, **{"stacklevel": 2, **options})
+            traceback = "\n".join(INDENT + line for line in traceback.splitlines())
+        clean: tuple[object, ...]
+        if len(args) == 1 and isinstance(args[0], Mapping):
+            clean = ({**_clean_values(args[0]), "traceback": traceback},)
+            msg = f"{msg}\n%(traceback)s" if traceback else msg
+        else:
+            clean = (*map(_clean, args), *([traceback] if traceback else []))
+            msg = f"{msg}\n%s" if traceback else msg
+        attributes = {name: _clean_values(data) for name, data in (extra or {}).items()}
+        # `stacklevel` skips this method; `logging` itself skips `info`, `error` and the like.
+        self.logger.log(level, msg, *clean, **{"stacklevel": 2, "extra": attributes, **options})
 
 
-def _clean(argument: object) -> object:
-    return argument if argument is None or isinstance(argument, int | float) else one_line(str(argument))
+def _clean_values(data: Mapping[str, object]) -> dict[str, object]:
+    return {name: _clean(value) for name, value in data.items()}
+
+
+def _clean(value: object) -> object:
+    if isinstance(value, Quoted):
+        return repr(one_line(value.text[:MAX_QUOTED]))
+    return value if value is None or isinstance(value, int | float) else one_line(str(value))

@@ -1,12 +1,18 @@
-"""What waits in the spool is moved to the inbox as soon as that is back, and until then nobody waits for the inbox.
+"""Moves events from the spool to the inbox once the inbox is up again. Until then no request waits for the inbox.
 
-An event leaves the spool only after the inbox has committed it. A crash in between leaves it in both, and its key makes
-it a duplicate when it is moved again; so does a commit of which nobody had heard in time. Where the event has died in
-the inbox meanwhile, it gets new attempts, as with a redelivery. The order of events across an outage is not kept.
+An event leaves the spool only after the inbox has committed it. A crash in between leaves the event in both, and its
+unique key makes it a duplicate when it is moved again. The same is true of a commit that succeeded although its answer
+came too late. If the event has died in the inbox meanwhile, it gets new attempts, as after a redelivery. The order of
+events across an outage is not kept.
 
-An error alone does not tell whether the inbox is away or refuses this one event. What tells is another event that gets
-through after it: the inbox is there, so an event that fails once more is refused. It stays in the spool, is reported,
-and is tried again after longer and longer pauses. Until then it is no more than a sign that the inbox is away.
+An error alone does not tell whether the inbox is down or refuses this one event. Another event that gets through
+afterwards tells: the inbox is up, so an event that fails again is refused. A refused event stays in the spool, is
+reported, and is retried after increasing delays. Until then its failure only suggests that the inbox is down.
+
+The state of the inbox is not a `CircuitBreaker`, although both save callers from waiting for a service that is down. A
+breaker lets a caller try again after a pause. Here a request must not be the one that tries, because it has the spool.
+Only the thread of the relay probes the inbox, with one event that is already safe on disk, and a success that another
+thread reports wakes it. An outage also lasts longer than an open circuit: until no spooled event is due any more.
 """
 
 from __future__ import annotations
@@ -33,41 +39,41 @@ Outcome = tuple[Claim, Added | Exception]
 __all__ = ["SpoolRelay"]
 
 PROBE_INTERVAL = 1.0
-"""Seconds between two attempts to reach an inbox that is away, each with one event."""
+"""Seconds between two attempts to reach an inbox that is down, each with one event."""
 
 SWEEP_INTERVAL = 10.0
-"""Seconds after which an idle relay looks into the spool without having been woken: for what another process left."""
+"""Seconds after which an idle relay polls the spool, because another process may have left events there."""
 
 MOVE_TIMEOUT = 3.0
-"""Seconds that the inbox is given for a batch."""
+"""Seconds within which the inbox must answer for a batch."""
 
 LEASE = 10.0
-"""Seconds that a batch is held. It may run out: what is moved twice is found out by its key."""
+"""Seconds for which a batch is leased. The lease may expire: an event that is moved twice is a duplicate."""
 
 BATCH = 100
 
 FIRST_PAUSE = 5.0
 MAX_PAUSE = 3600.0
-"""Seconds before an event that the inbox refuses is tried again: twice as many each time."""
+"""Seconds before an event that the inbox refuses is retried: the delay doubles each time."""
 
 MAX_RETRY = 30.0
-"""Seconds before a spool that fails is looked into again."""
+"""Seconds before a spool that fails is polled again."""
 
 
 class SpoolRelay:
-    """Moves events from the spool to the inbox, in one daemon thread of each process, and knows whether it is away.
+    """Moves events from the spool to the inbox, in one daemon thread per process, and knows whether the inbox is down.
 
-    Each process finds out for itself. Once the inbox has failed, or not answered in time, it counts as away until one
-    event has reached it.
+    Each process finds that out by itself. The inbox is down from its first failure or late answer until an event has
+    reached it.
 
     Args:
         spool: where events wait.
-        inbox: where they belong.
+        inbox: where events are moved to.
         name: of the `Webhooks`.
-        notices: who is told.
-        in_context: calls a function with all that the framework needs around it.
-        run_thread_exit_hooks: called as the last thing that the thread does.
-        moved: is told the id of each event that the inbox did not have.
+        notices: the stream to which outages and refused events are reported.
+        in_context: calls a function within everything that the framework requires around database access.
+        run_thread_exit_hooks: called in the thread before it ends.
+        on_moved: called with the id of each event that the inbox did not have.
     """
 
     def __init__(
@@ -79,7 +85,7 @@ class SpoolRelay:
         notices: Notices,
         in_context: Callable[[Callable[[], list[Outcome]]], list[Outcome]],
         run_thread_exit_hooks: Callable[[], object],
-        moved: Callable[[str], object],
+        on_moved: Callable[[str], object],
     ) -> None:
         self.spool = spool
         self._inbox = inbox
@@ -87,141 +93,141 @@ class SpoolRelay:
         self._notices = notices
         self._in_context = in_context
         self._run_thread_exit_hooks = run_thread_exit_hooks
-        self._moved = moved
+        self._on_moved = on_moved
         self._states: dict[int, _State] = {}
 
     @property
     def inbox_is_down(self) -> bool:
-        """Whether the inbox is not worth waiting for."""
-        return self._here.away
+        """Whether events should be stored in the spool first."""
+        return self._state.down
 
     def inbox_failed(self, error: Exception) -> None:
-        """Somebody has tried to store an event in the inbox, in vain."""
-        here = self._here
-        with here.lock:
-            begins = not here.outage
-            if begins:
-                here.outage, here.got_through_before = True, here.got_through
-            here.away, here.reached = True, False
-        if begins:
+        """Record that an event could not be stored in the inbox."""
+        state = self._state
+        with state.lock:
+            outage_begins = not state.outage
+            if outage_begins:
+                state.outage, state.moved_before = True, state.moved
+            state.down, state.reached = True, False
+        if outage_begins:
             self._notices.emit(InboxDown(self._name, describe(error)))
 
     def inbox_answered(self) -> None:
-        """An event was stored in the inbox."""
-        here = self._here
-        if here.outage and not here.reached:
-            with here.lock:
-                here.away, here.reached = False, True
-            here.woken.set()
+        """Record that an event was stored in the inbox."""
+        state = self._state
+        if state.outage and not state.reached:
+            with state.lock:
+                state.down, state.reached = False, True
+            state.wake.set()
 
     def start(self) -> None:
-        """See to a thread in this process, which looks into the spool at once; idempotent, fork-safe.
+        """Start the thread if this process has none; it polls the spool at once.
 
-        It never raises: what is in the spool is safe there, and the next event asks again.
+        A failure is reported and not raised: the events are safe in the spool, and the next event tries again.
         """
-        here = self._here
-        if here.stop is not None:
+        state = self._state
+        if state.stop is not None:
             return
-        with here.lock:
-            if here.stop is None:
+        with state.lock:
+            if state.stop is None:
                 stop = threading.Event()
                 thread = threading.Thread(
-                    target=self._run, args=(here, stop), name=f"envoyou-spool-{self._name}", daemon=True
+                    target=self._run, args=(state, stop), name=f"envoyou-spool-{self._name}", daemon=True
                 )
                 try:
                     thread.start()
                 except RuntimeError as error:
                     self._notices.emit(SpoolFailed(self._name, describe(error), PROBE_INTERVAL))
                 else:
-                    here.thread, here.stop = thread, stop
+                    state.thread, state.stop = thread, stop
 
     def event_spooled(self) -> None:
-        """An event was stored in the spool: the thread looks into it, in its own time while the inbox is away."""
+        """Record that an event was stored in the spool, and wake the thread unless the inbox is down."""
         self.start()
-        self._here.spooled = True
-        self._here.woken.set()
+        self._state.spooled = True
+        self._state.wake.set()
 
     def stop(self, timeout: float) -> None:
-        """End the thread and wait for it; what is in the spool stays there.
+        """End the thread and wait for it. Events that are not moved yet stay in the spool.
 
         Args:
-            timeout: seconds to wait; what it may hold after that is free again when its lease has run out.
+            timeout: seconds to wait. A batch that is still being moved then becomes due when its lease expires.
         """
-        here = self._here
-        with here.lock:
-            thread, stop = here.thread, here.stop
-            here.thread = here.stop = None
+        state = self._state
+        with state.lock:
+            thread, stop = state.thread, state.stop
+            state.thread = state.stop = None
         if thread is not None and stop is not None:
             stop.set()
-            here.woken.set()
+            state.wake.set()
             thread.join(timeout)
 
-    def move_all(self) -> None:
-        """Move what is in the spool now, in the calling thread; it ends where the inbox is away.
+    def move_due(self) -> None:
+        """Move the events that are due now, in the calling thread, until the inbox is down or none is left.
 
         Raises:
             ConfigurationError: the spool cannot be opened.
         """
-        here = self._here
-        while self._move_batch(here) == 0:
+        state = self._state
+        while self._move_batch(state) == 0:
             pass
 
     @property
-    def _here(self) -> _State:
+    def _state(self) -> _State:
         pid = os.getpid()
         return self._states.get(pid) or self._states.setdefault(pid, _State())
 
-    def _run(self, here: _State, stop: threading.Event) -> None:
+    def _run(self, state: _State, stop: threading.Event) -> None:
         retry = PROBE_INTERVAL
         while not stop.is_set():
-            here.woken.clear()
+            state.wake.clear()
             try:
-                pause = self._move_batch(here)
+                pause = self._move_batch(state)
             except Exception as error:
                 self._notices.emit(SpoolFailed(self._name, describe(error), retry))
                 stop.wait(retry)
                 retry = min(2 * retry, MAX_RETRY)
             else:
                 retry = PROBE_INTERVAL
-                # What is spooled while the inbox is away must not set the pace at which that is asked.
-                (stop if here.away else here.woken).wait(pause)
+                # Events that are spooled during an outage must not increase the rate of the probes.
+                (stop if state.down else state.wake).wait(pause)
         self._run_thread_exit_hooks()
 
-    def _move_batch(self, here: _State) -> float:
-        """Move some events; returns the seconds after which to look again, zero when there may be more."""
-        with here.moving:
+    def _move_batch(self, state: _State) -> float:
+        """Move some events. Return the seconds until the next poll, zero if there may be more events."""
+        with state.moving:
             until_due = self.spool.seconds_until_due()
-            if until_due is None and here.spooled:
-                # Whoever has taken out what was put in has reached the inbox, so that is worth another attempt.
-                here.away = here.spooled = False
+            if until_due is None and state.spooled:
+                # Whichever process has moved the events has reached the inbox, so it is worth another attempt.
+                state.down = state.spooled = False
             if until_due is None or until_due > 0:
-                self._tell_of_the_end(here)
-                longest = PROBE_INTERVAL if here.away else SWEEP_INTERVAL
+                self._end_outage(state)
+                longest = PROBE_INTERVAL if state.down else SWEEP_INTERVAL
                 return longest if until_due is None else min(until_due, longest)
-            claims = self.spool.claim(1 if here.away else BATCH, LEASE)
-            readable = self._put_off_unreadable(claims)
+            claims = self.spool.claim(1 if state.down else BATCH, LEASE)
+            readable = self._postpone_unreadable(claims)
             if readable:
-                self._sort_out(here, self._in_context(lambda: self._add_all(readable)))
-            return PROBE_INTERVAL if here.away or not claims else 0.0
+                self._conclude(state, self._in_context(lambda: self._add_all(readable)))
+            return PROBE_INTERVAL if state.down or not claims else 0.0
 
-    def _tell_of_the_end(self, here: _State) -> None:
-        with here.lock:
-            ends = here.outage and here.reached
-            here.outage = here.outage and not ends
-        if ends:
-            self._notices.emit(InboxUp(self._name, here.got_through - here.got_through_before))
+    def _end_outage(self, state: _State) -> None:
+        with state.lock:
+            outage_ends = state.outage and state.reached
+            state.outage = state.outage and not outage_ends
+        if outage_ends:
+            self._notices.emit(InboxUp(self._name, state.moved - state.moved_before))
 
     def _add_all(self, claims: list[Claim]) -> list[Outcome]:
         deadline = time.monotonic() + MOVE_TIMEOUT
         futures: list[Future[Added]] = []
         for claim in claims:
-            # An inbox that stores in the calling thread may have used the time up.
+            # An inbox that stores in the calling thread may have used up the time.
             if futures and time.monotonic() > deadline:
                 break
             futures.append(self._add(claim))
         wait(futures, timeout=max(0.0, deadline - time.monotonic()))
         results = [_result(future) for future in futures]
-        untried = [_too_late() for _ in claims[len(futures) :]]
+        untried = [_timeout() for _ in claims[len(futures) :]]
         return list(zip(claims, [*results, *untried], strict=True))
 
     def _add(self, claim: Claim) -> Future[Added]:
@@ -232,19 +238,20 @@ class SpoolRelay:
             failed.set_exception(error)
             return failed
 
-    def _sort_out(self, here: _State, outcomes: list[Outcome]) -> None:
+    def _conclude(self, state: _State, outcomes: list[Outcome]) -> None:
+        """Remove the moved events from the spool, postpone the refused ones and release the others."""
         moved: list[Claim] = []
         undecided: list[Claim] = []
         errors: list[Exception] = []
         for claim, result in outcomes:
             if isinstance(result, Added):
-                here.got_through += 1
-                here.doubtful.pop(claim.key, None)
+                state.moved += 1
+                state.moved_at_first_failure.pop(claim.key, None)
                 moved.append(claim)
                 if result.is_runnable:
-                    self._moved(claim.event.id)
-            elif not isinstance(result, TimeoutError) and here.is_refused(claim):
-                self._put_off(claim, result)
+                    self._on_moved(claim.event.id)
+            elif not isinstance(result, TimeoutError) and state.is_refused(claim):
+                self._postpone(claim, result)
             else:
                 undecided.append(claim)
                 errors.append(result)
@@ -253,66 +260,67 @@ class SpoolRelay:
         elif errors:
             self.inbox_failed(errors[0])
         self.spool.remove(moved)
-        self.spool.return_to_inbox(undecided)
+        self.spool.release(undecided)
 
-    def _put_off_unreadable(self, claims: list[Claim]) -> list[Claim]:
-        """Leave unreadable events in the spool, to be tried again later; returns the others."""
+    def _postpone_unreadable(self, claims: list[Claim]) -> list[Claim]:
+        """Postpone the unreadable events and return the others."""
         for claim in claims:
             if claim.unreadable is not None:
-                self._put_off(claim, InvalidPayloadError(f"the stored event is unreadable: {claim.unreadable}"))
+                self._postpone(claim, InvalidPayloadError(f"the stored event is unreadable: {claim.unreadable}"))
         return [claim for claim in claims if claim.unreadable is None]
 
-    def _put_off(self, claim: Claim, error: Exception) -> None:
+    def _postpone(self, claim: Claim, error: Exception) -> None:
         pause = min(FIRST_PAUSE * 2 ** min(claim.attempts, 10), MAX_PAUSE)
-        what = describe(error, private=private_texts(claim.event))
-        self.spool.settle(claim, Settlement(Status.FAILED, claim.attempts + 1, retry_in=pause, error=what))
-        self._notices.emit(MoveRefused(claim.event.id, claim.event.type, what, pause))
+        description = describe(error, private=private_texts(claim.event))
+        self.spool.settle(claim, Settlement(Status.FAILED, claim.attempts + 1, retry_in=pause, error=description))
+        self._notices.emit(MoveRefused(claim.event.id, claim.event.type, description, pause))
 
 
 @dataclass(slots=True)
 class _State:
-    """What belongs to one process: a forked child inherits no thread, and locks that another thread may have held.
+    """The state of one process. A forked child needs its own: it has no thread, and another may have held the locks.
 
     Attributes:
-        moving: held by whoever moves a batch.
-        lock: held while what follows is changed.
-        woken: there may be something to move.
-        stop: ends the thread; `None` where there is none.
-        away: the inbox has failed, and no event has reached it since.
-        spooled: this process has put an event into the spool, and not found it empty since.
-        outage: that the inbox is away was told, and that it is back was not.
-        reached: an event has reached the inbox since it failed last.
-        got_through: how many events were moved.
-        got_through_before: how many of them before the outage.
-        doubtful: how many had got through when an event, by its key, failed for the first time.
+        moving: held while a batch is moved.
+        lock: held while the other attributes are changed.
+        wake: set when there may be events to move.
+        stop: ends the thread; `None` if there is no thread.
+        thread: the thread that moves events, or `None`.
+        down: the inbox has failed, and no event has reached it since.
+        spooled: this process has stored an event in the spool, and has not seen the spool empty since.
+        outage: `InboxDown` was emitted, and `InboxUp` was not.
+        reached: an event has reached the inbox since its last failure.
+        moved: how many events were moved.
+        moved_before: how many of them before the outage.
+        moved_at_first_failure: by the key of an event that has failed, the value of `moved` at that moment.
     """
 
     moving: threading.Lock = field(default_factory=threading.Lock)
     lock: threading.Lock = field(default_factory=threading.Lock)
-    woken: threading.Event = field(default_factory=threading.Event)
+    wake: threading.Event = field(default_factory=threading.Event)
     stop: threading.Event | None = None
     thread: threading.Thread | None = None
-    away: bool = False
+    down: bool = False
     spooled: bool = False
     outage: bool = False
     reached: bool = False
-    got_through: int = 0
-    got_through_before: int = 0
-    doubtful: dict[int, int] = field(default_factory=dict)
+    moved: int = 0
+    moved_before: int = 0
+    moved_at_first_failure: dict[int, int] = field(default_factory=dict)
 
     def is_refused(self, claim: Claim) -> bool:
-        """Whether another event has got through since this one failed for the first time."""
-        return claim.attempts > 0 or self.got_through > self.doubtful.setdefault(claim.key, self.got_through)
+        """Whether another event has reached the inbox since this one failed for the first time."""
+        return claim.attempts > 0 or self.moved > self.moved_at_first_failure.setdefault(claim.key, self.moved)
 
 
 def _result(future: Future[Added]) -> Added | Exception:
-    # One that is not begun is not stored any more; one that is may be stored late, and is a duplicate then.
+    # Prevents an insertion that has not begun. One that has may succeed late; the event is a duplicate then.
     future.cancel()
     if future.cancelled() or not future.done():
-        return _too_late()
+        return _timeout()
     error = future.exception()
     return error if isinstance(error, Exception) else future.result()
 
 
-def _too_late() -> TimeoutError:
-    return TimeoutError(f"it did not answer within {MOVE_TIMEOUT:g} s")
+def _timeout() -> TimeoutError:
+    return TimeoutError(f"the inbox did not answer within {MOVE_TIMEOUT:g} s")

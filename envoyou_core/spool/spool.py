@@ -1,7 +1,7 @@
-"""The spool: where events wait on this machine's own disk while the inbox is away.
+"""The spool: events wait in it, on this machine's disk, while the inbox is down.
 
-It is an inbox itself, in a SQLite file and under a name of its own. So it has what an inbox has: the unique key, shared
-commits, and claims with leases, by which several processes use one file and each event is moved by one of them.
+It is an inbox itself, in a SQLite file and under its own name. Therefore it has the unique key, group commits, and
+claims with leases: several processes can use one file, and each event is moved by one of them.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from envoyou_core.inbox.urls import read_url
 __all__ = ["Spool"]
 
 SUFFIX = "/spool"
-"""Behind the name of the `Webhooks`: in a file that is the inbox of others, too, nobody works on what only waits."""
+"""Appended to the name of the `Webhooks`: no worker claims spooled events, even if the file is also an inbox."""
 
 _t = inbox_table.c
 
 
 class Spool(SqlInbox):
-    """An inbox for events that wait until they can be moved into another one.
+    """An inbox for events that wait until they can be moved to another inbox.
 
     Args:
-        url: `sqlite:///spool.db`: a file on a disk of this machine.
+        url: a SQLite file on a disk of this machine, such as `sqlite:///spool.db`.
         name: of the `Webhooks` whose events wait.
-        apart_from: the file of their inbox, if it has one: the spool must be another.
+        apart_from: the file of their inbox, if it has one. The spool must be a different file.
         clock: epoch seconds.
 
     Raises:
-        ConfigurationError: it is not SQLite on a file, or it is the inbox's own file.
+        ConfigurationError: the URL is not that of a SQLite file, or the file is the inbox.
     """
 
     kind = "spool"
@@ -56,13 +56,13 @@ class Spool(SqlInbox):
             raise ConfigurationError("the spool must be a SQLite file on this machine, such as sqlite:///spool.db")
         super().__init__(url, name=name + SUFFIX, clock=clock)
         if apart_from is not None and file.path.resolve() == apart_from.path.resolve():
-            raise ConfigurationError("the spool is the inbox itself: it needs a file of its own")
+            raise ConfigurationError("the spool must be a file of its own, got the file of the inbox")
 
     def open(self) -> None:
         """See `Inbox.open`.
 
         Raises:
-            ConfigurationError: the file cannot be created, or is not one of ours.
+            ConfigurationError: the file cannot be created, or is not a database of this library.
         """
         try:
             super().open()
@@ -70,14 +70,14 @@ class Spool(SqlInbox):
             raise ConfigurationError(f"the spool cannot be opened: {describe(error)}") from error
 
     def remove(self, claims: Sequence[Claim]) -> None:
-        """Forget events that are elsewhere by now, but for those whose lease was lost: another moves them again."""
+        """Delete events that were moved. Events whose lease was lost stay, and another process moves them again."""
         if not claims:
             return
         with self._writing() as connection:
             connection.execute(delete(inbox_table).where(IS_HELD), [lease_of(claim) for claim in claims])
 
-    def return_to_inbox(self, claims: Sequence[Claim]) -> None:
-        """End the leases of events that could not be moved; they are due at once, behind all others."""
+    def release(self, claims: Sequence[Claim]) -> None:
+        """End the leases of events that could not be moved. They are due at once, after all other due events."""
         if not claims:
             return
         statement = update(inbox_table).where(IS_HELD)

@@ -33,7 +33,7 @@ RECEPTION = "envoyou_core/reception/receiver.py"
 SECRETS = "envoyou_core/reception/secrets.py"
 SECRET_ANSWERS = "envoyou_core/reception/secret_cache.py"
 SECRET_TEXT = "envoyou_core/reception/secret_text.py"
-MOVER = "envoyou_core/spool/relay.py"
+SPOOL_RELAY = "envoyou_core/spool/relay.py"
 SQL = "envoyou_core/inbox/sql/inbox.py"
 ENGINE = "envoyou_core/worker/engine.py"
 SELECTION = "envoyou_core/worker/claim_plan.py"
@@ -81,17 +81,17 @@ BREAKAGES = [
     # The log
     Breakage(
         "a sender can forge a line of the log",
-        LOGS,
-        'f", {name} %r"',
-        'f", {name} %s"',
-        (f"{TEST_OBSERVABILITY}::test_what_a_sender_wrote_cannot_pass_for_another_line",),
+        "envoyou_core/observability/redacted.py",
+        "repr(one_line(value.text[:MAX_QUOTED]))",
+        "value.text",
+        (f"{TEST_OBSERVABILITY}::test_text_from_a_sender_cannot_pass_for_another_line",),
     ),
     Breakage(
         "a worker says nothing of a disabled logger",
         "envoyou_core/worker/worker.py",
         "            report_disabled_loggers()\n",
         "",
-        (f"{TEST_OBSERVABILITY}::test_a_worker_that_starts_with_a_disabled_logger_says_so_on_standard_error",),
+        (f"{TEST_OBSERVABILITY}::test_a_worker_reports_disabled_loggers_on_standard_error",),
     ),
     # Authentication
     Breakage(
@@ -284,31 +284,31 @@ BREAKAGES = [
     # The spool
     Breakage(
         "an event leaves the spool before it is in the inbox",
-        MOVER,
-        "self._sort_out(here, self._in_context(lambda: self._add_all(readable)))",
+        SPOOL_RELAY,
+        "self._conclude(state, self._in_context(lambda: self._add_all(readable)))",
         "self.spool.remove(readable)",
-        (f"{TEST_SPOOL}::test_what_was_moved_leaves_no_trace",),
+        (f"{TEST_SPOOL}::test_moved_events_are_deleted_from_the_spool",),
     ),
     Breakage(
         "the time of the move is the time of the event",
-        MOVER,
+        SPOOL_RELAY,
         "claim.webhook_id, claim.received_at)",
         "claim.webhook_id)",
-        (f"{TEST_SPOOL}::test_everything_about_an_event_survives_the_move",),
+        (f"{TEST_SPOOL}::test_a_moved_event_keeps_all_its_data",),
     ),
     Breakage(
-        "every request waits for an inbox that is away",
+        "every request waits for an inbox that is down",
         RECEPTION,
         "if relay.inbox_is_down:",
         "if not relay:",
-        (f"{TEST_SPOOL}::test_nobody_waits_for_an_inbox_that_is_known_to_be_away",),
+        (f"{TEST_SPOOL}::test_no_request_waits_for_an_inbox_that_is_down",),
     ),
     Breakage(
         "a relay that was too slow removes what another holds",
         "envoyou_core/spool/spool.py",
         "delete(inbox_table).where(IS_HELD)",
         'delete(inbox_table).where(_t.key == bindparam("held_key"))',
-        (f"{TEST_SPOOL}::test_a_relay_that_was_too_slow_does_not_remove_what_another_holds",),
+        (f"{TEST_SPOOL}::test_a_slow_relay_does_not_delete_an_event_that_another_relay_has_leased",),
     ),
     # The inbox
     Breakage(
@@ -495,7 +495,7 @@ BREAKAGES = [
         "envoyou_core/worker/failures.py",
         "shown = redact(printable(",
         "shown = str(printable(",
-        ("tests/core/test_failures.py::test_whatever_is_around_a_secret_it_is_not_shown",),
+        ("tests/core/test_failures.py::test_a_secret_is_redacted_in_any_context",),
     ),
     Breakage(
         "a message shows values of the event's payload",
@@ -509,14 +509,21 @@ BREAKAGES = [
         "envoyou_core/observability/redacted.py",
         '"\\n".join(INDENT + line for line in traceback.splitlines())',
         "traceback",
-        (f"{TEST_REDACTION}::test_no_text_of_an_exception_can_forge_a_line_of_the_log",),
+        (f"{TEST_REDACTION}::test_the_text_of_an_exception_cannot_forge_a_line_of_the_log",),
     ),
     Breakage(
         "the log shows the arguments of a record as they are",
         "envoyou_core/observability/redacted.py",
-        "one_line(str(argument))",
-        "str(argument)",
-        (f"{TEST_REDACTION}::test_what_a_notice_says_stays_on_its_line",),
+        "one_line(str(value))",
+        "str(value)",
+        (f"{TEST_REDACTION}::test_the_texts_of_a_notice_stay_on_one_line",),
+    ),
+    Breakage(
+        "the data of a record is not redacted",
+        "envoyou_core/observability/redacted.py",
+        "{name: _clean_values(data) for name, data in",
+        "{name: dict(data) for name, data in",
+        (f"{TEST_OBSERVABILITY}::test_the_data_of_a_record_is_redacted_and_cut",),
     ),
     Breakage(
         "the signing secret of this process is not looked for",

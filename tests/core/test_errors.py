@@ -1,4 +1,4 @@
-"""The tree of errors, and what each of them tells."""
+"""The errors: their classes, codes and texts."""
 
 import pytest
 
@@ -13,7 +13,7 @@ WEBHOOK_ERRORS = [
 ]
 
 
-def test_every_error_has_one_root():
+def test_every_error_is_an_envoyou_error():
     for name in errors.__all__:
         assert issubclass(getattr(errors, name), EnvoyouError)
     assert not issubclass(ConfigurationError, WebhookError)
@@ -33,28 +33,28 @@ def test_every_error_has_one_root():
         ("HeaderMismatchError", "InvalidPayloadError", 400, "header_mismatch"),
     ],
 )
-def test_the_promised_errors_are_where_they_were_promised(name, parent, status, code):
+def test_the_errors_have_the_promised_parents_and_codes(name, parent, status, code):
     error = getattr(envoyou_core, name)
     assert issubclass(error, getattr(envoyou_core, parent))
     assert (error.status, error.code) == (status, code)
 
 
 @pytest.mark.parametrize("error", WEBHOOK_ERRORS)
-def test_each_has_a_text_and_a_reason_of_its_own(error):
+def test_each_error_has_a_default_text_and_a_unique_reason(error):
     assert str(error()) == error.default_message
     assert str(error("of this request")) == "of this request"
     assert error.reason == error.reason.lower().replace(" ", "_")
     assert [other for other in WEBHOOK_ERRORS if other.reason == error.reason] == [error]
 
 
-def test_what_the_sender_reads_is_opaque_where_it_must_be():
+def test_the_response_does_not_contain_the_reason_of_a_401_or_503():
     for error in WEBHOOK_ERRORS:
-        told = error("of this request").public_message
-        assert ("of this request" in told) is (error.status not in {401, 503})
+        message = error("of this request").public_message
+        assert ("of this request" in message) is (error.status not in {401, 503})
 
 
 @pytest.mark.parametrize("seconds", [0, 0.5, 60, 3_153_600_000])
-def test_retry_later_bears_its_seconds(seconds):
+def test_retry_later_has_its_seconds(seconds):
     error = RetryLater(seconds)
     assert error.seconds == seconds
     assert f"{seconds:g} s" in str(error)
@@ -62,12 +62,12 @@ def test_retry_later_bears_its_seconds(seconds):
 
 
 @pytest.mark.parametrize("seconds", [-1, 1e10, float("inf"), float("nan")])
-def test_retry_later_takes_no_more_than_a_calendar_holds(seconds):
+def test_retry_later_rejects_delays_out_of_range(seconds):
     with pytest.raises(ValueError, match="hundred years"):
         RetryLater(seconds)
 
 
-def test_an_error_is_described_in_one_line():
+def test_describe_returns_one_line():
     assert describe(ValueError("no\nDETAIL: very private")) == "ValueError: no"
     assert describe(KeyError()) == "KeyError"
     assert describe(PermanentError("gone")) == "PermanentError: gone"
@@ -75,9 +75,9 @@ def test_an_error_is_described_in_one_line():
     assert len(describe(RuntimeError("x" * 1000))) == 500
 
 
-class UnspeakableError(Exception):
+class UnprintableError(Exception):
     def __str__(self):
-        raise RuntimeError("no words")
+        raise RuntimeError("no text")
 
 
 @pytest.mark.parametrize(
@@ -88,8 +88,8 @@ class UnspeakableError(Exception):
         (ValueError("\x1b[31mred"), "ValueError: \ufffd[31mred"),
         (ValueError("na\u00efve caf\u00e9 \U0001f600"), "ValueError: na\u00efve caf\u00e9 \U0001f600"),
         (ValueError("carriage\rreturn"), "ValueError: carriage"),
-        (UnspeakableError(), "UnspeakableError"),
+        (UnprintableError(), "UnprintableError"),
     ],
 )
-def test_a_description_is_text_that_every_database_and_terminal_takes(error, described):
+def test_describe_replaces_characters_that_databases_or_terminals_cannot_take(error, described):
     assert describe(error) == described

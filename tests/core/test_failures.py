@@ -1,4 +1,4 @@
-"""What is kept of a handler's failure: readable, short, storable, and without secrets."""
+"""The record of a handler's failure: readable, short, storable, and without secrets."""
 
 import json
 import sys
@@ -22,7 +22,7 @@ SECRET = "Hunter2-correct+horse/battery~staple"
 
 
 def raised(error, cause=None):
-    """`error` as it is when it was raised: with a traceback."""
+    """Raise `error`, so that it has a traceback, and return it."""
     try:
         raise error from cause
     except type(error) as caught:
@@ -30,22 +30,22 @@ def raised(error, cause=None):
 
 
 def failure(error, event=EVENT):
-    found = failure_of("welcome", error, event)
-    assert isinstance(found, Failure)
-    assert found.handler == "welcome"
-    return found
+    record = failure_of("welcome", error, event)
+    assert isinstance(record, Failure)
+    assert record.handler == "welcome"
+    return record
 
 
-def test_a_failure_is_told_in_one_line_and_at_length():
-    found = failure(raised(ValueError("no such user\nat all")))
-    assert found.error == "ValueError: no such user"
-    assert found.traceback.startswith("Traceback (most recent call last):\n")
-    assert 'test_failures.py", line' in found.traceback
-    assert "    raise error from cause\n" in found.traceback
-    assert found.traceback.endswith("ValueError: no such user\nat all\n")
+def test_a_failure_has_one_line_and_a_traceback():
+    record = failure(raised(ValueError("no such user\nat all")))
+    assert record.error == "ValueError: no such user"
+    assert record.traceback.startswith("Traceback (most recent call last):\n")
+    assert 'test_failures.py", line' in record.traceback
+    assert "    raise error from cause\n" in record.traceback
+    assert record.traceback.endswith("ValueError: no such user\nat all\n")
 
 
-def test_causes_and_notes_are_told_too():
+def test_a_traceback_includes_causes_and_notes():
     error = raised(ValueError("outer"), cause=raised(OSError("the disk is full")))
     error.add_note("while saving")
     text = failure(error).traceback
@@ -53,7 +53,7 @@ def test_causes_and_notes_are_told_too():
     assert text.endswith("while saving\n")
 
 
-def test_the_values_of_local_variables_are_not_told():
+def test_a_traceback_does_not_include_local_variables():
     def handler():
         local = "x" + "y" * 3
         raise ValueError(len(local))
@@ -63,7 +63,7 @@ def test_the_values_of_local_variables_are_not_told():
     assert "xyyy" not in failure(caught.value).traceback
 
 
-def test_a_long_one_is_cut_to_its_end_and_says_so():
+def test_a_long_traceback_is_cut_at_the_beginning_and_marked():
     text = failure(raised(ValueError("begin" + "-" * 5_000 + "end"))).traceback
     assert len(text) == MAX_TRACEBACK == 4_000
     assert text.startswith("[the beginning is cut]\n-----")
@@ -73,26 +73,26 @@ def test_a_long_one_is_cut_to_its_end_and_says_so():
 
 
 @pytest.mark.parametrize("size", [49_000, 60_000, 3_000_000])
-def test_however_long_an_error_is_its_end_is_told(size):
+def test_the_end_of_a_long_error_is_kept(size):
     text = failure(raised(ValueError("-" * size + " end"))).traceback
     assert len(text) == MAX_TRACEBACK
     assert text.endswith("- end\n")
 
 
-def test_what_is_left_of_a_very_long_one_is_said_to_be_cut():
-    """Though little is left, as the rest was one secret."""
+def test_a_cut_traceback_is_marked_even_if_redaction_makes_it_short():
+    """Most of the text is one secret."""
     text = failure(raised(ValueError("-" * 60_000 + ' password="' + "x" * 49_000 + '" end'))).traceback
     assert text.startswith("[the beginning is cut]\n")
     assert text.endswith("password=[redacted] end\n")
 
 
-# Text that can be stored
+# Storable text
 
 
-def test_control_characters_and_halves_of_pairs_are_replaced_but_for_lines_and_tabs():
-    found = failure(raised(ValueError("a\tb\x00c\x1b[31md\r\ue000\ud83d\x7f\u202e\nnext \U0001f600 é")))
-    assert found.traceback.endswith("ValueError: a\tb�c�[31md����" + "�\nnext \U0001f600 é\n")
-    assert found.error == "ValueError: a�b�c�[31md"
+def test_control_characters_and_lone_surrogates_are_replaced_except_line_breaks_and_tabs():
+    record = failure(raised(ValueError("a\tb\x00c\x1b[31md\r\ue000\ud83d\x7f\u202e\nnext \U0001f600 é")))
+    assert record.traceback.endswith("ValueError: a\tb�c�[31md����" + "�\nnext \U0001f600 é\n")
+    assert record.error == "ValueError: a�b�c�[31md"
 
 
 # Secrets
@@ -133,7 +133,7 @@ def test_control_characters_and_halves_of_pairs_are_replaced_but_for_lines_and_t
         "login(password='{}')",
     ],
 )
-def test_what_looks_like_a_secret_is_taken_out(text):
+def test_text_that_looks_like_a_secret_is_redacted(text):
     text = "before " + text.format(SECRET, SECRET) + " after"
     shown = redact(text)
     assert SECRET not in shown
@@ -145,7 +145,7 @@ def test_what_looks_like_a_secret_is_taken_out(text):
 
 
 @pytest.mark.parametrize("value", ["with spaces in it", 'with \\" one', "with, commas; and (brackets)", "a=b", "://@"])
-def test_a_quoted_secret_goes_as_a_whole(value):
+def test_a_quoted_secret_is_redacted_as_a_whole(value):
     for text in (f'password = "{value}"', f'{{"password": "{value}", "x": 1}}', f'password="{value}" + "more"'):
         assert value not in redact(text).replace("[redacted]", "")
 
@@ -160,11 +160,11 @@ def test_a_quoted_secret_goes_as_a_whole(value):
         ("password='cut off in the mid", "password=[redacted]"),
     ],
 )
-def test_what_is_taken_out_begins_and_ends_with_the_value(text, shown):
+def test_only_the_value_of_a_secret_is_redacted(text, shown):
     assert redact(text) == shown
 
 
-def test_a_signature_is_taken_out():
+def test_a_signature_is_redacted():
     signature = "v1," + "0123456789abcdef" * 4
     assert redact(f"got {signature}, wanted '{signature.upper()}'") == "got [redacted], wanted '[redacted]'"
 
@@ -183,19 +183,19 @@ def test_a_signature_is_taken_out():
         "",
     ],
 )
-def test_what_is_none_stays(text):
+def test_other_text_is_kept(text):
     assert redact(text) == text
 
 
-def test_secrets_stand_neither_in_the_message_nor_in_what_it_came_from():
+def test_secrets_are_redacted_in_the_message_and_in_the_cause():
     cause = raised(ConnectionError(f"postgresql://app:{SECRET}@db refused"))
-    found = failure(raised(RuntimeError("whsec_outer was of no use"), cause=cause))
-    assert "ConnectionError: postgresql://app:[redacted]@db refused" in found.traceback
-    assert found.error == "RuntimeError: [redacted] was of no use"
-    assert "whsec_outer" not in found.traceback
+    record = failure(raised(RuntimeError("whsec_outer was of no use"), cause=cause))
+    assert "ConnectionError: postgresql://app:[redacted]@db refused" in record.traceback
+    assert record.error == "RuntimeError: [redacted] was of no use"
+    assert "whsec_outer" not in record.traceback
 
 
-def test_a_literal_in_a_line_of_source_is_taken_out(tmp_path):
+def test_a_secret_in_a_line_of_source_is_redacted(tmp_path):
     source = tmp_path / "hooks.py"
     source.write_text(
         "def handler():\n    return connect(password='Hunter2 in the source')\n\ndef connect(password):\n    1 / 0\n"
@@ -225,41 +225,41 @@ IN_UTF_8 = Event.from_body(json.dumps(json.loads(EVENT.body), ensure_ascii=False
 
 @pytest.mark.parametrize("event", [EVENT, IN_UTF_8], ids=["ASCII", "UTF-8"])
 @pytest.mark.parametrize("form", FORMS)
-def test_the_events_own_body_is_taken_out(form, event):
-    found = failure(raised(ValueError(f"cannot use {FORMS[form](event)} at all")), event)
-    assert "ada@example.com" not in found.error + found.traceback
-    assert found.error.startswith("ValueError: cannot use ")
-    assert found.error.endswith(" at all")
+def test_the_body_of_the_event_is_removed(form, event):
+    record = failure(raised(ValueError(f"cannot use {FORMS[form](event)} at all")), event)
+    assert "ada@example.com" not in record.error + record.traceback
+    assert record.error.startswith("ValueError: cannot use ")
+    assert record.error.endswith(" at all")
 
 
-def test_the_body_is_taken_out_before_anything_is_cut():
+def test_the_body_is_removed_before_the_text_is_cut():
     event = sample_event(object={"id": "user_1", "notes": "private " * 20_000})
-    found = failure(raised(ValueError(f"{event.body.decode()} {event.data.object}")), event)
-    assert "private" not in found.error + found.traceback
+    record = failure(raised(ValueError(f"{event.body.decode()} {event.data.object}")), event)
+    assert "private" not in record.error + record.traceback
 
 
-def test_an_empty_object_is_in_every_text_and_is_left_there():
+def test_an_empty_object_is_not_removed():
     event = sample_event(object={})
     assert failure(raised(ValueError("a {} b")), event).error == "ValueError: a {} b"
 
 
-def test_an_object_that_cannot_be_read_harms_nothing():
+def test_an_unreadable_object_does_not_hide_the_failure():
     event = sample_event(object={"number": 1})
     broken = type(event).from_body(event.body.replace(b'"number": 1', b'"number": ' + b"1" * 5_000))
     assert failure(raised(ValueError("no")), broken).error == "ValueError: no"
 
 
-# Whatever the error
+# Unusual errors
 
 
-class UnspeakableError(Exception):
+class UnprintableError(Exception):
     def __str__(self):
-        raise RuntimeError("no words")
+        raise RuntimeError("no text")
 
     __repr__ = __str__
 
 
-class WrongWordsError(Exception):
+class WrongTypeError(Exception):
     def __str__(self):
         return 3
 
@@ -296,7 +296,7 @@ def recursion():
 def nested_groups(depth):
     error = ValueError("innermost")
     for _ in range(depth):
-        error = ExceptionGroup("group", [error, UnspeakableError()])
+        error = ExceptionGroup("group", [error, UnprintableError()])
     return error
 
 
@@ -307,13 +307,13 @@ def syntax_error():
 
 
 ODD = {
-    "unspeakable": UnspeakableError,
-    "wrong words": WrongWordsError,
+    "unprintable": UnprintableError,
+    "a wrong type": WrongTypeError,
     "endless": EndlessError,
     "a long chain": lambda: chain(500),
     "a circle": circle,
     "recursion": recursion,
-    "a group": lambda: ExceptionGroup("several", [ValueError("a"), raised(KeyError("b")), UnspeakableError()]),
+    "a group": lambda: ExceptionGroup("several", [ValueError("a"), raised(KeyError("b")), UnprintableError()]),
     "a deep group": lambda: nested_groups(300),
     "a huge message": lambda: ValueError("x" * 5_000_000),
     "many lines": lambda: ValueError("\n" * 200_000),
@@ -338,15 +338,15 @@ def assert_storable(text):
 
 
 @pytest.mark.parametrize("odd", ODD)
-def test_an_odd_error_is_told_as_well_as_can_be(odd):
-    found = failure(raised(ODD[odd]()))
-    assert found.error
-    assert found.traceback
-    assert_storable(found.error)
-    assert_storable(found.traceback)
+def test_an_unusual_error_is_recorded(odd):
+    record = failure(raised(ODD[odd]()))
+    assert record.error
+    assert record.traceback
+    assert_storable(record.error)
+    assert_storable(record.traceback)
 
 
-def test_a_traceback_that_cannot_be_made_is_replaced_by_the_line(monkeypatch):
+def test_a_traceback_that_cannot_be_formatted_is_replaced_by_the_line(monkeypatch):
     def fail(*_, **__):
         raise RecursionError
 
@@ -374,33 +374,33 @@ anything = st.text(max_size=200)
 
 
 @given(secrets, templates, anything, anything, st.integers(0, 2), st.sampled_from([0, 3_900, 49_900]))
-def test_whatever_is_around_a_secret_it_is_not_shown(secret, template, before, after, depth, padding):
+def test_a_secret_is_redacted_in_any_context(secret, template, before, after, depth, padding):
     assume(secret not in before + after)
     message = f"{before}{' ' * padding} {template.format(secret)} {after}"
     error = ValueError(message)
     for _ in range(depth):
         error = raised(ExceptionGroup(f"also {template.format(secret)}", [error]), cause=raised(KeyError(message)))
-    found = failure(raised(error))
-    assert secret not in found.traceback
-    assert secret not in found.error
-    assert_storable(found.traceback)
-    assert_storable(found.error)
+    record = failure(raised(error))
+    assert secret not in record.traceback
+    assert secret not in record.error
+    assert_storable(record.traceback)
+    assert_storable(record.error)
 
 
 @given(st.text(max_size=300), st.integers(0, 3))
-def test_whatever_an_error_says_it_can_be_told(message, depth):
+def test_an_error_with_any_text_is_recorded(message, depth):
     error = ValueError(message)
     for _ in range(depth):
         error = raised(RuntimeError(message), cause=error)
-    found = failure(raised(error))
-    assert_storable(found.traceback)
-    assert found.error == describe(error)
+    record = failure(raised(error))
+    assert_storable(record.traceback)
+    assert record.error == describe(error)
 
 
 @given(
     st.lists(st.sampled_from(["password", "=", ":", " ", '"', "'", "\\", "://", "@", "a", "token", "v1,", "bearer "]))
 )
-def test_redaction_ends_and_leaves_text(parts):
+def test_redaction_terminates(parts):
     assert isinstance(redact("".join(parts)), str)
 
 
@@ -412,11 +412,11 @@ def test_redaction_ends_and_leaves_text(parts):
         *("input_value=", "Duplicate entry ", "Incorrect a "),
     ],
 )
-def test_redaction_takes_time_in_proportion_to_the_text(piece):
-    """One long text takes about as long as many short ones of the same total length: strangers fill errors.
+def test_redaction_takes_time_proportional_to_the_length_of_the_text(piece):
+    """One long text takes about as long as many short ones of the same total length, whatever an attacker writes.
 
-    In time that grows with the square of the length, it would take as many times as long as there are parts. Measured
-    in processor time of this thread, which does not pass while other programs run.
+    If the time were quadratic, it would take longer by the number of parts. The processor time of this thread is
+    measured, which does not depend on other programs.
     """
     parts = 64
     short = piece * (MAX_READ // parts // len(piece))
@@ -434,7 +434,7 @@ def test_redaction_takes_time_in_proportion_to_the_text(piece):
     assert seconds([long]) < 4 * seconds([short] * parts)
 
 
-def test_a_deep_stack_is_told_by_its_end():
+def test_the_end_of_a_deep_stack_is_kept():
     def deep(depth):
         if depth:
             other(depth - 1)

@@ -1,4 +1,4 @@
-"""Notices as log records: the levels, and nothing secret in them."""
+"""The log records of the notices: their levels and texts, and no secrets in them."""
 
 import io
 import logging
@@ -11,25 +11,28 @@ from pathlib import Path
 import pytest
 
 import envoyou_core
-from envoyou_core import RetryPolicy, WebhookRequest, Webhooks
+from envoyou_core import RetryPolicy, WebhookRequest, Webhooks, observability
 from envoyou_core.inbox import Added, Status
 from envoyou_core.observability import (
     Accepted,
     HandlerFailed,
     HandlerOverdue,
     HandlerSkipped,
+    HookFailed,
     InboxDown,
     InboxUp,
     LeaseLost,
     MoveRefused,
     NonceStoreFailed,
     NoSpool,
+    Notice,
     Notices,
     Rejected,
     RetentionApplied,
     Settled,
     Spooled,
     SpoolFailed,
+    WakeFailed,
     WorkerFailed,
     WorkerInterrupted,
     WorkerStarted,
@@ -39,118 +42,131 @@ from envoyou_core.observability import (
 from envoyou_core.testing import sample_event, sign_delivery
 
 PACKAGE = Path(envoyou_core.__file__).parent
+KINDS = [
+    value
+    for name in observability.__all__
+    if isinstance(value := getattr(observability, name), type) and issubclass(value, Notice) and value is not Notice
+]
 
 
 def settled(status, retry_in=None, error=None):
     return Settled("evt_1", "user.created", status, 2, retry_in, error, 0.0125)
 
 
-@pytest.mark.parametrize(
-    ("notice", "level", "text"),
-    [
-        (Accepted("evt_1", "user.created", Added.NEW), "INFO", "accepted evt_1 (user.created)"),
-        (
-            Accepted("evt_1", "user.created", Added.DUPLICATE),
-            "INFO",
-            "accepted evt_1 (user.created) again: a duplicate, already stored",
-        ),
-        (
-            Accepted("evt_1", "user.created", Added.BODY_DIFFERS),
-            "WARNING",
-            "accepted evt_1 (user.created) again, with another body: the first one stays",
-        ),
-        (
-            Accepted("evt_1", "user.created", Added.REARMED),
-            "WARNING",
-            "accepted evt_1 (user.created) again: it was dead, and gets new attempts",
-        ),
-        (Rejected(401, "signature_mismatch", "why"), "WARNING", "answered 401: signature_mismatch (why)"),
-        (Rejected(503, "unavailable", "why"), "ERROR", "answered 503: unavailable (why)"),
-        (
-            NonceStoreFailed("why"),
-            "ERROR",
-            "the nonce store failed (why): accepting on the inbox's unique key alone",
-        ),
-        (
-            HandlerFailed("evt_1", "user.created", "welcome", 2, ValueError("why"), "Traceback:\n  ValueError: why\n"),
-            "WARNING",
-            "handler welcome failed for evt_1 (user.created), attempt 2\n  Traceback:\n    ValueError: why",
-        ),
-        (
-            HandlerOverdue("evt_1", "user.created", "welcome", 2.5),
-            "ERROR",
-            "handler welcome has passed its time limit of 2.5 s with evt_1 (user.created), and cannot be stopped",
-        ),
-        (
-            HandlerSkipped("evt_1", "user.created", "welcome"),
-            "INFO",
-            "handler welcome left out evt_1 (user.created): a newer event was applied before",
-        ),
-        (RetentionApplied("default", 3, 2, 1), "INFO", "cleared up in default: 3 payloads, 2 events, 1 marks deleted"),
-        (settled(Status.PROCESSED), "INFO", "processed evt_1 (user.created) after attempt 2, 0.013 s"),
-        (settled(Status.IGNORED), "WARNING", "ignored evt_1 (user.created) after attempt 2, 0.013 s"),
-        (
-            settled(Status.FAILED, 4.0, "ValueError: why"),
-            "WARNING",
-            "failed evt_1 (user.created) after attempt 2, 0.013 s; next attempt in 4 s: ValueError: why",
-        ),
-        (
-            settled(Status.DEAD, None, "ValueError: why"),
-            "ERROR",
-            "dead evt_1 (user.created) after attempt 2, 0.013 s: ValueError: why",
-        ),
-        (
-            LeaseLost("evt_1", "user.created"),
-            "ERROR",
-            "the lease of evt_1 (user.created) passed to another worker before the attempt ended",
-        ),
-        (
-            NoSpool("default"),
-            "WARNING",
-            "the inbox of default lies behind a network, and there is no spool: events that are delivered while it is "
-            "away for longer than the sender tries, some fifteen seconds, are lost",
-        ),
-        (
-            InboxDown("default", "why"),
-            "ERROR",
-            "the inbox of default is away (why): events go to the spool until it is back",
-        ),
-        (Spooled("evt_1", "user.created"), "INFO", "spooled evt_1 (user.created)"),
-        (InboxUp("default", 5), "WARNING", "the inbox of default is back; 5 events were moved from the spool"),
-        (
-            MoveRefused("evt_1", "user.created", "ValueError: why", 5.0),
-            "ERROR",
-            "evt_1 (user.created) stays in the spool, the inbox refuses it: ValueError: why; next try in 5 s",
-        ),
-        (SpoolFailed("default", "why", 0.5), "ERROR", "the spool of default cannot be used, next try in 0.5 s: why"),
-        (
-            SpoolFailed("default", "why", None),
-            "ERROR",
-            "the spool of default cannot be used, next try with the next drain: why",
-        ),
-        (
-            WorkerStarted("default", "thread", "sqlite:////srv/app/envoyou.db"),
-            "INFO",
-            "worker default started (thread), inbox sqlite:////srv/app/envoyou.db",
-        ),
-        (
-            WorkerInterrupted("default", 2),
-            "WARNING",
-            "worker default was ended or frozen 2 times while events were due, and events may wait for ever: this host "
-            "does not keep it running between requests, or a handler blocks its event loop. On such a host, set "
-            "handoff='manual' and call drain() on a schedule, or run `envoyou worker` elsewhere. See the page "
-            "'Serverless' of the documentation",
-        ),
-        (WorkerStopped("default", 2), "INFO", "worker default stopped, 2 events unfinished"),
-        (WorkerFailed("default", "why", 0.5), "ERROR", "worker default cannot work, next try in 0.5 s: why"),
-        (
-            WorkerFailed("default", "why", None),
-            "ERROR",
-            "worker default cannot work, next try with the next event: why",
-        ),
-    ],
-    ids=lambda value: type(value).__name__,
-)
+RECORDS = [
+    (Accepted("evt_1", "user.created", Added.NEW), "INFO", "accepted evt_1 (user.created)"),
+    (
+        Accepted("evt_1", "user.created", Added.DUPLICATE),
+        "INFO",
+        "accepted evt_1 (user.created) again: duplicate, already stored",
+    ),
+    (
+        Accepted("evt_1", "user.created", Added.BODY_DIFFERS),
+        "WARNING",
+        "accepted evt_1 (user.created) again with a different body: the stored body is kept",
+    ),
+    (
+        Accepted("evt_1", "user.created", Added.REARMED),
+        "WARNING",
+        "accepted evt_1 (user.created) again: the event was dead and gets new attempts",
+    ),
+    (Rejected(401, "signature_mismatch", "why"), "WARNING", "answered 401: signature_mismatch (why)"),
+    (Rejected(503, "unavailable", "why"), "ERROR", "answered 503: unavailable (why)"),
+    (
+        NonceStoreFailed("why"),
+        "ERROR",
+        "nonce store failed (why): nonces are not checked, duplicates are recognised by event id",
+    ),
+    (
+        HandlerFailed("evt_1", "user.created", "welcome", 2, ValueError("why"), "Traceback:\n  ValueError: why\n"),
+        "WARNING",
+        "handler welcome failed for event evt_1 (user.created), attempt 2\n  Traceback:\n    ValueError: why",
+    ),
+    (
+        HandlerOverdue("evt_1", "user.created", "welcome", 2.5),
+        "ERROR",
+        "handler welcome exceeded its time limit of 2.5 s for event evt_1 (user.created) and is still running",
+    ),
+    (
+        HandlerSkipped("evt_1", "user.created", "welcome"),
+        "INFO",
+        "handler welcome skipped event evt_1 (user.created): a newer event of the same object has been applied",
+    ),
+    (RetentionApplied("default", 3, 2, 1), "INFO", "retention of default deleted 3 payloads, 2 events, 1 watermarks"),
+    (settled(Status.PROCESSED), "INFO", "processed evt_1 (user.created) after attempt 2, 0.013 s"),
+    (settled(Status.IGNORED), "WARNING", "ignored evt_1 (user.created) after attempt 2, 0.013 s"),
+    (
+        settled(Status.FAILED, 4.0, "ValueError: why"),
+        "WARNING",
+        "failed evt_1 (user.created) after attempt 2, 0.013 s; next attempt in 4 s: ValueError: why",
+    ),
+    (
+        settled(Status.DEAD, None, "ValueError: why"),
+        "ERROR",
+        "dead evt_1 (user.created) after attempt 2, 0.013 s: ValueError: why",
+    ),
+    (
+        LeaseLost("evt_1", "user.created"),
+        "ERROR",
+        "lease of event evt_1 (user.created) passed to another worker before the attempt ended",
+    ),
+    (
+        NoSpool("default"),
+        "WARNING",
+        "remote inbox of default without a spool: events delivered during an outage longer than about 15 s are lost",
+    ),
+    (
+        InboxDown("default", "why"),
+        "ERROR",
+        "inbox of default is down (why): events go to the spool",
+    ),
+    (Spooled("evt_1", "user.created"), "INFO", "spooled evt_1 (user.created)"),
+    (InboxUp("default", 5), "WARNING", "inbox of default is up again: 5 events moved from the spool"),
+    (
+        MoveRefused("evt_1", "user.created", "ValueError: why", 5.0),
+        "ERROR",
+        "inbox refused evt_1 (user.created), which stays in the spool, retrying in 5 s: ValueError: why",
+    ),
+    (SpoolFailed("default", "why", 0.5), "ERROR", "spool of default cannot be emptied, retrying in 0.5 s: why"),
+    (
+        SpoolFailed("default", "why", None),
+        "ERROR",
+        "spool of default cannot be emptied, retrying at the next drain: why",
+    ),
+    (
+        WorkerStarted("default", "thread", "sqlite:////srv/app/envoyou.db"),
+        "INFO",
+        "worker default started (thread), inbox sqlite:////srv/app/envoyou.db",
+    ),
+    (
+        WorkerInterrupted("default", 2),
+        "WARNING",
+        "worker default was stopped or frozen 2 times while events were due, and events may stay unprocessed: "
+        "the host does not run it between requests, or a handler blocks its event loop. On such a host, set "
+        "handoff='manual' and call drain() on a schedule, or run `envoyou worker` elsewhere; see the page "
+        "'Serverless' of the documentation",
+    ),
+    (WorkerStopped("default", 2), "INFO", "worker default stopped, 2 events unfinished"),
+    (
+        WorkerFailed("default", "why", 0.5),
+        "ERROR",
+        "worker default cannot start or use the inbox, retrying in 0.5 s: why",
+    ),
+    (
+        WorkerFailed("default", "why", None),
+        "ERROR",
+        "worker default cannot start or use the inbox, retrying at the next event: why",
+    ),
+    (
+        HookFailed("tell", "evt_1", ValueError("why"), "Traceback:\n  ValueError: why\n"),
+        "ERROR",
+        "on_dead hook tell failed for event evt_1\n  Traceback:\n    ValueError: why",
+    ),
+    (WakeFailed("default", "why"), "ERROR", "handoff of default failed, the event stays in the inbox: why"),
+]
+
+
+@pytest.mark.parametrize(("notice", "level", "text"), RECORDS, ids=lambda value: type(value).__name__)
 def test_each_notice_has_its_line_and_level(notice, level, text, caplog):
     caplog.set_level(logging.DEBUG, "envoyou")
     log_notice(notice)
@@ -159,8 +175,50 @@ def test_each_notice_has_its_line_and_level(notice, level, text, caplog):
     assert record.getMessage() == text
 
 
-def test_a_handlers_failure_is_logged_with_a_redacted_traceback_and_without_the_exception_itself(caplog):
-    """Formatters for JSON and for the console format `exc_info` themselves, without any redaction."""
+def test_every_kind_of_notice_is_tested():
+    assert {type(notice) for notice, _, _ in RECORDS} == set(KINDS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_notice_is_frozen_and_has_no_dict(kind):
+    notice = next(notice for notice, _, _ in RECORDS if type(notice) is kind)
+    assert kind.__dataclass_params__.frozen
+    assert not hasattr(notice, "__dict__")
+
+
+def test_a_record_has_the_template_of_its_kind_and_the_data_of_the_notice(caplog):
+    error = ValueError("why")
+    log_notice(replace(settled(Status.FAILED, 4.0, "ValueError: why"), exception=error, traceback="Traceback"))
+    [record] = caplog.records
+    assert record.msg == Settled.template
+    assert record.envoyou == {
+        "notice": "Settled",
+        "event_id": "evt_1",
+        "event_type": "user.created",
+        "status": "failed",
+        "attempt": 2,
+        "retry_in": 4.0,
+        "error": "ValueError: why",
+        "seconds": 0.0125,
+    }
+
+
+def test_the_data_of_a_record_is_redacted_and_cut(caplog):
+    log_notice(Rejected(401, "signature_mismatch", "password=private", "whsec_private\n", "/" * 10_000))
+    [record] = caplog.records
+    assert record.envoyou == {
+        "notice": "Rejected",
+        "status": 401,
+        "reason": "signature_mismatch",
+        "detail": "password=[redacted]",
+        "webhook_id": "[redacted]",
+        "path": "/" * 200,
+        "peer": None,
+    }
+
+
+def test_a_failed_handler_is_logged_with_a_redacted_traceback_and_without_the_exception_itself(caplog):
+    """Formatters for JSON and for the console would write `exc_info` without redaction."""
     error = ValueError("password=hunter2-battery")
     log_notice(HandlerFailed("evt_1", "user.created", "welcome", 1, error))
     [record] = caplog.records
@@ -168,19 +226,18 @@ def test_a_handlers_failure_is_logged_with_a_redacted_traceback_and_without_the_
     assert record.getMessage().endswith("attempt 1\n  ValueError: password=[redacted]")
 
 
-@pytest.mark.parametrize("status", [Status.DEAD, Status.FAILED])
-def test_a_death_bears_its_exception(status, caplog):
-    error = ValueError("why")
-    log_notice(replace(settled(status), exception=error))
+@pytest.mark.parametrize(("status", "lines"), [(Status.DEAD, ["  ValueError: why"]), (Status.FAILED, [])])
+def test_only_a_dead_event_is_logged_with_the_traceback_of_its_last_attempt(status, lines, caplog):
+    log_notice(replace(settled(status), exception=ValueError("why")))
     [record] = caplog.records
-    assert ("ValueError: why" in record.getMessage()) is (status is Status.DEAD)
+    assert record.getMessage().splitlines()[1:] == lines
 
 
-def test_the_exception_is_that_of_the_last_handler_that_failed():
+def test_a_dead_event_has_the_exception_of_the_last_handler_that_failed():
     webhooks = Webhooks(secret="whsec_test", inbox="memory:", handoff="manual", retry=RetryPolicy(max_attempts=1))
     errors = {"first": ValueError("first"), "second": ValueError("second")}
-    heard = []
-    webhooks.subscribe(lambda notice: isinstance(notice, Settled) and heard.append(notice))
+    received = []
+    webhooks.subscribe(lambda notice: isinstance(notice, Settled) and received.append(notice))
 
     def fail(name):
         raise errors[name]
@@ -191,7 +248,7 @@ def test_the_exception_is_that_of_the_last_handler_that_failed():
     delivery = sign_delivery(sample_event(), secret="whsec_test")
     webhooks.receive(WebhookRequest.from_http("POST", delivery.headers, delivery.body))
     webhooks.drain()
-    [dead] = heard
+    [dead] = received
     assert (dead.status, dead.exception) == (Status.DEAD, errors["second"])
 
 
@@ -207,7 +264,7 @@ def test_the_exception_is_that_of_the_last_handler_that_failed():
         ("\ud83d", "'\ufffd'"),
     ],
 )
-def test_what_a_sender_wrote_cannot_pass_for_another_line(value, shown, caplog):
+def test_text_from_a_sender_cannot_pass_for_another_line(value, shown, caplog):
     log_notice(Rejected(401, "signature_mismatch", "why", value, value, value))
     [record] = caplog.records
     origin = f", webhook id {shown}, path {shown}, peer {shown}"
@@ -231,7 +288,7 @@ Webhooks(secret="whsec_test", inbox="memory:", handoff="manual").receive(Webhook
 """
 
 
-def test_a_logging_configuration_that_comes_after_the_import_does_not_disable_the_log():
+def test_a_logging_configuration_after_the_import_does_not_disable_the_loggers():
     modules = [".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts) for file in PACKAGE.rglob("[!_]*.py")]
     ran = subprocess.run([sys.executable, "-c", IMPORT_ALL, *modules], capture_output=True, text=True, timeout=60)
     assert ran.stdout.startswith("answered 405: method_not_allowed"), ran.stderr
@@ -254,7 +311,7 @@ def start_worker():
 
 
 @pytest.mark.usefixtures("disabled")
-def test_a_worker_that_starts_with_a_disabled_logger_says_so_on_standard_error(capsys):
+def test_a_worker_reports_disabled_loggers_on_standard_error(capsys):
     start_worker()
     lines = capsys.readouterr().err.splitlines()
     assert [line.partition(",")[0] for line in lines] == [
@@ -266,14 +323,14 @@ def test_a_worker_that_starts_with_a_disabled_logger_says_so_on_standard_error(c
 
 @pytest.mark.usefixtures("disabled")
 @pytest.mark.parametrize("stderr", [None, io.StringIO()], ids=["missing", "closed"])
-def test_a_worker_starts_without_a_standard_error(monkeypatch, stderr):
+def test_a_worker_starts_without_standard_error(monkeypatch, stderr):
     if stderr is not None:
         stderr.close()
     monkeypatch.setattr(sys, "stderr", stderr)
     start_worker()
 
 
-def test_what_a_user_chose_is_not_reported(monkeypatch, capsys):
+def test_a_logger_that_is_silent_on_purpose_is_not_reported(monkeypatch, capsys):
     log = logging.getLogger("envoyou")
     monkeypatch.setattr(log, "propagate", False)
     monkeypatch.setattr(logging.getLogger("envoyou_of_another"), "disabled", True)
@@ -282,23 +339,23 @@ def test_what_a_user_chose_is_not_reported(monkeypatch, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_listeners_hear_every_notice_in_turn():
-    heard = []
+def test_each_listener_receives_every_notice():
+    received = []
     notices = Notices()
-    notices.subscribe(lambda notice: heard.append(("first", notice)))
-    notices.subscribe(lambda notice: heard.append(("second", notice)))
+    notices.subscribe(lambda notice: received.append(("first", notice)))
+    notices.subscribe(lambda notice: received.append(("second", notice)))
     notice = WorkerStarted("default", "thread", "memory:")
     notices.emit(notice)
-    assert heard == [("first", notice), ("second", notice)]
+    assert received == [("first", notice), ("second", notice)]
 
 
-def test_nothing_secret_is_logged_on_the_whole_way_of_an_event(caplog):
+def test_nothing_secret_is_logged_from_acceptance_to_the_last_attempt(caplog):
     caplog.set_level(logging.DEBUG)
     webhooks = Webhooks(secret="whsec_private", inbox="memory:", handoff="manual", retry=RetryPolicy(max_attempts=1))
 
     @webhooks.on("user.created")
     def fails(event):
-        raise ValueError("of the handler's own")
+        raise ValueError("why")
 
     event = sample_event(id="evt_1", object={"email": "private@example.com"})
     secrets = ["whsec_private", "private@example.com"]
@@ -313,27 +370,6 @@ def test_nothing_secret_is_logged_on_the_whole_way_of_an_event(caplog):
         assert secret not in caplog.text
 
 
-@pytest.mark.parametrize(
-    "notice",
-    [
-        Accepted,
-        HandlerOverdue,
-        HandlerSkipped,
-        RetentionApplied,
-        InboxDown,
-        InboxUp,
-        LeaseLost,
-        MoveRefused,
-        NonceStoreFailed,
-        Rejected,
-        Settled,
-        Spooled,
-        SpoolFailed,
-        WorkerFailed,
-        WorkerInterrupted,
-        WorkerStarted,
-        WorkerStopped,
-    ],
-)
-def test_no_notice_has_a_place_for_a_secret_or_a_body(notice):
-    assert not {"secret", "signature", "body", "event", "data", "payload"} & notice.__dataclass_fields__.keys()
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_notice_has_a_field_for_a_secret_or_a_body(kind):
+    assert not {"secret", "signature", "body", "event", "data", "payload"} & kind.__dataclass_fields__.keys()

@@ -373,7 +373,7 @@ def test_a_failing_listener_has_no_effect_on_others(webhooks, answer, caplog):
     assert answer(webhooks) == (200, RECEIVED)
     assert answer(webhooks, request_of(method="GET"))[0] == 405
     assert len(heard) == 2
-    assert "a listener failed at Accepted" in caplog.text
+    assert "a listener failed for Accepted" in caplog.text
 
 
 def test_a_worker_that_cannot_start_does_not_change_the_response(answer, monkeypatch):

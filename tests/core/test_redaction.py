@@ -1,4 +1,4 @@
-"""One redaction for the log and the inbox: whatever a failure says, neither shows secrets, payloads or forged lines."""
+"""Redaction: errors put no secrets, payloads or forged lines into the log or the inbox."""
 
 import base64
 import io
@@ -38,7 +38,7 @@ PRIVATE = (EMAIL, "Byron-No", "4915112345678", "4711", "James's Square", "London
 
 @pytest.fixture
 def log():
-    """What the standard formatter writes of all records, of whatever logger of the library."""
+    """The output of a standard formatter for the records of all loggers of the library."""
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
@@ -95,7 +95,7 @@ def a_context(event):
     try:
         a_key(event)
     except KeyError:
-        raise RuntimeError("cannot save")  # noqa: B904 - that is the case
+        raise RuntimeError("cannot save")  # noqa: B904 - the implicit context is the case
 
 
 def a_group(event):
@@ -143,7 +143,7 @@ def test_a_failing_handler_writes_nothing_private_to_the_log_or_the_inbox(handle
     assert webhooks.drain() == 1
     record = webhooks.inbox.get("evt_1")
     written = log.getvalue() + json.dumps([asdict(attempt) for attempt in record.history], default=str)
-    assert "handler keeps failed for evt_1" in written
+    assert "handler keeps failed for event evt_1" in written
     assert "on_dead hook " in written
     assert "Traceback (most recent call last)" in written or handler is megabytes
     for private in PRIVATE:
@@ -155,7 +155,7 @@ FORGED = "\nERROR envoyou: forged"
 CONTROLS = ("\r", "\x1b[2J", "\x00", "\x85", "\u2028", "\u202e", "\u2066", "\ud83d")
 
 
-def test_no_text_of_an_exception_can_forge_a_line_of_the_log(log):
+def test_the_text_of_an_exception_cannot_forge_a_line_of_the_log(log):
     webhooks = Webhooks(secret=SECRET, inbox="memory:", handoff="manual", retry=RetryPolicy(max_attempts=1))
 
     @webhooks.on("*", name=f"keeps{FORGED}")
@@ -172,29 +172,29 @@ def test_no_text_of_an_exception_can_forge_a_line_of_the_log(log):
     assert "forged" in log.getvalue()
     for line in log.getvalue().split("\n"):
         assert not line.startswith("ERROR envoyou: forged")
-        # Each record begins with a line of ours; everything else is indented.
+        # Only the first line of a record is not indented.
         assert line.startswith(("INFO envoyou: ", "WARNING envoyou: ", "ERROR envoyou: ", "  ")) or not line
     assert not any(control in log.getvalue() for control in CONTROLS)
 
 
-def test_a_listener_that_fails_is_logged_without_secrets(log):
+def test_a_failing_listener_is_logged_without_secrets(log):
     def listener(notice):
-        raise RuntimeError(f"cannot tell password={EMAIL}{FORGED}")
+        raise RuntimeError(f"cannot send password={EMAIL}{FORGED}")
 
     notices = Notices()
     notices.subscribe(listener)
     notices.emit(WorkerStarted("default", "thread", "memory:"))
-    assert log.getvalue().startswith("ERROR envoyou: a listener failed at WorkerStarted\n  Traceback")
+    assert log.getvalue().startswith("ERROR envoyou: a listener failed for WorkerStarted\n  Traceback")
     assert EMAIL not in log.getvalue()
     assert FORGED not in log.getvalue()
 
 
-def test_what_a_notice_says_stays_on_its_line(log):
+def test_the_texts_of_a_notice_stay_on_one_line(log):
     log_notice(Accepted(f"evt_\u202e1{FORGED}", "user.created", Added.NEW))
     assert log.getvalue() == "INFO envoyou: accepted evt_\ufffd1\ufffdERROR envoyou: forged (user.created)\n"
 
 
-def test_a_record_names_the_place_that_logs_and_not_the_redaction(caplog):
+def test_a_record_names_the_caller_of_the_logger(caplog):
     caplog.set_level(logging.DEBUG, "envoyou")
     log_notice(WorkerStarted("default", "thread", "memory:"))
     assert caplog.records[0].funcName == "log_notice"
@@ -221,18 +221,18 @@ def test_the_signing_secret_of_this_process_is_removed_in_every_spelling(spellin
     shown = redact(f"signed with <{SPELLINGS[spelling]}> just now")
     assert shown.startswith("signed with <")
     assert shown.endswith("> just now")
-    # What is left of base64 are at most the characters that also encode its neighbours.
+    # In base64, the characters that also encode neighbouring bytes may remain.
     rest = shown.replace("[redacted]", "").replace("signed with ", "").replace(" just now", "")
     assert CORE[:4] not in rest
     assert len(rest) <= 20
 
 
-def test_a_secret_that_is_an_ordinary_word_is_not_looked_for():
+def test_a_short_secret_is_not_redacted_because_it_may_be_an_ordinary_word():
     Webhooks(secret="handler", inbox="memory:", handoff="manual")
     assert redact("the handler failed") == "the handler failed"
 
 
-def test_the_secrets_that_are_known_are_bounded():
+def test_the_number_of_known_secrets_is_bounded():
     for number in range(200):
         redaction.remember_secret(f"whsec_tenant-number-{number}")
     assert redact("tenant-number-199") == "[redacted]"
@@ -270,17 +270,17 @@ def test_the_secrets_that_are_known_are_bounded():
         ),
     ],
 )
-def test_the_values_that_libraries_put_into_messages_are_removed(message, shown):
+def test_the_values_in_the_messages_of_libraries_are_removed(message, shown):
     assert redact(message) == shown
     assert redact(shown) == shown
 
 
-def test_what_tells_which_event_it_was_stays():
-    found = failure_of("keeps", LookupError(f"no {EVENT.id} of user_1 ({EVENT.type})"), EVENT)
-    assert found.error == "LookupError: no evt_1 of user_1 (user.created)"
+def test_the_id_and_the_type_of_the_event_are_kept():
+    failure = failure_of("keeps", LookupError(f"no {EVENT.id} of user_1 ({EVENT.type})"), EVENT)
+    assert failure.error == "LookupError: no evt_1 of user_1 (user.created)"
 
 
-def test_a_short_value_is_removed_only_where_it_stands_alone():
+def test_a_short_value_is_removed_only_if_it_is_a_whole_word():
     event = sample_event(object={"city": "London"})
-    found = failure_of("keeps", LookupError("no London in Londonderry"), event)
-    assert found.error == "LookupError: no [redacted] in Londonderry"
+    failure = failure_of("keeps", LookupError("no London in Londonderry"), event)
+    assert failure.error == "LookupError: no [redacted] in Londonderry"

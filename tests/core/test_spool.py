@@ -1,4 +1,4 @@
-"""The spool: what is accepted while the inbox is away, and how it gets there afterwards."""
+"""The spool: accepting events while the inbox is down, and moving them to the inbox afterwards."""
 
 import asyncio
 import json
@@ -45,28 +45,28 @@ UNAVAILABLE = 503
 PATIENCE = 20
 
 
-class AwayError(Exception):
-    """What a database that is away raises."""
+class OutageError(Exception):
+    """Raised by an inbox that is down."""
 
 
 class FailingInbox(MemoryInbox):
-    """An inbox that can be away, hang, or refuse some events."""
+    """An inbox that can be down, hang, or refuse some events."""
 
     def __init__(self, **settings):
         super().__init__(**settings)
-        self.away = False
+        self.down = False
         self.hangs = False
         self.refuses = set()
-        self.asked = []
+        self.attempted = []
         self.pending = []
 
     def add(self, entry):
-        self.asked.append(entry.event.id)
+        self.attempted.append(entry.event.id)
         if self.hangs:
             self.pending.append((entry, future := Future()))
             return future
-        if self.away:
-            raise AwayError("connection refused")
+        if self.down:
+            raise OutageError("connection refused")
         if entry.event.id in self.refuses:
             future = Future()
             future.set_exception(ValueError("not this one"))
@@ -74,8 +74,8 @@ class FailingInbox(MemoryInbox):
         return super().add(entry)
 
     def open(self):
-        if self.away:
-            raise AwayError("connection refused")
+        if self.down:
+            raise OutageError("connection refused")
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def inbox(clock):
 
 @pytest.fixture
 def make(tmp_path, inbox, clock):
-    """Makes `Webhooks` over `inbox`, and a spool that all of them share; nobody moves anything but who is told to."""
+    """Make `Webhooks` that share `inbox` and a spool. Events are moved automatically only with `moves=True`."""
     made = []
 
     def make(*, moves=False, **given):
@@ -111,11 +111,11 @@ def webhooks(make):
 
 
 class Waits:
-    """How long each store may take to answer, on a clock that stands still; nobody waits for one that hangs.
+    """Records how long the receiver would wait for each store. Its clock is set by hand, and a hanging store times out.
 
     Attributes:
         now: the seconds that have passed.
-        until: the second up to which each store was waited for, in their order.
+        until: the deadlines of the waits, in their order.
     """
 
     def __init__(self, inbox):
@@ -169,7 +169,7 @@ def deliver(webhooks, event=None, **options):
 def move(webhooks, times=1):
     for _ in range(times):
         webhooks._reception.clock.advance(0.001)
-        webhooks._relay.move_all()
+        webhooks._relay.move_due()
 
 
 def url(folder):
@@ -187,20 +187,20 @@ def ids(inbox):
 # Accepting
 
 
-def test_an_event_that_the_inbox_cannot_take_is_accepted_all_the_same(webhooks, inbox, answer):
-    inbox.away = True
+def test_an_event_is_accepted_while_the_inbox_is_down(webhooks, inbox, answer):
+    inbox.down = True
     event = sample_event()
     assert answer(webhooks, event) == RECEIVED
     assert webhooks.spool.get(event.id).event.body == event.body
     assert ids(inbox) == set()
     assert webhooks.notices == [
-        InboxDown("default", "AwayError: connection refused"),
+        InboxDown("default", "OutageError: connection refused"),
         Spooled(event.id, event.type),
         Accepted(event.id, event.type, Added.NEW),
     ]
 
 
-def test_an_event_that_the_inbox_takes_never_sees_the_spool(webhooks, inbox, answer):
+def test_the_spool_is_not_used_while_the_inbox_is_up(webhooks, inbox, answer):
     event = sample_event()
     assert answer(webhooks, event) == RECEIVED
     assert ids(inbox) == {event.id}
@@ -208,26 +208,26 @@ def test_an_event_that_the_inbox_takes_never_sees_the_spool(webhooks, inbox, ans
     assert webhooks.notices == [Accepted(event.id, event.type, Added.NEW)]
 
 
-def test_an_inbox_that_does_not_answer_has_half_of_the_budget(webhooks, inbox, answer, waits):
+def test_a_hanging_inbox_gets_half_of_the_answer_budget(webhooks, inbox, answer, waits):
     inbox.hangs = True
     assert answer(webhooks) == RECEIVED
     assert waits.until == [1.5, 3.0]
     [(_, future)] = inbox.pending
-    assert future.cancelled(), "what is not begun must not be stored late"
+    assert future.cancelled(), "an insertion that has not begun must not happen late"
     assert "the inbox did not answer within" in webhooks.notices[0].detail
 
 
-def test_nobody_waits_for_an_inbox_that_is_known_to_be_away(webhooks, inbox, answer, waits):
+def test_no_request_waits_for_an_inbox_that_is_down(webhooks, inbox, answer, waits):
     inbox.hangs = True
     for _ in range(5):
         assert answer(webhooks) == RECEIVED
-    assert len(inbox.asked) == 1
+    assert len(inbox.attempted) == 1
     assert len(of_type(webhooks, InboxDown)) == 1
     assert webhooks.spool.stats().total == 5
 
 
-def test_a_redelivery_is_a_duplicate_in_the_spool_too(webhooks, inbox, answer):
-    inbox.away = True
+def test_a_redelivery_to_the_spool_is_a_duplicate(webhooks, inbox, answer):
+    inbox.down = True
     event = sample_event()
     assert answer(webhooks, event) == RECEIVED
     assert answer(webhooks, event) == DUPLICATE
@@ -235,7 +235,7 @@ def test_a_redelivery_is_a_duplicate_in_the_spool_too(webhooks, inbox, answer):
 
 
 def test_the_nonce_is_bound_once_the_event_is_in_the_spool(webhooks, inbox, answer, monkeypatch):
-    inbox.away = True
+    inbox.down = True
     with monkeypatch.context() as full:
         full.setattr(webhooks.spool, "add", inbox.add)
         assert answer(webhooks, nonce="nonce-1")[0] == UNAVAILABLE
@@ -243,8 +243,8 @@ def test_the_nonce_is_bound_once_the_event_is_in_the_spool(webhooks, inbox, answ
     assert answer(webhooks, nonce="nonce-1")[0] == 401
 
 
-def test_where_both_fail_the_sender_is_asked_to_try_again(webhooks, inbox, answer, monkeypatch):
-    inbox.away = True
+def test_a_delivery_is_answered_503_if_both_the_inbox_and_the_spool_fail(webhooks, inbox, answer, monkeypatch):
+    inbox.down = True
 
     def full(entry):
         raise OSError("no space left on device")
@@ -256,34 +256,34 @@ def test_where_both_fail_the_sender_is_asked_to_try_again(webhooks, inbox, answe
     assert "no space left on device" in webhooks.notices[-1].detail
 
 
-def test_a_spool_that_hangs_is_given_up_in_time(webhooks, inbox, answer, monkeypatch):
+def test_a_hanging_spool_is_answered_503_in_time(webhooks, inbox, answer, monkeypatch):
     monkeypatch.setattr(receiver, "ANSWER_BUDGET", 0.2)
     monkeypatch.setattr(webhooks.spool, "add", lambda entry: Future())
     inbox.hangs = True
     assert answer(webhooks)[0] == UNAVAILABLE
 
 
-def test_a_spool_that_fails_does_not_keep_events_from_an_inbox_that_is_back(webhooks, inbox, answer, monkeypatch):
-    inbox.away = True
+def test_a_failing_spool_does_not_block_an_inbox_that_is_up_again(webhooks, inbox, answer, monkeypatch):
+    inbox.down = True
     answer(webhooks)
-    inbox.away = False
+    inbox.down = False
     monkeypatch.setattr(webhooks.spool, "add", lambda entry: Future())
     monkeypatch.setattr(receiver, "ANSWER_BUDGET", 0.2)
     event = sample_event()
     assert answer(webhooks, event) == RECEIVED
     assert event.id in ids(inbox)
-    asked = len(inbox.asked)
+    attempts = len(inbox.attempted)
     monkeypatch.setattr(webhooks.spool, "add", None)
     assert answer(webhooks) == RECEIVED
-    assert len(inbox.asked) == asked + 1, "from then on it is asked first"
+    assert len(inbox.attempted) == attempts + 1, "the inbox is tried first again"
 
 
-def test_an_inbox_that_uses_up_all_the_time_leaves_the_spool_its_own(webhooks, inbox, waits, monkeypatch):
-    """As one does that stores in the calling thread."""
+def test_the_spool_has_its_own_time_if_the_inbox_has_used_up_the_budget(webhooks, inbox, waits, monkeypatch):
+    """An inbox that stores in the calling thread cannot be interrupted."""
 
     def slow(entry):
         waits.now += 10
-        raise AwayError
+        raise OutageError
 
     monkeypatch.setattr(inbox, "add", slow)
     deliver(webhooks)
@@ -294,20 +294,20 @@ def test_an_inbox_that_uses_up_all_the_time_leaves_the_spool_its_own(webhooks, i
 # Moving
 
 
-def test_everything_about_an_event_survives_the_move(make, inbox, clock):
+def test_a_moved_event_keeps_all_its_data(make, inbox, clock):
     def secrets_of(webhook_id):
         return Tenant(webhook_id.removeprefix("wh_"), SECRET)
 
     webhooks = make(secret=secrets_of)
-    inbox.away = True
+    inbox.down = True
     clock.advance(0.123456)
     accepted_at = clock.moment()
     body = b'{"id": "evt_1",  "type":"user.created", "created": 1, "data": {"object": {"name": "\\ud83d Zo\xc3\xab"}}}'
     deliver(webhooks, body, webhook_id="wh_acme", event_type="user.created")
     clock.advance(3600)
-    inbox.away = False
+    inbox.down = False
     assert webhooks.spool.get("evt_1", tenant="acme").received_at == accepted_at
-    webhooks._relay.move_all()
+    webhooks._relay.move_due()
     record = inbox.get("evt_1", tenant="acme")
     assert record.event.body == body
     assert record.received_at == accepted_at
@@ -316,36 +316,36 @@ def test_everything_about_an_event_survives_the_move(make, inbox, clock):
     assert record.next_attempt_at == clock.moment()
 
 
-def test_what_was_moved_leaves_no_trace(webhooks, inbox):
-    inbox.away = True
+def test_moved_events_are_deleted_from_the_spool(webhooks, inbox):
+    inbox.down = True
     for _ in range(250):
         deliver(webhooks)
-    inbox.away = False
-    webhooks._relay.move_all()
+    inbox.down = False
+    webhooks._relay.move_due()
     assert inbox.stats().total == 250
     assert webhooks.spool.stats().total == 0
     assert of_type(webhooks, InboxUp) == [InboxUp("default", 250)]
 
 
 @pytest.mark.parametrize("drained", ["in a thread", "on a loop"])
-def test_a_spool_that_cannot_be_used_does_not_keep_a_drain_from_the_inbox(webhooks, inbox, monkeypatch, drained):
+def test_a_failing_spool_does_not_stop_a_drain(webhooks, inbox, monkeypatch, drained):
     def fail():
         raise OSError("disk error")
 
-    monkeypatch.setattr(webhooks._relay, "move_all", fail)
+    monkeypatch.setattr(webhooks._relay, "move_due", fail)
     deliver(webhooks)
     assert (webhooks.drain() if drained == "in a thread" else asyncio.run(webhooks.adrain())) == 1
     assert of_type(webhooks, SpoolFailed) == [SpoolFailed("default", "OSError: disk error", None)]
 
 
-def test_each_outage_is_told_of_by_itself(webhooks, inbox):
+def test_each_outage_is_reported_separately(webhooks, inbox):
     for events in (3, 2):
-        inbox.away = True
+        inbox.down = True
         for _ in range(events):
             deliver(webhooks)
-        inbox.away = False
-        webhooks._relay.move_all()
-    detail = "AwayError: connection refused"
+        inbox.down = False
+        webhooks._relay.move_due()
+    detail = "OutageError: connection refused"
     assert of_type(webhooks, InboxDown, InboxUp) == [
         InboxDown("default", detail),
         InboxUp("default", 3),
@@ -354,62 +354,62 @@ def test_each_outage_is_told_of_by_itself(webhooks, inbox):
     ]
 
 
-def test_an_inbox_that_is_still_away_is_asked_for_one_event_only(webhooks, inbox):
-    inbox.away = True
+def test_a_probe_moves_one_event_only(webhooks, inbox):
+    inbox.down = True
     events = [deliver(webhooks) for _ in range(5)]
-    inbox.asked.clear()
+    inbox.attempted.clear()
     move(webhooks, times=3)
-    assert inbox.asked == [event.id for event in events[:3]], "each time another one"
+    assert inbox.attempted == [event.id for event in events[:3]], "a different event each time"
     assert webhooks.spool.stats().by_status[Status.RECEIVED] == 5
     assert len(of_type(webhooks, InboxDown)) == 1
     assert not of_type(webhooks, InboxUp)
 
 
-def test_the_inbox_is_asked_first_again_once_an_event_has_reached_it(webhooks, inbox):
-    inbox.away = True
+def test_the_inbox_is_tried_first_again_once_an_event_has_reached_it(webhooks, inbox):
+    inbox.down = True
     deliver(webhooks)
-    inbox.away = False
+    inbox.down = False
     deliver(webhooks)
     assert ids(inbox) == set()
-    webhooks._relay.move_all()
+    webhooks._relay.move_due()
     deliver(webhooks)
     assert inbox.stats().total == 3
     assert len(of_type(webhooks, Spooled)) == 2
 
 
-def test_a_commit_that_nobody_heard_of_is_resolved_by_the_key(webhooks, inbox, monkeypatch, clock):
+def test_an_event_whose_commit_was_not_confirmed_is_a_duplicate_when_it_is_moved(webhooks, inbox, monkeypatch, clock):
     def commit_and_fail(entry):
         clock.advance(5)
         MemoryInbox.add(inbox, entry)
-        raise AwayError("the connection broke after the commit")
+        raise OutageError("the connection broke after the commit")
 
     accepted_at = clock.moment()
     with monkeypatch.context() as breaking:
         breaking.setattr(inbox, "add", commit_and_fail)
         event = deliver(webhooks)
     assert webhooks.spool.get(event.id).received_at == inbox.get(event.id).received_at == accepted_at
-    webhooks._relay.move_all()
+    webhooks._relay.move_due()
     assert inbox.stats().total == 1
     assert webhooks.spool.stats().total == 0
 
 
-def test_an_inbox_that_hangs_while_an_event_is_moved_leaves_it_in_the_spool(webhooks, inbox, monkeypatch):
+def test_an_event_stays_in_the_spool_if_the_inbox_hangs_during_the_move(webhooks, inbox, monkeypatch):
     monkeypatch.setattr(relay, "MOVE_TIMEOUT", 0.05)
-    inbox.away = True
+    inbox.down = True
     event = deliver(webhooks)
-    inbox.away, inbox.hangs = False, True
-    webhooks._relay.move_all()
+    inbox.down, inbox.hangs = False, True
+    webhooks._relay.move_due()
     assert webhooks.spool.get(event.id).status is Status.RECEIVED
     assert webhooks._relay.inbox_is_down
 
 
-def test_an_event_that_is_not_answered_in_time_is_not_taken_for_refused(webhooks, inbox, monkeypatch):
+def test_a_late_answer_does_not_count_as_a_refusal(webhooks, inbox, monkeypatch):
     monkeypatch.setattr(relay, "MOVE_TIMEOUT", 0.05)
-    # The others are asked in time, however busy the machine.
+    # All insertions begin in time, however busy the machine is.
     monkeypatch.setattr(relay, "time", SimpleNamespace(monotonic=lambda: 0.0))
-    inbox.away = True
+    inbox.down = True
     slow, *others = [deliver(webhooks) for _ in range(5)]
-    inbox.away = False
+    inbox.down = False
     add = inbox.add
     monkeypatch.setattr(inbox, "add", lambda entry: Future() if entry.event.id == slow.id else add(entry))
     move(webhooks, times=5)
@@ -418,65 +418,67 @@ def test_an_event_that_is_not_answered_in_time_is_not_taken_for_refused(webhooks
     assert not of_type(webhooks, MoveRefused)
 
 
-def test_an_inbox_that_stores_in_the_calling_thread_is_asked_no_longer_than_its_time(webhooks, inbox, monkeypatch):
-    inbox.away = True
+def test_a_batch_ends_when_an_inbox_that_stores_in_the_calling_thread_has_used_up_its_time(
+    webhooks, inbox, monkeypatch
+):
+    inbox.down = True
     for _ in range(5):
         deliver(webhooks)
-    inbox.away = False
+    inbox.down = False
     webhooks._relay.inbox_answered()
     monkeypatch.setattr(relay, "MOVE_TIMEOUT", 0.05)
     add = inbox.add
     monkeypatch.setattr(inbox, "add", lambda entry: (time.sleep(0.1), add(entry))[1])
-    inbox.asked.clear()
-    webhooks._relay._move_batch(webhooks._relay._here)
-    assert len(inbox.asked) == 1
+    inbox.attempted.clear()
+    webhooks._relay._move_batch(webhooks._relay._state)
+    assert len(inbox.attempted) == 1
     assert webhooks.spool.stats().by_status[Status.RECEIVED] == 4
     assert not webhooks._relay.inbox_is_down
 
 
-def test_a_relay_that_dies_between_the_two_commits_loses_and_doubles_nothing(webhooks, make, inbox, clock, monkeypatch):
-    inbox.away = True
+def test_a_crash_between_the_two_commits_neither_loses_nor_doubles_an_event(webhooks, make, inbox, clock, monkeypatch):
+    inbox.down = True
     event = deliver(webhooks)
-    inbox.away = False
+    inbox.down = False
 
     def die(claims):
         raise SystemExit
 
     monkeypatch.setattr(webhooks.spool, "remove", die)
     with pytest.raises(SystemExit):
-        webhooks._relay.move_all()
+        webhooks._relay.move_due()
     assert ids(inbox) == ids(webhooks.spool) == {event.id}
     another = make()
-    another._relay.move_all()
-    assert another.spool.stats().total == 1, "the lease has not run out"
+    another._relay.move_due()
+    assert another.spool.stats().total == 1, "the lease has not expired"
     clock.advance(relay.LEASE)
-    another._relay.move_all()
+    another._relay.move_due()
     assert another.spool.stats().total == 0
     assert inbox.stats().total == 1
 
 
-def test_a_relay_that_was_too_slow_does_not_remove_what_another_holds(webhooks, make, inbox, clock):
-    inbox.away = True
+def test_a_slow_relay_does_not_delete_an_event_that_another_relay_has_leased(webhooks, make, inbox, clock):
+    inbox.down = True
     deliver(webhooks)
     spool = webhooks.spool
     slow = spool.claim(1, relay.LEASE)
     clock.advance(relay.LEASE)
     [held] = spool.claim(1, relay.LEASE)
     spool.remove(slow)
-    spool.return_to_inbox(slow)
+    spool.release(slow)
     assert spool.get(held.event.id).status is Status.PROCESSING
     spool.remove([held])
     assert spool.stats().total == 0
 
 
-def test_what_is_given_back_is_due_at_once_and_still_known_as_refused(webhooks, clock):
+def test_a_released_event_is_due_at_once_and_keeps_its_refusals(webhooks, clock):
     spool = webhooks.spool
     for event_id in ("evt_new", "evt_refused"):
         spool.add(NewEvent(sample_event(id=event_id))).result(PATIENCE)
     refused = next(claim for claim in spool.claim(2, 60) if claim.event.id == "evt_refused")
     spool.settle(refused, Settlement(Status.FAILED, 1, retry_in=0, error="ValueError"))
     clock.advance(60)
-    spool.return_to_inbox(spool.claim(2, 60))
+    spool.release(spool.claim(2, 60))
     records = {record.event.id: record for record in spool.list()}
     assert {event_id: record.status for event_id, record in records.items()} == {
         "evt_new": Status.RECEIVED,
@@ -485,69 +487,69 @@ def test_what_is_given_back_is_due_at_once_and_still_known_as_refused(webhooks, 
     assert {record.next_attempt_at for record in records.values()} == {clock.moment()}
 
 
-def test_a_dead_event_that_was_delivered_again_gets_new_attempts(webhooks, inbox):
+def test_a_dead_event_that_is_redelivered_to_the_spool_gets_new_attempts(webhooks, inbox):
     event = deliver(webhooks)
     [claim] = inbox.claim(1, 60)
     inbox.settle(claim, Settlement(Status.DEAD, 3))
-    inbox.away = True
+    inbox.down = True
     assert deliver(webhooks, event)
-    inbox.away = False
-    webhooks._relay.move_all()
+    inbox.down = False
+    webhooks._relay.move_due()
     assert inbox.get(event.id).status is Status.RECEIVED
 
 
 def test_two_processes_move_each_event_once(make, inbox):
     one, two = make(), make()
-    inbox.away = True
+    inbox.down = True
     for _ in range(300):
         deliver(one)
-    two._relay.inbox_failed(AwayError())
-    inbox.away = False
-    inbox.asked.clear()
-    threads = [threading.Thread(target=webhooks._relay.move_all) for webhooks in (one, two)]
+    two._relay.inbox_failed(OutageError())
+    inbox.down = False
+    inbox.attempted.clear()
+    threads = [threading.Thread(target=webhooks._relay.move_due) for webhooks in (one, two)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(PATIENCE)
-    assert set(Counter(inbox.asked).values()) == {1}
+    assert set(Counter(inbox.attempted).values()) == {1}
     assert inbox.stats().total == 300
     assert one.spool.stats().total == 0
 
 
-def test_a_process_whose_events_another_has_moved_asks_the_inbox_again(make, inbox):
+def test_a_process_tries_the_inbox_again_if_another_has_moved_its_events(make, inbox):
     one, two = make(), make()
-    inbox.away = True
+    inbox.down = True
     deliver(one)
     assert one._relay.inbox_is_down
-    inbox.away = False
-    two._relay.move_all()
-    one._relay.move_all()
+    inbox.down = False
+    two._relay.move_due()
+    one._relay.move_due()
     assert not one._relay.inbox_is_down
-    assert not of_type(one, InboxUp), "it has not heard of the inbox itself"
+    assert not of_type(one, InboxUp), "this process has not reached the inbox itself"
     deliver(one)
-    one._relay.move_all()
+    one._relay.move_due()
     assert of_type(one, InboxUp) == [InboxUp("default", 0)]
 
 
-def test_an_empty_spool_tells_nothing_of_the_inbox_where_nothing_was_put_into_it(webhooks, inbox, monkeypatch):
-    inbox.away = True
+def test_an_empty_spool_says_nothing_about_the_inbox_if_this_process_has_spooled_nothing(webhooks, inbox, monkeypatch):
+    inbox.down = True
     deliver(webhooks)
-    inbox.away = False
-    webhooks._relay.move_all()
-    webhooks._relay.inbox_failed(AwayError())
-    webhooks._relay.move_all()
+    inbox.down = False
+    webhooks._relay.move_due()
+    webhooks._relay.inbox_failed(OutageError())
+    webhooks._relay.move_due()
     assert webhooks._relay.inbox_is_down
 
 
-# What the inbox refuses
+# Refused events
 
 
-def test_an_event_that_is_refused_stays_is_reported_and_holds_up_no_other(webhooks, inbox, clock):
-    inbox.away = True
+def test_a_refused_event_stays_in_the_spool_is_reported_and_delays_no_other(webhooks, inbox, clock):
+    inbox.down = True
     refused = deliver(webhooks)
     inbox.refuses.add(refused.id)
     others = {deliver(webhooks).id for _ in range(150)}
-    inbox.away = False
+    inbox.down = False
     move(webhooks, times=3)
     assert ids(inbox) == others
     assert not webhooks._relay.inbox_is_down
@@ -563,16 +565,16 @@ def test_an_event_that_is_refused_stays_is_reported_and_holds_up_no_other(webhoo
     assert timedelta() < record.next_attempt_at - clock.moment() <= timedelta(seconds=relay.FIRST_PAUSE)
 
 
-def test_the_pauses_of_a_refused_event_grow_up_to_an_hour_and_end_when_it_is_taken(webhooks, inbox, clock):
-    inbox.away = True
+def test_a_refused_event_is_retried_with_delays_of_up_to_an_hour_until_it_is_accepted(webhooks, inbox, clock):
+    inbox.down = True
     refused = deliver(webhooks)
     inbox.refuses.add(refused.id)
     deliver(webhooks)
-    inbox.away = False
+    inbox.down = False
     move(webhooks, times=3)
     for _ in range(12):
         clock.now = webhooks.spool.get(refused.id).next_attempt_at.timestamp()
-        webhooks._relay.move_all()
+        webhooks._relay.move_due()
     pauses = [notice.retry_in for notice in of_type(webhooks, MoveRefused)]
     assert pauses == [5, 10, 20, 40, 80, 160, 320, 640, 1280, 2560, 3600, 3600, 3600]
     clock.advance(3600)
@@ -580,19 +582,19 @@ def test_the_pauses_of_a_refused_event_grow_up_to_an_hour_and_end_when_it_is_tak
     webhooks.spool.settle(claim, Settlement(Status.FAILED, 5_000, retry_in=0))
     move(webhooks)
     assert of_type(webhooks, MoveRefused)[-1].retry_in == 3600
-    assert not webhooks._relay.inbox_is_down, "that it fails again tells nothing of the inbox"
+    assert not webhooks._relay.inbox_is_down, "a refusal says nothing about the inbox"
     inbox.refuses.clear()
     clock.advance(3600)
-    webhooks._relay.move_all()
+    webhooks._relay.move_due()
     assert refused.id in ids(inbox)
     assert webhooks.spool.stats().total == 0
 
 
-def test_one_that_nothing_follows_looks_like_an_outage_until_another_gets_through(webhooks, inbox):
+def test_a_refused_event_looks_like_an_outage_until_another_event_gets_through(webhooks, inbox):
     refused = sample_event()
     inbox.refuses.add(refused.id)
     deliver(webhooks, refused)
-    webhooks._relay.move_all()
+    webhooks._relay.move_due()
     assert webhooks._relay.inbox_is_down
     assert not of_type(webhooks, MoveRefused)
     other = deliver(webhooks)
@@ -602,17 +604,17 @@ def test_one_that_nothing_follows_looks_like_an_outage_until_another_gets_throug
     assert [notice.event_id for notice in of_type(webhooks, MoveRefused)] == [refused.id]
 
 
-# By itself
+# The thread
 
 
-def test_events_are_moved_by_themselves_when_the_inbox_is_back(make, inbox, until, monkeypatch, answer):
+def test_events_are_moved_automatically_when_the_inbox_is_up_again(make, inbox, until, monkeypatch, answer):
     monkeypatch.setattr(relay, "PROBE_INTERVAL", 0.02)
     webhooks = make(moves=True)
-    inbox.away = True
+    inbox.down = True
     events = [sample_event() for _ in range(20)]
     for event in events:
         assert answer(webhooks, event) == RECEIVED
-    inbox.away = False
+    inbox.down = False
     until(lambda: of_type(webhooks, InboxUp))
     assert ids(inbox) == {event.id for event in events}
     assert webhooks.spool.stats().total == 0
@@ -621,9 +623,9 @@ def test_events_are_moved_by_themselves_when_the_inbox_is_back(make, inbox, unti
     assert len(of_type(webhooks, Spooled)) == before
 
 
-def test_the_inbox_is_not_asked_faster_the_more_is_spooled(webhooks, inbox):
+def test_new_events_in_the_spool_do_not_increase_the_rate_of_the_probes(webhooks, inbox):
     class Stop:
-        """Ends the thread's loop after three pauses, and remembers how long they were."""
+        """Ends the loop of the thread after three pauses, and records them."""
 
         def __init__(self):
             self.pauses = []
@@ -635,20 +637,20 @@ def test_the_inbox_is_not_asked_faster_the_more_is_spooled(webhooks, inbox):
             self.pauses.append(seconds)
             deliver(webhooks)
 
-    inbox.away = True
+    inbox.down = True
     deliver(webhooks)
-    webhooks._relay._run(webhooks._relay._here, stop := Stop())
+    webhooks._relay._run(webhooks._relay._state, stop := Stop())
     assert stop.pauses == [relay.PROBE_INTERVAL] * 3
-    assert len(inbox.asked) == 1 + 3
+    assert len(inbox.attempted) == 1 + 3
 
 
-@pytest.mark.parametrize("begin", ["start", "wake", "lifespan", "receive", "receive, and nudge"])
-def test_what_an_earlier_process_left_is_moved(begin, make, inbox, until):
+@pytest.mark.parametrize("begin", ["start", "wake", "lifespan", "receive", "receive, with a handoff function"])
+def test_events_that_an_earlier_process_left_are_moved(begin, make, inbox, until):
     earlier = make()
-    inbox.away = True
+    inbox.down = True
     event = deliver(earlier)
-    inbox.away = False
-    webhooks = make(moves=True, handoff=print if begin == "receive, and nudge" else "manual")
+    inbox.down = False
+    webhooks = make(moves=True, handoff=print if begin == "receive, with a handoff function" else "manual")
     if begin.startswith("receive"):
         deliver(webhooks)
     elif begin == "lifespan":
@@ -664,23 +666,23 @@ def test_what_an_earlier_process_left_is_moved(begin, make, inbox, until):
 
 
 @pytest.mark.parametrize("drain", ["drain", "adrain"])
-def test_a_drain_works_off_what_is_in_the_spool(drain, webhooks, inbox):
+def test_a_drain_handles_spooled_events(drain, webhooks, inbox):
     seen = []
     webhooks.on("*")(lambda event: seen.append(event.id))
-    inbox.away = True
+    inbox.down = True
     event = deliver(webhooks)
-    inbox.away = False
+    inbox.down = False
     settled = webhooks.drain() if drain == "drain" else asyncio.run(webhooks.adrain())
     assert settled == 1
     assert seen == [event.id]
 
 
 @pytest.mark.parametrize("life", ["lifespan", "thread", "no life cycle"])
-def test_a_worker_is_woken_by_what_was_moved(life, make, inbox, until, monkeypatch):
+def test_a_moved_event_wakes_the_worker(life, make, inbox, until, monkeypatch):
     monkeypatch.setattr(relay, "PROBE_INTERVAL", 0.02)
     monkeypatch.setattr("envoyou_core.worker.worker.SWEEP_INTERVAL", 60)
     webhooks = make(moves=True, handoff="auto")
-    loops, inbox.away = [], True
+    loops, inbox.down = [], True
 
     @webhooks.on("*")
     async def handle(event):
@@ -689,7 +691,7 @@ def test_a_worker_is_woken_by_what_was_moved(life, make, inbox, until, monkeypat
     async def deliver_and_wait():
         delivery = sign_delivery(sample_event(), secret=SECRET, **sent_at(webhooks, {}))
         await webhooks.areceive(WebhookRequest.from_http("POST", delivery.headers, delivery.body))
-        inbox.away = False
+        inbox.down = False
         await asyncio.to_thread(until, lambda: loops)
         assert loops == [asyncio.get_running_loop()]
 
@@ -703,39 +705,39 @@ def test_a_worker_is_woken_by_what_was_moved(life, make, inbox, until, monkeypat
 
     if life == "thread":
         deliver(webhooks)
-        inbox.away = False
+        inbox.down = False
         until(lambda: loops)
     else:
         asyncio.run(live() if life == "lifespan" else live_without())
 
 
-def test_a_function_that_is_the_handoff_is_told_of_what_was_moved_and_not_of_what_waits(make, inbox):
-    told = []
-    webhooks = make(handoff=told.append)
-    webhooks._waker.send = told.append
-    inbox.away = True
+def test_a_handoff_function_is_called_when_an_event_is_moved_and_not_when_it_is_spooled(make, inbox):
+    sent = []
+    webhooks = make(handoff=sent.append)
+    webhooks._waker.send = sent.append
+    inbox.down = True
     event = deliver(webhooks)
-    assert told == []
-    inbox.away = False
-    webhooks._relay.move_all()
-    webhooks._relay.move_all()
-    assert told == [event.id]
+    assert sent == []
+    inbox.down = False
+    webhooks._relay.move_due()
+    webhooks._relay.move_due()
+    assert sent == [event.id]
 
 
-def test_what_the_inbox_had_already_is_nobodys_work(make, inbox):
-    told = []
+def test_a_handoff_function_is_not_called_for_an_event_that_the_inbox_had_already(make, inbox):
+    sent = []
     webhooks = make(handoff=lambda event_id: None)
-    webhooks._waker.send = told.append
+    webhooks._waker.send = sent.append
     event = deliver(webhooks)
-    inbox.away = True
+    inbox.down = True
     deliver(webhooks, event)
-    inbox.away = False
-    webhooks._relay.move_all()
-    assert told == [event.id]
+    inbox.down = False
+    webhooks._relay.move_due()
+    assert sent == [event.id]
     assert webhooks.spool.stats().total == 0
 
 
-def test_the_inbox_is_called_within_the_contexts_and_the_thread_says_when_it_ends(make, inbox, until):
+def test_events_are_moved_in_the_handler_context_and_the_exit_hooks_of_the_thread_run(make, inbox, until):
     webhooks = make(moves=True)
     entered, ended = [], []
 
@@ -748,19 +750,19 @@ def test_the_inbox_is_called_within_the_contexts_and_the_thread_says_when_it_end
 
     webhooks.surround(HandlerContext)
     webhooks.on_thread_exit(lambda: ended.append(threading.current_thread().name))
-    inbox.away = True
+    inbox.down = True
     deliver(webhooks)
     until(lambda: entered)
     webhooks.stop()
     assert set(entered) == set(ended) == {"envoyou-spool-default"}
     webhooks._relay.start()
-    inbox.away = False
+    inbox.down = False
     until(lambda: inbox.stats().total == 1)
 
 
-def test_an_event_is_accepted_where_no_thread_can_be_started_to_move_it(make, inbox, monkeypatch):
+def test_an_event_is_accepted_even_if_no_thread_can_be_started(make, inbox, monkeypatch):
     webhooks = make(moves=True)
-    inbox.away = True
+    inbox.down = True
 
     def no_more(thread):
         raise RuntimeError("can't start new thread")
@@ -770,34 +772,34 @@ def test_an_event_is_accepted_where_no_thread_can_be_started_to_move_it(make, in
         exhausted.setattr(threading.Thread, "start", no_more)
         deliver(webhooks)
     assert of_type(webhooks, SpoolFailed)[0].detail == "RuntimeError: can't start new thread"
-    assert webhooks._relay._here.thread is None
+    assert webhooks._relay._state.thread is None
     deliver(webhooks)
-    assert webhooks._relay._here.thread.is_alive()
+    assert webhooks._relay._state.thread.is_alive()
 
 
-def test_an_idle_relay_ends_when_it_is_told_to(make, until, monkeypatch):
+def test_stop_ends_an_idle_relay(make, until, monkeypatch):
     monkeypatch.setattr(relay, "SWEEP_INTERVAL", 3600)
     webhooks = make(moves=True)
     looked = threading.Event()
     until_due = webhooks.spool.seconds_until_due
     monkeypatch.setattr(webhooks.spool, "seconds_until_due", lambda: (until_due(), looked.set())[0])
     webhooks.start()
-    thread = webhooks._relay._here.thread
+    thread = webhooks._relay._state.thread
     assert looked.wait(PATIENCE)
     webhooks.stop(timeout=PATIENCE)
     assert not thread.is_alive()
 
 
-def test_a_forked_child_has_a_relay_of_its_own(make, inbox, until, monkeypatch):
+def test_a_forked_child_has_its_own_state(make, inbox, until, monkeypatch):
     webhooks = make(moves=True)
-    inbox.away = True
+    inbox.down = True
     deliver(webhooks)
-    parent = webhooks._relay._here
-    assert parent.away
-    parent.moving.acquire()  # the parent's thread is at work at that moment
+    parent = webhooks._relay._state
+    assert parent.down
+    parent.moving.acquire()  # as if the parent's thread were moving events at the fork
     try:
-        monkeypatch.setattr(os, "getpid", lambda: -1)  # as a child finds it
-        inbox.away = False
+        monkeypatch.setattr(os, "getpid", lambda: -1)  # as in the child
+        inbox.down = False
         deliver(webhooks)
         until(lambda: inbox.stats().total == 2)
         webhooks.stop()
@@ -806,7 +808,7 @@ def test_a_forked_child_has_a_relay_of_its_own(make, inbox, until, monkeypatch):
         parent.moving.release()
 
 
-def test_a_spool_that_cannot_be_looked_into_is_reported_and_looked_into_again(make, inbox, until, monkeypatch):
+def test_a_failing_spool_is_reported_and_polled_again(make, inbox, until, monkeypatch):
     monkeypatch.setattr(relay, "PROBE_INTERVAL", 0.02)
     webhooks = make(moves=True)
     until_due = webhooks.spool.seconds_until_due
@@ -819,31 +821,31 @@ def test_a_spool_that_cannot_be_looked_into_is_reported_and_looked_into_again(ma
         return until_due()
 
     monkeypatch.setattr(webhooks.spool, "seconds_until_due", fails_first)
-    inbox.away = True
+    inbox.down = True
     deliver(webhooks)
-    inbox.away = False
+    inbox.down = False
     until(lambda: inbox.stats().total == 1)
     assert of_type(webhooks, SpoolFailed)[0].detail == "OSError: disk error"
 
 
-# At the start
+# Start-up
 
 
-def test_nothing_is_created_before_it_is_needed(tmp_path, webhooks):
+def test_the_file_is_created_at_start_up_and_not_before(tmp_path, webhooks):
     assert list(tmp_path.iterdir()) == []
     webhooks.start()
     assert (tmp_path / "spool.db").exists()
 
 
-def test_the_file_is_its_owners_only(tmp_path, webhooks, inbox):
-    inbox.away = True
+def test_only_the_owner_can_read_the_file(tmp_path, webhooks, inbox):
+    inbox.down = True
     deliver(webhooks)
     files = list(tmp_path.iterdir())
     assert len(files) == 3
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
 
 
-def test_a_file_that_is_there_keeps_its_rights(tmp_path, webhooks):
+def test_an_existing_file_keeps_its_permissions(tmp_path, webhooks):
     file = tmp_path / "spool.db"
     file.touch(0o640)
     file.chmod(0o640)
@@ -853,7 +855,7 @@ def test_a_file_that_is_there_keeps_its_rights(tmp_path, webhooks):
 
 @pytest.mark.parametrize("what", ["no folder", "no database"])
 @pytest.mark.parametrize("begin", ["start", "lifespan", "run_worker"])
-def test_a_spool_that_cannot_be_opened_is_found_out_at_the_start(begin, what, make, tmp_path):
+def test_a_spool_that_cannot_be_opened_is_an_error_at_start_up(begin, what, make, tmp_path):
     place = tmp_path / "nowhere" if what == "no folder" else tmp_path
     (tmp_path / "spool.db").write_text("these are not the bytes of a database " * 50)
     webhooks = make(spool=url(place))
@@ -870,7 +872,7 @@ def test_a_spool_that_cannot_be_opened_is_found_out_at_the_start(begin, what, ma
 @pytest.mark.parametrize("begin", ["start", "lifespan"])
 def test_a_process_that_starts_during_an_outage_accepts_events(begin, make, inbox):
     webhooks = make()
-    inbox.away = True
+    inbox.down = True
 
     async def live():
         async with webhooks.lifespan():
@@ -882,10 +884,10 @@ def test_a_process_that_starts_during_an_outage_accepts_events(begin, make, inbo
     else:
         asyncio.run(live())
     assert webhooks.spool.stats().total == 1
-    assert of_type(webhooks, WorkerFailed) == [WorkerFailed("default", "AwayError: connection refused", None)]
+    assert of_type(webhooks, WorkerFailed) == [WorkerFailed("default", "OutageError: connection refused", None)]
 
 
-def test_an_inbox_that_an_operator_has_to_create_is_found_out_all_the_same(make, inbox, monkeypatch):
+def test_an_inbox_that_an_operator_must_create_is_an_error_at_start_up(make, inbox, monkeypatch):
     def missing():
         raise ConfigurationError("run `envoyou migrate`")
 
@@ -907,13 +909,13 @@ def test_an_inbox_that_an_operator_has_to_create_is_found_out_all_the_same(make,
         5,
     ],
 )
-def test_what_is_not_sqlite_in_a_file_is_refused(spool):
+def test_a_spool_must_be_a_sqlite_file(spool):
     with pytest.raises(ConfigurationError, match="such as sqlite") as caught:
         Webhooks(secret=SECRET, spool=spool)
     assert "very-private" not in str(caught.value)
 
 
-def test_the_inboxs_own_file_is_refused_however_it_is_spelt(tmp_path, monkeypatch):
+def test_a_spool_must_not_be_the_file_of_the_inbox(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigurationError, match="file of its own"):
         Webhooks(secret=SECRET, inbox=f"sqlite:///{tmp_path}/./events.db", spool="sqlite+pysqlite:///events.db")
@@ -921,19 +923,19 @@ def test_the_inboxs_own_file_is_refused_however_it_is_spelt(tmp_path, monkeypatc
 
 
 def test_several_webhooks_share_one_file(make, inbox, tmp_path, clock):
-    """Even one whose own inbox it is: it must not work on what only waits there."""
+    """If the file is also an inbox, its worker must not handle the spooled events."""
     other = make(inbox=url(tmp_path), spool=None, moves=True)
     billing = make(name="billing", inbox=FailingInbox(name="billing", clock=clock))
     webhooks = make()
-    inbox.away = billing.inbox.away = True
+    inbox.down = billing.inbox.down = True
     event = deliver(webhooks)
-    theirs = deliver(billing)
+    other_event = deliver(billing)
     assert other.drain() == 0
-    inbox.away = billing.inbox.away = False
-    webhooks._relay.move_all()
+    inbox.down = billing.inbox.down = False
+    webhooks._relay.move_due()
     assert ids(inbox) == {event.id}
-    billing._relay.move_all()
-    assert ids(billing.inbox) == {theirs.id}
+    billing._relay.move_due()
+    assert ids(billing.inbox) == {other_event.id}
     other.inbox.close()
 
 
@@ -942,7 +944,7 @@ class RemoteInbox(MemoryInbox):
 
 
 @pytest.mark.parametrize("begin", ["start", "lifespan", "wake"])
-def test_a_remote_inbox_without_a_spool_is_warned_of_once(begin, make, caplog):
+def test_a_remote_inbox_without_a_spool_is_logged_once(begin, make, caplog):
     webhooks = make(inbox=RemoteInbox(), spool=None, moves=True)
 
     async def live():
@@ -952,21 +954,21 @@ def test_a_remote_inbox_without_a_spool_is_warned_of_once(begin, make, caplog):
     for _ in range(2):
         asyncio.run(live()) if begin == "lifespan" else getattr(webhooks, begin)()
     assert webhooks.notices == [NoSpool("default")]
-    [record] = [record for record in caplog.records if "no spool" in record.getMessage()]
+    [record] = [record for record in caplog.records if "without a spool" in record.getMessage()]
     assert record.levelno == logging.WARNING
 
 
-def test_no_other_inbox_is_warned_of(make):
+def test_no_warning_with_a_spool_or_a_local_inbox(make):
     for webhooks in (make(inbox=RemoteInbox()), make(spool=None, moves=True)):
         webhooks.start()
         assert not of_type(webhooks, NoSpool)
 
 
-# At random
+# Random order
 
 
 class SpoolMachine(RuleBasedStateMachine):
-    """Outages, deliveries, moves, and movers that die between the two commits, in any order."""
+    """Outages, deliveries, moves, and crashes between the two commits, in any order."""
 
     folder = None
 
@@ -983,9 +985,9 @@ class SpoolMachine(RuleBasedStateMachine):
         webhooks._relay.start = lambda: None
         return webhooks
 
-    @rule(away=st.booleans())
-    def the_inbox_goes_or_comes(self, away):
-        self.inbox.away = away
+    @rule(down=st.booleans())
+    def the_inbox_goes_down_or_up(self, down):
+        self.inbox.down = down
 
     @rule(number=st.integers(0, 5))
     def deliver(self, number):
@@ -996,7 +998,7 @@ class SpoolMachine(RuleBasedStateMachine):
     @rule()
     def move(self):
         self.clock.advance(0.5)
-        self.webhooks._relay.move_all()
+        self.webhooks._relay.move_due()
 
     @rule()
     def move_and_die(self):
@@ -1019,11 +1021,11 @@ class SpoolMachine(RuleBasedStateMachine):
         self.clock.advance(relay.LEASE)
 
     @invariant()
-    def every_accepted_event_is_somewhere(self):
+    def every_accepted_event_is_in_the_inbox_or_the_spool(self):
         assert ids(self.inbox) | ids(self.webhooks.spool) == self.accepted.keys()
 
     def teardown(self):
-        self.inbox.away = False
+        self.inbox.down = False
         self.clock.advance(relay.LEASE)
         self.move()
         assert self.webhooks.spool.stats().total == 0
@@ -1032,7 +1034,7 @@ class SpoolMachine(RuleBasedStateMachine):
         self.webhooks.spool.close()
 
 
-def test_every_accepted_event_ends_in_the_inbox_once(tmp_path):
+def test_every_accepted_event_reaches_the_inbox_once(tmp_path):
     folders = iter(range(1_000_000))
 
     class Machine(SpoolMachine):
@@ -1048,11 +1050,11 @@ def test_every_accepted_event_ends_in_the_inbox_once(tmp_path):
 
 
 def test_an_unreadable_event_stays_in_the_spool_and_delays_no_other(webhooks, inbox, clock):
-    inbox.away = True
+    inbox.down = True
     events = [deliver(webhooks) for _ in range(3)]
     with webhooks.spool._engine.begin() as connection:
         connection.execute(text("UPDATE envoyou_inbox SET body = x'7b7b' WHERE key = 2"))
-    inbox.away = False
+    inbox.down = False
     move(webhooks, times=3)
     assert ids(inbox) == {events[0].id, events[2].id}
     assert ids(webhooks.spool) == {events[1].id}

@@ -1,4 +1,4 @@
-"""One flow, done in a thread or on an event loop, comes to the same."""
+"""A flow has the same result in a thread and on an event loop."""
 
 import asyncio
 import threading
@@ -29,7 +29,7 @@ def finished(result):
     return future
 
 
-def test_each_step_gives_its_result_to_the_flow(do):
+def test_the_flow_receives_the_result_of_each_step(do):
     async def double(number):
         return 2 * number
 
@@ -70,13 +70,13 @@ def test_an_exception_of_a_step_is_thrown_into_the_flow(do):
                 seen.append(type(error))
             except ValueError as error:
                 seen.append(type(error))
-        return "went on"
+        return "continued"
 
-    assert do(flow()) == "went on"
+    assert do(flow()) == "continued"
     assert seen == [ValueError, ValueError, KeyError, IndexError]
 
 
-def test_an_exception_that_the_flow_lets_through_comes_out(do):
+def test_an_exception_that_the_flow_does_not_catch_is_raised(do):
     def fail():
         raise ValueError("called")
 
@@ -87,7 +87,7 @@ def test_an_exception_that_the_flow_lets_through_comes_out(do):
         do(flow())
 
 
-def test_the_flow_cleans_up_behind_itself(do):
+def test_steps_in_a_finally_block_are_executed(do):
     cleaned = []
 
     def flow():
@@ -101,7 +101,7 @@ def test_the_flow_cleans_up_behind_itself(do):
     assert cleaned == [True]
 
 
-def test_what_another_thread_finishes_is_waited_for(do):
+def test_wait_waits_for_the_result_of_another_thread(do):
     future = Future()
     threading.Timer(0.02, future.set_result, ["late"]).start()
 
@@ -112,19 +112,19 @@ def test_what_another_thread_finishes_is_waited_for(do):
 
 
 @pytest.mark.parametrize("ago", [0.0, 5.0])
-def test_past_the_deadline_waiting_ends_and_the_future_is_cancelled(do, ago):
+def test_wait_times_out_and_cancels_the_future_past_the_deadline(do, ago):
     future = Future()
 
     def flow():
         with pytest.raises(TimeoutError):
             yield Wait(future, time.monotonic() - ago)
-        return "went on"
+        return "continued"
 
-    assert do(flow()) == "went on"
+    assert do(flow()) == "continued"
     assert future.cancelled()
 
 
-def test_a_deadline_in_the_near_future_ends_the_waiting_too(do):
+def test_wait_times_out_and_cancels_the_future_at_the_deadline(do):
     future = Future()
 
     def flow():
@@ -135,7 +135,7 @@ def test_a_deadline_in_the_near_future_ends_the_waiting_too(do):
     assert future.cancelled()
 
 
-def test_what_is_done_already_is_taken_even_past_the_deadline(do):
+def test_wait_returns_an_available_result_even_past_the_deadline(do):
     def flow():
         return (yield Wait(finished("in time"), time.monotonic() - 5))
 
@@ -143,15 +143,15 @@ def test_what_is_done_already_is_taken_even_past_the_deadline(do):
 
 
 def test_run_calls_in_this_thread_and_arun_in_another(do):
-    here = threading.get_ident()
+    caller = threading.get_ident()
 
     def flow():
         return (yield Call(threading.get_ident))
 
-    assert (do(flow()) == here) is (do is run)
+    assert (do(flow()) == caller) is (do is run)
 
 
-def test_arun_takes_a_place_of_its_own_for_what_blocks():
+def test_arun_passes_blocking_calls_to_offload():
     offloaded = []
 
     async def offload(step):
@@ -166,7 +166,7 @@ def test_arun_takes_a_place_of_its_own_for_what_blocks():
     assert offloaded == [Call, CallHandler]
 
 
-def test_what_blocks_does_not_block_the_loop():
+def test_arun_does_not_block_the_event_loop():
     async def main():
         entered = threading.Event()
         release = threading.Event()
@@ -186,7 +186,7 @@ def test_what_blocks_does_not_block_the_loop():
     assert asyncio.run(main()) is True
 
 
-def test_a_task_that_is_cancelled_is_cancelled_within_the_flow():
+def test_a_cancelled_task_raises_cancelled_error_in_the_flow():
     ended = []
 
     def flow():

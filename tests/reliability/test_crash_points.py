@@ -1,4 +1,4 @@
-"""The process is killed at each step of an event's way: nothing is lost, and no transactional effect is doubled."""
+"""The process is killed at each step of an event: no event is lost, and no transactional effect is doubled."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_killed_at(point: str, server: str, inbox_url: str, tmp_path: Path) -> N
 def test_killed_at_in_a_transaction_on_the_loop(
     point: str, driver: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """The handler's transaction goes over the application's own async engine."""
+    """The transaction of the handler uses the async engine of the application."""
     with ExitStack() as stack:
         if driver.startswith("sqlite"):
             url = f"sqlite:///{tmp_path / 'inbox.db'}"
@@ -63,12 +63,12 @@ def check_killed_at(point: str, server: str, inbox_url: str, tmp_path: Path, **s
     ) as site:
         site.start()
 
-        def bring_back() -> None:
+        def restart() -> None:
             wait_for(lambda: site.crashed)
             site.kill()
             site.start()
 
-        recovery = threading.Thread(target=bring_back)
+        recovery = threading.Thread(target=restart)
         recovery.start()
         acknowledged = Platform(site).deliver_all(events)
         recovery.join()

@@ -1,4 +1,4 @@
-"""With `SPOOL` in `ENVOYOU`: the database of the project is away, and each delivery is accepted and handled once."""
+"""Django with a spool: while the database is down, each delivery is accepted; afterwards, each is handled once."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def spooled(site: CrashingSite) -> int:
 
 
 @pytest.mark.parametrize("outage", ["stopped", "frozen"])
-def test_the_projects_database_is_away(outage: str, postgres: OwnPostgres, tmp_path: Path) -> None:
+def test_the_database_of_the_project_is_down(outage: str, postgres: OwnPostgres, tmp_path: Path) -> None:
     begin, end = {"stopped": (postgres.stop, postgres.start), "frozen": (postgres.freeze, postgres.thaw)}[outage]
     database = postgres.create_database()
     enough = threading.Event()
@@ -87,7 +87,7 @@ def test_the_projects_database_is_away(outage: str, postgres: OwnPostgres, tmp_p
         finally:
             enough.set()
         sent = {event.id for event in sending.result()}
-        # What was accepted after the spool was found empty may have been spooled, too.
+        # Events that were accepted after that may have been spooled as well.
         wait_for(lambda: not spooled(site))
         unfinished = "SELECT event_id FROM envoyou_processed_event WHERE status <> 'processed'"
         wait_for(lambda: not run(database, unfinished), lambda: run(database, unfinished))
@@ -100,5 +100,5 @@ def test_the_projects_database_is_away(outage: str, postgres: OwnPostgres, tmp_p
     assert {answer.status for answer in platform.answers} == {200}
     assert sorted(stored) == sorted(sent)
     assert effects == Counter(dict.fromkeys(sent, 1))
-    # But for those that were under way when it began.
+    # Except for deliveries that were in progress when the outage began.
     assert waiting >= WITHIN_THE_OUTAGE - 4

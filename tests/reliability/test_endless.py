@@ -1,4 +1,4 @@
-"""A sync handler that never returns: it holds up nobody, and is never run twice at once."""
+"""A sync handler that never returns delays no other event, and is never run twice at the same time."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.servers.processes import wait_for
 pytestmark = pytest.mark.slow
 
 LEASE = 4
-"""Seconds: a busy machine may hold a live worker up for a while, and it must renew its hold in time."""
+"""Seconds: enough for a live worker to renew its leases on a busy machine."""
 
 
 @pytest.mark.parametrize("kind", [*SERVERS, "worker process"])
@@ -53,12 +53,12 @@ def test_a_handler_that_never_returns(kind: str, inbox_url: str, tmp_path: Path)
         with worker_process(site) if own_process else nullcontext(site) as holder:
             begin(site, endless)
             acknowledged = Platform(site).deliver_all(others)
-            # With one slot less, and before there is anyone else to do it.
+            # One slot is occupied, and there is no other worker yet.
             result = outcome(site, acknowledged, leaving=1)
             lease_is_kept(other, inbox, endless.id)
             assert site.lines("ended") == []
             holder.end()
-        # It is another's now.
+        # Another worker takes the event over.
         wait_for(lambda: len(site.lines("begun")) == 2, lambda: inbox.get(endless.id))
         first, successor = site.lines("begun")
         assert not psutil.pid_exists(int(first))
@@ -66,7 +66,7 @@ def test_a_handler_that_never_returns(kind: str, inbox_url: str, tmp_path: Path)
         (site.folder / f"released-{successor}").touch()
         wait_for(lambda: inbox.get(endless.id).status is Status.PROCESSED, lambda: inbox.get(endless.id))
         ended = site.lines("ended")
-    print(f"\n{kind}: while it hung, {result}; it was begun by {[first, successor]} and ended by {ended}")
+    print(f"\n{kind}: while it hung, {result}; the handler was started by {[first, successor]} and ended by {ended}")
     assert ended == [successor]
     assert len(acknowledged) == len(others)
     assert not result.lost
@@ -80,11 +80,11 @@ def begin(site: CrashingSite, endless: Event) -> None:
 
 
 def lease_is_kept(other: CrashingSite, inbox: SqlInbox, event_id: str) -> None:
-    """Look on for several leases, in which another server would have taken it over."""
+    """Check for two leases that another server does not take the event over."""
     other.start()
     other.visit()
-    looked_on_until = time.monotonic() + 2 * LEASE
-    while time.monotonic() < looked_on_until:
+    end = time.monotonic() + 2 * LEASE
+    while time.monotonic() < end:
         time.sleep(0.1)
         record = inbox.get(event_id)
         assert record.status is Status.PROCESSING

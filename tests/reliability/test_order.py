@@ -1,4 +1,4 @@
-"""Ordered handlers in several processes that are killed: one object's events one after the other, in their order."""
+"""Ordered handlers in processes that are killed: the events of an object are handled one at a time, in order."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ pytestmark = pytest.mark.slow
 
 USERS = 12
 EVENTS = 15
-"""Of each user."""
+"""Per user."""
 
 KILLS = 6
 
 
-def test_the_events_of_one_object_are_handled_in_turn(inbox_url: str, tmp_path: Path) -> None:
+def test_the_events_of_an_object_are_handled_in_order(inbox_url: str, tmp_path: Path) -> None:
     chance = random.Random(1)
     events = logins(chance)
     settings = {
         "ENVOYOU_HANDOFF": "manual",
         "ENVOYOU_RETRY_INITIAL_DELAY": "0.1",
-        # An event may be in hand at each of the kills, and must not be dead of them.
+        # An event may be in flight at each kill, and must not be dead afterwards.
         "ENVOYOU_RETRY_MAX_CRASHES": str(KILLS + 1),
         "PLAIN_SECONDS": "0.15",
     }
@@ -39,7 +39,7 @@ def test_the_events_of_one_object_are_handled_in_turn(inbox_url: str, tmp_path: 
         site.start()
         acknowledged = Platform(site).deliver_all(events)
         inbox = SqlInbox(inbox_url)
-        # Starts take a while: a worker must not be through with everything by then.
+        # A worker must not handle all events before the other has started.
         hold = site.folder / "hold"
         hold.touch()
         with worker_process(site, "1") as one, worker_process(site, "2") as two:
@@ -63,22 +63,22 @@ def test_the_events_of_one_object_are_handled_in_turn(inbox_url: str, tmp_path: 
     expected = defaultdict(list)
     for event in sorted(arrivals, key=lambda event: event.created):
         expected[event.data.object["user_id"]].append(event.id)
-    out_of_turn = sum(done[user] != expected[user] for user in expected)
+    out_of_order = sum(done[user] != expected[user] for user in expected)
     print(
         f"\n{KILLS} kills, {len(acknowledged)} acknowledged, {len(events) - processed} lost, {doubled} doubled, "
-        f"{crashed} taken over; of {USERS} objects {out_of_turn} out of their order, {overlaps} handler runs beside "
-        "another of one object"
+        f"{crashed} taken over; {out_of_order} of {USERS} objects out of order, {overlaps} overlapping handler runs "
+        "of one object"
     )
     assert len(acknowledged) == len(events)
     assert crashed > 0
     assert processed == len(events)
     assert doubled == 0
-    assert out_of_turn == 0
+    assert out_of_order == 0
     assert overlaps == 0
 
 
 def logins(chance: random.Random) -> list[Event]:
-    """Events that arrive in any order, several of one second; one in five fails at first."""
+    """Make events in random order, several of them in one second. One in five fails at the first attempt."""
     events = [
         sample_event(
             "auth.login",
@@ -93,20 +93,20 @@ def logins(chance: random.Random) -> list[Event]:
 
 
 def turns(inbox_url: str) -> dict[str, list[str]]:
-    """The effects on each object, in the order in which they happened."""
+    """Return the ids of the handled events of each object, in the order in which they were handled."""
     engine = create_engine(inbox_url)
-    found = defaultdict(list)
+    handled = defaultdict(list)
     with engine.connect() as connection:
         for user, event_id in connection.execute(text("SELECT user_id, event_id FROM turns ORDER BY number")):
-            found[user].append(event_id)
+            handled[user].append(event_id)
     engine.dispose()
-    return found
+    return handled
 
 
 def overlapping(site: CrashingSite) -> int:
-    """How often a handler began while another event of its object was in hand.
+    """Return how often a handler began while another event of its object was in flight.
 
-    One that was killed has no end; its event is the next one of that object to begin again.
+    A killed run has no end line. Its event must be the next one of that object to begin.
     """
     in_flight: dict[str, str] = {}
     overlaps = 0

@@ -1,4 +1,4 @@
-"""The database is away under load: the sender is asked to try again, and work goes on by itself afterwards."""
+"""The database is down under load: deliveries are answered 503, and work resumes automatically afterwards."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ sys.stdin.read()
 """
 
 
-def live_through(site: CrashingSite, begin: Callable[[], object], end: Callable[[], object], label: str) -> None:
-    """Have an outage begin and end while events are delivered to `site`, and see that it did no harm."""
+def check_outage(site: CrashingSite, begin: Callable[[], object], end: Callable[[], object], label: str) -> None:
+    """Begin and end an outage while events are delivered to `site`, and check that no event was lost or doubled."""
     enough, over = threading.Event(), threading.Event()
-    # All that is sent within the outage must get in before its five deliveries are used up.
+    # Each event that is sent during the outage must be accepted within its five deliveries.
     platform = Platform(site, senders=6, before_the_last=lambda: over.wait(PATIENCE))
 
     def refusals() -> int:
@@ -73,10 +73,10 @@ def postgres() -> Iterator[OwnPostgres]:
 @pytest.mark.service
 @pytest.mark.parametrize("server", SERVERS)
 @pytest.mark.parametrize("outage", ["stopped", "frozen"])
-def test_postgresql_is_away(outage: str, server: str, postgres: OwnPostgres, tmp_path: Path) -> None:
+def test_postgresql_is_down(outage: str, server: str, postgres: OwnPostgres, tmp_path: Path) -> None:
     begin, end = {"stopped": (postgres.stop, postgres.start), "frozen": (postgres.freeze, postgres.thaw)}[outage]
     with crashing_site(SERVERS[server], tmp_path, postgres.create_database()) as site:
-        live_through(site, begin, end, f"{server}, PostgreSQL {outage}")
+        check_outage(site, begin, end, f"{server}, PostgreSQL {outage}")
 
 
 @pytest.mark.parametrize("server", SERVERS)
@@ -84,21 +84,21 @@ def test_sqlite_is_locked_by_another_process(server: str, tmp_path: Path) -> Non
     database = tmp_path / "inbox.db"
     with (
         crashing_site(SERVERS[server], tmp_path, f"sqlite:///{database}") as site,
-        holder_of_the_lock(database) as (lock, unlock),
+        write_lock(database) as (lock, unlock),
     ):
-        live_through(site, lock, unlock, f"{server}, SQLite locked")
+        check_outage(site, lock, unlock, f"{server}, SQLite locked")
 
 
 @pytest.mark.parametrize("server", SERVERS)
 def test_the_disk_is_full(server: str, tmp_path: Path) -> None:
     full = tmp_path / "disk-full"
     with crashing_site(SERVERS[server], tmp_path, f"sqlite:///{tmp_path / 'inbox.db'}") as site:
-        live_through(site, full.touch, full.unlink, f"{server}, disk full")
+        check_outage(site, full.touch, full.unlink, f"{server}, disk full")
 
 
 @contextmanager
-def holder_of_the_lock(database: Path) -> Iterator[tuple[Callable[[], object], Callable[[], object]]]:
-    """Two functions: one takes SQLite's only write lock in another process, one lets go of it."""
+def write_lock(database: Path) -> Iterator[tuple[Callable[[], object], Callable[[], object]]]:
+    """Two functions: one takes the write lock of SQLite in another process, one releases it."""
     processes: list[subprocess.Popen[bytes]] = []
 
     def lock() -> None:

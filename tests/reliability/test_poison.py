@@ -1,4 +1,4 @@
-"""An event that kills its worker each time is set aside as dead; those around it are not drawn in."""
+"""An event that kills its worker each time ends dead. The events in flight beside it are processed."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ pytestmark = pytest.mark.slow
 
 MAX_CRASHES = 5
 PATIENCE_OF_SUPERVISOR = 4 * MAX_CRASHES
-"""Starts."""
+"""Starts of the worker."""
 
 
 @pytest.mark.parametrize("server", ANY_SERVER_OF_EACH_INBOX)
-def test_a_poison_event_ends_dead_and_takes_no_other_with_it(server: str, inbox_url: str, tmp_path: Path) -> None:
+def test_a_poison_event_ends_dead_and_no_other_does(server: str, inbox_url: str, tmp_path: Path) -> None:
     poison = sample_event("system.incident")
-    # They are claimed together with it, and take longer than it does to kill the process.
+    # They are claimed together with it, and are still in flight when it kills the process.
     neighbours = users(30)
     settings = {"ENVOYOU_HANDOFF": "manual", "PLAIN_SECONDS": "0.2"}
     with (
@@ -51,13 +51,13 @@ def test_a_poison_event_ends_dead_and_takes_no_other_with_it(server: str, inbox_
             result = outcome(site, acknowledged - {poison.id})
             crashes = [inbox.get(event.id).crashes for event in neighbours]
     killed = site.lines("poisoned")
-    print(f"\n{server}: {len(killed)} workers killed, neighbours took part in {crashes} crashes: {result}")
+    print(f"\n{server}: {len(killed)} workers killed, crashes of the other events {crashes}: {result}")
     assert len(killed) == len(set(killed)) == MAX_CRASHES == starts - 1
     assert record.status is Status.DEAD
     assert record.crashes == MAX_CRASHES
     assert record.last_error == f"the process died {MAX_CRASHES} times while this event was being handled"
     assert len(acknowledged) == len(neighbours) + 1
-    assert max(crashes) > 0, "none was in hand with it"
+    assert max(crashes) > 0, "no other event was in flight with it"
     assert not result.lost
     assert result.doubled == 0
     assert result.unfinished == 0

@@ -1,4 +1,4 @@
-"""Servers under load that are killed again and again, at random moments."""
+"""Servers under load are killed repeatedly, at random moments."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ OF_DJANGO = pytest.mark.skipif(not DJANGO_SERVERS, reason="Django is not among t
 def test_killed_at_random_moments(
     seed: int, inbox_url: str, count: int, kills: int, servers: dict[str, Server], tmp_path: Path
 ) -> None:
-    """Each time another server takes over the site, WSGI or ASGI, as chance has it."""
+    """After each kill, a randomly chosen server, WSGI or ASGI, takes over the site."""
     chance = random.Random(seed)
     events = users(count)
     killed: dict[str, int] = dict.fromkeys(servers, 0)
@@ -41,8 +41,8 @@ def test_killed_at_random_moments(
         platform = Platform(site, senders=8)
         with ThreadPoolExecutor(1) as background:
             sending = background.submit(platform.deliver_all, events)
-            for so_many in sorted(chance.sample(range(count * 9 // 10), kills)):
-                wait_for(lambda so_many=so_many: len(platform.answers) >= so_many, lambda: len(platform.answers))
+            for answers in sorted(chance.sample(range(count * 9 // 10), kills)):
+                wait_for(lambda answers=answers: len(platform.answers) >= answers, lambda: len(platform.answers))
                 time.sleep(chance.uniform(0.0, 0.1))
                 site.kill()
                 killed[name] += 1

@@ -1,4 +1,4 @@
-"""Several processes on one inbox, in step and out of it: each effect once."""
+"""Several processes on one inbox: each effect happens once, also if a process freezes."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ STOPS = 4
 
 
 @pytest.mark.parametrize("inbox_url", [pytest.param("postgresql", marks=pytest.mark.service)], indirect=True)
-def test_two_servers_do_each_event_once(inbox_url: str, tmp_path: Path) -> None:
-    """One of each kind where there are both, WSGI and ASGI, and a sender that keeps its connections."""
+def test_two_servers_handle_each_event_once(inbox_url: str, tmp_path: Path) -> None:
+    """If both are available, one is WSGI and one ASGI. The senders keep their connections."""
     events = users(EVENTS)
     first, *_, last = [*SERVERS.values()] * 2
-    # None of it is about leases: a process that a busy machine holds up for a moment must not count as dead.
+    # A long lease, because a live process may be slow on a busy machine.
     with (
         crashing_site(first, tmp_path, inbox_url, settings={"ENVOYOU_LEASE": "15"}) as site,
         another_server(site, last) as other,
@@ -66,9 +66,7 @@ def test_two_servers_do_each_event_once(inbox_url: str, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not DJANGO_SERVERS, reason="Django is not among the chosen adapters")
 @pytest.mark.parametrize("inbox_url", [pytest.param("postgresql", marks=pytest.mark.service)], indirect=True)
-def test_two_processes_that_serve_django_and_two_that_only_work_do_each_event_once(
-    inbox_url: str, tmp_path: Path
-) -> None:
+def test_two_django_servers_and_two_worker_processes_handle_each_event_once(inbox_url: str, tmp_path: Path) -> None:
     events = users(5_000)
     server = django(gunicorn("django_site.wsgi", "--workers=2", "--worker-class=gthread", "--threads=4"))
     with (
@@ -77,7 +75,7 @@ def test_two_processes_that_serve_django_and_two_that_only_work_do_each_event_on
         worker_process(site, "2"),
     ):
         site.start()
-        # All of a sender's connections may be one process's; the other one works for what it finds in the inbox.
+        # One process may get all connections; the worker of the other one polls the inbox.
         wait_for(lambda: site.visit() or site.said("worker default started") == 2)
         acknowledged = Platform(site, senders=8).deliver_all(events)
         result = outcome(site, acknowledged)
@@ -93,9 +91,9 @@ def test_two_processes_that_serve_django_and_two_that_only_work_do_each_event_on
 
 @pytest.mark.parametrize("asleep_in", ["a plain handler", "a transaction"])
 def test_workers_that_sleep_through_their_lease(asleep_in: str, inbox_url: str, tmp_path: Path) -> None:
-    """One of two worker processes is stopped for longer than its lease, and wakes beside the one that took over.
+    """One of two worker processes is stopped for longer than its lease, and continues beside the one that took over.
 
-    On SQLite it may have been stopped with the only write lock, and keeps all others waiting until it wakes.
+    On SQLite it may be stopped while it holds the write lock; then all others wait until it continues.
     """
     slow = {"PLAIN_SECONDS": "0.2"} if asleep_in == "a plain handler" else {"TRANSACTIONAL_SECONDS": "0.03"}
     may_lock = inbox_url.startswith("sqlite")
@@ -106,7 +104,7 @@ def test_workers_that_sleep_through_their_lease(asleep_in: str, inbox_url: str, 
         ThreadPoolExecutor(1) as background,
     ):
         site.start()
-        # No more than is worked off: what was taken over would have to wait its turn behind the rest.
+        # A low rate, so that events that are taken over need not wait behind many others.
         platform = Platform(site, senders=2, pause=0.1)
         enough = threading.Event()
         sending = background.submit(platform.deliver_until, enough)
@@ -117,8 +115,8 @@ def test_workers_that_sleep_through_their_lease(asleep_in: str, inbox_url: str, 
             enough.set()
         events = sending.result()
         result = outcome(site, platform.acknowledged)
-        found_out = one.said("passed to another worker") + two.said("passed to another worker")
-    print(f"\n{STOPS} stops, {taken_over(inbox_url)} taken over, {found_out} found out on waking: {result}")
+        lost = one.said("passed to another worker") + two.said("passed to another worker")
+    print(f"\n{STOPS} stops, {taken_over(inbox_url)} taken over, {lost} lost leases reported: {result}")
     assert may_lock or taken_over(inbox_url) >= STOPS
     assert platform.acknowledged == {event.id for event in events}
     assert not result.lost
@@ -127,10 +125,10 @@ def test_workers_that_sleep_through_their_lease(asleep_in: str, inbox_url: str, 
 
 
 def sleep_past_the_lease(workers: list[WorkerProcess], inbox_url: str, *, may_lock: bool) -> None:
-    """One that has work in hand: until another has taken over, or where it may keep all others out, for some leases.
+    """Stop a busy worker until another has taken over, or for several leases if it may hold the write lock.
 
-    One that was stopped between the last statement of a transaction and its commit keeps the row locked, and nobody
-    takes over. Then it is stopped once more.
+    A worker that was stopped between the last statement of a transaction and its commit keeps the row locked, so that
+    no other takes over. Then a worker is stopped again.
     """
     before = taken_over(inbox_url)
 
@@ -147,7 +145,7 @@ def sleep_past_the_lease(workers: list[WorkerProcess], inbox_url: str, *, may_lo
 
 
 def stops_busy(worker: WorkerProcess) -> bool:
-    """Stop it if it has work in hand, and let it go on if by then it has none."""
+    """Stop the worker if it is busy, and continue it if it is not busy any more. Return whether it is stopped."""
     if not worker.busy:
         return False
     worker.signal(signal.SIGSTOP)
@@ -158,7 +156,7 @@ def stops_busy(worker: WorkerProcess) -> bool:
 
 
 def taken_over(inbox_url: str) -> int:
-    """How often a worker has taken an event from another that let its lease run out."""
+    """Return how often a worker has taken over an event because its lease had expired."""
     engine = create_engine(inbox_url)
     try:
         with engine.connect() as connection:

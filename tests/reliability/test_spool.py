@@ -1,4 +1,4 @@
-"""The database is away and there is a spool: every delivery is answered 200, and all are in the database afterwards."""
+"""The database is down and there is a spool: each delivery is answered 200, and afterwards the database has it."""
 
 from __future__ import annotations
 
@@ -46,20 +46,20 @@ def postgres() -> Iterator[OwnPostgres]:
 
 @contextmanager
 def spooling_site(server: Server, folder: Path, inbox_url: str, **fields: object) -> Iterator[CrashingSite]:
-    """A site with a spool, not started."""
+    """Set up a site with a spool, without starting it."""
     settings = {"ENVOYOU_SPOOL": f"sqlite:///{folder / 'spool.db'}"}
     with crashing_site(server, folder, inbox_url, settings=settings, **fields) as site:
         yield site
 
 
 def spooled(site: CrashingSite) -> int:
-    """How many events are in its spool."""
+    """Return how many events are in the spool."""
     with closing(Spool(site.settings["ENVOYOU_SPOOL"])) as spool:
         return spool.stats().total
 
 
-def assert_all_is_well(site: CrashingSite, platform: Platform, sent: int, label: str) -> Outcome:
-    """Every delivery was answered 200, and each event is in the database and handled, and nowhere else."""
+def check_all_are_handled(site: CrashingSite, platform: Platform, sent: int, label: str) -> Outcome:
+    """Check that each delivery was answered 200, and that each event was moved to the database and handled."""
     wait_for(lambda: not spooled(site))
     result = outcome(site, platform.acknowledged)
     slowest = max(answer.seconds for answer in platform.answers)
@@ -74,7 +74,7 @@ def assert_all_is_well(site: CrashingSite, platform: Platform, sent: int, label:
 
 @pytest.mark.parametrize("server", SERVERS)
 @pytest.mark.parametrize("outage", ["stopped", "frozen"])
-def test_postgresql_is_away_and_there_is_a_spool(
+def test_postgresql_is_down_and_there_is_a_spool(
     outage: str, server: str, postgres: OwnPostgres, tmp_path: Path
 ) -> None:
     begin, end = {"stopped": (postgres.stop, postgres.start), "frozen": (postgres.freeze, postgres.thaw)}[outage]
@@ -98,10 +98,10 @@ def test_postgresql_is_away_and_there_is_a_spool(
         finally:
             enough.set()
         sent = sending.result()
-        assert_all_is_well(site, platform, len(sent), f"{server}, PostgreSQL {outage}, {waiting} spooled")
+        check_all_are_handled(site, platform, len(sent), f"{server}, PostgreSQL {outage}, {waiting} spooled")
         with closing(SqlInbox(site.inbox_url)) as inbox:
             received_at = {record.event.id: record.received_at for record in inbox.list(limit=100_000)}
-    # But for those that were under way when it began.
+    # Except for deliveries that were in progress when the outage began.
     assert waiting >= WITHIN_THE_OUTAGE - 6
     assert len(received_at) == len(sent)
     assert max(received_at[event_id] for event_id in meanwhile) < ends_at
@@ -109,7 +109,7 @@ def test_postgresql_is_away_and_there_is_a_spool(
 
 @pytest.mark.parametrize("server", SERVERS)
 def test_killed_during_the_outage(server: str, postgres: OwnPostgres, tmp_path: Path) -> None:
-    """Twice, and started again while the database is still away."""
+    """The site is killed twice, and restarted while the database is still down."""
     with spooling_site(SERVERS[server], tmp_path, postgres.create_database()) as site:
         platform = Platform(site)
         postgres.stop()
@@ -123,7 +123,7 @@ def test_killed_during_the_outage(server: str, postgres: OwnPostgres, tmp_path: 
             postgres.start()
         site.start()
         site.visit()
-        assert_all_is_well(site, platform, 40, f"{server}, killed during the outage")
+        check_all_are_handled(site, platform, 40, f"{server}, killed during the outage")
 
 
 @pytest.mark.parametrize("point", POINTS)
@@ -142,5 +142,5 @@ def test_killed_while_events_are_moved(point: str, postgres: OwnPostgres, tmp_pa
         site.kill()
         site.start()
         site.visit()
-        assert_all_is_well(site, platform, 40, f"{point}: {left} of {waiting} left in the spool")
+        check_all_are_handled(site, platform, 40, f"{point}: {left} of {waiting} left in the spool")
     assert (left == 0) == (point == POINTS[-1])

@@ -1,4 +1,4 @@
-"""A database whose machine vanishes: it says no word more, not even that it is gone."""
+"""The machine of a database disappears: no packet comes back, not even a reset of the connections."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from tests.servers.processes import PATIENCE
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.service,
-    pytest.mark.skipif(sys.platform != "linux", reason="what arrives can be dropped on Linux only"),
+    pytest.mark.skipif(sys.platform != "linux", reason="dropping packets on a socket requires Linux"),
 ]
 
 SO_ATTACH_FILTER = 26
 
 
-class Network:
-    """A way over TCP to a PostgreSQL server, on whose connections all that is sent can get lost."""
+class Proxy:
+    """A TCP proxy in front of a PostgreSQL server that can drop all packets of its connections."""
 
     def __init__(self, server: URL, listener: socket.socket) -> None:
         self._server = server
@@ -42,12 +42,12 @@ class Network:
 
     @property
     def url(self) -> URL:
-        """The server's, by this way."""
+        """The URL of the server through the proxy."""
         host, port = self._listener.getsockname()
         return self._server.set(host=host, port=port).difference_update_query(["host"])
 
     def serve(self) -> None:
-        """Carry everything both ways until the listener is closed."""
+        """Forward data in both directions until the listener is closed."""
         with suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
@@ -55,20 +55,20 @@ class Network:
                 self._clients.append(client)
                 self._all += (client, server)
                 for ends in ((client, server), (server, client)):
-                    threading.Thread(target=_carry, args=ends, daemon=True).start()
+                    threading.Thread(target=_forward, args=ends, daemon=True).start()
 
     def vanish(self) -> None:
-        """Drop whatever arrives on the connections there are, before it is acknowledged."""
+        """Drop all packets that arrive on the existing connections, so that none is acknowledged."""
         drop_all = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
         program = struct.pack("HL", 1, ctypes.addressof(drop_all))
         for client in self._clients:
             client.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
 
     def close(self) -> None:
-        for one in self._all:
+        for each in self._all:
             with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-            one.close()
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
 
     def _connect(self) -> socket.socket:
         host = self._server.host or cast(str, self._server.query["host"])
@@ -80,7 +80,7 @@ class Network:
         return server
 
 
-def _carry(source: socket.socket, target: socket.socket) -> None:
+def _forward(source: socket.socket, target: socket.socket) -> None:
     with suppress(OSError):
         while data := source.recv(65536):
             target.sendall(data)
@@ -88,28 +88,28 @@ def _carry(source: socket.socket, target: socket.socket) -> None:
 
 
 @contextmanager
-def network(server: str) -> Iterator[Network]:
-    with closing(Network(make_url(server), socket.create_server(("127.0.0.1", 0)))) as way:
-        threading.Thread(target=way.serve, daemon=True).start()
-        yield way
+def proxy_to(server: str) -> Iterator[Proxy]:
+    with closing(Proxy(make_url(server), socket.create_server(("127.0.0.1", 0)))) as proxy:
+        threading.Thread(target=proxy.serve, daemon=True).start()
+        yield proxy
 
 
-def test_another_that_has_taken_its_place_is_found(postgres_url: str) -> None:
-    with network(postgres_url) as way, closing(SqlInbox(way.url)) as inbox:
+def test_the_inbox_connects_again(postgres_url: str) -> None:
+    with proxy_to(postgres_url) as proxy, closing(SqlInbox(proxy.url)) as inbox:
         inbox.migrate()
         assert inbox.add(NewEvent(sample_event())).result(PATIENCE) is Added.NEW
-        way.vanish()
+        proxy.vanish()
         assert inbox.add(NewEvent(sample_event())).result(PATIENCE) is Added.NEW
 
 
-def test_who_waits_for_its_answer_is_told(postgres_url: str) -> None:
-    with network(postgres_url) as way, ThreadPoolExecutor(1) as thread:
-        engine = open_engine(way.url)
+def test_a_waiting_statement_fails(postgres_url: str) -> None:
+    with proxy_to(postgres_url) as proxy, ThreadPoolExecutor(1) as thread:
+        engine = open_engine(proxy.url)
         with engine.connect() as connection:
             waiting = thread.submit(connection.execute, text(f"SELECT pg_sleep({2 * PATIENCE})"))
             while not _is_asleep(postgres_url):
                 assert not waiting.done()
-            way.vanish()
+            proxy.vanish()
             with pytest.raises(OperationalError):
                 waiting.result(PATIENCE)
         engine.dispose()
@@ -119,6 +119,6 @@ def _is_asleep(url: str) -> bool:
     engine = open_engine(url)
     with engine.connect() as connection:
         asleep = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
-        found = connection.scalar(text(asleep))
+        sleeping = connection.scalar(text(asleep))
     engine.dispose()
-    return bool(found)
+    return bool(sleeping)

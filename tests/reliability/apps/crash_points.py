@@ -1,7 +1,7 @@
-"""Named points at which the process of an app ends at once, as `kill -9` or a power cut would end it.
+"""Named points at which the process of an app ends at once, as by `kill -9` or a power cut.
 
-`CRASH_AT` names one, `CRASH_ON_PASS` says at which pass it fires; it does so once in the life of the site's folder.
-Nothing of this is in the library: each point wraps a seam of it from outside.
+`CRASH_AT` is the name of a point, `CRASH_ON_PASS` the pass at which the process ends. That happens once per folder of a
+site. The library contains no crash points: they wrap its public and private methods from outside.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _passes = 0
 
 
 def crash_point(name: str) -> None:
-    """End the process here, if this is the point and its time has come."""
+    """End the process if this is the chosen point and the chosen pass."""
     global _passes
     if name != POINT:
         return
@@ -47,7 +47,7 @@ def crash_point(name: str) -> None:
 
 
 def install(webhooks: Webhooks) -> None:
-    """Put the points around the inbox of `webhooks`."""
+    """Wrap the inbox of `webhooks`."""
     inbox: Any = webhooks.inbox
     add, claim, settle_all = inbox.add, inbox.claim, inbox.settle_all
 
@@ -81,7 +81,7 @@ def install(webhooks: Webhooks) -> None:
 
 
 def install_in_sqlalchemy(engine: Engine) -> None:
-    """Put the points into the transactions of an engine."""
+    """Add the points to the transactions of an engine."""
 
     def after_each(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
         crash_points_after(statement, "envoyou_inbox")
@@ -90,7 +90,7 @@ def install_in_sqlalchemy(engine: Engine) -> None:
 
 
 def install_in_django(created: Signal) -> None:
-    """Put the points into the transactions of every connection of Django's that is created."""
+    """Add the points to the transactions of every new connection of Django."""
 
     def after_each(execute: Any, sql: str, *arguments: Any) -> Any:
         result = execute(sql, *arguments)
@@ -105,7 +105,7 @@ def install_in_django(created: Signal) -> None:
 
 
 def crash_points_after(statement: str, inbox: str) -> None:
-    """End the process after a statement that changes the table `inbox`, if this is the point."""
+    """End the process after a statement that changes the table `inbox`, if this is the chosen point."""
     if statement.startswith(f"INSERT INTO {inbox}"):
         crash_point("in the insert")
     elif statement.startswith(f"UPDATE {inbox} SET status") and "settled_at" in statement:
@@ -116,7 +116,7 @@ def crash_points_after(statement: str, inbox: str) -> None:
 
 
 def install_around_the_move(spool: Any) -> None:
-    """Put the points around what a spool lets go of, but for single events, with which a relay asks for the inbox."""
+    """Wrap the methods of a spool that move batches. Single events do not count: a relay probes the inbox with them."""
     claim, remove = spool.claim, spool.remove
 
     def claim_with_point(*arguments: Any) -> Any:
@@ -136,7 +136,7 @@ def install_around_the_move(spool: Any) -> None:
 
 
 class AfterTheAnswer:
-    """WSGI: a crash once the server has sent the whole answer."""
+    """WSGI: end the process once the server has sent the whole response."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
@@ -161,7 +161,7 @@ class _ClosingCrashes:
 
 
 class AfterTheAnswerASGI:
-    """ASGI: a crash once the server was given the whole answer."""
+    """ASGI: end the process once the server has received the whole response from the app."""
 
     def __init__(self, app: Any) -> None:
         self._app = app

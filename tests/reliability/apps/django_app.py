@@ -1,4 +1,4 @@
-"""A Django project whose inbox is in its own database, with a spool; run as a program, it makes the tables."""
+"""A Django project with a spool. As a program, it creates the tables."""
 
 from __future__ import annotations
 

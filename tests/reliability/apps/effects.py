@@ -1,4 +1,4 @@
-"""What the handlers of every app have in common: lines that they leave in files, and two that do no good."""
+"""The handlers that all apps share: a plain one that writes lines to files, and two misbehaving ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Handlers with two kinds of effects, rows that share the inbox's transaction and lines in a file; and two bad ones."""
+"""Handlers with two kinds of effects, rows in the transaction of the inbox and lines in a file; and two bad ones."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def transactional_on_the_loop(event: Event, connection: AsyncConnection) -
 if driver:
     transactional = transactional_on_the_loop  # type: ignore[assignment]
 
-# The last one's end is the event's: of a plain one it is settled afterwards, of the other in the handler's transaction.
+# The last handler decides: after a plain one the event is settled separately, after the other in its transaction.
 for handler in (transactional, plain) if os.environ.get("PLAIN_LAST") else (plain, transactional):
     webhooks.on("user.*")(handler)
 

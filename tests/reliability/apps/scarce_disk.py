@@ -1,4 +1,4 @@
-"""A disk that is full for as long as there is a file `disk-full`: SQLite may not add a page to its database."""
+"""A disk that is full while the file `disk-full` exists: SQLite cannot add a page to its database."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ NO_LIMIT = 1_073_741_823
 
 
 def install(webhooks: Webhooks) -> None:
-    """Ask before each transaction of its inbox."""
+    """Limit the size of the database before each transaction of the inbox."""
     inbox: Any = webhooks.inbox
     if inbox._engine.dialect.name != "sqlite":
         return
 
     @event.listens_for(inbox._engine, "begin", insert=True)
     def limit_pages(connection: Any) -> None:
-        # A limit below what there is stands for as much as there is.
+        # SQLite raises a limit below the current size to the current size.
         pages = 1 if (FOLDER / "disk-full").exists() else NO_LIMIT
         connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")

@@ -1,4 +1,4 @@
-"""The same two kinds of effects as the other apps have, by way of the ORM."""
+"""The same two kinds of effects as in the other apps, with the ORM."""
 
 from __future__ import annotations
 
