@@ -1,6 +1,6 @@
-"""What the suite is measured by: each figure a ratio of two sides that took turns in one run.
+"""Benchmarks: each result is the ratio of two candidates that were measured alternately in one run.
 
-    python -m benchmarks [acknowledgements] [claims] [drain] [transactions] [--events 4000] [--rounds 3]
+    python -m benchmarks [acknowledgements] [django] [claims] [transactions] [drain] [unsigned] [--events 4000]
 
 See docs/performance.md.
 """

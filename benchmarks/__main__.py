@@ -1,4 +1,4 @@
-"""Measure, and print one table."""
+"""Run benchmarks and print their results."""
 
 from __future__ import annotations
 
@@ -25,32 +25,35 @@ BENCHMARKS = {
 
 
 @contextmanager
-def where_there_is_one(service: Service) -> Iterator[str | None]:
+def optional(service: Service) -> Iterator[str | None]:
+    """Yield the URL of a server, or `None` if there is none."""
     with ExitStack() as stack:
         try:
             address = stack.enter_context(service.running())
         except pytest.skip.Exception as missing:
-            print(f"left out: {missing}", file=sys.stderr)
+            print(f"skipped: {missing}", file=sys.stderr)
             address = None
         yield address
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("which", nargs="*", help=f"of {', '.join(BENCHMARKS)}; all by default")
-    parser.add_argument("--events", type=int, default=4000, help="in each round")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--requests", type=int, default=32, help="deliveries at once")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Run benchmarks and print their results; see docs/performance.md."
+    )
+    parser.add_argument("benchmark", nargs="*", help=f"benchmarks to run: {', '.join(BENCHMARKS)}; by default, all")
+    parser.add_argument("--events", type=int, default=4000, help="number of events in each round (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="number of rounds (%(default)s)")
+    parser.add_argument("--requests", type=int, default=32, help="number of concurrent deliveries (%(default)s)")
     arguments = parser.parse_args()
-    if unknown := set(arguments.which) - BENCHMARKS.keys():
-        parser.error(f"there is no benchmark {', '.join(sorted(unknown))}")
+    if unknown := set(arguments.benchmark) - BENCHMARKS.keys():
+        parser.error(f"unknown benchmark: {', '.join(sorted(unknown))}")
     if arguments.events < 2 or arguments.rounds < 1 or arguments.requests < 1:
-        parser.error("two events, a round and a request are the least")
+        parser.error("--events must be at least 2, --rounds and --requests at least 1")
     logging.getLogger("envoyou").setLevel(logging.ERROR)
-    with where_there_is_one(REDIS) as redis, where_there_is_one(POSTGRES) as postgres:
+    with optional(REDIS) as redis, optional(POSTGRES) as postgres:
         run = Run(arguments.events, arguments.rounds, arguments.requests, redis, postgres)
         tables = []
-        for name in arguments.which or BENCHMARKS:
+        for name in arguments.benchmark or BENCHMARKS:
             for comparison in BENCHMARKS[name](run):
                 print(f"measuring: {comparison.title}", file=sys.stderr)
                 tables.append("\n".join(table(comparison, comparison.measure(run.rounds))))
@@ -61,4 +64,4 @@ if __name__ == "__main__":
     try:
         main()
     except MeasurementError as error:
-        sys.exit(f"no figures: {error}")
+        sys.exit(f"Error: {error}")

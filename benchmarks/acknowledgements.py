@@ -1,6 +1,6 @@
-"""Durable acknowledgements a second: commits that concurrent requests share, against one commit each.
+"""Durable acknowledgements per second: group commit, compared with one commit for each request.
 
-Both sides do the whole way of a delivery, from the raw request to the 200, into SQLite with synchronous=FULL.
+Both candidates handle a delivery from the raw request to the 200, with SQLite and synchronous=FULL.
 """
 
 from __future__ import annotations
@@ -18,43 +18,43 @@ from envoyou_core.testing import sample_event, sign_delivery
 __all__ = ["comparisons"]
 
 SECRET = "whsec_benchmark"
-ONE_COMMIT_EACH = 1
-SHARED_COMMITS = 128
+SINGLE_COMMITS = 1
+GROUP_COMMIT = 128
 
 
 def comparisons(run: Run) -> list[Comparison]:
-    """See docs/performance.md."""
+    """Return the comparisons of this benchmark."""
     return [
         Comparison(
-            f"durable acknowledgements a second, {run.requests} at once, SQLite FULL",
+            f"durable acknowledgements per second, {run.requests} concurrent, SQLite FULL",
             {
-                "one commit each": partial(acknowledge, run, ONE_COMMIT_EACH),
-                "shared commits": partial(acknowledge, run, SHARED_COMMITS),
+                "single commits": partial(acknowledge, run, SINGLE_COMMITS),
+                "group commit": partial(acknowledge, run, GROUP_COMMIT),
             },
-            [Ratio("shared commits", "one commit each", aim=2.5)],
+            [Ratio("group commit", "single commits", target=2.5)],
         )
     ]
 
 
 def acknowledge(run: Run, max_batch: int) -> Round:
-    """Receive as many deliveries, with transactions of up to `max_batch` events."""
+    """Receive `run.events` deliveries, with at most `max_batch` events in a transaction."""
     requests = deliveries(run.events)
     with tempfile.TemporaryDirectory() as folder:
         inbox = SqlInbox(f"sqlite:///{folder}/inbox.db", max_batch=max_batch)
         webhooks = Webhooks(secret=SECRET, inbox=inbox, handoff="manual")
         inbox.open()
         with ThreadPoolExecutor(run.requests) as pool:
-            began = time.perf_counter()
-            answers = list(pool.map(webhooks.receive, requests))
-            took = time.perf_counter() - began
+            started = time.perf_counter()
+            responses = list(pool.map(webhooks.receive, requests))
+            elapsed = time.perf_counter() - started
         stored = inbox.stats(exact=True).total
         inbox.close()
-    if {answer.status for answer in answers} != {200} or stored != run.events:
+    if {response.status for response in responses} != {200} or stored != run.events:
         raise MeasurementError("not every delivery was acknowledged and stored")
-    return Round(done=stored, rate=run.events / took)
+    return Round(done=stored, rate=run.events / elapsed)
 
 
 def deliveries(count: int) -> list[WebhookRequest]:
-    """Signed requests of as many different events."""
+    """Return `count` signed requests with different events."""
     signed = [sign_delivery(sample_event(), secret=SECRET) for _ in range(count)]
     return [WebhookRequest.from_http("POST", delivery.headers, delivery.body) for delivery in signed]

@@ -1,4 +1,4 @@
-"""The inbox alone, without a worker: claim 50 and settle them, by one transaction each or by 51."""
+"""The inbox without a worker: claim 50 events, then settle them together or one by one."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ Settle = Callable[[SqlInbox, Sequence[Claim]], None]
 
 
 def comparisons(run: Run) -> list[Comparison]:
-    """See docs/performance.md."""
+    """Return the comparisons of this benchmark."""
     return [
         Comparison(
-            f"events claimed {BATCH} at a time and settled a second, {name}",
+            f"events claimed in batches of {BATCH} and settled per second, {name}",
             {
                 "settled one by one": partial(claim_and_settle, run.events, database, settle_each),
                 "settled together": partial(claim_and_settle, run.events, database, settle_together),
@@ -48,15 +48,15 @@ def settle_together(inbox: SqlInbox, claims: Sequence[Claim]) -> None:
 
 
 def claim_and_settle(events: int, database: Database, settle: Settle) -> Round:
-    """Work off an inbox in which as many events wait."""
+    """Process an inbox of `events` waiting events."""
     with database() as url, closing(SqlInbox(url)) as inbox:
         for stored in [inbox.add(NewEvent(sample_event())) for _ in range(events)]:
             stored.result()
-        began = time.perf_counter()
+        started = time.perf_counter()
         while claims := inbox.claim(BATCH, LEASE):
             settle(inbox, claims)
-        took = time.perf_counter() - began
+        elapsed = time.perf_counter() - started
         processed = inbox.stats(exact=True).by_status[Status.PROCESSED]
     if processed != events:
         raise MeasurementError(f"{processed} of {events} events were claimed and settled")
-    return Round(done=processed, rate=events / took)
+    return Round(done=processed, rate=events / elapsed)

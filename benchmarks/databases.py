@@ -1,4 +1,4 @@
-"""Inboxes for one round each, in databases of their own."""
+"""Databases for the inbox of one round each."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from tests.services import database
 __all__ = ["databases"]
 
 Database = Callable[[], AbstractContextManager[str]]
-"""Makes one, gives its URL, and deletes it."""
+"""Creates a database, yields its URL and deletes the database."""
 
 
 def databases(run: Run) -> Mapping[str, Database]:
-    """SQLite, and PostgreSQL where there is a server."""
-    made: dict[str, Database] = {"SQLite": sqlite}
+    """Return SQLite, and PostgreSQL if a server is available."""
+    available: dict[str, Database] = {"SQLite": sqlite}
     if run.postgres is not None:
-        made["PostgreSQL"] = partial(postgres, run.postgres)
-    return made
+        available["PostgreSQL"] = partial(postgres, run.postgres)
+    return available
 
 
 @contextmanager

@@ -1,6 +1,6 @@
-"""Durable acknowledgements a second in Django: commits that concurrent requests share, against one `create()` each.
+"""Durable acknowledgements per second in Django: group commit, compared with one `create()` for each request.
 
-Both sides verify each delivery and store its row by the model; each thread of either keeps its connection.
+Both candidates verify each delivery and store its row with the model; each thread keeps its connection.
 """
 
 from __future__ import annotations
@@ -21,42 +21,42 @@ from django.conf import settings
 from benchmarks.acknowledgements import SECRET, deliveries
 from benchmarks.measuring import Comparison, MeasurementError, Ratio, Round, Run
 from envoyou_core import WebhookRequest
-from tests.services import database
+from tests.services import database as postgres_server_database
 
 __all__ = ["comparisons"]
 
-PATIENCE = 60
-"""Seconds that `create()` waits for SQLite's lock, which all its threads want."""
+LOCK_TIMEOUT = 60
+"""Seconds that `create()` waits for SQLite's write lock, for which all threads compete."""
 
 WAL = {"transaction_mode": "IMMEDIATE", "init_command": "PRAGMA journal_mode=WAL"}
 
-Place = Callable[[], Any]
-"""A context within which the inbox is in an empty database of its own."""
+Database = Callable[[], Any]
+"""A context manager in which the inbox is in an empty database."""
 
 
 def comparisons(run: Run) -> list[Comparison]:
-    """See docs/performance.md."""
+    """Return the comparisons of this benchmark."""
     _set_up_django()
     return [
         Comparison(
-            f"durable acknowledgements a second in Django, {run.requests} at once, {name}",
+            f"durable acknowledgements per second in Django, {run.requests} concurrent, {name}",
             {
-                "create(), one commit each": partial(create_each, run, place),
-                "shared commits": partial(share_commits, run, place),
+                "create(), single commits": partial(create_each, run, database),
+                "group commit": partial(group_commits, run, database),
             },
-            [Ratio("shared commits", "create(), one commit each")],
+            [Ratio("group commit", "create(), single commits")],
         )
-        for name, place in _places(run)
+        for name, database in _databases(run)
     ]
 
 
-def create_each(run: Run, place: Place) -> Round:
+def create_each(run: Run, database: Database) -> Round:
     """Verify each delivery and create its row."""
     from envoyou_django.inbox.inbox import OrmInbox
     from envoyou_django.models import ProcessedEvent
     from envoyou_django.project import DjangoWebhooks
 
-    with place():
+    with database():
         webhooks = DjangoWebhooks(secret=SECRET, inbox=OrmInbox(), handoff="manual")
 
         def acknowledge(request: WebhookRequest) -> bool:
@@ -83,12 +83,12 @@ def create_each(run: Run, place: Place) -> Round:
         return _measure(run, acknowledge, webhooks)
 
 
-def share_commits(run: Run, place: Place) -> Round:
-    """Receive each delivery as a process that serves does."""
+def group_commits(run: Run, database: Database) -> Round:
+    """Receive each delivery as a web process does."""
     from envoyou_django.inbox.inbox import OrmInbox
     from envoyou_django.project import DjangoWebhooks
 
-    with place():
+    with database():
         inbox = OrmInbox()
         inbox.shares_commits = True
         webhooks = DjangoWebhooks(secret=SECRET, inbox=inbox, handoff="manual")
@@ -103,20 +103,20 @@ def _measure(run: Run, acknowledge: Callable[[WebhookRequest], bool], webhooks: 
 
     requests = deliveries(run.events)
 
-    def acknowledge_some(first: int) -> bool:
+    def acknowledge_share(first: int) -> bool:
         try:
             return all(acknowledge(request) for request in requests[first :: run.requests])
         finally:
             connections.close_all()
 
     with ThreadPoolExecutor(run.requests) as pool:
-        began = time.perf_counter()
-        acknowledged = all(pool.map(acknowledge_some, range(run.requests)))
-        took = time.perf_counter() - began
+        started = time.perf_counter()
+        acknowledged = all(pool.map(acknowledge_share, range(run.requests)))
+        elapsed = time.perf_counter() - started
     stored: int = webhooks.inbox.stats(exact=True).total
     if not acknowledged or stored != run.events:
         raise MeasurementError("not every delivery was acknowledged and stored")
-    return Round(done=stored, rate=run.events / took)
+    return Round(done=stored, rate=run.events / elapsed)
 
 
 def _set_up_django() -> None:
@@ -135,8 +135,8 @@ def _set_up_django() -> None:
     django.setup()
 
 
-def _places(run: Run) -> Iterator[tuple[str, Place]]:
-    yield "SQLite as Django sets it up", partial(_on_sqlite, {})
+def _databases(run: Run) -> Iterator[tuple[str, Database]]:
+    yield "SQLite with the defaults of Django", partial(_on_sqlite, {})
     yield "SQLite in WAL mode", partial(_on_sqlite, WAL)
     if run.postgres is not None:
         yield "PostgreSQL", partial(_on_postgres, run.postgres)
@@ -148,7 +148,7 @@ def _on_sqlite(options: dict[str, object]) -> Iterator[None]:
 
     with (
         tempfile.TemporaryDirectory() as folder,
-        _kept("default", {"timeout": PATIENCE, **options}),
+        _persistent("default", {"timeout": LOCK_TIMEOUT, **options}),
         sqlite_database("default", Path(folder, "project.db"), "envoyou_django"),
     ):
         yield
@@ -159,8 +159,8 @@ def _on_postgres(server: str) -> Iterator[None]:
     from tests.django.databases import inbox_on, postgres_database
 
     with (
-        database(server) as url,
-        _kept("postgres", {}),
+        postgres_server_database(server) as url,
+        _persistent("postgres", {}),
         postgres_database("postgres", url, "envoyou_django"),
         inbox_on("postgres"),
     ):
@@ -168,14 +168,14 @@ def _on_postgres(server: str) -> Iterator[None]:
 
 
 @contextmanager
-def _kept(alias: str, options: dict[str, object]) -> Iterator[None]:
-    """The database with these options, its connections kept for as long as their threads live."""
+def _persistent(alias: str, options: dict[str, object]) -> Iterator[None]:
+    """Set the options of the database and keep its connections open as long as their threads live."""
     from django.db import connections
 
-    of_alias = connections.settings[alias]
-    before = dict(of_alias)
-    of_alias.update(OPTIONS=options, CONN_MAX_AGE=None)
+    configuration = connections.settings[alias]
+    before = dict(configuration)
+    configuration.update(OPTIONS=options, CONN_MAX_AGE=None)
     try:
         yield
     finally:
-        of_alias.update(before)
+        configuration.update(before)

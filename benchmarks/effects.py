@@ -1,4 +1,4 @@
-"""The work of a handler in the inbox's database: one row each."""
+"""The work of a handler in the inbox's database: inserting one row."""
 
 from __future__ import annotations
 
@@ -24,7 +24,14 @@ from sqlalchemy import (
 from benchmarks.databases import Database
 from benchmarks.measuring import MeasurementError
 
-__all__ = ["Loop", "by_driver", "by_sqlalchemy", "engine_of", "have_effect", "place_for_effects"]
+__all__ = [
+    "Loop",
+    "effects_database",
+    "engine_of",
+    "insert_effect",
+    "insert_with_driver",
+    "insert_with_sqlalchemy",
+]
 
 _effects = Table("effects", MetaData(), Column("number", Integer, primary_key=True), Column("event_id", String(255)))
 _INSERT = {
@@ -36,24 +43,24 @@ Loop = Callable[[Engine, list[str]], None]
 
 
 @contextmanager
-def place_for_effects(database: Database, expected: int) -> Iterator[str]:
-    """The URL of a database with an empty table; it must hold as many rows in the end.
+def effects_database(database: Database, expected: int) -> Iterator[str]:
+    """Yield the URL of a database with an empty table.
 
     Raises:
-        MeasurementError: it does not.
+        MeasurementError: the table does not have `expected` rows at the end.
     """
     with database() as url, engine_of(url) as engine:
         _effects.create(engine)
         yield url
         with engine.connect() as connection:
-            found = connection.scalar(select(func.count()).select_from(_effects))
-        if found != expected:
-            raise MeasurementError(f"there are {found} rows of {expected} events")
+            count = connection.scalar(select(func.count()).select_from(_effects))
+        if count != expected:
+            raise MeasurementError(f"{count} rows of {expected} events were inserted")
 
 
 @contextmanager
 def engine_of(url: str) -> Iterator[Engine]:
-    """One with the settings that the inbox has on SQLite."""
+    """Yield an engine with the settings of the inbox for SQLite."""
     engine = create_engine(url)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
@@ -68,20 +75,20 @@ def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     connection.execute("PRAGMA synchronous = FULL")
 
 
-def have_effect(connection: Connection, number: int, event_id: str) -> None:
+def insert_effect(connection: Connection, number: int, event_id: str) -> None:
     """Insert the row of one event."""
     connection.execute(insert(_effects), {"number": number, "event_id": event_id})
 
 
-def by_sqlalchemy(engine: Engine, event_ids: list[str]) -> None:
-    """One transaction for each row, with what a handler would write it."""
+def insert_with_sqlalchemy(engine: Engine, event_ids: list[str]) -> None:
+    """Insert each row in a transaction, with SQLAlchemy as a handler would."""
     for number, event_id in enumerate(event_ids):
         with engine.begin() as connection:
-            have_effect(connection, number, event_id)
+            insert_effect(connection, number, event_id)
 
 
-def by_driver(engine: Engine, event_ids: list[str]) -> None:
-    """One transaction for each row, with nothing between the loop and the driver."""
+def insert_with_driver(engine: Engine, event_ids: list[str]) -> None:
+    """Insert each row in a transaction, directly with the driver."""
     statement = _INSERT[engine.dialect.name]
     with engine.connect() as pooled:
         connection = pooled.connection

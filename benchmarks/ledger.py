@@ -1,7 +1,7 @@
-"""When each job was done, in memory that all processes of a run share.
+"""When each job was done, in shared memory of all processes of a run.
 
-To note a job is one store of eight bytes, without a lock, a system call or a network: the same for every contestant,
-and next to nothing beside what is measured.
+Recording a job stores eight bytes, without a lock, a system call or a network. The cost is the same for all workers
+and negligible beside the measured work.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ __all__ = ["Ledger"]
 
 
 class Ledger:
-    """One place for each job, by its number, empty until it is done."""
+    """One slot for each job, by its number, which is zero until the job is done."""
 
     def __init__(self, file: Path) -> None:
-        with file.open("r+b") as opened:
-            self._times = memoryview(mmap.mmap(opened.fileno(), 0)).cast("d")
+        with file.open("r+b") as stream:
+            self._times = memoryview(mmap.mmap(stream.fileno(), 0)).cast("d")
 
     @classmethod
     def create(cls, file: Path, jobs: int) -> Ledger:
-        """A new one, of as many empty places."""
+        """Create a ledger for `jobs` jobs."""
         file.write_bytes(bytes(8 * jobs))
         return cls(file)
 
     def note(self, job: int) -> None:
-        """The job is done."""
-        # The same clock in all processes of a machine.
+        """Record that the job is done."""
+        # This clock is the same in all processes of a machine.
         self._times[job] = time.monotonic()
 
     @property
     def done(self) -> int:
-        """How many different jobs are done."""
+        """The number of different jobs that are done."""
         return sum(map(bool, self._times))
 
     @property
@@ -44,6 +44,6 @@ class Ledger:
         return self.done == len(self._times)
 
     def round(self) -> Round:
-        """The jobs a second from the first that was done to the last: no side's start or end counts."""
+        """Return the jobs per second from the first to the last, without the start and the end of the worker."""
         times = list(filter(None, self._times))
         return Round(done=len(times), rate=(len(times) - 1) / (max(times) - min(times)))

@@ -1,4 +1,4 @@
-"""Sides that take turns, so that whatever else the machine does falls on all of them; the ratios are what counts."""
+"""Measures candidates alternately, so that other load on the machine affects all of them; the results are ratios."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ __all__ = ["Comparison", "MeasurementError", "Ratio", "Round", "Run", "table"]
 
 
 class MeasurementError(Exception):
-    """What was to be measured did not happen, or not all of it: a figure would mean nothing."""
+    """The work to be measured was not done completely, so there is no result."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What is asked for, and what there is.
+    """The parameters of a run and the available servers.
 
     Attributes:
-        events: in each round of each side.
-        rounds: of which the median is taken.
-        requests: how many deliveries arrive at once.
-        redis: the URL of a server, where there is one.
-        postgres: the same.
+        events: number of events in each round of each candidate.
+        rounds: number of rounds; the result is their median.
+        requests: number of concurrent deliveries.
+        redis: the URL of a Redis server, or `None`.
+        postgres: the URL of a PostgreSQL server, or `None`.
     """
 
     events: int
@@ -34,11 +34,11 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What one side did in one turn.
+    """The result of one round of one candidate.
 
     Attributes:
-        done: how much of it was found done afterwards, counted where it leaves its traces.
-        rate: a second.
+        done: how much work was verified to be done.
+        rate: per second.
     """
 
     done: int
@@ -47,44 +47,50 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """One side's rate over another's, and what it should come to."""
+    """The rate of one candidate divided by that of another, and its target.
+
+    Attributes:
+        of: name of the candidate in the numerator.
+        to: name of the candidate in the denominator.
+        target: the minimum that is aimed at, if any.
+    """
 
     of: str
     to: str
-    aim: float | None = None
+    target: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Sides that do the same work.
+    """Candidates that do the same work.
 
     Attributes:
-        title: what is counted, a second.
-        sides: by name, what makes one round.
-        ratios: between them.
+        title: what is measured, and its unit.
+        candidates: functions that run one round, by name.
+        ratios: the ratios to report.
     """
 
     title: str
-    sides: Mapping[str, Callable[[], Round]]
+    candidates: Mapping[str, Callable[[], Round]]
     ratios: Sequence[Ratio]
 
     def measure(self, rounds: int) -> dict[str, list[Round]]:
-        """Let each side have its turn, `rounds` times."""
-        measured: dict[str, list[Round]] = {name: [] for name in self.sides}
+        """Run all candidates in turn, `rounds` times."""
+        measured: dict[str, list[Round]] = {name: [] for name in self.candidates}
         for _ in range(rounds):
-            for name, side in self.sides.items():
-                measured[name].append(side())
+            for name, run in self.candidates.items():
+                measured[name].append(run())
         return measured
 
 
 def table(comparison: Comparison, measured: Mapping[str, Sequence[Round]]) -> Iterator[str]:
-    """The lines to print."""
-    medians = {name: statistics.median(turn.rate for turn in turns) for name, turns in measured.items()}
+    """Yield the lines of the table of results."""
+    medians = {name: statistics.median(result.rate for result in rounds) for name, rounds in measured.items()}
     yield f"{comparison.title:<76}{'median':>9}{'lowest':>9}{'highest':>9}{'done':>9}"
-    for name, turns in measured.items():
-        rates = [turn.rate for turn in turns]
-        done = sum(turn.done for turn in turns)
+    for name, rounds in measured.items():
+        rates = [result.rate for result in rounds]
+        done = sum(result.done for result in rounds)
         yield f"  {name:<74}{medians[name]:>9.0f}{min(rates):>9.0f}{max(rates):>9.0f}{done:>9}"
     for ratio in comparison.ratios:
-        aim = "" if ratio.aim is None else f"  (aim: {ratio.aim:g} or more)"
-        yield f"  = {f'{ratio.of} / {ratio.to}':<72}{medians[ratio.of] / medians[ratio.to]:>9.2f}{aim}"
+        target = "" if ratio.target is None else f"  (target: at least {ratio.target:g})"
+        yield f"  = {f'{ratio.of} / {ratio.to}':<72}{medians[ratio.of] / medians[ratio.to]:>9.2f}{target}"

@@ -1,4 +1,4 @@
-"""Workers as real processes: what is queued first, one of them then drains."""
+"""Runs a worker process on a queue that was filled before."""
 
 from __future__ import annotations
 
@@ -17,17 +17,20 @@ from benchmarks.measuring import MeasurementError
 __all__ = ["drain"]
 
 ROOT = Path(__file__).parents[1]
-PATIENCE_AT_THE_START = 600.0
-"""Seconds for filling the queue."""
+ENQUEUE_TIMEOUT = 600.0
+"""Seconds to fill the queue."""
+
 STALLED_AFTER = 30.0
-"""Seconds without a job done, the start included, after which a worker is given up."""
-PATIENCE_AT_THE_END = 20.0
-"""Seconds that a worker is given to end by itself."""
+"""Seconds without progress, including the start, after which the worker is terminated."""
+
+STOP_TIMEOUT = 20.0
+"""Seconds that a worker has to stop after SIGTERM."""
+
 POLL = 0.1
 
 
 def drain(folder: Path, app: str, worker: Sequence[str], jobs: int, environment: Mapping[str, str]) -> Ledger:
-    """Let `app`, a module of `benchmarks.workers`, fill its queue, and then one worker drain it.
+    """Fill the queue of `app`, a module of `benchmarks.workers`, and drain it with one worker.
 
     Raises:
         MeasurementError: not all jobs were done.
@@ -42,14 +45,14 @@ def drain(folder: Path, app: str, worker: Sequence[str], jobs: int, environment:
     log = folder / "log"
     enqueue = f"from benchmarks.workers import {app}; {app}.enqueue({jobs})"
     with _running([sys.executable, "-c", enqueue], environment, log) as process:
-        if process.wait(PATIENCE_AT_THE_START) != 0:
-            raise MeasurementError(f"{app} could not fill its queue: {_end_of(log)}")
+        if process.wait(ENQUEUE_TIMEOUT) != 0:
+            raise MeasurementError(f"{app} failed to fill its queue: {_tail(log)}")
     if ledger.done:
         raise MeasurementError(f"{app} did {ledger.done} jobs before its worker was started")
     with _running(worker, environment, log) as process:
         _wait(ledger, process, log)
     if not ledger.complete:
-        raise MeasurementError(f"{ledger.done} of {jobs} jobs of {app} were done: {_end_of(log)}")
+        raise MeasurementError(f"{ledger.done} of {jobs} jobs of {app} were done: {_tail(log)}")
     return ledger
 
 
@@ -74,12 +77,12 @@ def _running(command: Sequence[str], environment: Mapping[str, str], log: Path) 
     finally:
         process.terminate()
         with suppress(subprocess.TimeoutExpired):
-            process.wait(PATIENCE_AT_THE_END)
-        # It leads a process group of its own: this ends what it left behind, children too.
+            process.wait(STOP_TIMEOUT)
+        # The process leads its own process group: this also kills its children.
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
-def _end_of(log: Path) -> str:
-    return log.read_text(errors="replace")[-2000:] or "it said nothing"
+def _tail(log: Path) -> str:
+    return log.read_text(errors="replace")[-2000:] or "no output"

@@ -1,6 +1,6 @@
-"""Handlers that take the inbox's connection, against bare loops that commit as often.
+"""Handlers that use the inbox's connection, compared with plain loops that commit as often.
 
-A handler's transaction holds what it does, that it is done, and that the event is finished.
+The transaction of a handler contains its writes, its success and the settling of the event.
 """
 
 from __future__ import annotations
@@ -13,44 +13,49 @@ from functools import partial
 from benchmarks.claims import PROCESSED, claim_and_settle, settle_each
 from benchmarks.databases import Database, databases
 from benchmarks.drain import drain_inbox
-from benchmarks.effects import Loop, by_driver, by_sqlalchemy, engine_of, have_effect, place_for_effects
+from benchmarks.effects import (
+    Loop,
+    effects_database,
+    engine_of,
+    insert_effect,
+    insert_with_driver,
+    insert_with_sqlalchemy,
+)
 from benchmarks.measuring import Comparison, Ratio, Round, Run
 from envoyou_core.inbox.records import Claim, HandlerStatus
 from envoyou_core.inbox.sql.inbox import SqlInbox
 
 __all__ = ["comparisons"]
 
-AIM = 0.7
+TARGET = 0.7
 
 
 def comparisons(run: Run) -> list[Comparison]:
-    """See docs/performance.md."""
+    """Return the comparisons of this benchmark."""
     return [
         Comparison(
-            f"transactions a second, of handlers and of loops, {name}",
+            f"transactions per second of handlers and of loops, {name}",
             {
-                "a loop on the driver, one commit each": partial(loop, run.events, database, by_driver),
-                "a loop on SQLAlchemy, one commit each": partial(loop, run.events, database, by_sqlalchemy),
-                "a loop on the inbox, events settled one by one": partial(
+                "loop with the driver": partial(loop, run.events, database, insert_with_driver),
+                "loop with SQLAlchemy": partial(loop, run.events, database, insert_with_sqlalchemy),
+                "loop with the inbox, settling one by one": partial(
                     claim_and_settle, run.events, database, settle_each
                 ),
-                "a loop on the inbox, each event with its row": partial(
-                    claim_and_settle, run.events, partial(place_for_effects, database, run.events), settle_with_row
+                "loop with the inbox, settling with a row": partial(
+                    claim_and_settle, run.events, partial(effects_database, database, run.events), settle_with_row
                 ),
                 "envoyou worker": partial(work, run.events, database),
-                "envoyou worker, a handler that does nothing": partial(
-                    drain_inbox, run.events, database, "idle_in_transaction"
-                ),
+                "envoyou worker, no-op handler": partial(drain_inbox, run.events, database, "idle_in_transaction"),
             },
             [
-                Ratio("envoyou worker", "a loop on the driver, one commit each"),
-                Ratio("envoyou worker", "a loop on SQLAlchemy, one commit each"),
-                Ratio("envoyou worker", "a loop on the inbox, events settled one by one"),
-                Ratio("envoyou worker", "a loop on the inbox, each event with its row"),
+                Ratio("envoyou worker", "loop with the driver"),
+                Ratio("envoyou worker", "loop with SQLAlchemy"),
+                Ratio("envoyou worker", "loop with the inbox, settling one by one"),
+                Ratio("envoyou worker", "loop with the inbox, settling with a row"),
                 Ratio(
-                    "envoyou worker, a handler that does nothing",
-                    "a loop on the inbox, events settled one by one",
-                    aim=AIM,
+                    "envoyou worker, no-op handler",
+                    "loop with the inbox, settling one by one",
+                    target=TARGET,
                 ),
             ],
         )
@@ -59,22 +64,22 @@ def comparisons(run: Run) -> list[Comparison]:
 
 
 def loop(events: int, database: Database, insert: Loop) -> Round:
-    """Insert the rows in this process, with nothing else to do."""
+    """Insert the rows in a plain loop."""
     event_ids = [f"evt_{uuid.uuid4().hex}" for _ in range(events)]
-    with place_for_effects(database, events) as url, engine_of(url) as engine:
-        began = time.perf_counter()
+    with effects_database(database, events) as url, engine_of(url) as engine:
+        started = time.perf_counter()
         insert(engine, event_ids)
-        took = time.perf_counter() - began
-    return Round(done=events, rate=events / took)
+        elapsed = time.perf_counter() - started
+    return Round(done=events, rate=events / elapsed)
 
 
 def settle_with_row(inbox: SqlInbox, claims: Sequence[Claim]) -> None:
-    """Do by hand what the worker does: the row and the event's end are one transaction."""
+    """Insert the row and settle the event in one transaction, as the worker does."""
     for claim in claims:
         with inbox.transaction(claim, {"handler": HandlerStatus.DONE}, lambda: PROCESSED) as connection:
-            have_effect(connection, claim.key, claim.event.id)
+            insert_effect(connection, claim.key, claim.event.id)
 
 
 def work(events: int, database: Database) -> Round:
-    """Have a worker drain as many events, whose handler inserts the row."""
-    return drain_inbox(events, partial(place_for_effects, database, events), "transactional")
+    """Drain `events` events with a worker whose handler inserts the row."""
+    return drain_inbox(events, partial(effects_database, database, events), "transactional")

@@ -1,4 +1,4 @@
-"""The cost of a request that is not signed, by size and shape, and the latency of another page meanwhile."""
+"""The cost of an unsigned request by size and shape, and its effect on the latency of another page."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ __all__ = ["comparisons"]
 
 SECRET = "whsec_benchmark"
 SIZES = (4, 64, 1000)
-"""KiB."""
+"""In KiB."""
 
-ATTACK = 2.0
-"""Unsigned requests a second."""
+ATTACK_RATE = 2.0
+"""Unsigned requests per second."""
 
-PATIENCE = 0.01
-"""Seconds between two visits to the other page, however long one takes: a stall delays all that fall into it."""
+INTERVAL = 0.01
+"""Seconds between the starts of two visits to the other page, so that a stall delays all visits that fall into it."""
 
 MAX_VISITS = 1000
 
-ATTACKED_WITH = ("nested lists", 1000)
+ATTACK_BODY = ("nested lists", 1000)
 
 SHAPES: dict[str, Callable[[int], str]] = {
     "text": lambda size: json.dumps({"x": "a" * (size - 10)}),
@@ -44,11 +44,11 @@ Attack = Callable[[WebhookRequest], Coroutine[object, object, None]] | None
 
 
 def comparisons(run: Run) -> list[Comparison]:
-    """See docs/performance.md."""
+    """Return the comparisons of this benchmark."""
     costs = [
         Comparison(
-            f"microseconds of CPU for an unsigned request of {size} KiB",
-            {shape: partial(refuse, run, body_of(shape, size)) for shape in SHAPES},
+            f"CPU microseconds per unsigned request of {size} KiB",
+            {shape: partial(reject, run, body_of(shape, size)) for shape in SHAPES},
             [Ratio("nested lists", "text")],
         )
         for size in SIZES
@@ -62,22 +62,22 @@ def comparisons(run: Run) -> list[Comparison]:
         webhooks.receive(request)
 
     async def parse(request: WebhookRequest) -> None:
-        parse_whole(request)
+        parse_fully(request)
 
     pages = [
         Comparison(
-            f"another page's p99, microseconds, {way}, {ATTACK:g} x 1 MB unsigned a second",
+            f"another page's p99 latency in microseconds, {server}, {ATTACK_RATE:g} x 1 MB unsigned per second",
             {
                 "alone": partial(visit, run, None),
-                "beside unsigned requests": partial(visit, run, attack),
-                "beside unsigned requests that are parsed whole": partial(visit, run, parse),
+                "with unsigned requests": partial(visit, run, attack),
+                "with unsigned requests, fully parsed": partial(visit, run, parse),
             },
             [
-                Ratio("beside unsigned requests", "alone"),
-                Ratio("beside unsigned requests that are parsed whole", "beside unsigned requests"),
+                Ratio("with unsigned requests", "alone"),
+                Ratio("with unsigned requests, fully parsed", "with unsigned requests"),
             ],
         )
-        for way, visit, attack in (("ASGI", visit_from_loop, areceive), ("threads", visit_from_threads, receive))
+        for server, visit, attack in (("ASGI", visit_from_loop, areceive), ("threads", visit_from_threads, receive))
     ]
     return [*costs, *pages]
 
@@ -101,25 +101,25 @@ def make_webhooks() -> Webhooks:
     return Webhooks(secret=SECRET, inbox="memory:", handoff="manual")
 
 
-def refuse(run: Run, body: bytes) -> Round:
-    """Refuse unsigned requests one after the other."""
+def reject(run: Run, body: bytes) -> Round:
+    """Reject unsigned requests one after another."""
     webhooks = make_webhooks()
     count = max(2, min(run.events, 2_000_000 // len(body)))
-    began = time.process_time()
-    refused = [webhooks.receive(unsigned(body)).status for _ in range(count)]
-    took = time.process_time() - began
-    if set(refused) != {401}:
-        raise MeasurementError("not every unsigned request was refused")
-    return Round(done=count, rate=took / count * 1e6)
+    started = time.process_time()
+    statuses = [webhooks.receive(unsigned(body)).status for _ in range(count)]
+    elapsed = time.process_time() - started
+    if set(statuses) != {401}:
+        raise MeasurementError("not every unsigned request was rejected")
+    return Round(done=count, rate=elapsed / count * 1e6)
 
 
-def parse_whole(request: WebhookRequest) -> None:
-    """As Python's own decoder and encoder do it."""
+def parse_fully(request: WebhookRequest) -> None:
+    """Decode and encode the body with Python's `json`."""
     json.dumps(load_json(request.body), separators=(",", ":"), sort_keys=True)
 
 
 def visit_from_loop(run: Run, attack: Attack) -> Round:
-    """The page and what is unsigned come to one event loop."""
+    """Visit the page while one event loop also handles unsigned requests."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while await reader.readline():
@@ -129,7 +129,7 @@ def visit_from_loop(run: Run, attack: Attack) -> Round:
 
     async def main() -> Round:
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
-        attacks = {asyncio.ensure_future(_attack_loop(attack, number / ATTACK)) for number in range(_attacks(run))}
+        attacks = {asyncio.ensure_future(_attack_loop(attack, number / ATTACK_RATE)) for number in range(_attacks(run))}
         try:
             return await asyncio.to_thread(_visits, run, server.sockets[0].getsockname()[1])
         finally:
@@ -144,11 +144,11 @@ def visit_from_loop(run: Run, attack: Attack) -> Round:
 async def _attack_loop(attack: Attack, after: float) -> None:
     await asyncio.sleep(after)
     if attack is not None:
-        await attack(unsigned(body_of(*ATTACKED_WITH)))
+        await attack(unsigned(body_of(*ATTACK_BODY)))
 
 
 def visit_from_threads(run: Run, attack: Attack) -> Round:
-    """The page and what is unsigned come to threads of one process."""
+    """Visit the page while threads of the same process handle unsigned requests."""
 
     class Page(socketserver.StreamRequestHandler):
         def handle(self) -> None:
@@ -157,9 +157,9 @@ def visit_from_threads(run: Run, attack: Attack) -> Round:
 
     def attack_now() -> None:
         if attack is not None:
-            asyncio.run(attack(unsigned(body_of(*ATTACKED_WITH))))
+            asyncio.run(attack(unsigned(body_of(*ATTACK_BODY))))
 
-    timers = [threading.Timer(number / ATTACK, attack_now) for number in range(_attacks(run))]
+    timers = [threading.Timer(number / ATTACK_RATE, attack_now) for number in range(_attacks(run))]
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Page) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         for timer in timers:
@@ -174,7 +174,7 @@ def visit_from_threads(run: Run, attack: Attack) -> Round:
 
 
 def _attacks(run: Run) -> int:
-    return max(1, int(_number_of_visits(run) * PATIENCE * ATTACK))
+    return max(1, int(_number_of_visits(run) * INTERVAL * ATTACK_RATE))
 
 
 def _number_of_visits(run: Run) -> int:
@@ -182,17 +182,17 @@ def _number_of_visits(run: Run) -> int:
 
 
 def _visits(run: Run, port: int) -> Round:
-    """Visit the page from another process, which does not share the interpreter."""
+    """Visit the page from another process, which has its own interpreter."""
     visitor = [
         sys.executable,
         "-m",
         "benchmarks.workers.visitor",
         str(port),
         str(_number_of_visits(run)),
-        str(PATIENCE),
+        str(INTERVAL),
     ]
     finished = subprocess.run(visitor, capture_output=True, text=True, check=False)
     if finished.returncode:
-        raise MeasurementError("the other page could not be visited")
-    took = sorted(map(float, finished.stdout.split()))
-    return Round(done=len(took), rate=took[int(len(took) * 0.99)] * 1e6)
+        raise MeasurementError("visiting the other page failed")
+    delays = sorted(map(float, finished.stdout.split()))
+    return Round(done=len(delays), rate=delays[int(len(delays) * 0.99)] * 1e6)

@@ -1,4 +1,4 @@
-"""System checks: what `manage.py check` finds before an event does."""
+"""System checks of the configuration, run by `manage.py check`."""
 
 from __future__ import annotations
 
@@ -24,35 +24,39 @@ from envoyou_django.project import project_webhooks
 __all__ = ["TAG"]
 
 TAG: Final = "envoyou"
-"""`manage.py check --tag envoyou` runs these checks only."""
+"""`manage.py check --tag envoyou` runs only these checks."""
 
 SAMPLE_SECRETS: Final = frozenset({"your-webhook-secret", "whsec_your_webhook_secret_key"})
-"""What the guide and this project's documentation write in place of a secret."""
+"""Placeholders for the secret in the guide and in the documentation of this project."""
 
 CSRF_MIDDLEWARE: Final = "django.middleware.csrf.CsrfViewMiddleware"
 LOGIN_MIDDLEWARE: Final = "django.contrib.auth.middleware.LoginRequiredMiddleware"
 
-SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - what secrets begin with
-MIN_SECRET: Final = 16
-FEWEST_CHARACTERS: Final = 5
+SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - the prefix of every secret
+MIN_LENGTH: Final = 16
+MIN_DISTINCT_CHARACTERS: Final = 5
 
 WAL_MARK: Final = b"\x02\x02"
-"""What a SQLite file that is in WAL mode has from its 19th byte on."""
+"""Bytes 19 and 20 of a SQLite file in WAL mode."""
 
 Messages = Iterator[checks.CheckMessage]
-
-
 Check = Callable[[], Messages]
 
 
-def _registered(*tags: str, deploy: bool = False, where_settings_work: bool = True) -> Callable[[Check], Check]:
-    """Have Django run a check, for all apps or for this one."""
+def _register(*tags: str, deploy: bool = False, requires_settings: bool = True) -> Callable[[Check], Check]:
+    """Register a check with Django.
+
+    Args:
+        tags: tags in addition to `TAG`.
+        deploy: run the check only with `--deploy`.
+        requires_settings: skip the check if the setting `ENVOYOU` is invalid.
+    """
 
     def decorate(check: Check) -> Check:
         @checks.register(TAG, *tags, deploy=deploy)
-        def found(app_configs: Collection[Any] | None, **_: Any) -> list[checks.CheckMessage]:
-            is_ours = app_configs is None or apps.get_app_config("envoyou_django") in app_configs
-            if not is_ours or (where_settings_work and list(settings_work())):
+        def run(app_configs: Collection[Any] | None, **_: Any) -> list[checks.CheckMessage]:
+            is_selected = app_configs is None or apps.get_app_config("envoyou_django") in app_configs
+            if not is_selected or (requires_settings and list(check_settings())):
                 return []
             return list(check())
 
@@ -64,13 +68,13 @@ def _registered(*tags: str, deploy: bool = False, where_settings_work: bool = Tr
 # Settings
 
 
-@_registered(where_settings_work=False)
-def settings_work() -> Messages:
-    """The setting `ENVOYOU` makes a `Webhooks`."""
+@_register(requires_settings=False)
+def check_settings() -> Messages:
+    """Check that the setting `ENVOYOU` is valid."""
     try:
         if not conf.has_secret():
             yield checks.Error(
-                "There is no webhook secret, so no delivery could be authenticated.",
+                "The webhook secret is not configured, so deliveries cannot be authenticated.",
                 hint=f'Set {conf.SETTING} = {{"WEBHOOK_SECRET": os.environ["ENVOYOU_WEBHOOK_SECRET"]}}.',
                 id="envoyou.E001",
             )
@@ -78,32 +82,32 @@ def settings_work() -> Messages:
         conf.handlers_module()
         conf.webhooks_keywords()
     except ConfigurationError as error:
-        yield _unusable(error)
+        yield _invalid_settings(error)
         return
-    yield from _task_queue_works()
+    yield from _check_task_queue()
 
 
-def _task_queue_works() -> Messages:
+def _check_task_queue() -> Messages:
     try:
         if conf.task_queue() is not None:
             import_module("envoyou_django.tasks")
     except ConfigurationError as error:
         yield checks.Error(
-            f"Nobody would work off the inbox: {error}.",
-            hint=f'Install or configure what {conf.SETTING}["HANDOFF"] names, or leave it out.',
+            f"The task queue cannot be used, so events would not be handled: {error}.",
+            hint=f'Install or configure the task queue of {conf.SETTING}["HANDOFF"], or remove that setting.',
             id="envoyou.E003",
         )
         return
     try:
         project_webhooks.setup()
     except ConfigurationError as error:
-        yield _unusable(error)
+        yield _invalid_settings(error)
 
 
-def _unusable(error: ConfigurationError) -> checks.CheckMessage:
+def _invalid_settings(error: ConfigurationError) -> checks.CheckMessage:
     return checks.Error(
-        f"The setting {conf.SETTING} cannot be used: {error}.",
-        hint="The names and values that it may have are listed in the documentation, under Settings.",
+        f"The setting {conf.SETTING} is invalid: {error}.",
+        hint="See Settings in the documentation for the supported names and values.",
         id="envoyou.E002",
     )
 
@@ -111,33 +115,33 @@ def _unusable(error: ConfigurationError) -> checks.CheckMessage:
 # URLs
 
 
-@_registered(checks.Tags.urls)
-def urls_lead_here() -> Messages:
-    """Deliveries reach the view, and nothing that they do not pass stands before it."""
+@_register(checks.Tags.urls)
+def check_urls() -> Messages:
+    """Check that deliveries reach the view, without CSRF checks, a login or a redirect."""
     if not getattr(settings, "ROOT_URLCONF", None):
         return
-    found = endpoints()
-    if not found:
+    receiving = endpoints()
+    if not receiving:
         yield checks.Warning(
             "No URL of this project receives webhooks.",
-            hint='Add path("webhooks/envoyou", include("envoyou_django.urls")) to its URLconf. What is wrapped around '
-            "the view is to use functools.wraps, or it cannot be seen. Where others than Django receive them, silence "
-            "this check.",
+            hint='Add path("webhooks/envoyou", include("envoyou_django.urls")) to the URLconf. If a decorator wraps '
+            "the view, it must use functools.wraps. If this project does not receive webhooks, silence this check.",
             id="envoyou.W001",
         )
-    for endpoint in found:
+    for endpoint in receiving:
         if endpoint.prefix.endswith("/"):
             yield checks.Warning(
-                f"Webhooks are received at {endpoint.prefix!r}, but not without the slash at its end: there they would "
-                "be redirected, and a redirect counts as a failure.",
-                hint="Leave the slash out where the URLs are included. The address matches with one and without, then.",
+                f"The URL {endpoint.prefix!r} receives webhooks only with its trailing slash. Without it, deliveries "
+                "are redirected, which the platform counts as a failure.",
+                hint="Remove the trailing slash from the path() that includes envoyou_django.urls, which then matches "
+                "both forms.",
                 id="envoyou.W002",
             )
         if lost := list(_lost_exemptions(endpoint)):
             yield checks.Error(
-                f"The view at {endpoint.prefix!r} has lost what exempts it from {' and '.join(lost)}: every delivery "
-                "would be refused.",
-                hint="Something is wrapped around it that does not keep its attributes. Let it use functools.wraps.",
+                f"The view at {endpoint.prefix!r} has lost its exemption from {' and '.join(lost)}, so it would reject "
+                "every delivery.",
+                hint="A decorator around the view does not keep its attributes. Use functools.wraps in it.",
                 id="envoyou.E004",
             )
 
@@ -145,9 +149,9 @@ def urls_lead_here() -> Messages:
 def _lost_exemptions(endpoint: Endpoint) -> Iterator[str]:
     view = endpoint.view
     if _is_installed(CSRF_MIDDLEWARE) and not getattr(view, "csrf_exempt", False):
-        yield "CSRF tokens"
+        yield "CSRF protection"
     if _is_installed(LOGIN_MIDDLEWARE) and getattr(view, "login_required", True):
-        yield "logging in"
+        yield "the login requirement"
     alias = _inbox_alias()
     is_atomic = connections[alias].settings_dict.get("ATOMIC_REQUESTS")
     if is_atomic and alias not in getattr(view, "_non_atomic_requests", ()):
@@ -155,54 +159,55 @@ def _lost_exemptions(endpoint: Endpoint) -> Iterator[str]:
 
 
 def _is_installed(middleware: str) -> bool:
-    """Whether it is, or one that is derived from it. It is not imported: it may belong to an app that is not there."""
-    found = [import_string(path) for path in settings.MIDDLEWARE]
-    kinds = [kind for each in found if isinstance(each, type) for kind in each.__mro__]
-    return any(f"{kind.__module__}.{kind.__qualname__}" == middleware for kind in kinds)
+    """Return whether `middleware` or a subclass of it is installed.
+
+    The names are compared, because importing `middleware` may fail if its app is not installed.
+    """
+    installed = [import_string(path) for path in settings.MIDDLEWARE]
+    classes = [base for item in installed if isinstance(item, type) for base in item.__mro__]
+    return any(f"{cls.__module__}.{cls.__qualname__}" == middleware for cls in classes)
 
 
 # Handlers
 
 
-@_registered()
-def handlers_are_there() -> Messages:
-    """There is something to do for an event, by someone who does it outside the request."""
+@_register()
+def check_handlers() -> Messages:
+    """Check that handlers exist, run outside of requests and share the transaction of the inbox."""
     handlers = project_webhooks.registered
     if not handlers:
         name = conf.handlers_module()
         yield checks.Warning(
-            "No handler is registered: events are accepted and wait.",
-            hint=f"Handlers are looked for in the module {name!r} of each installed app.",
+            "No handler is registered, so events are accepted but not handled.",
+            hint=f"Register handlers in the module {name!r} of an installed app.",
             id="envoyou.W003",
         )
-    yield from _tasks_run_elsewhere()
-    yield from _models_share_the_transaction(handlers)
+    yield from _check_tasks_backend()
+    yield from _check_databases_of_models(handlers)
 
 
-def _tasks_run_elsewhere() -> Messages:
+def _check_tasks_backend() -> Messages:
     if conf.task_queue() is not conf.TaskQueue.DJANGO_TASKS:
         return
     from envoyou_django.tasks import tasks_framework
 
     framework = tasks_framework()
     backend = framework.task_backends[conf.tasks_backend()] if framework is not None else None
-    kinds = {kind.__name__ for kind in type(backend).__mro__}
-    if "DummyBackend" in kinds:
-        does = "does not run tasks at all: nothing is worked off"
-    elif "ImmediateBackend" in kinds:
-        does = (
-            "runs tasks where they are enqueued: handlers run in the processes that serve requests, one after the other"
-        )
+    names = {cls.__name__ for cls in type(backend).__mro__}
+    if "DummyBackend" in names:
+        problem = "does not run tasks, so events are not handled"
+    elif "ImmediateBackend" in names:
+        problem = "runs tasks when they are enqueued, so handlers run one after another in the web processes"
     else:
         return
     yield checks.Warning(
-        f'The backend {conf.tasks_backend()!r} of TASKS, which HANDOFF = "django_tasks" uses, {does}.',
-        hint="Configure a backend that has workers, such as that of django-tasks-db, or leave HANDOFF out.",
+        f'The backend {conf.tasks_backend()!r} of TASKS, which HANDOFF = "django_tasks" uses, {problem}.',
+        hint="Configure a backend with workers, such as the one of django-tasks-db, or remove HANDOFF.",
         id="envoyou.W006",
     )
 
 
-def _models_share_the_transaction(handlers: Collection[Handler]) -> Messages:
+def _check_databases_of_models(handlers: Collection[Handler]) -> Messages:
     inbox = _inbox_alias()
     for app in apps.get_app_configs():
         modules = {handler.function.__module__ for handler in handlers if _shares_transaction(handler)}
@@ -213,9 +218,9 @@ def _models_share_the_transaction(handlers: Collection[Handler]) -> Messages:
         ]
         if elsewhere:
             yield checks.Warning(
-                f"{', '.join(elsewhere)}: on another database than the inbox, {inbox!r}. What a handler writes to "
-                "them is not in the transaction that records it as done: it may happen twice.",
-                hint="Use event.id as the idempotency key there.",
+                f"{', '.join(elsewhere)}: not in the inbox's database {inbox!r}. A handler's writes to these models "
+                "are not in the transaction that records its success, so they may happen twice.",
+                hint="Make these writes idempotent, with event.id as the key.",
                 id="envoyou.W007",
             )
 
@@ -227,60 +232,63 @@ def _shares_transaction(handler: Handler) -> bool:
 # Databases
 
 
-@_registered()
-def databases_suit() -> Messages:
-    """SQLite is set up for several who write."""
+@_register()
+def check_sqlite() -> Messages:
+    """Check that a SQLite database is configured for concurrent writers."""
     connection = connections[_inbox_alias()]
     if connection.vendor != "sqlite" or connection.is_in_memory_db():
         return
     options = connection.settings_dict.get("OPTIONS", {})
-    if not _asks_for_wal(options) and not _is_in_wal_mode(Path(connection.settings_dict["NAME"])):
+    if not _enables_wal(options) and not _is_in_wal_mode(Path(connection.settings_dict["NAME"])):
         yield checks.Warning(
-            f"The inbox is in the SQLite database {connection.alias!r}, which is not in WAL mode: whoever reads keeps "
-            "events from being accepted.",
+            f"The inbox's SQLite database {connection.alias!r} is not in WAL mode, so readers block the acceptance of "
+            "events.",
             hint=f'Set DATABASES["{connection.alias}"]["OPTIONS"]["init_command"] = "PRAGMA journal_mode=WAL".',
             id="envoyou.W004",
         )
     if str(options.get("transaction_mode")).upper() not in {"IMMEDIATE", "EXCLUSIVE"}:
         yield checks.Warning(
-            f"The inbox is in the SQLite database {connection.alias!r}, whose transactions do not wait for each other: "
-            "one that has read and begins to write fails where another has written meanwhile.",
+            f"The inbox's SQLite database {connection.alias!r} does not use immediate transactions: a transaction that "
+            "reads before it writes fails if another one writes in between.",
             hint=f'Set DATABASES["{connection.alias}"]["OPTIONS"]["transaction_mode"] = "IMMEDIATE".',
             id="envoyou.W005",
         )
     elif connection.settings_dict["ATOMIC_REQUESTS"]:
         yield checks.Warning(
-            f"The inbox is in the SQLite database {connection.alias!r}, whose ATOMIC_REQUESTS have each request of the "
-            "site hold its only write lock, also one that only reads: deliveries are answered 503 meanwhile.",
-            hint="Leave ATOMIC_REQUESTS out, and decorate the views that need it with transaction.atomic.",
+            f"The inbox's SQLite database {connection.alias!r} uses ATOMIC_REQUESTS: every request holds the only "
+            "write lock, even if it only reads, and deliveries get 503 meanwhile.",
+            hint="Remove ATOMIC_REQUESTS and decorate the views that need a transaction with transaction.atomic.",
             id="envoyou.W012",
         )
 
 
 @checks.register(TAG, checks.Tags.database)
-def database_tells_duplicates_apart(databases: Collection[str] | None = None, **_: Any) -> list[checks.CheckMessage]:
-    """Not asked by a plain `check`: which server answers is known once there is a connection."""
+def check_database(databases: Collection[str] | None = None, **_: Any) -> list[checks.CheckMessage]:
+    """Check that the database can detect duplicates.
+
+    It runs only with `--database`, because only a connection tells the kind of server.
+    """
     alias = _inbox_alias()
     if alias not in (databases or ()) or supports(connections[alias]):
         return []
     return [
         checks.Error(
-            f"The inbox is in the database {alias!r}, which has no INSERT ... RETURNING: it could not be "
-            "told which deliveries are new.",
-            hint="Choose SQLite, PostgreSQL or MariaDB for it with DATABASE_ROUTERS.",
+            f"The inbox's database {alias!r} does not support INSERT ... RETURNING, so new deliveries cannot be "
+            "distinguished from duplicates.",
+            hint="Use SQLite, PostgreSQL or MariaDB for the inbox; see DATABASE_ROUTERS.",
             id="envoyou.E005",
         )
     ]
 
 
-def _asks_for_wal(options: Any) -> bool:
+def _enables_wal(options: Any) -> bool:
     return "journal_mode=wal" in "".join(str(options.get("init_command")).lower().split())
 
 
 def _is_in_wal_mode(file: Path) -> bool:
     try:
-        with file.open("rb") as opened:
-            return opened.read(20)[18:] == WAL_MARK
+        with file.open("rb") as stream:
+            return stream.read(20)[18:] == WAL_MARK
     except OSError:
         return False
 
@@ -288,12 +296,12 @@ def _is_in_wal_mode(file: Path) -> bool:
 # Logging
 
 
-@_registered(where_settings_work=False)
-def loggers_work() -> Messages:
-    """What is logged about webhooks appears somewhere."""
+@_register(requires_settings=False)
+def check_loggers() -> Messages:
+    """Check that the loggers are enabled."""
     if names := disabled_loggers():
         yield checks.Warning(
-            f"Disabled by the logging configuration: {', '.join(map(repr, names))}. Nothing is logged there.",
+            f"The logging configuration disables these loggers: {', '.join(map(repr, names))}.",
             hint=REMEDY,
             id="envoyou.W013",
         )
@@ -302,65 +310,64 @@ def loggers_work() -> Messages:
 # Deployment
 
 
-@_registered(checks.Tags.security, deploy=True)
-def secret_is_one() -> Messages:
-    """Nobody guesses the secret."""
+@_register(checks.Tags.security, deploy=True)
+def check_secret() -> Messages:
+    """Check that the secret is not a placeholder and not easy to guess."""
     for secret in conf.written_secrets():
-        guessed = secret.removeprefix(SECRET_PREFIX)
+        random_part = secret.removeprefix(SECRET_PREFIX)
         if secret in SAMPLE_SECRETS:
-            what = "is the one in the documentation, which everybody knows"
-        elif len(guessed) < MIN_SECRET or len(set(guessed)) < FEWEST_CHARACTERS:
-            what = "can be guessed"
+            problem = "is the placeholder of the documentation"
+        elif len(random_part) < MIN_LENGTH or len(set(random_part)) < MIN_DISTINCT_CHARACTERS:
+            problem = "is easy to guess"
         else:
             continue
         yield checks.Warning(
-            f"A webhook secret {what}: whoever knows it can forge events.",
-            hint="Take the secret that EnvoyOU has made for the endpoint, or a long random text.",
+            f"A webhook secret {problem}, so anyone can forge events.",
+            hint="Use the secret that EnvoyOU generated for the endpoint, or a long random string.",
             id="envoyou.W008",
         )
 
 
-@_registered(checks.Tags.security, deploy=True)
-def secret_is_kept_apart() -> Messages:
-    """The secret is not where the code is."""
+@_register(checks.Tags.security, deploy=True)
+def check_secret_location() -> Messages:
+    """Check that the secret is not in the code."""
     for name, source in _sources_of_settings():
         if any(secret in source for secret in conf.written_secrets()):
             yield checks.Warning(
-                f"A webhook secret is written in {name}: whoever reads the code can forge events.",
+                f"A webhook secret is written in {name}, so anyone who can read the code can forge events.",
                 hint='Read it from the environment: os.environ["ENVOYOU_WEBHOOK_SECRET"].',
                 id="envoyou.W009",
             )
 
 
 def _sources_of_settings() -> Iterator[tuple[str, str]]:
-    """The module of the settings, and those beside it in a package of its own, from which it may import."""
+    """Yield the name and the source of the settings module and of the other modules in its package."""
     module = getattr(settings, "SETTINGS_MODULE", None)
     if not module:
         return
     package = module.rpartition(".")[0]
-    beside = f"{package}." if "settings" in package.split(".") else f"{module}."
+    siblings = f"{package}." if "settings" in package.split(".") else f"{module}."
     for name in sorted(sys.modules):
-        if name == module or name.startswith(beside):
+        if name == module or name.startswith(siblings):
             file = getattr(sys.modules[name], "__file__", None)
             if file and Path(file).suffix == ".py":
                 yield name, Path(file).read_text(encoding="utf-8", errors="replace")
 
 
-@_registered(deploy=True)
-def somebody_works() -> Messages:
-    """What is accepted outlives a restart, and is worked off."""
+@_register(deploy=True)
+def check_deployment() -> Messages:
+    """Check that accepted events survive a restart, and that a worker handles them."""
     if conf.is_manual():
         yield checks.Warning(
-            f'{conf.SETTING}["HANDOFF"] is "manual": the processes that serve requests leave the work to others.',
-            hint="Run `manage.py envoyou_worker` beside them, or with --drain from cron; then silence this check.",
+            f'{conf.SETTING}["HANDOFF"] is "manual", so web processes do not handle events.',
+            hint="Run `manage.py envoyou_worker`, or run it with --drain from cron; then silence this check.",
             id="envoyou.W010",
         )
     connection = connections[_inbox_alias()]
     if connection.vendor == "sqlite" and connection.is_in_memory_db():
         yield checks.Warning(
-            f"The inbox is in the SQLite database {connection.alias!r}, which is in memory: a restart loses what was "
-            "accepted.",
-            hint="Give it a file, or use a database server.",
+            f"The inbox's SQLite database {connection.alias!r} is in memory, so a restart loses accepted events.",
+            hint="Use a database file or a database server.",
             id="envoyou.W011",
         )
 

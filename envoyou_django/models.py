@@ -1,4 +1,4 @@
-"""The table of events: the inbox, and the memory of what was handled."""
+"""The tables of the inbox: events, their order, pauses and locks."""
 
 from __future__ import annotations
 
@@ -37,58 +37,62 @@ EVENTS, MARKS, PAUSED, CLAIM_LOCKS = TABLES = (
 )
 
 MAX_NAME = 64
-"""Characters that the name of an inbox may have."""
+"""The maximum length of an inbox's name."""
 
 REQUEUE_BATCH = 500
-"""Rows changed in one transaction, so that acceptance never waits long behind it."""
+"""Rows changed in one transaction, so that new deliveries never wait long for its locks."""
 
 
 class ProcessedEventQuerySet(models.QuerySet):
-    """Events: which there are, and what can be done to several of them."""
+    """Queries for events, and operations on several events."""
 
     def due(self, now: datetime | None = None) -> ProcessedEventQuerySet:
-        """Those that a worker may take at `now`, what came due first, first; a lease that has run out is due, too.
+        """Return the events that are due at `now`, the longest due first, including those with an expired lease.
 
-        Some may have to wait all the same, for their order or because they are paused.
+        Some of them may still have to wait, because they are paused or for an earlier event.
         """
         return self.filter(due_at__lte=now or _now()).order_by("due_at", "pk")
 
     def dead(self) -> ProcessedEventQuerySet:
-        """Those that were given up, and wait for somebody to look at them."""
+        """Return the dead events."""
         return self.filter(status=Status.DEAD)
 
     def for_object(self, object_id: str) -> ProcessedEventQuerySet:
-        """Those about an object: `data.object.id`, or else its `user_id`."""
+        """Return the events about an object: its `id`, or else its `user_id`."""
         return self.filter(object_key=object_key(object_id))
 
     def requeue(self, now: datetime | None = None) -> int:
-        """Bring those that are failed, ignored or dead back to `received`, due at `now`; returns how many.
+        """Requeue the failed, ignored and dead events, due at `now`.
 
-        All attempts are before them again. Handlers that were done stay done. What has lost its payload stays.
+        They get all their attempts again. Handlers that have succeeded do not run again. Events whose payload was
+        deleted are not requeued.
+
+        Returns:
+            The number of requeued events.
         """
-        rows = self._to_write().requeuable()
+        rows = self._for_writing().requeuable()
         alias = rows.db
-        found = list(rows.order_by("pk").values("pk", "status", "attempts", "progress"))
+        candidates = list(rows.order_by("pk").values("pk", "status", "attempts", "progress"))
         requeued = 0
-        for start in range(0, len(found), REQUEUE_BATCH):
+        for start in range(0, len(candidates), REQUEUE_BATCH):
             with transaction.atomic(using=alias):
-                for row in found[start : start + REQUEUE_BATCH]:
+                for row in candidates[start : start + REQUEUE_BATCH]:
                     requeued += self._requeue_one(alias, row, now or _now())
         return requeued
 
     def make_due(self, now: datetime | None = None) -> int:
-        """Have those that wait for a later time tried at `now`; returns how many. Their attempts count as before."""
+        """Make the events that wait for a later attempt due at `now`, and return their number."""
         now = now or _now()
-        changed: int = self._to_write().waiting().order_by().filter(due_at__gt=now).update(due_at=now)
+        changed: int = self._for_writing().waiting().order_by().filter(due_at__gt=now).update(due_at=now)
         return changed
 
     def mark_dead(self, now: datetime | None = None) -> int:
-        """Give up those that are unfinished and in nobody's hands at `now`; returns how many.
+        """Mark the unfinished events dead that no worker holds at `now`, and return their number.
 
-        What a worker holds is left to it. One whose lease has run out, and that comes back, cannot settle any more.
+        A worker whose lease has expired can no longer settle the event.
         """
         now = now or _now()
-        rows = self._to_write().unheld(now).order_by("pk")
+        rows = self._for_writing().unheld(now).order_by("pk")
         dead = {
             "status": Status.DEAD.value,
             "due_at": None,
@@ -96,7 +100,7 @@ class ProcessedEventQuerySet(models.QuerySet):
             "settled_at": now,
             "last_error": Coalesce("last_error", Value("marked dead by hand")),
         }
-        # As whoever settles an event deletes its payload where that was asked for.
+        # Settling an event deletes its payload if that was requested.
         marked = update_each(rows.filter(erase_requested_at__isnull=True).only("pk"), lambda _: dead)
         return marked + update_each(
             rows.filter(erase_requested_at__isnull=False).only(*SCRUBBED_BY),
@@ -104,27 +108,27 @@ class ProcessedEventQuerySet(models.QuerySet):
         )
 
     def requeuable(self) -> ProcessedEventQuerySet:
-        """Those that `requeue` brings back."""
+        """Return the events that `requeue` changes."""
         return self.filter(status__in=REQUEUABLE, scrubbed_at__isnull=True)
 
     def waiting(self) -> ProcessedEventQuerySet:
-        """Those that are to be tried, and that nobody tries yet."""
+        """Return the events that wait for an attempt."""
         return self.filter(status__in=[Status.RECEIVED, Status.FAILED])
 
     def unheld(self, now: datetime | None = None) -> ProcessedEventQuerySet:
-        """The unfinished ones that no worker has in hand: they wait, or the lease on them has run out."""
+        """Return the unfinished events that no worker holds: they wait, or their lease has expired."""
         return self.waiting() | self.filter(status=Status.PROCESSING, due_at__lte=now or _now())
 
-    def _to_write(self) -> ProcessedEventQuerySet:
+    def _for_writing(self) -> ProcessedEventQuerySet:
         return self.using(self._db or router.db_for_write(self.model))
 
     def _requeue_one(self, alias: str, row: Mapping[str, Any], now: datetime) -> int:
-        # Looked up without a lock, so it is changed only where nothing has happened to it since: a transaction that
-        # reads first and writes later fails at once on SQLite where another writer came between.
+        # The row was read without a lock, so it is updated only if it has not changed since. On SQLite, a transaction
+        # that reads before it writes would fail if another one writes in between.
         unchanged = ProcessedEvent.objects.using(alias).filter(
             pk=row["pk"], status=row["status"], scrubbed_at__isnull=True
         )
-        # On SQLite, anything may stand in place of a number.
+        # On SQLite, a column of numbers may hold any value.
         if isinstance(row["attempts"], int):
             unchanged = unchanged.filter(attempts=row["attempts"])
         progress = requeued_progress(row["progress"])
@@ -143,64 +147,70 @@ def _now() -> datetime:
     return datetime.fromtimestamp(conf.clock()(), UTC)
 
 
-_ManagerOfThem: Any = models.Manager.from_queryset(ProcessedEventQuerySet)
+_EventManager: Any = models.Manager.from_queryset(ProcessedEventQuerySet)
 
 
-class ProcessedEventManager(_ManagerOfThem):
-    """Reads where the routers have the events written: a replica may not have heard yet of what became of them."""
+class ProcessedEventManager(_EventManager):
+    """Reads from the database that events are written to, because a replica may lag behind."""
 
     def get_queryset(self) -> ProcessedEventQuerySet:
-        """See `django.db.models.Manager.get_queryset`."""
+        """Return the events of the database for writing, unless another one was chosen."""
         rows: ProcessedEventQuerySet = super().get_queryset()
         return rows if self._db else rows.using(router.db_for_write(self.model, **self._hints))
 
 
 class ProcessedEvent(models.Model):
-    """One event: accepted, and by now handled, waiting, or given up.
+    """One accepted event.
 
-    With the inbox's name and the tenant, the event's id is its key: the unique constraint decides what is a duplicate.
+    Its id, the inbox's name and the tenant are unique together: this constraint detects duplicates.
     """
 
-    name = ExactCharField(_("inbox"), max_length=MAX_NAME, help_text=_("Which Webhooks it was delivered to."))
+    name = ExactCharField(_("inbox"), max_length=MAX_NAME, help_text=_("The Webhooks object that received the event."))
     tenant = ExactCharField(_("tenant"), max_length=255, blank=True)
     event_id = ExactCharField(_("event id"), max_length=255)
     type = ExactCharField(_("type"), max_length=255)
     created = models.BigIntegerField(_("created"), help_text=_("Epoch seconds, as sent."))
     webhook_id = models.CharField(_("webhook id"), max_length=255, null=True, blank=True)
-    body = models.BinaryField(_("body"), help_text=_("The verified bytes, exactly as they came."))
+    body = models.BinaryField(_("body"), help_text=_("The verified bytes, exactly as received."))
     status = models.CharField(
         _("status"), max_length=16, choices=[(status.value, _(status.value)) for status in Status]
     )
-    attempts = models.PositiveIntegerField(_("attempts"), help_text=_("How many attempts have ended."))
-    crashes = models.PositiveIntegerField(_("crashes"), help_text=_("How many workers died over it."))
+    attempts = models.PositiveIntegerField(_("attempts"), help_text=_("Number of ended attempts."))
+    crashes = models.PositiveIntegerField(_("crashes"), help_text=_("Number of worker crashes."))
     progress = models.JSONField(_("progress"), help_text=_("The handlers that will not run again."))
     received_at = UtcDateTimeField(_("received at"))
     due_at = UtcDateTimeField(
-        _("due at"), null=True, blank=True, help_text=_("When it is tried, or when its worker's lease ends.")
+        _("due at"),
+        null=True,
+        blank=True,
+        help_text=_("When it is due, or when the worker's lease expires."),
     )
     lease_token = models.CharField(_("lease token"), max_length=32, null=True, blank=True)
     settled_at = UtcDateTimeField(_("settled at"), null=True, blank=True)
     last_error = models.TextField(_("last error"), null=True, blank=True)
-    # Every column from here on may be left out: processes of an earlier release go on inserting without them.
+    # All columns below are nullable, because processes of earlier releases insert rows without them.
     object_key = ExactCharField(
         _("object"),
         max_length=MAX_NAME_LENGTH,
         null=True,
         blank=True,
-        help_text=_("What it is about: nothing where it is empty; not looked up yet where there is none."),
+        help_text=_("The id of its object: empty if it has none, NULL if not determined yet."),
     )
     history = models.TextField(_("history"), null=True, blank=True)
     scrubbed_at = UtcDateTimeField(
         _("scrubbed at"), null=True, blank=True, help_text=_("When the payload was deleted.")
     )
     erase_requested_at = UtcDateTimeField(
-        _("erase requested at"), null=True, blank=True, help_text=_("The payload is deleted when it is finished.")
+        _("erase requested at"),
+        null=True,
+        blank=True,
+        help_text=_("The payload is deleted when the event is settled."),
     )
 
     objects = ProcessedEventManager()
 
     class Meta:
-        """Its table, its key, and what it is asked for."""
+        """Table, constraints and indexes."""
 
         db_table = EVENTS
         verbose_name = _("event")
@@ -209,29 +219,29 @@ class ProcessedEvent(models.Model):
             ("requeue_processedevent", _("Can requeue event")),
             ("mark_dead_processedevent", _("Can mark event dead")),
         ]
-        # The id before the tenant, so that an event is found by its id alone, too.
+        # The id precedes the tenant, so that the index also serves queries by id only.
         constraints = [models.UniqueConstraint(fields=["name", "event_id", "tenant"], name="envoyou_event_key")]
         indexes = [
-            # What is claimed. Finished rows are not in it, so it stays small however many there are.
+            # Claiming. Partial, so that it stays small however many finished events there are.
             models.Index(fields=["name", "due_at"], name="envoyou_due", condition=models.Q(due_at__isnull=False)),
-            # What is pruned.
+            # Pruning.
             models.Index(fields=["name", "status", "settled_at"], name="envoyou_settled"),
-            # What the admin lists, newest first.
+            # The list in the admin, newest first.
             models.Index(fields=["status", "-id"], name="envoyou_status"),
             models.Index(fields=["type", "-id"], name="envoyou_type"),
-            # What it searches, and what its chart counts.
+            # The search and the chart in the admin.
             models.Index(fields=["event_id"], name="envoyou_event_id"),
             models.Index(fields=["received_at"], name="envoyou_received"),
-            # What holds another one back. As small as the first. The object stands in front, or a database that knows
-            # nothing of the table yet could take it for what is due.
+            # Ordered delivery. Partial as well. The object comes first, because a database without statistics might
+            # otherwise use this index for claiming.
             models.Index(
                 fields=["object_key", "tenant", "name", "created"],
                 name="envoyou_order",
                 condition=models.Q(due_at__isnull=False),
             ),
-            # What there is about an object, and what nobody has looked into yet.
+            # Events of an object, and events whose object has not been determined yet.
             models.Index(fields=["object_key", "name", "created"], name="envoyou_object"),
-            # What is scrubbed. What has been is not in it, or each time all of it would be gone through.
+            # Scrubbing. Scrubbed events are excluded, so that they are not scanned each time.
             models.Index(
                 fields=["name", "status", "scrubbed_at", "settled_at"],
                 name="envoyou_unscrubbed",
@@ -244,21 +254,21 @@ class ProcessedEvent(models.Model):
 
     @property
     def event(self) -> Event:
-        """The event, read from the bytes that came.
+        """The event, decoded from the body.
 
-        If they are unreadable, it has the id and type of the columns, and access to its `data.object` raises
-        `InvalidPayloadError`.
+        If the body is unreadable, the event has the id and the type of the columns, and access to its `data.object`
+        raises `InvalidPayloadError`.
         """
         return event_of(self)[0]
 
     @property
     def unreadable(self) -> str | None:
-        """Why this release cannot read the row, else `None`."""
+        """Why this release cannot read the row; `None` if it can."""
         return record_of(self, moment=stored_moment).unreadable
 
 
 class ObjectMark(models.Model):
-    """How new the newest event was that was applied to an object and has been pruned since."""
+    """The time of the newest event of an object that was applied and has been pruned since."""
 
     name = ExactCharField(_("inbox"), max_length=MAX_NAME)
     tenant = ExactCharField(_("tenant"), max_length=255, blank=True)
@@ -266,7 +276,7 @@ class ObjectMark(models.Model):
     created = models.BigIntegerField(_("created"), help_text=_("Epoch seconds, as sent."))
 
     class Meta:
-        """Its table, its key, and what is pruned of it."""
+        """Table, constraint and index."""
 
         db_table = MARKS
         default_permissions = ()
@@ -278,14 +288,14 @@ class ObjectMark(models.Model):
 
 
 class PausedSubject(models.Model):
-    """Something that workers leave alone until it is resumed."""
+    """An event type or a handler that is paused."""
 
     name = ExactCharField(_("inbox"), max_length=MAX_NAME)
-    # Without a key, for it may be of any length: twice is as good as once.
+    # Not unique, because its length is unbounded; duplicates do no harm.
     subject = models.TextField(_("subject"))
 
     class Meta:
-        """Its table, and what is asked of it."""
+        """Table and index."""
 
         db_table = PAUSED
         default_permissions = ()
@@ -296,12 +306,12 @@ class PausedSubject(models.Model):
 
 
 class ClaimLock(models.Model):
-    """A row for each inbox, for databases that have no other lock by which one claim waits for another."""
+    """One row for each inbox, locked while claiming on databases without advisory locks."""
 
     name = ExactCharField(_("inbox"), max_length=MAX_NAME)
 
     class Meta:
-        """Its table and its key."""
+        """Table and constraint."""
 
         db_table = CLAIM_LOCKS
         default_permissions = ()

@@ -1,7 +1,7 @@
-"""A real browser for the tests: the system's Chromium, driven by Playwright.
+"""A browser for the tests: the installed Chromium, driven by Playwright.
 
-It is looked for at the path in ``ENVOYOU_TEST_CHROMIUM``, then in the system's own places. Where there is none, the
-tests that need it are skipped, but with ``CI=true`` they fail.
+Its path is ``ENVOYOU_TEST_CHROMIUM`` or found in ``PATH``. Without a browser, tests that need it are skipped, or fail
+with ``CI=true``.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ ARGUMENTS = [
 SERIOUS = {"serious", "critical"}
 
 
-def needed() -> None:
-    """To be called where a module of tests begins: leaves them all out where there is no browser."""
+def require_browser() -> None:
+    """Skip the calling test module if there is no browser. Call this at module level."""
     if os.environ.get("CI") != "true" and (missing := _missing()):
         pytest.skip(missing, allow_module_level=True)
 
 
 @contextmanager
 def chromium() -> Iterator[Any]:
-    """A browser, for as long as the block lasts."""
+    """Yield a running browser."""
     if missing := _missing():
         pytest.fail(missing)
     from playwright.sync_api import sync_playwright
@@ -49,18 +49,18 @@ def chromium() -> Iterator[Any]:
             browser.close()
 
 
-def findings(page: Any) -> list[str]:
-    """What axe finds on the page that keeps people from using it, and where."""
+def accessibility_violations(page: Any) -> list[str]:
+    """Return the serious accessibility violations that axe finds on the page, with their elements."""
     from axe_playwright_python.sync_playwright import Axe
 
-    # But for the way home, which is Django's own: its links are told from the text around them by colour alone.
+    # Without Django's own breadcrumbs, whose links differ from the text by colour only.
     violations = Axe().run(page, context={"exclude": [[".breadcrumbs"]]}).response["violations"]
     return [f"{it['id']}: {node['html']}" for it in violations if it["impact"] in SERIOUS for node in it["nodes"]]
 
 
 def _missing() -> str | None:
     if _path() is None:
-        return "no Chromium: install it, or give its path in ENVOYOU_TEST_CHROMIUM"
+        return "no Chromium: install it, or set ENVOYOU_TEST_CHROMIUM to its path"
     return None if find_spec("playwright") else "no Playwright: install the dependency group `test`"
 
 

@@ -1,4 +1,4 @@
-"""What every test can ask for, and which tests this run has."""
+"""Fixtures and hooks for all tests."""
 
 import os
 import re
@@ -14,7 +14,7 @@ import pytest
 from tests import services
 from tests.adapters import ADAPTERS, chosen
 
-# Tests that several classes share lie in modules of other names than pytest rewrites by itself.
+# pytest does not rewrite assertions in shared test code unless its modules are registered.
 pytest.register_assert_rewrite(
     *(f"tests.{path.stem}" for path in Path(__file__).parent.glob("inbox_*.py")),
     "tests.contract.endpoint",
@@ -23,32 +23,32 @@ pytest.register_assert_rewrite(
 )
 
 HOSTILE = ("test_canonical.py", "test_hostile_payloads.py")
-"""Modules whose tests are worth as much as the inputs they have tried."""
+"""Modules whose numbers of tried inputs are reported."""
 
 collect_ignore = [name for name in ADAPTERS if name not in chosen()]
 
 
 def pytest_configure() -> None:
-    """Hands Django its settings.
+    """Configure Django.
 
-    Not by DJANGO_SETTINGS_MODULE: pytest-django reads that before pytest has put `tests` on the path.
+    Not by DJANGO_SETTINGS_MODULE, because pytest-django reads it before pytest has added `tests` to the path.
     """
     if "django" in chosen():
         from django.conf import settings
 
-        own = import_module("tests.django.settings")
-        settings.configure(**{name: value for name, value in vars(own).items() if name.isupper()})
+        module = import_module("tests.django.settings")
+        settings.configure(**{name: value for name, value in vars(module).items() if name.isupper()})
 
 
 def pytest_report_header() -> str:
     spec = find_spec("envoyou_core")
-    place = Path(spec.origin).parent if spec and spec.origin else "nowhere"
-    return f"envoyou_core: {place}; adapters: {', '.join(chosen()) or 'none'}"
+    path = Path(spec.origin).parent if spec and spec.origin else "not installed"
+    return f"envoyou_core: {path}; adapters: {', '.join(chosen()) or 'none'}"
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int | None:
-    """Two processes for each CPU: tests that wait for processes, leases and clocks leave one idle."""
+    """Return two processes per CPU, because many tests wait for processes, leases and clocks."""
     return None if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ else 2 * (os.cpu_count() or 1)
 
 
@@ -67,11 +67,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def show_contract_cases(terminalreporter: pytest.TerminalReporter) -> None:
-    """Show how many cases of the contract were run over each server, and what it answers by itself."""
+    """Report how many contract cases ran with each server, and which responses come from the server itself."""
     cases: dict[str, Counter[str]] = {}
     for outcome in ("passed", "failed", "skipped"):
         for report in terminalreporter.stats.get(outcome, ()):
-            # A module that is skipped as a whole has a report of another kind.
+            # The report of a module that is skipped has no properties.
             over = dict(getattr(report, "user_properties", ())).get("contract over")
             if over and (report.when == "call" or report.skipped):
                 cases.setdefault(over, Counter())[outcome] += 1
@@ -86,7 +86,7 @@ def show_contract_cases(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def show_counts(terminalreporter: pytest.TerminalReporter) -> None:
-    """Show what the reliability tests counted: that nothing was lost is a figure, not a dot."""
+    """Report the counts that the reliability tests print."""
     reports = [report for outcome in ("passed", "failed") for report in terminalreporter.stats.get(outcome, ())]
     counted = [report for report in reports if "tests/reliability/" in report.nodeid and report.capstdout.strip()]
     if counted:
@@ -96,8 +96,8 @@ def show_counts(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def show_inputs(terminalreporter: pytest.TerminalReporter) -> None:
-    """Show how many inputs the tests with hostile input have tried, by hypothesis's own count."""
-    # Hypothesis leaves its statistics on the report of the teardown.
+    """Report how many inputs the tests with hostile input have tried, as counted by hypothesis."""
+    # Hypothesis stores its statistics in the report of the teardown.
     reports = [report for outcome in terminalreporter.stats.values() for report in outcome]
     lines = []
     for report in reports:
@@ -106,14 +106,14 @@ def show_inputs(terminalreporter: pytest.TerminalReporter) -> None:
             tried = sum(map(int, re.findall(r"- ([0-9]+) passing", statistics)))
             lines.append(f"{report.nodeid.rpartition('::')[2]}: {tried} inputs")
     if lines:
-        terminalreporter.section("inputs that were tried")
+        terminalreporter.section("tried inputs")
     for line in lines:
         terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
-    """The URL of a PostgreSQL server that this run may share with others: make databases on it."""
+    """The URL of a PostgreSQL server that other runs may use as well: create your own databases."""
     with services.POSTGRES.running() as url:
         yield url
 
@@ -142,7 +142,7 @@ def pgbouncer_url(postgres_server: str, pgbouncer_server: str) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def mariadb_server() -> Iterator[str]:
-    """The URL of a MariaDB server that this run may share with others: make databases on it."""
+    """The URL of a MariaDB server that other runs may use as well: create your own databases."""
     with services.MARIADB.running() as url:
         yield url
 
@@ -150,20 +150,20 @@ def mariadb_server() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def mariadb_url(mariadb_server: str) -> Iterator[str]:
     """An SQLAlchemy URL of a database that only this test process uses."""
-    # Of a collation that takes much for the same: what must be exact has to see to that itself.
+    # A character set with a case-insensitive collation, so that exact columns must set their own.
     with services.mariadb_database(mariadb_server, "latin1") as url:
         yield url
 
 
 @pytest.fixture(scope="session")
 def redis_url() -> Iterator[str]:
-    """The URL of a Redis server that this run may share with others: use `redis_prefix` on it."""
+    """The URL of a Redis server that other runs may use as well: use `redis_prefix`."""
     with services.REDIS.running() as url:
         yield url
 
 
 @pytest.fixture(scope="session")
 def redis_prefix(redis_url: str) -> Iterator[str]:
-    """The prefix that every key of this test process must bear."""
+    """The prefix for all keys of this test process."""
     with services.key_prefix(redis_url) as prefix:
         yield prefix

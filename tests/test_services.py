@@ -1,4 +1,4 @@
-"""Each place where a service may be found, and that a run leaves nothing behind."""
+"""Tests of how services are found, and that nothing is left behind."""
 
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,7 +10,7 @@ import sqlalchemy
 
 from tests import services
 
-NOWHERE = {
+UNREACHABLE = {
     "PostgreSQL": "postgresql://postgres@127.0.0.1:1/test",
     "Redis": "redis://127.0.0.1:1/0",
 }
@@ -39,54 +39,54 @@ def cannot_start():
 
 
 @pytest.mark.parametrize(("service", "fixture"), SERVICES)
-def test_the_address_in_the_environment_comes_first(service, fixture, request, monkeypatch):
-    address = request.getfixturevalue(fixture)
-    monkeypatch.setenv(service.variable, address)
-    service = replace(service, local=NOWHERE[service.name], start=must_not_start)
-    with service.running() as found:
-        assert found == address
+def test_the_url_in_the_environment_comes_first(service, fixture, request, monkeypatch):
+    expected = request.getfixturevalue(fixture)
+    monkeypatch.setenv(service.variable, expected)
+    service = replace(service, local=UNREACHABLE[service.name], start=must_not_start)
+    with service.running() as url:
+        assert url == expected
 
 
 @pytest.mark.parametrize(("service", "fixture"), SERVICES)
-def test_an_address_in_the_environment_that_does_not_answer_is_a_failure(service, fixture, request, monkeypatch):
-    address = request.getfixturevalue(fixture)
-    monkeypatch.setenv(service.variable, NOWHERE[service.name])
-    service = replace(service, local=address)
+def test_an_unreachable_url_in_the_environment_is_a_failure(service, fixture, request, monkeypatch):
+    expected = request.getfixturevalue(fixture)
+    monkeypatch.setenv(service.variable, UNREACHABLE[service.name])
+    service = replace(service, local=expected)
     with pytest.raises(pytest.fail.Exception, match=service.variable), service.running():
         pass
 
 
 @pytest.mark.parametrize(("service", "fixture"), SERVICES)
 def test_a_server_on_the_standard_port_comes_second(service, fixture, request):
-    address = request.getfixturevalue(fixture)
-    with replace(service, local=address, start=must_not_start).running() as found:
-        assert found == address
+    expected = request.getfixturevalue(fixture)
+    with replace(service, local=expected, start=must_not_start).running() as url:
+        assert url == expected
 
 
 @pytest.mark.parametrize("service", [services.POSTGRES, services.REDIS], ids=lambda it: it.name)
-@pytest.mark.parametrize("reason", ["nothing else answers", "asked for"])
+@pytest.mark.parametrize("reason", ["nothing else answers", "selected"])
 def test_an_embedded_server_comes_third_and_is_stopped(service, reason, monkeypatch):
-    if reason == "asked for":
+    if reason == "selected":
         monkeypatch.setenv("ENVOYOU_TEST_EMBEDDED", "1")
         monkeypatch.setenv(service.variable, service.local)
     else:
-        service = replace(service, local=NOWHERE[service.name])
-    with service.running() as address:
-        assert address != service.local
-        assert service.answers(address)
-    assert not service.answers(address)
+        service = replace(service, local=UNREACHABLE[service.name])
+    with service.running() as url:
+        assert url != service.local
+        assert service.answers(url)
+    assert not service.answers(url)
 
 
 @pytest.mark.parametrize("service", [services.POSTGRES, services.REDIS], ids=lambda it: it.name)
 @pytest.mark.parametrize(("ci", "outcome"), [("true", pytest.fail.Exception), ("", pytest.skip.Exception)])
-def test_a_service_that_is_nowhere_fails_in_ci_and_is_skipped_elsewhere(service, ci, outcome, monkeypatch):
+def test_a_missing_service_fails_in_ci_and_is_skipped_otherwise(service, ci, outcome, monkeypatch):
     monkeypatch.setenv("CI", ci)
-    service = replace(service, local=NOWHERE[service.name], start=cannot_start)
+    service = replace(service, local=UNREACHABLE[service.name], start=cannot_start)
     with pytest.raises(outcome, match="no such binary"), service.running():
         pass
 
 
-def test_a_database_is_dropped_even_while_somebody_is_connected(postgres_server):
+def test_a_database_is_dropped_despite_open_connections(postgres_server):
     with services.database(postgres_server) as url:
         engine = sqlalchemy.create_engine(url)
         with engine.connect() as connection:
@@ -94,18 +94,18 @@ def test_a_database_is_dropped_even_while_somebody_is_connected(postgres_server)
     engine.dispose()
     assert name.startswith("envoyou_test_")
     with psycopg.connect(postgres_server) as connection:
-        found = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name])
-        assert found.fetchone() is None
+        row = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name])
+        assert row.fetchone() is None
 
 
-def test_a_database_is_new(postgres_server):
+def test_a_database_is_empty(postgres_server):
     with services.database(postgres_server) as url:
         engine = sqlalchemy.create_engine(url)
         assert sqlalchemy.inspect(engine).get_table_names() == []
         engine.dispose()
 
 
-def test_keys_with_the_prefix_are_deleted_and_no_others(redis_url, redis_prefix):
+def test_only_keys_with_the_prefix_are_deleted(redis_url, redis_prefix):
     with redis.Redis.from_url(redis_url) as client:
         client.set(f"{redis_prefix}kept", "1", ex=60)
         with services.key_prefix(redis_url) as prefix:
@@ -115,7 +115,7 @@ def test_keys_with_the_prefix_are_deleted_and_no_others(redis_url, redis_prefix)
 
 
 @pytest.mark.parametrize(("ci", "outcome"), [("true", pytest.fail.Exception), ("", pytest.skip.Exception)])
-def test_a_pgbouncer_that_is_nowhere_fails_in_ci_and_is_skipped_elsewhere(ci, outcome, monkeypatch):
+def test_a_missing_pgbouncer_fails_in_ci_and_is_skipped_otherwise(ci, outcome, monkeypatch):
     monkeypatch.setenv("CI", ci)
     monkeypatch.setattr(services.shutil, "which", lambda *_, **options: None)
     with pytest.raises(outcome, match="no PgBouncer"), services.pgbouncer("postgresql://postgres@127.0.0.1/test"):

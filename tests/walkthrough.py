@@ -1,4 +1,4 @@
-"""A page of the documentation, followed as a reader would: its files written, its commands typed, its code run."""
+"""Runs a page of the documentation as a reader would: writes its files and runs its commands and code."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 PROJECT = Path(__file__).parents[1]
-PATIENCE = 60
-"""Seconds after which something has failed, however slow the machine."""
+TIMEOUT = 60
+"""Seconds until a step counts as failed, even on a slow machine."""
 
 _FENCED = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _FILE_NAME = re.compile(r"# ([\w/]+\.py)\n")
@@ -23,12 +23,12 @@ _FILE_NAME = re.compile(r"# ([\w/]+\.py)\n")
 
 @dataclass
 class Page:
-    """A page's blocks of code.
+    """The code blocks of a page.
 
     Attributes:
-        files: Python that begins with a file's name.
-        snippets: Python that stands for itself, beside those files.
-        consoles: the lines to be typed, one list for each console block.
+        files: Python code that starts with a file name.
+        snippets: other Python code, run in the same directory.
+        consoles: commands, one list for each console block.
     """
 
     files: dict[str, str] = field(default_factory=dict)
@@ -37,7 +37,7 @@ class Page:
 
 
 def read_page(path: str) -> Page:
-    """Read a Markdown file, given from the project's root."""
+    """Read a Markdown file, whose path is relative to the project."""
     page = Page()
     for language, code in _FENCED.findall((PROJECT / path).read_text(encoding="utf-8")):
         name = _FILE_NAME.match(code)
@@ -46,13 +46,13 @@ def read_page(path: str) -> Page:
         elif name:
             page.files[name[1]] = code
         else:
-            assert language == "python", f"{path} has a block of {language}"
+            assert language == "python", f"{path} has an unexpected block of {language}"
             page.snippets.append(code)
     return page
 
 
 class Reader:
-    """Someone with a folder of their own, in which a server is to listen on `port` instead of the usual one."""
+    """Runs a page in a directory, with a server on a free port instead of the usual one."""
 
     def __init__(self, folder: Path, usual_port: int) -> None:
         self.folder = folder
@@ -69,13 +69,13 @@ class Reader:
         }
 
     def write(self, files: dict[str, str]) -> None:
-        """Write the files into the folder."""
+        """Write the files into the directory."""
         for name, code in files.items():
             (self.folder / name).write_text(code.replace(f":{self._usual_port}", f":{self._port}"), encoding="utf-8")
 
     @contextmanager
     def serving(self, console: list[str]) -> Iterator[None]:
-        """Type the lines, the last of which serves until the block ends."""
+        """Run the commands; the last one is a server, which runs until the block ends."""
         with self.log.open("w") as log:
             server = subprocess.Popen(
                 ["bash", "-ec", "\n".join([*console[:-1], f"exec {console[-1]}"])],
@@ -89,32 +89,32 @@ class Reader:
                 yield
             finally:
                 server.terminate()
-                server.wait(PATIENCE)
+                server.wait(TIMEOUT)
 
     def type(self, console: list[str]) -> str:
-        """Type the lines, and return what they show."""
+        """Run the commands and return their output."""
         return self._run(["bash", "-ec", "\n".join(console)])
 
     def run(self, snippet: str) -> None:
-        """Run a piece of Python in the folder; it must end well."""
+        """Run Python code in the directory; it must succeed."""
         self._environment["ENVOYOU_WEBHOOK_SECRET"] = "whsec_your_webhook_secret_key"
         self._run([sys.executable, "-c", snippet])
 
     def wait_for(self, text: str, times: int = 1) -> None:
-        """Wait until the server has shown `text`, so many times."""
-        deadline = time.monotonic() + PATIENCE
-        while (shown := self.log.read_text()).count(text) < times:
-            assert time.monotonic() < deadline, f"{text!r} is not, or not often enough, in {shown}"
+        """Wait until the server has printed `text` at least `times` times."""
+        deadline = time.monotonic() + TIMEOUT
+        while (output := self.log.read_text()).count(text) < times:
+            assert time.monotonic() < deadline, f"{text!r} occurs less than {times} times in {output}"
             time.sleep(0.05)
 
     def _run(self, command: list[str]) -> str:
-        ran = subprocess.run(
-            command, cwd=self.folder, env=self._environment, capture_output=True, text=True, timeout=PATIENCE
+        process = subprocess.run(
+            command, cwd=self.folder, env=self._environment, capture_output=True, text=True, timeout=TIMEOUT
         )
-        assert ran.returncode == 0, ran.stderr
-        return ran.stdout
+        assert process.returncode == 0, process.stderr
+        return process.stdout
 
 
 def _free_port() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return str(found.getsockname()[1])
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return str(listener.getsockname()[1])

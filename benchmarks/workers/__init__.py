@@ -1,5 +1,5 @@
-"""The same job for three workers: ours, Celery's and Dramatiq's.
+"""The same job for the workers of envoyou, Celery and Dramatiq.
 
-Each module is what its worker imports. It finds its ledger and its queue in the environment, and `enqueue` fills the
-queue before the worker starts.
+Each worker imports its module, which reads the ledger and the queue from the environment. `enqueue` fills the queue
+before the worker starts.
 """

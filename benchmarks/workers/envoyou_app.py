@@ -3,7 +3,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection
 
-from benchmarks.effects import have_effect
+from benchmarks.effects import insert_effect
 from benchmarks.ledger import Ledger
 from envoyou_core import Event, Webhooks
 from envoyou_core.inbox.records import NewEvent
@@ -27,7 +27,7 @@ def idle_in_transaction(event: Event, connection: Connection) -> None:
 
 def transactional(event: Event, connection: Connection) -> None:
     number = event.data.object["number"]
-    have_effect(connection, number, event.id)
+    insert_effect(connection, number, event.id)
     ledger.note(number)
 
 

@@ -1,4 +1,4 @@
-"""Visits a page again and again over one connection, and prints how many seconds after its time each answer came."""
+"""Requests a page repeatedly over one connection and prints the delay of each response in seconds."""
 
 import socket
 import sys
@@ -9,9 +9,9 @@ def main() -> None:
     port, visits, pause = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
     with socket.create_connection(("127.0.0.1", port)) as connection:
         page = connection.makefile("rwb", buffering=0)
-        began = time.perf_counter()
+        started = time.perf_counter()
         for visit in range(visits):
-            due = began + visit * pause
+            due = started + visit * pause
             time.sleep(max(0.0, due - time.perf_counter()))
             page.write(b"visit\n")
             page.readline()

@@ -8,9 +8,9 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Run the command line; it needs the extra `cli`."""
+    """Run the command line; requires the extra `cli`."""
     try:
         from envoyou_core.cli.commands import app
     except ImportError as error:
-        sys.exit(f"the command line needs {error.name}: pip install 'envoyou-webhooks[cli,sql]'")
+        sys.exit(f"Error: {error.name} is not installed: pip install 'envoyou-webhooks[cli,sql]'")
     app()

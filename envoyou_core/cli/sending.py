@@ -1,4 +1,4 @@
-"""A signed sample, sent as the platform would send it."""
+"""Sends a signed sample event as the platform does."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ TIMEOUT = 10.0
 
 
 def secret_from_environment(webhook_id: str) -> Secret:
-    """The newest secret of `ENVOYOU_WEBHOOK_SECRET` or of the file that `ENVOYOU_WEBHOOK_SECRET_FILE` names.
+    """Return the newest secret of `ENVOYOU_WEBHOOK_SECRET` or of the file that `ENVOYOU_WEBHOOK_SECRET_FILE` names.
 
     Raises:
-        ConfigurationError: there is none, or none that can be a secret.
+        ConfigurationError: neither is set, or the secret is invalid.
     """
     secret = read_environment(os.environ, others=SETTING_NAMES - SECRET_NAMES).get("secret")
     if secret is None:
-        raise ConfigurationError("there is no webhook secret: give --secret, or set ENVOYOU_WEBHOOK_SECRET")
+        raise ConfigurationError("the webhook secret is missing: use --secret, or set ENVOYOU_WEBHOOK_SECRET")
     return newest_secret(secret, webhook_id)
 
 
@@ -41,43 +41,44 @@ def send_sample(
     object: Mapping[str, Any] | None = None,
     webhook_id: str = SAMPLE_WEBHOOK_ID,
 ) -> tuple[str, int, str]:
-    """Send a sample event, once; returns its id, the status of the answer and the answer.
-
-    A redirect is an answer, as it is for the platform: it is not followed.
+    """Send a sample event once. Redirects are not followed, because the platform does not follow them.
 
     Args:
-        url: where to.
-        type: of the event.
-        secret: it is signed with.
-        object: its `data.object`; by default one that suits the type.
-        webhook_id: the endpoint that it is for.
+        url: the URL that receives webhooks.
+        type: the event's type.
+        secret: the signing secret.
+        object: the event's `data.object`; by default, a sample for its type.
+        webhook_id: the endpoint's id.
+
+    Returns:
+        The event's id, the status of the response and its body.
 
     Raises:
-        ConfigurationError: the URL is none of HTTP, or the secret is empty.
-        InvalidPayloadError: what was given makes no event.
-        OSError: nobody answered.
+        ConfigurationError: the scheme of the URL is not http or https, or the secret is empty.
+        InvalidPayloadError: the arguments do not make a valid event.
+        OSError: there was no response.
     """
     if urlsplit(url).scheme not in {"http", "https"}:
-        raise ConfigurationError(f"{url!r} is no address to send to, such as http://127.0.0.1:8000/webhooks/envoyou")
+        raise ConfigurationError(f"the URL must be one such as http://127.0.0.1:8000/webhooks/envoyou, got {url!r}")
     event = sample_event(type, object=object, webhook_id=webhook_id)
     delivery = sign_delivery(event, secret=secret)
-    request = Request(url, delivery.body, delivery.headers)  # noqa: S310 - its scheme was looked at
+    request = Request(url, delivery.body, delivery.headers)  # noqa: S310 - the scheme is checked above
     try:
-        with build_opener(_Unfollowed).open(request, timeout=TIMEOUT) as answer:
-            return event.id, answer.status, answer.read().decode(errors="replace")
-    except HTTPError as refusal:
-        with refusal:
-            return event.id, refusal.code, _told(refusal)
+        with build_opener(_NoRedirects).open(request, timeout=TIMEOUT) as response:
+            return event.id, response.status, response.read().decode(errors="replace")
+    except HTTPError as response:
+        with response:
+            return event.id, response.code, _body_of(response)
 
 
-class _Unfollowed(HTTPRedirectHandler):
-    # Followed, it would be a GET without its body, and whatever page it leads to would count as the answer.
+class _NoRedirects(HTTPRedirectHandler):
+    # The request to the new location would be a GET without the body, and its response would look like success.
     def redirect_request(self, *_redirect: object) -> None:
-        """See `HTTPRedirectHandler.redirect_request`: none is made."""
+        """Follow no redirect."""
 
 
-def _told(refusal: HTTPError) -> str:
-    place = refusal.headers.get("Location")
-    if 300 <= refusal.code < 400 and place is not None:
-        return f"a redirect to {place}, which no sender of webhooks follows"
-    return refusal.read().decode(errors="replace")
+def _body_of(response: HTTPError) -> str:
+    location = response.headers.get("Location")
+    if 300 <= response.code < 400 and location is not None:
+        return f"redirect to {location}; the platform does not follow redirects"
+    return response.read().decode(errors="replace")

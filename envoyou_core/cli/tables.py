@@ -1,4 +1,4 @@
-"""What the inbox holds, as tables for people."""
+"""Events and statistics of the inbox as tables for a terminal."""
 
 from __future__ import annotations
 
@@ -32,18 +32,16 @@ def stats_table(
     inbox_location: str,
     spool_location: str,
 ) -> Table:
-    """How many events are in each state, for how long the first of them waits, what is paused, and what is in a spool.
+    """Return the number of events by status, the wait of the oldest due event, what is paused and the spool's size.
 
-    The last lines say where the inbox and the spool are.
-
-    What could not be looked at is left out.
+    The last rows are the locations of the inbox and the spool. Rows of a store whose statistics are `None` are omitted.
     """
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column()
     table.add_column(justify="right")
     if stats is not None:
         for status in stats.by_status:
-            table.add_row(_status(status), count_text(stats, status))
+            table.add_row(_styled(status), count_text(stats, status))
         table.add_row("total", count_text(stats), style="bold")
         table.add_row("overdue", f"{stats.overdue:.0f} s")
         table.add_row("paused", escape(", ".join(sorted(paused))) or "nothing")
@@ -56,7 +54,7 @@ def stats_table(
 
 
 def events_table(records: Iterable[InboxRecord]) -> Table:
-    """Events, a line each; times are in UTC."""
+    """Return a table with one row for each event; times are in UTC."""
     table = Table(box=None, pad_edge=False)
     for column in ("event", "type", "status", "attempts", "received (UTC)", "last error"):
         table.add_column(column, overflow="fold")
@@ -64,40 +62,40 @@ def events_table(records: Iterable[InboxRecord]) -> Table:
         table.add_row(
             Text(printable(record.event.id)),
             Text(printable(record.event.type)),
-            _status(record.status),
+            _styled(record.status),
             str(record.attempts),
-            _time(record.received_at),
+            _format_time(record.received_at),
             Text(record.last_error or (f"unreadable: {record.unreadable}" if record.unreadable else "")),
         )
     return table
 
 
 def event_details(record: InboxRecord, *, in_spool: bool = False) -> Table:
-    """One event, and its attempts; its payload is left out. `in_spool` where it waits there."""
+    """Return one event with its attempts and without its payload. `in_spool`: whether it is in the spool."""
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     table.add_row("event", Text(printable(record.event.id)))
     table.add_row("type", Text(printable(record.event.type)))
-    table.add_row("status", "waits in the spool for the inbox" if in_spool else _status(record.status))
+    table.add_row("status", "in the spool" if in_spool else _styled(record.status))
     if record.unreadable is not None:
         table.add_row("unreadable", Text(record.unreadable))
-    table.add_row("received", f"{_time(record.received_at)} UTC")
+    table.add_row("received", f"{_format_time(record.received_at)} UTC")
     if record.next_attempt_at is not None and not in_spool:
-        table.add_row("next attempt", f"{_time(record.next_attempt_at)} UTC")
-    for name, became in record.progress.items():
-        table.add_row("handler", Text(printable(f"{name}: {became.value.replace('_', ' ')}")))
+        table.add_row("next attempt", f"{_format_time(record.next_attempt_at)} UTC")
+    for name, handler_status in record.progress.items():
+        table.add_row("handler", Text(printable(f"{name}: {handler_status.value.replace('_', ' ')}")))
     for number, attempt in enumerate(record.history, start=1):
-        ended = "its process died" if attempt.status is None else attempt.status
-        table.add_row(f"attempt {number}", Text(f"{_time(attempt.ended_at)} UTC  {ended}"))
+        outcome = "worker crashed" if attempt.status is None else attempt.status
+        table.add_row(f"attempt {number}", Text(f"{_format_time(attempt.ended_at)} UTC  {outcome}"))
         for failure in attempt.failures:
             table.add_row("", Text(printable(f"{failure.handler}: {failure.error}")))
     return table
 
 
-def _status(status: Status) -> Text:
+def _styled(status: Status) -> Text:
     return Text(status.value, COLORS[status])
 
 
-def _time(moment: datetime) -> str:
+def _format_time(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S}"

@@ -1,4 +1,4 @@
-"""What the inbox holds as plain values, for scripts; and what people write on a command line, as values."""
+"""Converts events and statistics to JSON, and command line arguments to values."""
 
 from __future__ import annotations
 
@@ -23,15 +23,14 @@ def stats_as_json(
     inbox_location: str = "",
     spool_location: str = "",
 ) -> dict[str, Any]:
-    """Where the inbox is, counts by state, `overdue` in seconds, what is paused, and how many events wait in a spool.
+    """Return the statistics as a JSON object: locations, counts by status, `overdue` in seconds, what is paused.
 
-    `at_least` names the states of which there may be more events than counted.
-    What is not there, or could not be looked at, is left out.
+    `at_least` lists the statuses whose counts are lower bounds. Keys of a store without statistics are omitted.
     """
-    found: dict[str, Any] = {"inbox": inbox_location} if inbox_location else {}
+    document: dict[str, Any] = {"inbox": inbox_location} if inbox_location else {}
     if stats is not None:
         counts = {status.value: count for status, count in stats.by_status.items()}
-        found |= {
+        document |= {
             "by_status": counts,
             "total": stats.total,
             "at_least": sorted(stats.at_least),
@@ -39,12 +38,12 @@ def stats_as_json(
             "paused": sorted(paused),
         }
     if spool is not None:
-        found["spool"] = {"waiting": spool.total, "location": spool_location}
-    return found
+        document["spool"] = {"waiting": spool.total, "location": spool_location}
+    return document
 
 
 def event_as_json(record: InboxRecord) -> dict[str, Any]:
-    """One event, without its payload; times are ISO 8601, in UTC."""
+    """Return one event without its payload; times are ISO 8601, in UTC."""
     return {
         "id": record.event.id,
         "type": record.event.type,
@@ -61,14 +60,14 @@ def event_as_json(record: InboxRecord) -> dict[str, Any]:
 
 
 def count_text(stats: InboxStats, status: Status | None = None) -> str:
-    """The number of events in a state, or in all of them: `10000+` if there may be more."""
+    """Return the number of events with `status`, or of all events: `10000+` if there may be more."""
     count = stats.total if status is None else stats.by_status[status]
     is_lower_bound = bool(stats.at_least) if status is None else status in stats.at_least
     return f"{count}+" if is_lower_bound else str(count)
 
 
 def event_details_as_json(record: InboxRecord, *, in_spool: bool = False) -> dict[str, Any]:
-    """One event, what became of each handler, and its attempts; `in_spool` where it waits there."""
+    """Return one event with its handlers and its attempts. `in_spool`: whether it is in the spool."""
     history = [
         {
             "ended_at": attempt.ended_at.isoformat(),
@@ -78,15 +77,15 @@ def event_details_as_json(record: InboxRecord, *, in_spool: bool = False) -> dic
         }
         for attempt in record.history
     ]
-    progress = {name: became.value for name, became in record.progress.items()}
+    progress = {name: handler_status.value for name, handler_status in record.progress.items()}
     return {**event_as_json(record), "in_spool": in_spool, "progress": progress, "history": history}
 
 
 def duration(text: str) -> timedelta:
-    """A length of time: a number with `s`, `m`, `h`, `d` or `w` behind it, or of days.
+    """Parse a duration: a number followed by `s`, `m`, `h`, `d` or `w`; without a unit, it is in days.
 
     Raises:
-        ValueError: it is none, or longer than a calendar reaches.
+        ValueError: `text` is not a duration, or the duration is too long.
 
     Examples:
         >>> duration("90m")
@@ -94,29 +93,29 @@ def duration(text: str) -> timedelta:
         >>> duration("30") == duration("30d")
         True
     """
-    found = _DURATION.fullmatch(text.strip().lower())
-    if found is None:
-        raise ValueError(f"{text!r} is no length of time, such as 90m, 12h, 30d or 2w")
+    match = _DURATION.fullmatch(text.strip().lower())
+    if match is None:
+        raise ValueError(f"a duration must be like 90m, 12h, 30d or 2w, got {text!r}")
     try:
-        return timedelta(**{_UNITS[found[2] or "d"]: float(found[1])})
+        return timedelta(**{_UNITS[match[2] or "d"]: float(match[1])})
     except OverflowError:
-        raise ValueError(f"{text!r} is longer than a calendar reaches") from None
+        raise ValueError(f"the duration {text!r} is too long") from None
 
 
 def json_object(text: str) -> dict[str, Any]:
-    """What stands in `text`.
+    """Parse a JSON object.
 
     Raises:
-        ValueError: it is no JSON, or no object.
+        ValueError: `text` is not a JSON object.
 
     Examples:
         >>> json_object('{"id": "u1"}')
         {'id': 'u1'}
     """
     try:
-        found = json.loads(text)
+        value = json.loads(text)
     except ValueError as error:
-        raise ValueError(f"it is no JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise ValueError("it is a JSON object, such as {}, and nothing else")
-    return found
+        raise ValueError(f"invalid JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"expected a JSON object, got {type(value).__name__}")
+    return value

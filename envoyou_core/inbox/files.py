@@ -1,4 +1,4 @@
-"""The SQLite file of an inbox or a spool: where it is, and how it comes to exist."""
+"""The SQLite file of an inbox or a spool: its path and its creation."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ OWNER_ONLY = 0o600
 
 @dataclass(frozen=True, slots=True)
 class SqliteFile:
-    """A file that holds events.
+    """A SQLite file for events.
 
     Attributes:
-        path: absolute, so that a process that changes its working directory keeps its file.
-        is_relative: whether the setting gave a relative path, which is another file in another working directory.
+        path: the absolute path, so that a change of the working directory has no effect.
+        is_relative: whether the configured path is relative to the working directory.
     """
 
     path: Path
@@ -28,16 +28,16 @@ class SqliteFile:
 
     @classmethod
     def at(cls, path: str) -> SqliteFile:
-        """The file at `path`, which is relative to the current working directory unless it is absolute."""
+        """Return the file at `path`, which may be relative to the current working directory."""
         return cls(Path(os.path.abspath(path)), is_relative=not os.path.isabs(path))  # noqa: PTH100, PTH117
 
     @property
     def url(self) -> str:
-        """The URL that means this file in any working directory."""
+        """The URL of the file, independent of the working directory."""
         return f"sqlite:///{self.path}"
 
     def exists(self) -> bool:
-        """Whether the file exists; a path that cannot be read counts as one that does."""
+        """Return whether the file exists; also true if the path cannot be accessed."""
         try:
             return self.path.exists()
         except OSError:
@@ -46,8 +46,8 @@ class SqliteFile:
     def create(self) -> None:
         """Create the file, readable and writable by its owner only, unless it exists.
 
-        SQLite would create it with the rights that the umask leaves; it gives `-wal` and `-shm` those of the file. An
-        existing file keeps its own: it may be shared with a group on purpose.
+        SQLite would create the file with the permissions of the umask; it gives `-wal` and `-shm` those of the file.
+        The permissions of an existing file are not changed, because a group may share it on purpose.
 
         Raises:
             ConfigurationError: the file cannot be created.
@@ -55,10 +55,10 @@ class SqliteFile:
         if self.exists():
             return
         try:
-            # Not through a dangling link, which O_EXCL takes for an existing file and SQLite would follow.
+            # Resolve a dangling link, which O_EXCL treats as an existing file but SQLite follows.
             os.close(os.open(self.path.resolve(), os.O_CREAT | os.O_EXCL | os.O_WRONLY, OWNER_ONLY))
         except FileExistsError:
-            # Another process was first.
+            # Another process has created it.
             return
         except FileNotFoundError:
             raise ConfigurationError(
@@ -68,13 +68,13 @@ class SqliteFile:
             raise ConfigurationError(f"cannot create {self.path}: {error.strerror}{self._relative_to}") from error
 
     def require(self, kind: str) -> None:
-        """Refuse to go on without the file.
+        """Check that the file exists.
 
         Args:
-            kind: of what is stored there, `inbox` or `spool`, for the error.
+            kind: `inbox` or `spool`, for the error.
 
         Raises:
-            ConfigurationError: it does not exist; the error says what to do.
+            ConfigurationError: the file does not exist; the message says what to do.
         """
         if self.exists():
             return
@@ -94,23 +94,23 @@ class SqliteFile:
 
 @runtime_checkable
 class FileStore(Protocol):
-    """An inbox or a spool that may be a SQLite file."""
+    """An inbox or a spool that may use a SQLite file."""
 
     file: SqliteFile | None
     creates_file: bool
 
 
 def refuse_creation(store: object, *, at_absolute_path: bool) -> None:
-    """Let `open` fail if the file of an inbox or a spool does not exist; of others, nothing changes.
+    """Make `open` fail if the SQLite file of an inbox or a spool does not exist. Other stores are not changed.
 
     Args:
-        store: the inbox or the spool; `None` for neither.
-        at_absolute_path: whether also a file at an absolute path must exist.
+        store: the inbox or the spool, or `None`.
+        at_absolute_path: whether this also applies to a file with an absolute path.
     """
     if isinstance(store, FileStore) and store.file is not None and (at_absolute_path or store.file.is_relative):
         store.creates_file = False
 
 
 def location_of(store: object) -> str:
-    """Where an inbox keeps its events, for people, without a password; its type, if it does not say so."""
+    """Return the location of an inbox for display, without a password, or its type if it has no location."""
     return str(getattr(store, "location", type(store).__name__))

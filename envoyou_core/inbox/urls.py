@@ -1,6 +1,6 @@
-"""The URL of an inbox: which database and driver it means, and the options of the driver in it.
+"""Parses the URL of an inbox into a database, a driver and driver options.
 
-An error names the scheme, the driver or the option that is wrong, and never repeats the URL: it may hold a password.
+Errors name the wrong scheme, driver or option, but never the URL, because it may contain a password.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ DATABASES: Final = {
     "postgresql": "postgresql",
     "postgres": "postgresql",
     "mariadb": "mariadb",
-    # MariaDB's servers and clients speak MySQL's protocol; the server is asked which of the two it is.
+    # MariaDB uses the protocol of MySQL; the version of the server tells them apart.
     "mysql": "mariadb",
 }
-"""From the first word of a scheme to the database that it means."""
+"""The database for each scheme."""
 
 DRIVERS: Final = {"sqlite": ("pysqlite",), "postgresql": ("psycopg",), "mariadb": ("pymysql", "mysqldb")}
-"""The drivers that the inbox works with, the one that it takes by default first."""
+"""The supported drivers of each database; the first is the default."""
 
 ASYNC_DRIVERS: Final = {"aiosqlite", "asyncpg", "psycopg_async", "aiomysql", "asyncmy"}
 
@@ -45,10 +45,10 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9._-]*)(?:\+([A-Za-z0-9._-]+))?://")
 
 @dataclass(frozen=True, slots=True)
 class DatabaseUrl:
-    """Where an inbox is, read from its setting.
+    """The parsed URL of an inbox.
 
     Attributes:
-        url: with the driver that the inbox works with, and a SQLite file by its absolute path.
+        url: the URL with a supported driver, and with the absolute path of a SQLite file.
         file: the SQLite file; `None` for a server.
     """
 
@@ -57,18 +57,18 @@ class DatabaseUrl:
 
 
 def read_url(database: str | URL, *, kind: str = "inbox") -> DatabaseUrl:
-    """Find out which database a URL means, and which driver it needs.
+    """Parse a database URL and choose its driver.
 
-    `postgres://` and `postgresql://` mean psycopg 3; `mysql://` and `mariadb://`, a MariaDB server.
+    `postgres://` and `postgresql://` use psycopg 3; `mysql://` and `mariadb://` expect a MariaDB server.
 
     Args:
-        database: as it was configured.
-        kind: of what is stored there, `inbox` or `spool`, for errors.
+        database: the configured URL.
+        kind: `inbox` or `spool`, for errors.
 
     Raises:
-        ConfigurationError: it is not the URL of a database that the inbox works with, and what to write instead.
+        ConfigurationError: the URL is invalid or not supported; the message says what to write instead.
     """
-    url = _parsed(database, kind) if isinstance(database, str) else database
+    url = _parse(database, kind) if isinstance(database, str) else database
     if not isinstance(url, URL):
         raise ConfigurationError(f"the {kind} must be a URL or an engine, got {type(url).__name__}")
     url = url.set(drivername=_driver_name(url, kind))
@@ -88,7 +88,7 @@ def read_url(database: str | URL, *, kind: str = "inbox") -> DatabaseUrl:
     return DatabaseUrl(url.set(database=path), file)
 
 
-def _parsed(text: str, kind: str) -> URL:
+def _parse(text: str, kind: str) -> URL:
     text = text.strip()
     scheme = _SCHEME.match(text)
     if scheme is None:
@@ -97,16 +97,16 @@ def _parsed(text: str, kind: str) -> URL:
         raise ConfigurationError(f"the {kind}'s URL must be a URL such as {EXAMPLES}: it has no '://'")
     rest = text[scheme.end() :]
     if _database_of(scheme[1]) == "sqlite" and rest and not rest.startswith(("/", "?")):
-        # Two slashes make the path's beginning a host.
-        written = "" if "@" in rest else f" to sqlite:///{rest}"
+        # After two slashes, the first part of the path is a host.
+        suggestion = "" if "@" in rest else f" to sqlite:///{rest}"
         raise ConfigurationError(
             f"the {kind}'s URL must have three slashes before a relative SQLite path or a Windows drive, and four "
-            f"before an absolute path: change it{written}"
+            f"before an absolute path: change it{suggestion}"
         )
     try:
         return make_url(f"{scheme[0].lower()}{rest}")
     except ValueError:
-        # The port is not a number. That is also what a password with a special character leads to.
+        # The port is not a number; an unescaped special character in the password has the same effect.
         raise ConfigurationError(
             f"the port in the {kind}'s URL must be a number. Special characters in a password must be percent-encoded; "
             "several hosts are written ?host=first:5432&host=second:5432"
@@ -122,7 +122,7 @@ def _driver_name(url: URL, kind: str) -> str:
         close = difflib.get_close_matches(scheme, DATABASES, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"expected a URL such as {EXAMPLES}"
         if scheme in {"redis", "rediss"}:
-            hint += "; Redis is for nonces"
+            hint += "; Redis is supported for nonces only"
         raise ConfigurationError(f"the {kind}'s URL has the unsupported scheme {scheme!r}: {hint}")
     default, *others = DRIVERS[database]
     if not driver or driver == default or driver in others:
@@ -140,10 +140,10 @@ def _database_of(scheme: str) -> str | None:
 
 
 def sqlite_file(url: URL) -> SqliteFile | None:
-    """The file that a SQLite URL means; `None` if it means a database in memory.
+    """Return the file of a SQLite URL; `None` for a database in memory.
 
     Raises:
-        ConfigurationError: it names a SQLite URI and does not say so.
+        ConfigurationError: the URL contains a SQLite URI without the option `uri`.
     """
     name = url.database or ":memory:"
     if _is_uri(url):
@@ -159,17 +159,17 @@ def _is_uri(url: URL) -> bool:
 
 
 def shown_url(url: URL) -> str:
-    """The URL for people: without its password, and of its options only the hosts."""
+    """Return the URL for display, without its password and with no options but the hosts."""
     hosts = {name: value for name, value in url.query.items() if name in {"host", "port"}}
     return URL.create(
         url.drivername, username=url.username, host=url.host, port=url.port, database=url.database, query=hosts
     ).render_as_string()
 
 
-# Options of drivers
+# Driver options
 
 
-def _whole(text: str) -> int:
+def _integer(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,9}", text):
         raise ValueError("must be a whole number")
     return int(text)
@@ -181,16 +181,16 @@ def _seconds(text: str) -> float:
     return float(text)
 
 
-def _whole_or_none(text: str) -> int | None:
+def _integer_or_none(text: str) -> int | None:
     if text.lower() == "none":
         return None
     try:
-        return _whole(text)
+        return _integer(text)
     except ValueError:
         raise ValueError("must be a whole number or none") from None
 
 
-def _truth(text: str) -> bool:
+def _boolean(text: str) -> bool:
     if text.lower() not in {*TRUE, *FALSE}:
         raise ValueError("must be true or false")
     return text.lower() in TRUE
@@ -213,14 +213,14 @@ Options = Mapping[str, Callable[[str], Any]]
 
 _SQLITE: Final[Options] = {
     "timeout": _seconds,
-    "uri": _truth,
-    # Of SQLite's own URIs.
+    "uri": _boolean,
+    # Parameters of SQLite URIs.
     "mode": _one_of("rw", "rwc"),
     "cache": _one_of("private"),
     "vfs": _text,
 }
 _PSYCOPG: Final[Options] = {
-    "prepare_threshold": _whole_or_none,
+    "prepare_threshold": _integer_or_none,
     **dict.fromkeys(
         (
             "connect_timeout",
@@ -230,15 +230,15 @@ _PSYCOPG: Final[Options] = {
             "keepalives_interval",
             "keepalives_count",
         ),
-        _whole,
+        _integer,
     ),
     "sslmode": _one_of("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
     "target_session_attrs": _one_of("any", "read-write", "read-only", "primary", "standby", "prefer-standby"),
 }
 _PYMYSQL: Final[Options] = {
-    # What is not in it would be refused or replaced, event by event.
+    # Other character sets would reject or replace characters of events.
     "charset": _one_of("utf8mb4"),
-    **dict.fromkeys(("connect_timeout", "read_timeout", "write_timeout", "max_allowed_packet"), _whole),
+    **dict.fromkeys(("connect_timeout", "read_timeout", "write_timeout", "max_allowed_packet"), _integer),
     **dict.fromkeys(
         (
             "bind_address",
@@ -251,39 +251,39 @@ _PYMYSQL: Final[Options] = {
         ),
         _text,
     ),
-    "ssl_disabled": _truth,
+    "ssl_disabled": _boolean,
 }
 _PYMYSQL_TLS: Final[Options] = {
     **dict.fromkeys(("ssl_ca", "ssl_cert", "ssl_key", "ssl_capath", "ssl_cipher"), _text),
-    "ssl_check_hostname": _truth,
+    "ssl_check_hostname": _boolean,
 }
 
 
 def driver_options(url: URL) -> tuple[URL, dict[str, Any]]:
-    """The URL's options with the types that the driver expects.
+    """Convert the options of a URL to the types that the driver expects.
 
     Returns:
-        The URL with the options that SQLAlchemy itself has to read, and the others as arguments of the driver.
+        The URL with the options that SQLAlchemy reads, and the other options as arguments for the driver.
 
     Raises:
-        ConfigurationError: the driver does not know an option, or not its value.
+        ConfigurationError: the driver does not support an option or its value.
     """
     driver = url.get_driver_name()
     if driver == "pysqlite":
-        return _converted(url, _SQLITE, kept={"uri", "mode", "cache", "vfs"})
+        return _convert(url, _SQLITE, kept={"uri", "mode", "cache", "vfs"})
     if driver == "psycopg":
         from psycopg.pq import Conninfo
 
         others = {option.keyword.decode(): _text for option in Conninfo.get_defaults()}
-        # SQLAlchemy knows how several hosts are written.
-        return _converted(url, others | dict(_PSYCOPG), kept={"host", "port"})
+        # SQLAlchemy handles multiple hosts.
+        return _convert(url, others | dict(_PSYCOPG), kept={"host", "port"})
     if driver == "pymysql":
-        # SQLAlchemy collects those of TLS.
-        return _converted(url, {**_PYMYSQL, **_PYMYSQL_TLS}, kept=_PYMYSQL_TLS)
+        # SQLAlchemy combines the TLS options.
+        return _convert(url, {**_PYMYSQL, **_PYMYSQL_TLS}, kept=_PYMYSQL_TLS)
     return url, {}
 
 
-def _converted(url: URL, known: Options, kept: Collection[str]) -> tuple[URL, dict[str, Any]]:
+def _convert(url: URL, known: Options, kept: Collection[str]) -> tuple[URL, dict[str, Any]]:
     arguments = {}
     for name, given in url.query.items():
         if name not in known:

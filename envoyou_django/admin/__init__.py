@@ -1,4 +1,4 @@
-"""The admin: what became of each event, and the means to put it right."""
+"""The admin: inspect events, requeue them, mark them dead or run them now."""
 
 from __future__ import annotations
 

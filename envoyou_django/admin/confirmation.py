@@ -1,4 +1,4 @@
-"""The page that asks once more before an action on events."""
+"""The page that asks for confirmation before an action on events."""
 
 from __future__ import annotations
 
@@ -14,61 +14,65 @@ from django.template.response import TemplateResponse
 from envoyou_django.admin.formatting import badge
 from envoyou_django.models import ProcessedEventQuerySet
 
-__all__ = ["Question", "ask", "is_confirmed"]
+__all__ = ["Confirmation", "confirmation_page", "is_confirmed"]
 
 CONFIRMED: Final = "confirmed"
+"""The name of the form field."""
 
-SHOWN: Final = 20
-"""Events that are named one by one; of the others it is said how many they are."""
+MAX_LISTED: Final = 20
+"""Events that the page lists; the others are counted."""
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """What is asked.
+class Confirmation:
+    """An action that needs confirmation.
 
     Attributes:
         action: the name of the action.
-        title: the question.
-        consequence: what will have happened.
-        answer: what the button says.
-        done: what the history of an event says then.
-        events: what was selected.
+        title: the question to the user.
+        consequence: what the action does.
+        button: the text of the button.
+        log_message: the text for the history of each event.
+        events: the selected events.
         eligible: those of them that the action would change.
     """
 
     action: str
     title: str
     consequence: str
-    answer: str
-    done: str
+    button: str
+    log_message: str
     events: ProcessedEventQuerySet
     eligible: ProcessedEventQuerySet
 
 
 def is_confirmed(request: HttpRequest) -> bool:
-    """Whether the question was asked, and answered by yes."""
+    """Return whether the user has confirmed the action."""
     return CONFIRMED in request.POST
 
 
-def ask(model_admin: admin.ModelAdmin, request: HttpRequest, question: Question) -> TemplateResponse:
-    """The page, whose form sends the action once more, for the same selection and confirmed."""
-    eligible = question.eligible.count()
+def confirmation_page(
+    model_admin: admin.ModelAdmin, request: HttpRequest, confirmation: Confirmation
+) -> TemplateResponse:
+    """Return the page whose form repeats the action for the same selection, confirmed."""
+    eligible = confirmation.eligible.count()
     across = request.POST.get("select_across", "0")
+    listed = confirmation.eligible.defer("body", "history")[:MAX_LISTED]
     context: Mapping[str, Any] = {
         **model_admin.admin_site.each_context(request),
-        "title": question.title,
+        "title": confirmation.title,
         "opts": model_admin.opts,
         "media": model_admin.media,
-        "question": question,
+        "confirmation": confirmation,
         "eligible": eligible,
-        "others": question.events.count() - eligible,
-        "shown": [(event, badge(event.status)) for event in question.eligible.defer("body", "history")[:SHOWN]],
-        "further": max(0, eligible - SHOWN),
+        "unchanged": confirmation.events.count() - eligible,
+        "listed": [(event, badge(event.status)) for event in listed],
+        "unlisted": max(0, eligible - MAX_LISTED),
         "confirmed": CONFIRMED,
         "checkbox": ACTION_CHECKBOX_NAME,
         "across": across,
-        "back": request.get_full_path(),
-        # Where everything was selected, one key is enough for the admin to take the action up.
+        "cancel_url": request.get_full_path(),
+        # If all events are selected, the admin needs one key to run the action.
         "keys": request.POST.getlist(ACTION_CHECKBOX_NAME)[: 1 if across == "1" else None],
     }
     return TemplateResponse(request, "envoyou_django/admin/confirmation.html", context)

@@ -1,4 +1,4 @@
-"""The admin of events: what can be seen of them, and what can be done to them."""
+"""The admin of events."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from envoyou_core.adapter import body_bytes
 from envoyou_django import conf, webhooks
-from envoyou_django.admin.confirmation import Question, ask, is_confirmed
+from envoyou_django.admin.confirmation import Confirmation, confirmation_page, is_confirmed
 from envoyou_django.admin.formatting import (
     attempts_table,
     badge,
@@ -34,22 +34,22 @@ from envoyou_django.admin.formatting import (
     to_the_second,
     unreadable_note,
 )
-from envoyou_django.admin.lists import DayFilter, EventList, InboxFilter, found
-from envoyou_django.admin.summary import look
+from envoyou_django.admin.lists import DayFilter, EventList, InboxFilter, search
+from envoyou_django.admin.summary import summarize
 from envoyou_django.models import ProcessedEvent, ProcessedEventQuerySet
 
 __all__ = ["ProcessedEventAdmin"]
 
 MAX_FILENAME = 100
-"""Characters of an event's id that name a download."""
+"""Characters of an event's id in the file name of a download."""
 
 MAX_ERROR = 80
-"""Characters of an error that the list shows."""
+"""Characters of an error in the list."""
 
 
 @admin.register(ProcessedEvent)
 class ProcessedEventAdmin(admin.ModelAdmin):
-    """Read-only, but for what brings an event back, gives it up, or has it tried now."""
+    """A read-only view of the events, with actions to requeue events, mark them dead and run them now."""
 
     list_display = ("event_id", "type", "state", "error", "received", "attempts", "due")
     list_filter = ("status", DayFilter, "type", ("name", InboxFilter))
@@ -59,16 +59,16 @@ class ProcessedEventAdmin(admin.ModelAdmin):
     show_full_result_count = False
     actions = ("requeue", "mark_dead")
     fieldsets = (
-        (None, {"fields": (("event_id", "type"), ("about", "happened"))}),
+        (None, {"fields": (("event_id", "type"), ("object_id", "created_at"))}),
         (
-            gettext_lazy("Work"),
+            gettext_lazy("Processing"),
             {
                 "fields": (
                     ("state", "attempts", "crashes"),
                     ("received", "due", "settled"),
                     "handlers",
                     "last_error",
-                    "attempts_so_far",
+                    "attempt_history",
                 )
             },
         ),
@@ -76,11 +76,11 @@ class ProcessedEventAdmin(admin.ModelAdmin):
         (gettext_lazy("Origin"), {"fields": (("name", "tenant", "webhook_id"),)}),
     )
     readonly_fields = (
-        "about",
-        "attempts_so_far",
+        "object_id",
+        "attempt_history",
         "due",
         "handlers",
-        "happened",
+        "created_at",
         "payload",
         "received",
         "settled",
@@ -88,53 +88,53 @@ class ProcessedEventAdmin(admin.ModelAdmin):
     )
 
     class Media:
-        """The colours, light and dark."""
+        """The style sheet."""
 
         css = {"all": ["envoyou_django/admin.css"]}
 
-    # The list
+    # List
 
     def get_changelist(self, request: HttpRequest, **keywords: Any) -> type[EventList]:
-        """See `ModelAdmin.get_changelist`."""
+        """Return the list without large columns."""
         return EventList
 
     def get_search_results(
         self, request: HttpRequest, queryset: ProcessedEventQuerySet, search_term: str
     ) -> tuple[ProcessedEventQuerySet, bool]:
-        """See `ModelAdmin.get_search_results`."""
+        """Find events by their id or by the id of their object."""
         term = search_term.strip()
-        return (found(queryset, term) if term else queryset), False
+        return (search(queryset, term) if term else queryset), False
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        """See `ModelAdmin.changelist_view`."""
-        # Called by the template, where there is one to show it.
-        glance = partial(look, self.get_queryset(request), datetime.fromtimestamp(conf.clock()(), UTC))
-        return super().changelist_view(request, {"glance": glance, **(extra_context or {})})
+        """Return the list with a summary above it."""
+        # The template calls it, so that responses without the summary do not query it.
+        get_summary = partial(summarize, self.get_queryset(request), datetime.fromtimestamp(conf.clock()(), UTC))
+        return super().changelist_view(request, {"get_summary": get_summary, **(extra_context or {})})
 
     @admin.display(description=gettext_lazy("status"), ordering="status")
     def state(self, event: ProcessedEvent) -> str:
-        """The status, in its colour."""
+        """Return the status as a badge."""
         return badge(event.status)
 
     @admin.display(description=gettext_lazy("received at"), ordering="received_at")
     def received(self, event: ProcessedEvent) -> str | None:
-        """When it was accepted, to the second."""
+        """Return when the event was received."""
         return to_the_second(event.received_at)
 
     @admin.display(description=gettext_lazy("due at"), ordering="due_at")
     def due(self, event: ProcessedEvent) -> str:
-        """When it is tried, or when its worker's lease ends, to the second."""
+        """Return when the event's next attempt is due, or when its worker's lease expires."""
         return self._or_empty(to_the_second(event.due_at))
 
     @admin.display(description=gettext_lazy("last error"))
     def error(self, event: ProcessedEvent) -> str | None:
-        """The begin of the last error."""
+        """Return the start of the last error."""
         return event.last_error and truncatechars(event.last_error, MAX_ERROR)
 
-    # One event
+    # Page of an event
 
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **keywords: Any) -> Any:
-        """See `ModelAdmin.render_change_form`."""
+        """Render the page with the buttons that the event's status and the user's permissions allow."""
         event = self.get_queryset(request).filter(pk=context["original"].pk)
         context |= {
             "may_run_now": self.has_requeue_permission(request) and event.waiting().exists(),
@@ -145,111 +145,109 @@ class ProcessedEventAdmin(admin.ModelAdmin):
         return super().render_change_form(request, context, *args, **keywords)
 
     @admin.display(description=gettext_lazy("object"))
-    def about(self, event: ProcessedEvent) -> str:
-        """The id of the object that it is about."""
+    def object_id(self, event: ProcessedEvent) -> str:
+        """Return the id of the event's object."""
         return self._or_empty(event.object_key)
 
     @admin.display(description=gettext_lazy("created"))
-    def happened(self, event: ProcessedEvent) -> str:
-        """When it happened, as the platform says."""
-        # It may be the last second of the year 9999, which not every time zone has.
+    def created_at(self, event: ProcessedEvent) -> str:
+        """Return when the event was created on the platform."""
+        # In UTC, because the last second of the year 9999 cannot be expressed in every time zone.
         return f"{event.event.created_at:%Y-%m-%d %H:%M:%S} UTC"
 
     @admin.display(description=gettext_lazy("settled at"))
     def settled(self, event: ProcessedEvent) -> str:
-        """When it was finished, to the second."""
+        """Return when the event was settled."""
         return self._or_empty(to_the_second(event.settled_at))
 
     @admin.display(description=gettext_lazy("finished handlers"))
     def handlers(self, event: ProcessedEvent) -> str:
-        """The handlers that will not run again."""
+        """Return the handlers that will not run again."""
         return self._or_empty(handlers_list(event))
 
     @admin.display(description=gettext_lazy("history"))
-    def attempts_so_far(self, event: ProcessedEvent) -> str:
-        """The attempts that have ended, and what went wrong in them."""
+    def attempt_history(self, event: ProcessedEvent) -> str:
+        """Return the ended attempts with their errors."""
         return self._or_empty(attempts_table(event))
 
     @admin.display(description=gettext_lazy("payload"))
     def payload(self, event: ProcessedEvent) -> Any:
-        """The body, or when it was deleted; above it, why the event is unreadable."""
+        """Return the payload, or when it was deleted, preceded by the reason if the event is unreadable."""
         if event.scrubbed_at is not None:
-            shown = _("deleted: %(moment)s") % {"moment": to_the_second(event.scrubbed_at)}
+            text = _("deleted: %(moment)s") % {"moment": to_the_second(event.scrubbed_at)}
         else:
-            shown = payload_text(event, self._url_of("payload", event))
-        return format_html("{}{}", unreadable_note(event), shown)
+            text = payload_text(event, self._url_of("payload", event))
+        return format_html("{}{}", unreadable_note(event), text)
 
     def _url_of(self, view: str, event: ProcessedEvent) -> str:
         name = f"admin:{self.opts.app_label}_{self.opts.model_name}_{view}"
         return reverse(name, args=[event.pk], current_app=self.admin_site.name)
 
-    def _or_empty(self, shown: Any) -> str:
-        return shown or self.get_empty_value_display()
+    def _or_empty(self, value: Any) -> str:
+        return value or self.get_empty_value_display()
 
-    # What can be done
+    # Actions
 
     @admin.action(permissions=["requeue"], description=gettext_lazy("Requeue selected events"))
     def requeue(self, request: HttpRequest, queryset: ProcessedEventQuerySet) -> HttpResponse | None:
-        """Bring what is failed, ignored or dead back to the handlers, once it was confirmed."""
-        question = Question(
+        """Requeue failed, ignored and dead events after confirmation."""
+        confirmation = Confirmation(
             action="requeue",
             title=_("Requeue events?"),
             consequence=_(
-                "An event that is requeued is handled anew at once, with all attempts before it. Handlers that have "
+                "A requeued event is handled again as soon as possible, with all its attempts. Handlers that have "
                 "succeeded do not run again."
             ),
-            answer=_("Yes, requeue"),
-            done=_("Requeued."),
+            button=_("Yes, requeue"),
+            log_message=_("Requeued."),
             events=queryset,
             eligible=queryset.requeuable(),
         )
-        return self._do(
+        return self._run_action(
             request,
-            question,
+            confirmation,
             queryset.requeue,
             lambda count: ngettext("%d event was requeued.", "%d events were requeued.", count),
         )
 
     @admin.action(permissions=["mark_dead"], description=gettext_lazy("Mark selected events dead"))
     def mark_dead(self, request: HttpRequest, queryset: ProcessedEventQuerySet) -> HttpResponse | None:
-        """Give up what waits, once it was confirmed."""
-        question = Question(
+        """Mark unfinished events dead after confirmation."""
+        confirmation = Confirmation(
             action="mark_dead",
             title=_("Mark events dead?"),
-            consequence=_(
-                "A dead event is not tried any more, and lets pass what waits behind it. It can be requeued later."
-            ),
-            answer=_("Yes, mark dead"),
-            done=_("Marked dead."),
+            consequence=_("A dead event is not retried and no longer blocks later events. It can be requeued."),
+            button=_("Yes, mark dead"),
+            log_message=_("Marked dead."),
             events=queryset,
             eligible=queryset.unheld(),
         )
-        return self._do(
+        return self._run_action(
             request,
-            question,
+            confirmation,
             queryset.mark_dead,
             lambda count: ngettext("%d event was marked dead.", "%d events were marked dead.", count),
         )
 
-    def _do(
+    def _run_action(
         self,
         request: HttpRequest,
-        question: Question,
+        confirmation: Confirmation,
         change: Callable[[], int],
-        said: Callable[[int], str],
+        message: Callable[[int], str],
     ) -> HttpResponse | None:
         if not is_confirmed(request):
-            return ask(self, request, question)
-        events = list(question.eligible.only("event_id", "type"))
-        # First: where a server's time-out cuts off what follows, it must be known who began it.
-        LogEntry.objects.log_actions(request.user.pk, events, CHANGE, question.done)
+            return confirmation_page(self, request, confirmation)
+        events = list(confirmation.eligible.only("event_id", "type"))
+        # Logged first, so that the user is known even if a server timeout interrupts the action.
+        LogEntry.objects.log_actions(request.user.pk, events, CHANGE, confirmation.log_message)
         changed = change()
         webhooks.wake()
-        self.message_user(request, said(changed) % changed, messages.SUCCESS if changed else messages.WARNING)
+        self.message_user(request, message(changed) % changed, messages.SUCCESS if changed else messages.WARNING)
         return None
 
     def get_urls(self) -> list[URLPattern]:
-        """See `ModelAdmin.get_urls`."""
+        """Return the URLs of the admin, with those for running an event and downloading its payload."""
         name = f"{self.opts.app_label}_{self.opts.model_name}"
         view = self.admin_site.admin_view
         run_now = path("<path:object_id>/run-now/", view(self.run_now_view), name=f"{name}_run_now")
@@ -258,7 +256,7 @@ class ProcessedEventAdmin(admin.ModelAdmin):
 
     @method_decorator(require_safe)
     def payload_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Download a payload, exactly as it was sent: for those who may see the event."""
+        """Return the payload exactly as sent, to users who may view the event."""
         event = self.get_object(request, unquote(object_id))
         if not self.has_view_permission(request, event):
             raise PermissionDenied
@@ -267,7 +265,7 @@ class ProcessedEventAdmin(admin.ModelAdmin):
         filename = re.sub(r"[^\w.-]", "_", event.event_id)[:MAX_FILENAME] + ".json"
         headers = {
             "Content-Disposition": content_disposition_header(as_attachment=True, filename=filename),
-            # What was sent must not run as a page of this site, whatever a browser takes it for.
+            # A payload must never run as a page of this site, whatever type a browser detects.
             "Content-Security-Policy": "default-src 'none'; sandbox",
             "X-Content-Type-Options": "nosniff",
         }
@@ -275,7 +273,7 @@ class ProcessedEventAdmin(admin.ModelAdmin):
 
     @method_decorator(require_POST)
     def run_now_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Have an event that waits for its time tried now."""
+        """Make an event that waits for its next attempt due now."""
         event = self.get_object(request, unquote(object_id))
         if not (self.has_view_permission(request, event) and self.has_requeue_permission(request)):
             raise PermissionDenied
@@ -287,29 +285,29 @@ class ProcessedEventAdmin(admin.ModelAdmin):
             webhooks.wake()
             self.message_user(request, _("The event is due now."), messages.SUCCESS)
         else:
-            self.message_user(request, _("The event does not wait to be tried."), messages.WARNING)
+            self.message_user(request, _("The event is not waiting for an attempt."), messages.WARNING)
         return HttpResponseRedirect(self._url_of("change", event))
 
-    # Who may
+    # Permissions
 
     def has_requeue_permission(self, request: HttpRequest) -> bool:
-        """Whether the user may requeue events, and have them tried now."""
+        """Return whether the user may requeue events and run them now."""
         allowed: bool = request.user.has_perm("envoyou_django.requeue_processedevent")
         return allowed
 
     def has_mark_dead_permission(self, request: HttpRequest) -> bool:
-        """Whether the user may give events up."""
+        """Return whether the user may mark events dead."""
         allowed: bool = request.user.has_perm("envoyou_django.mark_dead_processedevent")
         return allowed
 
     def has_add_permission(self, request: HttpRequest, *_: Any) -> bool:
-        """Events come from the platform only."""
+        """Return false, because only the platform creates events."""
         return False
 
     def has_change_permission(self, request: HttpRequest, obj: object = None) -> bool:
-        """What came is not changed."""
+        """Return false, because events are never edited."""
         return False
 
     def has_delete_permission(self, request: HttpRequest, obj: object = None) -> bool:
-        """What is deleted would be new again when it is redelivered."""
+        """Return false, because a redelivery of a deleted event would be handled again."""
         return False

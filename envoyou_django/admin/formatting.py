@@ -1,4 +1,4 @@
-"""One event, for people to read: its state, its attempts, its payload."""
+"""Formats the status, the attempts and the payload of an event as HTML."""
 
 from __future__ import annotations
 
@@ -27,15 +27,13 @@ SYMBOLS: Final[dict[str, str]] = {
     Status.FAILED: "↻",
     Status.DEAD: "✕",
 }
-"""Beside the colour of each state, for whoever cannot tell the colours apart."""
+"""Shown beside the colour of each status, because some users cannot distinguish colours."""
 
-_PIECES = re.compile(
-    r'(?P<key>"(?:[^"\\]|\\.)*"(?=:))|(?P<text>"(?:[^"\\]|\\.)*")|(?P<literal>\b(?:true|false|null)\b)'
-)
+_TOKEN = re.compile(r'(?P<key>"(?:[^"\\]|\\.)*"(?=:))|(?P<text>"(?:[^"\\]|\\.)*")|(?P<literal>\b(?:true|false|null)\b)')
 
 
 def badge(status: str) -> SafeString:
-    """A state in its colour, with its name and a symbol."""
+    """Return a status with its name, symbol and colour."""
     return format_html(
         '<span class="envoyou-status envoyou-{}"><span aria-hidden="true">{}</span> {}</span>',
         status,
@@ -45,7 +43,7 @@ def badge(status: str) -> SafeString:
 
 
 def attempts_table(event: ProcessedEvent) -> str | None:
-    """The attempts that have ended, the newest last, and how each handler failed; `None` where there were none."""
+    """Return the ended attempts, the newest last, with the error of each handler; `None` if there are none."""
     history = decode_history(event.history)
     if not history:
         return None
@@ -54,38 +52,38 @@ def attempts_table(event: ProcessedEvent) -> str | None:
 
 
 def to_the_second(moment: datetime | None) -> str | None:
-    """A moment in the current time zone, short enough for a column."""
+    """Format `moment` in the current time zone, without fractions of a second."""
     return None if moment is None else f"{timezone.localtime(moment):%Y-%m-%d %H:%M:%S}"
 
 
 def handlers_list(event: ProcessedEvent) -> SafeString | None:
-    """The handlers that will not run again, and why; `None` where there are none."""
-    words = {HandlerStatus.DONE: _("done"), HandlerStatus.GIVEN_UP: _("given up"), HandlerStatus.SKIPPED: _("left out")}
+    """Return the handlers that will not run again, each with its status; `None` if there are none."""
+    labels = {HandlerStatus.DONE: _("done"), HandlerStatus.GIVEN_UP: _("given up"), HandlerStatus.SKIPPED: _("skipped")}
     try:
         progress = progress_of(event.progress)
     except ValueError:
         return None
-    became = ((handler, words[it]) for handler, it in progress.items())
-    return format_html_join("", '<div class="envoyou-handler">{}: {}</div>', became) or None
+    items = ((handler, labels[status]) for handler, status in progress.items())
+    return format_html_join("", '<div class="envoyou-handler">{}: {}</div>', items) or None
 
 
 def unreadable_note(event: ProcessedEvent) -> SafeString:
-    """Why this release cannot read the event; empty if it can."""
+    """Return why this release cannot read the event; empty if it can."""
     reason = event.unreadable
     return format_html('<p class="errornote">{}: {}</p>', _("unreadable"), reason) if reason else SafeString()
 
 
 def payload_text(event: ProcessedEvent, download: str) -> SafeString:
-    """The payload, spaced and coloured for reading, with a link to all of it.
+    """Return the payload, indented and highlighted, with a link to download it.
 
     Args:
-        event: whose payload it is.
+        event: the event with the payload.
         download: URL of the whole payload.
     """
     body = body_bytes(event.body)
     excerpt = excerpt_of(body)
     context = {
-        "text": _coloured(excerpt.text) if excerpt.is_json else excerpt.text,
+        "text": _highlight(excerpt.text) if excerpt.is_json else excerpt.text,
         "is_complete": excerpt.is_complete,
         "size": len(body),
         "download": download,
@@ -93,10 +91,10 @@ def payload_text(event: ProcessedEvent, download: str) -> SafeString:
     return render_to_string("envoyou_django/admin/payload.html", context)
 
 
-def _coloured(text: str) -> SafeString:
+def _highlight(text: str) -> SafeString:
     pieces: list[tuple[str, str]] = []
     end = 0
-    for found in _PIECES.finditer(text):
-        pieces += [("rest", text[end : found.start()]), (found.lastgroup or "rest", found[0])]
-        end = found.end()
+    for match in _TOKEN.finditer(text):
+        pieces += [("rest", text[end : match.start()]), (match.lastgroup or "rest", match[0])]
+        end = match.end()
     return format_html_join("", '<span class="envoyou-{}">{}</span>', [*pieces, ("rest", text[end:])])

@@ -1,4 +1,4 @@
-"""The list of events: what is read of it, and how it is narrowed."""
+"""The list of events: its query, filters and search."""
 
 from __future__ import annotations
 
@@ -17,43 +17,43 @@ from envoyou_core.adapter import object_key
 from envoyou_django import conf
 from envoyou_django.models import ProcessedEventQuerySet
 
-__all__ = ["DayFilter", "EventList", "InboxFilter", "found"]
+__all__ = ["DayFilter", "EventList", "InboxFilter", "search"]
 
 DAYS = 7
-"""How many days are offered; `?day=2026-01-31` asks for any other."""
+"""Days that the filter offers; `?day=2026-01-31` selects any other."""
 
 
 class EventList(ChangeList):
-    """The events without what only their own pages show, which may be a megabyte each."""
+    """The list of events, without the columns that only the page of an event shows: they may have a megabyte each."""
 
     def get_queryset(self, *args: Any, **keywords: Any) -> ProcessedEventQuerySet:
-        """See `ChangeList.get_queryset`."""
+        """Return the events without their large columns."""
         return super().get_queryset(*args, **keywords).defer("body", "history", "progress")
 
 
 class InboxFilter(admin.AllValuesFieldListFilter):
-    """By the name of the inbox, where there are several."""
+    """Filters by the name of the inbox, if there are several."""
 
     def has_output(self) -> bool:
-        """See `ListFilter.has_output`."""
+        """Return whether there is a choice."""
         return bool(self.used_parameters) or len(self.lookup_choices) > 1
 
 
 class DayFilter(admin.SimpleListFilter):
-    """By the day on which an event was received, in the current time zone."""
+    """Filters by the day on which an event was received, in the current time zone."""
 
     title = _("day")
     parameter_name = "day"
 
     def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin) -> list[tuple[str, Any]]:
-        """Today, and the days before it."""
+        """Return today and the days before it."""
         today = datetime.fromtimestamp(conf.clock()(), timezone.get_current_timezone()).date()
         names = {0: _("Today"), 1: _("Yesterday")}
         days = [today - timedelta(days=ago) for ago in range(DAYS)]
         return [(day.isoformat(), names.get(ago) or formats.date_format(day, "l j F")) for ago, day in enumerate(days)]
 
     def queryset(self, request: HttpRequest, queryset: ProcessedEventQuerySet) -> ProcessedEventQuerySet:
-        """Those received on that day."""
+        """Return the events received on the selected day."""
         if self.value() is None:
             return queryset
         try:
@@ -68,9 +68,9 @@ def _midnight(day: date) -> datetime:
     return timezone.make_aware(datetime.combine(day, time.min)).astimezone(UTC)
 
 
-def found(rows: ProcessedEventQuerySet, term: str) -> ProcessedEventQuerySet:
-    """Those of `rows` whose id, or whose object's, is `term`.
+def search(rows: ProcessedEventQuerySet, term: str) -> ProcessedEventQuerySet:
+    """Return those of `rows` whose own id or whose object's id equals `term`.
 
-    The whole of it: parts are found by no index, and in a table of millions such a search would hold the site up.
+    Substrings do not match: no index supports such a search, so it would be slow in a table of millions of rows.
     """
     return rows.filter(Q(event_id=term) | Q(object_key=object_key(term)))

@@ -1,4 +1,4 @@
-"""A payload as text for a page: spaced for reading, and bounded in depth and size, whatever was sent."""
+"""Formats a payload as text for a page: indented, and bounded in depth and size."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from typing import Any, Final
 __all__ = ["MAX_DEPTH", "MAX_SIZE", "Excerpt", "excerpt_of"]
 
 MAX_DEPTH: Final = 20
-"""Levels. Each line is indented by its level, so that without a bound the page grows with the square of the depth."""
+"""Levels. Because of the indentation, the page would grow with the square of the depth."""
 
 MAX_SIZE: Final = 50_000
 """Characters."""
 
 MAX_TEXT: Final = 2_000
-"""Characters of a single text, name or number."""
+"""Characters of a single string, name or number."""
 
 ELLIPSIS: Final = "…"
 
 
 @dataclass(frozen=True, slots=True)
 class Excerpt:
-    """What is shown of a payload.
+    """The part of a payload that a page shows.
 
     Attributes:
-        text: JSON, indented, in which an ellipsis stands for what is left out.
-        is_complete: whether nothing is left out.
-        is_json: whether it could be read; otherwise `text` is what was sent.
+        text: indented JSON, with an ellipsis in place of each omitted part.
+        is_complete: whether nothing is omitted.
+        is_json: whether the payload is valid JSON; otherwise `text` is the payload as sent.
     """
 
     text: str
@@ -37,18 +37,18 @@ class Excerpt:
 
 
 class _Number(str):
-    """A number as it was sent: Python would not read one of thousands of digits, and would round others."""
+    """A number as sent: Python would reject one of thousands of digits, and round others."""
 
     __slots__ = ()
 
 
 def excerpt_of(body: bytes) -> Excerpt:
-    """As much of `body` as a page can show; a body that Python's JSON decoder does not take is shown as it came."""
+    """Return as much of `body` as a page can show. A body that Python's JSON decoder rejects is returned as sent."""
     try:
         document = json.loads(body, parse_int=_Number, parse_float=_Number)
     except (ValueError, RecursionError):
         text = body.decode(errors="replace")
-        return Excerpt(_printable(_shortened(text, MAX_SIZE)), len(text) <= MAX_SIZE, is_json=False)
+        return Excerpt(_escape_control_characters(_shorten(text, MAX_SIZE)), len(text) <= MAX_SIZE, is_json=False)
     printer = _Printer()
     text = printer.print(document)
     return Excerpt(text, printer.is_complete, is_json=True)
@@ -91,21 +91,21 @@ class _Printer:
             yield "\n" + "  " * depth + closing
 
     def _scalar(self, value: Any) -> str:
-        # Cut first: a text of a megabyte is not to be encoded for the sake of its beginning.
+        # Shorten before encoding, so that a string of a megabyte is not encoded for its beginning.
         if isinstance(value, str) and len(value) > MAX_TEXT:
             self.is_complete = False
-            value = type(value)(_shortened(value, MAX_TEXT))
+            value = type(value)(_shorten(value, MAX_TEXT))
         if isinstance(value, _Number):
             return str(value)
-        return _printable(json.dumps(value, ensure_ascii=False))
+        return _escape_control_characters(json.dumps(value, ensure_ascii=False))
 
 
-def _shortened(text: str, size: int) -> str:
+def _shorten(text: str, size: int) -> str:
     return text if len(text) <= size else text[:size] + ELLIPSIS
 
 
-def _printable(text: str) -> str:
-    """Control characters, halves of surrogate pairs and marks that reverse the direction of text, as JSON escapes."""
+def _escape_control_characters(text: str) -> str:
+    """Replace control characters, lone surrogates and bidirectional control characters by JSON escapes."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in "\n\t" else json.dumps(c)[1:-1] for c in text)

@@ -1,4 +1,4 @@
-"""The inbox at a glance: how many events are in each state, and how the last day went, hour by hour."""
+"""The summary above the list of events: the number of events by status, and a chart of the last 24 hours."""
 
 from __future__ import annotations
 
@@ -15,44 +15,44 @@ from envoyou_django.admin.formatting import badge
 from envoyou_django.counting import count_by_status
 from envoyou_django.models import ProcessedEventQuerySet
 
-__all__ = ["Bar", "Glance", "StatusCount", "look"]
+__all__ = ["Bar", "StatusCount", "Summary", "summarize"]
 
 HOURS: Final = 24
 BAR_WIDTH: Final = 12
-GAP: Final = 3
-HEIGHT: Final = 60
-LEAST: Final = 2
-"""So that one failure among thousands of events is seen."""
+BAR_GAP: Final = 3
+CHART_HEIGHT: Final = 60
+MIN_BAR_HEIGHT: Final = 2
+"""So that one failure among thousands of events is visible."""
 
 FAILURES: Final = frozenset({Status.FAILED, Status.DEAD})
 
 
 @dataclass(frozen=True, slots=True)
 class StatusCount:
-    """How many events are in one state.
+    """The number of events with one status.
 
     Attributes:
-        badge: the state as the admin shows it.
-        at_least: whether counting ended at that number.
+        badge: the status as the admin shows it.
+        at_least: whether `events` is a lower bound.
     """
 
     status: str
     badge: SafeString
-    count: int
+    events: int
     at_least: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One hour of the last day, and its bar in the chart, in the chart's units.
+    """One hour and its bar in the chart. Lengths are in the units of the chart.
 
     Attributes:
-        began_at: its begin, in UTC.
-        events: how many events were received.
-        failures: how many of them are failed or dead by now.
+        starts_at: the start of the hour, in UTC.
+        events: the number of events received in the hour.
+        failures: how many of them are failed or dead now.
     """
 
-    began_at: datetime
+    starts_at: datetime
     events: int
     failures: int
     x: int
@@ -61,80 +61,83 @@ class Bar:
 
     @property
     def y(self) -> float:
-        """The upper end of the bar."""
-        return HEIGHT - self.height
+        """The top of the bar."""
+        return CHART_HEIGHT - self.height
 
     @property
     def failures_y(self) -> float:
-        """The upper end of the part that stands for failures."""
-        return HEIGHT - self.failures_height
+        """The top of the part of the bar for failures."""
+        return CHART_HEIGHT - self.failures_height
 
 
 @dataclass(frozen=True, slots=True)
-class Glance:
-    """What stands above the list of events."""
+class Summary:
+    """The counts and the chart above the list of events."""
 
     counts: tuple[StatusCount, ...]
     bars: tuple[Bar, ...]
-    width: int = HOURS * (BAR_WIDTH + GAP)
-    height: int = HEIGHT
+    width: int = HOURS * (BAR_WIDTH + BAR_GAP)
+    height: int = CHART_HEIGHT
     bar_width: int = BAR_WIDTH
 
     @property
     def events(self) -> int:
-        """How many events were received in the last day."""
+        """The number of events received in the last 24 hours."""
         return sum(bar.events for bar in self.bars)
 
     @property
     def failures(self) -> int:
-        """How many of them are failed or dead by now."""
+        """How many of `events` are failed or dead now."""
         return sum(bar.failures for bar in self.bars)
 
     @property
-    def most(self) -> int:
-        """How many events the busiest hour had."""
+    def peak(self) -> int:
+        """The number of events in the busiest hour."""
         return max(bar.events for bar in self.bars)
 
 
-def look(rows: ProcessedEventQuerySet, now: datetime) -> Glance:
-    """Look at `rows` by four queries, however many they are, at a time in UTC."""
+def summarize(rows: ProcessedEventQuerySet, now: datetime) -> Summary:
+    """Summarize `rows` at `now`, in UTC. The number of queries does not depend on the number of rows."""
     by_status = count_by_status(rows, COUNTED, index_order="-id")
     at_least = stats_of(by_status, 0.0, limit=COUNTED).at_least
-    counts = tuple(StatusCount(it.value, badge(it.value), by_status.get(it.value, 0), it in at_least) for it in Status)
-    return Glance(counts, _bars(rows, now))
+    counts = tuple(
+        StatusCount(status.value, badge(status.value), by_status.get(status.value, 0), status in at_least)
+        for status in Status
+    )
+    return Summary(counts, _bars(rows, now))
 
 
 def _bars(rows: ProcessedEventQuerySet, now: datetime) -> tuple[Bar, ...]:
     this_hour = now.replace(minute=0, second=0, microsecond=0)
-    begins = [this_hour - timedelta(hours=ago) for ago in reversed(range(HOURS))]
-    events: dict[datetime, int] = dict.fromkeys(begins, 0)
+    starts = [this_hour - timedelta(hours=ago) for ago in reversed(range(HOURS))]
+    events: dict[datetime, int] = dict.fromkeys(starts, 0)
     failures = dict(events)
-    for hour, status, count in _counted(rows, begins):
-        events[begins[hour]] += count
+    for hour, status, count in _counts_by_hour(rows, starts):
+        events[starts[hour]] += count
         if status in FAILURES:
-            failures[begins[hour]] += count
-    return tuple(_bar(place, begin, events, failures) for place, begin in enumerate(begins))
+            failures[starts[hour]] += count
+    return tuple(_bar(index, start, events, failures) for index, start in enumerate(starts))
 
 
-def _counted(rows: ProcessedEventQuerySet, begins: list[datetime]) -> list[tuple[int, str, int]]:
-    # Compared rather than truncated: that asks no database for its time zones.
-    hours = [When(received_at__gte=begin, then=Value(place)) for place, begin in enumerate(begins)]
+def _counts_by_hour(rows: ProcessedEventQuerySet, starts: list[datetime]) -> list[tuple[int, str, int]]:
+    # Comparing times, unlike truncating them, needs no time zones in the database.
+    hours = [When(received_at__gte=start, then=Value(index)) for index, start in enumerate(starts)]
     hour = Case(*reversed(hours), default=Value(0), output_field=IntegerField())
-    received = rows.order_by().filter(received_at__gte=begins[0])
+    received = rows.order_by().filter(received_at__gte=starts[0])
     return list(received.annotate(hour=hour).values_list("hour", "status").annotate(Count("pk")))
 
 
-def _bar(place: int, begin: datetime, events: Mapping[datetime, int], failures: Mapping[datetime, int]) -> Bar:
-    unit = HEIGHT / max(1, *events.values())
+def _bar(index: int, start: datetime, events: Mapping[datetime, int], failures: Mapping[datetime, int]) -> Bar:
+    unit = CHART_HEIGHT / max(1, *events.values())
     return Bar(
-        began_at=begin,
-        events=events[begin],
-        failures=failures[begin],
-        x=place * (BAR_WIDTH + GAP),
-        height=_height(events[begin], unit),
-        failures_height=_height(failures[begin], unit),
+        starts_at=start,
+        events=events[start],
+        failures=failures[start],
+        x=index * (BAR_WIDTH + BAR_GAP),
+        height=_height(events[start], unit),
+        failures_height=_height(failures[start], unit),
     )
 
 
 def _height(count: int, unit: float) -> float:
-    return max(LEAST, round(count * unit, 1)) if count else 0
+    return max(MIN_BAR_HEIGHT, round(count * unit, 1)) if count else 0

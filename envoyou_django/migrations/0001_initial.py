@@ -16,7 +16,9 @@ class Migration(migrations.Migration):
                 (
                     "name",
                     envoyou_django.fields.ExactCharField(
-                        help_text="Which Webhooks it was delivered to.", max_length=64, verbose_name="inbox"
+                        help_text="The Webhooks object that received the event.",
+                        max_length=64,
+                        verbose_name="inbox",
                     ),
                 ),
                 ("tenant", envoyou_django.fields.ExactCharField(blank=True, max_length=255, verbose_name="tenant")),
@@ -26,7 +28,7 @@ class Migration(migrations.Migration):
                 ("webhook_id", models.CharField(blank=True, max_length=255, null=True, verbose_name="webhook id")),
                 (
                     "body",
-                    models.BinaryField(help_text="The verified bytes, exactly as they came.", verbose_name="body"),
+                    models.BinaryField(help_text="The verified bytes, exactly as received.", verbose_name="body"),
                 ),
                 (
                     "status",
@@ -45,11 +47,14 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "attempts",
-                    models.PositiveIntegerField(help_text="How many attempts have ended.", verbose_name="attempts"),
+                    models.PositiveIntegerField(help_text="Number of ended attempts.", verbose_name="attempts"),
                 ),
                 (
                     "crashes",
-                    models.PositiveIntegerField(help_text="How many workers died over it.", verbose_name="crashes"),
+                    models.PositiveIntegerField(
+                        help_text="Number of worker crashes.",
+                        verbose_name="crashes",
+                    ),
                 ),
                 (
                     "progress",
@@ -60,7 +65,7 @@ class Migration(migrations.Migration):
                     "due_at",
                     envoyou_django.fields.UtcDateTimeField(
                         blank=True,
-                        help_text="When it is tried, or when its worker's lease ends.",
+                        help_text="When it is due, or when the worker's lease expires.",
                         null=True,
                         verbose_name="due at",
                     ),

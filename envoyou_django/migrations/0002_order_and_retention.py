@@ -17,7 +17,7 @@ class Migration(migrations.Migration):
             name="object_key",
             field=envoyou_django.fields.ExactCharField(
                 blank=True,
-                help_text="What it is about: nothing where it is empty; not looked up yet where there is none.",
+                help_text="The id of its object: empty if it has none, NULL if not determined yet.",
                 max_length=255,
                 null=True,
                 verbose_name="object",
@@ -40,7 +40,7 @@ class Migration(migrations.Migration):
             name="erase_requested_at",
             field=envoyou_django.fields.UtcDateTimeField(
                 blank=True,
-                help_text="The payload is deleted when it is finished.",
+                help_text="The payload is deleted when the event is settled.",
                 null=True,
                 verbose_name="erase requested at",
             ),

@@ -1,7 +1,6 @@
-"""`make demo`: the FastAPI example as a process of its own, and every kind of delivery sent to it.
+"""`make demo`: run the FastAPI example in a process and send it every kind of delivery.
 
-It ends with 0 only if every delivery was answered as promised, every event ended as promised in the inbox, and every
-handler left the effect that it should.
+The exit status is 0 only if all responses, all events in the inbox and all effects of handlers are as expected.
 """
 
 from __future__ import annotations
@@ -68,7 +67,7 @@ def main() -> int:
 
 
 def _leave(_signal: int, _frame: FrameType | None) -> None:
-    # A second one, as a terminal and tox both send, must not cut the tidying up short; that ends within seconds.
+    # Ignore a second signal, which a terminal and tox both send, so that it does not interrupt the cleanup.
     for number in ENDING:
         signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""The deliveries, and what is promised for each: the answer, the inbox, the effect."""
+"""The deliveries, each with its expected response, event in the inbox and effects."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PATH = "/webhooks/envoyou"
 
 @dataclass(frozen=True)
 class Answer:
-    """An HTTP answer."""
+    """An HTTP response."""
 
     status: int
     body: Mapping[str, Any]
@@ -31,7 +31,7 @@ REFUSED = Answer(401, {"error": "unauthorized", "message": "The request could no
 
 @dataclass(frozen=True)
 class Kept:
-    """What the inbox must hold of an event in the end."""
+    """The expected final state of an event in the inbox."""
 
     status: Status = Status.PROCESSED
     attempts: int = 1
@@ -39,7 +39,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class Page:
-    """The application's page at `path` says at least `says`; `None` when there must be no such page."""
+    """The page at `path` must contain at least `says`; `None` if the page must not exist."""
 
     path: str
     says: Mapping[str, Any] | list[Mapping[str, Any]] | None
@@ -47,7 +47,7 @@ class Page:
 
 @dataclass(frozen=True)
 class Calls:
-    """What the on-call service answered to the calls about the event; `waits` are the least seconds between them."""
+    """The expected responses of the on-call service for an event; `waits` are the minimum seconds between the calls."""
 
     answers: tuple[int, ...]
     waits: tuple[float, ...] = ()
@@ -58,17 +58,17 @@ Effect = Page | Calls
 
 @dataclass(frozen=True)
 class Case:
-    """One delivery and its promise.
+    """One delivery and its expected outcome.
 
     Attributes:
-        about: what is special about it; empty for a plain genuine one.
-        type: the event type that it claims.
-        event_id: the event that it is about.
-        delivery: what is sent.
-        answer: what must be answered.
-        kept: what the inbox must hold in the end; `None` when the event must not be in it.
-        effects: what the handlers must have left, or must not.
-        failures: how often the on-call service is down for it at first.
+        about: what is special about the delivery; empty for a plain genuine one.
+        type: the event type.
+        event_id: the id of the event.
+        delivery: the request to send.
+        answer: the expected response.
+        kept: the expected event in the inbox; `None` if there must be none.
+        effects: the expected effects of the handlers.
+        failures: how many calls of the on-call service fail at first.
     """
 
     about: str
@@ -82,7 +82,7 @@ class Case:
 
 
 def make_cases(secret: str) -> list[Case]:
-    """All 14 event types of the guide, and among them what a receiver must stand."""
+    """Return deliveries of all 14 event types of the guide, with duplicates, forgeries and failures among them."""
     return [*_users(secret), *_logins(secret), *_limits(secret), *_notices(secret)]
 
 

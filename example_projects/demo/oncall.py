@@ -1,4 +1,4 @@
-"""The service that the example calls when a limit is reached. It can be told to be down at first."""
+"""The on-call service that the example calls when a limit is reached. It can fail at first."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Call:
 
 
 class OnCall:
-    """A real HTTP server on a free port of this machine, in a thread of this process."""
+    """An HTTP server on a free local port, in a thread of this process."""
 
     def __init__(self) -> None:
         self._calls: dict[str, list[Call]] = defaultdict(list)
@@ -36,7 +36,7 @@ class OnCall:
                 self.end_headers()
 
             def log_message(self, format: str, *args: object) -> None:
-                """Silence: the demonstration shows what matters."""
+                """Log nothing."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}/"
@@ -52,7 +52,7 @@ class OnCall:
         return status
 
     def calls(self, event_id: str) -> list[Call]:
-        """The calls about an event, in their order."""
+        """Return the calls about an event, in order."""
         return list(self._calls.get(event_id, ()))
 
     def __enter__(self) -> Self:

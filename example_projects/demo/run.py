@@ -1,4 +1,4 @@
-"""Sends the deliveries, follows their events in the inbox, and holds all of it against what was promised."""
+"""Sends the deliveries, follows their events in the inbox and compares the outcome with the expectations."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ __all__ = ["Outcome", "Run"]
 POLL_INTERVAL = 0.05
 REQUEST_TIMEOUT = 10.0
 CLOCK_SLACK = 0.05
-"""Seconds. The server waits by the clock on the wall, which may be set meanwhile; here another one measures."""
+"""Seconds. The server uses the system clock, this process a monotonic one."""
 
 
 @dataclass
 class Outcome:
-    """What was seen of one case so far.
+    """The state of one case.
 
     Attributes:
         answer: what the server answered; `None` before it did.
         record: the event as the inbox holds it.
         last_error: what the inbox said last of a failed attempt, also after a later one succeeded.
-        faults: where it differs from what was promised; `None` while nothing can be said yet.
+        faults: differences from the expectations; `None` until they are known.
     """
 
     case: Case
@@ -43,7 +43,7 @@ class Outcome:
 
     @property
     def settled(self) -> bool:
-        """Whether nothing more will happen by itself."""
+        """Whether the case has reached its final state."""
         if self.answer is None:
             return False
         if self.case.kept is None:
@@ -53,17 +53,17 @@ class Outcome:
 
 @dataclass
 class Run:
-    """One demonstration: `go` holds it, the other members tell how it goes.
+    """One demonstration: `go` runs it, the other members show its progress.
 
     Attributes:
-        cases: what is sent, and promised.
-        server: who is asked.
-        inbox: read by this process, which is not the server's.
+        cases: the deliveries and their expected outcomes.
+        server: the server under test.
+        inbox: the inbox, opened by this process.
         on_call: the service that handlers call.
         patience: seconds that handlers may take after the last delivery.
-        changed: told when an attempt failed, and when a case has come to its end.
-        outcomes: what was seen of each case.
-        faults: what differs from the promise in the whole, rather than in one case.
+        changed: called when an attempt has failed, and when a case has ended.
+        outcomes: the state of each case.
+        faults: differences that do not concern a single case.
         seconds: how long it took; zero before the end.
     """
 
@@ -82,7 +82,7 @@ class Run:
 
     @property
     def as_promised(self) -> bool:
-        """Whether everything came out as it should; false while that is not known."""
+        """Whether all outcomes are as expected; false until that is known."""
         return not self.faults and all(outcome.faults == [] for outcome in self.outcomes)
 
     def go(self, *, pause: float) -> None:
@@ -98,7 +98,7 @@ class Run:
                 outcome.answer = _send(client, outcome.case)
                 self._follow(client, until=time.monotonic() + pause)
             self._follow(client, until=time.monotonic() + self.patience)
-            # Once more, all of it: what came too often came late.
+            # Check everything again, because a superfluous call may come late.
             for outcome in self.outcomes:
                 self._look(outcome)
                 outcome.faults = list(self._differences(client, outcome))
@@ -177,7 +177,7 @@ class Run:
 
     @property
     def processed_types(self) -> set[str]:
-        """The types of which an event was processed."""
+        """The event types of which an event was processed."""
         records = (outcome.record for outcome in self.outcomes)
         return {record.event.type for record in records if record is not None and record.status is Status.PROCESSED}
 

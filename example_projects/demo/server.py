@@ -1,4 +1,4 @@
-"""The example under uvicorn: a process of its own, on a free port of this machine."""
+"""Runs the example with uvicorn in a process, on a free local port."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ LISTENING = re.compile(r"running on (http://127\.0\.0\.1:\d+)")
 
 
 class ServerError(Exception):
-    """The server did not start, or is gone."""
+    """The server did not start, or it has ended."""
 
 
 class Server:
-    """Started on entering, ended by its process id on leaving, whatever happened in between.
+    """Starts the server on entering the context and stops it on leaving.
 
     Args:
         app: the folder of the application.
@@ -41,7 +41,7 @@ class Server:
         self.url = ""
 
     def __enter__(self) -> Self:
-        # The system gives the port, the log tells which: a port that was free a moment ago may not be free any more.
+        # Read the port from the log: a port that was free a moment ago may be taken by now.
         command = [sys.executable, "-m", "uvicorn", "app:app", "--app-dir", str(self._app), "--port", "0"]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(  # noqa: S603 - its own interpreter
@@ -63,16 +63,16 @@ class Server:
         return self._process.pid
 
     def check(self) -> None:
-        """Make sure that it still runs.
+        """Check that the server is running.
 
         Raises:
-            ServerError: it has ended.
+            ServerError: the server has ended.
         """
         if (code := self._process.poll()) is not None:
             raise ServerError(f"the server ended with code {code}.\n{self.end_of_log()}")
 
     def end_of_log(self, lines: int = 20) -> str:
-        """What the server wrote last."""
+        """Return the last lines of the log."""
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-lines:])
 
     def _wait_until_it_listens(self) -> None:

@@ -1,4 +1,4 @@
-"""What one sees: a live table on a terminal, plain lines elsewhere."""
+"""Shows the progress: as a live table on a terminal, otherwise as plain lines."""
 
 from __future__ import annotations
 
@@ -45,25 +45,25 @@ class Show(Protocol):
     pause: float
 
     def starting(self) -> None:
-        """Before the server runs."""
+        """Show the title before the server starts."""
 
     def following(self, run: Run) -> AbstractContextManager[None]:
-        """While the run goes."""
+        """Show the progress during the run."""
 
     def verdict(self, run: Run) -> None:
-        """The totals, and whether all came out as promised."""
+        """Show the totals and whether all outcomes are as expected."""
 
 
 def make_show(console: Console) -> Show:
-    """A live table where someone can watch it, plain lines in a pipe, a file, or a terminal that shows no table."""
-    # rich takes FORCE_COLOR for a terminal; colours may go into a file, a moving cursor may not.
+    """Return a live table for a suitable terminal, plain lines otherwise."""
+    # With FORCE_COLOR, rich assumes a terminal; colours may go into a file, cursor movements may not.
     shows_tables = console.encoding.startswith("utf") and console.width >= WIDTH_FOR_TABLE
     live = sys.stdout.isatty() and shows_tables and not console.is_dumb_terminal
     return LiveTable(console) if live else PlainLines(console)
 
 
 class PlainLines:
-    """One line for each thing that happened."""
+    """Prints one line for each change."""
 
     pause = 0.0
 
@@ -116,7 +116,7 @@ class PlainLines:
 
 
 class LiveTable:
-    """A table that fills while one watches. Its shape is fixed from the beginning, so that nothing jumps."""
+    """A table that fills during the run. Its size is fixed, so that it does not jump."""
 
     pause = 0.15
 
@@ -162,7 +162,7 @@ class _Table:
         width = options.max_width
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False, show_edge=False)
         table.add_column("event type", width=24, no_wrap=True)
-        # What is left of a narrow terminal goes to the one column that may be cut short.
+        # On a narrow terminal, only this column is shortened.
         answer = 23 if width >= WIDTH_FOR_WORDS else 6
         table.add_column("delivery", width=min(26, width - 50 - answer), no_wrap=True, overflow="ellipsis")
         table.add_column("answer", width=answer, no_wrap=True, overflow="ellipsis")
@@ -177,7 +177,7 @@ class _Table:
         yield Group(Text(), table, Text(), self._progress(width), self._news())
 
     def _window(self, height: int) -> list[Outcome]:
-        """All rows; while the run goes, those that a low terminal can show without scrolling."""
+        """Return all rows, or during the run, those that fit the terminal."""
         outcomes = self._run.outcomes
         room = max(height - self.HEIGHT_AROUND, 3)
         if self._run.seconds or len(outcomes) <= room:
@@ -236,7 +236,7 @@ def _answer_colour(answer: Answer) -> str:
 
 
 def _words(answer: Answer) -> str:
-    """The body in short: its error code, or what it says is so."""
+    """Return the error code of the body, or the names of its true members."""
     return str(answer.body.get("error") or ", ".join(name for name, value in answer.body.items() if value is True))
 
 

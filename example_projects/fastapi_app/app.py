@@ -19,7 +19,7 @@ from envoyou_fastapi import create_router, describe_webhooks
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     await create_tables()
-    yield  # the worker starts after this, and has stopped before what follows
+    yield  # the worker starts after this line and has stopped before the next one
     await engine.dispose()
 
 
@@ -32,7 +32,7 @@ Session = Annotated[AsyncSession, Depends(session)]
 
 @app.get("/users/{user_id}")
 async def user(user_id: str, session: Session) -> dict[str, Any]:
-    """A user as EnvoyOU last described it."""
+    """Return a user, as last described by EnvoyOU."""
     found = await session.get(Account, user_id)
     if found is None:
         raise HTTPException(404)
@@ -41,14 +41,14 @@ async def user(user_id: str, session: Session) -> dict[str, Any]:
 
 @app.get("/users/{user_id}/audit")
 async def audit_trail(user_id: str, session: Session) -> list[dict[str, Any]]:
-    """What a user did to get in, oldest first."""
+    """Return the logins and logouts of a user, oldest first."""
     entries = await session.scalars(select(AuditEntry).where(AuditEntry.user_id == user_id).order_by(AuditEntry.at))
     return [{"what": entry.what, "address": entry.address, "at": entry.at} for entry in entries]
 
 
 @app.get("/notices/{notice_id}")
 async def notice(notice_id: str, session: Session) -> dict[str, Any]:
-    """An incident, or a maintenance window."""
+    """Return an incident or a maintenance window."""
     found = await session.get(Notice, notice_id)
     if found is None:
         raise HTTPException(404)

@@ -1,4 +1,4 @@
-"""The application's own database, in which the inbox lives too: SQLite by default, PostgreSQL by one variable."""
+"""The database of the application and of the inbox: SQLite by default, or PostgreSQL."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 engine = create_async_engine(
     os.environ.get("DATABASE_URL", "sqlite+aiosqlite:///app.db"),
-    hide_parameters=True,  # an error's text must not show payloads
+    hide_parameters=True,  # errors must not contain payloads
 )
 
 
@@ -19,7 +19,7 @@ class Base(DeclarativeBase):
 
 
 class Account(Base):
-    """A user, as EnvoyOU last described it."""
+    """A user, as last described by EnvoyOU."""
 
     __tablename__ = "accounts"
 
@@ -31,7 +31,7 @@ class Account(Base):
 
 
 class AuditEntry(Base):
-    """What a user did to get in."""
+    """A login or logout of a user."""
 
     __tablename__ = "audit_entries"
 
@@ -53,12 +53,12 @@ class Notice(Base):
 
 
 async def create_tables() -> None:
-    """A real application would leave this to its migrations."""
+    """Create the tables; a real application would use migrations."""
     async with engine.begin() as connection:
         await connection.run_sync(Base.metadata.create_all)
 
 
 async def session() -> AsyncIterator[AsyncSession]:
-    """For path operations; handlers get theirs from the inbox."""
+    """Yield a session for a path operation; handlers get theirs from the inbox."""
     async with AsyncSession(engine) as session:
         yield session

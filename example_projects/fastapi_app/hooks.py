@@ -19,7 +19,7 @@ from envoyou_core.inbox.sql.async_inbox import AsyncSqlInbox
 webhooks = Webhooks.from_env(inbox=AsyncSqlInbox(engine))
 
 
-# With stale="skip", an update that comes late neither overwrites a newer one nor brings a deleted user back.
+# With stale="skip", a late update neither overwrites a newer one nor restores a deleted user.
 @webhooks.on("user.created", "user.updated", "user.verified", stale="skip")
 async def keep_account(event: Event, session: AsyncSession) -> None:
     user = event.data.as_type(User)
@@ -60,12 +60,12 @@ async def post_notice(event: Event, session: AsyncSession) -> None:
 
 
 class OnCallError(Exception):
-    """Its text, and so the log and the inbox, must not show the URL: such URLs are often secret."""
+    """The on-call service failed. The message must not contain its URL, because such URLs are often secret."""
 
 
 @webhooks.on("api.*", "system.incident")
 async def tell_on_call(event: Event) -> None:
-    """What leaves the database behind cannot share its transaction: it may happen again, and `event.id` says so."""
+    """Notify the on-call service. This may happen again, so `event.id` is the idempotency key."""
     if not (url := os.environ.get("ON_CALL_URL")):
         return
     async with httpx2.AsyncClient(timeout=10) as client:

@@ -1,4 +1,4 @@
-"""Signed deliveries go in by HTTP, the handlers do their work when they are told to, the pages show the outcome."""
+"""Tests that send signed deliveries over HTTP, run the handlers and read the pages."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def deliver(client: TestClient, event: Event, secret: str = SECRET) -> Any:
 
 
 def work(client: TestClient, hooks: ModuleType) -> int:
-    """Have the handlers do what is due, on the application's event loop; returns how many events that settled."""
+    """Run the due handlers on the application's event loop, and return the number of settled events."""
     assert client.portal is not None, "the application's event loop runs within `with TestClient(...)`"
     settled: int = client.portal.call(hooks.webhooks.adrain)
     return settled

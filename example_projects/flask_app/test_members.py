@@ -1,4 +1,4 @@
-"""The site's own tests: signed deliveries to its URL, and the work done when the test says so."""
+"""Tests that send signed deliveries to the URL of the site and run the handlers."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_members_are_kept_in_step(app: Flask, deliver: Deliver) -> None:
     assert members(app) == [("Ada", 0)]
     assert "ada@example.com" in app.test_client().get("/").text
     deliver(sample_event("user.updated", object=USER | {"name": "Ada L."}, created=1_700_000_020))
-    # It comes too late.
+    # Older than the event before.
     deliver(sample_event("user.updated", object=USER | {"name": "A."}, created=1_700_000_010))
     assert members(app) == [("Ada L.", 0)]
     deliver(sample_event("user.deleted", object=USER, created=1_700_000_030))

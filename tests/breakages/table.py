@@ -380,7 +380,7 @@ BREAKAGES = [
         "envoyou_core/inbox/files.py",
         "OWNER_ONLY = 0o600",
         "OWNER_ONLY = 0o644",
-        ("tests/core/test_sqlite_files.py::test_a_new_file_is_its_owners_only",),
+        ("tests/core/test_sqlite_files.py::test_a_new_file_is_readable_by_its_owner_only",),
     ),
     Breakage(
         "a worker in another working directory creates an empty inbox",

@@ -1,4 +1,4 @@
-"""The command `envoyou`, within this process; tests of the SQL inbox run it as a real one."""
+"""Tests of the command `envoyou`, run in this process; the tests of the SQL inbox run it in a process of its own."""
 
 import importlib
 import json
@@ -31,7 +31,7 @@ def run(monkeypatch):
     return lambda *arguments: CliRunner().invoke(app, arguments)
 
 
-def test_migrate_makes_an_inbox_ready_and_changes_nothing_when_run_again(run, sqlite_url):
+def test_migrate_is_idempotent(run, sqlite_url):
     for _ in range(2):
         result = run("migrate", "--inbox", sqlite_url)
         assert (result.exit_code, result.stdout) == (0, "The inbox is ready (schema 3).\n")
@@ -40,7 +40,7 @@ def test_migrate_makes_an_inbox_ready_and_changes_nothing_when_run_again(run, sq
     inbox.close()
 
 
-def test_migrate_that_fails_says_so_and_ends_1(run, tmp_path):
+def test_migrate_reports_a_failure_and_exits_with_1(run, tmp_path):
     result = run("migrate", "--inbox", f"sqlite:///{tmp_path}/nowhere/inbox.db")
     assert result.exit_code == 1
     assert f"the directory {tmp_path}/nowhere does not exist" in result.stderr
@@ -48,24 +48,24 @@ def test_migrate_that_fails_says_so_and_ends_1(run, tmp_path):
 
 
 @pytest.mark.parametrize("url", ["sqlite:///inbox.db", "memory:"])
-def test_migrate_without_sqlalchemy_says_so_in_a_line(run, monkeypatch, url):
+def test_migrate_without_sqlalchemy_prints_one_line(run, monkeypatch, url):
     for module in ("envoyou_core.inbox.sql.inbox", "envoyou_core.inbox.sql.migrations"):
         monkeypatch.setitem(sys.modules, module, None)
     result = run("migrate", "--inbox", url)
     assert result.exit_code == 1
-    assert result.stderr.startswith("The inbox could not be set up. ")
+    assert result.stderr.startswith("Error: cannot migrate the inbox: ")
     assert len(result.stderr.splitlines()) == 1
     if url != "memory:":
         assert "pip install 'envoyou-webhooks[sql]'" in result.stderr
 
 
-def test_an_inbox_without_tables_is_not_migrated(run):
+def test_migrate_rejects_an_inbox_without_tables(run):
     result = run("migrate", "--inbox", "memory:")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "this inbox has no tables" in result.stderr
 
 
-def test_migrate_needs_an_inbox(run):
+def test_migrate_requires_an_inbox(run):
     result = run("migrate")
     assert result.exit_code == 2
     assert "--inbox" in result.stderr
@@ -84,7 +84,7 @@ def welcome(event): ...
 
 @pytest.fixture
 def hooks(tmp_path, monkeypatch):
-    """A module like a user's, whose `webhooks` outlive one command: as a database would."""
+    """A user's module; it stays imported, so that its in-memory inbox outlives one command."""
     name = f"hooks_{tmp_path.name.replace('-', '_')}"
     (tmp_path / f"{name}.py").write_text(HOOKS)
     monkeypatch.chdir(tmp_path)
@@ -95,7 +95,7 @@ def hooks(tmp_path, monkeypatch):
 
 @pytest.fixture
 def spooling(hooks, tmp_path):
-    """The same with a spool; its `Webhooks` and the module's name."""
+    """A module with a spool: its `Webhooks` and the module's name."""
     file = tmp_path / f"{hooks}.py"
     file.write_text(file.read_text().replace('inbox="memory:"', 'inbox="memory:", spool="sqlite:///spool.db"'))
     sys.path.insert(0, str(tmp_path))
@@ -104,31 +104,31 @@ def spooling(hooks, tmp_path):
     webhooks.spool.close()
 
 
-def away(*arguments, **options):
-    raise OSError("the database is away")
+def unavailable(*arguments, **options):
+    raise OSError("the database is unavailable")
 
 
 def rows(table):
     return {words[0]: words[-1] for line in table.splitlines() if (words := line.rsplit(maxsplit=1))}
 
 
-def test_what_is_paused_is_said_and_can_be_resumed(run, hooks):
-    for arguments, said in (
+def test_pause_and_resume_print_what_is_paused(run, hooks):
+    for arguments, output in (
         (("pause", f"{hooks}:webhooks", "--type", "user.*"), "Paused: type:user.*.\n"),
         (("pause", hooks, "--handler", "welcome"), "Paused: handler:welcome, type:user.*.\n"),
         (("resume", f"{hooks}:webhooks", "--type", "user.*"), "Paused: handler:welcome.\n"),
         (("resume", f"{hooks}:webhooks", "--handler", "welcome"), "Paused: nothing.\n"),
     ):
         result = run(*arguments)
-        assert (result.exit_code, result.stdout) == (0, said)
+        assert (result.exit_code, result.stdout) == (0, output)
     webhooks = sys.modules[hooks].webhooks
     assert isinstance(webhooks, Webhooks)
     assert webhooks.paused == frozenset()
-    # A command that looks in is no worker.
+    # Commands do not start a worker.
     assert webhooks._in_process is None
 
 
-def test_what_an_operator_does_after_a_failure(run, hooks):
+def test_inspecting_requeueing_and_pruning_after_a_failure(run, hooks):
     assert run("pause", hooks, "--type", "auth.*").exit_code == 0
     webhooks = sys.modules[hooks].webhooks
     events = [sample_event(type) for type in ("user.created", "user.deleted", "auth.login")]
@@ -173,23 +173,23 @@ def test_what_an_operator_does_after_a_failure(run, hooks):
     ("text", "seconds"),
     [("0", 0), ("30", 30 * 86_400), ("1.5d", 129_600), ("90 m", 5_400), ("12H", 43_200), ("2w", 1_209_600), ("5s", 5)],
 )
-def test_lengths_of_time(text, seconds):
+def test_valid_durations(text, seconds):
     assert duration(text).total_seconds() == seconds
 
 
 @pytest.mark.parametrize("text", ["", "soon", "-1d", "1y", "1d2h", "d", "9" * 30])
-def test_what_is_no_length_of_time(run, hooks, text):
-    with pytest.raises(ValueError, match=r"length of time|calendar"):
+def test_invalid_durations(run, hooks, text):
+    with pytest.raises(ValueError, match="duration"):
         duration(text)
     assert run("prune", hooks, f"--older-than={text}").exit_code == 2
 
 
-def test_an_event_that_is_not_there_is_said_to_be_so(run, hooks):
+def test_an_unknown_event_is_reported(run, hooks):
     result = run("events", hooks, "evt_[bold]")
-    assert (result.exit_code, result.stderr) == (1, "There is no such event: evt_[bold]\n")
+    assert (result.exit_code, result.stderr) == (1, "Error: event not found: evt_[bold]\n")
 
 
-def test_what_waits_in_the_spool_is_counted_and_found(run, spooling, tmp_path):
+def test_events_in_the_spool_are_counted_and_shown(run, spooling, tmp_path):
     webhooks, hooks = spooling
     stored, waiting = sample_event(), sample_event()
     webhooks.inbox.add(NewEvent(stored)).result(20)
@@ -204,45 +204,45 @@ def test_what_waits_in_the_spool_is_counted_and_found(run, spooling, tmp_path):
 
     for event, in_spool in ((stored, False), (waiting, True)):
         result = run("events", hooks, event.id)
-        assert (result.exit_code, "waits in the spool" in result.stdout) == (0, in_spool)
+        assert (result.exit_code, "in the spool" in result.stdout) == (0, in_spool)
         assert json.loads(run("events", hooks, event.id, "--json").stdout)["in_spool"] is in_spool
-    assert run("events", hooks, "evt_nowhere").stderr == "There is no such event: evt_nowhere\n"
+    assert run("events", hooks, "evt_nowhere").stderr == "Error: event not found: evt_nowhere\n"
 
 
-def test_the_spool_is_looked_into_while_the_inbox_is_down(run, spooling, monkeypatch):
+def test_the_spool_is_shown_while_the_inbox_is_unavailable(run, spooling, monkeypatch):
     webhooks, hooks = spooling
     waiting = sample_event()
     webhooks.spool.add(NewEvent(waiting)).result(20)
-    monkeypatch.setattr(webhooks.inbox, "stats", away)
-    monkeypatch.setattr(webhooks.inbox, "get", away)
-    told = "It could not be done. OSError: the database is away\n"
+    monkeypatch.setattr(webhooks.inbox, "stats", unavailable)
+    monkeypatch.setattr(webhooks.inbox, "get", unavailable)
+    error = "Error: OSError: the database is unavailable\n"
 
     result = run("stats", hooks)
-    assert (result.exit_code, rows(result.stdout)["in the spool"], result.stderr) == (1, "1", told)
+    assert (result.exit_code, rows(result.stdout)["in the spool"], result.stderr) == (1, "1", error)
     assert "total" not in rows(result.stdout)
     result = run("stats", hooks, "--json")
     assert (result.exit_code, json.loads(result.stdout)["spool"]["waiting"]) == (1, 1)
     assert "total" not in json.loads(result.stdout)
     assert run("events", hooks, waiting.id).exit_code == 0
-    result = run("events", hooks, "evt_perhaps_there")
-    assert (result.exit_code, result.stdout, result.stderr) == (1, "", told)
+    result = run("events", hooks, "evt_maybe_in_the_inbox")
+    assert (result.exit_code, result.stdout, result.stderr) == (1, "", error)
 
 
-def test_the_inbox_is_looked_into_where_the_spool_cannot_be(run, spooling, monkeypatch):
+def test_the_inbox_is_shown_while_the_spool_is_unavailable(run, spooling, monkeypatch):
     webhooks, hooks = spooling
     stored = sample_event()
     webhooks.inbox.add(NewEvent(stored)).result(20)
-    monkeypatch.setattr(webhooks.spool, "stats", away)
-    monkeypatch.setattr(webhooks.spool, "get", away)
+    monkeypatch.setattr(webhooks.spool, "stats", unavailable)
+    monkeypatch.setattr(webhooks.spool, "get", unavailable)
     result = run("stats", hooks)
     assert (result.exit_code, rows(result.stdout)["total"]) == (1, "1")
     assert run("events", hooks, stored.id).exit_code == 0
-    monkeypatch.setattr(webhooks.inbox, "stats", away)
+    monkeypatch.setattr(webhooks.inbox, "stats", unavailable)
     result = run("stats", hooks)
     assert (result.exit_code, result.stdout) == (1, "")
 
 
-def test_what_is_piped_is_not_folded_and_says_that_its_times_are_of_utc(run, hooks, monkeypatch):
+def test_piped_output_is_not_wrapped_and_marks_its_times_as_utc(run, hooks, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
     assert run("stats", hooks).exit_code == 0
     webhooks = sys.modules[hooks].webhooks
@@ -261,7 +261,7 @@ def test_what_is_piped_is_not_folded_and_says_that_its_times_are_of_utc(run, hoo
     assert all(" UTC" in line for line in times)
 
 
-def test_one_event_for_a_script_has_its_attempts(run, hooks):
+def test_one_event_as_json_includes_its_attempts(run, hooks):
     assert run("stats", hooks).exit_code == 0
     webhooks = sys.modules[hooks].webhooks
     webhooks.on("user.created", name="fail")(lambda event: 1 / 0)
@@ -270,16 +270,16 @@ def test_one_event_for_a_script_has_its_attempts(run, hooks):
     webhooks.drain()
     shown = run("events", hooks, event.id, "--json").stdout
     assert "john.doe@example.com" not in shown
-    found = json.loads(shown)
-    assert (found["id"], found["status"], found["progress"]) == (event.id, "failed", {"welcome": "done"})
-    (attempt,) = found["history"]
+    document = json.loads(shown)
+    assert (document["id"], document["status"], document["progress"]) == (event.id, "failed", {"welcome": "done"})
+    (attempt,) = document["history"]
     assert attempt["status"] == "failed"
     assert attempt["seconds"] >= 0
     assert datetime.fromisoformat(attempt["ended_at"]).utcoffset() == timedelta(0)
     assert attempt["failures"] == [{"handler": "fail", "error": "ZeroDivisionError: division by zero"}]
 
 
-def test_one_event_that_is_not_requeued_is_said_to_be_so(run, spooling):
+def test_requeue_explains_why_an_event_cannot_be_requeued(run, spooling):
     webhooks, hooks = spooling
     waiting, processed, scrubbed = (sample_event("user.deleted") for _ in range(3))
 
@@ -294,17 +294,20 @@ def test_one_event_that_is_not_requeued_is_said_to_be_so(run, spooling):
     webhooks.spool.add(NewEvent(waiting)).result(20)
     webhooks.inbox.scrub(timedelta(0), (Status.DEAD,))
     assert webhooks.inbox.get(scrubbed.id).scrubbed_at is not None
-    for arguments, said in (
-        (("evt_typo",), "There is no such event: evt_typo\n"),
-        ((waiting.id,), f"It was not requeued: {waiting.id} waits in the spool, and needs no requeueing.\n"),
-        ((processed.id,), f"It was not requeued: {processed.id} is processed, and needs no requeueing.\n"),
-        ((scrubbed.id,), f"It was not requeued: {scrubbed.id} has no payload any more.\n"),
+    for arguments, error in (
+        (("evt_typo",), "Error: event not found: evt_typo\n"),
+        (
+            (waiting.id,),
+            f"Error: cannot requeue {waiting.id}: it is still in the spool\n",
+        ),
+        ((processed.id,), f"Error: cannot requeue {processed.id}: its status is processed\n"),
+        ((scrubbed.id,), f"Error: cannot requeue {scrubbed.id}: its payload was deleted\n"),
     ):
         result = run("requeue", hooks, *arguments)
-        assert (result.exit_code, result.stdout, result.stderr) == (1, "", said)
+        assert (result.exit_code, result.stdout, result.stderr) == (1, "", error)
 
 
-def test_one_event_that_is_none_of_those_named_is_not_requeued(run, hooks):
+def test_requeue_applies_the_filters_to_a_single_event(run, hooks):
     assert run("stats", hooks).exit_code == 0
     webhooks = sys.modules[hooks].webhooks
     event = sample_event("shop.opened")
@@ -312,35 +315,35 @@ def test_one_event_that_is_none_of_those_named_is_not_requeued(run, hooks):
     webhooks.drain()
     result = run("requeue", hooks, event.id, "--status", "dead")
     assert result.exit_code == 1
-    assert result.stderr == f"It was not requeued: {event.id} is ignored, and of the type shop.opened.\n"
+    assert result.stderr == f"Error: cannot requeue {event.id}: its status is ignored, and its type is shop.opened\n"
     assert run("requeue", hooks, event.id, "--status", "ignored").stdout == "Requeued: 1.\n"
     assert run("requeue", hooks, "--status", "dead").stdout == "Requeued: 0.\n"
 
 
-def test_a_sample_is_sent_to_an_address_of_http_only(run, monkeypatch):
+def test_send_accepts_only_http_urls(run, monkeypatch):
     monkeypatch.setenv("ENVOYOU_WEBHOOK_SECRET", "whsec_test")
     result = run("send", "file:///etc/passwd")
     assert result.exit_code == 1
-    assert "is no address to send to" in result.stderr
+    assert "the URL must be one such as http://" in result.stderr
     monkeypatch.delenv("ENVOYOU_WEBHOOK_SECRET")
     assert "--secret" in run("send", "http://127.0.0.1:1/").stderr
 
 
 @contextmanager
-def site(status, headers=(), body=b"<h1>Log in</h1>"):
-    """A server that answers every POST so, and every GET with 200; yields its URL and what it is asked."""
-    asked = []
+def http_server(status, headers=(), body=b"<h1>Log in</h1>"):
+    """Serve `status` to POST and 200 to GET; yield the URL and the list of requests."""
+    requests = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
-            asked.append(("POST", self.headers, self.rfile.read(int(self.headers["Content-Length"]))))
-            self.answer(status, headers)
+            requests.append(("POST", self.headers, self.rfile.read(int(self.headers["Content-Length"]))))
+            self.respond(status, headers)
 
         def do_GET(self):
-            asked.append(("GET", self.headers, b""))
-            self.answer(200)
+            requests.append(("GET", self.headers, b""))
+            self.respond(200)
 
-        def answer(self, status, headers=()):
+        def respond(self, status, headers=()):
             self.send_response(status)
             for header in headers:
                 self.send_header(*header)
@@ -353,7 +356,7 @@ def site(status, headers=(), body=b"<h1>Log in</h1>"):
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}/webhooks/envoyou", asked
+        yield f"http://127.0.0.1:{server.server_port}/webhooks/envoyou", requests
     finally:
         server.shutdown()
         thread.join()
@@ -361,38 +364,38 @@ def site(status, headers=(), body=b"<h1>Log in</h1>"):
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_redirect_is_not_followed_and_is_no_success(run, monkeypatch, status):
+def test_send_does_not_follow_a_redirect_and_exits_with_1(run, monkeypatch, status):
     monkeypatch.setenv("ENVOYOU_WEBHOOK_SECRET", "whsec_test")
-    with site(status, [("Location", "/login")]) as (url, asked):
+    with http_server(status, [("Location", "/login")]) as (url, requests):
         result = run("send", url)
-    assert [method for method, _, _ in asked] == ["POST"]
+    assert [method for method, _, _ in requests] == ["POST"]
     assert result.exit_code == 1
-    assert result.stdout.endswith(f": {status} a redirect to /login, which no sender of webhooks follows\n")
+    assert result.stdout.endswith(f": {status} redirect to /login; the platform does not follow redirects\n")
 
 
-def test_another_answer_is_shown_as_it_is(run, monkeypatch):
+def test_send_shows_other_responses_unchanged(run, monkeypatch):
     monkeypatch.setenv("ENVOYOU_WEBHOOK_SECRET", "whsec_test")
     for status, code in ((200, 0), (300, 1), (404, 1)):
-        with site(status) as (url, _):
+        with http_server(status) as (url, _):
             result = run("send", url)
         assert result.exit_code == code
         assert result.stdout.endswith(f": {status} <h1>Log in</h1>\n")
 
 
-def test_a_sample_is_for_an_endpoint_and_about_an_object_of_ones_choice(run, monkeypatch):
+def test_send_with_an_endpoint_id_and_an_object(run, monkeypatch):
     monkeypatch.setenv("ENVOYOU_WEBHOOK_SECRET", "whsec_test")
-    with site(200) as (url, asked):
+    with http_server(200) as (url, requests):
         result = run("send", url, "--type", "shop.opened", "--webhook-id", "wh_2", "--data", '{"id": "shop_1"}')
     assert result.exit_code == 0
-    ((_, headers, body),) = asked
+    ((_, headers, body),) = requests
     assert headers["X-EnvoyOU-Webhook-ID"] == "wh_2"
     event = verify(dict(headers.items()), body, secret="whsec_test")
     assert (event.webhook_id, event.type, dict(event.data.object)) == ("wh_2", "shop.opened", {"id": "shop_1"})
 
 
-def test_a_sample_is_signed_with_the_newest_secret_of_the_environment(run, monkeypatch, tmp_path):
+def test_send_signs_with_the_newest_secret_of_the_environment(run, monkeypatch, tmp_path):
     monkeypatch.setenv("ENVOYOU_WEBHOOK_SECRET", "whsec_of_this_year,whsec_of_last_year")
-    with site(200) as (url, asked):
+    with http_server(200) as (url, requests):
         assert run("send", url).exit_code == 0
         (tmp_path / "secrets").write_text("whsec_in_a_file\n")
         monkeypatch.setenv("ENVOYOU_WEBHOOK_SECRET_FILE", str(tmp_path / "secrets"))
@@ -402,65 +405,67 @@ def test_a_sample_is_signed_with_the_newest_secret_of_the_environment(run, monke
         assert run("send", url, "--secret", "whsec_given").exit_code == 0
     assert both.exit_code == 1
     assert "either ENVOYOU_WEBHOOK_SECRET or ENVOYOU_WEBHOOK_SECRET_FILE" in both.stderr
-    for (_, headers, body), secret in zip(asked, ("whsec_of_this_year", "whsec_in_a_file", "whsec_given"), strict=True):
+    for (_, headers, body), secret in zip(
+        requests, ("whsec_of_this_year", "whsec_in_a_file", "whsec_given"), strict=True
+    ):
         assert verify(dict(headers.items()), body, secret=secret)
 
 
-@pytest.mark.parametrize(("data", "said"), [("{", "is no JSON"), ("[1]", "is a JSON object")])
-def test_what_a_sample_cannot_be_about_is_a_matter_of_usage(run, data, said):
+@pytest.mark.parametrize(("data", "error"), [("{", "invalid JSON"), ("[1]", "expected a JSON object")])
+def test_invalid_data_is_a_usage_error(run, data, error):
     result = run("send", "http://127.0.0.1:1/", "--secret", "whsec_test", "--data", data)
     assert result.exit_code == 2
-    assert said in result.stderr
+    assert error in result.stderr
 
 
-def test_an_address_that_is_none_is_a_matter_of_usage(run):
+def test_an_invalid_url_is_a_usage_error(run):
     assert run("send", "http://[", "--secret", "whsec_test").exit_code == 2
 
 
 @pytest.mark.parametrize("command", ["pause", "resume"])
-@pytest.mark.parametrize("named", [(), ("--type", "user.*", "--handler", "welcome")])
-def test_to_pause_one_names_a_type_or_a_handler(run, hooks, command, named):
-    result = run(command, hooks, *named)
+@pytest.mark.parametrize("options", [(), ("--type", "user.*", "--handler", "welcome")])
+def test_pause_requires_either_a_type_or_a_handler(run, hooks, command, options):
+    result = run(command, hooks, *options)
     assert result.exit_code == 2
     assert "either a type or a handler" in result.stderr
 
 
 @pytest.mark.parametrize("command", ["pause", "resume"])
-def test_what_cannot_be_paused_is_said_in_a_line(run, hooks, command):
-    for arguments, said in (
+def test_pause_reports_an_error_in_one_line(run, hooks, command):
+    for arguments, error in (
         ((hooks, "--type", "user*"), "invalid event type 'user*'"),
-        (("nowhere:webhooks", "--type", "user.*"), "there are no Webhooks at 'nowhere:webhooks'"),
+        (("nowhere:webhooks", "--type", "user.*"), "cannot import the Webhooks object 'nowhere:webhooks'"),
     ):
         result = run(command, *arguments)
         assert result.exit_code == 1
-        assert result.stderr.startswith("It could not be done. ConfigurationError: ")
-        assert said in result.stderr
+        assert result.stderr.startswith("Error: ")
+        assert error in result.stderr
         assert "Traceback" not in result.stderr
 
 
-def test_a_pause_that_the_inbox_cannot_keep_is_said_without_its_password(run, hooks, monkeypatch):
+def test_an_error_of_the_inbox_is_reported_without_its_password(run, hooks, monkeypatch):
     def fail(subject):
-        raise OSError("postgresql://app:hunter2@db is away")
+        raise OSError("postgresql://app:hunter2@db is unavailable")
 
     assert run("pause", hooks, "--type", "user.*").exit_code == 0
     monkeypatch.setattr(sys.modules[hooks].webhooks.inbox, "pause", fail)
     result = run("pause", hooks, "--type", "auth.*")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == "It could not be done. OSError: postgresql://app:[redacted]@db is away\n"
+    assert result.stderr == "Error: OSError: postgresql://app:[redacted]@db is unavailable\n"
 
 
-def test_a_value_error_that_is_about_no_argument_is_no_matter_of_usage(run, hooks, monkeypatch):
+def test_a_value_error_unrelated_to_arguments_is_not_a_usage_error(run, hooks, monkeypatch):
     def fail():
-        raise ValueError("not a status that this release knows")
+        raise ValueError("unknown status")
 
     assert run("stats", hooks).exit_code == 0
     monkeypatch.setattr(sys.modules[hooks].webhooks.inbox, "stats", fail)
     result = run("stats", hooks)
     assert result.exit_code == 1
-    assert result.stderr == "It could not be done. ValueError: not a status that this release knows\n"
+    assert result.stderr == "Error: ValueError: unknown status\n"
 
 
-def test_without_a_command_the_help_is_shown(run):
+def test_help_is_shown_without_a_command(run):
     assert "migrate" in run().output
 
 
@@ -472,13 +477,13 @@ def test_main_runs_the_application(monkeypatch, capsys):
     assert "migrate" in capsys.readouterr().out
 
 
-def test_without_its_extra_the_command_names_it(monkeypatch):
+def test_main_names_the_missing_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "envoyou_core.cli.commands", None)
     with pytest.raises(SystemExit, match=r"envoyou-webhooks\[cli,sql\]"):
         cli.main()
 
 
-def test_what_was_counted_only_to_a_limit_is_marked(run, monkeypatch, hooks, sqlite_url):
+def test_counts_that_are_lower_bounds_are_marked(run, monkeypatch, hooks, sqlite_url):
     monkeypatch.setattr("envoyou_core.inbox.sql.inbox.COUNTED", 2)
     assert run("stats", hooks).exit_code == 0
     webhooks = sys.modules[hooks].webhooks

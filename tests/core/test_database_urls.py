@@ -1,4 +1,4 @@
-"""Which database the URL of an inbox means, and what is said of one that cannot be used."""
+"""Tests of database URLs: accepted forms, and the errors for others."""
 
 import os
 
@@ -19,7 +19,7 @@ PASSWORD = "very-private"
 
 
 @pytest.mark.parametrize(
-    ("written", "meant"),
+    ("url", "expected"),
     [
         ("postgres://me@db/app", "postgresql+psycopg://me@db/app"),
         ("postgresql://me@db/app", "postgresql+psycopg://me@db/app"),
@@ -35,13 +35,13 @@ PASSWORD = "very-private"
         ("sqlite:///file:/srv/app.db?uri=true&mode=rwc", "sqlite+pysqlite:///file:/srv/app.db?mode=rwc&uri=true"),
     ],
 )
-def test_what_is_unambiguous_is_accepted(written, meant):
-    assert read_url(written).url == make_url(meant)
-    assert read_url(read_url(written).url).url == make_url(meant)
+def test_valid_urls(url, expected):
+    assert read_url(url).url == make_url(expected)
+    assert read_url(read_url(url).url).url == make_url(expected)
 
 
 @pytest.mark.parametrize(
-    ("url", "says"),
+    ("url", "error"),
     [
         ("", "is empty: expected one such as sqlite:///envoyou.db"),
         ("  ", "is empty"),
@@ -74,7 +74,7 @@ def test_what_is_unambiguous_is_accepted(written, meant):
         (f"postgresq://me:{PASSWORD}@db/app", "unsupported scheme 'postgresq': did you mean 'postgresql'"),
         (f"nowhere://me:{PASSWORD}@db/app", "unsupported scheme 'nowhere'"),
         ("oracle+oracledb://db/app", "unsupported scheme 'oracle'"),
-        (f"redis://:{PASSWORD}@db/0", "Redis is for nonces"),
+        (f"redis://:{PASSWORD}@db/0", "Redis is supported for nonces only"),
         (f"postgresql://me:{PASSWORD}@db:port/app", "port in the inbox's URL must be a number"),
         (f"postgresql://me:{PASSWORD}@first:5432,second:5432/app", r"\?host=first:5432&host=second:5432"),
         (f"postgresql://me:{PASSWORD}@db:99999/app", "1 to 65535"),
@@ -95,14 +95,13 @@ def test_what_is_unambiguous_is_accepted(written, meant):
         ("sqlite:///file:/srv/envoyou.db?uri=true&mode=ro", "'mode'.*must be rw"),
     ],
 )
-def test_what_cannot_be_used_is_refused_with_the_way_out_and_without_the_password(url, says):
-    with pytest.raises(ConfigurationError, match=says) as caught:
+def test_invalid_urls_are_explained_without_the_password(url, error):
+    with pytest.raises(ConfigurationError, match=error) as caught:
         open_inbox(url)
-    shown = str(caught.value)
-    while (error := caught.value.__cause__) is not None:
-        shown += str(error)
-        caught.value.__cause__ = error.__cause__
-    assert PASSWORD not in shown
+    exception = caught.value
+    while exception is not None:
+        assert PASSWORD not in str(exception)
+        exception = exception.__cause__
 
 
 @pytest.mark.parametrize(
@@ -120,19 +119,19 @@ def test_what_cannot_be_used_is_refused_with_the_way_out_and_without_the_passwor
         ("sqlite:////srv/envoyou.db?timeout=5", {"timeout": 5.0}),
     ],
 )
-def test_options_reach_the_driver_with_the_types_it_expects(url, arguments, given_to_the_driver):
-    assert arguments.items() <= given_to_the_driver(url).items()
+def test_options_are_converted_for_the_driver(url, arguments, driver_arguments):
+    assert arguments.items() <= driver_arguments(url).items()
 
 
-def test_by_default_nothing_is_prepared_and_no_startup_options_are_sent(given_to_the_driver):
-    given = given_to_the_driver("postgresql://db/app")
+def test_defaults_work_with_a_connection_pooler(driver_arguments):
+    given = driver_arguments("postgresql://db/app")
     assert given["prepare_threshold"] is None
     assert "options" not in given
 
 
 @pytest.fixture
-def given_to_the_driver(monkeypatch):
-    """Finds out with what arguments the driver is to connect."""
+def driver_arguments(monkeypatch):
+    """Return a function that returns the arguments of the driver for a URL."""
 
     def find(url):
         given = {}
@@ -151,7 +150,7 @@ def given_to_the_driver(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("spool", "says"),
+    ("spool", "error"),
     [
         ("", "the spool's URL is empty"),
         ("spool.db", "the spool's URL must be a URL"),
@@ -161,24 +160,24 @@ def given_to_the_driver(monkeypatch):
         (f"redis://:{PASSWORD}@db/0", "unsupported scheme"),
     ],
 )
-def test_a_spool_is_a_sqlite_file(spool, says):
-    with pytest.raises(ConfigurationError, match=says) as caught:
+def test_a_spool_must_be_a_sqlite_file(spool, error):
+    with pytest.raises(ConfigurationError, match=error) as caught:
         Webhooks(secret="s", inbox="memory:", spool=spool)
     assert PASSWORD not in str(caught.value)
 
 
-@pytest.mark.parametrize("same", ["sqlite:///{}", "sqlite:///file:{}?uri=true", "sqlite:///{}?timeout=5"])
-def test_a_spool_is_another_file_than_the_inbox_however_each_is_written(same, tmp_path):
+@pytest.mark.parametrize("url", ["sqlite:///{}", "sqlite:///file:{}?uri=true", "sqlite:///{}?timeout=5"])
+def test_a_spool_must_not_be_the_file_of_the_inbox(url, tmp_path):
     link = tmp_path / "link.db"
     link.symlink_to(tmp_path / "inbox.db")
     inbox = SqlInbox(f"sqlite:///{tmp_path}/inbox.db")
     with pytest.raises(ConfigurationError, match="file of its own"):
-        Webhooks(secret="s", inbox=inbox, spool=same.format(link))
+        Webhooks(secret="s", inbox=inbox, spool=url.format(link))
     inbox.close()
 
 
 @pytest.mark.parametrize(
-    ("nonces", "says"),
+    ("nonces", "error"),
     [
         ("memcached://host", "nonces must be 'memory:' or a URL such as redis://"),
         ("redis", "nonces must be"),
@@ -191,26 +190,26 @@ def test_a_spool_is_another_file_than_the_inbox_however_each_is_written(same, tm
         (3, "got int"),
     ],
 )
-def test_a_nonce_store_that_cannot_be_used_is_refused_at_once(nonces, says):
-    with pytest.raises(ConfigurationError, match=says) as caught:
+def test_invalid_nonce_stores_are_rejected(nonces, error):
+    with pytest.raises(ConfigurationError, match=error) as caught:
         Webhooks(secret="s", inbox="memory:", nonces=nonces)
     assert PASSWORD not in str(caught.value)
 
 
 @pytest.mark.parametrize("url", ["redis://host", "rediss://me:a%40b@host:6380/3", "unix:///run/redis.sock?db=1"])
-def test_a_nonce_store_of_each_scheme(url):
+def test_valid_nonce_stores(url):
     assert open_nonces(url).blocking
 
 
 # Servers
 
 
-def test_a_server_of_mysqls_name_may_be_mariadb(mariadb_inbox_url, sql_inboxes):
+def test_mysql_urls_work_with_mariadb(mariadb_inbox_url, sql_inboxes):
     url = make_url(mariadb_inbox_url).set(drivername="mysql+pymysql")
     inbox = sql_inboxes(url)
     add(inbox, "evt_1")
     assert inbox.get("evt_1") is not None
-    # An application's own engine keeps its dialect.
+    # The engine of an application keeps its dialect.
     engine = create_engine(url, hide_parameters=True, isolation_level="READ COMMITTED")
     own = SqlInbox(engine)
     add(own, "evt_2")
@@ -220,25 +219,25 @@ def test_a_server_of_mysqls_name_may_be_mariadb(mariadb_inbox_url, sql_inboxes):
 
 
 @pytest.mark.parametrize(
-    ("version", "says"),
+    ("version", "error"),
     [("8.0.36", "is MySQL 8.0.36, which is not supported"), ("10.5.23-MariaDB-log", "MariaDB 10.6 or later")],
 )
-def test_another_server_is_refused_before_anything_is_asked_of_it(version, says, mariadb_inbox_url, monkeypatch):
+def test_unsupported_servers_are_rejected(version, error, mariadb_inbox_url, monkeypatch):
     check_mariadb("10.6.0-MariaDB")
     check_mariadb("11.4.2-MariaDB-ubu2404")
     engine = create_engine(make_url(mariadb_inbox_url).set(drivername="mysql+pymysql"))
     inboxes = [SqlInbox(mariadb_inbox_url), SqlInbox(engine)]
-    for module in ("sql.engines", "sql.inbox"):
-        monkeypatch.setattr(f"envoyou_core.inbox.{module}.check_mariadb", lambda _: check_mariadb(version))
+    for module in ("engines", "inbox"):
+        monkeypatch.setattr(f"envoyou_core.inbox.sql.{module}.check_mariadb", lambda _: check_mariadb(version))
     for inbox in inboxes:
         for use in (inbox.open, inbox.migrate, inbox.stats):
-            with pytest.raises(ConfigurationError, match=says):
+            with pytest.raises(ConfigurationError, match=error):
                 use()
         inbox.close()
 
 
 @pytest.mark.parametrize(
-    ("url", "shown"),
+    ("url", "location"),
     [
         (
             f"postgresql://me:{PASSWORD}@db:6432/app?sslpassword={PASSWORD}&host=other",
@@ -248,13 +247,13 @@ def test_another_server_is_refused_before_anything_is_asked_of_it(version, says,
         ("sqlite:///app.db", f"sqlite:///{os.getcwd()}/app.db"),  # noqa: PTH109
     ],
 )
-def test_where_an_inbox_is_can_be_shown(url, shown):
+def test_location_has_no_password(url, location):
     inbox = SqlInbox(url)
-    assert inbox.location == shown
+    assert inbox.location == location
     inbox.close()
 
 
-def test_an_engine_that_is_none_is_named():
+def test_values_that_are_not_engines_are_rejected():
     with pytest.raises(ConfigurationError, match="must be a URL or an engine, got int"):
         SqlInbox(3)
     with pytest.raises(ConfigurationError, match="got dict"):

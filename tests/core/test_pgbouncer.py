@@ -1,4 +1,4 @@
-"""The inbox behind a real PgBouncer in transaction mode: each transaction may have another connection to the server."""
+"""Tests of the inbox behind a real PgBouncer in transaction mode, which may switch connections between transactions."""
 
 import asyncio
 import uuid
@@ -21,7 +21,7 @@ from tests.inbox.contract import LEASE, PATIENCE, entry
 
 SECRET = "whsec_test"
 WORKERS = 4
-"""More than PgBouncer has connections to the server, so that each transaction may get another one."""
+"""More than PgBouncer has server connections, so that transactions switch between them."""
 
 pytestmark = pytest.mark.service
 
@@ -38,7 +38,7 @@ class TestTransactionsBehindPgbouncer(SqlTransactionContract):
         return super().works.__wrapped__(self, inbox)
 
 
-def test_transactions_of_one_process_go_to_several_connections(sql_inboxes, pgbouncer_inbox_url):
+def test_transactions_use_several_server_connections(sql_inboxes, pgbouncer_inbox_url):
     inbox = sql_inboxes(pgbouncer_inbox_url)
     pid = text("SELECT pg_backend_pid()")
     with inbox._engine.connect() as first, inbox._engine.connect() as second:
@@ -47,17 +47,16 @@ def test_transactions_of_one_process_go_to_several_connections(sql_inboxes, pgbo
         assert len(pids) == 2
 
 
-def test_many_accept_claim_and_settle_at_once(sql_inboxes, pgbouncer_inbox_url):
+def test_concurrent_adding_claiming_and_settling(sql_inboxes, pgbouncer_inbox_url):
     inboxes = [sql_inboxes(pgbouncer_inbox_url) for _ in range(WORKERS)]
     ordered = ClaimFilter(ordered=("*",))
 
     def work(number):
         inbox = inboxes[number]
-        for one in [inbox.add(entry(f"evt_{number}_{each}")) for each in range(15)]:
-            one.result(PATIENCE)
+        for stored in [inbox.add(entry(f"evt_{number}_{index}")) for index in range(15)]:
+            stored.result(PATIENCE)
         claimed = []
-        # By a plain claim and by one that lets nobody else claim meanwhile; each statement more often than the driver
-        # waits for before it would prepare it.
+        # Plain claims and exclusive ones, often enough that the driver would prepare each statement by default.
         for turn in range(40):
             claims = inbox.claim(3, LEASE, ordered) if turn % 2 else inbox.claim(3, LEASE)
             inbox.renew(claims, LEASE)
@@ -73,12 +72,12 @@ def test_many_accept_claim_and_settle_at_once(sql_inboxes, pgbouncer_inbox_url):
 
 
 def test_several_workers_drain_one_inbox(pgbouncer_inbox_url):
-    everybody = [
+    all_webhooks = [
         Webhooks(secret=SECRET, inbox=pgbouncer_inbox_url, handoff="manual", retry=RetryPolicy(delays=(0.01,)))
         for _ in range(WORKERS)
     ]
     handled = Counter()
-    for webhooks in everybody:
+    for webhooks in all_webhooks:
 
         @webhooks.on("user.created", name="first")
         def first(event, connection):
@@ -92,12 +91,12 @@ def test_several_workers_drain_one_inbox(pgbouncer_inbox_url):
 
     for number in range(20):
         delivery = sign_delivery(sample_event(id=f"evt_{number}"), secret=SECRET)
-        response = everybody[0].receive(WebhookRequest.from_http("POST", delivery.headers, delivery.body))
+        response = all_webhooks[0].receive(WebhookRequest.from_http("POST", delivery.headers, delivery.body))
         assert response.status == 200, response
     with ThreadPoolExecutor(WORKERS) as pool:
-        list(pool.map(lambda webhooks: webhooks.drain(until_idle=True), everybody))
+        list(pool.map(lambda webhooks: webhooks.drain(until_idle=True), all_webhooks))
     assert handled == Counter({f"evt_{number}": 1 for number in range(20)})
-    for webhooks in everybody:
+    for webhooks in all_webhooks:
         webhooks.stop()
         webhooks.inbox.close()
 
@@ -105,7 +104,7 @@ def test_several_workers_drain_one_inbox(pgbouncer_inbox_url):
 def engine_of_application(url, driver):
     if driver == "psycopg":
         return create_async_engine(url, hide_parameters=True, connect_args={"prepare_threshold": None})
-    # As the documentation says it.
+    # As documented.
     return create_async_engine(
         make_url(url).set(drivername="postgresql+asyncpg").update_query_dict({"prepared_statement_cache_size": "0"}),
         hide_parameters=True,
@@ -131,17 +130,17 @@ def test_async_handlers_share_transactions(driver, pgbouncer_inbox_url):
             assert await session.scalar(text("SELECT 2")) == 2
             handled[event.id] += 1
 
-        await asyncio.gather(*(asyncio.wrap_future(webhooks.inbox.add(entry(f"evt_{each}"))) for each in range(20)))
+        await asyncio.gather(*(asyncio.wrap_future(webhooks.inbox.add(entry(f"evt_{index}"))) for index in range(20)))
         await asyncio.gather(*(webhooks.adrain() for _ in range(3)))
         assert webhooks.inbox.stats().by_status[Status.PROCESSED] == 20
         webhooks.inbox.close()
         await engine.dispose()
 
     asyncio.run(main())
-    assert handled == Counter({f"evt_{each}": 1 for each in range(20)})
+    assert handled == Counter({f"evt_{index}": 1 for index in range(20)})
 
 
-def test_several_machines_migrate_at_once(sql_inboxes, pgbouncer_inbox_url):
+def test_concurrent_migrations(sql_inboxes, pgbouncer_inbox_url):
     inboxes = [sql_inboxes(pgbouncer_inbox_url) for _ in range(WORKERS)]
     with inboxes[0]._engine.begin() as connection:
         connection.execute(text("DROP TABLE envoyou_schema, envoyou_inbox, envoyou_marks, envoyou_paused"))
@@ -150,18 +149,18 @@ def test_several_machines_migrate_at_once(sql_inboxes, pgbouncer_inbox_url):
     assert [inbox.stats().total for inbox in inboxes] == [0] * WORKERS
 
 
-def test_options_of_the_driver_go_through(sql_inboxes, pgbouncer_inbox_url):
+def test_driver_options_work(sql_inboxes, pgbouncer_inbox_url):
     url = f"{pgbouncer_inbox_url}?application_name=orders&connect_timeout=3&sslmode=prefer&target_session_attrs=any"
     with sql_inboxes(url)._reading() as connection:
         assert connection.scalar(text("SHOW application_name")) == "orders"
 
 
-def test_nothing_is_left_behind_on_the_connections_that_others_get(sql_inboxes, pgbouncer_inbox_url):
+def test_no_session_state_is_left_on_shared_connections(sql_inboxes, pgbouncer_inbox_url):
     inbox = sql_inboxes(pgbouncer_inbox_url)
     for _ in range(10):
         inbox.claim(1, LEASE, ClaimFilter(ordered=("*",)))
     with inbox._reading() as connection:
-        # By the name that psycopg gives them: those of an application's asyncpg are its own.
+        # Only the names of psycopg: statements prepared by asyncpg belong to the application.
         prepared = r"SELECT count(*) FROM pg_prepared_statements WHERE name LIKE '\_pg3\_%'"
         assert connection.scalar(text(prepared)) == 0
         locks = "SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = database"
@@ -169,7 +168,7 @@ def test_nothing_is_left_behind_on_the_connections_that_others_get(sql_inboxes, 
         assert connection.scalar(text(ours)) == 0
 
 
-def test_startup_options_are_the_users_and_are_refused_by_name(sql_inboxes, pgbouncer_inbox_url):
+def test_startup_options_are_rejected_by_pgbouncer(sql_inboxes, pgbouncer_inbox_url):
     inbox = sql_inboxes(f"{pgbouncer_inbox_url}?options=-cstatement_timeout%3D5000")
     with pytest.raises((OperationalError, psycopg.OperationalError), match="unsupported startup parameter: options"):
         inbox.open()

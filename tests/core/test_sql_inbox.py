@@ -570,7 +570,7 @@ def test_envoyou_migrate_by_several_machines_at_once(bare_postgres_url, sql_inbo
 def test_envoyou_migrate_that_fails_says_so_in_one_line_without_the_password(inbox):
     ended = envoyou("migrate", "--inbox", inbox)
     assert ended.returncode == 1
-    assert "The inbox could not be set up." in ended.stderr
+    assert "Error: cannot migrate the inbox: " in ended.stderr
     assert "Traceback" not in ended.stderr
     assert "very-private" not in ended.stdout + ended.stderr
 

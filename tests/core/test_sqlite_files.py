@@ -1,4 +1,4 @@
-"""The SQLite file of an inbox: its rights, and which one it is in another working directory."""
+"""Tests of the SQLite file: its permissions, and its path in different working directories."""
 
 import logging
 import os
@@ -28,23 +28,23 @@ def welcome(event): ...
 
 
 @webhooks.on_worker_start
-def end():
+def stop():
     raise RuntimeError("the worker has started")
 """
 
 
 @pytest.fixture(autouse=True)
-def usual_umask():
+def default_umask():
     before = os.umask(0o022)
     yield
     os.umask(before)
 
 
-def rights(folder):
+def permissions(folder):
     return {file.name: stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()}
 
 
-# Rights
+# Permissions
 
 
 @pytest.mark.parametrize(
@@ -58,65 +58,65 @@ def rights(folder):
     ids=["url", "uri", "engine", "spool"],
 )
 @pytest.mark.parametrize("first", ["open", "migrate"])
-def test_a_new_file_is_its_owners_only(make, first, tmp_path):
+def test_a_new_file_is_readable_by_its_owner_only(make, first, tmp_path):
     with closing(make(tmp_path / "inbox.db")) as inbox:
         getattr(inbox, first)()
         add(inbox)
-        found = rights(tmp_path)
-        assert set(found.values()) == {0o600}
-        assert "inbox.db" in found
+        files = permissions(tmp_path)
+        assert set(files.values()) == {0o600}
+        assert "inbox.db" in files
 
 
-def test_the_files_beside_it_have_its_rights(tmp_path):
+def test_wal_files_have_the_same_permissions(tmp_path):
     with closing(open_inbox(f"sqlite:///{tmp_path}/inbox.db")) as inbox:
         add(inbox)
-        assert rights(tmp_path) == dict.fromkeys(("inbox.db", "inbox.db-wal", "inbox.db-shm"), 0o600)
+        assert permissions(tmp_path) == dict.fromkeys(("inbox.db", "inbox.db-wal", "inbox.db-shm"), 0o600)
 
 
-def test_an_existing_file_keeps_its_rights(tmp_path):
+def test_an_existing_file_is_not_changed(tmp_path):
     file = tmp_path / "inbox.db"
     file.touch()
     file.chmod(0o660)
     with closing(open_inbox(f"sqlite:///{file}")) as inbox:
         add(inbox)
-        assert set(rights(tmp_path).values()) == {0o660}
+        assert set(permissions(tmp_path).values()) == {0o660}
 
 
-def test_a_link_to_a_file_that_does_not_exist_yet(tmp_path):
+def test_a_dangling_link_creates_its_target(tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "inbox.db").symlink_to(tmp_path / "data" / "events.db")
     with closing(open_inbox(f"sqlite:///{tmp_path}/inbox.db")) as inbox:
         add(inbox)
-        assert set(rights(tmp_path / "data").values()) == {0o600}
+        assert set(permissions(tmp_path / "data").values()) == {0o600}
 
 
-def test_it_is_never_readable_by_others_not_even_for_a_moment(tmp_path, monkeypatch):
-    made = []
+def test_the_file_is_created_with_its_final_permissions(tmp_path, monkeypatch):
+    calls = []
     unpatched = os.open
 
-    def watched(path, flags, mode=0o777, **options):
-        made.append((flags & os.O_EXCL, mode))
+    def recording_open(path, flags, mode=0o777, **options):
+        calls.append((flags & os.O_EXCL, mode))
         return unpatched(path, flags, mode, **options)
 
-    monkeypatch.setattr(os, "open", watched)
+    monkeypatch.setattr(os, "open", recording_open)
     os.umask(0)
     with closing(open_inbox(f"sqlite:///{tmp_path}/inbox.db")) as inbox:
         inbox.open()
-    assert made == [(os.O_EXCL, 0o600)]
+    assert calls == [(os.O_EXCL, 0o600)]
 
 
 @pytest.mark.parametrize(
-    ("path", "says"),
+    ("path", "error"),
     [
         ("nowhere/inbox.db", "the directory .*/nowhere does not exist"),
         ("file/inbox.db", "cannot create .*/file/inbox.db: Not a directory"),
     ],
 )
-def test_a_directory_that_is_missing_is_named(path, says, tmp_path):
+def test_a_missing_directory_is_reported(path, error, tmp_path):
     (tmp_path / "file").touch()
     inbox = open_inbox(f"sqlite:///{tmp_path}/{path}")
     for use in (inbox.open, inbox.migrate, inbox.stats):
-        with pytest.raises(ConfigurationError, match=says):
+        with pytest.raises(ConfigurationError, match=error):
             use()
     inbox.close()
 
@@ -126,21 +126,21 @@ def test_a_directory_that_is_missing_is_named(path, says, tmp_path):
 
 @pytest.fixture
 def site(tmp_path, monkeypatch):
-    """An application's directory, and another one in which its command is run; writes the module and names it."""
+    """Return a function that writes a module into another directory than the working directory, and its name."""
     home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
     home.mkdir()
     elsewhere.mkdir()
     monkeypatch.syspath_prepend(home)
     monkeypatch.chdir(elsewhere)
-    made = []
+    modules = []
 
     def write(inbox="sqlite:///envoyou.db", spool=None):
-        made.append(f"site_{len(made)}_{tmp_path.name.replace('-', '_')}")
-        (home / f"{made[-1]}.py").write_text(HOOKS.format(inbox=inbox, spool=spool))
-        return made[-1]
+        modules.append(f"site_{len(modules)}_{tmp_path.name.replace('-', '_')}")
+        (home / f"{modules[-1]}.py").write_text(HOOKS.format(inbox=inbox, spool=spool))
+        return modules[-1]
 
     yield write
-    for name in made:
+    for name in modules:
         sys.modules.pop(name, None)
 
 
@@ -163,7 +163,7 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize(("command", "options"), [(command, options) for command, *options in COMMANDS])
-def test_a_command_in_another_working_directory_creates_no_inbox_and_says_what_to_do(command, options, site, tmp_path):
+def test_commands_in_another_working_directory_do_not_create_an_inbox(command, options, site, tmp_path):
     result = run(command, site(), *options)
     elsewhere = tmp_path / "elsewhere"
     assert result.exit_code == 1
@@ -175,7 +175,7 @@ def test_a_command_in_another_working_directory_creates_no_inbox_and_says_what_t
     assert list(elsewhere.iterdir()) == []
 
 
-def test_a_worker_that_finds_no_spool_at_a_relative_path(site, tmp_path):
+def test_a_worker_reports_a_missing_spool_at_a_relative_path(site, tmp_path):
     result = run("worker", site(inbox=f"sqlite:///{tmp_path}/envoyou.db", spool="sqlite:///spool.db"))
     assert result.exit_code == 1
     assert f"no spool exists at {tmp_path}/elsewhere/spool.db" in result.stderr
@@ -183,7 +183,7 @@ def test_a_worker_that_finds_no_spool_at_a_relative_path(site, tmp_path):
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
-def test_a_worker_creates_an_inbox_at_an_absolute_path_and_other_commands_do_not(site, tmp_path):
+def test_only_a_worker_creates_an_inbox_at_an_absolute_path(site, tmp_path):
     hooks = site(inbox=f"sqlite:///{tmp_path}/envoyou.db", spool=f"sqlite:///{tmp_path}/spool.db")
     result = run("stats", hooks)
     assert result.exit_code == 1
@@ -198,7 +198,7 @@ def test_a_worker_creates_an_inbox_at_an_absolute_path_and_other_commands_do_not
     assert ["spool", f"sqlite:///{tmp_path}/spool.db"] in lines
 
 
-def test_in_the_applications_directory_a_relative_path_is_found(site, tmp_path, monkeypatch):
+def test_a_relative_path_works_in_the_directory_of_the_application(site, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "home")
     with closing(open_inbox("sqlite:///envoyou.db")) as inbox:
         add(inbox)
@@ -207,13 +207,13 @@ def test_in_the_applications_directory_a_relative_path_is_found(site, tmp_path, 
     assert "the worker has started" in run("worker", hooks).stderr
 
 
-def test_migrate_creates_what_it_is_told_to(tmp_path, monkeypatch):
+def test_migrate_creates_the_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run("migrate", "--inbox", "sqlite:///envoyou.db").exit_code == 0
     assert (tmp_path / "envoyou.db").exists()
 
 
-def test_the_start_line_of_a_worker_names_the_file(tmp_path, monkeypatch, caplog):
+def test_the_worker_logs_the_path_of_the_file(tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
     webhooks = Webhooks(secret="s")
     webhooks.on("*")(print)
@@ -224,11 +224,11 @@ def test_the_start_line_of_a_worker_names_the_file(tmp_path, monkeypatch, caplog
     assert f"worker default started (thread), inbox sqlite:///{tmp_path}/envoyou.db" in caplog.messages
 
 
-def test_a_process_that_changes_its_directory_keeps_its_file(tmp_path, monkeypatch):
+def test_a_changed_working_directory_does_not_change_the_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with closing(open_inbox("sqlite:///envoyou.db")) as inbox:
         monkeypatch.chdir("/")
-        # What a forked child does first.
+        # A forked child process calls this first.
         inbox._begin_anew()
         add(inbox)
     assert (tmp_path / "envoyou.db").exists()

@@ -195,7 +195,7 @@ def test_in_another_thread_it_works_until_it_is_stopped():
     [
         ("nowhere", "", "No module named 'nowhere'"),
         ("hooks:nothing", "", "nothing"),
-        ("hooks:webhooks", "webhooks = 1", "is no Webhooks but a int"),
+        ("hooks:webhooks", "webhooks = 1", "expected a Webhooks object at 'hooks:webhooks', got int"),
         (
             "hooks:webhooks",
             "from envoyou_core import Webhooks; webhooks = Webhooks(secret='s', inbox='memory:')",
@@ -252,8 +252,8 @@ def open_pool_that_fails():
     with worker(site, "hooks") as process:
         assert process.wait(20) == 1
         said = process.stderr.read()
-    assert "ERROR envoyou: the worker has failed\n  Traceback (most recent call last):" in said
+    assert "ERROR envoyou: worker failed\n  Traceback (most recent call last):" in said
     assert "in open_pool_that_fails" in said
-    assert f"The worker has failed. {error}: no pool at postgresql://app:[redacted]@db" in said
+    assert f"Error: the worker failed: {error}: no pool at postgresql://app:[redacted]@db" in said
     assert "hunter2" not in said
     assert "Usage" not in said

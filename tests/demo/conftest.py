@@ -1,4 +1,4 @@
-"""The demonstration runs the FastAPI example: without FastAPI there is none."""
+"""Skips the demonstration without FastAPI, because it runs the FastAPI example."""
 
 from tests.adapters import chosen
 

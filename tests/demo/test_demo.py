@@ -1,4 +1,4 @@
-"""`make demo` as a process of its own: it ends with 0 when all is well, and with something else when it is not."""
+"""Tests of `make demo`, run in a process: its exit status is 0 only if all outcomes are as expected."""
 
 import os
 import pty
@@ -21,37 +21,37 @@ pytestmark = pytest.mark.slow
 PROJECT = Path(__file__).parents[2]
 PACKAGES = ("envoyou_core", "envoyou_fastapi")
 TIMEOUT = 120
-"""Seconds after which a run has failed, however slow the machine."""
+"""Seconds until a run counts as failed, even on a slow machine."""
 
 PROCESS = re.compile(r"uvicorn, process (\d+)")
 
 SIGNATURE = (
-    "signature.py",
-    "if not any(hmac.compare_digest(key.signature(timestamp, content), signature) for key in keys):",
-    "if not any(key.signature(timestamp, content) for key in keys):",
+    "reception/signature.py",
+    "return any(hmac.compare_digest(key.signature(timestamp, content), signature) for key in keys)",
+    "return any(key.signature(timestamp, content) for key in keys)",
 )
 TOLERANCE = (
-    "signature.py",
+    "reception/signature.py",
     "if abs(now - int(timestamp)) > tolerance:",
     "if now - int(timestamp) > tolerance:",
 )
 NO_RETRY = (
-    "processing/engine.py",
+    "worker/engine.py",
     "if attempt >= self.retry.max_attempts:",
     "if attempt >= 1:",
 )
 NO_DELAY = (
-    "processing/engine.py",
+    "worker/engine.py",
     "return ended(Status.FAILED, retry_in=self._delay(attempt, failed.values()))",
     "return ended(Status.FAILED, retry_in=0.0)",
 )
-RETRY_NEVER_COMES = (
-    "processing/engine.py",
+NO_RETRY_TIME = (
+    "worker/engine.py",
     "return ended(Status.FAILED, retry_in=self._delay(attempt, failed.values()))",
     "return ended(Status.FAILED, retry_in=None)",
 )
 HANDLERS_DO_NOT_RUN = (
-    "processing/engine.py",
+    "worker/engine.py",
     "                yield self._invocation(handler, claim, done, ending)",
     "                self._invocation(handler, claim, done, ending)",
 )
@@ -59,7 +59,7 @@ HANDLERS_DO_NOT_RUN = (
 
 @pytest.fixture
 def copy(tmp_path):
-    """The packages that are tested and the examples, in a folder where they may be broken."""
+    """A copy of the packages and the examples that a test may break."""
     folder = tmp_path / "copy"
     for name in PACKAGES:
         shutil.copytree(Path(find_spec(name).origin).parent, folder / name, ignore=shutil.ignore_patterns("*.pyc"))
@@ -95,7 +95,7 @@ def break_core(copy, breakage):
     path, before, after = breakage
     file = copy / "envoyou_core" / path
     source = file.read_text()
-    assert source.count(before) == 1, f"{path} has changed: {before!r} is there {source.count(before)} times"
+    assert source.count(before) == 1, f"{path} has changed: {before!r} occurs {source.count(before)} times"
     file.write_text(source.replace(before, after))
 
 
@@ -111,7 +111,7 @@ def is_running(pid):
     return True
 
 
-def test_all_comes_out_as_promised(copy):
+def test_all_outcomes_are_as_expected(copy):
     ran = run(copy)
     assert ran.returncode == 0, ran.stdout
     assert "\x1b" not in ran.stdout
@@ -139,11 +139,11 @@ def test_all_comes_out_as_promised(copy):
         pytest.param(TOLERANCE, "auth.login (the timestamp is to come): answered 200", id="tolerance one-sided"),
         pytest.param(NO_RETRY, "dead at attempt 1, promised processed at attempt 3", id="no retry"),
         pytest.param(NO_DELAY, "promised 2 s", id="retry without delay"),
-        pytest.param(RETRY_NEVER_COMES, "failed at attempt 1, promised processed at attempt 3", id="retry never comes"),
+        pytest.param(NO_RETRY_TIME, "failed at attempt 1, promised processed at attempt 3", id="retry never comes"),
         pytest.param(HANDLERS_DO_NOT_RUN, "/users/user_ada says nothing, promised", id="handlers do not run"),
     ],
 )
-def test_a_broken_core_is_found(copy, breakage, said):
+def test_a_broken_core_is_detected(copy, breakage, said):
     break_core(copy, breakage)
     ran = run(copy, "--patience", "10")
     assert ran.returncode == 1, ran.stdout
@@ -151,7 +151,7 @@ def test_a_broken_core_is_found(copy, breakage, said):
     assert left_behind(copy) == []
 
 
-def test_a_server_that_does_not_start_is_told(copy):
+def test_a_server_that_does_not_start_is_reported(copy):
     (copy / "example_projects" / "fastapi_app" / "app.py").write_text("raise RuntimeError('it does not start')\n")
     ran = run(copy)
     assert ran.returncode == 2
@@ -179,7 +179,7 @@ def test_an_interrupted_run_ends_its_server(copy, number):
 
 @contextmanager
 def terminal(columns, lines):
-    """Both ends of a terminal of that size: the one that is watched, and the one to write to."""
+    """Yield both ends of a terminal of the given size."""
     import fcntl
     import struct
     import termios

@@ -1,4 +1,4 @@
-"""The FastAPI example's own tests, run as its README says."""
+"""Runs the tests of the FastAPI example as its README says."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""The admin, driven through the test client."""
+"""Tests of the admin through the test client."""
 
 import json
 import re
@@ -16,7 +16,7 @@ from envoyou_core.event import MAX_CREATED
 from envoyou_core.inbox import Failure, NewEvent, Settlement, Status
 from envoyou_core.testing import sample_event
 from envoyou_django import webhooks
-from envoyou_django.admin.summary import look
+from envoyou_django.admin.summary import summarize
 from envoyou_django.models import ProcessedEvent
 from tests.django.conftest import SECRET
 
@@ -39,11 +39,11 @@ def dead():
     return ProcessedEvent.objects.get()
 
 
-def shown(moment):
+def formatted(moment):
     return f"{timezone.localtime(moment):%Y-%m-%d %H:%M:%S}"
 
 
-def test_the_list(admin_client, dead):
+def test_the_list_is_newest_first(admin_client, dead):
     webhooks.inbox.add(NewEvent(sample_event("auth.login", id="evt_other")))
     page = admin_client.get(reverse(LIST)).content.decode()
     assert page.index("evt_other") < page.index("evt_dead")
@@ -51,7 +51,7 @@ def test_the_list(admin_client, dead):
 
 
 @pytest.mark.parametrize(
-    ("query", "found"),
+    ("query", "matches"),
     [
         ("status__exact=dead", True),
         ("status__exact=processed", False),
@@ -73,23 +73,23 @@ def test_the_list(admin_client, dead):
     ],
 )
 @pytest.mark.parametrize("use_tz", [True, False])
-def test_filters_and_search(admin_client, dead, settings, use_tz, query, found):
+def test_filters_and_search(admin_client, dead, settings, use_tz, query, matches):
     settings.USE_TZ = use_tz
     # It is still the first of July in New York.
     ProcessedEvent.objects.update(received_at=datetime(2026, 7, 2, 3, 59, tzinfo=UTC))
     page = admin_client.get(f"{reverse(LIST)}?{query}")
     assert page.status_code == 200
-    assert ("no mail today" in page.content.decode()) is found
+    assert ("no mail today" in page.content.decode()) is matches
 
 
-def test_one_event(admin_client, dead):
+def test_the_page_of_an_event_is_escaped_and_read_only(admin_client, dead):
     page = admin_client.get(reverse(CHANGE, args=[dead.pk])).content.decode()
     assert "&lt;b&gt;Zoë&lt;/b&gt; \\ud83d" in page
     assert 'name="_save"' not in page
     assert "Delete" not in page
 
 
-def test_what_became_of_each_attempt(admin_client, dead, clock):
+def test_the_history_shows_each_attempt(admin_client, dead, clock):
     with override_settings(ENVOYOU={"WEBHOOK_SECRET": SECRET, "CLOCK": clock}):
         webhooks.inbox.requeue("evt_dead")
         webhooks.inbox.claim(1, 60)
@@ -98,37 +98,37 @@ def test_what_became_of_each_attempt(admin_client, dead, clock):
     page = admin_client.get(reverse(CHANGE, args=[dead.pk])).content.decode()
     (attempt,) = webhooks.inbox.get("evt_dead").history[:1]
     first, second = re.findall(r'<tr class="envoyou-attempt">.*?</tr>', page, flags=re.DOTALL)
-    assert shown(attempt.began_at) in first
-    assert shown(attempt.ended_at) in first
+    assert formatted(attempt.began_at) in first
+    assert formatted(attempt.ended_at) in first
     assert "members.welcome</strong>: OSError: no mail today" in first
     assert "send(&lt;script&gt;)" in first
     assert "<script>)" not in page
-    assert shown(clock.moment()) in second
-    assert "its process had died" in second
+    assert formatted(clock.moment()) in second
+    assert "worker crashed" in second
 
 
-def test_an_event_that_was_not_tried_has_no_history(admin_client):
+def test_a_new_event_has_no_history(admin_client):
     webhooks.inbox.add(NewEvent(sample_event(id="evt_new")))
     page = admin_client.get(reverse(CHANGE, args=[ProcessedEvent.objects.get().pk]))
     assert page.status_code == 200
-    assert "its process had died" not in page.content.decode()
+    assert "worker crashed" not in page.content.decode()
 
 
-def test_what_it_is_about_and_when_its_payload_went(admin_client, dead):
+def test_an_erased_event_shows_when_its_payload_was_deleted(admin_client, dead):
     assert "usr_dead" in admin_client.get(reverse(CHANGE, args=[dead.pk])).content.decode()
     webhooks.inbox.erase("usr_dead")
     page = admin_client.get(reverse(CHANGE, args=[dead.pk])).content.decode()
     assert page.count("usr_dead") == 1
     assert "Zoë" not in page
     assert "no mail today" not in page
-    assert shown(dead_again().scrubbed_at) in page
+    assert formatted(reloaded().scrubbed_at) in page
 
 
-def dead_again():
+def reloaded():
     return ProcessedEvent.objects.get(event_id="evt_dead")
 
 
-def test_nothing_can_be_added_changed_or_deleted(admin_client, dead):
+def test_events_cannot_be_added_changed_or_deleted(admin_client, dead):
     assert admin_client.get(reverse("admin:envoyou_django_processedevent_add")).status_code == 403
     assert admin_client.post(reverse(CHANGE, args=[dead.pk]), {"status": "processed"}).status_code == 403
     assert admin_client.post(reverse("admin:envoyou_django_processedevent_delete", args=[dead.pk])).status_code == 403
@@ -136,21 +136,21 @@ def test_nothing_can_be_added_changed_or_deleted(admin_client, dead):
     assert dead.status == "dead"
 
 
-def test_an_event_is_told_by_its_id_and_type(dead):
+def test_str_is_the_id_and_type(dead):
     assert str(dead) == "evt_dead (user.created)"
     assert json.loads(bytes(dead.body))["id"] == dead.event.id == "evt_dead"
 
 
 @pytest.mark.parametrize("day", ["yesterday", "0001-01-01", "9999-12-31", "2026-02-30"])
-def test_a_day_that_cannot_be_is_not_asked_for(admin_client, dead, settings, day):
-    # There it began before there were days.
+def test_an_invalid_day_is_ignored(admin_client, dead, settings, day):
+    # In Tokyo, the first day begins before the first day of UTC.
     settings.TIME_ZONE = "Asia/Tokyo"
     page = admin_client.get(f"{reverse(LIST)}?day={day}", follow=True)
     assert page.redirect_chain == [(f"{reverse(LIST)}?e=1", 302)]
     assert page.status_code == 200
 
 
-def test_the_days_of_a_week_are_offered(admin_client, settings, clock):
+def test_the_day_filter_offers_the_last_week(admin_client, settings, clock):
     # In New York it is still the fourteenth.
     clock.now = datetime(2026, 7, 15, 3, tzinfo=UTC).timestamp()
     settings.ENVOYOU = {"WEBHOOK_SECRET": SECRET, "CLOCK": clock}
@@ -158,13 +158,13 @@ def test_the_days_of_a_week_are_offered(admin_client, settings, clock):
     assert re.findall(r"\?day=(\S+?)[\"&]", page) == [f"2026-07-{day:02}" for day in range(14, 7, -1)]
 
 
-def test_a_long_object_id_is_found_as_it_was_sent(admin_client):
+def test_search_by_a_long_object_id(admin_client):
     webhooks.inbox.add(NewEvent(sample_event(id="evt_long", object={"id": "x" * 300})))
     page = admin_client.get(reverse(LIST), {"q": "x" * 300}).content.decode()
     assert "evt_long" in page
 
 
-def test_inboxes_are_told_apart_where_there_are_several(admin_client, dead):
+def test_the_inbox_filter_is_shown_if_there_are_several_inboxes(admin_client, dead):
     assert "?name=default" not in admin_client.get(reverse(LIST)).content.decode()
     dead.pk, dead.name = None, "billing"
     dead.save()
@@ -172,10 +172,10 @@ def test_inboxes_are_told_apart_where_there_are_several(admin_client, dead):
 
 
 @pytest.mark.parametrize(
-    ("object", "seen"),
+    ("object", "expected"),
     [
         ({"name": "Zoë", "on": True}, "&quot;Zoë&quot;"),
-        # Python's parser refuses it, and msgspec had not.
+        # Python's int() rejects it, msgspec does not.
         (b'{"digits": ' + b"7" * 5000 + b"}", "7" * 2000 + "…\n"),
         (b'{"amount": 1.10000000000000000001}', "1.10000000000000000001"),
         ({"note": 'a "key": in a text'}, r"&quot;a \&quot;key\&quot;: in a text&quot;"),
@@ -185,7 +185,7 @@ def test_inboxes_are_told_apart_where_there_are_several(admin_client, dead):
         ({"empty": [{}, []]}, "[\n        {},\n        []\n      ]"),
     ],
 )
-def test_a_payload_of_any_kind_is_shown(admin_client, object, seen):
+def test_payloads_of_all_kinds_are_shown(admin_client, object, expected):
     body = object if isinstance(object, dict) else {"raw": True}
     event = sample_event(id="evt_1", object=body)
     webhooks.inbox.add(NewEvent(event)).result()
@@ -193,7 +193,7 @@ def test_a_payload_of_any_kind_is_shown(admin_client, object, seen):
         ProcessedEvent.objects.update(body=event.body.replace(b'{"raw": true}', object))
     page = admin_client.get(reverse(CHANGE, args=[ProcessedEvent.objects.get().pk])).content.decode()
     text = re.search(r'<pre class="envoyou-payload".*?>(.*?)</pre>', page, flags=re.DOTALL)[1]
-    assert seen in re.sub(r"</?span.*?>", "", text)
+    assert expected in re.sub(r"</?span.*?>", "", text)
 
 
 def nested(depth):
@@ -227,7 +227,7 @@ def test_a_page_is_small_however_large_or_deep_its_payload_is(admin_client, dead
     assert download.content == LARGE[kind]
 
 
-def test_a_payload_is_downloaded_as_it_was_sent(admin_client, dead):
+def test_the_download_is_the_payload_as_sent(admin_client, dead):
     ProcessedEvent.objects.update(event_id='evt/"ä\u202e\r\n')
     page = admin_client.get(reverse(CHANGE, args=[dead.pk])).content.decode()
     assert "Too long" not in page
@@ -241,7 +241,7 @@ def test_a_payload_is_downloaded_as_it_was_sent(admin_client, dead):
     assert "no-store" in response["Cache-Control"]
 
 
-def test_a_payload_is_downloaded_by_those_only_who_may_see_the_event(admin_client, client, dead, django_user_model):
+def test_the_download_requires_the_view_permission(admin_client, client, dead, django_user_model):
     url = reverse(PAYLOAD, args=[dead.pk])
     assert client.get(url).status_code == 302
     clerk = django_user_model.objects.create_user("clerk", is_staff=True)
@@ -253,14 +253,14 @@ def test_a_payload_is_downloaded_by_those_only_who_may_see_the_event(admin_clien
     assert client.get(reverse(PAYLOAD, args=["nothing"])).status_code == 404
 
 
-def test_a_payload_that_was_deleted_is_not_downloaded(admin_client, dead):
+def test_a_deleted_payload_cannot_be_downloaded(admin_client, dead):
     webhooks.inbox.erase("usr_dead")
     url = reverse(PAYLOAD, args=[dead.pk])
     assert url not in admin_client.get(reverse(CHANGE, args=[dead.pk])).content.decode()
     assert admin_client.get(url).status_code == 404
 
 
-def test_the_day_at_a_glance(clock):
+def test_the_summary_counts_the_last_24_hours(clock):
     clock.now = datetime(2026, 7, 15, 12, 30, tzinfo=UTC).timestamp()
     hours = {0: "processed processed dead", 1: "failed", 23: "ignored", 24: "dead"}
     ProcessedEvent.objects.bulk_create(
@@ -279,8 +279,8 @@ def test_the_day_at_a_glance(clock):
         for ago, statuses in hours.items()
         for number, status in enumerate(statuses.split())
     )
-    glance = look(ProcessedEvent.objects.all(), clock.moment())
-    assert {it.status: it.count for it in glance.counts} == {
+    summary = summarize(ProcessedEvent.objects.all(), clock.moment())
+    assert {it.status: it.events for it in summary.counts} == {
         "received": 0,
         "processing": 0,
         "processed": 2,
@@ -288,14 +288,14 @@ def test_the_day_at_a_glance(clock):
         "failed": 1,
         "dead": 2,
     }
-    assert len(glance.bars) == 24
-    assert (glance.bars[0].began_at, glance.bars[0].events) == (datetime(2026, 7, 14, 13, tzinfo=UTC), 1)
-    assert [(bar.events, bar.failures) for bar in glance.bars[-2:]] == [(1, 1), (3, 1)]
-    assert (glance.events, glance.failures, glance.most) == (5, 2, 3)
-    assert (glance.bars[-1].height, glance.bars[-1].failures_height, glance.bars[5].height) == (60, 20, 0)
+    assert len(summary.bars) == 24
+    assert (summary.bars[0].starts_at, summary.bars[0].events) == (datetime(2026, 7, 14, 13, tzinfo=UTC), 1)
+    assert [(bar.events, bar.failures) for bar in summary.bars[-2:]] == [(1, 1), (3, 1)]
+    assert (summary.events, summary.failures, summary.peak) == (5, 2, 3)
+    assert (summary.bars[-1].height, summary.bars[-1].failures_height, summary.bars[5].height) == (60, 20, 0)
 
 
-def test_pages_ask_as_many_queries_for_many_events_as_for_one(admin_client, dead):
+def test_the_number_of_queries_does_not_depend_on_the_number_of_events(admin_client, dead):
     change, confirmation = reverse(CHANGE, args=[dead.pk]), {"action": "requeue", "select_across": "1"}
 
     def count():
@@ -318,13 +318,13 @@ def test_pages_ask_as_many_queries_for_many_events_as_for_one(admin_client, dead
     assert max(before) <= 15
 
 
-def test_the_list_reads_no_payload(admin_client, dead):
+def test_the_list_does_not_query_payloads(admin_client, dead):
     with CaptureQueriesContext(connection) as queries:
         admin_client.get(reverse(LIST))
     assert not any('"body"' in query["sql"] for query in queries)
 
 
-def test_the_end_of_time_is_shown_in_every_zone(admin_client, settings):
+def test_the_latest_time_is_shown_in_every_time_zone(admin_client, settings):
     settings.TIME_ZONE = "Asia/Tokyo"
     webhooks.inbox.add(NewEvent(sample_event(created=MAX_CREATED))).result()
     page = admin_client.get(reverse(CHANGE, args=[ProcessedEvent.objects.get().pk])).content.decode()
@@ -346,7 +346,7 @@ def test_the_end_of_time_is_shown_in_every_zone(admin_client, settings):
         ("history", "[[", None),
     ],
 )
-def test_a_row_that_cannot_be_read_is_shown(admin_client, dead, column, value, reason):
+def test_an_unreadable_row_is_shown(admin_client, dead, column, value, reason):
     with connection.cursor() as cursor:
         cursor.execute(f"UPDATE envoyou_processed_event SET {column} = %s", [value])
     page = admin_client.get(reverse(LIST))

@@ -1,4 +1,4 @@
-"""What operators can do in the admin, and who may."""
+"""Tests of the actions in the admin and their permissions."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -24,7 +24,7 @@ RUN_NOW = "admin:envoyou_django_processedevent_run_now"
 
 @pytest.fixture(autouse=True)
 def woken(monkeypatch):
-    """How often a worker was woken."""
+    """The calls that wake a worker."""
     calls = []
     monkeypatch.setattr(DjangoWebhooks, "wake", lambda self: calls.append(self))
     return calls
@@ -32,7 +32,7 @@ def woken(monkeypatch):
 
 @pytest.fixture
 def events():
-    """One event in each state but `processing`, by its state."""
+    """One event of each status except `processing`, by status."""
     rows = {}
     for status in (Status.DEAD, Status.FAILED, Status.IGNORED, Status.PROCESSED):
         webhooks.inbox.add(NewEvent(sample_event(id=f"evt_{status}"))).result()
@@ -48,7 +48,7 @@ def events():
 
 @pytest.fixture
 def hold():
-    """Have a worker hold one event more."""
+    """Claim one more event."""
     webhooks.inbox.add(NewEvent(sample_event(id="evt_processing"))).result()
     claims = webhooks.inbox.claim(9, 60)
     return next(claim for claim in claims if claim.event.id == "evt_processing")
@@ -56,15 +56,15 @@ def hold():
 
 @pytest.fixture
 def staff(client):
-    """Signs in someone with the permissions that are named."""
+    """Log a user with the given permissions in; return the client."""
 
-    def sign_in(*codenames):
+    def log_in(*codenames):
         user, _ = User.objects.get_or_create(username="staff", is_staff=True)
         user.user_permissions.set(Permission.objects.filter(codename__in=codenames))
         client.force_login(user)
         return client
 
-    return sign_in
+    return log_in
 
 
 def act(client, action, *rows, **values):
@@ -88,18 +88,18 @@ def log():
     return set(LogEntry.objects.values_list("object_repr", "change_message"))
 
 
-def test_requeuing_asks_first(admin_client, events, woken):
+def test_requeue_asks_for_confirmation(admin_client, events, woken):
     before = statuses()
     page = act(admin_client, "requeue", *events.values())
     assert "Requeue events?" in page
     assert "3 events will be changed:" in page
-    assert "2 more were selected, and stay as they are." in page
+    assert "2 selected events will not be changed." in page
     assert page.count("evt_dead (user.created)") == 1
     assert "evt_processed (user.created)" not in page
     assert (statuses(), woken, log()) == (before, [], set())
 
 
-def test_what_was_confirmed_is_requeued(admin_client, events, woken):
+def test_requeue_after_confirmation(admin_client, events, woken):
     assert "3 events were requeued." in confirm(admin_client, "requeue", *events.values())
     record = webhooks.inbox.get("evt_dead")
     assert (record.status, record.attempts) == (Status.RECEIVED, 0)
@@ -109,21 +109,21 @@ def test_what_was_confirmed_is_requeued(admin_client, events, woken):
     assert "0 events were requeued." in confirm(admin_client, "requeue", events["dead"])
 
 
-def test_who_began_what_was_cut_off_is_known(admin_client, events, monkeypatch):
-    class CutOff(BaseException):
-        """As a server's time-out is."""
+def test_an_interrupted_action_is_in_the_history(admin_client, events, monkeypatch):
+    class Interrupted(BaseException):
+        """Like the exception of a server timeout."""
 
-    def cut_off(rows, now=None):
-        raise CutOff
+    def interrupt(rows, now=None):
+        raise Interrupted
 
     monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", False)
-    monkeypatch.setattr(ProcessedEventQuerySet, "requeue", cut_off)
-    with pytest.raises(CutOff):
+    monkeypatch.setattr(ProcessedEventQuerySet, "requeue", interrupt)
+    with pytest.raises(Interrupted):
         confirm(admin_client, "requeue", events["dead"])
     assert log() == {("evt_dead (user.created)", "Requeued.")}
 
 
-def test_marking_dead_asks_first(admin_client, events, woken):
+def test_mark_dead_asks_for_confirmation(admin_client, events, woken):
     before = statuses()
     page = act(admin_client, "mark_dead", *events.values())
     assert "Mark events dead?" in page
@@ -132,35 +132,35 @@ def test_marking_dead_asks_first(admin_client, events, woken):
     assert (statuses(), woken, log()) == (before, [], set())
 
 
-def test_what_was_confirmed_is_marked_dead(admin_client, events, woken):
+def test_mark_dead_after_confirmation(admin_client, events, woken):
     assert "2 events were marked dead." in confirm(admin_client, "mark_dead", *events.values())
     assert {id for id, status in statuses().items() if status == "dead"} == {"evt_dead", "evt_failed", "evt_received"}
-    # What waited behind them can be taken now.
+    # Events that waited for them can be claimed now.
     assert len(woken) == 1
     assert log() == {(f"evt_{status} (user.created)", "Marked dead.") for status in ("failed", "received")}
 
 
-def test_what_a_worker_holds_is_not_marked_dead(admin_client, hold):
+def test_an_event_with_a_running_attempt_is_not_marked_dead(admin_client, hold):
     row = ProcessedEvent.objects.get(event_id="evt_processing")
     assert "None of the selected events" in act(admin_client, "mark_dead", row)
     assert "0 events were marked dead." in confirm(admin_client, "mark_dead", row)
     assert webhooks.inbox.settle(hold, Settlement(Status.PROCESSED, 1))
 
 
-def test_where_nothing_can_be_done_nothing_is_to_be_confirmed(admin_client, events):
+def test_there_is_nothing_to_confirm_without_eligible_events(admin_client, events):
     page = act(admin_client, "requeue", events["processed"])
     assert "None of the selected events" in page
     assert "Yes, requeue" not in page
 
 
-def test_what_has_lost_its_payload_cannot_be_requeued(admin_client, events):
+def test_an_event_without_payload_cannot_be_requeued(admin_client, events):
     webhooks.inbox.erase("user_123")
     assert "None of the selected events" in act(admin_client, "requeue", events["dead"])
     assert "0 events were requeued." in confirm(admin_client, "requeue", events["dead"])
     assert "Requeue…" not in admin_client.get(reverse(CHANGE, args=[events["dead"].pk])).content.decode()
 
 
-def test_everything_that_a_filter_leaves_is_requeued(admin_client, events):
+def test_requeue_all_events_that_match_a_filter(admin_client, events):
     for number in range(120):
         webhooks.inbox.add(NewEvent(sample_event("auth.login", id=f"evt_{number}")))
     ProcessedEvent.objects.filter(type="auth.login").update(status="dead", due_at=None)
@@ -175,7 +175,7 @@ def test_everything_that_a_filter_leaves_is_requeued(admin_client, events):
     assert statuses()["evt_dead"] == "dead"
 
 
-def test_an_event_that_waits_is_run_now(admin_client, events, woken):
+def test_run_now_makes_a_waiting_event_due(admin_client, events, woken):
     page = run_now(admin_client, events["failed"])
     assert page.redirect_chain == [(reverse(CHANGE, args=[events["failed"].pk]), 302)]
     assert "The event is due now." in page.content.decode()
@@ -187,19 +187,19 @@ def test_an_event_that_waits_is_run_now(admin_client, events, woken):
 
 
 @pytest.mark.parametrize("status", ["dead", "ignored", "processed"])
-def test_an_event_that_does_not_wait_is_not_run(admin_client, events, woken, status):
+def test_run_now_rejects_an_event_that_is_not_waiting(admin_client, events, woken, status):
     page = run_now(admin_client, events[status])
-    assert "The event does not wait to be tried." in page.content.decode()
+    assert "The event is not waiting for an attempt." in page.content.decode()
     assert (statuses()[f"evt_{status}"], woken, log()) == (status, [], set())
 
 
-def test_running_now_takes_a_post_with_a_token_from_someone_who_is_signed_in(admin_client, admin_user, events, client):
-    address = reverse(RUN_NOW, args=[events["failed"].pk])
-    assert admin_client.get(address).status_code == 405
-    assert client.post(address).status_code == 302
+def test_run_now_requires_post_a_csrf_token_and_a_login(admin_client, admin_user, events, client):
+    url = reverse(RUN_NOW, args=[events["failed"].pk])
+    assert admin_client.get(url).status_code == 405
+    assert client.post(url).status_code == 302
     strict = Client(enforce_csrf_checks=True)
     strict.force_login(admin_user)
-    assert strict.post(address).status_code == 403
+    assert strict.post(url).status_code == 403
     assert admin_client.post(reverse(RUN_NOW, args=["99999"])).status_code == 404
     assert admin_client.post(reverse(RUN_NOW, args=["evt"])).status_code == 404
     assert webhooks.inbox.get("evt_failed").next_attempt_at > datetime.now(UTC) + timedelta(minutes=30)
@@ -213,7 +213,7 @@ def test_running_now_takes_a_post_with_a_token_from_someone_who_is_signed_in(adm
         ({"view_processedevent", "mark_dead_processedevent"}, {"Mark dead…"}),
     ],
 )
-def test_who_may_do_what(staff, events, permissions, may):
+def test_permissions(staff, events, permissions, may):
     client = staff(*permissions)
     page = client.get(reverse(CHANGE, args=[events["failed"].pk])).content.decode()
     assert {button for button in ("Run now", "Requeue…", "Mark dead…") if button in page} == may
@@ -224,7 +224,7 @@ def test_who_may_do_what(staff, events, permissions, may):
     assert statuses()["evt_received"] == ("dead" if "Mark dead…" in may else "received")
 
 
-def test_who_may_only_requeue_sees_nothing(staff, events):
+def test_actions_require_the_view_permission(staff, events):
     client = staff("requeue_processedevent")
     assert client.get(reverse(LIST)).status_code == 403
     assert run_now(client, events["failed"]).status_code == 403
@@ -242,13 +242,13 @@ def test_who_may_only_requeue_sees_nothing(staff, events):
         ("processed", set()),
     ],
 )
-def test_a_page_offers_what_its_event_is_in_the_state_for(admin_client, events, status, may):
+def test_buttons_depend_on_the_status(admin_client, events, status, may):
     page = admin_client.get(reverse(CHANGE, args=[events[status].pk])).content.decode()
     assert {button for button in ("Run now", "Requeue…", "Mark dead…") if button in page} == may
 
 
 @pytest.mark.urls("tests.django.own_site_urls")
-def test_everything_stays_within_an_admin_site_of_the_project(admin_client, events):
+def test_a_custom_admin_site_links_to_itself(admin_client, events):
     here = "/operations/envoyou_django/processedevent/"
     event = f"{here}{events['failed'].pk}/"
     page = admin_client.get(f"{event}change/").content.decode()

@@ -1,4 +1,4 @@
-"""The admin as an operator sees it: in a real browser, in light and in dark, under a strict content security policy."""
+"""Tests of the admin in a browser, in light and dark mode, under a strict content security policy."""
 
 import math
 import os
@@ -16,15 +16,15 @@ from envoyou_core.inbox.history import encode_history
 from envoyou_core.testing import sample_event
 from envoyou_django.models import ProcessedEvent
 from tests import browser as browsers
-from tests.browser import findings
+from tests.browser import accessibility_violations
 from tests.django.members.models import Member
 
-browsers.needed()
+browsers.require_browser()
 
 pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 
 SCREENSHOTS = os.environ.get("ENVOYOU_TEST_SCREENSHOTS")
-"""A folder for pictures of what is looked at."""
+"""The directory for screenshots, if any."""
 
 LIST = "/admin/envoyou_django/processedevent/"
 VIEWPORT = {"width": 1440, "height": 900}
@@ -41,7 +41,7 @@ ConnectionError: the mail server does not answer
 
 @pytest.fixture(scope="module")
 def browser():
-    # Playwright's loop runs in the tests' thread, and Django would take each query there for one in a coroutine.
+    # Playwright runs an event loop in the test's thread, where Django otherwise refuses queries.
     with pytest.MonkeyPatch.context() as patch, browsers.chromium() as browser:
         patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
         yield browser
@@ -61,9 +61,9 @@ def page(browser, live_server, settings, scheme):
     )
     context.set_default_timeout(20_000)
     page = context.new_page()
-    page.complaints = []
-    page.on("console", lambda message: is_a_complaint(message) and page.complaints.append(message.text))
-    page.on("pageerror", lambda error: page.complaints.append(str(error)))
+    page.errors = []
+    page.on("console", lambda message: is_error(message) and page.errors.append(message.text))
+    page.on("pageerror", lambda error: page.errors.append(str(error)))
     page.goto(f"/admin/login/?next={LIST}")
     page.get_by_label("Username").fill("ada")
     page.get_by_label("Password").fill("analytical")
@@ -71,39 +71,39 @@ def page(browser, live_server, settings, scheme):
     page.get_by_role("heading", name="Select event").wait_for()
     yield page
     context.close()
-    assert page.complaints == []
+    assert page.errors == []
 
 
-def is_a_complaint(message):
-    # Browsers ask every site for its icon, and this one has none.
+def is_error(message):
+    # Browsers request the icon of every site, and this one has none.
     return message.type == "error" and not message.location["url"].endswith("/favicon.ico")
 
 
 @pytest.fixture
 def day(scheme):
-    """The events of a day: nearly all went well."""
+    """The events of a day, most of them processed."""
     now = datetime.now(UTC)
     rows = []
     for number in range(400):
-        # Busier by day than by night.
+        # More events by day than by night.
         hours = number / 20
         ago = timedelta(hours=hours + math.sin(hours / 2.3) * 1.4)
-        went = {37: "dead", 11: "ignored", 53: "failed", 90: "dead"}.get(number % 97, "processed")
-        rows.append(row(f"evt_{number * 7919:08x}", EVENT_TYPES[number * 5 % 7], went, now - ago))
-    waits = row("evt_failed", "user.updated", "failed", now, due_at=now + timedelta(hours=1))
-    waits.history = encode_history(
+        status = {37: "dead", 11: "ignored", 53: "failed", 90: "dead"}.get(number % 97, "processed")
+        rows.append(row(f"evt_{number * 7919:08x}", EVENT_TYPES[number * 5 % 7], status, now - ago))
+    waiting = row("evt_failed", "user.updated", "failed", now, due_at=now + timedelta(hours=1))
+    waiting.history = encode_history(
         (
             Attempt(now - timedelta(minutes=3), None),
             Attempt(now, "failed", 1.25, (Failure("keep_account", "ConnectionError: the mail server", TRACEBACK),)),
         )
     )
-    ProcessedEvent.objects.bulk_create([*reversed(rows), waits])
+    ProcessedEvent.objects.bulk_create([*reversed(rows), waiting])
 
 
 def row(id, type, status, received_at, **values):
     event = sample_event(type, id=id, created=int(received_at.timestamp()))
     error = "ConnectionError: the mail server does not answer" if status in {"failed", "dead"} else None
-    waits = status in {"received", "failed"}
+    is_waiting = status in {"received", "failed"}
     return ProcessedEvent(
         **{
             "name": "default",
@@ -117,8 +117,8 @@ def row(id, type, status, received_at, **values):
             "crashes": 0,
             "progress": {"keep_account": "done"} if status == "processed" else {},
             "received_at": received_at,
-            "due_at": received_at + timedelta(hours=30) if waits else None,
-            "settled_at": None if waits else received_at,
+            "due_at": received_at + timedelta(hours=30) if is_waiting else None,
+            "settled_at": None if is_waiting else received_at,
             "last_error": error,
             "object_key": event.object_id,
             **values,
@@ -126,30 +126,30 @@ def row(id, type, status, received_at, **values):
     )
 
 
-def look_at(page, name, scheme, height=VIEWPORT["height"]):
+def check_page(page, name, scheme, height=VIEWPORT["height"]):
     if SCREENSHOTS:
         page.set_viewport_size({**VIEWPORT, "height": height})
         page.screenshot(path=Path(SCREENSHOTS) / f"django-admin-{name}-{scheme}.png")
         page.set_viewport_size(VIEWPORT)
-    assert findings(page) == []
+    assert accessibility_violations(page) == []
 
 
-def test_every_screen_can_be_read_by_everybody(page, day, scheme):
+def test_every_page_is_accessible(page, day, scheme):
     page.reload()
-    look_at(page, "list", scheme)
-    page.get_by_text("The same as a table").click()
-    assert findings(page) == []
+    check_page(page, "list", scheme)
+    page.get_by_text("Show as table").click()
+    assert accessibility_violations(page) == []
     page.get_by_role("link", name="evt_failed").click()
     page.get_by_role("heading", name="Payload").wait_for()
     page.locator("summary", has_text="keep_account").click()
-    look_at(page, "event", scheme, height=1560)
+    check_page(page, "event", scheme, height=1560)
     assert page.evaluate("document.documentElement.scrollWidth") <= VIEWPORT["width"]
     page.get_by_role("button", name="Requeue").click()
     page.get_by_role("heading", name="Requeue events?").wait_for()
-    look_at(page, "requeue", scheme, height=400)
+    check_page(page, "requeue", scheme, height=400)
 
 
-def test_a_deep_and_large_payload_is_shown_in_part_and_downloaded_whole(page, day, scheme):
+def test_a_large_payload_is_shown_in_part_and_downloaded_whole(page, day, scheme):
     deep = b'{"a":[' * 200 + b"1" + b"]}" * 200
     rows = b"[" + b"true," * 50_000 + b"1]"
     body = b'{"id":"evt_large","note":"' + b"x" * 5_000 + b'","deep":' + deep + b',"rows":' + rows + b"}"
@@ -159,7 +159,7 @@ def test_a_deep_and_large_payload_is_shown_in_part_and_downloaded_whole(page, da
     payload = page.get_by_role("region", name="payload")
     payload.wait_for()
     assert len(payload.inner_text()) < 100_000
-    look_at(page, "large-payload", scheme, height=1200)
+    check_page(page, "large-payload", scheme, height=1200)
     assert page.evaluate("document.documentElement.scrollWidth") <= VIEWPORT["width"]
     with page.expect_download() as download:
         page.get_by_role("link", name="Download the payload").click()
@@ -168,7 +168,7 @@ def test_a_deep_and_large_payload_is_shown_in_part_and_downloaded_whole(page, da
 
 
 @pytest.mark.parametrize("scheme", ["light"], indirect=True)
-class TestAnOperator:
+class TestOperator:
     def test_finds_an_event(self, page, day):
         page.reload()
         page.get_by_role("listitem").filter(has=page.get_by_text("dead", exact=True)).get_by_role("link").first.click()
@@ -187,19 +187,19 @@ class TestAnOperator:
         page.get_by_text("1 result ").wait_for()
         assert page.locator("#result_list tbody tr").count() == 1
 
-    def test_sees_how_the_day_went(self, page, day):
+    def test_sees_the_chart(self, page, day):
         page.reload()
-        chart = page.get_by_role("img", name="Events received in each hour of the last day")
+        chart = page.get_by_role("img", name="Events received in each of the last 24 hours")
         assert chart.locator("g").count() == 24
         heights = [bar.bounding_box()["height"] for bar in chart.locator(".envoyou-events").all()]
         assert max(heights) == pytest.approx(60, abs=1)
-        page.get_by_text("The same as a table").click()
-        received = [int(cell.inner_text()) for cell in page.locator(".envoyou-glance td:nth-child(2)").all()]
+        page.get_by_text("Show as table").click()
+        received = [int(cell.inner_text()) for cell in page.locator(".envoyou-summary td:nth-child(2)").all()]
         assert len(received) == 24
         assert sum(received) == ProcessedEvent.objects.count()
         assert received.index(max(received)) == heights.index(max(heights))
 
-    def test_requeues_what_was_selected_once_it_is_confirmed(self, page, day):
+    def test_requeues_selected_events_after_confirmation(self, page, day):
         page.goto("?status__exact=dead")
         dead = ProcessedEvent.objects.filter(status="dead").count()
         select_and_requeue(page)
@@ -212,7 +212,7 @@ class TestAnOperator:
         page.get_by_text(f"{dead} events were requeued.").wait_for()
         assert not ProcessedEvent.objects.filter(status="dead").exists()
 
-    def test_gives_an_event_up(self, page, day):
+    def test_marks_an_event_dead(self, page, day):
         page.goto("?q=evt_failed")
         page.get_by_role("link", name="evt_failed").click()
         page.get_by_role("button", name="Mark dead").click()
@@ -220,7 +220,7 @@ class TestAnOperator:
         page.get_by_text("1 event was marked dead.").wait_for()
         assert ProcessedEvent.objects.get(event_id="evt_failed").status == "dead"
 
-    def test_has_an_event_that_waits_handled_now(self, page):
+    def test_runs_a_waiting_event_now(self, page):
         later = datetime.now(UTC) + timedelta(hours=1)
         body = sample_event("member.joined", id="evt_joined", object={"name": "Ada"}).body
         row("evt_joined", "member.joined", "failed", later, due_at=later, body=body).save()
@@ -241,8 +241,8 @@ def select_and_requeue(page):
     page.get_by_role("button", name="Run" if DJANGO >= (6, 0) else "Go").click()
 
 
-def wait_for(condition, patience=60.0):
-    deadline = time.monotonic() + patience
+def wait_for(condition, timeout=60.0):
+    deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""Logging in a project whose LOGGING disables existing loggers, which is the default."""
+"""Tests of logging in a project whose logging configuration disables existing loggers, which is the default."""
 
 import os
 import subprocess
@@ -35,15 +35,15 @@ webhooks.receive(WebhookRequest("GET", b""))
 """
 
 
-def test_the_log_survives_settings_that_import_the_package_and_a_second_setup(tmp_path):
+def test_loggers_stay_enabled_if_settings_import_the_package(tmp_path):
     (tmp_path / "settings_that_import.py").write_text(SETTINGS)
-    ran = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", PROCESS],
         env=os.environ | {"DJANGO_SETTINGS_MODULE": "settings_that_import", "PYTHONPATH": str(tmp_path)},
         capture_output=True,
         text=True,
         timeout=60,
     )
-    assert ran.returncode == 0, ran.stderr
-    assert "answered 405: method_not_allowed" in ran.stdout
-    assert "W013" not in ran.stderr
+    assert process.returncode == 0, process.stderr
+    assert "answered 405: method_not_allowed" in process.stdout
+    assert "W013" not in process.stderr

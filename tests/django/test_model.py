@@ -1,4 +1,4 @@
-"""The table: its migrations, columns and indices."""
+"""Tests of the tables: migrations, columns and indexes."""
 
 import re
 from datetime import UTC, datetime
@@ -13,8 +13,8 @@ from django.test.utils import CaptureQueriesContext
 from envoyou_core import ConfigurationError
 from envoyou_core.inbox import ClaimFilter, NewEvent
 from envoyou_core.testing import sample_event
-from envoyou_django.admin.lists import found
-from envoyou_django.admin.summary import look
+from envoyou_django.admin.lists import search
+from envoyou_django.admin.summary import summarize
 from envoyou_django.fields import ExactCharField
 from envoyou_django.inbox.claims import claimable
 from envoyou_django.inbox.inbox import OrmInbox
@@ -23,21 +23,21 @@ from tests.django.databases import inbox_on, sqlite_database
 
 
 @pytest.mark.django_db
-def test_the_migrations_match_the_models(settings):
+def test_migrations_match_the_models(settings):
     settings.DATABASE_ROUTERS = []
     call_command("makemigrations", "envoyou_django", check=True, dry_run=True, verbosity=0)
 
 
 @pytest.mark.django_db
-# SQLite has Django's default settings.
+# SQLite has the defaults of Django.
 @override_settings(SILENCED_SYSTEM_CHECKS=["envoyou.W004", "envoyou.W005"])
-def test_the_system_checks_of_the_project_pass():
+def test_the_project_passes_its_checks():
     output = StringIO()
     call_command("check", "envoyou_django", databases=["default"], stderr=output, fail_level="WARNING")
     assert output.getvalue() == ""
 
 
-def test_a_missing_table_is_reported_with_the_command_to_run(tmp_path, django_db_blocker):
+def test_a_missing_table_is_reported_with_the_command_to_create_it(tmp_path, django_db_blocker):
     with (
         django_db_blocker.unblock(),
         sqlite_database("contract", tmp_path / "empty.db", "contenttypes"),
@@ -47,11 +47,11 @@ def test_a_missing_table_is_reported_with_the_command_to_run(tmp_path, django_db
         OrmInbox().open()
 
 
-def test_due_events_are_found_by_an_index(inbox_alias):
+def test_due_events_use_an_index(inbox_alias):
     due = ProcessedEvent.objects.using(inbox_alias).filter(name="default", due_at__lte=datetime.now(UTC))
     with transaction.atomic(using=inbox_alias), connections[inbox_alias].cursor() as cursor:
         if inbox_alias == "postgres":
-            # For an empty table the planner prefers a sequential scan.
+            # For an empty table, PostgreSQL prefers a sequential scan.
             cursor.execute("SET LOCAL enable_seqscan = off")
         plan = due.order_by("due_at", "pk")[:10].explain()
     assert "envoyou_due" in plan
@@ -59,7 +59,7 @@ def test_due_events_are_found_by_an_index(inbox_alias):
 
 @pytest.fixture
 def full_table(inbox_alias, clock):
-    """A table with many finished events, most of them scrubbed, and a few waiting ones."""
+    """Many finished events, most of them scrubbed, and a few waiting ones."""
     event = sample_event("user.updated")
 
     def row(number, **values):
@@ -85,72 +85,72 @@ def full_table(inbox_alias, clock):
     return rows.filter(name="default")
 
 
-def indices_used_by(rows):
+def indexes_of(rows):
     if connections[rows.db].vendor == "mysql":
-        # The other formats also name the indices that are not used.
+        # Other formats include the indexes that were considered but not used.
         return set(re.findall(r"\bkey\W+(envoyou_\w+)", rows.explain(format="JSON")))
     return set(re.findall(r"\benvoyou_(?!processed_event)\w+", rows.explain()))
 
 
-def test_blocking_events_are_found_by_an_index(full_table, inbox_alias, clock):
-    indices = indices_used_by(claimable(full_table, ClaimFilter(ordered=("user.*",)), clock.moment())[:10])
-    # Without partial indices, the other index contains the finished events as well.
+def test_ordered_claims_use_an_index(full_table, inbox_alias, clock):
+    indexes = indexes_of(claimable(full_table, ClaimFilter(ordered=("user.*",)), clock.moment())[:10])
+    # Without partial indexes, both contain the finished events.
     partial = connections[inbox_alias].features.supports_partial_indexes
-    assert indices == {"envoyou_due", "envoyou_order" if partial else "envoyou_object"}
+    assert indexes == {"envoyou_due", "envoyou_order" if partial else "envoyou_object"}
 
 
-def test_events_about_an_object_are_found_by_an_index(full_table):
-    assert indices_used_by(full_table.filter(object_key="usr_7").order_by("-pk")[:10]) == {"envoyou_object"}
-    assert indices_used_by(full_table.filter(object_key__isnull=True)[:10]) == {"envoyou_object"}
+def test_events_of_an_object_use_an_index(full_table):
+    assert indexes_of(full_table.filter(object_key="usr_7").order_by("-pk")[:10]) == {"envoyou_object"}
+    assert indexes_of(full_table.filter(object_key__isnull=True)[:10]) == {"envoyou_object"}
 
 
-def test_events_to_scrub_are_found_by_an_index(full_table, clock):
+def test_scrubbing_uses_an_index(full_table, clock):
     old = full_table.filter(status__in=["processed", "ignored"], settled_at__lt=clock.moment(1))
-    assert indices_used_by(old.filter(scrubbed_at__isnull=True)[:10]) == {"envoyou_unscrubbed"}
+    assert indexes_of(old.filter(scrubbed_at__isnull=True)[:10]) == {"envoyou_unscrubbed"}
 
 
-def indices_per_query(alias, action):
-    """The indices that each query of `action` uses."""
+def indexes_used(alias, action):
+    """Return the indexes that each query of `action` uses."""
     with CaptureQueriesContext(connections[alias]) as queries:
         action()
     explain = {"sqlite": "EXPLAIN QUERY PLAN ", "mysql": "EXPLAIN FORMAT=JSON "}.get(
         connections[alias].vendor, "EXPLAIN "
     )
-    indices = []
+    used = []
     for query in [query["sql"] for query in queries]:
         with connections[alias].cursor() as cursor:
             cursor.execute(explain + query)
             plan = "\n".join(" ".join(map(str, row)) for row in cursor.fetchall())
         pattern = r"\bkey\W+(envoyou_\w+)" if alias == "mariadb" else r"\benvoyou_(?!processed_event\b)\w+"
         # MariaDB reads the least value of an index while it plans, and shows no index then.
-        indices.append({"read while planning"} if "tables optimized away" in plan else set(re.findall(pattern, plan)))
-    return indices
+        used.append({"read while planning"} if "tables optimized away" in plan else set(re.findall(pattern, plan)))
+    return used
 
 
-def test_stats_use_indices(full_table, inbox_alias, clock, monkeypatch):
+def test_stats_use_indexes(full_table, inbox_alias, clock, monkeypatch):
     monkeypatch.setattr("envoyou_django.inbox.inbox.COUNTED", 100)
     inbox = OrmInbox(clock=clock)
-    used = indices_per_query(inbox_alias, inbox.stats)
-    assert len(used) == 4
-    assert all(len(indices) == 1 for indices in used), used
-    assert used[1] == used[2] == {"envoyou_settled"}
+    counted = indexes_used(inbox_alias, inbox.stats)
+    assert len(counted) == 4
+    assert all(len(indexes) == 1 for indexes in counted)
+    assert counted[1] == counted[2] == {"envoyou_settled"}
     stats = inbox.stats()
     assert (stats.by_status["processed"], stats.by_status["received"], stats.at_least) == (100, 50, {"processed"})
     assert inbox.stats(exact=True).total == 3100
 
 
-def test_the_summary_uses_indices(full_table, inbox_alias, clock, monkeypatch):
+def test_the_summary_of_the_admin_uses_indexes(full_table, inbox_alias, clock, monkeypatch):
     monkeypatch.setattr("envoyou_django.admin.summary.COUNTED", 100)
     rows = full_table.model.objects.using(inbox_alias)
-    used = indices_per_query(inbox_alias, lambda: look(rows, clock.moment(90000)))
-    assert [len(indices) for indices in used] == [1, 1, 1, 1]
-    counts = {it.status: (it.count, it.at_least) for it in look(rows, clock.moment()).counts}
+    counted = indexes_used(inbox_alias, lambda: summarize(rows, clock.moment(90000)))
+    assert [len(indexes) for indexes in counted] == [1, 1, 1, 1]
+    counts = {it.status: (it.events, it.at_least) for it in summarize(rows, clock.moment()).counts}
     assert (counts["processed"], counts["received"], counts["ignored"]) == ((100, True), (50, False), (0, False))
 
 
-def test_an_event_is_found_by_its_id_alone_with_an_index(full_table, inbox_alias, clock):
-    [indices] = indices_per_query(inbox_alias, lambda: OrmInbox(clock=clock).get("evt_7"))
-    assert indices in ({"envoyou_event_key"}, {"envoyou_event_id"}, {"sqlite_autoindex_envoyou_processed_event_1"})
+def test_an_event_id_without_a_tenant_uses_an_index(full_table, inbox_alias, clock):
+    [indexes] = indexes_used(inbox_alias, lambda: OrmInbox(clock=clock).get("evt_7"))
+    assert indexes in ({"envoyou_event_key"}, {"envoyou_event_id"}, {"sqlite_autoindex_envoyou_processed_event_1"})
 
 
 def test_the_table_has_one_unique_key(inbox_alias):
@@ -160,21 +160,21 @@ def test_the_table_has_one_unique_key(inbox_alias):
     assert list(unique.values()) == [["name", "event_id", "tenant"]]
 
 
-def test_the_search_of_the_admin_uses_an_index(full_table):
-    indices = indices_used_by(found(full_table.model.objects.using(full_table.db), "evt_7").order_by("-pk")[:50])
-    assert indices == {"envoyou_event_id", "envoyou_object"}
+def test_the_search_of_the_admin_uses_indexes(full_table):
+    indexes = indexes_of(search(full_table.model.objects.using(full_table.db), "evt_7").order_by("-pk")[:50])
+    assert indexes == {"envoyou_event_id", "envoyou_object"}
 
 
-def test_the_events_of_a_day_in_the_admin_are_found_by_an_index(full_table, clock):
+def test_the_day_filter_of_the_admin_uses_an_index(full_table, clock):
     rows = full_table.model.objects.using(full_table.db)
-    assert indices_used_by(rows.filter(received_at__gte=clock.moment(1)).values("status")) == {"envoyou_received"}
+    assert indexes_of(rows.filter(received_at__gte=clock.moment(1)).values("status")) == {"envoyou_received"}
 
 
 @pytest.mark.parametrize("use_tz", [True, False])
 @pytest.mark.django_db
-def test_a_time_does_not_depend_on_the_settings(settings, use_tz, clock):
-    """It does not change with USE_TZ either if the database stores no time zone."""
-    # The hour that is repeated in New York.
+def test_times_do_not_depend_on_use_tz(settings, use_tz, clock):
+    """Nor do they change if the project changes USE_TZ later, and the database stores no time zone."""
+    # The repeated hour at the end of daylight saving time in New York.
     clock.now = datetime(2026, 11, 1, 6, 30, tzinfo=UTC).timestamp()
     settings.USE_TZ = use_tz
     OrmInbox(clock=clock).add(NewEvent(sample_event(id="evt_1"))).result()
@@ -185,7 +185,7 @@ def test_a_time_does_not_depend_on_the_settings(settings, use_tz, clock):
 
 
 @pytest.mark.django_db
-def test_a_naive_time_is_interpreted_in_the_current_time_zone(settings, clock):
+def test_a_naive_time_is_in_the_current_time_zone(settings, clock):
     clock.now = datetime(2026, 7, 1, 12, 0, tzinfo=UTC).timestamp()
     settings.USE_TZ = False
     OrmInbox(clock=clock).add(NewEvent(sample_event(id="evt_1"))).result()
@@ -194,7 +194,7 @@ def test_a_naive_time_is_interpreted_in_the_current_time_zone(settings, clock):
 
 
 class LikeMySQL:
-    """SQLite's connection with another vendor."""
+    """The connection of SQLite under the name of MySQL."""
 
     vendor = "mysql"
 
@@ -206,7 +206,7 @@ class LikeMySQL:
 
 
 @pytest.mark.parametrize(("mariadb", "collation"), [(True, "utf8mb4_nopad_bin"), (False, "utf8mb4_0900_bin")])
-def test_ids_are_compared_byte_by_byte_on_mariadb_and_mysql(mariadb, collation):
+def test_ids_compare_by_bytes_on_mysql_and_mariadb(mariadb, collation):
     field = ProcessedEvent._meta.get_field("event_id")
     assert isinstance(field, ExactCharField)
     assert field.db_parameters(LikeMySQL(mariadb))["collation"] == collation

@@ -1,4 +1,4 @@
-"""The project's database behind a real PgBouncer in transaction mode."""
+"""Tests of the Django inbox behind a real PgBouncer in transaction mode."""
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +12,7 @@ from tests.django.databases import empty, in_a_thread, inbox_on, postgres_databa
 from tests.inbox.contract import LEASE, PATIENCE, entry
 
 WORKERS = 4
-"""More than PgBouncer's server connections, so that each transaction may get a different one."""
+"""More than PgBouncer has server connections, so that transactions switch between them."""
 
 
 @pytest.fixture
@@ -25,13 +25,13 @@ def alias(pgbouncer_url, django_db_setup, django_db_blocker):
             empty("postgres")
 
 
-def test_several_workers_add_claim_and_settle_concurrently(alias):
+def test_concurrent_adding_claiming_and_settling(alias):
     inbox = OrmInbox()
     ordered = ClaimFilter(ordered=("*",))
 
     def work(number):
-        for each in range(8):
-            inbox.add(entry(f"evt_{number}_{each}")).result(PATIENCE)
+        for index in range(8):
+            inbox.add(entry(f"evt_{number}_{index}")).result(PATIENCE)
         claimed = []
         for turn in range(20):
             claims = inbox.claim(3, LEASE, ordered) if turn % 2 else inbox.claim(3, LEASE)
@@ -51,7 +51,7 @@ def test_several_workers_add_claim_and_settle_concurrently(alias):
     inbox.close()
 
 
-def test_no_session_state_is_left_on_server_connections(alias):
+def test_no_session_state_is_left_on_shared_connections(alias):
     inbox = OrmInbox()
     for _ in range(10):
         inbox.claim(1, LEASE, ClaimFilter(ordered=("*",)))

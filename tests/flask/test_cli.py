@@ -91,7 +91,7 @@ def test_errors_have_one_line(app_and_webhooks):
     app, webhooks = app_and_webhooks
     webhooks.inbox.open()
     for arguments, code, said in (
-        (("events", "evt_unknown"), 1, "There is no such event: evt_unknown"),
+        (("events", "evt_unknown"), 1, "Error: event not found: evt_unknown"),
         (("requeue",), 2, "name an event id"),
         (("stats", "--name", "other"), 1, "--name must be one of: envoyou"),
     ):
@@ -117,7 +117,7 @@ def test_a_sample_is_sent_to_the_apps_own_url(app_and_webhooks):
     assert ": 401 " in refused.output
     failed = app.test_cli_runner(env={"FLASK_RUN_PORT": str(port), **own}).invoke(args=["envoyou", "send"])
     assert failed.exit_code == 1
-    assert failed.output.startswith("It could not be done. URLError: ")
+    assert failed.output.startswith("Error: URLError: ")
 
 
 def test_rules_without_a_view_are_skipped(app_and_webhooks):

@@ -1,4 +1,4 @@
-"""The quickstarts make environments of their own; what is left to choose is which of them this run tests."""
+"""Selects the quickstarts of the chosen adapters."""
 
 import pytest
 
@@ -12,7 +12,7 @@ if "flask" not in chosen():
 
 @pytest.fixture
 def reader(tmp_path):
-    """Someone in an empty folder and an empty environment."""
+    """A reader in an empty directory and a new virtual environment."""
     reader = Reader(tmp_path)
     yield reader
     reader.leave()

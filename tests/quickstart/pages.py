@@ -1,4 +1,4 @@
-"""The README and the pages of the documentation as a reader follows them: sections, and in each its blocks in order."""
+"""Parses the README and the pages of the documentation into sections and code blocks."""
 
 import re
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ HEADING = re.compile(r"^## (.+)\n", re.MULTILINE)
 TITLE = re.compile(r"(?:#|<!--|\{#) ([\w./-]+\.\w+)( \(add\))?(?: (?:-->|#\}))?$")
 
 QUICKSTARTS = {"django": "Django", "flask": "Flask", "fastapi": "FastAPI", "starlette": "Starlette"}
-"""From an adapter to the name of its framework."""
+"""The name of the framework of each adapter."""
 
 
 @dataclass(frozen=True)
@@ -19,10 +19,10 @@ class Block:
     """A block of code.
 
     Attributes:
-        language: `console` for commands, `text` for what they show, else that of a file.
-        code: what is typed, shown or written.
-        file: the name that its first line gives: of the file that it is, or that it adds to.
-        adds: whether it adds to the file.
+        language: `console` for commands, `text` for their output, otherwise the language of a file.
+        code: the content of the block.
+        file: the file name in the first line, if any.
+        adds: whether the block is appended to the file.
     """
 
     language: str
@@ -33,7 +33,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Page:
-    """A Markdown file, by its path from the project's root."""
+    """A Markdown file; its path is relative to the project."""
 
     path: str
 
@@ -42,24 +42,24 @@ class Page:
         return (PROJECT / self.path).read_text(encoding="utf-8")
 
     def titles(self) -> list[str]:
-        """The headings of the second level."""
+        """Return the headings of the second level."""
         return HEADING.findall(self.text)
 
     def section(self, title: str | None = None) -> str:
-        """The text under a heading of the second level, or before the first."""
+        """Return the text under a heading of the second level, or before the first one."""
         introduction, *parts = HEADING.split(self.text)
         return introduction if title is None else dict(zip(parts[::2], parts[1::2], strict=True))[title]
 
     def blocks(self, title: str | None = None) -> list[Block]:
-        """The blocks of code of a section, in their order."""
-        found = []
+        """Return the code blocks of a section in order."""
+        blocks = []
         for language, code in FENCED.findall(self.section(title)):
             named = TITLE.match(code.partition("\n")[0])
-            found.append(Block(language, code, named[1] if named else None, bool(named and named[2])))
-        return found
+            blocks.append(Block(language, code, named[1] if named else None, bool(named and named[2])))
+        return blocks
 
     def rows(self, title: str) -> list[list[str]]:
-        """The cells of a section's table, without its head."""
+        """Return the cells of the table in a section, without its header."""
         lines = [line for line in self.section(title).splitlines() if line.startswith("|")]
         return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 

@@ -1,4 +1,4 @@
-"""Someone who follows a page, block by block, in an empty folder and an environment that is empty too."""
+"""Follows a page block by block, in an empty directory and a new virtual environment."""
 
 import contextlib
 import os
@@ -24,25 +24,25 @@ SERVES = {
     ("uvicorn",): ["--port", "0"],
     ("gunicorn",): ["--bind", "127.0.0.1:0"],
 }
-"""How a command that serves begins, and what is added to it so that it can run beside others."""
+"""The start of each server command, and the arguments that make it use a free port."""
 
 SHOWN_ADDRESS = re.compile(r"http://(?:127\.0\.0\.1|localhost):(?:5000|8000)\b")
-"""The address that pages show, in the place of which the server's own one is taken."""
+"""The URL on the pages, which is replaced by that of the server."""
 
 INSTALL_TIMEOUT = 300
 TIMEOUT = 60
-"""Seconds after which something has failed, however slow the machine."""
+"""Seconds until a step counts as failed, even on a slow machine."""
 
 
 class Reader:
-    """Someone who does what a page says.
+    """Does what a page says.
 
     Attributes:
-        folder: where they are; a page may `cd`.
-        log: what the server shows.
+        folder: the current directory; a page may `cd`.
+        log: the output of the server.
 
     Args:
-        folder: an empty one.
+        folder: an empty directory.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -52,7 +52,7 @@ class Reader:
         environment = folder / "environment"
         subprocess.run([sys.executable, "-m", "venv", environment], check=True, timeout=INSTALL_TIMEOUT)
         self._scripts = environment / ("Scripts" if os.name == "nt" else "bin")
-        # Nothing of this project, of its settings or of this test run may reach into the new environment.
+        # Remove everything of this project, its settings and this test run from the environment.
         ours = ("COVERAGE", "COV_", "DJANGO_", "ENVOYOU_", "FLASK_", "PYTEST_", "PYTHON", "VIRTUAL_ENV", "__PYVENV")
         self._environment = {name: it for name, it in os.environ.items() if not name.startswith(ours)} | {
             "PATH": f"{self._scripts}{os.pathsep}{os.environ['PATH']}",
@@ -63,9 +63,9 @@ class Reader:
         self._printed = ""
 
     def follow(self, blocks: Iterable[Block]) -> str:
-        """Write the files, type the commands, and see what is shown to be shown; returns what the last command printed.
+        """Write the files, run the commands and compare their output; return the output of the last command.
 
-        A command that serves goes on serving. The address that the page shows for it stands for its real one.
+        A server keeps running. Its URL replaces the one on the page.
         """
         for block in blocks:
             if block.language == "console":
@@ -75,38 +75,43 @@ class Reader:
                 for line in block.code.splitlines():
                     self.wait_for(line, lambda line=line: line in self._printed or self.shows(line))
             else:
-                assert block.file, f"a reader does not know what to do with\n{block.code}"
+                assert block.file, f"unexpected block\n{block.code}"
                 self._write(block.file, self._here(block.code), adds=block.adds)
         return self._printed
 
     def run(self, words: list[str], timeout: float = TIMEOUT) -> str:
-        """Run a command of the environment, which must end well; returns what it printed."""
+        """Run a command of the environment, which must succeed, and return its output."""
         ran = subprocess.run(
-            self._found(words), cwd=self.folder, env=self._environment, capture_output=True, text=True, timeout=timeout
+            self._command(words),
+            cwd=self.folder,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
         )
         assert ran.returncode == 0, f"{words}\n{ran.stdout}\n{ran.stderr}\n{self._shown()}"
         return ran.stdout
 
     def shows(self, text: str) -> bool:
-        """Whether the server has shown `text`."""
+        """Return whether the server has printed `text`."""
         return text in self._shown()
 
     def wait_for(self, what: str, look: Callable[[], Any]) -> Any:
-        """Look until there is something, while the server serves, and return it."""
+        """Call `look` until it returns a true value, while the server runs, and return that value."""
         deadline = time.monotonic() + TIMEOUT
-        while not (seen := look()):
+        while not (value := look()):
             assert self._server is None or self._server.poll() is None, f"the server ended\n{self._shown()}"
             assert time.monotonic() < deadline, f"{what!r} did not come\n{self._printed}\n{self._shown()}"
             time.sleep(0.05)
-        return seen
+        return value
 
     def fetch(self, path: str) -> str:
-        """The server's page."""
-        with urlopen(self._address() + path, timeout=TIMEOUT) as answer:
-            return str(answer.read().decode())
+        """Return a page of the server."""
+        with urlopen(self._address() + path, timeout=TIMEOUT) as response:
+            return str(response.read().decode())
 
     def leave(self) -> None:
-        """End the server."""
+        """Stop the server."""
         if self._server is not None:
             self._server.terminate()
             try:
@@ -133,22 +138,22 @@ class Reader:
         elif words[0] == "mkdir":
             (self.folder / words[-1]).mkdir(parents=True)
         elif words[:2] == ["pip", "install"]:
-            # The wheel that is built from this source, in place of the one from the index.
+            # Build and install this source instead of the released distribution.
             from_here = [re.sub(rf"^{DISTRIBUTION}(?=\[|$)", str(PROJECT), word) for word in words[2:]]
             self.run(["pip", "install", "-q", "--disable-pip-version-check", *from_here], INSTALL_TIMEOUT)
         elif (added := _to_serve(words)) is not None:
             self._serve([*words, *added])
         elif words[-1] == "envoyou_send":
-            # It looks for the server where servers usually are.
+            # By default, it sends to the usual port.
             self._printed = self.run([*words, "--server", self._address()])
         else:
             self._printed = self.run(words)
 
     def _serve(self, words: list[str]) -> None:
-        assert self._server is None, f"{words} would serve beside another"
+        assert self._server is None, f"another server is running, cannot start {words}"
         with self.log.open("wb") as log:
             self._server = subprocess.Popen(
-                self._found(words),
+                self._command(words),
                 cwd=self.folder,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
@@ -165,8 +170,8 @@ class Reader:
     def _shown(self) -> str:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
-    def _found(self, words: list[str]) -> list[str | Path]:
-        # The system looks for a command in the PATH of this process, not in the one that it is given.
+    def _command(self, words: list[str]) -> list[str | Path]:
+        # A command is searched in the PATH of this process, not in that of the new environment.
         return [self._scripts / words[0], *words[1:]]
 
 

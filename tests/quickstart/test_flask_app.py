@@ -1,4 +1,4 @@
-"""The example project of Flask, as its README says, in a fresh environment."""
+"""Runs the Flask example as its README says, in a new virtual environment."""
 
 import shutil
 

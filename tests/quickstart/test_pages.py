@@ -1,6 +1,6 @@
-"""The pages of the documentation that go from an empty folder to a processed event, each in a fresh environment.
+"""Runs the introductions of the documentation pages, each from an empty directory to a processed event.
 
-What stands before a page's first heading of the second level is that way: every block of it is followed.
+The introduction of a page ends at its first heading of the second level; all its blocks are run.
 """
 
 import pytest
@@ -16,7 +16,7 @@ SHOWN = {
     "fastapi": "Welcome, john.doe@example.com",
     "starlette": "Welcome, john.doe@example.com",
 }
-"""What the server shows in the end, because the handler has printed it."""
+"""The output of the handler in the log of the server."""
 
 
 @pytest.mark.parametrize("framework", chosen())
@@ -24,7 +24,7 @@ def test_the_page_leads_to_a_processed_event(reader, framework):
     assert '{"received": true}\n' in reader.follow(Page(f"docs/{framework}.md").blocks())
     assert reader.wait_for("the handler's effect", lambda: reader.shows(SHOWN[framework]))
     if framework == "django":
-        # What is no Python has come with the wheel, too.
+        # The wheel also contains static files and templates.
         reader.run(["python", "manage.py", "findstatic", "envoyou_django/admin.css"])
         template = "admin/envoyou_django/processedevent/change_list.html"
         load = f"import django.template.loader as it; it.get_template('{template}')"

@@ -1,4 +1,4 @@
-"""The README's quickstarts, block by block as a reader would follow them, each in a fresh virtual environment."""
+"""Runs the quickstarts of the README, each in a new virtual environment."""
 
 import contextlib
 import json

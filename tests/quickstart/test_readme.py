@@ -1,4 +1,4 @@
-"""What the README says of names, codes, states and settings is what the code says; what it shows of the core runs."""
+"""Tests that names, codes, statuses and settings in the README match the code, and that its core examples run."""
 
 import ast
 import inspect
@@ -31,14 +31,14 @@ def test_every_block_is_run_by_a_test():
     assert all(block.file for title in run[:-1] for block in README.blocks(title) if block.language == "python")
 
 
-def test_every_refusal_is_in_the_table():
+def test_every_error_is_in_the_table():
     classes = [it for _, it in inspect.getmembers(errors, inspect.isclass) if issubclass(it, errors.WebhookError)]
     contract = {(it.status, it.code) for it in classes if it is not errors.WebhookError}
     table = {(int(status[:3]), in_code(code)[0]) for _, status, code in README.rows("What is answered") if code}
     assert table == contract
 
 
-def test_every_state_is_in_the_table():
+def test_every_status_is_in_the_table():
     assert [in_code(name)[0] for name, _ in README.rows("The states of an event")] == [str(status) for status in Status]
 
 
@@ -51,7 +51,7 @@ def test_every_setting_is_in_the_table_with_its_default():
 
 
 def wrong_defaults(table):
-    """The names of a table whose defaults are other ones, where they are numbers, words or truths."""
+    """Return the names with wrong defaults in a table, for defaults that are numbers, strings or booleans."""
     keywords = {name: it.default for name, it in inspect.signature(Webhooks).parameters.items()}
     plain = {name: default for name, default in keywords.items() if isinstance(default, int | float | str)}
     assert plain.keys() >= {"inbox", "tolerance", "max_body_size"}
@@ -71,11 +71,11 @@ def literal(shown):
         return shown
 
 
-def test_every_file_that_is_linked_is_there():
+def test_every_linked_file_exists():
     links = re.findall(r"\]\(([^)#]+)\)", README.text)
     assert "LICENSE" in links
     assert [link for link in links if not (PROJECT / link).exists()] == []
 
 
-def test_the_demo_is_said_to_send_every_type():
+def test_the_readme_states_the_number_of_event_types():
     assert f"all {len(EVENT_TYPES)} types of event" in README.section("See it work")

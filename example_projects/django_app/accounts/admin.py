@@ -1,4 +1,4 @@
-"""The users, with what EnvoyOU says of them, and the audit of their logins, which nobody changes."""
+"""The admin of the users, and of the read-only audit trail of their logins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may sign in, and who did."""
+"""The users and their logins."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from django.db import models
 
 
 class User(AbstractUser):
-    """Someone with an account at EnvoyOU, or one of our own staff, who has none."""
+    """A user of EnvoyOU, or a member of staff without an account there."""
 
     envoyou_id = models.CharField("EnvoyOU id", max_length=255, unique=True, null=True, blank=True)
     is_verified = models.BooleanField("verified", default=False)
 
 
 class Login(models.Model):
-    """One attempt to sign in at EnvoyOU."""
+    """A login or a failed login at EnvoyOU."""
 
     # By which staff find the event that says so.
     event_id = models.CharField(max_length=255, unique=True)

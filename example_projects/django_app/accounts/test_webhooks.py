@@ -1,4 +1,4 @@
-"""Signed deliveries go in by HTTP, and the handlers have run when they are answered."""
+"""Tests that send signed deliveries over HTTP; the handlers have run when the response arrives."""
 
 from __future__ import annotations
 

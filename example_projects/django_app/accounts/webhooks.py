@@ -1,4 +1,4 @@
-"""Keeps our users in step with EnvoyOU's, and an audit of their logins."""
+"""Synchronizes users with EnvoyOU and records their logins."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from envoyou_django import webhooks
 log = logging.getLogger("accounts")
 
 
-# The events of one user are handled one after the other, and one that comes too late is left out: an update that was
-# held up cannot bring back what `user.deleted` has closed.
+# The events of one user are handled in order, and late ones are skipped: a late update cannot reopen an account that
+# `user.deleted` has closed.
 @webhooks.on("user.created", "user.updated", "user.verified", stale="skip")
 def keep_user(event: Event) -> None:
     person = event.data.as_type(envoyou_core.User)
@@ -26,7 +26,7 @@ def keep_user(event: Event) -> None:
         changes["first_name"], _, changes["last_name"] = person.name.partition(" ")
     if event.type == "user.verified" or person.email_verified is not None:
         changes["is_verified"] = event.type == "user.verified" or person.email_verified
-    # Whoever is new signs in by EnvoyOU, and has no password here.
+    # New users log in with EnvoyOU and have no password here.
     new = {"username": person.id, "password": make_password(None), **changes}
     User.objects.update_or_create(envoyou_id=person.id, defaults=changes, create_defaults=new)
     log.info("kept %s", person.id)
@@ -42,9 +42,9 @@ def close_account(event: Event) -> None:
 @webhooks.on("auth.login", "auth.failed")
 def note_login(event: Event) -> None:
     login = event.data.as_type(envoyou_core.Login)
-    # Where it overtakes the event that makes the user, it fails here, and is tried again.
+    # If it overtakes the event that creates the user, it fails here and is retried.
     user = User.objects.get(envoyou_id=login.user_id)
-    # This, and the note that it was done, are one transaction: nothing is noted twice.
+    # The write and the record of its success are one transaction, so no login is recorded twice.
     Login.objects.create(
         event_id=event.id,
         user=user,

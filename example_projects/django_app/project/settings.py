@@ -1,4 +1,4 @@
-"""The project's settings: Django's usual ones, and `ENVOYOU`."""
+"""The settings of the project: those of Django, and `ENVOYOU`."""
 
 import os
 from pathlib import Path
@@ -18,7 +18,7 @@ USE_TZ = True
 STATIC_URL = "static/"
 
 ENVOYOU = {
-    # In production it has to be given: without one, nothing starts.
+    # Required in production: the project does not start without it.
     "WEBHOOK_SECRET": os.environ.get("ENVOYOU_WEBHOOK_SECRET", "whsec_only_for_development" if DEBUG else None),
 }
 
@@ -53,7 +53,7 @@ TEMPLATES = [
         },
     }
 ]
-# SQLite, or what DATABASE_URL says: postgres://user:password@host/name
+# SQLite, or DATABASE_URL, such as postgres://user:password@host/name
 DATABASES = {
     "default": dj_database_url.config(
         default=f"sqlite:///{BASE_DIR / 'db.sqlite3'}", conn_max_age=60, conn_health_checks=True
@@ -63,7 +63,7 @@ options = DATABASES["default"].setdefault("OPTIONS", {})
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     options |= {"transaction_mode": "IMMEDIATE", "init_command": "PRAGMA journal_mode=WAL"}
 else:
-    # What the URL says, sslmode for instance, is kept.
+    # Keep the options of the URL, such as sslmode.
     options |= {"connect_timeout": 2, "tcp_user_timeout": 10_000, "keepalives_idle": 5} | options
 
 LOGGING = {

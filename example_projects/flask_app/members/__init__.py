@@ -16,7 +16,7 @@ from members.webhooks import envoyou
 
 
 def create_app(**config: Any) -> Flask:
-    """The application; `config` wins over the environment, for tests."""
+    """Create the application; `config` overrides the environment, for tests."""
     app = Flask(__name__)
     app.config.from_mapping(
         SQLALCHEMY_DATABASE_URI=os.environ.get("DATABASE_URL", "sqlite:///members.db"),

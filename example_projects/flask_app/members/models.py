@@ -1,4 +1,4 @@
-"""What the site knows of its members."""
+"""The members of the site."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`manage.py demo`: the whole project, from nothing to something to look at, in one command."""
+"""`manage.py demo`: set up the project with sample events and run the server."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class Command(BaseCommand):
             User.objects.create_superuser(NAME, password=NAME)
             for type in ("user.created", "user.verified", "auth.login", "auth.failed", "system.incident"):
                 deliver(type)
-            # A worker of the server would begin with the first request only.
+            # The worker of the server would start with the first request only.
             webhooks.drain(until_idle=True)
         self.stdout.write(f"Sign in at http://{addrport}/admin/ as {NAME!r}, with the same password.")
         call_command("runserver", addrport, use_reloader=False)
 
 
 def deliver(type: str) -> None:
-    """Hand one event in, as the server would."""
+    """Receive one event as the server would."""
     delivery = sign_delivery(sample_event(type), secret=settings.ENVOYOU["WEBHOOK_SECRET"])
     webhooks.receive(WebhookRequest.from_http("POST", delivery.headers, delivery.body))
