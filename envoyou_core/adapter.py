@@ -61,9 +61,9 @@ if TYPE_CHECKING:
     from envoyou_core.cli.commands import Source, application
     from envoyou_core.cli.sending import secret_from_environment, send_sample
     from envoyou_core.inbox.deadlines import TRANSACTION_LIMIT, time_limit
+    from envoyou_core.worker.maintenance import MAINTENANCE_INTERVAL
     from envoyou_core.worker.threads import DaemonThreads
     from envoyou_core.worker.time_limits import time_limited
-    from envoyou_core.worker.worker import MAINTENANCE_INTERVAL
 
 __all__ = [
     "EVENT_TYPE_HEADER",
@@ -131,7 +131,7 @@ __all__ = [
 
 _LOADED_ON_FIRST_USE = {
     "DaemonThreads": "envoyou_core.worker.threads",
-    "MAINTENANCE_INTERVAL": "envoyou_core.worker.worker",
+    "MAINTENANCE_INTERVAL": "envoyou_core.worker.maintenance",
     "Source": "envoyou_core.cli.commands",
     "TRANSACTION_LIMIT": "envoyou_core.inbox.deadlines",
     "application": "envoyou_core.cli.commands",

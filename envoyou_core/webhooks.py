@@ -35,8 +35,9 @@ from envoyou_core.worker.waker import Waker
 if TYPE_CHECKING:
     from envoyou_core.spool.relay import SpoolRelay
     from envoyou_core.spool.spool import Spool
-    from envoyou_core.worker.engine import Engine, HandlerContext
+    from envoyou_core.worker.engine import Engine
     from envoyou_core.worker.in_process import InProcessHandoff
+    from envoyou_core.worker.invocation import HandlerContext
     from envoyou_core.worker.worker import Worker
 
 __all__ = ["DEFAULT_MAX_BODY_SIZE", "Webhooks"]

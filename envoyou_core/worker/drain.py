@@ -1,4 +1,4 @@
-"""Working off the inbox on the spot: for tests, cron jobs and scripts."""
+"""Handles the due events now, in the caller's thread or event loop: for tests, cron jobs and scripts."""
 
 from __future__ import annotations
 
@@ -21,83 +21,109 @@ from envoyou_core.worker.leases import LeaseKeeper
 __all__ = ["adrain", "drain"]
 
 MAX_PAUSE = 0.5
-"""Seconds after which a drain that waits for retries looks again."""
+"""Seconds after which a drain that waits for retries polls the inbox again."""
 
 MIN_PAUSE = 0.02
-"""Seconds before it looks again where something is due, and cannot be had: it is held back, or others have it."""
+"""Seconds to wait if an event is due but cannot be claimed, because it is held back or another worker has it."""
 
-MAX_LOOKED_AT = 10_000
-"""Events in one state, the newest, that are looked through for one that will go on by itself."""
+MAX_SCANNED = 10_000
+"""How many unfinished events of each status, newest first, are searched for one that will become due."""
 
 
 def drain(engine: Engine, *, until_idle: bool, within: float | None = None) -> int:
-    """Do what is due in the calling thread; returns how many events were settled.
+    """Handle the due events in the calling thread; returns how many were settled.
 
     Args:
-        engine: what an attempt consists of.
+        engine: runs the events.
         until_idle: also wait for retries.
-        within: seconds after which nothing more is begun.
+        within: seconds after which no further event is started.
 
     Raises:
-        ConfigurationError: it is called inside a running event loop.
+        ConfigurationError: called inside a running event loop.
     """
     if _inside_event_loop():
         raise ConfigurationError("inside a running event loop, use `await webhooks.adrain()`")
 
     def call(step: Call) -> Any:
-        with _overdue_told(engine, step):
+        with _report_if_overdue(engine, step):
             return step.function()
 
-    def look() -> int:
-        with _leases(engine) as leases:
-            return run(_what_is_due(engine, deadline, leases.hold, leases.drop), call=call)
+    def handle_due() -> int:
+        with _lease_keeper(engine) as leases:
+            return run(_handle_due(engine, deadline, leases.hold, leases.drop), call=call)
 
     deadline = _deadline(within)
-    looked_at = engine.clock()
-    settled = look()
-    while until_idle and time.monotonic() < deadline and (pause := _pause(engine, looked_at)) is not None:
+    polled_at = engine.clock()
+    settled = handle_due()
+    while until_idle and time.monotonic() < deadline and (pause := _pause(engine, polled_at)) is not None:
         time.sleep(pause)
-        looked_at = engine.clock()
-        settled += look()
+        polled_at = engine.clock()
+        settled += handle_due()
     return settled
 
 
 async def adrain(engine: Engine, *, until_idle: bool, within: float | None = None) -> int:
-    """Do what is due on the running event loop, sync handlers in threads; returns how many events were settled."""
-    going_on: list[asyncio.Future[Any]] = []
+    """Handle the due events on the running event loop, sync handlers in threads. See `drain`."""
+    still_running: list[asyncio.Future[Any]] = []
 
     async def offload(step: Call) -> Any:
         thread = asyncio.get_running_loop().run_in_executor(None, partial(copy_context().run, step.function))
-        with _overdue_told(engine, step):
+        with _report_if_overdue(engine, step):
             try:
                 return await result_of(thread)
             except asyncio.CancelledError:
-                going_on.append(thread)
+                still_running.append(thread)
                 raise
 
-    async def look() -> int:
-        with _leases(engine) as leases:
+    async def handle_due() -> int:
+        with _lease_keeper(engine) as leases:
 
             def drop(claim: Claim) -> None:
-                if going_on:
-                    # Its handler may go on, and nobody else is to begin beside it.
-                    going_on[0].add_done_callback(lambda _: leases.drop(claim))
+                if still_running:
+                    # The handler may still run in its thread: until it returns, no other worker may claim its event.
+                    still_running[0].add_done_callback(lambda _: leases.drop(claim))
                 else:
                     leases.drop(claim)
 
-            return await arun(_what_is_due(engine, deadline, leases.hold, drop), offload=offload)
+            return await arun(_handle_due(engine, deadline, leases.hold, drop), offload=offload)
 
     deadline = _deadline(within)
-    looked_at = engine.clock()
-    settled = await look()
+    polled_at = engine.clock()
+    settled = await handle_due()
     while (
         until_idle
         and time.monotonic() < deadline
-        and (pause := await asyncio.to_thread(_pause, engine, looked_at)) is not None
+        and (pause := await asyncio.to_thread(_pause, engine, polled_at)) is not None
     ):
         await asyncio.sleep(pause)
-        looked_at = engine.clock()
-        settled += await look()
+        polled_at = engine.clock()
+        settled += await handle_due()
+    return settled
+
+
+def _handle(engine: Engine, claim: Claim) -> Flow[bool]:
+    """Make one attempt at `claim` and settle it; false if the lease was lost."""
+    attempt = engine.new_attempt(claim)
+    yield from engine.run_handlers(attempt)
+    held = attempt.is_settled
+    if attempt.settlement is not None and not held:
+        held = yield Call(partial(engine.settle, claim, attempt.settlement))
+    yield from engine.report(attempt, held)
+    return held
+
+
+def _handle_due(
+    engine: Engine, deadline: float, hold: Callable[[Claim], None], drop: Callable[[Claim], None]
+) -> Flow[int]:
+    settled = 0
+    # One at a time: no claimed event waits behind a slow one while its lease runs out.
+    while time.monotonic() < deadline and (claims := (yield Call(lambda: engine.claim(1)))):
+        hold(claims[0])
+        try:
+            settled += yield from _handle(engine, claims[0])
+        finally:
+            # If the attempt was interrupted, its lease expires and the event is claimed again.
+            drop(claims[0])
     return settled
 
 
@@ -105,23 +131,8 @@ def _deadline(within: float | None) -> float:
     return float("inf") if within is None else time.monotonic() + within
 
 
-def _what_is_due(
-    engine: Engine, deadline: float, hold: Callable[[Claim], None], drop: Callable[[Claim], None]
-) -> Flow[int]:
-    settled = 0
-    # One at a time: none waits behind a slow one while its lease runs down.
-    while time.monotonic() < deadline and (claims := (yield Call(lambda: engine.claim(1)))):
-        hold(claims[0])
-        try:
-            settled += (yield from engine.attempt(claims[0])) is not None
-        finally:
-            # Of an attempt that broke off, the lease runs out, and the event is taken up again.
-            drop(claims[0])
-    return settled
-
-
 @contextmanager
-def _leases(engine: Engine) -> Iterator[LeaseKeeper]:
+def _lease_keeper(engine: Engine) -> Iterator[LeaseKeeper]:
     leases = LeaseKeeper(engine, engine.inbox.name)
     leases.start()
     try:
@@ -130,36 +141,36 @@ def _leases(engine: Engine) -> Iterator[LeaseKeeper]:
         leases.stop()
 
 
-def _pause(engine: Engine, looked_at: float) -> float | None:
-    """Seconds until it is worth looking again; `None` when nothing will happen by itself.
+def _pause(engine: Engine, polled_at: float) -> float | None:
+    """Seconds to wait before polling again; `None` if no event will become due by itself.
 
     Args:
-        engine: whose inbox it is.
-        looked_at: epoch seconds at which the last look began: all that was due by then has been tried.
+        engine: runs the events.
+        polled_at: epoch seconds of the last poll. All events that were due then have been tried.
     """
     until_due = engine.seconds_until_due()
     if until_due is None:
         return None
     paused = engine.paused_patterns()
-    if paused and not any(_goes_on(record, paused, looked_at) for record in _unfinished(engine)):
+    if paused and not any(_becomes_due(record, paused, polled_at) for record in _unfinished(engine)):
         return None
     return min(max(until_due, MIN_PAUSE), MAX_PAUSE)
 
 
 def _unfinished(engine: Engine) -> Iterator[InboxRecord]:
     for status in (Status.PROCESSING, Status.FAILED, Status.RECEIVED):
-        yield from engine.in_context(partial(engine.inbox.list, status=status, limit=MAX_LOOKED_AT))
+        yield from engine.in_context(partial(engine.inbox.list, status=status, limit=MAX_SCANNED))
 
 
-def _goes_on(record: InboxRecord, paused: Sequence[str], looked_at: float) -> bool:
-    """Whether an event is in work, or will be tried again: what was due, and is here still, is held back."""
-    later = record.next_attempt_at is not None and record.next_attempt_at.timestamp() > looked_at
+def _becomes_due(record: InboxRecord, paused: Sequence[str], polled_at: float) -> bool:
+    """Whether the event is being processed or will be retried. An event that was due at the poll is held back."""
+    later = record.next_attempt_at is not None and record.next_attempt_at.timestamp() > polled_at
     return later and (record.status is Status.PROCESSING or not matches_any(paused, record.event.type))
 
 
 @contextmanager
-def _overdue_told(engine: Engine, step: Call) -> Iterator[None]:
-    """Tell of a handler that was past its time limit when it returned: nobody watches it here while it runs."""
+def _report_if_overdue(engine: Engine, step: Call) -> Iterator[None]:
+    """Report a handler that has exceeded its time limit once it returns: a drain has no watchdog."""
     if not isinstance(step, CallHandler) or step.time_limit is None:
         yield
         return

@@ -1,4 +1,4 @@
-"""How a handler failed, as text that may be stored, logged and shown."""
+"""Describes the failure of a handler as text that is safe to store, log and show."""
 
 from __future__ import annotations
 
@@ -17,37 +17,38 @@ from envoyou_core.redaction import MAX_READ, excerpt, printable, redact
 __all__ = ["MAX_TRACEBACK", "failure_of", "private_texts", "traceback_of"]
 
 MAX_TRACEBACK: Final = 4_000
-"""Characters that are kept: the last ones, for what was raised stands at the end."""
+"""The longest traceback that is kept, in characters. Its beginning is cut, because the exception is at its end."""
 
 MAX_FRAMES: Final = 50
+"""The largest number of frames in a traceback: the innermost ones."""
 
 MIN_PRIVATE: Final = 8
-"""Characters below which a part of an event, such as `{}`, is in every text and says nothing."""
+"""The shortest form of a payload that is removed, in characters. A shorter one, such as `{}`, reveals nothing."""
 
 MIN_VALUE: Final = 6
-"""Characters. A shorter value of a payload may be an ordinary word, such as `admin`."""
+"""The shortest value of a payload that is removed, in characters. A shorter one may be a common word like `admin`."""
 
 MIN_SECRET_VALUE: Final = 3
-"""Characters of a value whose member is named like a secret."""
+"""The same for a value whose member is named like a secret."""
 
 MAX_VALUES: Final = 10_000
-"""Values of a payload that are looked for, which bounds the time that a failure takes."""
+"""The largest number of values of a payload that are removed. It bounds the time that a failure takes."""
 
 CUT: Final = "[the beginning is cut]\n"
 
 SECRET_NAMES: Final = ("secret", "passw", "passphrase", "token", "key", "pin", "code")
 IDENTIFYING_NAMES: Final = frozenset({"id", "object", "type", "status", "created", "timestamp"})
-"""Members whose values tell which event it was, and are stored beside the failure anyway."""
+"""Members whose values identify the event. They are stored beside the failure anyway."""
 
 
 def failure_of(handler: str, error: BaseException, event: Event) -> Failure:
-    """How `handler` failed for `event`: without the event's payload, and without what looks like a secret."""
+    """Describe how `handler` failed, without the event's payload and anything that looks like a secret."""
     private = private_texts(event)
     return Failure(handler, describe(error, private=private), traceback_of(error, private=private))
 
 
 def traceback_of(error: BaseException, *, private: Collection[str] = ()) -> str:
-    """The redacted traceback of `error`, of its causes and of its groups, cut to its end.
+    """Return the redacted traceback of `error`, including its causes and exception groups, with its beginning cut.
 
     Args:
         error: a raised exception.
@@ -56,7 +57,7 @@ def traceback_of(error: BaseException, *, private: Collection[str] = ()) -> str:
     try:
         text = "".join(traceback.format_exception(error, limit=-MAX_FRAMES))
     except Exception:
-        # A user's error that cannot be put into words must not become one of ours.
+        # The exception's own code has failed, for example its `__str__`.
         return describe(error, private=private)
     shown = redact(printable(excerpt(text, private, end=True), keep="\n\t"))
     if len(shown) <= MAX_TRACEBACK and len(text) <= MAX_READ:
@@ -65,11 +66,11 @@ def traceback_of(error: BaseException, *, private: Collection[str] = ()) -> str:
 
 
 def private_texts(event: Event) -> frozenset[str]:
-    """The payload of `event`, as a whole and value by value, in the forms in which a message may contain it."""
+    """Return the payload of `event`, as a whole and value by value, in each form that a message may contain."""
     body = event.body.decode("utf-8", "replace")
     values: set[str] = set()
     texts = {body, repr(event.body)[2:-1], repr(body)[1:-1], json.dumps(body)[1:-1]}
-    # Who cannot read the object cannot have shown it either.
+    # If the object cannot be read, no handler can have shown it either.
     with suppress(Exception):
         content = event.data.object
         if not isinstance(content, dict):
@@ -92,17 +93,17 @@ def _values(content: Any, *, public: set[str | None]) -> set[str]:
 
 
 def _leaves(content: Any) -> Iterator[tuple[str, str]]:
-    """Each string and integer of a payload, with the name of the member that holds it, without recursion."""
-    waiting: list[tuple[str, Any]] = [("", content)]
-    while waiting:
-        name, value = waiting.pop()
+    """Yield each string and integer of a payload with the name of its member; without recursion."""
+    remaining: list[tuple[str, Any]] = [("", content)]
+    while remaining:
+        name, value = remaining.pop()
         if isinstance(value, dict):
-            waiting += ((str(key).lower(), below) for key, below in value.items())
+            remaining += ((str(key).lower(), child) for key, child in value.items())
         elif isinstance(value, list):
-            waiting += ((name, below) for below in value)
+            remaining += ((name, child) for child in value)
         elif isinstance(value, str):
             yield name, value
         elif isinstance(value, int) and not isinstance(value, bool):
-            # Only ever as many digits as Python's own decoder takes.
+            # Python refuses to convert an integer with too many digits.
             with suppress(ValueError):
                 yield name, str(value)

@@ -1,6 +1,7 @@
-"""The worker inside the application's own process: on its event loop where there is one, else on a thread.
+"""The worker inside the application's process: on its event loop if it has one, else in a thread.
 
-It starts on first use and never at import: a thread started before a server forks is not there in its children.
+It starts on first use and never at import, because a thread started before a server forks does not exist in its
+children.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from envoyou_core.forks import call_in_forked_children
+from envoyou_core.forks import ForkSafeLock
 from envoyou_core.observability.notices import WorkerInterrupted
 from envoyou_core.worker.engine import Engine
 from envoyou_core.worker.worker import Worker
@@ -20,20 +21,20 @@ from envoyou_core.worker.worker import Worker
 __all__ = ["MAX_INTERRUPTIONS", "InProcessHandoff"]
 
 MAX_INTERRUPTIONS = 2
-"""Workers in a row that were ended or frozen while events were due, until that is reported. Every process ends once,
-and a computer may be suspended."""
+"""Workers ended or frozen in a row while events were due, after which that is reported. A single time means nothing:
+every process ends once, and a computer may be suspended."""
 
 
 class InProcessHandoff:
-    """Keeps one worker alive in this process, whoever asks for it first, and wakes it.
+    """Keeps one worker alive in this process and wakes it.
 
     Args:
-        engine: what an attempt consists of.
-        name: of the `Webhooks` it works for.
-        concurrency: how many events the worker has in hand at once.
-        shutdown_timeout: seconds that a process which ends gives its worker to finish what was begun.
-        on_loops: whether the worker may work on an event loop that is not its own.
-        clock: epoch seconds, with which a worker notices that its host has frozen it.
+        engine: runs the attempts.
+        name: the name of the `Webhooks`.
+        concurrency: how many attempts the worker runs at once.
+        shutdown_timeout: seconds in which the worker finishes running attempts when the process ends.
+        on_loops: whether the worker may run on the application's event loop.
+        clock: epoch seconds, from which a worker detects that its host has frozen it.
     """
 
     def __init__(
@@ -53,21 +54,16 @@ class InProcessHandoff:
         self._on_loops = on_loops
         self._clock = clock
         self._interruptions = 0
-        self._renew_lock()
-        call_in_forked_children(self._renew_lock)
+        self._lock = ForkSafeLock()
         self._worker: Worker | None = None
         self._task: asyncio.Task[None] | None = None
         self._pid = os.getpid()
 
-    def _renew_lock(self) -> None:
-        # The thread that held it does not exist in a forked child.
-        self._lock = threading.Lock()
-
     def start_on_loop(self) -> None:
-        """See to a worker; a new one works on the running event loop, unless it may not.
+        """Start the worker if it is not running: on the running event loop if `on_loops` allows that.
 
         Raises:
-            ConfigurationError: there is no handler: a worker would set every event aside as ignored.
+            ConfigurationError: there are no handlers, so a worker would set every event aside as ignored.
         """
         if self._on_loops:
             self._start("event loop", self._run_on_this_loop)
@@ -75,20 +71,20 @@ class InProcessHandoff:
             self.start_in_thread()
 
     def start_in_thread(self) -> None:
-        """See to a worker; a new one works on an event loop in a thread of its own.
+        """Start the worker if it is not running: on an event loop in a thread of its own.
 
         Raises:
-            ConfigurationError: there is no handler: a worker would set every event aside as ignored.
+            ConfigurationError: there are no handlers, so a worker would set every event aside as ignored.
         """
         self._start("thread", self._run_in_thread)
 
     @property
     def alive(self) -> bool:
-        """Whether a worker of this process works, or is about to begin."""
+        """Whether a worker of this process runs or is about to start."""
         return self._worker is not None and self._worker.alive and self._pid == os.getpid()
 
     def wake(self) -> None:
-        """See to a worker and let it look into the inbox now."""
+        """Start the worker if it is not running, and let it poll the inbox now."""
         try:
             asyncio.get_running_loop()
         except RuntimeError:
@@ -99,10 +95,10 @@ class InProcessHandoff:
             self._worker.announce_event()
 
     def stop(self, timeout: float | None = None) -> None:
-        """Stop the worker from another thread than its own, and wait for it.
+        """Stop the worker and wait for it. Not to be called in the worker's own thread.
 
         Args:
-            timeout: seconds to finish what was begun; by default what the process gives its worker when it ends.
+            timeout: seconds in which to finish running attempts; by default the `shutdown_timeout`.
         """
         timeout = self._shutdown_timeout if timeout is None else timeout
         worker = self._take_worker()
@@ -112,7 +108,7 @@ class InProcessHandoff:
             self._count_ending(worker)
 
     async def astop(self) -> None:
-        """Stop the worker from an event loop, its own or another, and wait for it."""
+        """Stop the worker and wait for it, on its own event loop or another one."""
         timeout = self._shutdown_timeout
         worker, task = self._take_worker(), self._task
         if worker is None:
@@ -129,7 +125,7 @@ class InProcessHandoff:
             if self.alive:
                 return
             self._engine.check_handlers()
-            # A worker that was stopped is not kept: the event loop of this one has ended.
+            # The worker was not stopped, or it would not be kept. So its event loop has ended.
             ended = self._worker if self._pid == os.getpid() else None
             worker = Worker(
                 self._engine,
@@ -140,14 +136,14 @@ class InProcessHandoff:
                 clock=self._clock,
             )
             run(worker)
-            # Only then: one that could not be started must not be taken for one that works.
+            # Not earlier: a worker that could not be started must not count as alive.
             self._worker, self._pid = worker, os.getpid()
-        # Without the lock: a listener may wake the worker.
+        # Without the lock, because a listener may wake the worker.
         if ended is not None:
             self._count_ending(ended)
 
     def _run_on_this_loop(self, worker: Worker) -> None:
-        # The reference matters: a task that nobody holds may be collected while it waits.
+        # A reference is needed: a task without one may be garbage collected while it waits.
         self._task = worker.start_on_running_loop()
 
     def _run_in_thread(self, worker: Worker) -> None:
@@ -162,7 +158,7 @@ class InProcessHandoff:
         if worker.left_work:
             self._count_interruption()
         elif self._interruptions < MAX_INTERRUPTIONS:
-            # Only what happens again and again is due to the host.
+            # Only interruptions in a row are caused by the host.
             self._interruptions = 0
 
     def _count_interruption(self) -> None:

@@ -1,4 +1,4 @@
-"""A worker that is a process of its own, for sites that idle or that keep the work away from their web servers."""
+"""A worker in a process of its own, separate from the web servers."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ def run_worker(
     in_context: Callable[[Callable[[], object]], object],
     run_thread_exit_hooks: Callable[[], object],
 ) -> None:
-    """Work until SIGTERM or SIGINT, then finish within `shutdown_timeout` seconds what was begun.
+    """Run `worker` until SIGTERM or SIGINT, then finish running attempts within `shutdown_timeout` seconds.
 
-    A second signal ends the process at once; what it had in hand is taken over when its leases have run out. In another
-    thread than the main one no signal is heard: there, it works until somebody stops the worker.
+    A second signal ends the process at once; its events are claimed again when their leases expire. Signals are
+    received in the main thread only. In another thread, the worker runs until `Worker.stop` is called.
 
     Args:
-        worker: takes the events.
-        hooks: what is called before its first and after its last.
+        worker: handles the events.
+        hooks: called before the worker's first event and after its last.
         shutdown_timeout: seconds.
-        in_context: calls a sync hook with all that the framework needs around it.
-        run_thread_exit_hooks: called as the last thing in the thread in which sync hooks run.
+        in_context: calls a sync hook in the contexts that the framework needs.
+        run_thread_exit_hooks: called in the thread of the sync hooks before it ends.
 
     Raises:
-        Exception: whatever a hook at the start raises: a worker that could not be set up takes no event.
+        Exception: an `on_worker_start` hook has failed. The worker claims no event then.
     """
-    asyncio.run(_work(worker, hooks, shutdown_timeout, in_context, run_thread_exit_hooks))
+    asyncio.run(_run(worker, hooks, shutdown_timeout, in_context, run_thread_exit_hooks))
 
 
-async def _work(
+async def _run(
     worker: Worker,
     hooks: Hooks,
     shutdown_timeout: float,

@@ -35,6 +35,7 @@ SECRET_ANSWERS = "envoyou_core/reception/secret_cache.py"
 SECRET_TEXT = "envoyou_core/reception/secret_text.py"
 SPOOL_RELAY = "envoyou_core/spool/relay.py"
 SQL = "envoyou_core/inbox/sql/inbox.py"
+ATTEMPT = "envoyou_core/worker/attempt.py"
 ENGINE = "envoyou_core/worker/engine.py"
 SELECTION = "envoyou_core/worker/claim_plan.py"
 WSGI = "envoyou_core/wsgi.py"
@@ -422,16 +423,16 @@ BREAKAGES = [
     # Processing
     Breakage(
         "nothing is tried again",
-        ENGINE,
-        "if attempt >= self.retry.max_attempts:",
-        "if attempt >= 1:",
-        (f"{TEST_ENGINE}::test_a_failure_is_tried_again_by_the_guides_policy_and_then_dead",),
+        ATTEMPT,
+        "if self.number >= self.retry.max_attempts:",
+        "if self.number >= 1:",
+        (f"{TEST_ENGINE}::test_failed_event_is_retried_by_the_default_policy_and_then_dead",),
     ),
     Breakage(
         "a retry runs what has succeeded again",
-        ENGINE,
-        "unfinished = [handler for handler in handlers if handler.name not in progress]",
-        "unfinished = list(handlers)",
+        ATTEMPT,
+        "return [handler for handler in self.handlers if handler.name not in self.progress]",
+        "return list(self.handlers)",
         (f"{TEST_ENGINE}::test_a_retry_runs_only_what_has_not_succeeded",),
     ),
     Breakage(
@@ -439,7 +440,7 @@ BREAKAGES = [
         ENGINE,
         "if claim.crashes >= self.retry.max_crashes:",
         "if claim.crashes < 0:",
-        (f"{TEST_ENGINE}::test_an_event_whose_workers_die_is_dead_after_its_last_crash",),
+        (f"{TEST_ENGINE}::test_event_is_dead_after_too_many_crashes",),
     ),
     Breakage(
         "handlers in the order of a set",
@@ -453,21 +454,21 @@ BREAKAGES = [
         SELECTION,
         "ordered = ordered_patterns(handlers)",
         "ordered = ()",
-        (f"{TEST_ENGINE}::test_an_event_that_waits_for_its_retry_holds_those_behind_it",),
+        (f"{TEST_ENGINE}::test_event_waiting_for_a_retry_holds_back_later_ones",),
     ),
     Breakage(
         "what is claimed is not counted against the handlers' limits",
         SELECTION,
         "capacity[name] -= len(claims)",
         "capacity[name] -= 0",
-        (f"{TEST_SELECTION}::test_no_limit_is_ever_exceeded_and_no_room_left_unused",),
+        (f"{TEST_SELECTION}::test_no_limit_is_exceeded_and_no_capacity_left_unused",),
     ),
     Breakage(
         "what needs two handlers at once starves",
         SELECTION,
         "if order.is_starving(group):",
         "if free < 0:",
-        (f"{TEST_SELECTION}::test_what_needs_two_handlers_at_once_is_waited_for_in_the_end",),
+        (f"{TEST_SELECTION}::test_group_that_needs_two_handlers_gets_reserved_capacity",),
     ),
     Breakage(
         "what is paused is claimed",
@@ -479,16 +480,16 @@ BREAKAGES = [
     Breakage(
         "an event of the same second is too late",
         ENGINE,
-        "claim.event.created < newest",
-        "claim.event.created <= newest",
-        (f"{TEST_ENGINE}::test_what_is_not_older_or_about_something_else_is_handled",),
+        "attempt.claim.event.created < newest",
+        "attempt.claim.event.created <= newest",
+        (f"{TEST_ENGINE}::test_event_that_is_not_older_or_about_another_object_is_handled",),
     ),
     Breakage(
         "the last handler's transaction settles what another has failed at",
-        ENGINE,
-        "and not failed\n                and HandlerStatus.GIVEN_UP not in",
-        "and HandlerStatus.GIVEN_UP not in",
-        (f"{TEST_ENGINE}::test_where_one_before_it_failed_it_does_not_settle",),
+        ATTEMPT,
+        "return bool(self.errors) or HandlerStatus.GIVEN_UP in",
+        "return HandlerStatus.GIVEN_UP in",
+        (f"{TEST_ENGINE}::test_transaction_does_not_settle_if_an_earlier_handler_failed",),
     ),
     Breakage(
         "tracebacks tell secrets",
@@ -545,7 +546,7 @@ BREAKAGES = [
         "envoyou_core/worker/drain.py",
         " or not matches_any(paused, record.event.type)",
         " or paused",
-        ("tests/core/test_pauses.py::test_a_retry_of_what_is_paused_may_be_far_away",),
+        ("tests/core/test_pauses.py::test_drain_does_not_wait_for_a_distant_retry_of_a_paused_event",),
     ),
     Breakage(
         "a lease is never renewed",
@@ -557,9 +558,9 @@ BREAKAGES = [
     Breakage(
         "a worker that stops forgets what it had done",
         "envoyou_core/worker/worker.py",
-        "self._return_to_inbox([replace(claim, progress=progress)])",
+        "self._return_to_inbox([replace(claim, progress=attempt.progress)])",
         "self._return_to_inbox([claim])",
-        ("tests/core/test_worker.py::test_what_succeeded_within_the_attempt_given_back_is_not_done_again",),
+        ("tests/core/test_worker.py::test_handlers_done_in_a_returned_attempt_do_not_run_again",),
     ),
     # Order, limits, retention
     Breakage(
@@ -572,32 +573,32 @@ BREAKAGES = [
     Breakage(
         "what waits in a worker is not held",
         "envoyou_core/worker/worker.py",
-        "        self._leases.hold(*together)\n",
+        "        self._leases.hold(*accepted)\n",
         "",
-        ("tests/core/test_worker.py::test_the_leases_of_events_that_only_wait_are_kept_alive_too",),
+        ("tests/core/test_worker.py::test_leases_of_queued_events_are_renewed",),
     ),
     Breakage(
         "leases are not renewed",
         "envoyou_core/worker/leases.py",
         "                    self._engine.renew(held)\n",
         "                    pass\n",
-        ("tests/core/test_worker.py::test_the_lease_is_kept_alive_while_a_handler_takes_longer",),
+        ("tests/core/test_worker.py::test_lease_is_renewed_while_a_handler_runs",),
     ),
     Breakage(
         "the nudge is sent within the request",
         "envoyou_core/worker/waker.py",
         "            self._waiting.put_nowait(event_id)\n",
-        "            self._nudge(event_id)\n",
+        "            self._function(event_id)\n",
         (
-            "tests/core/test_waker.py::test_a_broker_that_does_not_answer_holds_up_nobody",
-            "tests/core/test_waker.py::test_a_broker_that_does_the_work_at_once_does_it_outside_the_request",
+            "tests/core/test_waker.py::test_unresponsive_broker_does_not_delay_requests",
+            "tests/core/test_waker.py::test_eager_broker_works_outside_the_request",
         ),
     ),
     Breakage(
         "each attempt is settled by a commit of its own",
-        "envoyou_core/worker/worker.py",
-        "self._settler.submit((claim, worked.settlement))",
-        "self._inbox_threads.submit(partial(self._engine.settle_all, [(claim, worked.settlement)]))",
+        "envoyou_core/worker/settling.py",
+        "self._commits.submit((attempt.claim, attempt.settlement))",
+        "self._inbox_thread.submit(partial(self._engine.settle, attempt.claim, attempt.settlement))",
         ("tests/core/test_worker.py::test_attempts_that_end_at_the_same_time_are_settled_by_one_commit",),
     ),
     Breakage(
@@ -646,8 +647,8 @@ BREAKAGES = [
     Breakage(
         "an unreadable event reaches its handlers",
         ENGINE,
-        "        if claim.unreadable is not None:\n",
-        "        if False:\n",
+        "        elif claim.unreadable is not None:\n",
+        "        elif False:\n",
         (f"{TEST_ENGINE}::test_an_unreadable_event_fails_by_the_retry_policy_and_delays_no_other",),
     ),
     Breakage(
@@ -676,18 +677,14 @@ BREAKAGES = [
         "envoyou_core/worker/in_process.py",
         "if worker.left_work:",
         "if worker.alive:",
-        (
-            "tests/core/test_serverless.py::test_workers_that_are_cancelled_before_their_first_step_make_room_for_others",
-        ),
+        ("tests/core/test_serverless.py::test_worker_cancelled_before_its_first_step_is_replaced",),
     ),
     Breakage(
         "a worker that was cancelled before its first step counts as alive",
         "envoyou_core/worker/worker.py",
         "        task.add_done_callback(lambda _: self._finished.set())\n",
-        "        self._loop = None\n",
-        (
-            "tests/core/test_serverless.py::test_workers_that_are_cancelled_before_their_first_step_make_room_for_others",
-        ),
+        "        self._loop = LoopTasks()\n",
+        ("tests/core/test_serverless.py::test_worker_cancelled_before_its_first_step_is_replaced",),
     ),
     Breakage(
         "the first of several lifespans to end stops the worker",

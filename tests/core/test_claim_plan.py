@@ -1,4 +1,4 @@
-"""Which due events may be claimed now: limits that hold whatever matches what, and turns in which nobody starves."""
+"""Which due events may be claimed now: no limit is exceeded, and no group of events starves."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -30,13 +30,13 @@ class Event:
 
 @dataclass(frozen=True)
 class Claim:
-    """As much of one as counts here."""
+    """A stand-in for a claim, with only what the plan reads."""
 
     event: Event
 
 
 def handlers_of(*described):
-    """Handlers named a, b, c and so on, of patterns and a concurrency each."""
+    """Handlers named a, b, c and so on, each with its patterns and its limit."""
     handlers = Handlers()
     for name, (patterns, concurrency) in zip("abcdefgh", described, strict=False):
         handlers.on(*patterns, name=name, concurrency=concurrency)(lambda event: None)
@@ -52,7 +52,7 @@ class Monotonic:
 
 
 def claim_from(due, handlers, in_flight=(), free=100, paused=(), turns=None, asked=None):
-    """What is taken of the types `due`, which an inbox would have; they are taken out of it."""
+    """Claim from the event types `due`, as an inbox would, and remove the claimed ones."""
     taken = []
     to_claim = plan_claims(handlers, paused, in_flight, free, turns or RoundRobin())
     try:
@@ -91,13 +91,13 @@ def test_without_limits_and_pauses_one_claim_takes_all():
     assert (request.limit, request.filter.include, request.filter.exclude, request.filter.ordered) == (3, None, (), ())
 
 
-def test_nothing_is_asked_for_where_nothing_is_free():
+def test_nothing_is_claimed_if_nothing_is_free():
     asked = []
     assert claim_from(list(TYPES), handlers_of((["*"], None), (["user.*"], 1)), free=0, asked=asked) == []
     assert asked == []
 
 
-def test_a_limited_handler_gets_no_more_than_it_has_room_for_and_others_pass_by():
+def test_limited_handler_gets_no_more_than_its_limit_and_others_proceed():
     due = ["user.created"] * 5 + ["auth.login"] * 5
     handlers = handlers_of((["user.created"], 2), (["*"], None))
     assert counted(claim_from(due, handlers)) == {"user.created": 2, "auth.login": 5}
@@ -119,7 +119,7 @@ def test_no_more_than_is_free_is_taken_over_all_claims_together():
         ([(["user.*", "user.created"], 2)], {"user.created": 2}),
     ],
 )
-def test_what_several_limited_handlers_match_counts_against_each(described, expected):
+def test_event_counts_against_each_limited_handler_that_matches(described, expected):
     due = ["user.created"] * 9 + ["user.updated"] * 9
     # Whatever the order in which they are asked: the sums are what the limits allow.
     taken = counted(claim_from(due, handlers_of(*described)))
@@ -140,7 +140,7 @@ limited = st.tuples(
     st.lists(st.sampled_from(PATTERNS), max_size=2),
     st.integers(1, 12),
 )
-def test_no_limit_is_ever_exceeded_and_no_room_left_unused(described, due, held, paused, free):
+def test_no_limit_is_exceeded_and_no_capacity_left_unused(described, due, held, paused, free):
     handlers = handlers_of(*described)
     held = in_flight(*held)
     # Before: what is in hand may exceed a limit already, as after a deploy that lowered it.
@@ -162,8 +162,8 @@ def test_no_limit_is_ever_exceeded_and_no_room_left_unused(described, due, held,
 
 
 @given(st.lists(limited, min_size=1, max_size=4), st.integers(1, 2), st.integers(0, 3))
-def test_of_what_is_always_due_nothing_starves(described, free, held_for):
-    """Every type comes to its turn, though each of them would take all there is."""
+def test_no_group_starves(described, free, held_for):
+    """Each type is claimed at some time, although each alone would use all capacity."""
     handlers = handlers_of(*described)
     monotonic = Monotonic()
     turns = RoundRobin(monotonic)
@@ -183,8 +183,8 @@ def test_of_what_is_always_due_nothing_starves(described, free, held_for):
         assert any(seen[other] for other in alike), f"{type} starved: {seen}"
 
 
-def test_what_needs_two_handlers_at_once_is_waited_for_in_the_end():
-    """Each of the two is busy whenever the other is free, and would be for ever."""
+def test_group_that_needs_two_handlers_gets_reserved_capacity():
+    """Each of the two handlers is busy whenever the other is free."""
     handlers = handlers_of((["user.*", "other"], 1), (["auth.*", "other"], 1))
     monotonic = Monotonic()
     turns = RoundRobin(monotonic)
@@ -209,7 +209,7 @@ def test_what_needs_two_handlers_at_once_is_waited_for_in_the_end():
         assert take("auth.login") == ["user.created"]
 
 
-def test_the_share_that_was_asked_for_longest_ago_goes_first():
+def test_least_recently_claimed_group_goes_first():
     handlers = handlers_of((["user.*"], 5), (["auth.*"], 5))
     turns = RoundRobin()
     due = TYPES * 10
@@ -237,7 +237,7 @@ def test_the_patterns_of_all_ordered_handlers_are_in_every_claim():
 # Pauses
 
 
-def test_what_is_paused_is_left_out_of_every_claim():
+def test_paused_events_are_excluded_from_every_claim():
     handlers = handlers_of((["user.*"], 1), (["auth.*"], None))
     assert counted(claim_from(list(TYPES), handlers, paused=["user.created", "auth.*"])) == {
         "user.updated": 1,
@@ -245,7 +245,7 @@ def test_what_is_paused_is_left_out_of_every_claim():
     }
 
 
-def test_where_all_is_paused_nothing_is_asked_for():
+def test_nothing_is_claimed_if_all_is_paused():
     asked = []
     assert claim_from(list(TYPES), handlers_of((["user.*"], 1)), paused=["*"], asked=asked) == []
     assert asked == []
@@ -253,7 +253,7 @@ def test_where_all_is_paused_nothing_is_asked_for():
     assert [request.filter.include for request in asked] == [None]
 
 
-def test_a_paused_handler_holds_back_all_that_it_handles():
+def test_paused_handler_holds_back_all_its_events():
     handlers = handlers_of((["user.*", "other"], None), (["auth.*"], None))
     assert set(paused_patterns({"handler:a"}, handlers)) == {"user.*", "other"}
     assert set(paused_patterns({"handler:b", "type:user.created"}, handlers)) == {"auth.*", "user.created"}
@@ -279,7 +279,7 @@ def test_a_malformed_type_is_refused(pattern):
         subject_of(type=pattern, handler=None)
 
 
-def test_what_is_paused_is_asked_for_at_most_once_a_second():
+def test_pauses_are_read_at_most_once_a_second():
     monotonic = Monotonic()
     pauses = Pauses(monotonic)
     answers = iter([frozenset({"a"}), frozenset({"b"}), frozenset({"c"})])
@@ -293,7 +293,7 @@ def test_what_is_paused_is_asked_for_at_most_once_a_second():
     assert known() == {"c"}
 
 
-def test_who_cannot_be_asked_is_asked_again():
+def test_failed_read_of_the_pauses_is_repeated():
     pauses = Pauses()
 
     def fail():

@@ -1,4 +1,4 @@
-"""Attempts that are cut off: none of their work is lost, and none is done twice."""
+"""Attempts that are cancelled or interrupted: no work is lost, and none is done twice."""
 
 import asyncio
 import threading
@@ -57,14 +57,14 @@ def _effects(engine):
         return connection.scalars(text("SELECT event_id FROM effects")).all()
 
 
-async def test_what_a_thread_has_committed_as_its_attempt_is_cancelled_is_done_once(durable):
-    """The result is there, and the task that would take it is cancelled first."""
+async def test_handler_that_commits_during_a_cancellation_runs_once(durable):
+    """The task is cancelled after the thread has finished and before it has received the result."""
     ran = []
     loop = asyncio.get_running_loop()
 
     @durable.on("*", name="store")
     def store(event, connection):
-        # Before its result, which comes to the loop by the same way.
+        # This reaches the loop before the result of the thread does.
         loop.call_soon_threadsafe(cut_off)
         connection.execute(text("INSERT INTO effects VALUES (:id)"), {"id": event.id})
 
@@ -87,8 +87,8 @@ async def test_what_a_thread_has_committed_as_its_attempt_is_cancelled_is_done_o
     assert ran == [event.id]
 
 
-async def test_an_attempt_cut_off_before_it_is_known_whether_it_has_committed_is_not_given_back(durable, monkeypatch):
-    """The answer to the commit was lost, and the worker stops while it asks whether it happened."""
+async def test_attempt_cancelled_before_its_commit_is_known_is_not_returned(durable, monkeypatch):
+    """The answer to the commit was lost, and the worker stops while it checks whether the commit happened."""
     asked, answer = threading.Event(), threading.Event()
     transaction = durable.inbox.transaction
 
@@ -131,7 +131,7 @@ async def test_an_attempt_cut_off_before_it_is_known_whether_it_has_committed_is
     assert (record.status, record.progress) == (Status.PROCESSING, {"store": "done"})
 
 
-async def test_a_database_that_does_not_answer_does_not_keep_a_worker_from_ending(monkeypatch):
+async def test_unresponsive_database_does_not_keep_a_worker_from_stopping(monkeypatch):
     webhooks = Webhooks(secret=SECRET, name="silent", inbox="memory:", handoff="manual")
     webhooks.on("*")(lambda event: None)
     asked, answer = threading.Event(), threading.Event()
@@ -151,7 +151,7 @@ async def test_a_database_that_does_not_answer_does_not_keep_a_worker_from_endin
             await task
     assert webhooks.inbox.get(event.id).status is Status.RECEIVED
     answer.set()
-    # What was claimed after all is given back.
+    # The event was claimed after all, and is returned to the inbox.
     pause_until(lambda: not _threads("envoyou-inbox-silent"))
     record = webhooks.inbox.get(event.id)
     assert (record.status, record.crashes) == (Status.RECEIVED, 0)
@@ -160,7 +160,7 @@ async def test_a_database_that_does_not_answer_does_not_keep_a_worker_from_endin
 # Draining
 
 
-async def test_a_drain_that_is_cut_off_lets_its_event_go(make_short):
+async def test_cancelled_drain_drops_its_claim(make_short):
     webhooks = make_short()
     entered = asyncio.Event()
     ran = []
@@ -184,7 +184,7 @@ async def test_a_drain_that_is_cut_off_lets_its_event_go(make_short):
     assert ran == [event.id, event.id]
 
 
-async def test_a_drain_that_is_cut_off_keeps_the_lease_while_its_thread_goes_on(make_short):
+async def test_cancelled_drain_renews_the_lease_while_its_thread_runs(make_short):
     webhooks = make_short()
     entered, release = threading.Event(), threading.Event()
 
@@ -223,15 +223,15 @@ def _threads(name):
     return [thread for thread in threading.enumerate() if thread.name.startswith(name)]
 
 
-# Exceptions that are none of Python's usual ones
+# Exceptions that are not derived from `Exception`
 
 
 class Cancelled(BaseException):
-    """As gevent's and eventlet's time-outs are."""
+    """A `BaseException`, as the timeouts of gevent and eventlet are."""
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
-async def test_a_handler_that_raises_what_is_no_exception_has_failed(kind):
+async def test_handler_that_raises_a_base_exception_has_failed(kind):
     webhooks = Webhooks(secret=SECRET, inbox="memory:", handoff="manual", retry=RetryPolicy(max_attempts=1))
     if kind == "sync":
 
@@ -258,7 +258,7 @@ async def test_a_handler_that_raises_what_is_no_exception_has_failed(kind):
 
 
 class NoThread(threading.Thread):
-    """As where the process may have no more, and in Python 3.12 while it ends."""
+    """A thread that cannot start: the process has too many, or Python 3.12 is shutting down."""
 
     refused = ""
 
@@ -270,7 +270,7 @@ class NoThread(threading.Thread):
 
 @pytest.fixture
 def refuse(monkeypatch):
-    """Refuse the threads whose name begins so."""
+    """Refuse to start threads whose names have a prefix."""
     monkeypatch.setattr(threading, "Thread", NoThread)
 
     def refuse(prefix):
@@ -311,7 +311,7 @@ def test_a_worker_that_has_no_thread_for_the_inbox_tries_again(refuse, working_h
     pause_until(lambda: working_here.inbox.get(event.id).status is Status.PROCESSED)
 
 
-def test_the_threads_there_are_do_the_work_of_those_that_cannot_be_started(refuse):
+def test_running_threads_take_over_if_no_more_can_be_started(refuse):
     threads = DaemonThreads(4, "few")
     threads.start()
     refuse("few")
@@ -320,7 +320,7 @@ def test_the_threads_there_are_do_the_work_of_those_that_cannot_be_started(refus
     threads.close()
 
 
-def test_where_none_can_be_started_the_caller_is_told(refuse):
+def test_submit_raises_if_no_thread_can_be_started(refuse):
     threads = DaemonThreads(4, "none")
     refuse("none")
     with pytest.raises(RuntimeError, match="can't start"):

@@ -1,4 +1,4 @@
-"""One attempt at one event, by whoever runs it: `drain`, `adrain`, or a worker on a thread or a loop."""
+"""One attempt at one event, run by `drain`, by `adrain`, or by a worker in a thread or on a loop."""
 
 import asyncio
 import contextlib
@@ -35,7 +35,7 @@ AT_ONCE = RetryPolicy(max_attempts=3, initial_delay=0)
 
 
 class App:
-    """A `Webhooks` over an inbox in memory, and one way to have its work done."""
+    """A `Webhooks` with an inbox in memory, and one way to run its handlers."""
 
     def __init__(self, way, clock, retry=None, inbox=None, **settings):
         self.way = way
@@ -55,7 +55,7 @@ class App:
         return self.inbox.add(NewEvent(event, **details)).result(PATIENCE)
 
     def work(self):
-        """Do what is due, until nothing is due any more; returns how many attempts were settled."""
+        """Handle due events until none is left; returns how many attempts were settled."""
         before = len(self.settled())
         if self.way == "drain":
             assert self.webhooks.drain() == len(self.settled()) - before
@@ -82,9 +82,9 @@ class App:
         return (until_due is None or until_due > 0) and not in_flight
 
     def settled(self):
-        return self.told(Settled)
+        return self.notices_of(Settled)
 
-    def told(self, kind):
+    def notices_of(self, kind):
         return [notice for notice in self.notices if isinstance(notice, kind)]
 
     def record(self, id="evt_1"):
@@ -112,7 +112,7 @@ def app(make_app):
 
 @pytest.fixture(params=["sync", "async"])
 def kind(request):
-    """Turns a plain function into a handler of one kind or the other."""
+    """Turns a plain function into a sync or an async handler."""
 
     def make(function):
         if request.param == "sync":
@@ -151,14 +151,14 @@ def test_a_handler_that_returns_has_processed_the_event(app, kind):
     assert app.work() == 0
 
 
-def test_what_a_handler_returns_is_of_no_interest(app):
+def test_return_value_of_a_handler_is_ignored(app):
     app.on("*")(lambda event: object())
     app.add()
     app.work()
     assert app.status() is Status.PROCESSED
 
 
-def test_an_event_that_nobody_handles_is_ignored(app):
+def test_event_without_handlers_is_ignored(app):
     app.on("user.deleted")(lambda event: None)
     app.add()
     assert app.work() == 1
@@ -177,7 +177,7 @@ def test_handlers_run_in_the_order_of_registration(app):
     assert order == names * 3
 
 
-def test_sync_and_async_handlers_of_one_event_take_turns(app):
+def test_sync_and_async_handlers_of_one_event_run_in_order(app):
     order = []
 
     @app.on("*")
@@ -198,7 +198,7 @@ def test_sync_and_async_handlers_of_one_event_take_turns(app):
     assert order == ["first", "second", "third"]
 
 
-def test_a_failure_is_tried_again_by_the_guides_policy_and_then_dead(app, kind):
+def test_failed_event_is_retried_by_the_default_policy_and_then_dead(app, kind):
     calls = []
     app.on("*", name="h")(kind(fail_until(99, calls)))
     app.add()
@@ -243,7 +243,7 @@ def test_a_retry_runs_only_what_has_not_succeeded(make_app, kind):
     assert set(app.record().progress) == {"before", "fails twice", "after"}
 
 
-def test_each_handler_that_fails_is_named_and_all_are_tried(app):
+def test_all_handlers_run_and_each_failure_is_named(app):
     for name, error in (("a", ValueError("one")), ("b", KeyError("two")), ("c", None)):
 
         def handler(event, error=error):
@@ -270,7 +270,7 @@ def test_a_policy_of_one_attempt_is_dead_at_once(make_app):
     assert app.status() is Status.DEAD
 
 
-def test_the_notice_of_a_settled_attempt_tells_all(app):
+def test_notice_of_a_settled_attempt_is_complete(app):
     app.on("*")(lambda event: 1 / 0)
     app.add()
     app.work()
@@ -300,7 +300,7 @@ def test_a_permanent_error_is_dead_without_further_attempts(app, kind):
     assert calls == [1]
 
 
-def test_a_permanent_error_of_one_handler_lets_the_others_have_their_attempts(make_app):
+def test_permanent_error_of_one_handler_does_not_stop_the_others(make_app):
     app = make_app(retry=AT_ONCE)
     calls = []
 
@@ -365,7 +365,7 @@ def test_retry_later_sets_the_delay_and_uses_up_an_attempt(app, kind):
         ([PermanentError(), ValueError()], 2.0),
     ],
 )
-def test_of_several_delays_the_longest_counts(clock, errors, delay):
+def test_longest_delay_of_several_failures_applies(clock, errors, delay):
     app = App("drain", clock, retry=RetryPolicy(max_attempts=9))
     for number, error in enumerate(errors):
 
@@ -376,14 +376,16 @@ def test_of_several_delays_the_longest_counts(clock, errors, delay):
         app.on("*", name=f"h{number}")(handler)
     app.add()
     claim = app.inbox.claim(1, 60)[0]
-    settlement = run(app.webhooks._engine.attempt(claim))
-    assert (settlement.status, settlement.retry_in) == (Status.FAILED, delay)
+    engine = app.webhooks._engine
+    attempt = engine.new_attempt(claim)
+    run(engine.run_handlers(attempt))
+    assert (attempt.settlement.status, attempt.settlement.retry_in) == (Status.FAILED, delay)
 
 
 # What a handler gets
 
 
-def test_attempt_and_delivery_are_given_to_who_names_them(make_app):
+def test_attempt_and_delivery_are_passed_to_handlers_with_these_parameters(make_app):
     app = make_app(retry=AT_ONCE)
     seen = []
 
@@ -439,7 +441,7 @@ def test_a_plain_function_that_returns_an_awaitable_has_failed(app):
     assert "make it `async def`" in app.record().last_error
 
 
-def test_an_awaitable_that_is_no_coroutine_is_found_out_too(app):
+def test_awaitable_that_is_not_a_coroutine_is_detected(app):
     class Awaitable:
         def __await__(self):
             yield
@@ -453,7 +455,7 @@ def test_an_awaitable_that_is_no_coroutine_is_found_out_too(app):
 # Crashes
 
 
-def test_an_event_whose_workers_die_is_dead_after_its_last_crash(make_app):
+def test_event_is_dead_after_too_many_crashes(make_app):
     app = make_app(retry=RetryPolicy(max_crashes=3))
     calls = []
     app.on("*", name="h")(lambda event: calls.append(event.id))
@@ -479,7 +481,7 @@ def test_fewer_crashes_do_not_kill_a_healthy_event(make_app):
     assert (app.status(), app.record().attempts, app.record().crashes) == (Status.PROCESSED, 1, 2)
 
 
-def test_what_was_done_before_a_crash_is_not_done_again(app):
+def test_handlers_done_before_a_crash_do_not_run_again(app):
     calls = []
     app.on("*", name="first")(lambda event: calls.append("first"))
     app.on("*", name="second")(lambda event: calls.append("second"))
@@ -502,7 +504,7 @@ def test_each_success_is_recorded_before_the_next_handler_begins(app):
     assert seen == [{"first": HandlerStatus.DONE}, {"first": HandlerStatus.DONE, "second": HandlerStatus.DONE}]
 
 
-def test_a_handler_taken_out_of_the_code_does_not_matter_any_more(app):
+def test_recorded_handler_that_no_longer_exists_is_ignored(app):
     app.on("*", name="present")(lambda event: None)
     app.add()
     [claim] = app.inbox.claim(1, 60)
@@ -511,7 +513,7 @@ def test_a_handler_taken_out_of_the_code_does_not_matter_any_more(app):
     assert app.status() is Status.PROCESSED
 
 
-def test_a_lease_lost_during_the_attempt_is_told_and_nothing_recorded(app):
+def test_lease_lost_during_the_attempt_is_reported_and_nothing_recorded(app):
     @app.on("*", name="slow")
     def slow(event):
         app.clock.advance(1000)
@@ -536,7 +538,7 @@ def test_ordered_events_about_one_object_are_handled_as_they_were_created(app, k
     assert seen == ["first", "second", "second too", "third"]
 
 
-def test_an_event_that_waits_for_its_retry_holds_those_behind_it(clock):
+def test_event_waiting_for_a_retry_holds_back_later_ones(clock):
     app = App("drain", clock)
     seen = []
 
@@ -570,7 +572,7 @@ def test_events_that_no_ordered_handler_handles_are_not_held(clock):
 # What comes too late
 
 
-def test_a_late_event_is_left_out_by_who_asked_for_it_and_handled_by_the_others(app, kind):
+def test_stale_event_is_skipped_only_by_handlers_with_stale_skip(app, kind):
     seen = []
 
     def note(name):
@@ -592,14 +594,14 @@ def test_a_late_event_is_left_out_by_who_asked_for_it_and_handled_by_the_others(
         "audit": HandlerStatus.DONE,
         "mirror too": HandlerStatus.SKIPPED,
     }
-    assert app.told(HandlerSkipped) == [
+    assert app.notices_of(HandlerSkipped) == [
         HandlerSkipped("late", "user.updated", "mirror"),
         HandlerSkipped("late", "user.updated", "mirror too"),
     ]
 
 
 @pytest.mark.parametrize(("created", "object"), [(20, None), (21, None), (5, {"id": "user_2"}), (5, {})])
-def test_what_is_not_older_or_about_something_else_is_handled(clock, created, object):
+def test_event_that_is_not_older_or_about_another_object_is_handled(clock, created, object):
     app = App("drain", clock)
     seen = []
     app.on("user.*", name="mirror", stale="skip")(lambda event: seen.append(event.id))
@@ -608,7 +610,7 @@ def test_what_is_not_older_or_about_something_else_is_handled(clock, created, ob
     app.add("another", created=created, object=object)
     app.work()
     assert seen == ["newest", "another"]
-    assert app.told(HandlerSkipped) == []
+    assert app.notices_of(HandlerSkipped) == []
 
 
 def test_an_event_that_had_no_effect_makes_none_stale(clock):
@@ -629,7 +631,7 @@ def test_an_event_that_had_no_effect_makes_none_stale(clock):
     assert seen == ["dead", "late"]
 
 
-def test_where_all_is_left_out_the_event_is_processed(app):
+def test_event_skipped_by_all_handlers_is_processed(app):
     app.on("user.*", name="mirror", stale="skip")(lambda event: None)
     app.add("newest", created=20)
     app.work()
@@ -638,7 +640,7 @@ def test_where_all_is_left_out_the_event_is_processed(app):
     assert app.status("late") is Status.PROCESSED
 
 
-def test_the_newest_is_asked_for_once_in_an_attempt_and_only_where_it_matters(clock):
+def test_newest_applied_is_queried_at_most_once_in_an_attempt(clock):
     app = App("drain", clock)
     asked = []
     newest_applied = app.inbox.newest_applied
@@ -652,7 +654,7 @@ def test_the_newest_is_asked_for_once_in_an_attempt_and_only_where_it_matters(cl
     assert asked == ["user"]
 
 
-def test_what_was_left_out_is_not_asked_for_again_by_a_retry(make_app):
+def test_retry_does_not_check_a_skipped_handler_again(make_app):
     app = make_app(retry=AT_ONCE)
     app.on("user.*", name="mirror", stale="skip")(lambda event: None)
     app.on("user.*", name="fails twice")(
@@ -663,10 +665,10 @@ def test_what_was_left_out_is_not_asked_for_again_by_a_retry(make_app):
     app.add("late", created=10)
     app.work()
     assert (app.status("late"), app.record("late").attempts) == (Status.PROCESSED, 3)
-    assert len(app.told(HandlerSkipped)) == 1
+    assert len(app.notices_of(HandlerSkipped)) == 1
 
 
-def test_requeued_what_was_left_out_is_looked_at_again(clock):
+def test_requeued_event_checks_a_skipped_handler_again(clock):
     app = App("drain", clock, retry=RetryPolicy(max_attempts=1))
     broken = [True]
     seen = []
@@ -681,7 +683,7 @@ def test_requeued_what_was_left_out_is_looked_at_again(clock):
     app.inbox.requeue("late")
     app.work()
     assert (app.status("late"), seen) == (Status.PROCESSED, ["newest"])
-    assert len(app.told(HandlerSkipped)) == 2
+    assert len(app.notices_of(HandlerSkipped)) == 2
 
 
 # Time limits
@@ -705,13 +707,13 @@ def test_an_async_handler_past_its_time_limit_is_cancelled_and_has_failed(make_a
     assert (runs, ended) == ([1, 2, 3], ["cancelled"] * 2)
     record = app.record()
     assert (record.status, record.attempts) == (Status.PROCESSED, 3)
-    first = app.told(HandlerFailed)[0]
+    first = app.notices_of(HandlerFailed)[0]
     assert isinstance(first.error, HandlerTimeoutError)
     assert record.history[0].failures[0].error == "HandlerTimeoutError: cancelled after its time limit of 0.01 s"
     assert "asyncio.sleep" in record.history[0].failures[0].traceback
 
 
-def test_a_timeout_of_the_handlers_own_is_not_taken_for_the_limit(app):
+def test_timeout_raised_by_the_handler_is_not_reported_as_the_time_limit(app):
     @app.on("*", name="h", time_limit=PATIENCE)
     async def handler(event):
         raise TimeoutError("of the server")
@@ -721,7 +723,7 @@ def test_a_timeout_of_the_handlers_own_is_not_taken_for_the_limit(app):
     assert app.record().last_error == "TimeoutError: of the server"
 
 
-def test_what_an_async_handler_leaves_by_itself_is_no_timeout(app):
+def test_exception_of_an_async_handler_is_not_reported_as_a_timeout(app):
     @app.on("*", name="h", time_limit=PATIENCE)
     async def handler(event):
         raise asyncio.CancelledError
@@ -731,7 +733,7 @@ def test_what_an_async_handler_leaves_by_itself_is_no_timeout(app):
     assert app.record().last_error == "RuntimeError: the handler raised CancelledError"
 
 
-def test_an_async_handler_within_its_limit_is_none_the_wiser(app):
+def test_async_handler_within_its_time_limit_is_unaffected(app):
     @app.on("*", name="h", time_limit=PATIENCE)
     async def handler(event, attempt, *, delivery):
         await asyncio.sleep(0)
@@ -750,24 +752,26 @@ def test_a_drained_sync_handler_past_its_limit_is_reported_when_it_returns_and_c
     @app.on("*", name="slow", time_limit=0.001)
     def slow(event):
         release.wait(0.02)
-        assert app.told(HandlerOverdue) == []
+        assert app.notices_of(HandlerOverdue) == []
         if fails:
             raise ValueError("no")
 
     app.on("*", name="quick", time_limit=PATIENCE)(lambda event: None)
     app.add()
     app.work()
-    assert app.told(HandlerOverdue) == [HandlerOverdue("evt_1", "user.created", "slow", 0.001)]
+    assert app.notices_of(HandlerOverdue) == [HandlerOverdue("evt_1", "user.created", "slow", 0.001)]
     assert app.status() is (Status.FAILED if fails else Status.PROCESSED)
 
 
-def test_the_step_of_a_sync_handler_tells_whoever_does_it_what_to_watch(clock):
+def test_step_of_a_sync_handler_names_its_handler_and_time_limit(clock):
     app = App("drain", clock)
     app.on("*", name="h", time_limit=7)(lambda event: None)
     app.add()
     [claim] = app.inbox.claim(1, 60)
     steps = []
-    run(app.webhooks._engine.attempt(claim), call=lambda step: (steps.append(step), step.function())[1])
+    engine = app.webhooks._engine
+    flow = engine.run_handlers(engine.new_attempt(claim))
+    run(flow, call=lambda step: (steps.append(step), step.function())[1])
     [step] = [step for step in steps if isinstance(step, CallHandler)]
     assert (step.handler, step.event_id, step.event_type, step.time_limit) == ("h", "evt_1", "user.created", 7)
 
@@ -798,7 +802,7 @@ def test_each_attempt_is_in_the_history_with_how_it_failed(make_app):
     assert record.last_traceback == first.failures[1].traceback
 
 
-def test_the_last_error_is_without_secrets_too(app):
+def test_last_error_contains_no_secrets(app):
     @app.on("*", name="h")
     def handler(event):
         raise ValueError(f"token=abc123 in {event.body.decode()}")
@@ -820,7 +824,7 @@ def test_an_attempt_that_succeeded_is_in_the_history_with_its_time(app, kind):
     assert attempt.ended_at == app.clock.moment()
 
 
-def test_what_was_no_attempt_is_not_in_the_history(make_app):
+def test_history_contains_attempts_only(make_app):
     app = make_app(retry=RetryPolicy(max_crashes=1))
     app.on("*", name="h")(lambda event: None)
     app.add("crashed")
@@ -846,7 +850,7 @@ def test_an_ignored_event_has_no_history(app):
 
 
 class TransactionalInbox(MemoryInbox):
-    """Gives handlers a list for a connection; what they put there is kept where the transaction succeeds."""
+    """Passes handlers a list as `connection`; its items are kept if the transaction commits."""
 
     def __init__(self, **settings):
         super().__init__(**settings)
@@ -912,7 +916,7 @@ def test_the_last_handler_that_shares_the_transaction_settles_in_it(transactiona
     assert (notice.status, notice.attempt, notice.retry_in, notice.error) == (Status.PROCESSED, 1, None, None)
 
 
-def test_one_may_share_the_transaction_and_take_nothing_of_it(transactional):
+def test_atomic_handler_needs_no_connection_parameter(transactional):
     app = transactional()
 
     @app.on("*", name="first", atomic=True)
@@ -930,7 +934,7 @@ def test_one_may_share_the_transaction_and_take_nothing_of_it(transactional):
     assert app.status() is Status.PROCESSED
 
 
-def test_a_retry_that_has_only_that_handler_left_settles_in_it_too(transactional):
+def test_retry_of_only_the_transactional_handler_settles_in_its_transaction(transactional):
     app = transactional(retry=AT_ONCE)
 
     @app.on("*", name="last")
@@ -948,7 +952,7 @@ def test_a_retry_that_has_only_that_handler_left_settles_in_it_too(transactional
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), PermanentError("no")], ids=repr)
-def test_where_one_before_it_failed_it_does_not_settle(transactional, error):
+def test_transaction_does_not_settle_if_an_earlier_handler_failed(transactional, error):
     app = transactional()
 
     @app.on("*", name="fails")
@@ -964,7 +968,7 @@ def test_where_one_before_it_failed_it_does_not_settle(transactional, error):
     assert app.record().progress["last"] is HandlerStatus.DONE
 
 
-def test_where_one_was_given_up_in_an_earlier_attempt_it_does_not_settle(transactional):
+def test_transaction_does_not_settle_if_a_handler_was_given_up_in_an_earlier_attempt(transactional):
     app = transactional(retry=AT_ONCE)
 
     @app.on("*", name="gives up")
@@ -982,7 +986,7 @@ def test_where_one_was_given_up_in_an_earlier_attempt_it_does_not_settle(transac
     assert app.status() is Status.DEAD
 
 
-def test_where_another_comes_after_it_it_does_not_settle(transactional):
+def test_transaction_does_not_settle_if_another_handler_follows(transactional):
     app = transactional()
     app.on("*", name="shares")(write)
     app.on("*", name="last")(lambda event: None)
@@ -992,7 +996,7 @@ def test_where_another_comes_after_it_it_does_not_settle(transactional):
     assert app.status() is Status.PROCESSED
 
 
-def test_where_its_transaction_fails_nothing_is_settled_but_the_failure(transactional):
+def test_failed_transaction_settles_only_the_failure(transactional):
     app = transactional(retry=RetryPolicy(max_attempts=1))
     app.inbox.fails_at_the_end = OSError("the disk is full")
     app.on("*", name="last")(write)
@@ -1004,8 +1008,8 @@ def test_where_its_transaction_fails_nothing_is_settled_but_the_failure(transact
 
 
 @pytest.mark.parametrize("fails_before", [0, 1], ids=["the last one", "another follows"])
-def test_a_commit_whose_answer_was_lost_is_a_commit(transactional, fails_before):
-    """Taken for a failure, the work would be done again."""
+def test_commit_counts_even_if_its_answer_was_lost(transactional, fails_before):
+    """If it counted as a failure, the work would be done again."""
     app = transactional(retry=AT_ONCE)
     app.inbox.fails_after_commit = OSError("the connection was lost")
     app.on("*", name="commits")(write)
@@ -1023,7 +1027,7 @@ def test_a_commit_whose_answer_was_lost_is_a_commit(transactional, fails_before)
     assert [notice.status for notice in app.settled()] == [Status.FAILED] * fails_before + [Status.PROCESSED]
 
 
-def test_where_its_lease_was_lost_nothing_is_settled(transactional):
+def test_transaction_settles_nothing_if_the_lease_was_lost(transactional):
     app = transactional()
 
     @app.on("*", name="last")
@@ -1036,7 +1040,7 @@ def test_where_its_lease_was_lost_nothing_is_settled(transactional):
     app.add()
     assert app.work() == 0
     assert app.inbox.committed == []
-    assert app.told(LeaseLost) == [LeaseLost("evt_1", "user.created")]
+    assert app.notices_of(LeaseLost) == [LeaseLost("evt_1", "user.created")]
     assert (app.status(), app.record().attempts) == (Status.DEAD, 7)
 
 
@@ -1056,22 +1060,19 @@ def test_payloads_may_be_deleted_as_soon_as_they_are_processed(transactional):
 
 
 @pytest.mark.parametrize("held", [True, False])
-def test_how_an_attempt_is_settled_is_the_callers_affair(clock, held):
+def test_the_caller_settles_an_attempt_before_it_is_reported(clock, held):
     app = App("drain", clock)
     app.on("*", name="h")(lambda event: None)
     app.add()
     [claim] = app.inbox.claim(1, 60)
     engine = app.webhooks._engine
-    worked = run(engine.work(claim, dict(claim.progress)))
-    assert (worked.settlement.status, worked.is_settled) == (Status.PROCESSED, False)
+    attempt = engine.new_attempt(claim)
+    run(engine.run_handlers(attempt))
+    assert (attempt.settlement.status, attempt.is_settled) == (Status.PROCESSED, False)
     assert app.status() is Status.PROCESSING
-    settlement = run(engine.conclude(claim, worked, held))
-    if held:
-        assert settlement.status is Status.PROCESSED
-        assert [notice.status for notice in app.settled()] == [Status.PROCESSED]
-    else:
-        assert settlement is None
-        assert len(app.told(LeaseLost)) == 1
+    run(engine.report(attempt, held))
+    assert [notice.status for notice in app.settled()] == ([Status.PROCESSED] if held else [])
+    assert len(app.notices_of(LeaseLost)) == (not held)
 
 
 def test_several_attempts_are_settled_in_one_call(clock):
@@ -1090,7 +1091,7 @@ def test_several_attempts_are_settled_in_one_call(clock):
 # Limits
 
 
-def test_an_engine_claims_no_more_than_its_handlers_have_room_for(clock):
+def test_claim_respects_the_limits_of_the_handlers(clock):
     app = App("drain", clock)
     app.on("user.*", name="limited", concurrency=2)(lambda event: None)
     app.on("*", name="all")(lambda event: None)
@@ -1098,16 +1099,16 @@ def test_an_engine_claims_no_more_than_its_handlers_have_room_for(clock):
         app.add(f"user_{number}", "user.created")
         app.add(f"auth_{number}", "auth.login")
     engine = app.webhooks._engine
-    claims = engine.claim_next(6, ())
+    claims = engine.claim(6, ())
     assert sum(claim.event.type == "user.created" for claim in claims) == 2
     assert len(claims) == 6
-    assert engine.claim_next(6, claims) == []
+    assert engine.claim(6, claims) == []
     finished = next(claim for claim in claims if claim.event.type == "user.created")
-    [claim] = engine.claim_next(6, [claim for claim in claims if claim is not finished])
+    [claim] = engine.claim(6, [claim for claim in claims if claim is not finished])
     assert claim.event.type == "user.created"
 
 
-def test_what_was_claimed_before_the_inbox_failed_is_worked_on(clock):
+def test_events_claimed_before_the_inbox_failed_are_returned(clock):
     app = App("drain", clock)
     app.on("user.*", name="limited", concurrency=1)(lambda event: None)
     app.add("limited", "user.created")
@@ -1122,15 +1123,15 @@ def test_what_was_claimed_before_the_inbox_failed_is_worked_on(clock):
         return answers.pop()(*arguments)
 
     app.inbox.claim = claim
-    assert [claim.event.id for claim in engine.claim_next(5, ())] == ["limited"]
+    assert [claim.event.id for claim in engine.claim(5, ())] == ["limited"]
     with pytest.raises(OSError, match="away"):
-        engine.claim_next(5, ())
+        engine.claim(5, ())
 
 
 # HandlerContext
 
 
-def test_what_a_framework_needs_is_around_every_handler(app, kind):
+def test_contexts_are_entered_around_every_handler(app, kind):
     variable = contextvars.ContextVar("variable", default="outside")
     seen = []
 
@@ -1177,7 +1178,7 @@ def test_contexts_that_fail_fail_the_handler(app):
 # Draining
 
 
-def test_inside_a_running_loop_drain_says_what_to_call_instead(clock):
+def test_drain_inside_a_running_loop_names_adrain(clock):
     app = App("drain", clock)
     app.on("*")(lambda event: None)
 
@@ -1202,8 +1203,8 @@ def test_drain_until_idle_waits_for_retries(way):
 
 
 @pytest.mark.parametrize("way", ["drain", "adrain"])
-def test_drain_within_a_time_begins_nothing_more_afterwards(way, monkeypatch):
-    """For a task that has to end, however much comes meanwhile: whatever it does brings one event more."""
+def test_drain_starts_no_event_after_its_time(way, monkeypatch):
+    """A task must end even if new events keep arriving: here, each event brings another one."""
     webhooks = Webhooks(secret="s", inbox="memory:", handoff="manual")
     handled = []
     seconds = [0]
@@ -1248,7 +1249,7 @@ def test_a_drain_that_could_not_settle_holds_the_event_no_longer_than_its_lease(
 
 
 @pytest.mark.parametrize("way", ["drain", "adrain"])
-def test_draining_an_empty_inbox_is_nothing(way, clock):
+def test_draining_an_empty_inbox_settles_nothing(way, clock):
     app = App(way, clock)
     app.on("*")(lambda event: None)
     assert app.work() == 0
@@ -1330,7 +1331,7 @@ def test_an_unreadable_event_fails_by_the_retry_policy_and_delays_no_other(sqlit
     assert seen[-1] == "evt_1"
 
 
-def test_an_unreadable_event_that_nobody_handles_is_not_ignored(sqlite_app):
+def test_unreadable_event_without_handlers_is_not_ignored(sqlite_app):
     app = sqlite_app("drain")
     app.on("user.deleted")(lambda event: None)
     app.add()
@@ -1339,7 +1340,7 @@ def test_an_unreadable_event_that_nobody_handles_is_not_ignored(sqlite_app):
     assert app.status() is Status.DEAD
 
 
-def test_an_unreadable_event_that_is_given_back_keeps_its_progress(sqlite_app):
+def test_unreadable_event_returned_to_the_inbox_keeps_its_progress(sqlite_app):
     app = sqlite_app("drain")
     app.add()
     overwrite(app.inbox, "evt_1", "progress", '{"welcome": "postponed"}')

@@ -1,4 +1,4 @@
-"""The history of an event's attempts, and the text that databases keep of it."""
+"""The history of an event's attempts, and its stored form."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -31,14 +31,14 @@ _histories = st.lists(_attempts, max_size=5).map(tuple)
 
 
 @given(history=_histories)
-def test_what_was_stored_comes_back(history):
+def test_history_survives_a_round_trip(history):
     stored = encode_history(history)
     assert decode_history(stored) == history
     assert "\0" not in stored
 
 
 @pytest.mark.parametrize("stored", [None, "", "[]"])
-def test_what_was_never_stored_is_no_history(stored):
+def test_text_that_was_never_stored_is_an_empty_history(stored):
     assert decode_history(stored) == ()
 
 
@@ -49,12 +49,12 @@ def test_an_attempt_is_added_at_the_end(history, seconds, failures):
     assert with_crash(history, NOW) == (*history, Attempt(NOW, None))
 
 
-def test_where_there_was_no_attempt_none_is_added():
+def test_nothing_is_added_without_an_attempt():
     before = (Attempt(NOW, None),)
     assert with_attempt(before, Settlement(Status.RECEIVED, 0, retry_in=0.0), NOW) == before
 
 
-def test_the_oldest_give_way():
+def test_oldest_attempts_are_dropped():
     history = tuple(Attempt(NOW, "failed", float(number)) for number in range(MAX_HISTORY))
     longer = with_attempt(history, Settlement(Status.FAILED, 1, seconds=99.0), NOW)
     assert [attempt.seconds for attempt in longer] == [*map(float, range(1, MAX_HISTORY)), 99.0]

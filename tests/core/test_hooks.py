@@ -1,4 +1,4 @@
-"""Who is told that an event is dead."""
+"""The hooks that are called when an event is dead."""
 
 import asyncio
 
@@ -26,7 +26,7 @@ def accept(webhooks):
 
 
 @pytest.mark.parametrize("drained_by", ["drain", "adrain"])
-async def test_a_dead_event_is_told_of_once(webhooks, drained_by):
+async def test_dead_hook_is_called_once(webhooks, drained_by):
     told = []
 
     @webhooks.on("*")
@@ -69,7 +69,7 @@ def test_a_hook_that_fails_harms_neither_the_event_nor_the_other_hooks(webhooks,
     assert "on_dead hook " in caplog.text
 
 
-def test_nobody_is_told_of_an_event_that_comes_through(webhooks):
+def test_dead_hook_is_not_called_for_a_processed_event(webhooks):
     told = []
     webhooks.on_dead(lambda *arguments: told.append(arguments))
 

@@ -1,4 +1,4 @@
-"""What a worker has in hand: who waits, who has a slot, who waits to be settled."""
+"""The claims of a worker: queued, running in a slot, or waiting to be settled."""
 
 import threading
 from dataclasses import replace
@@ -22,7 +22,7 @@ def in_flight():
     return InFlight(slots=2)
 
 
-def test_those_that_have_waited_longest_begin_first_and_no_more_than_there_are_slots(in_flight):
+def test_oldest_claims_start_first_up_to_the_number_of_slots(in_flight):
     first, second, third = claims = [claim(key) for key in range(3)]
     in_flight.accept(claims)
     assert [in_flight.begin(), in_flight.begin(), in_flight.begin()] == [first, second, None]
@@ -31,7 +31,7 @@ def test_those_that_have_waited_longest_begin_first_and_no_more_than_there_are_s
     assert in_flight.claims == [first, third]
 
 
-def test_what_waits_to_be_settled_needs_no_slot_and_is_in_flight_until_it_has_ended(in_flight):
+def test_settling_claim_needs_no_slot_but_is_in_flight(in_flight):
     first, second, third = claims = [claim(key) for key in range(3)]
     in_flight.accept(claims)
     in_flight.begin(), in_flight.begin()
@@ -52,7 +52,7 @@ def test_an_event_whose_lease_was_lost_may_be_in_flight_a_second_time(in_flight)
     assert in_flight.claims == [again]
 
 
-def test_once_closed_it_gives_no_more_slots_and_hands_out_what_waits(in_flight):
+def test_closed_in_flight_starts_nothing_and_withdraws_the_queued(in_flight):
     claims = [claim(1), claim(2)]
     in_flight.accept(claims)
     in_flight.close()
@@ -61,7 +61,7 @@ def test_once_closed_it_gives_no_more_slots_and_hands_out_what_waits(in_flight):
     assert in_flight.claims == []
 
 
-def test_what_waits_is_withdrawn_only_when_none_had_its_turn_for_long(in_flight):
+def test_queued_claims_are_stale_only_if_none_has_started_for_long(in_flight):
     waiting = claim(1)
     in_flight.accept([waiting])
     assert in_flight.take_stale(patience=60) == []
@@ -69,7 +69,7 @@ def test_what_waits_is_withdrawn_only_when_none_had_its_turn_for_long(in_flight)
     assert in_flight.take_stale(patience=-1) == []
 
 
-def test_there_is_room_for_the_free_slots_and_where_attempts_are_short_for_more(in_flight):
+def test_capacity_is_the_free_slots_and_more_if_attempts_are_short(in_flight):
     assert in_flight.capacity(NO_BOUND) == 2
     in_flight.accept([claim(1)])
     in_flight.end(in_flight.begin())
@@ -81,7 +81,7 @@ def test_there_is_room_for_the_free_slots_and_where_attempts_are_short_for_more(
     assert in_flight.capacity(NO_BOUND) > 2
 
 
-def test_there_is_no_room_for_more_while_enough_wait(in_flight):
+def test_no_capacity_while_enough_are_queued(in_flight):
     in_flight.accept([claim(key) for key in range(2)])
     in_flight.begin(), in_flight.begin()
     assert in_flight.capacity(NO_BOUND) == 0
@@ -90,7 +90,7 @@ def test_there_is_no_room_for_more_while_enough_wait(in_flight):
     assert not in_flight.below_low_watermark
 
 
-def test_there_is_no_room_for_more_while_many_wait_to_be_settled(in_flight):
+def test_no_capacity_while_many_are_settling(in_flight):
     in_flight.accept([claim(1), claim(2)])
     for _ in range(2):
         in_flight.release(in_flight.begin())
@@ -98,7 +98,7 @@ def test_there_is_no_room_for_more_while_many_wait_to_be_settled(in_flight):
     assert in_flight.capacity(max_settling=1) == 0
 
 
-def test_nothing_is_claimed_ahead_beside_what_was_in_flight_when_a_process_died(in_flight):
+def test_nothing_is_prefetched_beside_an_event_that_may_have_crashed_a_worker(in_flight):
     in_flight.accept([claim(1)])
     in_flight.release(in_flight.begin())
     in_flight.accept([claim(2, crashes=1)])
@@ -106,7 +106,7 @@ def test_nothing_is_claimed_ahead_beside_what_was_in_flight_when_a_process_died(
     assert in_flight.capacity(NO_BOUND) == 1
 
 
-def test_no_two_threads_are_given_the_same_claim():
+def test_no_two_threads_start_the_same_claim():
     in_flight = InFlight(slots=8)
     in_flight.accept(claim(key) for key in range(400))
     taken = []

@@ -1,4 +1,4 @@
-"""Events that are held up by hand, in all processes, and drains that know what they need not wait for."""
+"""Pauses, which apply to all processes, and drains that do not wait for paused events."""
 
 import asyncio
 import logging
@@ -44,7 +44,7 @@ def webhooks(make_webhooks):
 
 @pytest.fixture(params=["drain", "adrain"])
 def drain(request):
-    """Drains, in one way or the other, and fails where that does not end."""
+    """Drain, sync or async, and fail if that does not end."""
 
     def drain(webhooks, *, until_idle=False):
         drained = []
@@ -86,7 +86,7 @@ def test_events_that_a_paused_handler_handles_wait_whole(webhooks):
     assert seen[1:] == [("welcome", "created"), ("audit", "created")]
 
 
-def test_what_is_paused_can_be_seen_and_is_undone_by_name(webhooks):
+def test_pauses_are_listed_and_resumed_by_name(webhooks):
     webhooks.on("user.created", name="welcome")(lambda event: None)
     assert webhooks.paused == frozenset()
     webhooks.pause(type="user.*")
@@ -100,7 +100,7 @@ def test_what_is_paused_can_be_seen_and_is_undone_by_name(webhooks):
 
 
 @pytest.mark.parametrize("method", ["pause", "resume"])
-def test_what_is_to_be_paused_is_named_properly(webhooks, method):
+def test_invalid_pause_is_refused(webhooks, method):
     for named in ({}, {"type": "user.*", "handler": "welcome"}):
         with pytest.raises(ValueError, match="either a type or a handler"):
             getattr(webhooks, method)(**named)
@@ -119,7 +119,7 @@ def test_a_handler_that_is_unknown_here_is_paused_and_warned_of(webhooks, caplog
     assert "handler:welcom" in webhooks.paused
 
 
-def test_what_another_process_has_paused_is_heeded_after_a_moment(make_webhooks, monkeypatch):
+def test_pause_by_another_process_takes_effect_within_a_second(make_webhooks, monkeypatch):
     inbox = MemoryInbox()
     here, there = make_webhooks(inbox=inbox), make_webhooks(inbox=inbox)
     here.on("*", name="h")(lambda event: None)
@@ -133,7 +133,7 @@ def test_what_another_process_has_paused_is_heeded_after_a_moment(make_webhooks,
     assert here.drain() == 1
 
 
-def test_a_loop_of_claims_does_not_ask_what_is_paused_each_time(webhooks):
+def test_repeated_claims_do_not_read_the_pauses_each_time(webhooks):
     asked = []
     paused = webhooks.inbox.paused
     webhooks.inbox.paused = lambda: (asked.append(True), paused())[1]
@@ -144,7 +144,7 @@ def test_a_loop_of_claims_does_not_ask_what_is_paused_each_time(webhooks):
     assert len(asked) < 10
 
 
-def test_a_worker_heeds_it_too(make_webhooks, until):
+def test_worker_respects_a_pause(make_webhooks, until):
     webhooks = make_webhooks(handoff="auto")
     seen = []
     webhooks.on("*", name="h")(lambda event: seen.append(event.id))
@@ -161,7 +161,7 @@ def test_a_worker_heeds_it_too(make_webhooks, until):
 # Draining until nothing happens by itself any more
 
 
-def test_what_is_paused_is_not_waited_for(webhooks, drain):
+def test_drain_does_not_wait_for_paused_events(webhooks, drain):
     webhooks.on("*", name="h")(lambda event: None)
     webhooks.pause(type="user.*")
     add(webhooks, "user", "user.created")
@@ -170,7 +170,7 @@ def test_what_is_paused_is_not_waited_for(webhooks, drain):
     assert status(webhooks, "user") is Status.RECEIVED
 
 
-def test_a_retry_of_what_is_paused_is_not_waited_for_and_others_are(webhooks, drain):
+def test_drain_waits_for_retries_but_not_for_paused_ones(webhooks, drain):
     calls = []
 
     @webhooks.on("*", name="h")
@@ -192,7 +192,7 @@ def test_a_retry_of_what_is_paused_is_not_waited_for_and_others_are(webhooks, dr
     assert drain(webhooks, until_idle=True) == 1
 
 
-def test_a_retry_of_what_is_paused_may_be_far_away(make_webhooks, drain):
+def test_drain_does_not_wait_for_a_distant_retry_of_a_paused_event(make_webhooks, drain):
     webhooks = make_webhooks(retry=RetryPolicy(initial_delay=3600))
     webhooks.on("*", name="h")(lambda event: 1 / 0)
     add(webhooks)
@@ -202,7 +202,7 @@ def test_a_retry_of_what_is_paused_may_be_far_away(make_webhooks, drain):
     assert status(webhooks) is Status.FAILED
 
 
-def test_what_is_held_behind_a_paused_event_is_not_waited_for(webhooks, drain):
+def test_drain_does_not_wait_for_events_behind_a_paused_one(webhooks, drain):
     webhooks.on("user.*", name="h", ordered=True)(lambda event: None)
     webhooks.pause(type="user.created")
     add(webhooks, "first", "user.created", created=10)
@@ -212,8 +212,8 @@ def test_what_is_held_behind_a_paused_event_is_not_waited_for(webhooks, drain):
     assert drain(webhooks, until_idle=True) == 2
 
 
-def test_a_failed_event_that_is_held_behind_a_paused_one_is_not_waited_for(webhooks, drain):
-    """It was tried before the earlier one arrived, and is due."""
+def test_drain_does_not_wait_for_a_failed_event_behind_a_paused_one(webhooks, drain):
+    """The failed event ran before the earlier one arrived, and is due."""
     failing = [True]
     webhooks.on("user.*", name="h", ordered=True)(lambda event: 1 / 0 if failing else None)
     add(webhooks, "second", "user.updated", created=20)
@@ -228,7 +228,7 @@ def test_a_failed_event_that_is_held_behind_a_paused_one_is_not_waited_for(webho
 
 
 @pytest.mark.parametrize("paused", [False, True])
-def test_what_is_held_behind_a_retry_is_waited_for(webhooks, drain, paused):
+def test_drain_waits_for_events_behind_a_retry(webhooks, drain, paused):
     seen = []
 
     @webhooks.on("user.*", name="h", ordered=True)
@@ -246,7 +246,7 @@ def test_what_is_held_behind_a_retry_is_waited_for(webhooks, drain, paused):
     assert seen == [("first", 1), ("first", 2), ("first", 3), ("second", 1)]
 
 
-def test_waiting_for_what_is_held_back_does_not_spin(webhooks, drain):
+def test_drain_does_not_spin_while_events_are_held_back(webhooks, drain):
     looks = []
     claim = webhooks.inbox.claim
     webhooks.inbox.claim = lambda *arguments: (looks.append(True), claim(*arguments))[1]
@@ -264,8 +264,8 @@ def test_waiting_for_what_is_held_back_does_not_spin(webhooks, drain):
 
 
 @pytest.mark.parametrize("paused", ["user.*", "auth.*"])
-def test_what_another_has_in_work_is_waited_for(webhooks, drain, paused):
-    """Also where it was paused meanwhile: what has been begun is finished."""
+def test_drain_waits_for_events_of_another_worker(webhooks, drain, paused):
+    """Even if it was paused meanwhile, because a running attempt is finished."""
     webhooks.on("*", name="h")(lambda event: None)
     add(webhooks)
     [claim] = webhooks.inbox.claim(1, 60)
@@ -287,7 +287,7 @@ def test_what_another_has_in_work_is_waited_for(webhooks, drain, paused):
 
 
 @pytest.mark.parametrize("paused", [False, True])
-def test_what_was_given_back_for_later_is_waited_for(webhooks, drain, paused):
+def test_drain_waits_for_an_event_returned_for_later(webhooks, drain, paused):
     webhooks.on("*", name="h")(lambda event: None)
     if paused:
         webhooks.pause(type="auth.*")
@@ -299,7 +299,7 @@ def test_what_was_given_back_for_later_is_waited_for(webhooks, drain, paused):
     assert status(webhooks) is Status.PROCESSED
 
 
-def test_what_died_in_work_and_was_paused_is_not_waited_for(webhooks, drain):
+def test_drain_does_not_wait_for_a_paused_event_of_a_dead_worker(webhooks, drain):
     webhooks.on("*", name="h")(lambda event: None)
     add(webhooks)
     webhooks.inbox.claim(1, 0.0)

@@ -1,4 +1,4 @@
-"""Hosts that end or freeze the worker between requests: nothing is lost, and somebody is told what to do."""
+"""Hosts that end or freeze the worker between requests: no event is lost, and the log says what to do."""
 
 import asyncio
 
@@ -35,7 +35,7 @@ def webhooks():
     webhooks.stop(timeout=0)
 
 
-def told(webhooks):
+def interruptions(webhooks):
     return [notice for notice in webhooks.notices if isinstance(notice, WorkerInterrupted)]
 
 
@@ -55,7 +55,7 @@ async def until(condition):
 
 
 async def ask(application, number):
-    """One request as a gateway passes it on, without any lifespan."""
+    """Send one request without a lifespan, as a serverless gateway does."""
     delivery = delivered(number)
     answers = []
 
@@ -76,43 +76,43 @@ async def ask(application, number):
 
 
 async def nothing(scope, receive, send):
-    raise AssertionError("it was for the webhooks")
+    raise AssertionError("the request belongs to the webhooks")
 
 
 def test_loops_that_end_with_each_request_are_reported_once(webhooks, caplog):
     application = webhooks_entry(nothing, webhooks)
     for number in range(5):
         assert asyncio.run(ask(application, number)) == 200
-        assert len(told(webhooks)) == (number >= 2)
-    assert told(webhooks) == [WorkerInterrupted("default", 2)]
+        assert len(interruptions(webhooks)) == (number >= 2)
+    assert interruptions(webhooks) == [WorkerInterrupted("default", 2)]
     assert "handoff='manual'" in caplog.text
-    # Nothing is lost: it waits for whoever works.
+    # No event is lost: all wait in the inbox.
     assert webhooks.inbox.stats().total == 5
     webhooks.start()
     pause_until(lambda: webhooks.inbox.stats().by_status[Status.PROCESSED] == 5)
     assert sorted(webhooks.handled) == [f"evt_{number}" for number in range(5)]
 
 
-def test_workers_that_are_cancelled_before_their_first_step_make_room_for_others(webhooks):
+def test_worker_cancelled_before_its_first_step_is_replaced(webhooks):
     async def invocation():
-        # In the last turn of the loop: the task of the worker is cancelled before the next one.
+        # In the last iteration of the loop: the worker's task is cancelled before its first step.
         asyncio.get_running_loop().call_soon(webhooks.wake)
 
     for _ in range(4):
         asyncio.run(invocation())
-    assert told(webhooks) == [WorkerInterrupted("default", 2)]
+    assert interruptions(webhooks) == [WorkerInterrupted("default", 2)]
 
 
 def test_lifespans_that_end_with_each_request_are_reported(webhooks):
     async def invocation(number):
         async with webhooks.lifespan():
-            # The worker has not begun to look when it is stopped.
+            # The worker is stopped before its first poll.
             webhooks.inbox.add(NewEvent(sample_event(id=f"evt_{number}"))).result(PATIENCE)
             webhooks.wake()
 
     for number in range(3):
         asyncio.run(invocation(number))
-    assert told(webhooks) == [WorkerInterrupted("default", 2)]
+    assert interruptions(webhooks) == [WorkerInterrupted("default", 2)]
 
 
 def test_a_lifespan_that_lets_the_worker_finish_is_not_reported(webhooks):
@@ -125,12 +125,12 @@ def test_a_lifespan_that_lets_the_worker_finish_is_not_reported(webhooks):
 
     for number in range(4):
         asyncio.run(invocation(number))
-    assert told(webhooks) == []
+    assert interruptions(webhooks) == []
 
 
 @pytest.mark.parametrize("kind", ["event loop", "thread"])
 def test_a_worker_that_is_frozen_between_requests_is_reported(webhooks, kind):
-    """The loop lives on, or the thread does, but does not run while no request is being answered."""
+    """The loop or thread exists on, but does not run between requests."""
     clock = Clock()
     handoff = InProcessHandoff(
         webhooks._engine, name="default", concurrency=1, shutdown_timeout=5, on_loops=kind == "event loop", clock=clock
@@ -146,8 +146,8 @@ def test_a_worker_that_is_frozen_between_requests_is_reported(webhooks, kind):
         for number in range(4):
             loop.run_until_complete(invocation(number))
             clock.now += FREEZE + 1
-        loop.run_until_complete(until(lambda: told(webhooks)))
-        assert told(webhooks) == [WorkerInterrupted("default", 2)]
+        loop.run_until_complete(until(lambda: interruptions(webhooks)))
+        assert interruptions(webhooks) == [WorkerInterrupted("default", 2)]
     finally:
         loop.run_until_complete(handoff.astop())
         loop.close()
@@ -163,4 +163,4 @@ def test_a_process_that_is_suspended_while_nothing_is_due_is_not_reported(webhoo
         worker.announce_event()
         pause_until(lambda: not worker.left_work and worker._last_turn == clock.now and not worker._was_frozen)
     handoff.stop()
-    assert told(webhooks) == []
+    assert interruptions(webhooks) == []

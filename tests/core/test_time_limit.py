@@ -1,6 +1,6 @@
-"""The time limit of a transaction on SQLite, whatever its thread does when the time is over.
+"""The time limit of a transaction on SQLite, in each state that its thread may be in when it expires.
 
-Each case in which the time is over runs in a process of its own: what goes wrong there stops all threads of one.
+Each case with an expired limit runs in a process of its own, because a failure there stops all threads of the process.
 """
 
 import sqlite3
@@ -27,7 +27,7 @@ from envoyou_core.inbox.deadlines import time_limit
 
 database = sys.argv[1]
 ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) "
-# The time is over while the first row is made, however late the statement began.
+# The limit expires while the first row is computed, even if the statement started late.
 ENDLESS_PAST_THE_TIME = ENDLESS.replace("SELECT 1", "SELECT time_is_over()")
 
 def time_is_over():
@@ -66,7 +66,7 @@ connection.create_function("time_is_over", 0, time_is_over)
 """
 
 AFTER = """
-# All is as it was before: for this connection, for others, and for the next limit.
+# The database works as before: for this connection, for others, and with the next limit.
 connection.execute("INSERT INTO effects VALUES ('later')")
 limited(connection, lambda expired: expired.wait(30), seconds=0.1)
 print([what for what, in connect().execute("SELECT what FROM effects")])
@@ -91,7 +91,7 @@ BLOCKS = {
         def block(expired):
             time_is_over()
             while not expired.is_set():
-                # On a busy machine, one of them may last long enough to be cut short.
+                # On a busy machine, a statement may run long enough to be interrupted.
                 with suppress(sqlite3.OperationalError):
                     connection.execute("SELECT slow(1)").fetchone()
             write_in_vain()
@@ -125,7 +125,7 @@ def run(tmp_path: Path, *code: str) -> list[str]:
 
 
 @pytest.mark.parametrize("block", BLOCKS)
-def test_it_is_taken_away_and_nothing_of_it_is_left(tmp_path, block):
+def test_expired_transaction_is_rolled_back(tmp_path, block):
     assert run(tmp_path, BEFORE, BLOCKS[block], "limited(connection, block)", AFTER) == [
         "attempt to write a readonly database",
         "rolled back",
@@ -135,7 +135,7 @@ def test_it_is_taken_away_and_nothing_of_it_is_left(tmp_path, block):
 
 
 def test_an_interrupted_statement_beside_an_open_cursor(tmp_path):
-    """While a cursor is open, whatever is executed is interrupted, the rolling back too; here it outlives the block."""
+    """While a cursor is open, every statement is interrupted, a rollback too. Here the cursor outlives the block."""
     block = """
         def block(expired):
             block.cursor = connection.execute(ENDLESS + "SELECT x FROM n")
@@ -172,7 +172,7 @@ def test_an_interrupted_statement_beside_an_open_cursor(tmp_path):
     ]
 
 
-def test_a_limit_that_has_no_thread_is_none_and_the_next_one_is(tmp_path):
+def test_limit_without_a_thread_is_not_enforced_and_the_next_one_is(tmp_path):
     code = """
         start = threading.Thread.start
 
@@ -192,7 +192,7 @@ def test_a_limit_that_has_no_thread_is_none_and_the_next_one_is(tmp_path):
 
 @pytest.fixture
 def begun():
-    """Connections with a transaction begun."""
+    """Opens connections that are in a transaction."""
     with ExitStack() as stack:
 
         def begin() -> sqlite3.Connection:
@@ -206,14 +206,14 @@ def begun():
 
 @pytest.fixture
 def alarms(monkeypatch):
-    """Some of their own: what an earlier test has left running has its limits elsewhere."""
+    """A deadline thread of this test only: limits left by earlier tests are elsewhere."""
     alarms = module._DeadlineThread()
     monkeypatch.setattr(module, "_deadlines", alarms)
     return alarms
 
 
 def test_a_limit_is_kept_for_no_longer_than_its_block(alarms, begun):
-    """Kept until its time is over, each of thousands a second would lie there, to be looked through for rubbish."""
+    """Otherwise thousands of ended limits a second would pile up until they expire."""
     with time_limit(begun(), 30, lambda: None), time_limit(begun(), 60, lambda: None):
         assert len(alarms._due) == 2
     assert not alarms._due

@@ -1,4 +1,4 @@
-"""A function as handoff: told of each accepted event, off the request's path, and never needed."""
+"""A function as handoff: called with each accepted event, outside the request, best effort."""
 
 import queue
 import threading
@@ -49,7 +49,7 @@ async def test_on_an_event_loop_too():
     assert told.get(timeout=PATIENCE) == event.id
 
 
-def test_a_broker_that_does_not_answer_holds_up_nobody(monkeypatch):
+def test_unresponsive_broker_does_not_delay_requests(monkeypatch):
     monkeypatch.setattr(waker, "MAX_WAITING", 2)
     entered, release, told = threading.Event(), threading.Event(), queue.Queue()
 
@@ -67,8 +67,8 @@ def test_a_broker_that_does_not_answer_holds_up_nobody(monkeypatch):
     assert webhooks.drain() == 6
 
 
-def test_a_broker_that_does_the_work_at_once_does_it_outside_the_request():
-    """What a task queue does that is set up to run tasks where they are enqueued, as Django's default one is."""
+def test_eager_broker_works_outside_the_request():
+    """A task queue that runs tasks when they are enqueued, as Django's default backend does."""
     release, done = threading.Event(), threading.Event()
     webhooks = Webhooks(secret=SECRET, inbox="memory:", handoff=lambda _: (webhooks.drain(), done.set()))
     webhooks.on("*")(lambda event: release.wait(PATIENCE))
@@ -108,7 +108,7 @@ def test_a_forked_child_sends_its_own():
     assert told.get(timeout=PATIENCE) == "child"
 
 
-def test_its_thread_exit_hooks_with_the_webhooks_when_it_has_given_the_hints_that_wait():
+def test_waker_thread_ends_with_the_webhooks_once_queued_wakeups_are_sent():
     told, release = queue.Queue(), threading.Event()
     webhooks = make(lambda event_id: (release.wait(PATIENCE), told.put(threading.current_thread())))
     for _ in range(3):
@@ -123,7 +123,7 @@ def test_its_thread_exit_hooks_with_the_webhooks_when_it_has_given_the_hints_tha
     webhooks.stop()
 
 
-def test_its_thread_is_looked_after_as_those_of_a_worker_are():
+def test_waker_thread_runs_the_thread_exit_hooks():
     told = queue.Queue()
 
     @contextmanager
@@ -142,12 +142,12 @@ def test_its_thread_is_looked_after_as_those_of_a_worker_are():
 
 
 @pytest.mark.parametrize("handoff", ["celery", 5, None])
-def test_what_is_neither_a_word_nor_a_function_is_refused(handoff):
+def test_handoff_that_is_neither_a_known_word_nor_a_function_is_refused(handoff):
     with pytest.raises(ConfigurationError, match="handoff"):
         make(handoff)
 
 
-def test_an_event_is_accepted_though_nobody_can_be_told(monkeypatch):
+def test_event_is_accepted_if_no_waker_thread_can_be_started(monkeypatch):
     def refuse(thread):
         raise RuntimeError("can't start new thread")
 

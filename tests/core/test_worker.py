@@ -1,4 +1,4 @@
-"""The worker inside the application's process: on its event loop, or on a thread."""
+"""The worker inside the application's process: on its event loop or in a thread."""
 
 import asyncio
 import subprocess
@@ -15,7 +15,7 @@ from envoyou_core.inbox import ANY, NewEvent, Settlement, Status
 from envoyou_core.inbox.memory import MemoryInbox
 from envoyou_core.observability import HandlerOverdue, WorkerFailed, WorkerStarted, WorkerStopped
 from envoyou_core.testing import sample_event, sign_delivery
-from envoyou_core.worker import prefetch
+from envoyou_core.worker import backoff, maintenance, prefetch
 from envoyou_core.worker import worker as worker_module
 from envoyou_core.worker.threads import DaemonThreads
 from tests.core.conftest import pause_until
@@ -59,7 +59,7 @@ def status(webhooks, id="evt_1"):
     return webhooks.inbox.get(id).status
 
 
-def told(webhooks, kind):
+def notices_of(webhooks, kind):
     return [notice for notice in webhooks.notices if isinstance(notice, kind)]
 
 
@@ -79,10 +79,10 @@ async def async_until(condition):
 def test_it_starts_with_the_first_event_that_is_accepted(webhooks):
     done = threading.Event()
     webhooks.on("*")(lambda event: done.set())
-    assert told(webhooks, WorkerStarted) == []
+    assert notices_of(webhooks, WorkerStarted) == []
     assert webhooks.receive(request()).status == 200
     assert done.wait(PATIENCE)
-    assert told(webhooks, WorkerStarted) == [WorkerStarted("default", "thread", "memory:")]
+    assert notices_of(webhooks, WorkerStarted) == [WorkerStarted("default", "thread", "memory:")]
 
 
 def test_accepting_on_a_loop_starts_it_on_that_loop(webhooks):
@@ -99,7 +99,7 @@ def test_accepting_on_a_loop_starts_it_on_that_loop(webhooks):
 
     asyncio.run(main())
     assert threads == [threading.get_ident()]
-    assert told(webhooks, WorkerStarted) == [WorkerStarted("default", "event loop", "memory:")]
+    assert notices_of(webhooks, WorkerStarted) == [WorkerStarted("default", "event loop", "memory:")]
 
 
 def test_a_lifespan_starts_it_and_sync_handlers_stay_off_the_loop(webhooks):
@@ -121,12 +121,12 @@ def test_starting_is_idempotent(webhooks):
     for _ in range(3):
         webhooks.start()
         webhooks.wake()
-    assert len(told(webhooks, WorkerStarted)) <= 1
-    pause_until(lambda: told(webhooks, WorkerStarted))
+    assert len(notices_of(webhooks, WorkerStarted)) <= 1
+    pause_until(lambda: notices_of(webhooks, WorkerStarted))
     assert len(threads_named("envoyou-worker-default")) == 1
 
 
-def test_many_threads_at_once_start_one(webhooks):
+def test_many_threads_at_once_start_one_worker(webhooks):
     webhooks.on("*")(lambda event: None)
     start = threading.Barrier(8)
     threads = [threading.Thread(target=lambda: (start.wait(PATIENCE), webhooks.start())) for _ in range(8)]
@@ -137,10 +137,10 @@ def test_many_threads_at_once_start_one(webhooks):
     add(webhooks)
     webhooks.wake()
     pause_until(lambda: status(webhooks) is Status.PROCESSED)
-    assert len(told(webhooks, WorkerStarted)) == 1
+    assert len(notices_of(webhooks, WorkerStarted)) == 1
 
 
-def test_making_the_object_starts_nothing():
+def test_constructing_webhooks_starts_no_thread():
     before = threading.active_count()
     webhooks = Webhooks(secret=SECRET, inbox="memory:")
     webhooks.on("*")(lambda event: None)
@@ -160,10 +160,10 @@ def test_without_handlers_it_refuses_to_start(webhooks):
         asyncio.run(main())
 
 
-def test_without_handlers_events_are_accepted_all_the_same_and_the_trouble_is_told(webhooks):
+def test_events_are_accepted_without_handlers_and_the_worker_failure_is_reported(webhooks):
     assert webhooks.receive(request()).status == 200
     assert status(webhooks) is Status.RECEIVED
-    [notice] = told(webhooks, WorkerFailed)
+    [notice] = notices_of(webhooks, WorkerFailed)
     assert "no handlers" in notice.detail
     assert notice.retry_in is None
 
@@ -180,11 +180,11 @@ def test_with_a_manual_handoff_nothing_starts(make_webhooks):
             await asyncio.sleep(0.01)
 
     asyncio.run(main())
-    assert told(webhooks, WorkerStarted) == []
+    assert notices_of(webhooks, WorkerStarted) == []
     assert status(webhooks) is Status.RECEIVED
 
 
-def test_it_picks_up_what_an_earlier_process_left(make_webhooks, sqlite_url):
+def test_worker_handles_events_left_by_an_earlier_process(make_webhooks, sqlite_url):
     earlier = make_webhooks(sqlite_url, handoff="manual")
     add(earlier)
     earlier.inbox.close()
@@ -198,11 +198,11 @@ def test_it_picks_up_what_an_earlier_process_left(make_webhooks, sqlite_url):
     later.inbox.close()
 
 
-def test_it_finds_without_being_woken_what_another_process_stored(webhooks):
+def test_worker_polls_for_events_of_other_processes(webhooks):
     done = threading.Event()
     webhooks.on("*")(lambda event: done.set())
     webhooks.start()
-    pause_until(lambda: told(webhooks, WorkerStarted))
+    pause_until(lambda: notices_of(webhooks, WorkerStarted))
     add(webhooks)
     assert done.wait(PATIENCE)
 
@@ -239,7 +239,7 @@ def test_a_retry_comes_by_itself_when_it_is_due(make_webhooks, monkeypatch):
 # Several at once
 
 
-def test_no_more_events_are_in_flight_than_asked_for(make_webhooks):
+def test_concurrency_limits_the_events_in_flight(make_webhooks):
     webhooks = make_webhooks(concurrency=3)
     release = threading.Event()
     lock = threading.Lock()
@@ -264,7 +264,7 @@ def test_no_more_events_are_in_flight_than_asked_for(make_webhooks):
     assert max(most) == 3
 
 
-def test_events_that_were_in_flight_at_several_crashes_are_kept_apart(make_webhooks, monkeypatch):
+def test_poison_suspects_run_one_at_a_time(make_webhooks, monkeypatch):
     monkeypatch.setattr(worker_module, "SWEEP_INTERVAL", 0.01)
     webhooks = make_webhooks()
     running, most = set(), []
@@ -280,7 +280,7 @@ def test_events_that_were_in_flight_at_several_crashes_are_kept_apart(make_webho
     for id in suspects:
         add(webhooks, id)
     for _ in range(2):
-        # Each ends with its lease, as if the process had died at once.
+        # The lease expires at once, as if the process had died.
         assert len(webhooks.inbox.claim(10, lease=0)) == 4
     webhooks.start()
     pause_until(lambda: webhooks.inbox.stats().by_status[Status.PROCESSED] == 4)
@@ -323,7 +323,7 @@ def test_handlers_that_block_do_not_keep_others_from_being_settled(make_webhooks
 
 
 @pytest.mark.parametrize("kind", ["sync", "async", "blocks the loop"])
-def test_the_lease_is_kept_alive_while_a_handler_takes_longer(make_webhooks, kind):
+def test_lease_is_renewed_while_a_handler_runs(make_webhooks, kind):
     webhooks = make_webhooks(lease=1.0)
     renewals = []
     renewed = threading.Event()
@@ -364,9 +364,9 @@ def test_the_lease_is_kept_alive_while_a_handler_takes_longer(make_webhooks, kin
     assert webhooks.inbox.get("evt_1").crashes == 0
 
 
-def test_the_leases_of_events_that_only_wait_are_kept_alive_too(make_webhooks, monkeypatch):
+def test_leases_of_queued_events_are_renewed(make_webhooks, monkeypatch):
     monkeypatch.setattr(worker_module, "SWEEP_INTERVAL", PATIENCE)
-    # However long the first one takes on a busy machine.
+    # Prefetch even if the first event takes long on a busy machine.
     monkeypatch.setattr(prefetch, "LOOK_AHEAD", PATIENCE)
     webhooks = make_webhooks(concurrency=1, lease=1)
     entered, release = threading.Event(), threading.Event()
@@ -388,7 +388,7 @@ def test_the_leases_of_events_that_only_wait_are_kept_alive_too(make_webhooks, m
     assert {record.crashes for record in webhooks.inbox.list()} == {0}
 
 
-def test_a_renewal_that_fails_is_told_and_tried_again(make_webhooks):
+def test_failed_renewal_is_reported_and_retried(make_webhooks):
     webhooks = make_webhooks(lease=1.0)
     tries = []
     renewed = threading.Event()
@@ -406,15 +406,15 @@ def test_a_renewal_that_fails_is_told_and_tried_again(make_webhooks):
     add(webhooks)
     webhooks.start()
     pause_until(lambda: status(webhooks) is Status.PROCESSED)
-    [notice] = told(webhooks, WorkerFailed)
+    [notice] = notices_of(webhooks, WorkerFailed)
     assert notice.detail == "OSError: the database is away"
 
 
-# When the inbox is away
+# Outages of the inbox
 
 
 class BrokenInbox(MemoryInbox):
-    """Away, until it is mended."""
+    """An inbox with an outage: the methods in `broken` raise."""
 
     def __init__(self):
         super().__init__()
@@ -440,24 +440,24 @@ class BrokenInbox(MemoryInbox):
 
 
 @pytest.mark.parametrize("method", ["look", "claim"])
-def test_an_outage_is_told_and_outlived(make_webhooks, monkeypatch, method):
-    monkeypatch.setattr(worker_module, "FIRST_RETRY", 0.01)
+def test_outage_of_the_inbox_is_reported_and_survived(make_webhooks, monkeypatch, method):
+    monkeypatch.setattr(backoff, "FIRST_RETRY", 0.01)
     inbox = BrokenInbox()
     inbox.broken = {method}
     webhooks = make_webhooks(inbox)
     webhooks.on("*")(lambda event: None)
     add(webhooks)
     webhooks.start()
-    pause_until(lambda: len(told(webhooks, WorkerFailed)) >= 3)
-    pauses = [notice.retry_in for notice in told(webhooks, WorkerFailed)][:3]
+    pause_until(lambda: len(notices_of(webhooks, WorkerFailed)) >= 3)
+    pauses = [notice.retry_in for notice in notices_of(webhooks, WorkerFailed)][:3]
     assert pauses == [0.01, 0.02, 0.04]
-    assert told(webhooks, WorkerFailed)[0].detail == "OSError: the database is away"
+    assert notices_of(webhooks, WorkerFailed)[0].detail == "OSError: the database is away"
     inbox.broken.clear()
     pause_until(lambda: status(webhooks) is Status.PROCESSED)
 
 
-def test_what_cannot_be_settled_at_first_is_settled_later_and_not_done_again(make_webhooks, monkeypatch):
-    monkeypatch.setattr(worker_module, "FIRST_RETRY", 0.01)
+def test_failed_settlement_is_retried_without_running_the_handlers_again(make_webhooks, monkeypatch):
+    monkeypatch.setattr(backoff, "FIRST_RETRY", 0.01)
     inbox = BrokenInbox()
     inbox.broken = {"settle"}
     webhooks = make_webhooks(inbox)
@@ -465,7 +465,7 @@ def test_what_cannot_be_settled_at_first_is_settled_later_and_not_done_again(mak
     webhooks.on("*")(lambda event: runs.append(event.id))
     add(webhooks)
     webhooks.start()
-    pause_until(lambda: len(told(webhooks, WorkerFailed)) >= 3)
+    pause_until(lambda: len(notices_of(webhooks, WorkerFailed)) >= 3)
     assert status(webhooks) is Status.PROCESSING
     inbox.broken.clear()
     pause_until(lambda: status(webhooks) is Status.PROCESSED)
@@ -473,8 +473,8 @@ def test_what_cannot_be_settled_at_first_is_settled_later_and_not_done_again(mak
     assert webhooks.inbox.get("evt_1").crashes == 0
 
 
-def test_an_attempt_that_cannot_be_settled_is_left_to_its_lease(make_webhooks, monkeypatch):
-    monkeypatch.setattr(worker_module, "FIRST_RETRY", 2.0)
+def test_attempt_that_cannot_be_settled_runs_again_when_its_lease_expires(make_webhooks, monkeypatch):
+    monkeypatch.setattr(backoff, "FIRST_RETRY", 2.0)
     inbox = BrokenInbox()
     inbox.broken = {"settle"}
     webhooks = make_webhooks(inbox, lease=1)
@@ -482,8 +482,8 @@ def test_an_attempt_that_cannot_be_settled_is_left_to_its_lease(make_webhooks, m
     webhooks.on("*")(lambda event: runs.append(event.id))
     add(webhooks)
     webhooks.start()
-    # Once together with others, once alone.
-    pause_until(lambda: len(told(webhooks, WorkerFailed)) == 2)
+    # The shared commit has failed, and the retry too.
+    pause_until(lambda: len(notices_of(webhooks, WorkerFailed)) == 2)
     assert status(webhooks) is Status.PROCESSING
     inbox.broken.clear()
     inbox._rows["", "evt_1"].due_at = 0.0
@@ -492,7 +492,7 @@ def test_an_attempt_that_cannot_be_settled_is_left_to_its_lease(make_webhooks, m
     assert webhooks.inbox.get("evt_1").crashes == 1
 
 
-def test_what_one_event_leaves_in_the_context_the_next_does_not_find(make_webhooks):
+def test_context_variables_do_not_leak_from_one_event_to_the_next(make_webhooks):
     webhooks = make_webhooks(concurrency=1)
     found = []
 
@@ -508,7 +508,7 @@ def test_what_one_event_leaves_in_the_context_the_next_does_not_find(make_webhoo
     assert found == ["nothing"] * 3
 
 
-def test_async_and_sync_handlers_take_turns_in_the_slots(make_webhooks):
+def test_async_and_sync_handlers_share_the_slots(make_webhooks):
     webhooks = make_webhooks(concurrency=1)
     handled, loops = [], set()
 
@@ -529,8 +529,8 @@ def test_async_and_sync_handlers_take_turns_in_the_slots(make_webhooks):
     assert len(loops) == 1
 
 
-def test_a_record_that_fails_at_first_is_made_later_and_the_handler_not_run_again(make_webhooks, monkeypatch):
-    monkeypatch.setattr(worker_module, "FIRST_RETRY", 0.01)
+def test_failed_record_is_retried_without_running_the_handler_again(make_webhooks, monkeypatch):
+    monkeypatch.setattr(backoff, "FIRST_RETRY", 0.01)
     failing = iter([True, True])
 
     class AwayForAMoment(MemoryInbox):
@@ -547,7 +547,7 @@ def test_a_record_that_fails_at_first_is_made_later_and_the_handler_not_run_agai
     webhooks.start()
     pause_until(lambda: status(webhooks) is Status.PROCESSED)
     assert handled == ["first", "second"]
-    assert len(told(webhooks, WorkerFailed)) == 2
+    assert len(notices_of(webhooks, WorkerFailed)) == 2
 
 
 def test_attempts_that_end_at_the_same_time_are_settled_by_one_commit(make_webhooks):
@@ -567,7 +567,7 @@ def test_attempts_that_end_at_the_same_time_are_settled_by_one_commit(make_webho
         add(webhooks, f"evt_{number}")
     webhooks.start()
     assert waiting.acquire(timeout=PATIENCE)
-    # Whoever waits to be settled holds no slot: the others are handled meanwhile.
+    # A settling attempt holds no slot, so the others run meanwhile.
     pause_until(lambda: webhooks._handoff._worker._in_flight.settling == 30)
     gate.set()
     pause_until(lambda: webhooks.inbox.stats().by_status[Status.PROCESSED] == 30)
@@ -581,11 +581,11 @@ def test_a_sync_handler_past_its_time_limit_is_reported_once_and_its_result_coun
     webhooks.on("*", time_limit=0.05)(lambda event: release.wait(PATIENCE))
     add(webhooks)
     webhooks.start()
-    pause_until(lambda: told(webhooks, HandlerOverdue))
+    pause_until(lambda: notices_of(webhooks, HandlerOverdue))
     assert status(webhooks) is Status.PROCESSING
     release.set()
     pause_until(lambda: status(webhooks) is Status.PROCESSED)
-    [notice] = told(webhooks, HandlerOverdue)
+    [notice] = notices_of(webhooks, HandlerOverdue)
     assert (notice.event_id, notice.event_type, notice.seconds) == ("evt_1", "user.created", 0.05)
 
 
@@ -596,16 +596,16 @@ def test_a_worker_in_an_application_stays_though_all_its_slots_are_overdue(make_
     webhooks.on("user.deleted", name="other")(lambda event: None)
     add(webhooks)
     webhooks.start()
-    pause_until(lambda: told(webhooks, HandlerOverdue))
+    pause_until(lambda: notices_of(webhooks, HandlerOverdue))
     add(webhooks, "evt_2", "user.deleted")
     release.set()
     pause_until(lambda: status(webhooks, "evt_2") is Status.PROCESSED)
-    assert told(webhooks, WorkerStopped) == []
+    assert notices_of(webhooks, WorkerStopped) == []
 
 
-def test_it_clears_up_by_itself_again_and_again(make_webhooks, monkeypatch):
-    monkeypatch.setattr(worker_module, "FIRST_MAINTENANCE", 0.01)
-    monkeypatch.setattr(worker_module, "MAINTENANCE_INTERVAL", 0.01)
+def test_maintenance_runs_periodically(make_webhooks, monkeypatch):
+    monkeypatch.setattr(maintenance, "FIRST_MAINTENANCE", 0.01)
+    monkeypatch.setattr(maintenance, "MAINTENANCE_INTERVAL", 0.01)
     now = [1_700_000_000.0]
     webhooks = make_webhooks(clock=lambda: now[0])
     webhooks.on("*")(lambda event: None)
@@ -619,9 +619,9 @@ def test_it_clears_up_by_itself_again_and_again(make_webhooks, monkeypatch):
     pause_until(lambda: webhooks.inbox.get("evt_1") is None)
 
 
-def test_maintenance_that_fails_is_told_and_tried_again(make_webhooks, monkeypatch):
-    monkeypatch.setattr(worker_module, "FIRST_MAINTENANCE", 0.01)
-    monkeypatch.setattr(worker_module, "MAINTENANCE_INTERVAL", 0.01)
+def test_failed_maintenance_is_reported_and_retried(make_webhooks, monkeypatch):
+    monkeypatch.setattr(maintenance, "FIRST_MAINTENANCE", 0.01)
+    monkeypatch.setattr(maintenance, "MAINTENANCE_INTERVAL", 0.01)
 
     class Failing(MemoryInbox):
         def prune(self, *arguments):
@@ -630,14 +630,14 @@ def test_maintenance_that_fails_is_told_and_tried_again(make_webhooks, monkeypat
     webhooks = make_webhooks(Failing())
     webhooks.on("*")(lambda event: None)
     webhooks.start()
-    pause_until(lambda: len(told(webhooks, WorkerFailed)) >= 2)
-    assert told(webhooks, WorkerFailed)[0].detail == "OSError: the database is away"
+    pause_until(lambda: len(notices_of(webhooks, WorkerFailed)) >= 2)
+    assert notices_of(webhooks, WorkerFailed)[0].detail == "OSError: the database is away"
 
 
 # Stopping
 
 
-def test_stopping_finishes_what_was_begun_and_takes_nothing_more(make_webhooks):
+def test_stopping_finishes_running_attempts_and_claims_nothing_more(make_webhooks):
     webhooks = make_webhooks(concurrency=1)
     entered, release = threading.Event(), threading.Event()
 
@@ -653,16 +653,16 @@ def test_stopping_finishes_what_was_begun_and_takes_nothing_more(make_webhooks):
     worker = webhooks._handoff._worker
     stopping = threading.Thread(target=webhooks.stop)
     stopping.start()
-    pause_until(lambda: worker._stopping)
+    pause_until(lambda: worker._signals.stopping)
     release.set()
     stopping.join(PATIENCE)
     assert status(webhooks, "evt_1") is Status.PROCESSED
     assert status(webhooks, "evt_2") is Status.RECEIVED
-    assert told(webhooks, WorkerStopped) == [WorkerStopped("default", 0)]
+    assert notices_of(webhooks, WorkerStopped) == [WorkerStopped("default", 0)]
     pause_until(lambda: not threads_named("envoyou-handler") and not threads_named("envoyou-inbox-default"))
 
 
-def test_stopping_gives_back_an_async_handler_that_does_not_end(webhooks):
+def test_stopping_returns_an_endless_async_handlers_event_to_the_inbox(webhooks):
     entered = threading.Event()
     cancelled = []
 
@@ -681,10 +681,10 @@ def test_stopping_gives_back_an_async_handler_that_does_not_end(webhooks):
     assert cancelled == ["evt_1"]
     record = webhooks.inbox.get("evt_1")
     assert (record.status, record.attempts, record.crashes) == (Status.RECEIVED, 0, 0)
-    assert told(webhooks, WorkerStopped) == [WorkerStopped("default", 1)]
+    assert notices_of(webhooks, WorkerStopped) == [WorkerStopped("default", 1)]
 
 
-def test_what_is_given_back_keeps_its_attempts_and_progress(make_webhooks):
+def test_returned_event_keeps_its_attempts_and_progress(make_webhooks):
     webhooks = make_webhooks(retry=RetryPolicy(initial_delay=0))
     entered = threading.Event()
     webhooks.on("*", name="first")(lambda event: None)
@@ -706,7 +706,7 @@ def test_what_is_given_back_keeps_its_attempts_and_progress(make_webhooks):
     assert list(record.progress) == ["first"]
 
 
-def test_what_succeeded_within_the_attempt_given_back_is_not_done_again(webhooks):
+def test_handlers_done_in_a_returned_attempt_do_not_run_again(webhooks):
     entered = threading.Event()
     webhooks.on("*", name="first")(lambda event: None)
 
@@ -722,7 +722,7 @@ def test_what_succeeded_within_the_attempt_given_back_is_not_done_again(webhooks
     assert list(webhooks.inbox.get("evt_1").progress) == ["first"]
 
 
-def test_a_sync_handler_that_does_not_end_keeps_its_lease_and_stops_nobody(webhooks):
+def test_endless_sync_handler_keeps_its_lease_and_does_not_delay_a_stop(webhooks):
     entered, release = threading.Event(), threading.Event()
 
     @webhooks.on("*")
@@ -734,14 +734,14 @@ def test_a_sync_handler_that_does_not_end_keeps_its_lease_and_stops_nobody(webho
     webhooks.start()
     assert entered.wait(PATIENCE)
     webhooks.stop(timeout=0)
-    assert told(webhooks, WorkerStopped) == [WorkerStopped("default", 1)]
+    assert notices_of(webhooks, WorkerStopped) == [WorkerStopped("default", 1)]
     assert status(webhooks) is Status.PROCESSING
     assert all(thread.daemon for thread in threads_named("envoyou-"))
     release.set()
     pause_until(lambda: not threads_named("envoyou-leases"))
 
 
-def test_a_sync_handler_that_outlives_its_worker_is_not_begun_a_second_time_beside_itself(make_webhooks):
+def test_sync_handler_that_outlives_its_worker_is_not_started_again_meanwhile(make_webhooks):
     webhooks = make_webhooks(lease=1)
     entered, release = threading.Event(), threading.Event()
     runs = []
@@ -764,7 +764,7 @@ def test_a_sync_handler_that_outlives_its_worker_is_not_begun_a_second_time_besi
     assert runs == ["evt_1"]
 
 
-def test_events_that_wait_in_a_worker_whose_slots_are_held_up_are_given_back(make_webhooks, monkeypatch):
+def test_queued_events_are_returned_to_the_inbox_if_no_slot_becomes_free(make_webhooks, monkeypatch):
     monkeypatch.setattr(worker_module, "SWEEP_INTERVAL", 0.05)
     webhooks = make_webhooks(concurrency=1)
     entered, release = threading.Event(), threading.Event()
@@ -788,7 +788,7 @@ def test_events_that_wait_in_a_worker_whose_slots_are_held_up_are_given_back(mak
     pause_until(lambda: webhooks.inbox.stats().by_status[Status.PROCESSED] == 20)
 
 
-def test_what_cannot_be_given_back_is_held_no_longer_than_its_lease(make_webhooks, monkeypatch):
+def test_lease_expires_if_an_event_cannot_be_returned_to_the_inbox(make_webhooks, monkeypatch):
     monkeypatch.setattr(worker_module, "SWEEP_INTERVAL", 0.05)
     away = threading.Event()
     entered, release = threading.Event(), threading.Event()
@@ -814,13 +814,13 @@ def test_what_cannot_be_given_back_is_held_no_longer_than_its_lease(make_webhook
         add(webhooks, f"evt_{number}", "user.deleted" if number == 1 else "user.created")
     webhooks.start()
     assert entered.wait(PATIENCE)
-    pause_until(lambda: told(webhooks, WorkerFailed))
+    pause_until(lambda: notices_of(webhooks, WorkerFailed))
     away.clear()
     release.set()
     pause_until(lambda: webhooks.inbox.stats().by_status[Status.PROCESSED] == 20)
 
 
-def test_stopping_gives_back_what_waits_in_the_worker(make_webhooks):
+def test_stopping_returns_queued_events_to_the_inbox(make_webhooks):
     webhooks = make_webhooks(concurrency=1)
     entered, release = threading.Event(), threading.Event()
 
@@ -840,7 +840,7 @@ def test_stopping_gives_back_what_waits_in_the_worker(make_webhooks):
     worker = webhooks._handoff._worker
     stopping = threading.Thread(target=webhooks.stop)
     stopping.start()
-    pause_until(lambda: worker._stopping)
+    pause_until(lambda: worker._signals.stopping)
     release.set()
     stopping.join(PATIENCE)
     by_status = webhooks.inbox.stats().by_status
@@ -856,9 +856,9 @@ def test_after_a_stop_it_can_be_started_again(webhooks):
         webhooks.wake()
         pause_until(lambda number=number: status(webhooks, f"evt_{number}") is Status.PROCESSED)
         webhooks.stop()
-        assert len(told(webhooks, WorkerStopped)) == number + 1
+        assert len(notices_of(webhooks, WorkerStopped)) == number + 1
     webhooks.stop()
-    assert len(told(webhooks, WorkerStopped)) == 2
+    assert len(notices_of(webhooks, WorkerStopped)) == 2
 
 
 def test_the_last_of_several_lifespans_stops_it(webhooks):
@@ -867,15 +867,15 @@ def test_the_last_of_several_lifespans_stops_it(webhooks):
     async def main():
         async with webhooks.lifespan():
             async with webhooks.lifespan(object()):
-                await async_until(lambda: told(webhooks, WorkerStarted))
-            assert told(webhooks, WorkerStopped) == []
+                await async_until(lambda: notices_of(webhooks, WorkerStarted))
+            assert notices_of(webhooks, WorkerStopped) == []
             add(webhooks)
             webhooks.wake()
             await async_until(lambda: status(webhooks) is Status.PROCESSED)
-        assert told(webhooks, WorkerStopped) == [WorkerStopped("default", 0)]
+        assert notices_of(webhooks, WorkerStopped) == [WorkerStopped("default", 0)]
 
     asyncio.run(main())
-    assert len(told(webhooks, WorkerStarted)) == 1
+    assert len(notices_of(webhooks, WorkerStarted)) == 1
 
 
 def test_a_lifespan_that_ends_in_an_error_stops_it_too(webhooks):
@@ -887,23 +887,23 @@ def test_a_lifespan_that_ends_in_an_error_stops_it_too(webhooks):
 
     with pytest.raises(KeyError):
         asyncio.run(main())
-    assert told(webhooks, WorkerStopped) == [WorkerStopped("default", 0)]
+    assert notices_of(webhooks, WorkerStopped) == [WorkerStopped("default", 0)]
 
 
 def test_a_worker_on_a_thread_can_be_stopped_from_a_loop(webhooks):
     webhooks.on("*")(lambda event: None)
     webhooks.start()
-    pause_until(lambda: told(webhooks, WorkerStarted))
+    pause_until(lambda: notices_of(webhooks, WorkerStarted))
 
     async def main():
         async with webhooks.lifespan():
-            assert len(told(webhooks, WorkerStarted)) == 1
+            assert len(notices_of(webhooks, WorkerStarted)) == 1
 
     asyncio.run(main())
-    assert told(webhooks, WorkerStopped) == [WorkerStopped("default", 0)]
+    assert notices_of(webhooks, WorkerStopped) == [WorkerStopped("default", 0)]
 
 
-def test_a_loop_that_was_closed_under_a_worker_makes_room_for_a_new_one(webhooks):
+def test_new_worker_starts_after_the_loop_of_the_old_one_was_closed(webhooks):
     done = []
     webhooks.on("*")(lambda event: done.append(event.id))
 
@@ -922,13 +922,15 @@ def test_waking_a_worker_whose_loop_is_just_closed_is_harmless(webhooks):
     loop = asyncio.new_event_loop()
     started = worker_module.Worker(webhooks._engine, name="default", kind="event loop", concurrency=1)
     started.wake()
-    started._loop = loop
+    loop.call_soon(started._loop.attach)
+    loop.call_soon(loop.stop)
+    loop.run_forever()
     loop.close()
     started.wake()
     assert not started.alive
 
 
-def test_the_request_that_starts_a_worker_leaves_nothing_of_itself_in_the_handlers(webhooks):
+def test_handlers_do_not_inherit_the_context_of_the_request_that_started_the_worker(webhooks):
     from contextvars import ContextVar
 
     variable = ContextVar("request", default="no request")
@@ -1056,7 +1058,7 @@ def test_daemon_threads_call_in_a_copy_of_the_callers_context():
     threads.close()
 
 
-def test_no_more_daemon_threads_are_started_than_needed_or_allowed():
+def test_daemon_threads_are_started_on_demand_up_to_the_limit():
     threads = DaemonThreads(3, "test-bounded")
     for _ in range(5):
         threads.submit(lambda: None).result(PATIENCE)
@@ -1097,7 +1099,7 @@ def test_a_call_that_was_cancelled_while_it_waited_is_not_made():
     threads.close()
 
 
-def test_what_settles_an_event_elsewhere_meanwhile_is_not_undone_by_giving_back(webhooks):
+def test_returning_an_event_does_not_undo_its_settlement_by_another_worker(webhooks):
     entered = threading.Event()
 
     @webhooks.on("*")
@@ -1118,7 +1120,7 @@ def test_what_settles_an_event_elsewhere_meanwhile_is_not_undone_by_giving_back(
 # The loop ends first
 
 
-def test_a_loop_that_ends_with_work_in_flight_gives_it_back(webhooks):
+def test_events_in_flight_are_returned_when_the_loop_ends(webhooks):
     entered = asyncio.Event()
 
     @webhooks.on("*")
@@ -1136,7 +1138,7 @@ def test_a_loop_that_ends_with_work_in_flight_gives_it_back(webhooks):
     assert (record.status, record.attempts, record.crashes) == (Status.RECEIVED, 0, 0)
 
 
-def test_what_is_being_claimed_while_the_loop_ends_is_given_back(make_webhooks):
+def test_events_claimed_while_the_loop_ends_are_returned(make_webhooks):
     class Slow(MemoryInbox):
         def claim(self, limit, lease, selection=ANY):
             claims = super().claim(limit, lease, selection)
@@ -1159,7 +1161,7 @@ def test_what_is_being_claimed_while_the_loop_ends_is_given_back(make_webhooks):
     assert webhooks.inbox.get("evt_1").crashes == 0
 
 
-def test_the_setting_says_how_long_a_stop_waits(make_webhooks):
+def test_shutdown_timeout_bounds_a_stop(make_webhooks):
     webhooks = make_webhooks(shutdown_timeout=0)
     entered, release = threading.Event(), threading.Event()
 
@@ -1173,6 +1175,6 @@ def test_the_setting_says_how_long_a_stop_waits(make_webhooks):
     assert entered.wait(PATIENCE)
     try:
         webhooks.stop()
-        assert told(webhooks, WorkerStopped) == [WorkerStopped("default", 1)]
+        assert notices_of(webhooks, WorkerStopped) == [WorkerStopped("default", 1)]
     finally:
         release.set()

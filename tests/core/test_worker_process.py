@@ -137,7 +137,7 @@ def test_it_works_until_sigterm_between_its_hooks(site, webhooks):
     ]
 
 
-def test_sigterm_lets_it_finish_what_was_begun_and_take_nothing_more(site, webhooks):
+def test_sigterm_finishes_running_attempts_and_claims_nothing_more(site, webhooks):
     begun = accept(webhooks, "api.key_expired")
     with worker(site, "hooks:webhooks") as process:
         wait_until(lambda: "blocking" in log_of(site))
@@ -149,7 +149,7 @@ def test_sigterm_lets_it_finish_what_was_begun_and_take_nothing_more(site, webho
     assert webhooks.inbox.get(left.id).status is Status.RECEIVED
 
 
-def test_what_does_not_finish_in_time_is_taken_over_by_the_next(site, webhooks):
+def test_event_unfinished_at_shutdown_is_claimed_by_the_next_worker(site, webhooks):
     stuck = accept(webhooks, "api.key_expired")
     with worker(site, "hooks", "--shutdown-timeout", "0.1") as process:
         wait_until(lambda: "blocking" in log_of(site))
@@ -168,13 +168,13 @@ def test_a_second_signal_ends_it_at_once(site, webhooks):
     with worker(site, "hooks", "--shutdown-timeout", "600") as process:
         wait_until(lambda: "blocking" in log_of(site))
         process.send_signal(signal.SIGTERM)
-        # The second may arrive before the first was handled, and then counts as none.
+        # The second signal has no effect if it arrives before the first one was handled.
         wait_until(lambda: process.poll() is not None or process.send_signal(signal.SIGTERM))
         assert process.returncode == -signal.SIGTERM
 
 
 def test_in_another_thread_it_works_until_it_is_stopped():
-    """As under a reloader, which keeps the main thread for itself."""
+    """As under a reloader, which runs in the main thread itself."""
     webhooks = Webhooks(secret=SECRET, inbox="memory:", handoff="manual")
     called = []
     webhooks.on_worker_start(lambda: called.append("start"))
@@ -222,7 +222,7 @@ OWN_LOG = "import logging\nlogging.basicConfig(level=logging.ERROR, format='own 
         (OWN_LOG + HOOKS, ["--log-level", "info"], "own processed {id} (user.created) after attempt 1"),
     ],
 )
-def test_it_tells_as_much_as_it_is_asked_for(site, webhooks, source, options, told):
+def test_log_level_option_sets_the_level(site, webhooks, source, options, told):
     (site / "hooks.py").write_text(source)
     event = accept(webhooks, "user.created")
     with worker(site, "hooks", *options) as process:
@@ -234,14 +234,14 @@ def test_it_tells_as_much_as_it_is_asked_for(site, webhooks, source, options, to
     assert told is None or told.format(id=event.id) in said
 
 
-def test_it_refuses_a_level_that_there_is_not(site):
+def test_unknown_log_level_is_refused(site):
     with worker(site, "hooks", "--log-level", "loud") as process:
         assert process.wait(20) == 2
         assert "'loud' is not one of" in process.stderr.read()
 
 
 @pytest.mark.parametrize("error", ["ValueError", "RuntimeError"])
-def test_it_says_where_it_has_failed_and_nothing_of_its_usage(site, error):
+def test_failure_is_printed_without_the_usage(site, error):
     failing = f"""
 @webhooks.on_worker_start
 def open_pool_that_fails():

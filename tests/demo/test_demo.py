@@ -36,24 +36,24 @@ TOLERANCE = (
     "if now - int(timestamp) > tolerance:",
 )
 NO_RETRY = (
-    "worker/engine.py",
-    "if attempt >= self.retry.max_attempts:",
-    "if attempt >= 1:",
+    "worker/attempt.py",
+    "if self.number >= self.retry.max_attempts:",
+    "if self.number >= 1:",
 )
 NO_DELAY = (
-    "worker/engine.py",
-    "return ended(Status.FAILED, retry_in=self._delay(attempt, failed.values()))",
-    "return ended(Status.FAILED, retry_in=0.0)",
+    "worker/attempt.py",
+    "return self._ended(Status.FAILED, progress, error, retry_in=delay)",
+    "return self._ended(Status.FAILED, progress, error, retry_in=0.0)",
 )
-NO_RETRY_TIME = (
-    "worker/engine.py",
-    "return ended(Status.FAILED, retry_in=self._delay(attempt, failed.values()))",
-    "return ended(Status.FAILED, retry_in=None)",
+RETRY_NEVER_COMES = (
+    "worker/attempt.py",
+    "return self._ended(Status.FAILED, progress, error, retry_in=delay)",
+    "return self._ended(Status.FAILED, progress, error, retry_in=None)",
 )
 HANDLERS_DO_NOT_RUN = (
     "worker/engine.py",
-    "                yield self._invocation(handler, claim, done, ending)",
-    "                self._invocation(handler, claim, done, ending)",
+    "            yield Invocation(handler, claim, self.inbox, self.contexts, done, settle).step()",
+    "            Invocation(handler, claim, self.inbox, self.contexts, done, settle).step()",
 )
 
 
@@ -139,7 +139,7 @@ def test_all_outcomes_are_as_expected(copy):
         pytest.param(TOLERANCE, "auth.login (the timestamp is to come): answered 200", id="tolerance one-sided"),
         pytest.param(NO_RETRY, "dead at attempt 1, promised processed at attempt 3", id="no retry"),
         pytest.param(NO_DELAY, "promised 2 s", id="retry without delay"),
-        pytest.param(NO_RETRY_TIME, "failed at attempt 1, promised processed at attempt 3", id="retry never comes"),
+        pytest.param(RETRY_NEVER_COMES, "failed at attempt 1, promised processed at attempt 3", id="retry never comes"),
         pytest.param(HANDLERS_DO_NOT_RUN, "/users/user_ada says nothing, promised", id="handlers do not run"),
     ],
 )

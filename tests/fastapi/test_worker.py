@@ -106,7 +106,7 @@ def test_a_router_that_is_included_twice_has_one_worker(webhooks):
     assert notices == [WorkerStarted, WorkerStopped]
 
 
-def test_the_lifespan_of_the_application_surrounds_ours(webhooks):
+def test_lifespan_of_the_application_encloses_the_workers(webhooks):
     webhooks.on("*")(print)
     notices = lives(webhooks)
 

@@ -83,7 +83,7 @@ def test_handlers_run_in_the_context_of_the_app(webhooks):
 
     @webhooks.on("user.created")
     async def handle_too(event):
-        # A context of its own: nothing is left of another handler's.
+        # A new context for each handler, with nothing of the previous one.
         seen.put((current_app.config["MARK"], "mine" in g))
 
     app = make_app(webhooks)
@@ -93,7 +93,7 @@ def test_handlers_run_in_the_context_of_the_app(webhooks):
     assert seen.get(timeout=PATIENCE) == ("the app's", False)
 
 
-def test_hooks_that_hear_of_a_death_run_in_the_context_of_the_app_too(make_webhooks):
+def test_dead_hooks_run_in_the_context_of_the_app(make_webhooks):
     webhooks = make_webhooks(handoff="manual")
     seen = []
 
@@ -141,7 +141,7 @@ def test_async_handlers_need_no_extra_of_flask(webhooks, monkeypatch):
     assert handled.get(timeout=PATIENCE) == event.id
 
 
-def test_of_several_apps_the_last_one_lends_its_context(manual):
+def test_last_of_several_apps_provides_the_context(manual):
     seen = []
     manual.on("*")(lambda event: seen.append(current_app.name))
     apps = [make_app(manual, name) for name in ("first", "second", "third")]
@@ -150,7 +150,7 @@ def test_of_several_apps_the_last_one_lends_its_context(manual):
     assert seen == ["third"]
 
 
-def test_the_app_that_is_current_where_the_work_is_done_lends_its_context(manual):
+def test_current_app_provides_the_context(manual):
     seen = []
     manual.on("*")(lambda event: seen.append((current_app.name, "mine" in g)))
     first, second, _third = [make_app(manual, name) for name in ("first", "second", "third")]
@@ -165,7 +165,7 @@ def test_the_app_that_is_current_where_the_work_is_done_lends_its_context(manual
     assert seen == [("third", False), ("first", False), ("second", False)]
 
 
-def test_an_app_that_lives_lends_its_context_where_a_later_one_has_gone(manual):
+def test_earlier_app_provides_the_context_if_a_later_one_is_gone(manual):
     seen = []
     manual.on("*")(lambda event: seen.append(current_app.name))
     app = make_app(manual, "first")
@@ -186,7 +186,7 @@ def test_a_blueprint_may_be_registered_on_several_apps(manual):
     assert deliver(app, event, path="/again").json == {"received": True, "duplicate": True}
 
 
-def test_an_app_that_is_given_up_goes_although_the_webhooks_stay(manual):
+def test_app_is_garbage_collected_although_the_webhooks_live(manual):
     app = make_app(manual)
     deliver(app)
     reference = weakref.ref(app)
@@ -197,7 +197,7 @@ def test_an_app_that_is_given_up_goes_although_the_webhooks_stay(manual):
     assert manual.drain() == 1
 
 
-def test_webhooks_that_are_given_up_go(make_webhooks, tmp_path):
+def test_unused_webhooks_are_garbage_collected(make_webhooks, tmp_path):
     webhooks = Webhooks(secret="whsec_flask", inbox="memory:", handoff="manual")
     app = make_app(webhooks)
     reference = weakref.ref(webhooks)

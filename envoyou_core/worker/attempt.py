@@ -1,0 +1,146 @@
+"""The state of one attempt at a claimed event, and the settlement that follows from it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from envoyou_core.errors import PermanentError, RetryLater
+from envoyou_core.handlers import Handler
+from envoyou_core.inbox.history import Failure
+from envoyou_core.inbox.records import Claim, HandlerStatus, Settlement, Status
+from envoyou_core.retry import RetryPolicy
+from envoyou_core.worker.failures import failure_of
+
+__all__ = ["RunningAttempt"]
+
+
+@dataclass(slots=True, eq=False)
+class RunningAttempt:
+    """One attempt at a claimed event.
+
+    Attributes:
+        claim: the claimed event.
+        handlers: all handlers that match the event.
+        retry: when to retry a failed event.
+        scrub_processed: whether to delete the payload once the event is processed.
+        began: when the attempt began, in seconds of `time.monotonic`.
+        progress: the handlers that will not run again. It grows while the attempt runs.
+        is_recorded: whether the inbox knows this progress.
+        errors: what the failed handlers raised, the latest last.
+        failures: how they failed, as stored.
+        settlement: how the attempt ends; `None` while it runs, and if the lease was lost.
+        is_settled: whether the transaction of the last handler has stored the settlement.
+        is_stale: whether an event created later has already been applied to the same object; `None` if unknown.
+    """
+
+    claim: Claim
+    handlers: Sequence[Handler]
+    retry: RetryPolicy
+    scrub_processed: bool = False
+    began: float = field(default_factory=time.monotonic)
+    progress: dict[str, HandlerStatus] = field(init=False)
+    is_recorded: bool = True
+    errors: list[Exception] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    settlement: Settlement | None = None
+    is_settled: bool = False
+    is_stale: bool | None = None
+
+    def __post_init__(self) -> None:
+        self.progress = dict(self.claim.progress)
+
+    @property
+    def number(self) -> int:
+        """The number of this attempt; the first one is 1."""
+        return self.claim.attempts + 1
+
+    @property
+    def has_failures(self) -> bool:
+        """Whether a handler has failed in this attempt or given up in an earlier one."""
+        return bool(self.errors) or HandlerStatus.GIVEN_UP in self.progress.values()
+
+    def unfinished(self) -> list[Handler]:
+        """Return the handlers that have to run."""
+        return [handler for handler in self.handlers if handler.name not in self.progress]
+
+    def skip(self, handler: Handler) -> None:
+        """Note that `handler` does not run because the event is stale."""
+        self.progress[handler.name] = HandlerStatus.SKIPPED
+
+    def succeed(self, handler: Handler) -> None:
+        """Note that `handler` has succeeded. If the inbox called `settle` in its transaction, that is committed now."""
+        self.progress[handler.name] = HandlerStatus.DONE
+        self.is_settled = self.settlement is not None
+        if not handler.shares_transaction:
+            self.is_recorded = False
+
+    def fail(self, handler: Handler, error: Exception) -> Failure:
+        """Note that `handler` has failed, and return how."""
+        failure = failure_of(handler.name, error, self.claim.event)
+        self.failures.append(failure)
+        self.errors.append(error)
+        if isinstance(error, PermanentError):
+            self.progress[handler.name] = HandlerStatus.GIVEN_UP
+            self.is_recorded = False
+        return failure
+
+    def settle(self, progress: Mapping[str, HandlerStatus] | None = None) -> Settlement:
+        """Determine how the attempt ends.
+
+        Args:
+            progress: the progress to store; by default that of the attempt. The inbox calls this at the end of the last
+                handler's transaction, when the handler has succeeded but the transaction is not committed yet.
+        """
+        progress = self.progress if progress is None else progress
+        self.settlement = self._outcome(progress, "; ".join(failure.error for failure in self.failures) or None)
+        return self.settlement
+
+    def settle_unreadable(self, reason: str) -> None:
+        """Fail because no handler can run. Retries leave time for a newer release or an operator to fix the event."""
+        error = f"the stored event is unreadable: {reason}"
+        self.settlement = self._retried(self.claim.progress, error, self.retry.delay_after(self.number))
+
+    def settle_ignored(self) -> None:
+        """End the attempt because no handler matches the event."""
+        self.settlement = Settlement(Status.IGNORED, self.claim.attempts, self.claim.progress)
+
+    def settle_crashed(self) -> None:
+        """End the event, because worker processes have died with it too often."""
+        error = f"the process died {self.claim.crashes} times while this event was being handled"
+        self.settlement = Settlement(Status.DEAD, self.claim.attempts, self.claim.progress, error=error)
+
+    def _outcome(self, progress: Mapping[str, HandlerStatus], error: str | None) -> Settlement:
+        if any(handler.name not in progress for handler in self.handlers):
+            return self._retried(progress, error, self._delay())
+        if any(progress[handler.name] is HandlerStatus.GIVEN_UP for handler in self.handlers):
+            return self._ended(Status.DEAD, progress, error)
+        return self._ended(Status.PROCESSED, progress, error, scrub=self.scrub_processed)
+
+    def _retried(self, progress: Mapping[str, HandlerStatus], error: str | None, delay: float) -> Settlement:
+        if self.number >= self.retry.max_attempts:
+            return self._ended(Status.DEAD, progress, error)
+        return self._ended(Status.FAILED, progress, error, retry_in=delay)
+
+    def _ended(
+        self, status: Status, progress: Mapping[str, HandlerStatus], error: str | None, **fields: Any
+    ) -> Settlement:
+        return Settlement(
+            status=status,
+            attempts=self.number,
+            progress=progress,
+            error=error,
+            seconds=time.monotonic() - self.began,
+            failures=tuple(self.failures),
+            **fields,
+        )
+
+    def _delay(self) -> float:
+        """Return the longest delay: a handler that raised `RetryLater` must not be called earlier than it said."""
+        return max(
+            error.seconds if isinstance(error, RetryLater) else self.retry.delay_after(self.number)
+            for error in self.errors
+            if not isinstance(error, PermanentError)
+        )

@@ -1,0 +1,131 @@
+"""Calls user functions: handlers and hooks, sync or async, in the framework's contexts and in a shared transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+from envoyou_core.handlers import DeliveryInfo, Handler
+from envoyou_core.inbox.protocol import AsyncTransactionalInbox, Inbox, TransactionalInbox
+from envoyou_core.inbox.records import Claim, HandlerStatus, Settlement
+from envoyou_core.steps import Await, CallHandler, Step
+from envoyou_core.worker.time_limits import time_limited
+
+__all__ = ["HandlerContext", "Invocation", "enter_all", "hook_step"]
+
+HandlerContext = Callable[[], AbstractContextManager[object]]
+"""Returns a context that a framework needs outside requests, such as Flask's application context."""
+
+_PASSED_ON = (Exception, KeyboardInterrupt, GeneratorExit)
+"""The exceptions of a handler that are not converted: ordinary failures, and those that end more than the handler."""
+
+
+@contextmanager
+def enter_all(contexts: Iterable[HandlerContext]) -> Iterator[None]:
+    """Enter all `contexts`."""
+    with ExitStack() as stack:
+        for context in contexts:
+            stack.enter_context(context())
+        yield
+
+
+def hook_step(hook: Callable[..., Any], contexts: Iterable[HandlerContext], *arguments: object) -> Step:
+    """The step that calls `hook` in the same contexts as a handler: a hook that sends an alert may need them too."""
+    call = partial(hook, *arguments)
+    if inspect.iscoroutinefunction(hook):
+        return Await(partial(_await_in_contexts, contexts, call))
+    return CallHandler(partial(_call_in_contexts, contexts, call))
+
+
+@dataclass(slots=True, eq=False)
+class Invocation:
+    """One call of one handler. Not frozen, because that would make each call slower.
+
+    Attributes:
+        handler: the handler.
+        claim: the event that it handles.
+        inbox: the inbox whose transaction the handler may share.
+        contexts: the contexts to enter.
+        progress: what the shared transaction records at its end.
+        settle: makes the settlement that the shared transaction stores instead; `None` if other handlers follow.
+    """
+
+    handler: Handler
+    claim: Claim
+    inbox: Inbox
+    contexts: Iterable[HandlerContext]
+    progress: Mapping[str, HandlerStatus]
+    settle: Callable[[], Settlement] | None = None
+
+    def step(self) -> Step:
+        """The step that calls the handler."""
+        handler, event = self.handler, self.claim.event
+        if handler.is_async:
+            call = self._await_in_transaction if handler.shares_transaction else self._function()
+            return Await(partial(_await_in_contexts, self.contexts, call))
+        call = self._call_in_transaction if handler.shares_transaction else self._function()
+        return CallHandler(
+            partial(_call_in_contexts, self.contexts, call), event.id, event.type, handler.name, handler.time_limit
+        )
+
+    def _function(self) -> Callable[..., Any]:
+        """The handler's function with all its arguments except the transaction."""
+        handler, claim = self.handler, self.claim
+        offered: dict[str, Any] = {
+            "attempt": claim.attempts + 1,
+            "delivery": DeliveryInfo(claim.received_at, claim.webhook_id, claim.tenant),
+        }
+        named = {name: offered[name] for name in handler.wants & offered.keys()}
+        function = time_limited(handler.function, handler.time_limit) if handler.is_async else handler.function
+        return partial(function, claim.event, **named)
+
+    def _call_in_transaction(self) -> None:
+        inbox, call = cast(TransactionalInbox, self.inbox), self._function()
+        with inbox.transaction(self.claim, self.progress, self.settle) as connection:
+            # Within the transaction, so that it is rolled back.
+            _refuse_awaitable(call(connection=connection) if self.handler.wants_connection else call())
+
+    async def _await_in_transaction(self) -> None:
+        inbox, call = cast(AsyncTransactionalInbox, self.inbox), self._function()
+        async with inbox.async_transaction(self.claim, self.progress, self.settle, wants=self.handler.wants) as given:
+            await call(**given)
+
+
+def _call_in_contexts(contexts: Iterable[HandlerContext], call: Callable[[], Any]) -> None:
+    with enter_all(contexts):
+        try:
+            _refuse_awaitable(call())
+        except _PASSED_ON:
+            raise
+        except BaseException as error:
+            raise _as_handler_error(error) from error
+
+
+async def _await_in_contexts(contexts: Iterable[HandlerContext], call: Callable[[], Awaitable[Any]]) -> None:
+    with enter_all(contexts):
+        try:
+            await call()
+        except _PASSED_ON:
+            raise
+        except BaseException as error:
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise
+            raise _as_handler_error(error) from error
+
+
+def _refuse_awaitable(result: object) -> None:
+    if inspect.isawaitable(result):
+        if inspect.iscoroutine(result):
+            result.close()
+        raise TypeError("the handler is a plain function that returned an awaitable: make it `async def`")
+
+
+def _as_handler_error(error: BaseException) -> RuntimeError:
+    """An exception that would end the whole process or task becomes an ordinary failure of the handler."""
+    return RuntimeError(f"the handler raised {type(error).__name__}")
