@@ -54,7 +54,7 @@ def create_each(run: Run, database: Database) -> Round:
     """Verify each delivery and create its row."""
     from envoyou_django.inbox.inbox import OrmInbox
     from envoyou_django.models import ProcessedEvent
-    from envoyou_django.project import DjangoWebhooks
+    from envoyou_django.runtime import DjangoWebhooks
 
     with database():
         webhooks = DjangoWebhooks(secret=SECRET, inbox=OrmInbox(), handoff="manual")
@@ -86,7 +86,7 @@ def create_each(run: Run, database: Database) -> Round:
 def group_commits(run: Run, database: Database) -> Round:
     """Receive each delivery as a web process does."""
     from envoyou_django.inbox.inbox import OrmInbox
-    from envoyou_django.project import DjangoWebhooks
+    from envoyou_django.runtime import DjangoWebhooks
 
     with database():
         inbox = OrmInbox()

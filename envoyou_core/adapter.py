@@ -22,7 +22,8 @@ from envoyou_core.asgi import read_body, request_of
 from envoyou_core.cli.values import count_text, duration, stats_as_json
 from envoyou_core.event import MAX_CREATED, MAX_NAME_LENGTH, object_key
 from envoyou_core.forks import call_in_forked_children
-from envoyou_core.handlers import Handler
+from envoyou_core.handlers import TRANSACTION_PARAMETERS, Handler, Registration
+from envoyou_core.hooks import Hook, HookKind
 from envoyou_core.http import (
     EVENT_TYPE_HEADER,
     NONCE_HEADER,
@@ -78,6 +79,7 @@ __all__ = [
     "SIGNATURE_HEADER",
     "TIMESTAMP_HEADER",
     "TRANSACTION_LIMIT",
+    "TRANSACTION_PARAMETERS",
     "WEBHOOK_ID_HEADER",
     "CheckedInput",
     "DaemonThreads",
@@ -85,7 +87,10 @@ __all__ = [
     "GroupCommit",
     "Handler",
     "HandlerTransactionQueue",
+    "Hook",
+    "HookKind",
     "RedactedLogger",
+    "Registration",
     "Secret",
     "Slot",
     "Source",

@@ -4,26 +4,40 @@ from __future__ import annotations
 
 import difflib
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final, Literal, TypeGuard, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from envoyou_core.errors import ConfigurationError
 from envoyou_core.event import EVENT_TYPES
+from envoyou_core.hooks import Hook, HookKind, Hooks
+from envoyou_core.inbox import AsyncTransactionalInbox, Inbox, TransactionalInbox
+from envoyou_core.observability import Listener
 from envoyou_core.observability.redacted import RedactedLogger
 from envoyou_core.patterns import check_pattern, matches_any
+from envoyou_core.validation import check_count, is_number
 
-__all__ = ["DeliveryInfo", "Handler", "Handlers", "describe_handler"]
+__all__ = [
+    "TRANSACTION_PARAMETERS",
+    "DeliveryInfo",
+    "Handler",
+    "Handlers",
+    "Registration",
+    "check_transaction_support",
+    "describe_handler",
+]
 
 log = RedactedLogger("envoyou.handlers")
 
 HandlerFunction = TypeVar("HandlerFunction", bound=Callable[..., Any])
+HookFunction = TypeVar("HookFunction", bound=Callable[..., Any])
 
 OFFERED_PARAMETERS: Final = frozenset({"attempt", "connection", "delivery", "session"})
 """The parameters that a handler may have besides the event, which is its first argument."""
 
-_OF_A_TRANSACTION: Final = frozenset({"connection", "session"})
+TRANSACTION_PARAMETERS: Final = frozenset({"connection", "session"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +86,7 @@ class Handler:
     @property
     def wants_connection(self) -> bool:
         """Whether the transaction is passed to the handler."""
-        return not self.wants.isdisjoint(_OF_A_TRANSACTION)
+        return not self.wants.isdisjoint(TRANSACTION_PARAMETERS)
 
     @property
     def shares_transaction(self) -> bool:
@@ -84,19 +98,8 @@ class Handler:
         return matches_any(self.patterns, event_type)
 
 
-class Handlers:
-    """A registry of handlers, to be added with `Webhooks.include`, as a router is added to an application.
-
-    Examples:
-        >>> handlers = Handlers()
-        >>> @handlers.on("user.created", "user.updated")
-        ... def keep_in_step(event): ...
-        >>> [handler.name for handler in handlers.matching("user.updated")]
-        ['keep_in_step']
-    """
-
-    def __init__(self) -> None:
-        self._handlers: dict[str, Handler] = {}
+class Registration(ABC):
+    """The decorators that register handlers and hooks; subclasses decide where these are kept."""
 
     def on(
         self,
@@ -138,7 +141,7 @@ class Handlers:
                 raise ConfigurationError(
                     f"handler {handler.name!r} has a parameter 'connection', which atomic=False rules out"
                 )
-            self.add(
+            self.add_handler(
                 replace(
                     handler,
                     ordered=ordered or stale == "skip",
@@ -152,8 +155,82 @@ class Handlers:
 
         return register
 
-    def add(self, handler: Handler) -> None:
-        """Add `handler`. The handlers of an event run in the order in which they were added.
+    def on_worker_start(self, hook: HookFunction) -> HookFunction:
+        """Call the decorated function, sync or async, before a worker process claims its first event.
+
+        Open pools and clients here that the life cycle of a web server would have opened. An async hook runs on the
+        event loop of the async handlers.
+        """
+        self.add_hook(HookKind.WORKER_START, hook)
+        return hook
+
+    def on_worker_stop(self, hook: HookFunction) -> HookFunction:
+        """Call the decorated function, sync or async, after a worker process has settled its last event."""
+        self.add_hook(HookKind.WORKER_STOP, hook)
+        return hook
+
+    def on_dead(self, hook: HookFunction) -> HookFunction:
+        """Call the decorated function, sync or async, with each event that becomes dead and its last error (one line).
+
+        A hook that raises is logged; neither the event nor other hooks are affected. It is called at most once per
+        death: to miss none, query the inbox for dead events. See the guide, "Handling Failures".
+        """
+        self.add_hook(HookKind.DEAD, hook)
+        return hook
+
+    def subscribe(self, listener: Listener) -> None:
+        """Call `listener` with every lifecycle notice. It is called in the thread that does the work: it must be quick.
+
+        See the guide, "Logging and Monitoring".
+        """
+        self.add_hook(HookKind.NOTICE, listener)
+
+    def include(self, handlers: Handlers) -> None:
+        """Add the handlers and hooks that a registry holds now, in its order. Later registrations there are not added.
+
+        Raises:
+            ConfigurationError: a handler name is taken, or this inbox does not support a handler.
+        """
+        for handler in handlers:
+            self.add_handler(handler)
+        for kind, hook in handlers.hooks:
+            self.add_hook(kind, hook)
+
+    @abstractmethod
+    def add_handler(self, handler: Handler) -> None:
+        """Add a handler. The handlers of an event run in the order in which they were added.
+
+        Raises:
+            ConfigurationError: its name is taken, or this inbox does not support it.
+        """
+
+    @abstractmethod
+    def add_hook(self, kind: HookKind, hook: Hook) -> None:
+        """Add a hook. Hooks of one kind are called in the order in which they were added."""
+
+
+class Handlers(Registration):
+    """A registry of handlers and hooks, to be added with `Webhooks.include`, as a router is added to an application.
+
+    Examples:
+        >>> handlers = Handlers()
+        >>> @handlers.on("user.created", "user.updated")
+        ... def keep_in_step(event): ...
+        >>> [handler.name for handler in handlers.matching("user.updated")]
+        ['keep_in_step']
+    """
+
+    def __init__(self) -> None:
+        self._handlers: dict[str, Handler] = {}
+        self._hooks = Hooks()
+
+    @property
+    def hooks(self) -> Hooks:
+        """The registered hooks."""
+        return self._hooks
+
+    def add_handler(self, handler: Handler) -> None:
+        """Add a handler. The handlers of an event run in the order in which they were added.
 
         Raises:
             ConfigurationError: its name is taken.
@@ -165,8 +242,12 @@ class Handlers:
             )
         self._handlers[handler.name] = handler
 
+    def add_hook(self, kind: HookKind, hook: Hook) -> None:
+        """Add a hook. Hooks of one kind are called in the order in which they were added."""
+        self._hooks.add(kind, hook)
+
     def matching(self, event_type: str) -> list[Handler]:
-        """The handlers for `event_type`, in the order of registration."""
+        """Return the handlers for `event_type`, in the order of registration."""
         return [handler for handler in self if handler.matches(event_type)]
 
     def __iter__(self) -> Iterator[Handler]:
@@ -174,6 +255,24 @@ class Handlers:
 
     def __len__(self) -> int:
         return len(self._handlers)
+
+
+def check_transaction_support(handler: Handler, inbox: Inbox) -> None:
+    """Check that `inbox` has the transaction that `handler` shares, if it shares one.
+
+    Raises:
+        ConfigurationError: it has not.
+    """
+    if not handler.shares_transaction:
+        return
+    parameters = " and ".join(repr(name) for name in sorted(handler.wants & TRANSACTION_PARAMETERS))
+    subject = f"handler {handler.name!r} " + (f"has a parameter {parameters}" if parameters else "is atomic")
+    if handler.is_async and not isinstance(inbox, AsyncTransactionalInbox):
+        raise ConfigurationError(f"{subject} and is async, but this inbox has no async transactions; use AsyncSqlInbox")
+    if not handler.is_async and "session" in handler.wants:
+        raise ConfigurationError(f"{subject}; only async handlers may have 'session'")
+    if not handler.is_async and not isinstance(inbox, TransactionalInbox):
+        raise ConfigurationError(f"{subject}, but this inbox has no transactions")
 
 
 def describe_handler(function: Callable[..., Any], types: tuple[str, ...], name: str | None = None) -> Handler:
@@ -195,7 +294,7 @@ def describe_handler(function: Callable[..., Any], types: tuple[str, ...], name:
         function=function,
         patterns=types,
         is_async=inspect.iscoroutinefunction(function)
-        or inspect.iscoroutinefunction(getattr(function, "__call__", None)),  # noqa: B004 - asks whether it is a coroutine function
+        or inspect.iscoroutinefunction(getattr(function, "__call__", None)),  # noqa: B004 - not a test for callability
         wants=_wanted_parameters(function, handler_name),
     )
 
@@ -230,16 +329,12 @@ def _check_patterns(types: tuple[str, ...]) -> None:
 def _check_conditions(stale: object, time_limit: object, concurrency: object, atomic: object) -> None:
     if stale is not None and stale != "skip":
         raise ConfigurationError(f"stale must be 'skip' or None, got {stale!r}")
-    if time_limit is not None and not (_is_number(time_limit) and 0 < time_limit < float("inf")):
+    if time_limit is not None and not (is_number(time_limit) and 0 < time_limit < float("inf")):
         raise ConfigurationError(f"time_limit must be a finite number of seconds above 0, got {time_limit!r}")
-    if concurrency is not None and not (_is_number(concurrency) and isinstance(concurrency, int) and concurrency >= 1):
-        raise ConfigurationError(f"concurrency must be an integer of at least 1, got {concurrency!r}")
+    if concurrency is not None:
+        check_count("concurrency", concurrency)
     if atomic is not None and not isinstance(atomic, bool):
         raise ConfigurationError(f"atomic must be True, False or None, got {atomic!r}")
-
-
-def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _warn_of_likely_misspelling(pattern: str) -> None:

@@ -1,37 +1,60 @@
-"""User functions called when a worker process starts or stops and when an event is dead."""
+"""Functions of the application that are called on events in the life of the worker or of a webhook event."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from enum import StrEnum
 from functools import partial
 from typing import Any
 
 from envoyou_core.steps import Await, CallHandler, Step
 
-__all__ = ["Hook", "Hooks", "call_hook"]
+__all__ = ["Hook", "HookKind", "Hooks", "call_hook"]
 
 Hook = Callable[..., Any]
-"""A sync or async function."""
+"""A function, sync or async; a hook of the kind `NOTICE` must be sync."""
+
+
+class HookKind(StrEnum):
+    """When a hook is called."""
+
+    WORKER_START = "worker_start"
+    WORKER_STOP = "worker_stop"
+    DEAD = "dead"
+    NOTICE = "notice"
 
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """The registered hooks, in the order of registration.
+    """The registered hooks, in the order of registration. Iteration yields pairs of kind and hook.
 
     Attributes:
-        worker_start: called without arguments before a worker process takes its first event.
+        worker_start: called without arguments before a worker process claims its first event.
         worker_stop: called without arguments after a worker process has settled its last event, in reverse order.
         dead: called with the event and its last error: one line, or `None`.
+        notice: called with each lifecycle notice.
     """
 
     worker_start: list[Hook] = field(default_factory=list)
     worker_stop: list[Hook] = field(default_factory=list)
     dead: list[Hook] = field(default_factory=list)
+    notice: list[Hook] = field(default_factory=list)
+
+    def add(self, kind: HookKind, hook: Hook) -> None:
+        """Append a hook."""
+        self._of(kind).append(hook)
+
+    def __iter__(self) -> Iterator[tuple[HookKind, Hook]]:
+        return iter([(kind, hook) for kind in HookKind for hook in self._of(kind)])
+
+    def _of(self, kind: HookKind) -> list[Hook]:
+        hooks: list[Hook] = getattr(self, kind.value)
+        return hooks
 
 
 def call_hook(hook: Hook, *arguments: object) -> Step:
-    """The step that calls `hook`, sync or async."""
+    """Return the step that calls `hook`, sync or async."""
     call = partial(hook, *arguments)
     return Await(call) if inspect.iscoroutinefunction(hook) else CallHandler(call)

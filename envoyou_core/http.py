@@ -23,6 +23,7 @@ from envoyou_core.errors import (
     WebhookError,
     WebhookVerificationError,
 )
+from envoyou_core.validation import check_count
 
 __all__ = [
     "EVENT_TYPE_HEADER",
@@ -241,9 +242,15 @@ class RequestLimits:
 
     Attributes:
         max_body_size: the maximum size of a body, in bytes.
+
+    Raises:
+        ConfigurationError: `max_body_size` is not an integer of at least 1.
     """
 
     max_body_size: int
+
+    def __post_init__(self) -> None:
+        check_count("max_body_size", self.max_body_size)
 
     def check(self, method: str, content_type: bytes | None, size: int) -> None:
         """Check the method, the content type and the size in bytes.

@@ -1,33 +1,73 @@
-"""One name for each setting, everywhere.
+"""The settings of a `Webhooks` object: their names, their conversion from text, their limits and defaults.
 
-It is a keyword of `Webhooks`, upper case in a framework's configuration, and upper case behind `ENVOYOU_` in the
-environment. Only `WEBHOOK_SECRET`, the guide's own name, stands for `secret`, and so does `WEBHOOK_SECRET_FILE`, the
-path of a file with one secret a line.
+A setting has one name everywhere: a keyword of `Webhooks`, upper case in a framework's configuration, and upper case
+with the prefix `ENVOYOU_` in the environment. The one exception is `secret`, which is `WEBHOOK_SECRET` there, as in the
+guide, or `WEBHOOK_SECRET_FILE`: the path of a file with one secret per line.
 """
 
 from __future__ import annotations
 
 import difflib
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, Final
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
 
 from envoyou_core.errors import ConfigurationError
 from envoyou_core.reception.stored_secrets import read_secret_file, split_secrets
 from envoyou_core.retention import Retention
 from envoyou_core.retry import RetryPolicy
+from envoyou_core.validation import check_count, check_seconds
 
-__all__ = ["SECRET_NAMES", "SETTING_NAMES", "read_settings"]
+__all__ = ["DEFAULT_MAX_BODY_SIZE", "SECRET_NAMES", "SETTING_NAMES", "Handoff", "WorkerSettings", "read_settings"]
+
+DEFAULT_MAX_BODY_SIZE: Final = 1_048_576
+"""Bytes."""
+
+MIN_LEASE: Final = 1.0
+"""Seconds."""
 
 SECRET: Final = "WEBHOOK_SECRET"  # noqa: S105 - the name of a setting
 SECRET_FILE: Final = "WEBHOOK_SECRET_FILE"  # noqa: S105 - the name of a setting
 SECRET_NAMES: Final = frozenset({SECRET, SECRET_FILE})
-"""The settings that stand for `secret`."""
+"""The settings from which `secret` is read."""
+
+Handoff = Literal["auto", "manual"] | Callable[[str], object]
+"""How accepted events reach a worker."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSettings:
+    """The settings that concern the handling of accepted events. See `Webhooks` for their meaning.
+
+    Raises:
+        ConfigurationError: a value is of the wrong type or out of range.
+    """
+
+    handoff: Handoff = "auto"
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    retention: Retention | None = field(default_factory=Retention)
+    concurrency: int = 8
+    lease: float = 60.0
+    shutdown_timeout: float = 10.0
+    clock: Callable[[], float] = time.time
+
+    def __post_init__(self) -> None:
+        if not callable(self.handoff) and self.handoff not in ("auto", "manual"):
+            raise ConfigurationError(f"handoff must be 'auto', 'manual' or a function, got {self.handoff!r}")
+        if not isinstance(self.retry, RetryPolicy):
+            raise ConfigurationError(f"retry must be a RetryPolicy or None, got {type(self.retry).__name__}")
+        if self.retention is not None and not isinstance(self.retention, Retention):
+            raise ConfigurationError(f"retention must be a Retention or None, got {type(self.retention).__name__}")
+        check_count("concurrency", self.concurrency)
+        check_seconds("lease", self.lease, minimum=MIN_LEASE)
+        check_seconds("shutdown_timeout", self.shutdown_timeout, minimum=0.0)
 
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise ValueError("is not text")
+        raise ValueError("must be text")
     return value
 
 
@@ -43,38 +83,38 @@ def _number(value: object) -> float:
     if not isinstance(value, bool) and isinstance(value, int | float | str):
         with suppress(ValueError, OverflowError):
             return float(value)
-    raise ValueError("is not a number")
+    raise ValueError("must be a number")
 
 
 def _integer(value: object) -> int:
     if not isinstance(value, bool) and isinstance(value, int | str):
         with suppress(ValueError):
             return int(value)
-    raise ValueError("is not a whole number")
+    raise ValueError("must be an integer")
 
 
 def _integer_or_none(value: object) -> int | None:
     return None if value is None or (isinstance(value, str) and value.lower() in {"none", "off"}) else _integer(value)
 
 
-def _listed(value: object) -> tuple[object, ...]:
+def _tuple(value: object) -> tuple[object, ...]:
     if isinstance(value, str):
         return tuple(item.strip() for item in value.split(",") if item.strip())
     if not isinstance(value, list | tuple | set | frozenset):
-        raise ValueError("is not a list")
+        raise ValueError("must be a list")
     return tuple(value)
 
 
 def _numbers(value: object) -> tuple[float, ...]:
-    return tuple(_number(item) for item in _listed(value))
+    return tuple(_number(item) for item in _tuple(value))
 
 
-def _truth(value: object) -> bool:
+def _boolean(value: object) -> bool:
     words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
     if isinstance(value, bool):
         return value
     if not isinstance(value, str) or value.lower() not in words:
-        raise ValueError("is neither true nor false")
+        raise ValueError("must be true or false")
     return words[value.lower()]
 
 
@@ -82,16 +122,16 @@ def _retry(value: object) -> object:
     if isinstance(value, str) and value.lower() == "patient":
         return RetryPolicy.patient()
     if isinstance(value, Mapping):
-        return RetryPolicy(**_members(value, dict(_RETRY.values())))
+        return RetryPolicy(**_fields(value, dict(_RETRY.values())))
     if value is not None and not isinstance(value, RetryPolicy):
-        raise ValueError("is neither a RetryPolicy, nor a mapping of its members, nor 'patient'")
+        raise ValueError("must be a RetryPolicy, a mapping of its fields, or 'patient'")
     return value
 
 
-def _members(given: Mapping[str, object], known: Mapping[str, Callable[[object], object]]) -> dict[str, Any]:
+def _fields(given: Mapping[str, object], known: Mapping[str, Callable[[object], object]]) -> dict[str, Any]:
     for name in given:
         if name not in known:
-            raise ValueError(f"has no member {name!r}")
+            raise ValueError(f"has an unknown field {name!r}")
     return {name: known[name](value) for name, value in given.items()}
 
 
@@ -99,12 +139,12 @@ def _retention(value: object) -> object:
     if value is None or (isinstance(value, str) and value.lower() in {"none", "off"}):
         return None
     if not isinstance(value, Retention):
-        raise ValueError("is neither a Retention nor 'off'")
+        raise ValueError("must be a Retention or 'off'")
     return value
 
 
 Setting = tuple[str, Callable[[object], object]]
-"""A keyword, and what makes its value of the setting's."""
+"""A keyword of `Webhooks`, and the function that converts the setting to its value."""
 
 _KEYWORDS: Final[Mapping[str, Setting]] = {
     SECRET: ("secret", _as_given),
@@ -114,8 +154,8 @@ _KEYWORDS: Final[Mapping[str, Setting]] = {
     "NONCES": ("nonces", _as_given),
     "HANDOFF": ("handoff", _text_or_function),
     "TOLERANCE": ("tolerance", _number),
-    "SIGNED_CONTENT": ("signed_content", _listed),
-    "REQUIRED_HEADERS": ("required_headers", _listed),
+    "SIGNED_CONTENT": ("signed_content", _tuple),
+    "REQUIRED_HEADERS": ("required_headers", _tuple),
     "MAX_BODY_SIZE": ("max_body_size", _integer),
     "MAX_CANONICAL_SIZE": ("max_canonical_size", _integer_or_none),
     "CONCURRENCY": ("concurrency", _integer),
@@ -131,38 +171,37 @@ _RETRY: Final[Mapping[str, Setting]] = {
     "RETRY_FACTOR": ("factor", _number),
     "RETRY_MAX_DELAY": ("max_delay", _number),
     "RETRY_DELAYS": ("delays", _numbers),
-    "RETRY_JITTER": ("jitter", _truth),
+    "RETRY_JITTER": ("jitter", _boolean),
     "RETRY_MAX_CRASHES": ("max_crashes", _integer),
 }
 _RETENTION: Final[Mapping[str, Setting]] = {
     "RETENTION_PAYLOAD_DAYS": ("payload_days", _number),
     "RETENTION_ID_DAYS": ("id_days", _number),
     "RETENTION_MARK_DAYS": ("mark_days", _number),
-    "RETENTION_SCRUB_PROCESSED": ("scrub_processed", _truth),
+    "RETENTION_SCRUB_PROCESSED": ("scrub_processed", _boolean),
 }
 _PARTS: Final[Mapping[str, tuple[Callable[..., object], Mapping[str, Setting]]]] = {
     "RETRY": (RetryPolicy, _RETRY),
     "RETENTION": (Retention, _RETENTION),
 }
-"""What comes whole, or in parts, each with a setting of its own."""
+"""Settings that are given as a whole or field by field."""
 
 SETTING_NAMES: Final = SECRET_NAMES.union(_KEYWORDS, *(parts for _, parts in _PARTS.values()))
-"""Every name a framework's configuration may hold."""
+"""The names that a framework's configuration may hold."""
 
 
 def read_settings(
     settings: Mapping[str, Any], *, others: frozenset[str] = frozenset(), prefix: str = ""
 ) -> dict[str, Any]:
-    """The keyword arguments of `Webhooks` that a framework's configuration stands for.
+    """Convert a framework's configuration to keyword arguments of `Webhooks`.
 
     Args:
-        settings: from the upper-case name of a setting, without prefix, to its value; numbers and lists may be text,
-            as they are in an environment.
-        others: names that are the caller's own and left out.
-        prefix: what stands before a name where the user has written it, for the error.
+        settings: the values by upper-case name without prefix. Numbers and lists may be text, as in an environment.
+        others: names that belong to the caller and are ignored.
+        prefix: the prefix of the names in the user's configuration, for error messages.
 
     Raises:
-        ConfigurationError: a name that nobody knows (the nearest one is suggested), or a value of the wrong kind.
+        ConfigurationError: a name is unknown (the closest one is suggested), or a value is of the wrong type.
 
     Examples:
         >>> read_settings({"WEBHOOK_SECRET": "whsec_test", "TOLERANCE": "60"})
@@ -171,18 +210,17 @@ def read_settings(
     given = {name: value for name, value in settings.items() if name not in others}
     for name in given:
         if name not in SETTING_NAMES:
-            raise ConfigurationError(_unknown(name, SETTING_NAMES | others, prefix))
-    keywords = _converted(given, _KEYWORDS, prefix)
+            raise ConfigurationError(_unknown_setting(name, SETTING_NAMES | others, prefix))
+    keywords = _convert(given, _KEYWORDS, prefix)
     for whole, (make, parts) in _PARTS.items():
-        found = _converted(given, parts, prefix)
-        if found and whole in given:
-            either = prefix + whole
-            raise ConfigurationError(f"give either {either} or the single {either}_... settings, not both")
-        if found:
-            keywords[_KEYWORDS[whole][0]] = make(**found)
+        fields = _convert(given, parts, prefix)
+        if fields and whole in given:
+            raise ConfigurationError(f"set either {prefix}{whole} or the {prefix}{whole}_... settings, not both")
+        if fields:
+            keywords[_KEYWORDS[whole][0]] = make(**fields)
     if given.get(SECRET_FILE) is not None:
         if given.get(SECRET) is not None:
-            raise ConfigurationError(f"give either {prefix}{SECRET} or {prefix}{SECRET_FILE}, not both")
+            raise ConfigurationError(f"set either {prefix}{SECRET} or {prefix}{SECRET_FILE}, not both")
         keywords["secret"] = read_secret_file(given[SECRET_FILE], prefix + SECRET_FILE)
     return keywords
 
@@ -190,42 +228,42 @@ def read_settings(
 def read_environment(
     environ: Mapping[str, str], *, others: frozenset[str] = frozenset(), prefix: str = "ENVOYOU_"
 ) -> dict[str, Any]:
-    """The keyword arguments of `Webhooks` that the environment stands for.
+    """Convert environment variables to keyword arguments of `Webhooks`.
 
-    Variables that only share the prefix are left alone, unless one looks like a misspelt setting. Several secrets are
-    separated by commas: only here, because a framework's configuration can hold a list.
+    Other variables with the prefix are ignored, unless one looks like a misspelt setting. Several secrets are separated
+    by commas: only here, because a framework's configuration can hold a list.
 
     Args:
         environ: the environment.
-        others: settings to leave out, without prefix.
-        prefix: what stands before the name of a setting.
+        others: names to ignore, without prefix.
+        prefix: the prefix of the names.
 
     Raises:
-        ConfigurationError: a name that is nearly a setting's, or a value of the wrong kind.
+        ConfigurationError: a name looks like a misspelt setting, or a value is of the wrong type.
     """
-    found = {name.removeprefix(prefix): value for name, value in environ.items() if name.startswith(prefix)}
-    known: dict[str, Any] = {name: value for name, value in found.items() if name in SETTING_NAMES - others}
+    prefixed = {name.removeprefix(prefix): value for name, value in environ.items() if name.startswith(prefix)}
+    known: dict[str, Any] = {name: value for name, value in prefixed.items() if name in SETTING_NAMES - others}
     if SECRET in known:
         known[SECRET] = split_secrets(known[SECRET], prefix + SECRET)
-    for name in found.keys() - SETTING_NAMES:
+    for name in prefixed.keys() - SETTING_NAMES:
         if difflib.get_close_matches(name, SETTING_NAMES, n=1, cutoff=0.85):
-            raise ConfigurationError(_unknown(name, SETTING_NAMES, prefix))
+            raise ConfigurationError(_unknown_setting(name, SETTING_NAMES, prefix))
     return read_settings(known, prefix=prefix)
 
 
-def _converted(given: Mapping[str, object], known: Mapping[str, Setting], prefix: str) -> dict[str, Any]:
+def _convert(given: Mapping[str, object], known: Mapping[str, Setting], prefix: str) -> dict[str, Any]:
     converted: dict[str, Any] = {}
     for name, (keyword, convert) in known.items():
         if name in given:
             try:
                 converted[keyword] = convert(given[name])
             except ValueError as error:
-                # The value is left out: it may have been meant for WEBHOOK_SECRET.
-                raise ConfigurationError(f"the setting {prefix}{name} cannot be used: {error}") from None
+                # Without the value, which may be a secret that was given to the wrong setting.
+                raise ConfigurationError(f"the setting {prefix}{name} {error}") from None
     return converted
 
 
-def _unknown(name: str, known: frozenset[str], prefix: str) -> str:
+def _unknown_setting(name: str, known: frozenset[str], prefix: str) -> str:
     close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {prefix + close[0]!r}?" if close else f"there are {', '.join(sorted(known))}"
-    return f"there is no setting {prefix + name!r}: {hint}"
+    hint = f"did you mean {prefix + close[0]!r}?" if close else f"known settings: {', '.join(sorted(known))}"
+    return f"unknown setting {prefix + name!r}; {hint}"

@@ -1,7 +1,7 @@
 """Receive EnvoyOU webhooks in Django: one app, one setting, one line in the URLs.
 
-`webhooks` is the project's `Webhooks`, made from the setting `ENVOYOU` when it is first used. Handlers in any app's
-`webhooks.py` are found by themselves:
+`webhooks` is the project's `Webhooks`, made from the setting `ENVOYOU` on first use. Handlers in any app's
+`webhooks.py` are discovered automatically:
 
     from envoyou_core import Event
     from envoyou_django import webhooks
@@ -20,4 +20,4 @@ from envoyou_django.project import project_webhooks
 __all__ = ["webhooks"]
 
 webhooks: Webhooks = cast(Webhooks, project_webhooks)
-"""The project's `Webhooks`, over the model `ProcessedEvent`. It may be imported before the settings are known."""
+"""The project's `Webhooks`, whose inbox is the model `ProcessedEvent`. It can be imported before there are settings."""

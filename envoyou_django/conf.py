@@ -1,7 +1,7 @@
-"""The setting `ENVOYOU`: one dict, read when it is needed and never kept.
+"""The setting `ENVOYOU`: one dict, parsed once and again after a test has changed it. Secrets are read at each use.
 
 Its names are the keywords of `Webhooks` in upper case; `secret` is `WEBHOOK_SECRET`. There is no `INBOX`: events are
-kept in the model `ProcessedEvent`, and `DATABASE_ROUTERS` say on which database.
+stored in the model `ProcessedEvent`, on the database that `DATABASE_ROUTERS` choose.
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from enum import StrEnum
+from functools import cache
 from typing import Any, Final
 
 from django.conf import settings
+from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 
 from envoyou_core import ConfigurationError
@@ -39,11 +41,11 @@ HANDLERS_MODULE: Final = "HANDLERS_MODULE"
 TASKS_BACKEND: Final = "TASKS_BACKEND"
 TASKS_QUEUE: Final = "TASKS_QUEUE"
 OWN_NAMES: Final = frozenset({HANDLERS_MODULE, TASKS_BACKEND, TASKS_QUEUE})
-"""The names that only Django's setting has."""
+"""Names that exist only in Django's setting."""
 
 
 class TaskQueue(StrEnum):
-    """A `HANDOFF` by which a project's own task queue does the work."""
+    """A value of `HANDOFF` that names the project's own task queue."""
 
     DJANGO_TASKS = "django_tasks"
     CELERY = "celery"
@@ -54,147 +56,148 @@ MANUAL: Final = "manual"
 
 
 def handlers_module() -> str:
-    """The module in which each app keeps its handlers: `HANDLERS_MODULE`, by default `webhooks`.
+    """Return the name of the module in which apps register their handlers: `HANDLERS_MODULE`, by default `webhooks`.
 
     Raises:
-        ConfigurationError: it is no module's name, or another setting has a name that nobody knows.
+        ConfigurationError: it is not a module name, or another setting is invalid.
     """
     _keywords()
-    name = _given().get(HANDLERS_MODULE, "webhooks")
+    name = _setting().get(HANDLERS_MODULE, "webhooks")
     if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):
-        raise ConfigurationError(f'{SETTING}["{HANDLERS_MODULE}"] is the name of a module, not {name!r}')
+        raise ConfigurationError(f'{SETTING}["{HANDLERS_MODULE}"] must be the name of a module, got {name!r}')
     return name
 
 
 def clock() -> Callable[[], float]:
-    """What tells the time, in epoch seconds: `CLOCK`, by default the system's.
+    """Return the function that returns epoch seconds: `CLOCK`, by default the system's.
 
     Raises:
-        ConfigurationError: a setting has a name that nobody knows, or a value of the wrong kind.
+        ConfigurationError: a setting is unknown or of the wrong type.
     """
-    found: Callable[[], float] = _keywords().get("clock", time.time)
-    return found
+    function: Callable[[], float] = _keywords().get("clock", time.time)
+    return function
 
 
 def task_queue() -> TaskQueue | None:
-    """The project's task queue that `HANDOFF` names, if it names one.
+    """Return the task queue that `HANDOFF` names, if it names one.
 
     Raises:
-        ConfigurationError: a setting has a name that nobody knows, or a value of the wrong kind.
+        ConfigurationError: a setting is unknown or of the wrong type.
     """
     handoff = _keywords().get("handoff")
     return TaskQueue(handoff) if handoff in list(TaskQueue) else None
 
 
 def tasks_backend() -> str:
-    """The alias in `TASKS` of the backend that gets the tasks: `TASKS_BACKEND`, by default `default`.
+    """Return the alias in `TASKS` of the backend to use: `TASKS_BACKEND`, by default `default`.
 
     Raises:
-        ConfigurationError: it is no text.
+        ConfigurationError: it is not text.
     """
     return _own_text(TASKS_BACKEND)
 
 
 def tasks_queue_name() -> str:
-    """The queue of that backend: `TASKS_QUEUE`, by default `default`.
+    """Return the queue of that backend: `TASKS_QUEUE`, by default `default`.
 
     Raises:
-        ConfigurationError: it is no text.
+        ConfigurationError: it is not text.
     """
     return _own_text(TASKS_QUEUE)
 
 
 def webhooks_keywords() -> dict[str, Any]:
-    """The keyword arguments of `Webhooks` that the setting stands for.
+    """Convert the setting to keyword arguments of `Webhooks`.
 
     Raises:
-        ConfigurationError: there is no secret, a name that nobody knows, or a value of the wrong kind.
+        ConfigurationError: the secret is missing, or a setting is unknown or of the wrong type.
     """
-    keywords = _keywords() | _secret_keyword()
+    keywords = {**_keywords(), **_secret_keyword()}
     if keywords.get("secret") is None:
-        raise ConfigurationError(f'there is no webhook secret: set {SETTING} = {{"WEBHOOK_SECRET": ...}}')
-    keywords["secret"] = _secret(keywords["secret"])
+        raise ConfigurationError(f'the webhook secret is missing: set {SETTING} = {{"WEBHOOK_SECRET": ...}}')
+    keywords["secret"] = _import_secret(keywords["secret"])
     if "handoff" in keywords:
-        keywords["handoff"] = _handoff(keywords["handoff"])
+        keywords["handoff"] = _core_handoff(keywords["handoff"])
     return keywords
 
 
 def has_secret() -> bool:
-    """Whether `WEBHOOK_SECRET` or `WEBHOOK_SECRET_FILE` is there, and not empty.
+    """Whether `WEBHOOK_SECRET` or `WEBHOOK_SECRET_FILE` is set and not empty.
 
     Raises:
-        ConfigurationError: the setting is no dict.
+        ConfigurationError: the setting is not a dict.
     """
-    return any(_given().get(name) for name in SECRET_NAMES)
+    return any(_setting().get(name) for name in SECRET_NAMES)
 
 
 def written_secrets() -> tuple[str, ...]:
-    """The secrets that `WEBHOOK_SECRET` or the file holds itself: none if it is a callable, or its path."""
+    """Return the secrets that `WEBHOOK_SECRET` or the file contains; none if it is a callable or the path of one."""
     return tuple(secret for secret in secrets_in(webhooks_keywords()["secret"]) if isinstance(secret, str))
 
 
 def signing_secret(webhook_id: str) -> str | bytes:
-    """The secret that a delivery to the endpoint `webhook_id` is signed with: of several, the newest.
+    """Return the newest secret of the endpoint `webhook_id`, with which test deliveries are signed.
 
     Raises:
-        ConfigurationError: the settings cannot be used, or no secret is known for that endpoint.
+        ConfigurationError: a setting is invalid, or the endpoint has no secret.
     """
     return newest_secret(webhooks_keywords()["secret"], webhook_id)
 
 
 def is_manual() -> bool:
-    """Whether `HANDOFF` leaves the work to others, of whom nothing is known."""
+    """Whether `HANDOFF` is `manual`: events are handled by other processes, if at all."""
     return bool(_keywords().get("handoff") == MANUAL)
 
 
 def _own_text(name: str) -> str:
-    value = _given().get(name, "default")
+    value = _setting().get(name, "default")
     if not isinstance(value, str):
-        raise ConfigurationError(f'{SETTING}["{name}"] is a text, not {type(value).__name__}')
+        raise ConfigurationError(f'{SETTING}["{name}"] must be text, got {type(value).__name__}')
     return value
 
 
-def _given() -> Mapping[str, Any]:
-    given = getattr(settings, SETTING, {})
-    if not isinstance(given, Mapping):
-        raise ConfigurationError(f"the setting {SETTING} is a dict, not {type(given).__name__}")
-    return given
+def _setting() -> Mapping[str, Any]:
+    setting = getattr(settings, SETTING, {})
+    if not isinstance(setting, Mapping):
+        raise ConfigurationError(f"the setting {SETTING} must be a dict, got {type(setting).__name__}")
+    return setting
 
 
-def _keywords() -> dict[str, Any]:
-    # Without the secret, so that not every setting that is needed has a file read.
-    keywords = read_settings(_given(), others=OWN_NAMES | SECRET_NAMES)
+@cache
+def _keywords() -> Mapping[str, Any]:
+    """Parse all settings but the secret, which may be in a file that only few callers need to read."""
+    keywords = read_settings(_setting(), others=OWN_NAMES | SECRET_NAMES)
     if "inbox" in keywords:
         raise ConfigurationError(
-            f'{SETTING}["INBOX"] has no use in Django: events are kept in the model ProcessedEvent, and '
-            "DATABASE_ROUTERS say on which database"
+            f'{SETTING}["INBOX"] is not supported: events are stored in the model ProcessedEvent; choose its database '
+            "with DATABASE_ROUTERS"
         )
     return keywords
 
 
 def _secret_keyword() -> dict[str, Any]:
-    return read_settings({name: value for name, value in _given().items() if name in SECRET_NAMES})
+    return read_settings({name: value for name, value in _setting().items() if name in SECRET_NAMES})
 
 
-def _secret(secret: object) -> object:
+def _import_secret(secret: object) -> object:
     if not isinstance(secret, str) or not _is_dotted_path(secret):
         return secret
-    # Never a secret after all when it cannot be imported: whoever can read a misspelt path could sign with it.
+    # A path that cannot be imported is never used as the secret itself: a misspelt path in the code is not secret.
     try:
-        found = import_string(secret)
+        function = import_string(secret)
     except Exception as error:
-        # Neither the value nor the error's text, which holds it: it may have been meant as a secret.
+        # Neither the value nor the error's text, which quotes it: it may be a secret.
         raise ConfigurationError(
-            f'{SETTING}["WEBHOOK_SECRET"] looks like the dotted path of a callable, and importing it ended in '
-            f"{type(error).__name__}; a secret of that form is given in a list"
+            f'{SETTING}["WEBHOOK_SECRET"] looks like the dotted path of a callable, but its import failed with '
+            f"{type(error).__name__}; put a secret of this form in a list"
         ) from None
-    if not callable(found):
+    if not callable(function):
         raise ConfigurationError(f'{SETTING}["WEBHOOK_SECRET"] is a dotted path, but not that of a callable')
-    return found
+    return function
 
 
-def _handoff(handoff: object) -> object:
-    """What `Webhooks` are given for it: a task queue is told of work by the app itself."""
+def _core_handoff(handoff: object) -> object:
+    """Convert `HANDOFF` to the core's `handoff`, which is `manual` if a task queue handles the events."""
     if callable(handoff):
         return handoff
     if handoff in IN_PROCESS:
@@ -203,14 +206,24 @@ def _handoff(handoff: object) -> object:
         return "manual"
     if isinstance(handoff, str) and _is_dotted_path(handoff):
         try:
-            found = import_string(handoff)
+            function = import_string(handoff)
         except ImportError as error:
             raise ConfigurationError(f'{SETTING}["HANDOFF"] cannot be imported: {error}') from error
-        if callable(found):
-            return found
+        if callable(function):
+            return function
     names = ", ".join(repr(name) for name in (*IN_PROCESS, MANUAL, *map(str, TaskQueue)))
-    raise ConfigurationError(f'{SETTING}["HANDOFF"] is one of {names}, or a function or its path, not {handoff!r}')
+    raise ConfigurationError(
+        f'{SETTING}["HANDOFF"] must be one of {names}, a function or the dotted path of one, got {handoff!r}'
+    )
 
 
 def _is_dotted_path(text: str) -> bool:
     return "." in text and all(part.isidentifier() for part in text.split("."))
+
+
+def _forget_parsed_settings(*, setting: str, **_: Any) -> None:
+    if setting == SETTING:
+        _keywords.cache_clear()
+
+
+setting_changed.connect(_forget_parsed_settings, dispatch_uid="envoyou_django.conf")

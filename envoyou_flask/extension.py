@@ -1,16 +1,15 @@
-"""The extension: webhooks that are configured as the rest of an app is, by `app.config`."""
+"""The Flask extension: webhooks configured by `app.config`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from flask import Blueprint, Flask, current_app
 
 from envoyou_core import ConfigurationError, Handlers, Webhooks
-from envoyou_core.adapter import Handler, read_settings
+from envoyou_core.adapter import Handler, Hook, HookKind, read_settings
 from envoyou_flask.blueprint import receiving_blueprint
 from envoyou_flask.wiring import attach
 
@@ -22,24 +21,23 @@ __all__ = ["Envoyou"]
 DEFAULT_URL_PREFIX = "/webhooks/envoyou"
 
 NAME = "envoyou"
-"""Of the blueprint, and of the webhooks among those of an app."""
+"""The name of the blueprint, and the key in `app.extensions["envoyou"]`."""
 
 OWN_SETTINGS = frozenset({"URL_PREFIX", "SUBDOMAIN"})
-"""Those of `ENVOYOU_...` that say where an app receives webhooks, and nothing about how."""
-
-Function = TypeVar("Function", bound=Callable[..., Any])
+"""Settings that are not keywords of `Webhooks`."""
 
 
 class Envoyou(Handlers):
-    """Receives EnvoyOU webhooks in one Flask app or several, each with its own settings and its own inbox.
+    """Receives EnvoyOU webhooks in one or several Flask apps, each with its own settings and its own inbox.
 
-    Handlers are registered here, for all of the apps, and run in the context of the app whose event they handle.
+    Handlers and hooks are registered here for all apps. A handler runs in the context of the app that received the
+    event.
 
     Args:
-        app: to be initialised at once; its configuration must be complete.
-        db: the apps' Flask-SQLAlchemy. The inbox then lives in the app's own database, and what a sync handler does
-            with `db.session` is committed together with the record that it is done, and so happens exactly once; unless
-            it says `atomic=False`.
+        app: an app to initialise at once; its configuration must be complete.
+        db: the apps' Flask-SQLAlchemy. The inbox is then in the app's own database, and the changes that a sync handler
+            makes with `db.session` are committed together with the record of its success, exactly once; unless it is
+            registered with `atomic=False`.
 
     Raises:
         ConfigurationError: as `init_app` does.
@@ -58,39 +56,36 @@ class Envoyou(Handlers):
     def __init__(self, app: Flask | None = None, *, db: SQLAlchemy | None = None) -> None:
         super().__init__()
         self._db = db
-        self._made: WeakSet[Webhooks] = WeakSet()
-        self._arrangements: list[Callable[[Webhooks], object]] = []
+        self._initialised: WeakSet[Webhooks] = WeakSet()
         if app is not None:
             self.init_app(app)
 
     def init_app(
         self, app: Flask, *, url_prefix: str | None = None, subdomain: str | None = None, route: bool = True
     ) -> None:
-        """Receive webhooks in `app`, as the `ENVOYOU_...` of its configuration say: each a setting of `Webhooks`.
+        """Receive webhooks in `app`. The `ENVOYOU_...` settings of its configuration are the keywords of `Webhooks`.
 
-        The app has them as `app.extensions["envoyou"]["envoyou"]`. The worker starts in a thread with the first request
-        to any URL of the app.
+        The `Webhooks` object is `app.extensions["envoyou"]["envoyou"]`. Its worker starts in a thread with the first
+        request to any URL of the app.
 
         Args:
-            app: with its configuration complete, and after `db.init_app(app)`.
+            app: the app, with its configuration complete, and after `db.init_app(app)`.
             url_prefix: the path; by default `ENVOYOU_URL_PREFIX`, else `/webhooks/envoyou`.
-            subdomain: where the path is, in an app that matches subdomains; by default `ENVOYOU_SUBDOMAIN`.
-            route: whether the path is added to the app; otherwise `create_blueprint` makes what is to be registered.
+            subdomain: the subdomain of the path, if the app matches subdomains; by default `ENVOYOU_SUBDOMAIN`.
+            route: whether to add the path to the app; if not, register the blueprint of `create_blueprint`.
 
         Raises:
-            ConfigurationError: a setting is unknown (the nearest one is suggested) or cannot work as given, there is no
-                secret, or a handler cannot work over this inbox.
+            ConfigurationError: a setting is unknown (the closest one is suggested) or invalid, the secret is missing,
+                or this inbox does not support a handler.
         """
         if NAME in app.extensions.get("envoyou", {}):
-            raise ConfigurationError(f"the app {app.name!r} has an Envoyou already")
+            raise ConfigurationError(f"Envoyou is already initialised for the app {app.name!r}")
         settings = app.config.get_namespace("ENVOYOU_", lowercase=False)
-        webhooks = self._webhooks(
+        webhooks = self._make_webhooks(
             app, {"secret": None, **read_settings(settings, others=OWN_SETTINGS, prefix="ENVOYOU_")}
         )
         webhooks.include(self)
-        for arrange in self._arrangements:
-            arrange(webhooks)
-        self._made.add(webhooks)
+        self._initialised.add(webhooks)
         attach(app, webhooks, NAME)
         if route:
             app.register_blueprint(
@@ -99,18 +94,20 @@ class Envoyou(Handlers):
                 subdomain=subdomain or settings.get("SUBDOMAIN"),
             )
 
-    def _webhooks(self, app: Flask, settings: dict[str, Any]) -> Webhooks:
+    def _make_webhooks(self, app: Flask, settings: dict[str, Any]) -> Webhooks:
         if self._db is None:
             return Webhooks(**settings)
         if "inbox" in settings:
-            raise ConfigurationError("the inbox is in the app's own database, as db says: leave ENVOYOU_INBOX out")
+            raise ConfigurationError(
+                "ENVOYOU_INBOX must not be set for Envoyou(db=...): the inbox is in the app's database"
+            )
         from envoyou_flask.sqlalchemy import FlaskSqlInbox
 
-        of_inbox = {key: settings[key] for key in ("name", "clock") if key in settings}
-        return Webhooks(inbox=FlaskSqlInbox(app, self._db, **of_inbox), **settings)
+        shared = {key: settings[key] for key in ("name", "clock") if key in settings}
+        return Webhooks(inbox=FlaskSqlInbox(app, self._db, **shared), **settings)
 
     def create_blueprint(self, name: str = NAME) -> Blueprint:
-        """A blueprint that receives for whichever app it is asked in, to lie within others, for instance.
+        """Return a blueprint that receives for the current app, for example to nest it in another blueprint.
 
         Args:
             name: the blueprint's name.
@@ -119,45 +116,31 @@ class Envoyou(Handlers):
 
     @property
     def webhooks(self) -> Webhooks:
-        """The current app's: its inbox, `drain` for tests, and all the rest.
+        """The `Webhooks` object of the current app.
 
         Raises:
             RuntimeError: there is no current app.
-            ConfigurationError: the current app was not initialised.
+            ConfigurationError: the current app is not initialised.
         """
-        found: Webhooks | None = current_app.extensions.get("envoyou", {}).get(NAME)
-        if found is None:
-            raise ConfigurationError(f"the app {current_app.name!r} has no Envoyou: call init_app(app)")
-        return found
+        webhooks: Webhooks | None = current_app.extensions.get("envoyou", {}).get(NAME)
+        if webhooks is None:
+            raise ConfigurationError(f"Envoyou is not initialised for the app {current_app.name!r}: call init_app(app)")
+        return webhooks
 
-    def add(self, handler: Handler) -> None:
-        """Append `handler`, also in the apps that are initialised already.
+    def add_handler(self, handler: Handler) -> None:
+        """Add a handler, also in the apps that are already initialised.
 
         Raises:
-            ConfigurationError: its name is taken, or it names what an app's inbox cannot give.
+            ConfigurationError: its name is taken, or an app's inbox does not support it.
         """
         if self._db is not None and not handler.is_async:
             handler = replace(handler, atomic=handler.atomic is not False)
-        super().add(handler)
-        alone = Handlers()
-        alone.add(handler)
-        for webhooks in self._made:
-            webhooks.include(alone)
+        super().add_handler(handler)
+        for webhooks in self._initialised:
+            webhooks.add_handler(handler)
 
-    def on_dead(self, hook: Function) -> Function:
-        """Call the decorated function with each event that died and its last error. See `Webhooks.on_dead`."""
-        return self._arrange(hook, lambda webhooks: webhooks.on_dead(hook))
-
-    def on_worker_start(self, hook: Function) -> Function:
-        """Call the decorated function before a worker process takes its first event. See `Webhooks.on_worker_start`."""
-        return self._arrange(hook, lambda webhooks: webhooks.on_worker_start(hook))
-
-    def on_worker_stop(self, hook: Function) -> Function:
-        """Call the decorated function after a worker process has settled its last. See `Webhooks.on_worker_stop`."""
-        return self._arrange(hook, lambda webhooks: webhooks.on_worker_stop(hook))
-
-    def _arrange(self, hook: Function, arrange: Callable[[Webhooks], object]) -> Function:
-        self._arrangements.append(arrange)
-        for webhooks in self._made:
-            arrange(webhooks)
-        return hook
+    def add_hook(self, kind: HookKind, hook: Hook) -> None:
+        """Add a hook, also in the apps that are already initialised."""
+        super().add_hook(kind, hook)
+        for webhooks in self._initialised:
+            webhooks.add_hook(kind, hook)

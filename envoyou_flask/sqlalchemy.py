@@ -1,4 +1,4 @@
-"""The inbox in the database of an app's Flask-SQLAlchemy, and `db.session` in the transaction that a handler shares."""
+"""An inbox in the database of an app's Flask-SQLAlchemy, whose `db.session` joins the transactions of handlers."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ __all__ = ["FlaskSqlInbox", "SessionReplacedError"]
 
 
 class SessionReplacedError(EnvoyouError):
-    """A handler worked on after `db.session.remove()`, by a session outside its transaction, which was rolled back."""
+    """A handler used `db.session` after `db.session.remove()`, outside its transaction, which was rolled back."""
 
 
 class FlaskSqlInbox(SqlInbox):
-    """A `SqlInbox` in the app's own database. A sync handler's `db.session` works in the transaction that settles it.
+    """A `SqlInbox` in the app's own database. The `db.session` of a sync handler joins the handler's transaction.
 
-    On PostgreSQL and MariaDB it shares the connections of the app, whose `SQLALCHEMY_ENGINE_OPTIONS` hold. On SQLite it
-    has its own to the same file, set up as an inbox needs them: WAL, synchronous=FULL, BEGIN IMMEDIATE.
+    On PostgreSQL and MariaDB it uses the app's engine with its `SQLALCHEMY_ENGINE_OPTIONS`. On SQLite it has its own
+    connections to the same file, with the options that an inbox requires: WAL, synchronous=FULL, BEGIN IMMEDIATE.
 
     Args:
         app: the app.
         db: its Flask-SQLAlchemy.
-        name: keeps several `Webhooks` on one database apart.
-        clock: epoch seconds.
+        name: separates several `Webhooks` objects that share a database.
+        clock: returns epoch seconds.
 
     Raises:
-        ConfigurationError: the app has no such database yet, or one that is no place for an inbox.
+        ConfigurationError: `db` is not initialised for the app, or its database cannot hold an inbox.
     """
 
     def __init__(
@@ -46,35 +46,36 @@ class FlaskSqlInbox(SqlInbox):
         super().__init__(_database_of_inbox(engine), name=name, clock=clock)
         self._db = db
         self._engine_of_app = engine
-        # Flask-SQLAlchemy's session finds its engines itself and heeds no `bind`; it may be a class of the user's.
+        # Flask-SQLAlchemy's session chooses engines itself and ignores `bind`; its class may be the user's own.
         self._joining: type[Any] = type("JoiningSession", (_Joining, db.session.session_factory.class_), {})
-        call_in_forked_children(self._leave_parents_connections)
+        call_in_forked_children(self._drop_inherited_connections)
 
-    def _leave_parents_connections(self) -> None:
-        # Of the app's own engine, too: an app that is loaded before its server forks, and makes its tables then, leaves
-        # its children a connection that they would share.
+    def _drop_inherited_connections(self) -> None:
+        # The app's own engine too: if an app creates its tables before the server forks, the children inherit an open
+        # connection, which they must not share.
         self._engine_of_app.dispose(close=False)
 
     @contextmanager
     def transaction(
         self, claim: Claim, progress: Mapping[str, HandlerStatus], settlement: Callable[[], Settlement] | None = None
     ) -> Iterator[Connection]:
-        """See `TransactionalInbox.transaction`. It is that of `db.session`, too.
+        """See `TransactionalInbox.transaction`. `db.session` joins the transaction.
 
-        What the session commits is a savepoint of it, and what the handler leaves uncommitted is committed with it.
+        A commit of the session releases a savepoint. Changes that the handler leaves uncommitted are committed with the
+        transaction.
 
         Raises:
-            SessionReplacedError: the handler has removed the session and gone on with another one.
-            TransactionTimeoutError: on SQLite, its time was over.
+            SessionReplacedError: the handler has removed the session and used another one.
+            TransactionTimeoutError: on SQLite, the time limit has passed.
         """
-        with super().transaction(claim, progress, settlement) as connection, self._session_joins(connection):
+        with super().transaction(claim, progress, settlement) as connection, self._join_session(connection):
             yield connection
 
     @contextmanager
-    def _session_joins(self, connection: Connection) -> Iterator[None]:
-        """Let `db.session` of this app context work on `connection`, in its transaction."""
+    def _join_session(self, connection: Connection) -> Iterator[None]:
+        """Bind the `db.session` of this app context to `connection` and its transaction."""
         scoped = self._db.session
-        # A commit releases a savepoint, and a rollback goes back to it: the transaction itself is the inbox's to end.
+        # Commit and rollback of the session concern a savepoint: only the inbox ends the transaction itself.
         session = self._joining(**scoped.session_factory.kw, join_transaction_mode="create_savepoint")
         session.connection_joined, session.engine_replaced = connection, self._engine_of_app
         scoped.registry.set(session)
@@ -82,8 +83,8 @@ class FlaskSqlInbox(SqlInbox):
             yield
             if scoped.registry.has() and scoped() is not session:
                 raise SessionReplacedError(
-                    "after db.session.remove(), db.session is another one, outside the handler's transaction: leave it "
-                    "out, the session is removed after each handler; or share no transaction: on(..., atomic=False)"
+                    "db.session was used after db.session.remove(), outside the handler's transaction; do not remove "
+                    "it, because it is removed after each handler, or register the handler with on(..., atomic=False)"
                 )
             session.commit()
         finally:
@@ -95,29 +96,31 @@ def _engine_of(app: Flask, db: SQLAlchemy) -> Engine:
         with app.app_context():
             return db.engine
     except (RuntimeError, KeyError) as error:
-        raise ConfigurationError(f"the app {app.name!r} has no database yet: call db.init_app(app) first") from error
+        raise ConfigurationError(
+            f"db is not initialised for the app {app.name!r}: call db.init_app(app) first"
+        ) from error
 
 
 def _database_of_inbox(engine: Engine) -> URL | Engine:
     if engine.dialect.name == "sqlite":
         if engine.url.database in {None, "", ":memory:"}:
             raise ConfigurationError(
-                "SQLALCHEMY_DATABASE_URI is SQLite in memory, where no event is safe: name a file, in tests too"
+                "SQLALCHEMY_DATABASE_URI must name a SQLite file, got a database in memory, which would lose events"
             )
         return engine.url
     options = {"isolation_level": "READ COMMITTED"} if engine.dialect.name in {"mariadb", "mysql"} else {}
     shared = engine.execution_options(**options)
-    # Parameters hold payloads, which must not be in an error's text.
+    # Parameters contain payloads, which must not appear in error texts.
     shared.hide_parameters = True
     return shared
 
 
 class _Joining(Session):
-    """A session that goes to `connection` wherever it would go to `engine`."""
+    """A session that uses `connection_joined` instead of `engine_replaced`."""
 
     connection_joined: Connection
     engine_replaced: Engine
 
     def get_bind(self, *arguments: Any, **options: Any) -> Engine | Connection:
-        found = super().get_bind(*arguments, **options)
-        return self.connection_joined if found is self.engine_replaced else found
+        bind = super().get_bind(*arguments, **options)
+        return self.connection_joined if bind is self.engine_replaced else bind

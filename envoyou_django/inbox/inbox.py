@@ -49,6 +49,7 @@ from envoyou_core.inbox import (
     requeuable_statuses,
     stats_of,
 )
+from envoyou_django.connections import close_old_connections
 from envoyou_django.counting import count_by_status
 from envoyou_django.fields import stored_moment
 from envoyou_django.inbox.claims import claimable
@@ -65,7 +66,6 @@ from envoyou_django.models import (
     ProcessedEvent,
     ProcessedEventQuerySet,
 )
-from envoyou_django.project import close_old_connections
 
 __all__ = ["OrmInbox"]
 

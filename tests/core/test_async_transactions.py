@@ -422,7 +422,7 @@ def test_a_session_is_refused_where_there_is_none_to_give(tmp_path, inbox, webho
         async def asynchronous(event, session): ...
 
     for receiver in (durable, webhooks):
-        with pytest.raises(ConfigurationError, match="'session', which async handlers may"):
+        with pytest.raises(ConfigurationError, match="only async handlers may have 'session'"):
 
             @receiver.on("*")
             def plain(event, session): ...

@@ -1143,7 +1143,7 @@ def test_contexts_are_entered_around_every_handler(app, kind):
         finally:
             variable.reset(token)
 
-    app.webhooks.surround(contexts)
+    app.webhooks.add_context(contexts)
     app.on("*", name="h")(kind(lambda event, attempt, delivery: seen.append(variable.get())))
     app.add()
     app.work()
@@ -1168,7 +1168,7 @@ def test_contexts_that_fail_fail_the_handler(app):
     def handler(event):
         handlers_turn[0] = len(entered)
 
-    app.webhooks.surround(contexts)
+    app.webhooks.add_context(contexts)
     app.add()
     app.work()
     assert app.status() is Status.FAILED

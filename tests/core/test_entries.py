@@ -150,7 +150,7 @@ def test_wsgi_a_secret_callable_runs_in_the_context_of_handlers():
         return SECRET
 
     webhooks = Webhooks(secret=secret, inbox="memory:", handoff="manual")
-    webhooks.surround(around)
+    webhooks.add_context(around)
     assert ask_wsgi(webhooks, wsgi_environ("/hooks"))[0] == "200 OK"
     assert (inside, depth) == ([1], 0)
 

@@ -1,4 +1,4 @@
-"""What a forked child does with what its parent has made, whoever was using that at the time."""
+"""Locks that a thread of the parent holds at a fork."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has
 
 
 @pytest.mark.parametrize("handoff", ["auto", "a function"])
-def test_a_lock_that_was_held_at_the_fork_holds_up_no_child(handoff):
+def test_a_lock_held_at_the_fork_does_not_block_the_child(handoff):
     script = """
         import os, sys, threading, warnings
         warnings.simplefilter("ignore", DeprecationWarning)

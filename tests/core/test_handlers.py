@@ -1,4 +1,4 @@
-"""Registration of handlers: patterns, names, parameters, order."""
+"""Registration of handlers: patterns, names, parameters, options, order."""
 
 import functools
 import logging
@@ -31,7 +31,7 @@ def test_patterns(pattern, matching, others):
     assert not any(handler.matches(type) for type in others)
 
 
-def test_several_types_at_once():
+def test_a_handler_of_several_types():
     handler = describe_handler(plain, ("user.created", "auth.*"))
     assert handler.matches("user.created")
     assert handler.matches("auth.login")
@@ -47,19 +47,19 @@ def test_malformed_patterns(pattern):
         Handlers().on(pattern)(plain)
 
 
-def test_no_type_at_all():
+def test_on_requires_a_type():
     with pytest.raises(ConfigurationError, match="at least one"):
         Handlers().on()
 
 
-def test_the_decorator_without_its_parentheses():
+def test_on_without_parentheses_is_refused():
     with pytest.raises(ConfigurationError, match=r"write @webhooks\.on"):
         Handlers().on(plain)
     with pytest.raises(ConfigurationError, match=r"write @webhooks\.on"):
         Webhooks(secret="s", inbox="memory:").on(plain)(plain)
 
 
-def test_handlers_come_in_the_order_of_registration():
+def test_handlers_keep_the_order_of_registration():
     handlers = Handlers()
     order = [f"handler {number}" for number in (7, 3, 9, 1, 8, 2, 6, 4, 5, 0)]
     for name in order:
@@ -77,7 +77,7 @@ def test_the_decorator_returns_the_function_itself():
 # Names
 
 
-def test_a_name_is_the_qualified_one_without_the_module():
+def test_the_default_name_is_the_qualified_name_without_the_module():
     def inner(event): ...
 
     assert describe_handler(plain, ("*",)).name == "plain"
@@ -85,7 +85,7 @@ def test_a_name_is_the_qualified_one_without_the_module():
     assert describe_handler(inner, ("*",), "mail").name == "mail"
 
 
-def test_two_of_one_name_are_refused():
+def test_duplicate_names_are_refused():
     handlers = Handlers()
     handlers.on("user.created")(plain)
     with pytest.raises(ConfigurationError, match="two handlers are named 'plain'"):
@@ -139,7 +139,7 @@ def wrapper(*arguments):
         (wrapper, False),
     ],
 )
-def test_what_is_awaited(function, is_async):
+def test_detection_of_async_functions(function, is_async):
     assert describe_handler(function, ("*",), "named").is_async is is_async
 
 
@@ -156,7 +156,7 @@ def test_generators_are_refused():
 
 
 @pytest.mark.parametrize("function", [3, None, "plain"])
-def test_what_cannot_be_called_is_refused(function):
+def test_an_object_that_is_not_callable_is_refused(function):
     with pytest.raises(ConfigurationError):
         describe_handler(function, ("*",), "named")
 
@@ -168,7 +168,7 @@ def test_what_cannot_be_called_is_refused(function):
     ("function", "wants"),
     [
         (lambda event: None, set()),
-        (lambda whatever_its_name, /: None, set()),
+        (lambda any_name, /: None, set()),
         (lambda *arguments: None, set()),
         (lambda event, attempt: None, {"attempt"}),
         (lambda event, *, delivery, attempt: None, {"attempt", "delivery"}),
@@ -179,7 +179,7 @@ def test_what_cannot_be_called_is_refused(function):
         (functools.partial(lambda event, mailer, attempt: None, mailer="mailer"), {"attempt"}),
     ],
 )
-def test_what_is_named_is_given(function, wants):
+def test_detection_of_parameters(function, wants):
     assert describe_handler(function, ("*",), "named").wants == wants
 
 
@@ -195,17 +195,17 @@ def test_what_is_named_is_given(function, wants):
         Callable.__call__,
     ],
 )
-def test_a_parameter_that_nothing_is_given_for_is_refused(function):
+def test_an_unsupported_required_parameter_is_refused(function):
     with pytest.raises(ConfigurationError):
         describe_handler(function, ("*",), "named")
 
 
-def test_the_message_says_what_a_handler_may_name():
+def test_the_error_lists_the_supported_parameters():
     with pytest.raises(ConfigurationError, match=r"parameter 'mailer'.*attempt, connection, delivery"):
         describe_handler(lambda event, mailer: None, ("*",), "named")
 
 
-def test_parameters_that_cannot_be_read_are_refused():
+def test_an_unreadable_signature_is_refused():
     class Unreadable:
         __signature__ = 3
         __qualname__ = "Unreadable"
@@ -216,7 +216,7 @@ def test_parameters_that_cannot_be_read_are_refused():
         describe_handler(Unreadable(), ("*",), "named")
 
 
-def test_a_connection_is_refused_where_the_inbox_has_none_to_give():
+def test_a_connection_parameter_is_refused_if_the_inbox_has_no_transactions():
     webhooks = Webhooks(secret="s", inbox="memory:")
     with pytest.raises(ConfigurationError, match="connection"):
         webhooks.on("*")(lambda event, connection: None)
@@ -226,14 +226,14 @@ def test_a_connection_is_refused_where_the_inbox_has_none_to_give():
         webhooks.include(handlers)
 
 
-def test_so_is_a_share_in_a_transaction_that_there_is_not():
+def test_an_atomic_handler_is_refused_if_the_inbox_has_no_transactions():
     webhooks = Webhooks(secret="s", inbox="memory:")
-    with pytest.raises(ConfigurationError, match="is to be atomic, and this inbox has none to give"):
+    with pytest.raises(ConfigurationError, match="is atomic, but this inbox has no transactions"):
         webhooks.on("*", atomic=True)(plain)
     webhooks.on("*", atomic=False)(plain)
 
 
-def test_whoever_names_the_connection_shares_the_transaction():
+def test_a_handler_with_a_connection_parameter_shares_the_transaction():
     with pytest.raises(ConfigurationError, match="atomic=False rules out"):
         Handlers().on("*", atomic=False)(lambda event, connection: None)
     handlers = Handlers()
@@ -251,7 +251,7 @@ def test_whoever_names_the_connection_shares_the_transaction():
 
 
 @pytest.mark.parametrize("registry", [Handlers(), Webhooks(secret="s", inbox="memory:")], ids=["Handlers", "Webhooks"])
-def test_the_conditions_of_a_handler_are_kept(registry):
+def test_options_are_stored_with_the_handler(registry):
     known = getattr(registry, "_handlers", registry)
     registry.on("*", name="plain")(plain)
     registry.on("*", name="limited", ordered=True, time_limit=1.5, concurrency=3)(plain)
@@ -277,20 +277,20 @@ def test_the_conditions_of_a_handler_are_kept(registry):
         ("atomic", [0, 1, "no"]),
     ],
 )
-def test_a_condition_that_makes_no_sense_is_refused_at_once(registry, option, values):
+def test_an_invalid_option_is_refused_at_once(registry, option, values):
     for value in values:
         with pytest.raises(ConfigurationError, match=option):
             registry.on("*", **{option: value})
 
 
-def test_what_is_refused_later_leaves_nothing_behind():
+def test_a_refused_handler_is_not_registered():
     webhooks = Webhooks(secret="s", inbox="memory:")
     with pytest.raises(ConfigurationError):
         webhooks.on("*")(lambda event, connection: None)
     assert len(webhooks._handlers) == 0
 
 
-def test_one_decorator_may_register_several():
+def test_a_decorator_can_register_several_functions():
     webhooks = Webhooks(secret="s", inbox="memory:")
     in_order = webhooks.on("user.*", ordered=True)
     in_order(plain)
@@ -301,7 +301,7 @@ def test_one_decorator_may_register_several():
 # Registries
 
 
-def test_registries_are_joined_in_order():
+def test_registries_are_included_in_order():
     webhooks = Webhooks(secret="s", inbox="memory:")
     first, second = Handlers(), Handlers()
     first.on("user.*", name="b")(plain)
@@ -313,7 +313,7 @@ def test_registries_are_joined_in_order():
     assert names(webhooks._handlers, "user.created") == ["z", "b", "a", "0"]
 
 
-def test_a_registry_joined_twice_is_refused():
+def test_including_a_registry_twice_is_refused():
     webhooks = Webhooks(secret="s", inbox="memory:")
     handlers = Handlers()
     handlers.on("*")(plain)
@@ -325,7 +325,7 @@ def test_a_registry_joined_twice_is_refused():
 # Misspellings
 
 
-def test_a_likely_misspelling_is_warned_of(caplog):
+def test_a_likely_misspelling_logs_a_warning(caplog):
     Handlers().on("user.creatd")(plain)
     [record] = caplog.records
     assert (record.name, record.levelno) == ("envoyou.handlers", logging.WARNING)
@@ -334,6 +334,6 @@ def test_a_likely_misspelling_is_warned_of(caplog):
 
 
 @pytest.mark.parametrize("pattern", ["user.created", "user.*", "*", "invoice.paid"])
-def test_what_is_listed_a_prefix_or_quite_another_is_not_warned_of(pattern, caplog):
+def test_a_known_type_a_prefix_or_an_unrelated_type_logs_no_warning(pattern, caplog):
     Handlers().on(pattern)(plain)
     assert caplog.records == []

@@ -1,10 +1,10 @@
-"""The hooks that are called when an event is dead."""
+"""Hooks: calls for dead events, and registration on a `Handlers` registry."""
 
 import asyncio
 
 import pytest
 
-from envoyou_core import PermanentError, RetryPolicy, WebhookRequest, Webhooks
+from envoyou_core import Handlers, PermanentError, RetryPolicy, WebhookRequest, Webhooks
 from envoyou_core.inbox import Status
 from envoyou_core.testing import sample_event, sign_delivery
 
@@ -26,8 +26,8 @@ def accept(webhooks):
 
 
 @pytest.mark.parametrize("drained_by", ["drain", "adrain"])
-async def test_dead_hook_is_called_once(webhooks, drained_by):
-    told = []
+async def test_hooks_are_called_once_for_a_dead_event(webhooks, drained_by):
+    calls = []
 
     @webhooks.on("*")
     def fails(event):
@@ -35,22 +35,22 @@ async def test_dead_hook_is_called_once(webhooks, drained_by):
 
     @webhooks.on_dead
     def sync_hook(event, error):
-        told.append(("sync", event, error))
+        calls.append(("sync", event, error))
 
     @webhooks.on_dead
     async def async_hook(event, error):
-        told.append(("async", event, error))
+        calls.append(("async", event, error))
 
     event = accept(webhooks)
     if drained_by == "adrain":
         assert await webhooks.adrain(until_idle=True) == 2
     else:
         assert await asyncio.to_thread(webhooks.drain, until_idle=True) == 2
-    assert told == [("sync", event, "ValueError: no"), ("async", event, "ValueError: no")]
+    assert calls == [("sync", event, "ValueError: no"), ("async", event, "ValueError: no")]
 
 
-def test_a_hook_that_fails_harms_neither_the_event_nor_the_other_hooks(webhooks, caplog):
-    told = []
+def test_a_failing_hook_affects_neither_the_event_nor_the_other_hooks(webhooks, caplog):
+    calls = []
 
     @webhooks.on("*")
     def gives_up(event):
@@ -60,18 +60,18 @@ def test_a_hook_that_fails_harms_neither_the_event_nor_the_other_hooks(webhooks,
     def broken(event, error):
         raise RuntimeError("the pager is down")
 
-    webhooks.on_dead(lambda event, error: told.append(error))
+    webhooks.on_dead(lambda event, error: calls.append(error))
     event = accept(webhooks)
     assert webhooks.drain() == 1
     assert webhooks.inbox.get(event.id).status is Status.DEAD
-    assert told == ["PermanentError: never"]
+    assert calls == ["PermanentError: never"]
     assert "the pager is down" in caplog.text
     assert "on_dead hook " in caplog.text
 
 
-def test_dead_hook_is_not_called_for_a_processed_event(webhooks):
-    told = []
-    webhooks.on_dead(lambda *arguments: told.append(arguments))
+def test_no_hook_is_called_for_an_event_that_succeeds(webhooks):
+    calls = []
+    webhooks.on_dead(lambda *arguments: calls.append(arguments))
 
     @webhooks.on("*")
     def recovers(event, attempt):
@@ -80,4 +80,38 @@ def test_dead_hook_is_not_called_for_a_processed_event(webhooks):
 
     accept(webhooks)
     assert webhooks.drain(until_idle=True) == 2
-    assert told == []
+    assert calls == []
+
+
+@pytest.mark.parametrize("nested", [False, True], ids=["included", "included through another registry"])
+def test_hooks_of_a_registry_are_included_with_its_handlers(webhooks, nested):
+    registry, calls = Handlers(), []
+
+    @registry.on("*")
+    def gives_up(event):
+        raise PermanentError("never")
+
+    @registry.on_dead
+    def alert(event, error):
+        calls.append(("dead", error))
+
+    @registry.on_worker_start
+    def open_pool():
+        calls.append("worker start")
+        webhooks.stop()
+
+    @registry.on_worker_stop
+    async def close_pool():
+        calls.append("worker stop")
+
+    registry.subscribe(lambda notice: calls.append(type(notice).__name__))
+    if nested:
+        inner, registry = registry, Handlers()
+        registry.include(inner)
+    webhooks.include(registry)
+    accept(webhooks)
+    assert webhooks.drain() == 1
+    assert ("dead", "PermanentError: never") in calls
+    assert {"Accepted", "HandlerFailed", "Settled"} <= {name for name in calls if isinstance(name, str)}
+    webhooks.run_worker()
+    assert [name for name in calls if name in ("worker start", "worker stop")] == ["worker start", "worker stop"]

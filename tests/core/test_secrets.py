@@ -311,7 +311,7 @@ def test_an_async_callable_runs_in_the_context_of_the_framework():
         return NEW
 
     webhooks, _ = receiving(secret_of)
-    webhooks.surround(around)
+    webhooks.add_context(around)
     delivery = sign_delivery(sample_event(), secret=NEW)
     request = WebhookRequest.from_http("POST", delivery.headers, delivery.body)
     assert webhooks.receive(request, in_context=True).status == 200

@@ -748,7 +748,7 @@ def test_events_are_moved_in_the_handler_context_and_the_exit_hooks_of_the_threa
         def __exit__(self, *_):
             return None
 
-    webhooks.surround(HandlerContext)
+    webhooks.add_context(HandlerContext)
     webhooks.on_thread_exit(lambda: ended.append(threading.current_thread().name))
     inbox.down = True
     deliver(webhooks)

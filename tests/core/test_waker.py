@@ -133,7 +133,7 @@ def test_waker_thread_runs_the_thread_exit_hooks():
         told.put("left")
 
     webhooks = make(lambda event_id: told.put(event_id))
-    webhooks.surround(around)
+    webhooks.add_context(around)
     webhooks.on_thread_exit(lambda: told.put(threading.current_thread().name))
     event = accept(webhooks)
     assert [told.get(timeout=PATIENCE) for _ in range(3)] == ["entered", event.id, "left"]

@@ -13,7 +13,7 @@ from envoyou_core.inbox import NewEvent, Settlement, Status
 from envoyou_core.testing import sample_event
 from envoyou_django import webhooks
 from envoyou_django.models import ProcessedEvent, ProcessedEventQuerySet
-from envoyou_django.project import DjangoWebhooks
+from envoyou_django.runtime import DjangoWebhooks
 
 pytestmark = pytest.mark.django_db
 

@@ -188,7 +188,7 @@ def test_decorator_that_keeps_exemptions(urls):
 
 def test_no_handlers(monkeypatch):
     assert check_ids(only={"envoyou.W003"}) == []
-    monkeypatch.setattr(project_webhooks, "_handlers", Handlers())
+    monkeypatch.setattr(project_webhooks, "_registry", Handlers())
     assert check_ids(only={"envoyou.W003"}) == ["envoyou.W003"]
     assert "'webhooks'" in message("envoyou.W003").hint
 

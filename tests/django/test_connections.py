@@ -11,7 +11,7 @@ from envoyou_core.testing import sample_event, sign_delivery
 from envoyou_django import waker, webhooks
 from envoyou_django.inbox.inbox import OrmInbox
 from envoyou_django.models import ProcessedEvent
-from envoyou_django.project import DjangoWebhooks
+from envoyou_django.runtime import DjangoWebhooks
 from tests.django.conftest import SECRET
 from tests.django.databases import inbox_on
 

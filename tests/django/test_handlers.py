@@ -1,4 +1,4 @@
-"""How handlers and hooks are found and registered, and how long they stay registered."""
+"""Discovery and lifetime of handlers."""
 
 import asyncio
 
@@ -17,19 +17,17 @@ pytestmark = pytest.mark.django_db
 
 def accept(client, type, **values):
     delivery = sign_delivery(sample_event(type, **values), secret=SECRET)
-    response = client.post(
-        "/webhooks/envoyou", delivery.body, content_type="application/json", headers=delivery.headers
-    )
-    assert response.status_code == 200
+    answer = client.post("/webhooks/envoyou", delivery.body, content_type="application/json", headers=delivery.headers)
+    assert answer.status_code == 200
 
 
-def test_handlers_in_an_apps_module_are_found(client):
+def test_handlers_in_the_module_of_an_app_are_discovered(client):
     accept(client, "member.joined", object={"name": "Ada"})
     assert webhooks.drain() == 1
     assert Member.objects.get().name == "Ada"
 
 
-def test_handlers_survive_a_change_of_the_settings(client):
+def test_handlers_outlive_a_change_of_the_settings(client):
     with override_settings(ENVOYOU={"WEBHOOK_SECRET": SECRET, "TOLERANCE": 10}):
         accept(client, "member.joined", object={"name": "Ada"})
         assert webhooks.drain() == 1
@@ -38,25 +36,25 @@ def test_handlers_survive_a_change_of_the_settings(client):
     assert Member.objects.count() == 2
 
 
-def test_the_name_of_the_module_is_a_setting(tmp_path, monkeypatch):
+def test_the_module_name_is_a_setting(tmp_path, monkeypatch):
     from django.apps import apps
 
-    modules = []
-    monkeypatch.setattr("envoyou_django.apps.autodiscover_modules", modules.append)
+    found = []
+    monkeypatch.setattr("envoyou_django.apps.autodiscover_modules", found.append)
     with override_settings(ENVOYOU={"HANDLERS_MODULE": "hooks.envoyou"}):
         apps.get_app_config("envoyou_django").ready()
-    assert modules == ["hooks.envoyou"]
+    assert found == ["hooks.envoyou"]
 
 
-def test_an_async_handler_runs_in_the_tests_transaction(client):
+def test_an_async_handler_works_within_the_tests_transaction(client):
     accept(client, "member.invited", object={"name": "Grace"})
     assert webhooks.drain() == 1
     assert Member.objects.get().name == "Grace"
 
 
-@pytest.mark.parametrize("early", [True, False], ids=["before setup", "after setup"])
-def test_a_handler_can_be_registered_at_any_time(client, early):
-    if not early:
+@pytest.mark.parametrize("before", [True, False], ids=["before setup", "after setup"])
+def test_a_handler_registered_in_a_test(client, before):
+    if not before:
         assert webhooks.name == "default"
     handled = []
 
@@ -69,7 +67,7 @@ def test_a_handler_can_be_registered_at_any_time(client, early):
     assert handled == ["evt_shop"]
 
 
-def test_a_handler_registered_during_an_override_ends_with_it(client):
+def test_handlers_registered_during_an_override_end_with_it(client):
     handlers = Handlers()
     handled = []
 
@@ -79,7 +77,7 @@ def test_a_handler_registered_during_an_override_ends_with_it(client):
 
     for round in ("evt_1", "evt_2"):
         with override_settings(ENVOYOU={"WEBHOOK_SECRET": SECRET}):
-            # In the second round its name would be taken if it were still registered.
+            # If it were still registered in the second round, its name would be taken.
             webhooks.include(handlers)
             accept(client, "shop.closed", id=round)
             assert webhooks.drain() == 1
@@ -89,7 +87,7 @@ def test_a_handler_registered_during_an_override_ends_with_it(client):
     assert webhooks.inbox.get("evt_3").status == "ignored"
 
 
-def test_the_options_of_a_handler_are_passed_to_the_core(client):
+def test_handlers_have_the_options_of_the_core(client):
     with override_settings(ENVOYOU={"WEBHOOK_SECRET": SECRET}):
         handled = []
 
@@ -104,8 +102,8 @@ def test_the_options_of_a_handler_are_passed_to_the_core(client):
         assert webhooks.inbox.get("evt_opened").progress == {mirror.__qualname__: "skipped"}
 
 
-def test_an_async_handler_past_its_time_limit_is_cancelled_and_has_failed(client):
-    """Although it runs on its own event loop, in a thread that cannot be stopped."""
+def test_an_async_handler_is_cancelled_at_its_time_limit(client):
+    """It runs on an event loop of its own, in a thread that cannot be stopped."""
     with override_settings(ENVOYOU={"WEBHOOK_SECRET": SECRET}):
         ended, overdue = [], []
 
@@ -128,7 +126,7 @@ def test_an_async_handler_past_its_time_limit_is_cancelled_and_has_failed(client
         assert overdue == []
 
 
-def test_two_handlers_with_one_name_are_an_error():
+def test_duplicate_names_are_refused():
     def note(event): ...
 
     webhooks.on("shop.opened")(note)
@@ -137,12 +135,12 @@ def test_two_handlers_with_one_name_are_an_error():
 
 
 @pytest.mark.parametrize("name", ["connection", "session"])
-def test_a_connection_parameter_is_an_error(name):
+def test_connection_and_session_parameters_are_refused(name):
     def note(event, connection): ...
 
     async def note_in_a_session(event, session): ...
 
-    with pytest.raises(ConfigurationError, match=f"names '{name}'"):
+    with pytest.raises(ConfigurationError, match=f"has a parameter '{name}'"):
         webhooks.on("shop.opened")({"connection": note, "session": note_in_a_session}[name])
 
 
@@ -150,12 +148,12 @@ REGISTERED = ["on_dead", "on_worker_start", "on_worker_stop", "subscribe"]
 
 
 @pytest.mark.parametrize("register", REGISTERED)
-def test_a_hook_can_be_registered_without_a_secret(register):
+def test_hooks_can_be_registered_without_settings(register):
     with override_settings(ENVOYOU={}):
         getattr(webhooks, register)(lambda *_: None)
 
 
-def test_hooks_survive_a_change_of_the_settings_but_hooks_of_an_override_end_with_it(client):
+def test_hooks_outlive_a_change_of_the_settings_unless_registered_during_it(client):
     calls = []
     with override_settings(ENVOYOU={"WEBHOOK_SECRET": SECRET}):
         webhooks.subscribe(lambda notice: calls.append("outer"))

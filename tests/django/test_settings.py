@@ -37,7 +37,7 @@ class Vault:
     secret = "whsec_in_a_vault"
 
 
-def test_the_names_are_the_keywords_in_upper_case():
+def test_names_are_the_keywords_in_upper_case():
     with with_settings(TOLERANCE="60", RETRY_MAX_ATTEMPTS=5, NAME="billing", MAX_BODY_SIZE=100):
         assert conf.webhooks_keywords() == {
             "secret": SECRET,
@@ -49,7 +49,26 @@ def test_the_names_are_the_keywords_in_upper_case():
         assert (webhooks.name, webhooks.inbox.name, webhooks.max_body_size) == ("billing", "billing", 100)
 
 
-def test_an_unknown_name_is_an_error_that_suggests_the_right_one():
+def test_settings_are_parsed_once_until_they_change(monkeypatch):
+    parsed = []
+
+    def read_settings(*arguments, **options):
+        parsed.append(arguments)
+        return read(*arguments, **options)
+
+    read = conf.read_settings
+    monkeypatch.setattr(conf, "read_settings", read_settings)
+    with with_settings(CLOCK=lambda: 5.0):
+        assert [conf.clock()(), conf.clock()()] == [5.0, 5.0]
+        assert not conf.is_manual()
+        assert len(parsed) == 1
+        with with_settings(CLOCK=lambda: 6.0):
+            assert conf.clock()() == 6.0
+        assert conf.clock()() == 5.0
+    assert len(parsed) == 3
+
+
+def test_an_unknown_name_is_refused_and_the_closest_one_suggested():
     with with_settings(TOLERENCE=60), pytest.raises(ConfigurationError, match="did you mean 'TOLERANCE'"):
         webhooks.max_body_size  # noqa: B018
     with with_settings(HANDLER_MODULE="hooks"), pytest.raises(ConfigurationError, match="'HANDLERS_MODULE'"):
@@ -59,17 +78,17 @@ def test_an_unknown_name_is_an_error_that_suggests_the_right_one():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, "there is no webhook secret"),
-        ({"WEBHOOK_SECRET": None}, "there is no webhook secret"),
+        ({}, "the webhook secret is missing"),
+        ({"WEBHOOK_SECRET": None}, "the webhook secret is missing"),
         ({"WEBHOOK_SECRET": ""}, "empty"),
         ({"WEBHOOK_SECRET": []}, "secret"),
         ({"WEBHOOK_SECRET": SECRET, "INBOX": "sqlite:///x.db"}, "ProcessedEvent"),
         ({"WEBHOOK_SECRET": SECRET, "HANDLERS_MODULE": "not a module"}, "HANDLERS_MODULE"),
-        ([("WEBHOOK_SECRET", SECRET)], "is a dict, not list"),
+        ([("WEBHOOK_SECRET", SECRET)], "must be a dict, got list"),
         ({"WEBHOOK_SECRET": SECRET, "NAME": "n" * 65}, "64 characters"),
     ],
 )
-def test_invalid_settings(settings, message):
+def test_invalid_settings_are_refused(settings, message):
     def use():
         conf.handlers_module()
         return webhooks.max_body_size
@@ -79,7 +98,7 @@ def test_invalid_settings(settings, message):
 
 
 @pytest.mark.django_db
-def test_an_override_takes_effect_until_its_end(client):
+def test_an_override_takes_effect_and_ends(client):
     assert post(client, sample_event(), SECRET) == 200
     with with_settings(WEBHOOK_SECRET="whsec_other"):
         assert post(client, sample_event(), SECRET) == 401
@@ -105,22 +124,22 @@ def test_a_dotted_path_to_a_callable(client):
 @pytest.mark.parametrize(
     "path", ["tests.django.nowhere.secrets", f"{__name__}.nothing", f"{__name__}.Vault.secret", "whsec_q.w"]
 )
-def test_an_invalid_path_is_never_used_as_the_secret_itself(path):
+def test_a_path_that_cannot_be_imported_is_not_used_as_the_secret(path):
     with with_settings(WEBHOOK_SECRET=path), pytest.raises(ConfigurationError) as caught:
         webhooks.max_body_size  # noqa: B018
-    # It may be a secret.
+    # The value may be a secret.
     assert path not in str(caught.value)
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
 
 
-def test_a_path_to_an_object_that_is_not_callable():
+def test_a_path_to_an_object_that_is_not_callable_is_refused():
     with with_settings(WEBHOOK_SECRET=f"{__name__}.SECRET"), pytest.raises(ConfigurationError, match="not that of a"):
         webhooks.max_body_size  # noqa: B018
 
 
 @pytest.mark.django_db
-def test_a_secret_that_looks_like_a_path_is_given_in_a_list(client):
+def test_a_secret_that_looks_like_a_path_works_in_a_list(client):
     with with_settings(WEBHOOK_SECRET=["whsec_q.w"]):
         assert post(client, sample_event(), "whsec_q.w") == 200
 
@@ -137,7 +156,7 @@ def test_the_clock_is_a_setting(client, clock):
         assert client.post(path, old.body, content_type="application/json", headers=old.headers).status_code == 401
 
 
-def test_import_and_registration_need_no_settings():
+def test_import_and_registration_require_no_settings():
     code = """
 import inspect
 from django.conf import settings
@@ -155,7 +174,7 @@ assert not settings.configured
     assert run.returncode == 0, run.stderr
 
 
-def handoff_function(event_id): ...
+def hint(event_id): ...
 
 
 @pytest.mark.parametrize(
@@ -166,32 +185,32 @@ def handoff_function(event_id): ...
         ("manual", "manual", None),
         ("django_tasks", "manual", conf.TaskQueue.DJANGO_TASKS),
         ("celery", "manual", conf.TaskQueue.CELERY),
-        (handoff_function, handoff_function, None),
-        (f"{__name__}.handoff_function", handoff_function, None),
+        (hint, hint, None),
+        (f"{__name__}.hint", hint, None),
     ],
 )
-def test_the_handoff(handoff, core, queue):
+def test_handoff_values(handoff, core, queue):
     with with_settings(HANDOFF=handoff):
         assert conf.webhooks_keywords()["handoff"] == core
         assert conf.task_queue() is queue
 
 
 @pytest.mark.parametrize(
-    ("handoff", "message"),
+    ("handoff", "words"),
     [
-        ("cellery", "is one of 'auto', 'thread', 'manual', 'django_tasks', 'celery', or a function"),
-        (f"{__name__}.SECRET", "is one of"),
+        ("cellery", "must be one of 'auto', 'thread', 'manual', 'django_tasks', 'celery', a function"),
+        (f"{__name__}.SECRET", "must be one of"),
         (f"{__name__}.nothing", "cannot be imported"),
         (5, "HANDOFF"),
     ],
 )
-def test_an_invalid_handoff(handoff, message):
-    with with_settings(HANDOFF=handoff), pytest.raises(ConfigurationError, match=message):
+def test_an_invalid_handoff_is_refused(handoff, words):
+    with with_settings(HANDOFF=handoff), pytest.raises(ConfigurationError, match=words):
         webhooks.max_body_size  # noqa: B018
 
 
 @pytest.mark.parametrize("name", ["TASKS_BACKEND", "TASKS_QUEUE"])
-def test_the_name_of_a_task_queue_must_be_a_string(name):
+def test_backend_and_queue_names_must_be_text(name):
     with with_settings(**{name: 5}), pytest.raises(ConfigurationError, match=f'"{name}"'):
         conf.tasks_backend(), conf.tasks_queue_name()
 
@@ -209,20 +228,20 @@ def test_the_name_of_a_task_queue_must_be_a_string(name):
         (secrets_later, "whsec_of_acme"),
     ],
 )
-def test_the_secret_for_signing_samples(secret, newest):
+def test_signing_secret_is_the_newest(secret, newest):
     with with_settings(WEBHOOK_SECRET=secret):
         assert conf.signing_secret("wh_acme") == newest
 
 
-def test_an_unknown_endpoint_has_no_secret():
+def test_signing_secret_of_an_unknown_endpoint():
     with with_settings(WEBHOOK_SECRET=secrets_by_endpoint), pytest.raises(ConfigurationError, match="'wh_foreign'"):
         conf.signing_secret("wh_foreign")
 
 
 @pytest.mark.django_db
-def test_the_proxy_has_all_attributes_of_webhooks():
+def test_the_proxy_has_all_public_attributes():
     assert webhooks.name == "default"
-    missing = [name for name in vars(Webhooks) if not name.startswith("_") and not hasattr(webhooks, name)]
+    missing = [name for name in dir(Webhooks) if not name.startswith("_") and not hasattr(webhooks, name)]
     assert missing == []
 
 
@@ -240,14 +259,14 @@ def test_secrets_by_webhook_id(client):
 @pytest.mark.django_db
 def test_secrets_in_a_file(client, tmp_path):
     file = tmp_path / "secrets"
-    # In a file, a value like a dotted path is a secret.
+    # In a file, a value that looks like a dotted path is a secret.
     file.write_text("whsec.new\nwhsec_old\n")
     with override_settings(ENVOYOU={"WEBHOOK_SECRET_FILE": file}):
         for secret, status in (("whsec.new", 200), ("whsec_old", 200), (SECRET, 401)):
             assert post(client, sample_event(), secret) == status
         assert conf.signing_secret("wh_acme") == "whsec.new"
         file.unlink()
-        # The file is read only if the secret is needed.
+        # The file is read only for the secret.
         assert conf.handlers_module() == "webhooks"
     with with_settings(WEBHOOK_SECRET_FILE=file), pytest.raises(ConfigurationError, match="not both"):
         conf.webhooks_keywords()

@@ -13,7 +13,7 @@ from envoyou_core import WebhookRequest
 from envoyou_core.testing import sample_event, sign_delivery
 from envoyou_django import waker
 from envoyou_django.inbox.inbox import OrmInbox
-from envoyou_django.project import DjangoWebhooks
+from envoyou_django.runtime import DjangoWebhooks
 from envoyou_django.waker import TaskQueueWaker
 from tests.django.conftest import SECRET
 

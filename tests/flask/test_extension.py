@@ -1,4 +1,4 @@
-"""The extension: what `app.config` says, and several apps in one process, each with webhooks of its own."""
+"""The extension: settings in `app.config`, and several apps in one process, each with its own `Webhooks`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from queue import Queue
 import pytest
 from flask import Blueprint, Flask, current_app, url_for
 
-from envoyou_core import ConfigurationError, RetryPolicy, Webhooks
+from envoyou_core import ConfigurationError, Handlers, RetryPolicy, Webhooks
 from envoyou_core.testing import sample_event, sign_delivery
 from envoyou_flask import Envoyou
 from tests.flask.conftest import PATH, SECRET, deliver
@@ -19,7 +19,7 @@ PATIENCE = 20
 
 @pytest.fixture
 def make_app(tmp_path):
-    """Make an app whose configuration has all that it needs; its worker is stopped in the end."""
+    """Make a configured app; its worker is stopped at the end."""
     made = []
 
     def make(name="app", **settings):
@@ -44,7 +44,7 @@ def webhooks_of(app) -> Webhooks:
 # Settings
 
 
-def test_the_settings_are_the_apps(make_app):
+def test_settings_come_from_app_config(make_app):
     app = make_app(
         ENVOYOU_HANDOFF="manual",
         ENVOYOU_NAME="ours",
@@ -66,7 +66,7 @@ def test_the_settings_are_the_apps(make_app):
     assert webhooks.inbox.get(event.id).status == "dead"
 
 
-def test_a_secret_of_another_app_is_refused(make_app):
+def test_rotated_secrets_of_the_app_are_accepted(make_app):
     app = make_app(ENVOYOU_HANDOFF="manual", ENVOYOU_WEBHOOK_SECRET=["whsec_newer", "whsec_older"])
     Envoyou(app)
     assert deliver(app).status_code == 401
@@ -94,14 +94,14 @@ def test_secrets_by_webhook_id_or_in_a_file(make_app, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         (
             {"ENVOYOU_WEBHOOK_SECRETS": "s"},
-            "no setting 'ENVOYOU_WEBHOOK_SECRETS': did you mean 'ENVOYOU_WEBHOOK_SECRET'",
+            "unknown setting 'ENVOYOU_WEBHOOK_SECRETS'; did you mean 'ENVOYOU_WEBHOOK_SECRET'",
         ),
-        ({"ENVOYOU_URL_PREFX": "/x"}, "no setting 'ENVOYOU_URL_PREFX': did you mean 'ENVOYOU_URL_PREFIX'"),
-        ({"ENVOYOU_TOLERANCE": "soon"}, "the setting ENVOYOU_TOLERANCE cannot be used"),
+        ({"ENVOYOU_URL_PREFX": "/x"}, "unknown setting 'ENVOYOU_URL_PREFX'; did you mean 'ENVOYOU_URL_PREFIX'"),
+        ({"ENVOYOU_TOLERANCE": "soon"}, "the setting ENVOYOU_TOLERANCE must be a number"),
         ({"ENVOYOU_WEBHOOK_SECRET": ""}, "secret"),
         ({"ENVOYOU_WEBHOOK_SECRET": None}, "secret"),
         ({"ENVOYOU_WEBHOOK_SECRET": "whsec_1\n"}, "ends with U.000A"),
@@ -109,27 +109,27 @@ def test_secrets_by_webhook_id_or_in_a_file(make_app, tmp_path):
         ({"ENVOYOU_WEBHOOK_SECRET": None, "ENVOYOU_WEBHOOK_SECRET_FILE": "/nowhere"}, "ENVOYOU_WEBHOOK_SECRET_FILE"),
     ],
 )
-def test_a_setting_that_cannot_work_stops_the_app(make_app, settings, said):
-    with pytest.raises(ConfigurationError, match=said):
+def test_an_invalid_setting_is_refused_by_init_app(make_app, settings, message):
+    with pytest.raises(ConfigurationError, match=message):
         Envoyou(make_app(**settings))
 
 
-def test_an_app_without_a_secret_does_not_start():
+def test_an_app_without_a_secret_is_refused():
     with pytest.raises(ConfigurationError, match="secret"):
         Envoyou(Flask("app"))
 
 
-def test_an_app_is_initialised_once(make_app):
+def test_an_app_cannot_be_initialised_twice(make_app):
     app = make_app(ENVOYOU_HANDOFF="manual")
     Envoyou(app)
-    with pytest.raises(ConfigurationError, match="has an Envoyou already"):
+    with pytest.raises(ConfigurationError, match="already initialised for the app 'app'"):
         Envoyou().init_app(app)
 
 
-# Where it receives
+# Paths
 
 
-def test_the_path_is_the_usual_one_or_the_configured_one_or_the_given_one(make_app):
+def test_the_path_is_the_default_the_configured_or_the_given_one(make_app):
     envoyou = Envoyou()
     usual, configured, given = (make_app(name, ENVOYOU_HANDOFF="manual") for name in ("usual", "configured", "given"))
     envoyou.init_app(usual)
@@ -144,7 +144,7 @@ def test_the_path_is_the_usual_one_or_the_configured_one_or_the_given_one(make_a
 
 
 @pytest.mark.parametrize("configured", [True, False])
-def test_it_may_receive_on_a_subdomain(make_app, configured):
+def test_a_subdomain(make_app, configured):
     app = make_app(subdomain_matching=True, ENVOYOU_HANDOFF="manual", SERVER_NAME="example.com")
     if configured:
         app.config["ENVOYOU_SUBDOMAIN"] = "hooks"
@@ -155,7 +155,7 @@ def test_it_may_receive_on_a_subdomain(make_app, configured):
     assert deliver(app, base_url="http://example.com").status_code == 404
 
 
-def test_it_may_receive_within_other_blueprints_of_several_apps(make_app):
+def test_nested_blueprints_of_several_apps(make_app):
     envoyou = Envoyou()
     inner, outer = Blueprint("inner", "inner"), Blueprint("outer", "outer")
     inner.register_blueprint(envoyou.create_blueprint(), url_prefix="/envoyou")
@@ -172,9 +172,9 @@ def test_it_may_receive_within_other_blueprints_of_several_apps(make_app):
             assert url_for("outer.inner.envoyou.receive") == "/outer/inner/envoyou/"
 
 
-def test_an_app_that_was_not_initialised_is_said_to_be_so():
+def test_webhooks_of_an_app_that_is_not_initialised():
     envoyou = Envoyou()
-    with Flask("bare").app_context(), pytest.raises(ConfigurationError, match="'bare' has no Envoyou"):
+    with Flask("bare").app_context(), pytest.raises(ConfigurationError, match="not initialised for the app 'bare'"):
         _ = envoyou.webhooks
 
 
@@ -208,11 +208,11 @@ def test_each_app_handles_its_own_events_in_its_own_context(make_app):
             assert [record.event.id for record in envoyou.webhooks.inbox.list()] == [events[app.name].id]
 
 
-def test_what_is_registered_after_an_app_was_initialised_counts_for_it_too(make_app):
+def test_registrations_after_init_app_are_effective(make_app):
     envoyou = Envoyou()
     app = make_app(ENVOYOU_HANDOFF="manual", ENVOYOU_RETRY_MAX_ATTEMPTS=1)
     seen = []
-    envoyou.on_dead(lambda event, error: seen.append("told of it"))
+    envoyou.on_dead(lambda event, error: seen.append("dead"))
     envoyou.init_app(app)
     envoyou.on("user.created", name="note")(lambda event: seen.append(event.id))
     envoyou.on("user.deleted", name="fail")(lambda event: 1 / 0)
@@ -221,19 +221,34 @@ def test_what_is_registered_after_an_app_was_initialised_counts_for_it_too(make_
     for event in events:
         deliver(app, event)
     assert webhooks_of(app).drain() == 2
-    assert seen == [events[0].id, "told of it", events[1].id]
+    assert seen == [events[0].id, "dead", events[1].id]
     with pytest.raises(ConfigurationError, match="two handlers"):
         envoyou.on("user.created", name="note")(print)
 
 
-def test_a_handler_that_an_apps_inbox_cannot_serve_is_refused(make_app):
+def test_registries_and_listeners_are_added_to_all_apps(make_app):
+    envoyou, billing, seen = Envoyou(), Handlers(), []
+    app = make_app(ENVOYOU_HANDOFF="manual")
+    billing.on("*", name="fail")(lambda event: 1 / 0)
+    billing.on_dead(lambda event, error: seen.append(error))
+    app.config["ENVOYOU_RETRY_MAX_ATTEMPTS"] = 1
+    envoyou.include(billing)
+    envoyou.init_app(app)
+    envoyou.subscribe(lambda notice: seen.append(type(notice).__name__))
+    deliver(app)
+    assert webhooks_of(app).drain() == 1
+    assert seen[0] == "Accepted"
+    assert seen[-1] == "ZeroDivisionError: division by zero"
+
+
+def test_a_handler_that_the_inbox_does_not_support_is_refused(make_app):
     envoyou = Envoyou()
     envoyou.on("*", name="share")(lambda event, connection: None)
     with pytest.raises(ConfigurationError, match="connection"):
         envoyou.init_app(make_app(ENVOYOU_INBOX="memory:"))
 
 
-def test_an_app_that_is_given_up_goes_although_the_extension_stays(make_app, tmp_path):
+def test_the_extension_does_not_keep_an_app_alive(make_app, tmp_path):
     envoyou = Envoyou()
     app = Flask("app")
     app.config.from_mapping(ENVOYOU_WEBHOOK_SECRET=SECRET, ENVOYOU_INBOX="memory:", ENVOYOU_HANDOFF="manual")

@@ -1,0 +1,193 @@
+"""`Webhooks` for Django: connections outside requests, signals, task queues, and when a process may start a worker."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from asgiref.sync import async_to_sync, sync_to_async
+from django.apps import apps
+from django.db import connections, router
+
+from envoyou_core import ConfigurationError, WebhookRequest, WebhookResponse, Webhooks
+from envoyou_core.adapter import TRANSACTION_PARAMETERS, Handler, time_limited
+from envoyou_django.connections import fresh_connections
+from envoyou_django.signals import SignalSender
+from envoyou_django.waker import TaskQueueWaker
+
+if TYPE_CHECKING:
+    from envoyou_django.inbox.inbox import OrmInbox
+
+__all__ = ["DjangoWebhooks", "check_handler"]
+
+
+class DjangoWebhooks(Webhooks):
+    """`Webhooks` that closes old connections, sends signals, and starts no worker in a process that serves no requests.
+
+    Args:
+        hint: enqueues the task that handles events, if a task queue does.
+        settings: the keyword arguments of `Webhooks`.
+    """
+
+    # Django has no lifespan in which a worker on its event loop could end, and its connections belong to threads.
+    works_on_loops = False
+    inbox: OrmInbox
+
+    def __init__(self, *, inbox: OrmInbox, hint: Callable[[], object] | None = None, **settings: Any) -> None:
+        super().__init__(inbox=inbox, **settings)
+        self._task_queue = None
+        if hint is not None:
+            self._task_queue = TaskQueueWaker(
+                _with_fresh_connections(hint),
+                report_error=self.report_wake_error,
+                seconds_overdue=self._overdue,
+                on_thread_exit=connections.close_all,
+            )
+        self.add_context(fresh_connections)
+        self.on_thread_exit(connections.close_all)
+        self._signals = SignalSender(self.name, around=fresh_connections, on_thread_exit=connections.close_all)
+        self.subscribe(self._signals)
+        self.on_worker_stop(self._send_last_signals)
+
+    def add_handler(self, handler: Handler) -> None:
+        """Add a handler: a sync one is atomic unless it opts out, an async one runs on an event loop of its own.
+
+        Raises:
+            ConfigurationError: its name is taken, or Django does not support it.
+        """
+        check_handler(handler)
+        super().add_handler(_as_sync(handler) if handler.is_async else _as_atomic(handler))
+
+    def ensure_worker(self) -> None:
+        """See `Webhooks.ensure_worker`. From then on, accepted events wake the worker or the task queue."""
+        if self._worker_pid != os.getpid():
+            self._enable_worker()
+            self.wake()
+
+    def start(self) -> None:
+        """See `Webhooks.start`."""
+        self._enable_worker()
+        super().start()
+
+    def stop(self, timeout: float | None = None) -> None:
+        """See `Webhooks.stop`."""
+        if self._task_queue is not None:
+            self._task_queue.stop()
+        super().stop(timeout)
+        self._signals.close(self._settings.shutdown_timeout if timeout is None else timeout)
+        atexit.unregister(self._send_last_signals)
+
+    def wake(self) -> None:
+        """See `Webhooks.wake`. Does nothing in a process whose worker was not enabled, such as a test or a command.
+
+        Inside a transaction, such as that of a requeue, the worker is woken after the commit. An accepted event is
+        always committed by then: the inbox refuses to store one inside an open transaction, except in a `TestCase`,
+        where no worker is enabled.
+        """
+        if self._worker_pid != os.getpid():
+            return
+        connection = connections[router.db_for_write(apps.get_model("envoyou_django", "ProcessedEvent"))]
+        if connection.in_atomic_block:
+            connection.on_commit(self._wake, robust=True)
+        else:
+            self._wake()
+
+    def drain(self, *, until_idle: bool = False, within: float | None = None) -> int:
+        """See `Webhooks.drain`."""
+        with self._signals.sending_here():
+            return super().drain(until_idle=until_idle, within=within)
+
+    async def adrain(self, *, until_idle: bool = False, within: float | None = None) -> int:
+        """See `Webhooks.adrain`. Runs in the thread in which Django keeps its connections."""
+        settled: int = await sync_to_async(self.drain)(until_idle=until_idle, within=within)
+        return settled
+
+    def receive(self, request: WebhookRequest, *, in_context: bool = False) -> WebhookResponse:
+        """See `Webhooks.receive`."""
+        with self._signals.sending_here(), fresh_connections() if in_context else nullcontext():
+            return super().receive(request)
+
+    async def areceive(self, request: WebhookRequest) -> WebhookResponse:
+        """See `Webhooks.areceive`.
+
+        An event that does not share its commit with others is stored in the thread in which Django keeps its
+        connections.
+        """
+        # The event loop's thread cannot see whether a test has a transaction open in that thread.
+        if self.inbox.adds_together() and (not _tests_may_run() or await sync_to_async(self.inbox.adds_together)()):
+            return await super().areceive(request)
+        response: WebhookResponse = await sync_to_async(self.receive)(request, in_context=True)
+        return response
+
+    def _run_async(self, function: Callable[[], Awaitable[Any]]) -> Any:
+        async def call() -> Any:
+            return await function()
+
+        # In a thread of `sync_to_async`, this runs on the event loop of the request.
+        return async_to_sync(call)()
+
+    def _enable_worker(self) -> None:
+        self._worker_pid = os.getpid()
+        self.inbox.shares_commits = True
+        if self._task_queue is not None:
+            self._task_queue.start_sweeping()
+        # Registered before the worker registers its own function, so that this one is called after the worker's end.
+        atexit.unregister(self._send_last_signals)
+        atexit.register(self._send_last_signals)
+
+    def _wake(self) -> None:
+        super().wake()
+        if self._task_queue is not None:
+            self._task_queue.send()
+
+    def _overdue(self) -> float:
+        with fresh_connections():
+            until_due = self.inbox.seconds_until_due()
+        return 0.0 if until_due is None else -until_due
+
+    def _send_last_signals(self) -> None:
+        self._signals.close(self._settings.shutdown_timeout)
+
+
+def check_handler(handler: Handler) -> None:
+    """Check that Django supports a handler.
+
+    Raises:
+        ConfigurationError: it has a `connection` or `session` parameter, or it is async and atomic.
+    """
+    if handler.wants_connection:
+        parameters = " and ".join(repr(name) for name in sorted(handler.wants & TRANSACTION_PARAMETERS))
+        raise ConfigurationError(
+            f"handler {handler.name!r} has a parameter {parameters}, which Django's inbox does not provide; use models"
+        )
+    if handler.is_async and handler.atomic:
+        raise ConfigurationError(f"handler {handler.name!r} is async and cannot be atomic; make it a sync function")
+
+
+def _as_atomic(handler: Handler) -> Handler:
+    return replace(handler, atomic=handler.atomic is not False)
+
+
+def _as_sync(handler: Handler) -> Handler:
+    # The ORM's async methods then run in the handler's thread and on its connection, which `fresh_connections` covers,
+    # instead of in asgiref's shared thread, whose connections nothing closes. On its own event loop, the handler can be
+    # cancelled at its time limit, as a sync handler cannot.
+    function = async_to_sync(time_limited(handler.function, handler.time_limit))
+    return replace(handler, function=function, is_async=False, time_limit=None)
+
+
+def _with_fresh_connections(function: Callable[[], object]) -> Callable[[], None]:
+    def call() -> None:
+        with fresh_connections():
+            function()
+
+    return call
+
+
+def _tests_may_run() -> bool:
+    return "django.test.testcases" in sys.modules
