@@ -35,18 +35,17 @@ from envoyou_core.http import (
 from envoyou_core.inbox.files import location_of
 from envoyou_core.inbox.group_commit import MAX_WAITING, GroupCommit
 from envoyou_core.inbox.handler_queue import HandlerTransactionQueue, Slot
-from envoyou_core.inbox.history import decode_history, encode_history, with_attempt, with_crash, without_failures
+from envoyou_core.inbox.history import decode_history, encode_history
 from envoyou_core.inbox.rows import (
     body_bytes,
     claim_of,
     event_of,
     object_key_in,
     progress_of,
+    readable_progress,
     record_of,
-    requeued_progress,
-    settled_progress,
 )
-from envoyou_core.inbox.scrubbing import scrubbed_body
+from envoyou_core.inbox.transitions import Changes
 from envoyou_core.observability.disabled import REMEDY, disabled_loggers
 from envoyou_core.observability.redacted import RedactedLogger
 from envoyou_core.reception.secrets import newest_secret, written_secrets
@@ -81,6 +80,7 @@ __all__ = [
     "TRANSACTION_LIMIT",
     "TRANSACTION_PARAMETERS",
     "WEBHOOK_ID_HEADER",
+    "Changes",
     "CheckedInput",
     "DaemonThreads",
     "DisconnectedError",
@@ -116,21 +116,16 @@ __all__ = [
     "read_body",
     "read_settings",
     "read_wsgi",
+    "readable_progress",
     "receive_wsgi",
     "record_of",
     "request_of",
-    "requeued_progress",
-    "scrubbed_body",
     "secret_from_environment",
     "send_sample",
-    "settled_progress",
     "stats_as_json",
     "time_limit",
     "time_limited",
     "traceback_of",
-    "with_attempt",
-    "with_crash",
-    "without_failures",
     "written_secrets",
 ]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from envoyou_core.errors import ConfigurationError, describe
 from envoyou_core.forks import ForkSafeLock
 from envoyou_core.handlers import Handlers
-from envoyou_core.inbox import Inbox
+from envoyou_core.inbox import Inbox, WorkerInbox
 from envoyou_core.inbox.files import refuse_creation
 from envoyou_core.observability import NoSpool, Notices, SpoolFailed, WakeFailed, WorkerFailed, log_notice
 from envoyou_core.retention import RetentionReport
@@ -41,8 +41,9 @@ class Lifecycle:
     works_on_loops = True
     """Whether a worker may run on the application's event loop. Adapters of sync frameworks set this to `False`."""
 
-    def __init__(self, *, inbox: Inbox, spool: Spool | None, settings: WorkerSettings) -> None:
+    def __init__(self, *, inbox: WorkerInbox, spool: Spool | None, settings: WorkerSettings) -> None:
         self.inbox: Inbox = inbox
+        self._inbox = inbox
         self._handlers = Handlers()
         self._notices = Notices()
         self._notices.subscribe(log_notice)
@@ -174,7 +175,7 @@ class Lifecycle:
         from envoyou_core.worker.process import run_worker
         from envoyou_core.worker.worker import Worker
 
-        for store in (self.inbox, self.spool):
+        for store in (self._inbox, self.spool):
             refuse_creation(store, at_absolute_path=False)
         self._open()
         self._engine.check_handlers()
@@ -251,7 +252,7 @@ class Lifecycle:
     def _start_relay(self) -> None:
         if self._relay is not None:
             self._relay.start()
-        elif self.inbox.remote and not self._missing_spool_reported:
+        elif self._inbox.remote and not self._missing_spool_reported:
             self._missing_spool_reported = True
             self._notices.emit(NoSpool(self.inbox.name))
 
@@ -271,7 +272,7 @@ class Lifecycle:
         from envoyou_core.worker.engine import Engine
 
         return Engine(
-            inbox=self.inbox,
+            inbox=self._inbox,
             handlers=self._handlers,
             retry=self._settings.retry,
             notices=self._notices,
@@ -310,7 +311,7 @@ class Lifecycle:
 
         return SpoolRelay(
             spool,
-            self.inbox,
+            self._inbox,
             name=self.inbox.name,
             notices=self._notices,
             in_context=lambda function: self._engine.in_context(function),

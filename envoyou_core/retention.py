@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from envoyou_core.errors import ConfigurationError
-from envoyou_core.inbox.protocol import Inbox
+from envoyou_core.inbox.protocol import WorkerInbox
 
 __all__ = ["Retention", "RetentionReport", "apply_retention"]
 
@@ -58,7 +58,7 @@ class RetentionReport:
     marks: int = 0
 
 
-def apply_retention(retention: Retention, inbox: Inbox) -> RetentionReport:
+def apply_retention(retention: Retention, inbox: WorkerInbox) -> RetentionReport:
     """Delete from `inbox` what `retention` no longer keeps."""
     # Events first: there is no need to delete the payload of an event that is deleted anyway.
     pruned = inbox.prune(timedelta(days=retention.id_days))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from envoyou_core.errors import ConfigurationError
-from envoyou_core.inbox import Inbox, open_inbox
+from envoyou_core.inbox import WorkerInbox, open_inbox
 from envoyou_core.nonces import NonceStore, open_nonces
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["as_inbox", "as_nonce_store", "as_spool"]
 
 
-def as_inbox(setting: str | Inbox, *, name: str, clock: Callable[[], float]) -> Inbox:
+def as_inbox(setting: str | WorkerInbox, *, name: str, clock: Callable[[], float]) -> WorkerInbox:
     """Return the inbox given as an object or a URL.
 
     Raises:
@@ -23,7 +23,7 @@ def as_inbox(setting: str | Inbox, *, name: str, clock: Callable[[], float]) -> 
     """
     if isinstance(setting, str):
         return open_inbox(setting, name=name, clock=clock)
-    if not isinstance(setting, Inbox):
+    if not isinstance(setting, WorkerInbox):
         raise ConfigurationError(f"inbox must be a URL or an inbox, got {type(setting).__name__}")
     if setting.name != name:
         raise ConfigurationError(f"the name of the inbox must be {name!r}, got {setting.name!r}")
@@ -43,7 +43,7 @@ def as_nonce_store(setting: str | NonceStore | None) -> NonceStore:
     return setting
 
 
-def as_spool(setting: str | None, *, name: str, inbox: Inbox, clock: Callable[[], float]) -> Spool | None:
+def as_spool(setting: str | None, *, name: str, inbox: WorkerInbox, clock: Callable[[], float]) -> Spool | None:
     """Return the spool at a URL, if one is given; its file must not be that of `inbox`.
 
     Raises:

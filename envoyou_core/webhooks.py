@@ -12,7 +12,7 @@ from envoyou_core.event import Event
 from envoyou_core.handlers import Handler, Registration, check_transaction_support
 from envoyou_core.hooks import Hook, HookKind
 from envoyou_core.http import RequestLimits, WebhookRequest, WebhookResponse
-from envoyou_core.inbox import Inbox
+from envoyou_core.inbox import WorkerInbox
 from envoyou_core.lifecycle import Lifecycle
 from envoyou_core.nonces import NonceStore
 from envoyou_core.observability.redacted import RedactedLogger
@@ -75,7 +75,7 @@ class Webhooks(Registration, Lifecycle):
         *,
         secret: SecretSetting,
         name: str = "default",
-        inbox: str | Inbox = "sqlite:///envoyou.db",
+        inbox: str | WorkerInbox = "sqlite:///envoyou.db",
         spool: str | None = None,
         nonces: str | NonceStore | None = None,
         handoff: Handoff = "auto",
@@ -143,7 +143,7 @@ class Webhooks(Registration, Lifecycle):
         Raises:
             ConfigurationError: its name is taken, or it shares a transaction and this inbox has none.
         """
-        check_transaction_support(handler, self.inbox)
+        check_transaction_support(handler, self._inbox)
         self._handlers.add_handler(handler)
 
     def add_hook(self, kind: HookKind, hook: Hook) -> None:

@@ -12,11 +12,12 @@ from django.db.models.functions import Coalesce
 from django.utils.translation import gettext_lazy as _
 
 from envoyou_core import Event
-from envoyou_core.adapter import MAX_NAME_LENGTH, decode_history, event_of, object_key, record_of, requeued_progress
-from envoyou_core.inbox import REQUEUABLE, Status
+from envoyou_core.adapter import MAX_NAME_LENGTH, decode_history, event_of, object_key, readable_progress, record_of
+from envoyou_core.inbox import REQUEUABLE, Status, transitions
 from envoyou_django import conf
 from envoyou_django.fields import ExactCharField, UtcDateTimeField, stored_moment
 from envoyou_django.inbox.cleanup import SCRUBBED_BY, scrubbed, update_each
+from envoyou_django.inbox.columns import encode
 
 __all__ = [
     "MAX_NAME",
@@ -131,15 +132,8 @@ class ProcessedEventQuerySet(models.QuerySet):
         # On SQLite, a column of numbers may hold any value.
         if isinstance(row["attempts"], int):
             unchanged = unchanged.filter(attempts=row["attempts"])
-        progress = requeued_progress(row["progress"])
-        changed: int = unchanged.update(
-            status=Status.RECEIVED.value,
-            attempts=0,
-            crashes=0,
-            **({} if progress is None else {"progress": progress}),
-            due_at=now,
-            settled_at=None,
-        )
+        changes = transitions.requeue(readable_progress(row["progress"]), now)
+        changed: int = unchanged.update(**encode(changes))
         return changed
 
 

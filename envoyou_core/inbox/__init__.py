@@ -1,4 +1,4 @@
-"""The durable inbox: where an accepted event lives until it is handled, and is remembered afterwards."""
+"""The durable inbox: it keeps each accepted event until it is handled, and remembers it afterwards."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from envoyou_core.errors import ConfigurationError
 from envoyou_core.inbox.history import Attempt, Failure
-from envoyou_core.inbox.protocol import AsyncTransactionalInbox, Inbox, TransactionalInbox
+from envoyou_core.inbox.protocol import AsyncTransactionalInbox, Inbox, TransactionalInbox, WorkerInbox
 from envoyou_core.inbox.records import (
     ANY,
     COUNTED,
@@ -59,6 +59,7 @@ __all__ = [
     "SqlInbox",
     "Status",
     "TransactionalInbox",
+    "WorkerInbox",
     "completed_handlers",
     "is_applied",
     "open_inbox",
@@ -68,13 +69,13 @@ __all__ = [
 ]
 
 
-def open_inbox(url: str, *, name: str = "default", clock: Callable[[], float] = time.time) -> Inbox:
-    """The inbox that `url` stands for; it connects when it is first used.
+def open_inbox(url: str, *, name: str = "default", clock: Callable[[], float] = time.time) -> WorkerInbox:
+    """Make the inbox for a URL. It connects when it is first used.
 
     Args:
         url: `sqlite:///file.db`, `postgresql+psycopg://...`, `mariadb+pymysql://...`, or `memory:` for tests.
-        name: keeps several `Webhooks` on one database apart.
-        clock: epoch seconds.
+        name: separates several `Webhooks` in one database.
+        clock: returns epoch seconds.
 
     Raises:
         ConfigurationError: the URL cannot be used, or a library that it needs is not installed.

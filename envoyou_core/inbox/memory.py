@@ -1,4 +1,4 @@
-"""An inbox in memory: for tests and trials. It keeps every promise but the first: nothing is on disk."""
+"""An inbox in memory, for tests and trials. It keeps every promise but durability: nothing is on disk."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from envoyou_core.event import Event, object_key
-from envoyou_core.inbox.history import Attempt, with_attempt, with_crash, without_failures
+from envoyou_core.inbox import transitions
+from envoyou_core.inbox.history import Attempt
 from envoyou_core.inbox.records import (
     ANY,
     FINISHED,
@@ -25,12 +26,10 @@ from envoyou_core.inbox.records import (
     NewEvent,
     Settlement,
     Status,
-    completed_handlers,
-    is_applied,
     prunable_statuses,
     requeuable_statuses,
 )
-from envoyou_core.inbox.scrubbing import scrubbed_body
+from envoyou_core.inbox.transitions import Changes
 from envoyou_core.patterns import matches_any
 
 __all__ = ["MemoryInbox"]
@@ -38,55 +37,57 @@ __all__ = ["MemoryInbox"]
 
 @dataclass(slots=True)
 class _Row:
+    """The columns that the SQL inboxes have, and the event as an object."""
+
     key: int
     event: Event
     tenant: str
+    event_id: str
+    type: str
+    created: int
     webhook_id: str | None
-    received_at: float
-    due_at: float | None
-    status: Status = Status.RECEIVED
-    attempts: int = 0
-    crashes: int = 0
-    progress: Mapping[str, HandlerStatus] = field(default_factory=dict)
-    token: str | None = None
-    settled_at: float | None = None
+    body: bytes
+    status: Status
+    attempts: int
+    crashes: int
+    progress: Mapping[str, HandlerStatus]
+    received_at: datetime
+    due_at: datetime | None
+    object_key: str
+    lease_token: str | None = None
+    settled_at: datetime | None = None
     last_error: str | None = None
-    history: tuple[Attempt, ...] = ()
-    object_id: str | None = None
-    scrubbed_at: float | None = None
-    to_erase: bool = False
+    history: tuple[Attempt, ...] = field(default=())
+    scrubbed_at: datetime | None = None
+    erase_requested: bool = False
 
     @property
     def object(self) -> tuple[str, str] | None:
-        return None if self.object_id is None else (self.tenant, self.object_id)
+        return (self.tenant, self.object_key) if self.object_key else None
 
     @property
-    def age(self) -> tuple[int, int]:
-        return self.event.created, self.key
+    def had_effect(self) -> bool:
+        return transitions.had_effect(self.status, self.progress)
 
-    def make_due(self, now: float) -> None:
-        self.status = Status.RECEIVED
-        self.attempts = self.crashes = 0
-        self.progress = completed_handlers(self.progress)
-        self.due_at = now
-        self.settled_at = None
+    def change(self, changes: Changes) -> None:
+        for column, value in changes.items():
+            setattr(self, column, value)
 
-    def scrub(self, now: float) -> None:
-        self.event = Event.from_body(scrubbed_body(self.event))
-        self.last_error, self.history = None, without_failures(self.history)
-        self.scrubbed_at = now
-        self.to_erase = False
+    def scrub(self, now: datetime) -> None:
+        self.change(transitions.scrub(self.event, self.history, now))
+        self.event = Event.from_body(self.body)
+        self.erase_requested = False
 
 
 Rows = list[_Row]
 
 
 class MemoryInbox:
-    """An `Inbox` that forgets everything when the process ends. Never for production.
+    """An `Inbox` that loses everything when the process ends. Never use it in production.
 
     Args:
-        name: which `Webhooks` it belongs to.
-        clock: epoch seconds.
+        name: the name of the `Webhooks` that the inbox belongs to.
+        clock: returns epoch seconds.
     """
 
     remote = False
@@ -98,79 +99,71 @@ class MemoryInbox:
         self._lock = threading.Lock()
         self._rows: dict[tuple[str, str], _Row] = {}
         self._keys = itertools.count(1)
-        self._marks: dict[tuple[str, str], int] = {}
+        self._watermarks: dict[tuple[str, str], int] = {}
         self._paused: set[str] = set()
 
     def open(self) -> None:
-        """Nothing needs to be made ready."""
+        """Do nothing: there is nothing to create."""
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Do nothing: there is nothing to release."""
 
     def add(self, entry: NewEvent) -> Future[Added]:
-        """See `Inbox.add`."""
+        """See `WorkerInbox.add`."""
         future: Future[Added] = Future()
         future.set_result(self._add(entry))
         return future
 
     def _add(self, entry: NewEvent) -> Added:
+        key = (entry.tenant, entry.event.id)
         with self._lock:
-            now = self._clock()
-            row = self._rows.get((entry.tenant, entry.event.id))
+            now = self._now()
+            row = self._rows.get(key)
             if row is None:
-                self._rows[entry.tenant, entry.event.id] = _Row(
-                    next(self._keys),
-                    entry.event,
-                    entry.tenant,
-                    entry.webhook_id,
-                    received_at=now if entry.received_at is None else entry.received_at.timestamp(),
-                    due_at=now,
-                    object_id=entry.event.object_id,
-                )
+                self._rows[key] = _Row(next(self._keys), entry.event, **transitions.accept(entry, now))
                 return Added.NEW
-            if row.status is Status.DEAD and row.scrubbed_at is None:
-                row.make_due(now)
+            has_payload = row.scrubbed_at is None
+            if transitions.is_rearmed(row.status, has_payload=has_payload):
+                row.change(transitions.requeue(row.progress, now))
                 return Added.REARMED
-            same = row.scrubbed_at is not None or row.event.body == entry.event.body
-            return Added.DUPLICATE if same else Added.BODY_DIFFERS
+            return transitions.compare_redelivery(entry.event.body, row.body if has_payload else None)
 
     def claim(self, limit: int, lease: float, claim_filter: ClaimFilter = ANY) -> list[Claim]:
-        """See `Inbox.claim`."""
+        """See `WorkerInbox.claim`."""
         with self._lock:
-            now = self._clock()
-            due = [row for row in self._rows.values() if row.due_at is not None and row.due_at <= now]
+            now = self._now()
             held_back = self._held_back(claim_filter.ordered, now)
+            due = [
+                (row.due_at, row.key, row)
+                for row in self._rows.values()
+                if row.due_at is not None
+                and row.due_at <= now
+                and row.key not in held_back
+                and _is_selected(row, claim_filter)
+            ]
             token = uuid.uuid4().hex
-            claims: list[Claim] = []
-            for row in sorted(due, key=lambda row: (row.due_at or 0, row.key)):
-                if len(claims) == limit:
-                    break
-                if row.key not in held_back and _is_selected(row, claim_filter):
-                    claims.append(self._take(row, token, now, lease))
-            return claims
+            return [self._lease(row, token, lease, now) for _, _, row in sorted(due)[:limit]]
 
-    def _held_back(self, ordered: tuple[str, ...], now: float) -> set[int]:
-        unfinished: dict[tuple[str, str], list[_Row]] = {}
+    def _held_back(self, ordered: tuple[str, ...], now: datetime) -> set[int]:
+        unfinished: dict[tuple[str, str], Rows] = {}
         for row in self._rows.values():
-            if row.due_at is not None and row.object is not None and matches_any(ordered, row.event.type):
+            if row.due_at is not None and row.object is not None and matches_any(ordered, row.type):
                 unfinished.setdefault(row.object, []).append(row)
         held_back = set()
         for rows in unfinished.values():
-            in_work = [row for row in rows if row.status is Status.PROCESSING and (row.due_at or 0) > now]
-            first = min(rows, key=lambda row: row.age)
-            held_back |= {row.key for row in rows if in_work or row is not first}
+            first = transitions.next_in_order(rows, now)
+            held_back |= {row.key for row in rows if row.key != first}
         return held_back
 
-    def _take(self, row: _Row, token: str, now: float, lease: float) -> Claim:
-        if row.status is Status.PROCESSING:
-            row.crashes += 1
-            row.history = with_crash(row.history, datetime.fromtimestamp(now, UTC))
-        row.status, row.due_at, row.token = Status.PROCESSING, now + lease, token
+    def _lease(self, row: _Row, token: str, seconds: float, now: datetime) -> Claim:
+        if row.status is transitions.LEASED:
+            row.change(transitions.count_crash(row.crashes, row.history, now))
+        row.change(transitions.lease(token, seconds, now))
         return Claim(
             key=row.key,
             token=token,
             event=row.event,
-            received_at=datetime.fromtimestamp(row.received_at, UTC),
+            received_at=row.received_at,
             attempts=row.attempts,
             crashes=row.crashes,
             progress=row.progress,
@@ -181,14 +174,14 @@ class MemoryInbox:
         )
 
     def renew(self, claims: list[Claim], lease: float) -> None:
-        """See `Inbox.renew`."""
+        """See `WorkerInbox.renew`."""
         with self._lock:
             for claim in claims:
                 if row := self._held(claim):
-                    row.due_at = self._clock() + lease
+                    row.change(transitions.lease(claim.token, lease, self._now()))
 
     def record(self, claim: Claim, progress: Mapping[str, HandlerStatus]) -> bool:
-        """See `Inbox.record`."""
+        """See `WorkerInbox.record`."""
         with self._lock:
             row = self._held(claim)
             if row is not None:
@@ -196,11 +189,11 @@ class MemoryInbox:
             return row is not None
 
     def settle(self, claim: Claim, settlement: Settlement) -> bool:
-        """See `Inbox.settle`."""
+        """See `WorkerInbox.settle`."""
         return self.settle_all([(claim, settlement)])[0]
 
     def settle_all(self, settlements: Sequence[tuple[Claim, Settlement]]) -> list[bool]:
-        """See `Inbox.settle_all`."""
+        """See `WorkerInbox.settle_all`."""
         with self._lock:
             return [self._settle(claim, settlement) for claim, settlement in settlements]
 
@@ -208,35 +201,31 @@ class MemoryInbox:
         row = self._held(claim)
         if row is None:
             return False
-        now = self._clock()
-        row.status, row.attempts, row.token = settlement.status, settlement.attempts, None
-        row.progress, row.last_error = dict(settlement.progress), settlement.error
-        row.history = with_attempt(claim.history, settlement, datetime.fromtimestamp(now, UTC))
-        row.due_at = None if settlement.retry_in is None else now + settlement.retry_in
-        row.settled_at = now if settlement.status in FINISHED else None
-        if settlement.scrub or (row.to_erase and settlement.status in FINISHED):
+        now = self._now()
+        row.change(transitions.settle(claim, settlement, now))
+        if transitions.deletes_payload(settlement, erase_requested=row.erase_requested):
             row.scrub(now)
         return True
 
     def newest_applied(self, claim: Claim) -> int | None:
-        """See `Inbox.newest_applied`."""
+        """See `WorkerInbox.newest_applied`."""
         if claim.event.object_id is None:
             return None
-        asked = (claim.tenant, claim.event.object_id)
+        subject = (claim.tenant, claim.event.object_id)
         with self._lock:
-            applied = [row.event.created for row in self._rows.values() if row.object == asked and _is_applied(row)]
-            mark = self._marks.get(asked)
-            return max(applied if mark is None else [*applied, mark], default=None)
+            applied = [row.created for row in self._rows.values() if row.object == subject and row.had_effect]
+            watermark = self._watermarks.get(subject)
+            return max(applied if watermark is None else [*applied, watermark], default=None)
 
     def _held(self, claim: Claim) -> _Row | None:
         row = self._rows.get((claim.tenant, claim.event.id))
-        return row if row is not None and row.token == claim.token else None
+        return row if row is not None and row.lease_token == claim.token else None
 
     def seconds_until_due(self) -> float | None:
-        """See `Inbox.seconds_until_due`."""
+        """See `WorkerInbox.seconds_until_due`."""
         with self._lock:
             due = [row.due_at for row in self._rows.values() if row.due_at is not None]
-            return min(due) - self._clock() if due else None
+            return (min(due) - self._now()).total_seconds() if due else None
 
     def pause(self, subject: str) -> None:
         """See `Inbox.pause`."""
@@ -269,19 +258,19 @@ class MemoryInbox:
         """See `Inbox.list`."""
         statuses = None if status is None else frozenset({Status(status)})
         with self._lock:
-            found = self._newest(statuses=statuses, type=type, object_id=object_id)
-            return [_record(row) for row in itertools.islice(found, limit)]
+            rows = self._newest(statuses=statuses, type=type, object_id=object_id)
+            return [_record(row) for row in itertools.islice(rows, limit)]
 
     def stats(self, *, exact: bool = False) -> InboxStats:
         """See `Inbox.stats`."""
         with self._lock:
             counts = dict.fromkeys(Status, 0)
-            now = self._clock()
+            now = self._now()
             overdue = 0.0
             for row in self._rows.values():
                 counts[row.status] += 1
                 if row.due_at is not None:
-                    overdue = max(overdue, now - row.due_at)
+                    overdue = max(overdue, (now - row.due_at).total_seconds())
             return InboxStats(by_status=counts, overdue=overdue)
 
     def requeue(
@@ -295,10 +284,10 @@ class MemoryInbox:
         """See `Inbox.requeue`."""
         statuses = requeuable_statuses(event_id, status, type)
         with self._lock:
-            found = self._newest(statuses=statuses, event_id=event_id, type=type, tenant=tenant)
-            rows = [row for row in found if row.scrubbed_at is None]
+            selected = self._newest(statuses=statuses, event_id=event_id, type=type, tenant=tenant)
+            rows = [row for row in selected if row.scrubbed_at is None]
             for row in rows:
-                row.make_due(self._clock())
+                row.change(transitions.requeue(row.progress, self._now()))
             return len(rows)
 
     def prune(
@@ -307,19 +296,20 @@ class MemoryInbox:
         """See `Inbox.prune`."""
         with self._lock:
             old = self._settled_before(older_than, statuses)
+            applied = [(row.tenant, row.object_key, row.created) for row in old if row.had_effect]
+            for subject, created in transitions.watermarks(applied).items():
+                self._watermarks[subject] = max(created, self._watermarks.get(subject, created))
             for row in old:
-                if row.object is not None and _is_applied(row):
-                    self._marks[row.object] = max(row.event.created, self._marks.get(row.object, 0))
-                del self._rows[row.tenant, row.event.id]
+                del self._rows[row.tenant, row.event_id]
             return len(old)
 
     def prune_watermarks(self, older_than: timedelta) -> int:
-        """See `Inbox.prune_watermarks`."""
+        """See `WorkerInbox.prune_watermarks`."""
         with self._lock:
             before = self._clock() - older_than.total_seconds()
-            old = [marked for marked, created in self._marks.items() if created < before]
-            for marked in old:
-                del self._marks[marked]
+            old = [subject for subject, created in self._watermarks.items() if created < before]
+            for subject in old:
+                del self._watermarks[subject]
             return len(old)
 
     def scrub(
@@ -329,28 +319,27 @@ class MemoryInbox:
         with self._lock:
             old = [row for row in self._settled_before(older_than, statuses) if row.scrubbed_at is None]
             for row in old:
-                row.scrub(self._clock())
+                row.scrub(self._now())
             return len(old)
 
     def erase(self, object_id: str, *, tenant: str | None = None) -> int:
         """See `Inbox.erase`."""
         with self._lock:
-            found = self._newest(object_id=object_id, tenant=tenant)
-            rows = [row for row in found if row.scrubbed_at is None and not row.to_erase]
+            selected = self._newest(object_id=object_id, tenant=tenant)
+            rows = [row for row in selected if row.scrubbed_at is None and not row.erase_requested]
             for row in rows:
+                row.erase_requested = True
                 if row.status in FINISHED:
-                    row.scrub(self._clock())
-                else:
-                    row.to_erase = True
+                    row.scrub(self._now())
             return len(rows)
 
     def _settled_before(self, older_than: timedelta, statuses: tuple[Status | str, ...]) -> Rows:
-        found = prunable_statuses(statuses)
+        selected = prunable_statuses(statuses)
         before = self._clock() - older_than.total_seconds()
         return [
             row
             for row in self._rows.values()
-            if row.status in found and row.settled_at is not None and row.settled_at < before
+            if row.status in selected and row.settled_at is not None and row.settled_at.timestamp() < before
         ]
 
     def _newest(
@@ -365,21 +354,20 @@ class MemoryInbox:
         for row in sorted(self._rows.values(), key=lambda row: -row.key):
             if (
                 (statuses is None or row.status in statuses)
-                and (event_id is None or row.event.id == event_id)
-                and (type is None or row.event.type == type)
+                and (event_id is None or row.event_id == event_id)
+                and (type is None or row.type == type)
                 and (tenant is None or row.tenant == tenant)
-                and (object_id is None or row.object_id == object_key(object_id))
+                and (object_id is None or row.object_key == object_key(object_id))
             ):
                 yield row
 
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._clock(), UTC)
+
 
 def _is_selected(row: _Row, claim_filter: ClaimFilter) -> bool:
-    wanted = claim_filter.include is None or matches_any(claim_filter.include, row.event.type)
-    return wanted and not matches_any(claim_filter.exclude, row.event.type)
-
-
-def _is_applied(row: _Row) -> bool:
-    return row.status is Status.PROCESSED or is_applied(row.progress)
+    included = claim_filter.include is None or matches_any(claim_filter.include, row.type)
+    return included and not matches_any(claim_filter.exclude, row.type)
 
 
 def _record(row: _Row) -> InboxRecord:
@@ -388,13 +376,13 @@ def _record(row: _Row) -> InboxRecord:
         status=row.status,
         attempts=row.attempts,
         crashes=row.crashes,
-        received_at=datetime.fromtimestamp(row.received_at, UTC),
-        next_attempt_at=None if row.due_at is None else datetime.fromtimestamp(row.due_at, UTC),
-        settled_at=None if row.settled_at is None else datetime.fromtimestamp(row.settled_at, UTC),
+        received_at=row.received_at,
+        next_attempt_at=row.due_at,
+        settled_at=row.settled_at,
         last_error=row.last_error,
         progress=dict(row.progress),
         tenant=row.tenant,
         webhook_id=row.webhook_id,
         history=row.history,
-        scrubbed_at=None if row.scrubbed_at is None else datetime.fromtimestamp(row.scrubbed_at, UTC),
+        scrubbed_at=row.scrubbed_at,
     )

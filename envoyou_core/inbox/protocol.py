@@ -1,4 +1,4 @@
-"""What an inbox must do, whatever it is made of."""
+"""The methods of an inbox: one half for users, one for the receiver, the relay of the spool and the workers."""
 
 from __future__ import annotations
 
@@ -21,84 +21,33 @@ from envoyou_core.inbox.records import (
     Status,
 )
 
-__all__ = ["AsyncTransactionalInbox", "Inbox", "TransactionalInbox"]
+__all__ = ["AsyncTransactionalInbox", "Inbox", "TransactionalInbox", "WorkerInbox"]
 
 
 @runtime_checkable
 class Inbox(Protocol):
-    """A durable queue of events, which is also the memory of those that were handled.
+    """The inbox as users have it in `webhooks.inbox`: to look at events, requeue them and delete their data.
 
-    One column says when a row is next of interest: `due`, the time of the next attempt, or the end of the lease, or
-    nothing. So claiming what is due is also what recovers the events of a worker that died.
-
-    Every method blocks, but for `add`, and all are safe to call from any thread. The inbox has its own clock.
+    Every method blocks, and all are safe to call from any thread.
 
     Attributes:
-        name: keeps several on one database apart.
-        remote: whether a network lies between, whose database may be away for longer than a sender tries.
+        name: separates several inboxes in one database.
     """
 
     name: str
-    remote: bool
 
     def open(self) -> None:
-        """Make the inbox ready: idempotent; creates what may be created by itself.
+        """Prepare the inbox for use; idempotent. Creates what may be created without an operator.
 
         Raises:
             ConfigurationError: something is missing that only an operator may create.
         """
 
     def close(self) -> None:
-        """Let go of connections and threads; the next use opens them again."""
-
-    def add(self, entry: NewEvent) -> Future[Added]:
-        """Store an event. When the future has a result, the event is on disk; a dead one is re-armed.
-
-        One that was erased, or whose payload is gone, is a duplicate: it is not stored again.
-        """
-
-    def claim(self, limit: int, lease: float, claim_filter: ClaimFilter = ANY) -> list[Claim]:
-        """Take up to `limit` due events for `lease` seconds, those that came due first, first.
-
-        An event whose last holder let its lease run out counts one crash more, and has it in its history. An unreadable
-        row is claimed like any other; see `Claim.unreadable`.
-        """
-
-    def renew(self, claims: list[Claim], lease: float) -> None:
-        """Hold what is still held for `lease` seconds from now."""
-
-    def record(self, claim: Claim, progress: Mapping[str, HandlerStatus]) -> bool:
-        """Note which handlers will not run again, while the attempt goes on; false when the lease was lost."""
-
-    def settle(self, claim: Claim, settlement: Settlement) -> bool:
-        """End an attempt; false, and nothing is changed, when the lease was lost."""
-
-    def settle_all(self, settlements: Sequence[tuple[Claim, Settlement]]) -> list[bool]:
-        """End several attempts in one transaction: all of them, or where it raises, none. See `settle`."""
-
-    def newest_applied(self, claim: Claim) -> int | None:
-        """When the newest event about the claim's object that had an effect was created, in epoch seconds.
-
-        Of all types, and pruned ones too; `None` where there is none, or the claim's event is about no object.
-        """
-
-    def seconds_until_due(self) -> float | None:
-        """How long until the next event is due, zero or less when one is; `None` when none will be.
-
-        One that is due may still be held back: by its order, or because it is paused.
-        """
-
-    def pause(self, subject: str) -> None:
-        """Remember, for all processes, that `subject` is paused; idempotent. What that means is the workers' affair."""
-
-    def resume(self, subject: str) -> None:
-        """Forget that `subject` is paused; idempotent."""
-
-    def paused(self) -> frozenset[str]:
-        """The subjects that are paused."""
+        """Release connections and threads; the next use opens them again."""
 
     def get(self, event_id: str, *, tenant: str | None = None) -> InboxRecord | None:
-        """The record of an event; of the newest of that id, where `tenant` is not given."""
+        """Return the record of an event, or `None`. Without a `tenant`, the newest event with that id counts."""
 
     def list(
         self,
@@ -108,13 +57,13 @@ class Inbox(Protocol):
         object_id: str | None = None,
         limit: int = 100,
     ) -> list[InboxRecord]:
-        """The newest records first: of one status, of one type, about one object if asked."""
+        """Return up to `limit` records, newest first, optionally of one status, one type or one object."""
 
     def stats(self, *, exact: bool = False) -> InboxStats:
-        """Counts by status, and how far behind the workers are.
+        """Return the number of events by status, and how far behind the workers are.
 
-        Unfinished and dead events are always counted exactly. Processed and ignored ones are counted up to `COUNTED`
-        each, which takes as long in a table of millions as in a small one; `exact=True` counts them all.
+        Unfinished and dead events are always counted exactly. Processed and ignored events are counted up to `COUNTED`
+        each, which takes as long in a table of millions as in a small one; `exact=True` counts all of them.
         """
 
     def requeue(
@@ -125,70 +74,148 @@ class Inbox(Protocol):
         type: str | None = None,
         tenant: str | None = None,
     ) -> int:
-        """Bring failed, ignored and dead events back to `received`, with all attempts before them; returns how many.
+        """Return failed, ignored and dead events to `received`, with all attempts before them.
 
-        Name one by its id, or several by their status or type. Handlers that were done stay done. Events whose payload
-        is gone stay as they are.
+        Name one event by its id, or several by their status or type. Handlers that succeeded do not run again. Events
+        whose payload was deleted stay as they are.
+
+        Returns:
+            The number of requeued events.
 
         Raises:
-            ValueError: nothing was named, or a status that cannot be requeued.
+            ValueError: no event was named, or a status that cannot be requeued.
         """
 
     def prune(
         self, older_than: timedelta, statuses: tuple[Status | str, ...] = (Status.PROCESSED, Status.IGNORED)
     ) -> int:
-        """Delete finished events that were settled longer ago than that, in small batches; returns how many.
+        """Delete finished events that were settled longer ago than `older_than`, in small batches.
 
-        A redelivery of a pruned event is new again: keep them for longer than the sender resends. What `newest_applied`
-        says stays as it is.
+        A redelivery of a pruned event is a new event, so keep events for longer than the sender retries. The value of
+        `newest_applied` does not change.
+
+        Returns:
+            The number of deleted events.
 
         Raises:
-            ValueError: a status that is not a finished one.
+            ValueError: a status is not final.
         """
-
-    def prune_watermarks(self, older_than: timedelta) -> int:
-        """Forget of pruned events how new they were, where they were created longer ago than that; returns how many."""
 
     def scrub(
         self, older_than: timedelta, statuses: tuple[Status | str, ...] = (Status.PROCESSED, Status.IGNORED)
     ) -> int:
-        """Delete the payloads of finished events that were settled longer ago than that, in small batches.
+        """Delete the payloads of finished events that were settled longer ago than `older_than`, in small batches.
 
-        The rest of the row stays, so that a redelivery is still a duplicate; what errors said is deleted too.
+        The rest of the row stays, so that a redelivery is still a duplicate. The error texts are deleted as well.
 
         Returns:
-            How many had one.
+            The number of deleted payloads.
 
         Raises:
-            ValueError: a status that is not a finished one.
+            ValueError: a status is not final.
         """
 
     def erase(self, object_id: str, *, tenant: str | None = None) -> int:
-        """Delete all payloads about an object, a person for instance, and what errors said; returns how many events.
+        """Delete all payloads about an object, such as a person, and the error texts.
 
-        Finished events lose theirs at once, others as soon as they are finished; those are counted, too.
+        Finished events lose their payload at once, unfinished ones as soon as they are finished.
+
+        Returns:
+            The number of events, including the unfinished ones.
+        """
+
+    def pause(self, subject: str) -> None:
+        """Record for all processes that `subject` is paused; idempotent. Users call `webhooks.pause`."""
+
+    def resume(self, subject: str) -> None:
+        """Record that `subject` is not paused any more; idempotent. Users call `webhooks.resume`."""
+
+    def paused(self) -> frozenset[str]:
+        """Return the paused subjects."""
+
+
+@runtime_checkable
+class WorkerInbox(Inbox, Protocol):
+    """A complete inbox: the users' half, and what the receiver, the relay of the spool and the workers need.
+
+    It is a durable queue that also remembers the events that were handled. `due_at` alone decides when a row is next
+    claimed: it is the time of the next attempt, the end of the lease, or nothing. So a claim of due events also
+    recovers the events of a worker that died.
+
+    Every method but `add` blocks, and all are safe to call from any thread. The inbox has a clock of its own. The rules
+    for changes are those of `envoyou_core.inbox.transitions`.
+
+    Attributes:
+        remote: whether the database is reached over a network, and so may be down for longer than a sender retries.
+    """
+
+    remote: bool
+
+    def add(self, entry: NewEvent) -> Future[Added]:
+        """Store an event. When the future has a result, the event is on disk; a dead event is requeued.
+
+        An event that was erased, or whose payload was deleted, is a duplicate and is not stored again.
+        """
+
+    def claim(self, limit: int, lease: float, claim_filter: ClaimFilter = ANY) -> list[Claim]:
+        """Lease up to `limit` due events for `lease` seconds, in the order in which they became due.
+
+        If the lease of an event had expired, a crash is counted and recorded in its history. An unreadable row is
+        claimed like any other; see `Claim.unreadable`.
+        """
+
+    def renew(self, claims: list[Claim], lease: float) -> None:
+        """Extend the leases that are still held to `lease` seconds from now."""
+
+    def record(self, claim: Claim, progress: Mapping[str, HandlerStatus]) -> bool:
+        """Store during the attempt which handlers will not run again; returns false if the lease was lost."""
+
+    def settle(self, claim: Claim, settlement: Settlement) -> bool:
+        """End an attempt; returns false, without a change, if the lease was lost."""
+
+    def settle_all(self, settlements: Sequence[tuple[Claim, Settlement]]) -> list[bool]:
+        """End several attempts in one transaction, which changes nothing if it raises. See `settle`."""
+
+    def newest_applied(self, claim: Claim) -> int | None:
+        """Return the creation time, in epoch seconds, of the newest event about the claim's object that had an effect.
+
+        Events of all types count, pruned ones as well. The result is `None` if there is no such event, or if the
+        claim's event is not about an object.
+        """
+
+    def seconds_until_due(self) -> float | None:
+        """Return the seconds until the next event is due, zero or less if one is due, `None` if none will be.
+
+        A due event may still be held back by the order of its object, or be paused.
+        """
+
+    def prune_watermarks(self, older_than: timedelta) -> int:
+        """Delete what `newest_applied` knows of pruned events that were created longer ago than `older_than`.
+
+        Returns:
+            The number of objects.
         """
 
 
 @runtime_checkable
-class TransactionalInbox(Inbox, Protocol):
-    """An inbox whose transactions handlers may share, so that their work there is done exactly once."""
+class TransactionalInbox(WorkerInbox, Protocol):
+    """An inbox whose transactions handlers may share, so that their work in them is done exactly once."""
 
     def transaction(
         self, claim: Claim, progress: Mapping[str, HandlerStatus], settlement: Callable[[], Settlement] | None = None
     ) -> AbstractContextManager[object]:
-        """A transaction, as what a handler gets for `connection`, that records `progress` at its end.
+        """Open a transaction that records `progress` at its end; it gives the `connection` of a handler.
 
-        With a `settlement`, which is asked for then, its end also ends the attempt. The event's row is touched only
-        then, and only if the lease is still held.
+        With a `settlement`, which is called at the end, the transaction also ends the attempt. It locks the event's
+        row only then, and commits only if the lease is still held.
 
         Raises:
-            LeaseLostError: at its end, the lease was lost; the transaction is rolled back.
+            LeaseLostError: the lease was lost; the transaction is rolled back.
         """
 
 
 @runtime_checkable
-class AsyncTransactionalInbox(Inbox, Protocol):
+class AsyncTransactionalInbox(WorkerInbox, Protocol):
     """An inbox whose transactions async handlers may share, on the event loop on which they run."""
 
     def async_transaction(
@@ -199,10 +226,10 @@ class AsyncTransactionalInbox(Inbox, Protocol):
         *,
         wants: Collection[str] = ("connection",),
     ) -> AbstractAsyncContextManager[Mapping[str, object]]:
-        """See `TransactionalInbox.transaction`; it gives, by name, what a handler wants of `connection` and `session`.
+        """See `TransactionalInbox.transaction`; it gives `connection` and `session` by name, if named in `wants`.
 
-        A cancellation that meets its commit waits for that.
+        A cancellation during the commit takes effect after the commit.
 
         Raises:
-            LeaseLostError: at its end, the lease was lost; the transaction is rolled back.
+            LeaseLostError: the lease was lost; the transaction is rolled back.
         """

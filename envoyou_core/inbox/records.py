@@ -1,4 +1,4 @@
-"""What goes into an inbox, what comes out of it, and the states in between."""
+"""The values that go into an inbox and come out of it, and the statuses of its events."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ __all__ = [
 
 
 class Status(StrEnum):
-    """The state of an event in the inbox."""
+    """The status of an event in the inbox."""
 
     RECEIVED = "received"
     PROCESSING = "processing"
@@ -45,20 +45,20 @@ class Status(StrEnum):
 
 
 FINISHED = frozenset({Status.PROCESSED, Status.IGNORED, Status.DEAD})
-"""The states in which nothing further happens by itself."""
+"""The final statuses: no worker touches such an event again."""
 
 COUNTED = 10_000
-"""Events of one state, processed or ignored, up to which `stats` counts unless it has to be exact."""
+"""The number of processed or ignored events up to which `stats` counts, unless it must be exact."""
 
 COUNTED_IN_PART = (Status.PROCESSED, Status.IGNORED)
-"""The states whose events pile up: counting all of them reads most of the table."""
+"""The statuses whose events accumulate, so that counting all of them would read most of the table."""
 
 REQUEUABLE = frozenset({Status.FAILED, Status.IGNORED, Status.DEAD})
-"""The states that `requeue` brings back to `received`."""
+"""The statuses from which `requeue` returns events to `received`."""
 
 
 class HandlerStatus(StrEnum):
-    """What became of one handler of an event, where it will not run again."""
+    """The result of a handler that will not run again for an event."""
 
     DONE = "done"
     GIVEN_UP = "given_up"
@@ -66,9 +66,9 @@ class HandlerStatus(StrEnum):
 
 
 class Added(Enum):
-    """What `add` did: stored a new event, found it there already, or brought a dead one back.
+    """The result of `add`: a new event was stored, it existed already, or a dead event was requeued.
 
-    One that is `DIFFERENT` is there already by its id, with another body, which stays as it is.
+    `BODY_DIFFERS` means that an event with this id exists with another body, which does not change.
     """
 
     NEW = "new"
@@ -78,7 +78,7 @@ class Added(Enum):
 
     @property
     def is_runnable(self) -> bool:
-        """Whether there is something to do now that was not there before."""
+        """Whether the event became due by this call."""
         return self in {Added.NEW, Added.REARMED}
 
 
@@ -87,7 +87,7 @@ class NewEvent:
     """An accepted event on its way into the inbox. With the inbox's name, `tenant` and `event.id` are its key.
 
     Attributes:
-        received_at: when it was accepted, where that was not now and here.
+        received_at: when it was accepted; `None` if that is now.
     """
 
     event: Event
@@ -98,14 +98,14 @@ class NewEvent:
 
 @dataclass(frozen=True, slots=True)
 class ClaimFilter:
-    """Which due events may be claimed. Patterns are those of `on()`: `user.created`, `user.*` or `*`.
+    """Selects the due events that may be claimed, by patterns as in `on()`: `user.created`, `user.*` or `*`.
 
     Attributes:
-        include: types that may be; `None` for all.
-        exclude: types that may not be.
-        ordered: types of which those about one object are claimed one after the other: an event is held back while an
-            earlier one of its object is unfinished, or a later one is in work. Earlier is what was created before it,
-            and within a second what arrived before it.
+        include: types that may be claimed; `None` for all.
+        exclude: types that may not be claimed.
+        ordered: types whose events about one object are claimed one after the other: an event is held back while an
+            earlier event about its object is unfinished, or any other is leased. Events are ordered by creation time,
+            and within a second by arrival.
     """
 
     include: tuple[str, ...] | None = None
@@ -122,14 +122,14 @@ class Claim:
     """An event that one worker holds for the length of a lease.
 
     Attributes:
-        key: what the inbox knows the row by.
-        token: the lease; only its holder can settle.
+        key: the primary key of the row.
+        token: the token of the lease, without which no attempt can be settled.
         attempts: how many attempts have ended before this one.
-        crashes: how many have ended because the process died.
+        crashes: how many attempts have ended because the process died.
         progress: the handlers that will not run again.
         received_at: when the event was accepted, in UTC.
         history: the attempts that ended before this one, the newest last.
-        last_error: what went wrong in the last one, in one line.
+        last_error: the error of the last attempt, in one line.
         unreadable: why the stored row is unreadable, else `None`. No handler gets such an event; the attempt fails.
     """
 
@@ -154,17 +154,17 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """What a worker writes at the end of an attempt, giving up its lease.
+    """The end of an attempt, and of its lease.
 
     Attributes:
-        status: the new state.
+        status: the new status.
         attempts: how many attempts have now ended.
         progress: the handlers that will not run again.
-        retry_in: seconds until it is due again; `None` when it is finished.
-        error: what went wrong, in one line.
-        seconds: how long the attempt took; `None` where there was none, and nothing is added to the history.
-        failures: what went wrong, handler by handler.
-        scrub: delete the payload, as it is no longer needed.
+        retry_in: seconds until the event is due again; `None` if it is finished.
+        error: the error, in one line.
+        seconds: how long the attempt took; `None` if there was no attempt, so that the history does not change.
+        failures: the handlers that failed.
+        scrub: delete the payload, because it is no longer needed.
     """
 
     status: Status
@@ -179,15 +179,15 @@ class Settlement:
 
 @dataclass(frozen=True, slots=True)
 class InboxRecord:
-    """An event as the inbox holds it, for people to look at. All times are in UTC.
+    """An event as the inbox stores it, for display. All times are in UTC.
 
     Attributes:
         attempts: how many attempts have ended.
-        crashes: how many of its workers died over it.
-        next_attempt_at: when it is due, or when its worker's lease ends; `None` when it is finished.
-        settled_at: when it was finished.
-        last_error: what went wrong last, in one line.
-        history: the attempts that have ended, the newest last; of many only the newest.
+        crashes: how many attempts have ended because the process died.
+        next_attempt_at: when it is due, or when its lease ends; `None` if it is finished.
+        settled_at: when the event was finished.
+        last_error: the last error, in one line.
+        history: the newest of the attempts that have ended, the newest last.
         scrubbed_at: when the payload was deleted; the event then has an empty object.
         unreadable: why the stored row is unreadable, else `None`. The event of an unreadable row has its id and type,
             and the stored bytes as its `body`; access to its `data.object` raises `InvalidPayloadError`. A status that
@@ -211,18 +211,18 @@ class InboxRecord:
 
     @property
     def last_traceback(self) -> str | None:
-        """The traceback of what went wrong last, as text: cut to its end, and without what looks like a secret."""
+        """The traceback of the last failure, shortened to its end and redacted."""
         failures = [failure for attempt in self.history for failure in attempt.failures]
         return failures[-1].traceback if failures else None
 
 
 @dataclass(frozen=True, slots=True)
 class InboxStats:
-    """Counts for a glance.
+    """The number of events by status, and the backlog.
 
     Attributes:
-        by_status: how many events are in each state; every state is named.
-        overdue: seconds that the longest waiting due event has waited; 0 when none is due.
+        by_status: the number of events in each status, for every status.
+        overdue: seconds since the oldest due event became due; 0 if none is due.
         at_least: the states that have at least as many events as `by_status` says: counting ended there, at
             `COUNTED` events. Only processed and ignored events are counted so; with `exact=True` none are.
     """
@@ -233,12 +233,12 @@ class InboxStats:
 
     @property
     def total(self) -> int:
-        """How many events there are; at least as many, if `at_least` names a state."""
+        """The number of events; a lower bound if `at_least` names a status."""
         return sum(self.by_status.values())
 
 
 def stats_of(counts: Mapping[str, int], overdue: float, *, limit: int | None) -> InboxStats:
-    """The counts of an inbox.
+    """Build the stats of an inbox from its counts.
 
     Args:
         counts: how many events are in each state. States that this release does not know are left out.
@@ -251,20 +251,20 @@ def stats_of(counts: Mapping[str, int], overdue: float, *, limit: int | None) ->
 
 
 def is_applied(progress: Mapping[str, HandlerStatus]) -> bool:
-    """Whether an event has had an effect: one of its handlers succeeded."""
+    """Whether one of the handlers of an event succeeded."""
     return HandlerStatus.DONE in progress.values()
 
 
 def completed_handlers(progress: Mapping[str, HandlerStatus]) -> dict[str, HandlerStatus]:
-    """What a requeued event keeps of its progress: handlers that were given up get another chance."""
-    return {name: became for name, became in progress.items() if became is HandlerStatus.DONE}
+    """Return the progress that a requeued event keeps: handlers that were given up run again."""
+    return {handler: status for handler, status in progress.items() if status is HandlerStatus.DONE}
 
 
 def requeuable_statuses(event_id: str | None, status: Status | str | None, type: str | None) -> frozenset[Status]:
-    """The statuses that a call of `requeue` is about.
+    """Return the statuses that a call of `requeue` selects.
 
     Raises:
-        ValueError: nothing was named, or a status that cannot be requeued.
+        ValueError: no event was named, or a status that cannot be requeued.
     """
     if event_id is None and status is None and type is None:
         raise ValueError("name an event id, a status or a type to requeue")
@@ -276,12 +276,12 @@ def requeuable_statuses(event_id: str | None, status: Status | str | None, type:
 
 
 def prunable_statuses(statuses: tuple[Status | str, ...]) -> frozenset[Status]:
-    """The statuses that a call of `prune` is about.
+    """Return the statuses that a call of `prune` selects.
 
     Raises:
-        ValueError: one of them is not a finished one.
+        ValueError: a status is not final.
     """
-    found = frozenset(Status(status) for status in statuses)
-    if not found <= FINISHED:
+    selected = frozenset(Status(status) for status in statuses)
+    if not selected <= FINISHED:
         raise ValueError(f"only finished events are pruned: {', '.join(sorted(FINISHED))}")
-    return found
+    return selected

@@ -1,8 +1,8 @@
-"""Stored rows as claims and records, for every inbox that keeps rows in a database.
+"""Conversion of stored rows into claims and records, for every inbox that uses a database.
 
-A row may hold anything: it was edited by hand, or stored by a release with other rules. One unreadable row must not
-stop the work on the others, so nothing here raises because of a row's content. The claim or record says why the row is
-unreadable, and has the id and type of its event from the columns.
+A row may hold anything, because it was edited by hand or stored by a release with other rules. One unreadable row must
+not stop the work on the others, so these functions do not raise because of a row's content. The claim or record says
+why the row is unreadable, and has the id and type of its event from the columns.
 """
 
 from __future__ import annotations
@@ -16,36 +16,35 @@ from typing import Any, TypeVar
 from envoyou_core.errors import InvalidPayloadError
 from envoyou_core.event import MAX_CREATED, Event, UnreadableData
 from envoyou_core.inbox.history import decode_history
-from envoyou_core.inbox.records import Claim, HandlerStatus, InboxRecord, Settlement, Status, completed_handlers
+from envoyou_core.inbox.records import Claim, HandlerStatus, InboxRecord, Status
 
 __all__ = [
     "EPOCH",
     "body_bytes",
     "claim_of",
     "event_of",
-    "microseconds",
+    "instant",
     "moment",
     "object_key_in",
     "progress_of",
+    "readable_progress",
     "record_of",
-    "requeued_progress",
-    "settled_progress",
 ]
 
 Value = TypeVar("Value")
 Moment = Callable[[Any], datetime]
 
 EPOCH = datetime.fromtimestamp(0, UTC)
-"""Stands for the time of acceptance if that is unreadable."""
+"""The epoch, in UTC. It replaces an unreadable time of acceptance."""
 
 
 def claim_of(row: Any, *, key: int, token: str, moment: Moment) -> Claim:
-    """The claim on a row that has just been leased.
+    """Convert a row that has just been leased into a claim.
 
     Args:
         row: has the columns of the inbox's table as attributes.
         key: the row's primary key.
-        token: the lease.
+        token: the token of the lease.
         moment: converts a stored time.
     """
     reader = _Reader(row, moment)
@@ -66,7 +65,7 @@ def claim_of(row: Any, *, key: int, token: str, moment: Moment) -> Claim:
 
 
 def record_of(row: Any, *, moment: Moment) -> InboxRecord:
-    """The record of a row; the arguments are those of `claim_of`."""
+    """Convert a row into a record; the arguments are those of `claim_of`."""
     reader = _Reader(row, moment)
     return InboxRecord(
         event=reader.event(),
@@ -87,7 +86,7 @@ def record_of(row: Any, *, moment: Moment) -> InboxRecord:
 
 
 def event_of(row: Any) -> tuple[Event, str | None]:
-    """A row's event, and why it is unreadable, if it is.
+    """Read the event of a row; if it is unreadable, the second value says why.
 
     An unreadable event has the id, type and webhook id of the columns, and the stored bytes as its body. Access to its
     `data.object` raises `InvalidPayloadError`.
@@ -118,14 +117,14 @@ def _unreadable_event(row: Any, body: bytes, reason: str) -> Event:
 
 
 def body_bytes(stored: object) -> bytes:
-    """A stored body as bytes; SQLite keeps text in a column of bytes if that is what somebody wrote there."""
+    """Convert a stored body into bytes. SQLite may hold text in a column of bytes."""
     if isinstance(stored, bytes | bytearray | memoryview):
         return bytes(stored)
     return _text(stored).encode("utf-8", "replace")
 
 
 def object_key_in(body: object) -> str:
-    """What the column `object_key` holds for a stored body; empty if the body is unreadable."""
+    """Return the value of the column `object_key` for a stored body, which is empty if the body is unreadable."""
     try:
         return Event.from_body(body_bytes(body)).object_id or ""
     except InvalidPayloadError:
@@ -133,47 +132,39 @@ def object_key_in(body: object) -> str:
 
 
 def progress_of(stored: object) -> dict[str, HandlerStatus]:
-    """What the column `progress` holds: JSON text, or the mapping that a database driver has made of it.
+    """Decode the column `progress`, which is JSON text or the mapping that a database driver has made of it.
 
     Raises:
-        ValueError: it is something else, or names a state of a handler that this release does not know.
+        ValueError: the value is something else, or has a handler status that this release does not know.
     """
     try:
-        found: Any = json.loads(stored) if isinstance(stored, str | bytes) else stored
-        return {name: HandlerStatus(state) for name, state in found.items()}
+        progress: Any = json.loads(stored) if isinstance(stored, str | bytes) else stored
+        return {handler: HandlerStatus(status) for handler, status in progress.items()}
     except (ValueError, TypeError, AttributeError, RecursionError):
-        raise ValueError("progress must be a JSON object with a known state for each handler") from None
+        raise ValueError("progress must be a JSON object with a known status for each handler") from None
 
 
-def requeued_progress(stored: object) -> dict[str, HandlerStatus] | None:
-    """The progress that a requeued row keeps; `None` if it is unreadable and has to stay as it is."""
+def readable_progress(stored: object) -> dict[str, HandlerStatus] | None:
+    """Decode the column `progress`; `None` if it is unreadable."""
     try:
-        return completed_handlers(progress_of(stored))
+        return progress_of(stored)
     except ValueError:
         return None
 
 
-def settled_progress(claim: Claim, settlement: Settlement) -> dict[str, HandlerStatus] | None:
-    """The progress to store when an attempt ends; `None` if the stored one has to stay as it is.
-
-    A newer release may have recorded what an older one cannot read; overwriting it would repeat finished handlers.
-    """
-    return dict(settlement.progress) if claim.unreadable is None else None
-
-
 def moment(instant: int) -> datetime:
-    """A time as the tables hold it, in UTC."""
+    """Convert microseconds since the epoch into a time in UTC."""
     return EPOCH + timedelta(microseconds=instant)
 
 
-def microseconds(epoch: float) -> int:
-    """Epoch seconds as the tables hold them."""
-    return round(epoch * 1e6)
+def instant(moment: datetime) -> int:
+    """Convert a time into microseconds since the epoch, exactly."""
+    return (moment - EPOCH) // timedelta(microseconds=1)
 
 
 @dataclass(slots=True)
 class _Reader:
-    """Reads a row's columns, and keeps the reason why the first unreadable one is unreadable."""
+    """Reads the columns of a row, and keeps the reason why the first unreadable one is unreadable."""
 
     row: Any
     moment: Moment

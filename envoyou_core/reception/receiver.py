@@ -24,7 +24,7 @@ from envoyou_core.http import (
     WebhookRequest,
     WebhookResponse,
 )
-from envoyou_core.inbox.protocol import Inbox
+from envoyou_core.inbox.protocol import WorkerInbox
 from envoyou_core.inbox.records import Added, NewEvent
 from envoyou_core.nonces import NONCE_LIFETIME, NonceStore, nonce_key
 from envoyou_core.observability.notices import Accepted, NonceStoreFailed, Notices, Rejected, Spooled
@@ -72,7 +72,7 @@ class Receiver:
 
     policy: VerificationPolicy
     key_source: KeySource
-    inbox: Inbox
+    inbox: WorkerInbox
     nonces: NonceStore
     clock: Callable[[], float]
     notices: Notices
@@ -217,7 +217,7 @@ class Receiver:
             self.notices.emit(NonceStoreFailed(describe(error)))
 
 
-def _add(inbox: Inbox, label: str, entry: NewEvent, deadline: float) -> Flow[Added]:
+def _add(inbox: WorkerInbox, label: str, entry: NewEvent, deadline: float) -> Flow[Added]:
     began = time.monotonic()
     try:
         added: Added = yield Wait(inbox.add(entry), deadline)

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from envoyou_core.errors import InvalidPayloadError, describe
-from envoyou_core.inbox.protocol import Inbox
+from envoyou_core.inbox.protocol import WorkerInbox
 from envoyou_core.inbox.records import Added, Claim, NewEvent, Settlement, Status
 from envoyou_core.observability.notices import InboxDown, InboxUp, MoveRefused, Notices, SpoolFailed
 from envoyou_core.worker.failures import private_texts
@@ -79,7 +79,7 @@ class SpoolRelay:
     def __init__(
         self,
         spool: Spool,
-        inbox: Inbox,
+        inbox: WorkerInbox,
         *,
         name: str,
         notices: Notices,

@@ -15,7 +15,7 @@ from typing import TypeVar
 from envoyou_core.errors import ConfigurationError, LeaseLostError
 from envoyou_core.handlers import Handler, Handlers
 from envoyou_core.hooks import Hooks
-from envoyou_core.inbox.protocol import Inbox
+from envoyou_core.inbox.protocol import WorkerInbox
 from envoyou_core.inbox.records import Claim, HandlerStatus, Settlement, Status
 from envoyou_core.observability.notices import (
     HandlerFailed,
@@ -62,7 +62,7 @@ class Engine:
         claim_order: the order in which groups of events are claimed.
     """
 
-    inbox: Inbox
+    inbox: WorkerInbox
     handlers: Handlers
     retry: RetryPolicy
     notices: Notices

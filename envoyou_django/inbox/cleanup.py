@@ -1,4 +1,4 @@
-"""What events are about, and how their payloads go: changes of rows, batch by batch."""
+"""Changes of many rows in batches: filling in objects and deleting payloads."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from django.db.models import Value
 from django.db.models.functions import Coalesce
 
 from envoyou_core import Event
-from envoyou_core.adapter import decode_history, encode_history, object_key_in, scrubbed_body, without_failures
-from envoyou_core.inbox import Attempt
+from envoyou_core.adapter import decode_history, object_key_in
+from envoyou_core.inbox import Attempt, transitions
+from envoyou_django.inbox.columns import encode
 
-__all__ = ["SCRUBBED_BY", "fill_object_keys", "key_of", "scrub", "scrubbed", "update_each"]
+__all__ = ["SCRUBBED_BY", "fill_object_keys", "scrub", "scrubbed", "update_each"]
 
 BATCH = 100
 """Rows changed in one transaction, so that acceptance never waits long behind it, and read with their bodies."""
 
 
 SCRUBBED_BY = ("event_id", "type", "created", "webhook_id", "body", "history")
-"""The columns from which `scrubbed` makes what is left of a row."""
+"""The columns that `scrubbed` reads."""
 
 
 def update_each(rows: Any, values: Callable[[Any], dict[str, Any]]) -> int:
@@ -29,25 +30,20 @@ def update_each(rows: Any, values: Callable[[Any], dict[str, Any]]) -> int:
 
     Args:
         rows: a queryset on one database.
-        values: what to change of a row; it must take it out of `rows`.
+        values: returns the changes to a row, after which it must not be in `rows` any more.
     """
     changed = 0
     while batch := list(rows[:BATCH]):
         with transaction.atomic(using=rows.db):
-            # By their keys, as in every transaction that changes several: no two can then wait for each other.
+            # In the order of the keys, as in every transaction that changes several rows. Others could deadlock.
             for row in sorted(batch, key=lambda row: row.pk):
-                # Asked once more: something may have happened to it meanwhile.
+                # The condition is checked again, because the row may have changed meanwhile.
                 changed += rows.filter(pk=row.pk).update(**values(row))
     return changed
 
 
-def key_of(event: Event) -> str:
-    """What the table keeps as the object of `event`."""
-    return event.object_id or ""
-
-
 def fill_object_keys(rows: Any) -> None:
-    """Look up what those of `rows` are about that an earlier release has stored."""
+    """Fill in the objects of rows that an older release stored without them."""
     update_each(
         rows.filter(object_key__isnull=True).only("body"),
         lambda row: {"object_key": object_key_in(row.body)},
@@ -55,7 +51,7 @@ def fill_object_keys(rows: Any) -> None:
 
 
 def scrub(rows: Any, now: datetime) -> int:
-    """Delete the payloads of those of `rows` that have one; returns how many."""
+    """Delete the payloads of the rows that still have one; returns how many."""
     return update_each(
         rows.filter(scrubbed_at__isnull=True).only(*SCRUBBED_BY),
         lambda row: scrubbed(row.event, decode_history(row.history), now),
@@ -63,13 +59,8 @@ def scrub(rows: Any, now: datetime) -> int:
 
 
 def scrubbed(event: Event, history: tuple[Attempt, ...], now: datetime) -> dict[str, Any]:
-    """What is changed of a row whose payload is deleted."""
-    return {
-        "body": scrubbed_body(event),
-        # Nobody can look it up any more.
-        "object_key": Coalesce("object_key", Value(key_of(event))),
-        "last_error": None,
-        "history": encode_history(without_failures(history)),
-        "scrubbed_at": now,
-        "erase_requested_at": None,
-    }
+    """Build the changes to a row whose payload is deleted."""
+    changes = transitions.scrub(event, history, now)
+    # An object that is stored already is kept: it is NULL only in rows of an older release.
+    object_key = Coalesce("object_key", Value(changes["object_key"]))
+    return {**encode(changes), "object_key": object_key, "erase_requested_at": None}

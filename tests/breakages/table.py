@@ -36,6 +36,7 @@ SECRET_TEXT = "envoyou_core/reception/secret_text.py"
 SPOOL_RELAY = "envoyou_core/spool/relay.py"
 SQL = "envoyou_core/inbox/sql/inbox.py"
 ATTEMPT = "envoyou_core/worker/attempt.py"
+TRANSITIONS = "envoyou_core/inbox/transitions.py"
 ENGINE = "envoyou_core/worker/engine.py"
 SELECTION = "envoyou_core/worker/claim_plan.py"
 WSGI = "envoyou_core/wsgi.py"
@@ -316,21 +317,22 @@ BREAKAGES = [
         "request, then insert",
         SQL,
         """        with self._writing() as connection:
-            new = self._insert_new(connection, [rows[key] for key in sorted(rows)])
+            new = acceptance.insert_new(connection, rows)
 """,
         """        with self._reading() as connection:
             known = {tuple(row) for row in connection.execute(select(_t.tenant, _t.event_id))}
-        new = set(rows) - known
+        rows = [row for row in rows if (row["tenant"], row["event_id"]) not in known]
+        new = {(row["tenant"], row["event_id"]) for row in rows}
         with self._writing() as connection:
-            if new:
-                connection.execute(inbox_table.insert(), [rows[key] for key in sorted(new)])
+            if rows:
+                connection.execute(inbox_table.insert(), rows)
 """,
         (f"{TEST_SQL}::test_an_event_that_another_stores_at_the_last_moment_is_a_duplicate[sqlite]",),
     ),
     Breakage(
         "every delivery of one batch is the new one",
-        SQL,
-        "                    new.remove(key)\n",
+        "envoyou_core/inbox/sql/acceptance.py",
+        "            remaining.remove(key)\n",
         "",
         (f"{TEST_SQLITE_INBOX}::test_deliveries_that_were_not_waited_for_are_told_apart_too",),
     ),
@@ -357,15 +359,15 @@ BREAKAGES = [
     ),
     Breakage(
         "a crash is not counted",
-        SQL,
-        "_t.crashes + case((_IN_WORK, 1), else_=0)",
-        "_t.crashes + case((_IN_WORK, 0), else_=0)",
+        "envoyou_core/inbox/sql/leasing.py",
+        "_t.crashes + case((_IS_TAKEOVER, 1), else_=0)",
+        "_t.crashes + case((_IS_TAKEOVER, 0), else_=0)",
         (f"{TEST_SQLITE_INBOX}::test_a_lease_that_runs_out_lets_another_take_the_event_and_counts_a_crash",),
     ),
     Breakage(
         "the same id with another body goes unnoticed",
-        SQL,
-        "return Added.DUPLICATE if same else Added.BODY_DIFFERS",
+        TRANSITIONS,
+        "return Added.DUPLICATE if stored is None or stored == body else Added.BODY_DIFFERS",
         "return Added.DUPLICATE",
         (f"{TEST_SQLITE_INBOX}::test_a_second_delivery_with_another_body_is_told_apart_and_changes_nothing",),
     ),
@@ -603,16 +605,16 @@ BREAKAGES = [
     ),
     Breakage(
         "the bytes that came are written anew",
-        SQL,
+        TRANSITIONS,
         '"body": entry.event.body,',
-        '"body": json.dumps(json.loads(entry.event.body)).encode(),',
+        '"body": entry.event.body.strip(),',
         (f"{TEST_SQLITE_INBOX}::test_the_event_comes_back_byte_for_byte",),
     ),
     Breakage(
         "pruning forgets how new an object was",
-        "envoyou_core/inbox/sql/cleanup.py",
-        "        if row.counts and row.object_key and isinstance",
-        "        if row.counts and not row.object_key and isinstance",
+        TRANSITIONS,
+        "if object_key and isinstance(created, int):",
+        "if not object_key and isinstance(created, int):",
         (TEST_SQLITE_INBOX,),
     ),
     Breakage(
@@ -639,7 +641,7 @@ BREAKAGES = [
     ),
     Breakage(
         "a limited subquery is asked anew for each row",
-        SQL,
+        "envoyou_core/inbox/sql/leasing.py",
         '.cte("due").prefix_with("MATERIALIZED")',
         '.subquery("due")',
         (f"{TEST_SQL}::test_a_claim_of_one_takes_one_under_any_plan",),
@@ -652,10 +654,21 @@ BREAKAGES = [
         (f"{TEST_ENGINE}::test_an_unreadable_event_fails_by_the_retry_policy_and_delays_no_other",),
     ),
     Breakage(
+        "the payload of an erased event stays when the event is finished",
+        TRANSITIONS,
+        "return settlement.scrub or (erase_requested and settlement.status in FINISHED)",
+        "return settlement.scrub",
+        (
+            "tests/inbox/test_transitions.py::"
+            "test_a_payload_is_deleted_for_retention_or_when_an_erased_event_is_finished",
+            TEST_SQLITE_INBOX,
+        ),
+    ),
+    Breakage(
         "an attempt overwrites progress that it cannot read",
-        "envoyou_core/inbox/rows.py",
-        "return dict(settlement.progress) if claim.unreadable is None else None",
-        "return dict(settlement.progress)",
+        TRANSITIONS,
+        "    if claim.unreadable is not None:\n",
+        "    if False:\n",
         (f"{TEST_SQLITE_INBOX}::test_what_a_newer_release_has_recorded_is_kept",),
     ),
     Breakage(
@@ -695,9 +708,9 @@ BREAKAGES = [
     ),
     Breakage(
         "a dead event stays dead when it is delivered again",
-        SQL,
-        "_t.status == Status.DEAD)",
-        "_t.status == Status.DEAD, _t.key < 0)",
+        "envoyou_core/inbox/sql/acceptance.py",
+        "_t.status == transitions.REARMABLE.value)",
+        "_t.status == transitions.REARMABLE.value, _t.key < 0)",
         (f"{TEST_SQLITE_INBOX}::test_a_redelivery_of_a_dead_event_arms_it_anew",),
     ),
     Breakage(

@@ -274,14 +274,14 @@ async def test_a_cancellation_that_meets_the_commit_waits_for_it(
 ):
     """Else nobody could say whether the work was done, and what is noted of it might be overwritten."""
     ending, go_on = asyncio.Event(), asyncio.Event()
-    end = inbox._end
+    end = inbox._end_transaction
 
     def slow_end(connection, **what):
         end(connection, **what)
         ending.set()
         await_only(go_on.wait())
 
-    monkeypatch.setattr(inbox, "_end", slow_end)
+    monkeypatch.setattr(inbox, "_end_transaction", slow_end)
     ran = []
 
     @webhooks.on("*", name="handler")

@@ -9,11 +9,22 @@ import pytest
 from sqlalchemy import Column, MetaData, String, Table, make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from envoyou_core import ConfigurationError, Webhooks
+from envoyou_core.inbox import Inbox, WorkerInbox
 from envoyou_core.inbox.memory import MemoryInbox
 from envoyou_core.inbox.sql.async_inbox import AsyncSqlInbox
 from tests.inbox.contract import PATIENCE, DurableInboxContract, InboxContract
 from tests.inbox.transaction_contract import TransactionContract
 from tests.inbox.unreadable_contract import UnreadableContract
+
+
+def test_an_inbox_without_the_methods_for_workers_is_rejected():
+    methods = {name for name in dir(Inbox) if not name.startswith("_")}
+    users_half = type("UsersHalf", (), dict.fromkeys(methods, lambda self: None) | {"name": "default"})()
+    assert isinstance(users_half, Inbox)
+    assert not isinstance(users_half, WorkerInbox)
+    with pytest.raises(ConfigurationError, match="inbox must be a URL as text or an inbox, got UsersHalf"):
+        Webhooks(secret="whsec_test", inbox=users_half)
 
 
 class TestMemoryInbox(InboxContract):

@@ -605,7 +605,7 @@ def test_other_databases_are_refused():
         def __init__(self):
             self.dialect = Dialect()
 
-    with pytest.raises(ConfigurationError, match="not on mssql"):
+    with pytest.raises(ConfigurationError, match="must be on SQLite, PostgreSQL or MariaDB, got mssql"):
         SqlInbox(OtherEngine())
 
 

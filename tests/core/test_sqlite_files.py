@@ -228,7 +228,7 @@ def test_a_changed_working_directory_does_not_change_the_file(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     with closing(open_inbox("sqlite:///envoyou.db")) as inbox:
         monkeypatch.chdir("/")
-        # A forked child process calls this first.
-        inbox._begin_anew()
+        # What a forked child does first.
+        inbox._reset_after_fork()
         add(inbox)
     assert (tmp_path / "envoyou.db").exists()

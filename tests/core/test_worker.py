@@ -13,6 +13,7 @@ import pytest
 from envoyou_core import ConfigurationError, RetryPolicy, WebhookRequest, Webhooks
 from envoyou_core.inbox import ANY, NewEvent, Settlement, Status
 from envoyou_core.inbox.memory import MemoryInbox
+from envoyou_core.inbox.rows import EPOCH
 from envoyou_core.observability import HandlerOverdue, WorkerFailed, WorkerStarted, WorkerStopped
 from envoyou_core.testing import sample_event, sign_delivery
 from envoyou_core.worker import backoff, maintenance, prefetch
@@ -486,7 +487,7 @@ def test_attempt_that_cannot_be_settled_runs_again_when_its_lease_expires(make_w
     pause_until(lambda: len(notices_of(webhooks, WorkerFailed)) == 2)
     assert status(webhooks) is Status.PROCESSING
     inbox.broken.clear()
-    inbox._rows["", "evt_1"].due_at = 0.0
+    inbox._rows["", "evt_1"].due_at = EPOCH
     pause_until(lambda: status(webhooks) is Status.PROCESSED)
     assert runs == ["evt_1", "evt_1"]
     assert webhooks.inbox.get("evt_1").crashes == 1
@@ -1110,7 +1111,7 @@ def test_returning_an_event_does_not_undo_its_settlement_by_another_worker(webho
     add(webhooks)
     webhooks.start()
     assert entered.wait(PATIENCE)
-    webhooks.inbox._rows["", "evt_1"].due_at = 0.0
+    webhooks.inbox._rows["", "evt_1"].due_at = EPOCH
     [other] = webhooks.inbox.claim(1, 60)
     webhooks.inbox.settle(other, Settlement(Status.PROCESSED, 1))
     webhooks.stop(timeout=0)

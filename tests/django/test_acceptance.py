@@ -12,7 +12,8 @@ from envoyou_core import WebhookRequest
 from envoyou_core.inbox import Added, NewEvent
 from envoyou_core.testing import sample_event, sign_delivery
 from envoyou_django import webhooks
-from envoyou_django.inbox.inbox import LOCK_TIMEOUT, OrmInbox
+from envoyou_django.inbox.commits import LOCK_TIMEOUT
+from envoyou_django.inbox.inbox import OrmInbox
 from envoyou_django.models import ProcessedEvent
 from tests.django.conftest import SECRET
 from tests.django.members.models import Member
@@ -98,7 +99,7 @@ def test_the_view_is_committed_when_it_answers(inbox_alias):
 
 def test_waiting_for_a_lock_ends_before_the_sender_gives_up(inbox_alias, monkeypatch):
     """Whatever lock timeout the project or the server has."""
-    monkeypatch.setattr("envoyou_django.inbox.inbox.LOCK_TIMEOUT", 1.0)
+    monkeypatch.setattr("envoyou_django.inbox.commits.LOCK_TIMEOUT", 1.0)
     held, over = Event(), Event()
     event = sample_event()
 

@@ -17,7 +17,7 @@ import pytest
 
 from envoyou_core import Event
 from envoyou_core.event import EventData
-from envoyou_core.inbox import FINISHED, Added, Claim, Failure, HandlerStatus, Inbox, NewEvent, Settlement, Status
+from envoyou_core.inbox import FINISHED, Added, Claim, Failure, HandlerStatus, NewEvent, Settlement, Status, WorkerInbox
 from envoyou_core.testing import sample_event
 from tests.inbox.acts import (
     CREATED,
@@ -64,7 +64,7 @@ class InboxContract(
     # What it is
 
     def test_it_is_an_inbox_of_its_name(self, inbox, make_inbox, clock):
-        assert isinstance(inbox, Inbox)
+        assert isinstance(inbox, WorkerInbox)
         assert inbox.name == "default"
         assert make_inbox(clock, name="billing").name == "billing"
 
@@ -948,7 +948,7 @@ class DurableInboxContract(InboxContract):
 class OrderedWork:
     """What several threads do with ordered events, and what they saw."""
 
-    def __init__(self, inboxes: list[Inbox], total: int) -> None:
+    def __init__(self, inboxes: list[WorkerInbox], total: int) -> None:
         self.inboxes = inboxes
         self.total = total
         self.finished: list[str] = []

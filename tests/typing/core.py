@@ -224,6 +224,7 @@ def look(inbox: Inbox) -> None:
 
 
 look(webhooks.inbox)
+webhooks.inbox.claim(1, 60)  # type: ignore[attr-defined]
 look(MemoryInbox())
 look(SqlInbox("sqlite:///envoyou.db"))
 

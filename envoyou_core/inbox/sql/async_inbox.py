@@ -1,4 +1,4 @@
-"""The SQL inbox in the database of an application that works with SQLAlchemy's `AsyncEngine`."""
+"""The SQL inbox in the database of an application that uses SQLAlchemy's `AsyncEngine`."""
 
 from __future__ import annotations
 
@@ -84,10 +84,10 @@ class AsyncSqlInbox(SqlInbox):
     ) -> AsyncIterator[Mapping[str, object]]:
         """See `AsyncTransactionalInbox.async_transaction`.
 
-        On SQLite the handler is cancelled after `TRANSACTION_LIMIT` seconds, for it keeps every other writer out.
+        On SQLite the handler is cancelled after `TRANSACTION_LIMIT` seconds, because it blocks every other writer.
 
         Raises:
-            TransactionTimeoutError: on SQLite, its time was over.
+            TransactionTimeoutError: on SQLite, the block took longer.
         """
         async with AsyncExitStack() as ends:
             slot = None if self.remote else await ends.enter_async_context(self._handler_queue.async_slot())
@@ -101,7 +101,7 @@ class AsyncSqlInbox(SqlInbox):
                 if "session" in wants:
                     given["session"] = await sessions.enter_async_context(_session_within(connection))
                 yield {name: given[name] for name in given.keys() & set(wants)}
-            end = partial(self._end, claim=claim, progress=progress, settlement=settlement)
+            end = partial(self._end_transaction, claim=claim, progress=progress, settlement=settlement)
             await _to_the_end(_commit(connection, end, ends.pop_all()))
 
     def _limit(self) -> AbstractAsyncContextManager[object]:
@@ -164,7 +164,7 @@ async def _commit(connection: AsyncConnection, end: Callable[[Connection], None]
 
 
 async def _to_the_end(awaitable: Awaitable[None]) -> None:
-    """Await it even if the task is cancelled meanwhile; that takes effect afterwards.
+    """Await the commit even if the task is cancelled meanwhile; the cancellation takes effect afterwards.
 
     Of a commit that was cut off, nobody could say whether it has happened; what is noted of the attempt by whoever
     ends it would then have the handler run again. So nothing may be awaited either between this and that note.

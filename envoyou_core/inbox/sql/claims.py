@@ -1,4 +1,4 @@
-"""SQL for: which events may be claimed, and which are held by a claim."""
+"""SQL conditions: which events may be claimed, and whether a claim still holds its lease."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ __all__ = ["IS_HELD", "NOW", "due", "lease_of"]
 _t = inbox_table.c
 
 IS_HELD: ColumnElement[bool] = and_(_t.key == bindparam("held_key"), _t.lease_token == bindparam("held_token"))
-"""The condition of an event whose lease is held still, by the claim that `lease_of` has given the parameters of."""
+"""The condition that a claim still holds its lease; `lease_of` gives its parameters."""
 
 
 def lease_of(claim: Claim) -> dict[str, Any]:
-    """The parameters of `IS_HELD`."""
+    """Return the parameters of `IS_HELD`."""
     return {"held_key": claim.key, "held_token": claim.token}
 
 
@@ -42,17 +42,17 @@ NOW: BindParameter[int] = bindparam("now", type_=BigInteger())
 """The time of a claim, in microseconds."""
 
 
-# To put it together takes longer than to execute it.
+# Cached, because building the statement takes longer than executing it.
 @lru_cache(maxsize=256)
 def due(name: str, claim_filter: ClaimFilter) -> Select[tuple[int]]:
-    """The keys of the first `limit` events of the inbox `name` that may be claimed `NOW`."""
+    """Select the keys of the first `limit` events of the inbox `name` that may be claimed at `NOW`."""
     conditions = [_t.name == name, _t.due_at.is_not(None), _t.due_at <= NOW]
     if claim_filter.include is not None:
         conditions.append(_is_of(_t.type, claim_filter.include))
     if claim_filter.exclude:
         conditions.append(not_(_is_of(_t.type, claim_filter.exclude)))
     if claim_filter.ordered:
-        # Where it is not known yet what an event is about, nobody can say what it has to wait for.
+        # An event whose object is unknown yet waits, because the events that it depends on are unknown.
         known = and_(_t.object_key.is_not(None), not_(_is_held_back(claim_filter.ordered)))
         conditions.append(or_(not_(_is_of(_t.type, claim_filter.ordered)), _t.object_key == "", known))
     first = select(_t.key).where(*conditions).order_by(_t.due_at, _t.key)
@@ -63,7 +63,8 @@ def _is_held_back(ordered: Iterable[str]) -> ColumnElement[bool]:
     other = inbox_table.alias("other")
     o = other.c
     earlier = or_(o.created < _t.created, and_(o.created == _t.created, o.key < _t.key))
-    # A lease that has run out holds nobody back: the two would wait for each other.
+    # The rule of `transitions.next_in_order`. An expired lease does not count, because two such events would wait for
+    # each other.
     in_work = and_(o.status == Status.PROCESSING.value, o.due_at > NOW)
     return (
         select(o.key)

@@ -1,4 +1,4 @@
-"""Engines for the databases that the SQL inbox runs on, and what each has to be told."""
+"""Engines for the databases that the SQL inbox supports, with the settings that each needs."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from envoyou_core.errors import ConfigurationError
 from envoyou_core.forks import call_in_forked_children
 from envoyou_core.inbox.urls import driver_options, read_url
 
-__all__ = ["CONNECT_TIMEOUT", "DIALECTS", "WriteLock", "check_mariadb", "is_outage", "open_engine"]
+__all__ = ["CONNECT_TIMEOUT", "DIALECTS", "WriteLock", "check_mariadb", "dialect_of", "is_outage", "open_engine"]
 
 CONNECT_TIMEOUT = 2
 """Seconds to wait for a database's connection or lock: less than the time a sender waits for its answer."""
 
 UNLIMITED = -1
-"""What a pool may have beyond its usual size. Each handler in a transaction holds a connection, and those who accept,
-claim and settle must not wait until one is done."""
+"""The number of connections that a pool may open beyond its usual size. Each handler in a transaction holds a
+connection, and acceptance, claims and settlements must not wait for a handler."""
 
 DIALECTS = {"sqlite": "sqlite", "postgresql": "postgresql", "mariadb": "mariadb", "mysql": "mariadb"}
 """From the name of SQLAlchemy's dialect to the database. That of MySQL works with a MariaDB server, too."""
@@ -34,12 +34,18 @@ DIALECTS = {"sqlite": "sqlite", "postgresql": "postgresql", "mariadb": "mariadb"
 OLDEST_MARIADB = (10, 6)
 """The first version with `SKIP LOCKED`; it has `INSERT ... RETURNING`, too."""
 
+
+def dialect_of(connection: Connection) -> str:
+    """Return which database a connection is to: `sqlite`, `postgresql` or `mariadb`."""
+    return DIALECTS[connection.dialect.name]
+
+
 _POSTGRES_DEFAULTS: dict[str, Any] = {
     # The next transaction may be on another connection of a pooler, which does not know the statement.
     "prepare_threshold": None,
     "connect_timeout": CONNECT_TIMEOUT,
-    # A machine that vanishes tells nobody. What is sent to it would be sent again for a quarter of an hour, and its
-    # answer awaited for two hours; ten seconds (in milliseconds) are enough, and whoever took its place is found.
+    # A server that disappears does not close its connections. By default the kernel would retransmit for a quarter of
+    # an hour, and wait two hours for a response. After ten seconds (in milliseconds) a new connection is made.
     "tcp_user_timeout": 10_000,
     "keepalives_idle": 5,
     "keepalives_interval": 2,
@@ -149,7 +155,7 @@ def _mariadb_engine(url: URL, options: dict[str, Any]) -> Engine:
         isolation_level="READ COMMITTED",
         connect_args=_MARIADB_DEFAULTS | options,
     )
-    # Before SQLAlchemy looks at the server, whose own error would not say what is missing.
+    # Before SQLAlchemy's own check, whose error would not say what is missing.
     event.listen(engine, "connect", _prepare_mariadb, insert=True)
     return engine
 
@@ -220,13 +226,13 @@ def check_mariadb(version: str) -> None:
 
 
 def _begin_immediately(connection: Connection) -> None:
-    # A transaction that begins by reading and writes later fails at once where another writer came between; one that
-    # asks for the lock first waits for it.
+    # A transaction that begins by reading and writes later fails at once if another writer came between. BEGIN
+    # IMMEDIATE waits for the lock first.
     if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def is_outage(error: Exception) -> bool:
-    """Whether nothing can be stored now, rather than that one event is refused."""
-    # A pool that has no connection left says so with the library's own TimeoutError.
+    """Whether the database cannot store anything now, as opposed to rejecting one event."""
+    # An exhausted pool raises the library's own TimeoutError.
     return isinstance(error, OperationalError | InterfaceError | PoolTimeoutError | ConfigurationError)

@@ -1,7 +1,7 @@
-"""How a database gets the inbox's tables, and how they follow the releases.
+"""Creation and upgrade of the inbox's tables.
 
-Forward only. A step adds what programs of the revision before do not miss, so that they go on working beside those of
-the new one while a deploy rolls; the first step that cannot will raise `OLDEST_COMPATIBLE`.
+Forward only. A step adds only what releases of the previous revision can do without, so that they go on working during
+a rolling deploy. The first step that cannot do so must raise `OLDEST_COMPATIBLE`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from envoyou_core.inbox.sql.schema import inbox_table, metadata, paused_table, s
 __all__ = ["OLDEST_COMPATIBLE", "REVISION", "build_indexes_online", "check_schema", "set_up"]
 
 REVISION = 3
-"""What this release makes of the tables."""
+"""The revision of the tables that this release creates."""
 
 OLDEST_COMPATIBLE = 1
-"""The oldest revision whose programs can work with what this release makes of the tables."""
+"""The oldest revision whose releases can use the tables of this release."""
 
 MIGRATE = "run `envoyou migrate`, with the inbox's URL in ENVOYOU_INBOX"
 
@@ -73,7 +73,7 @@ def build_indexes_online(connection: Connection) -> None:
 
 
 def check_schema(connection: Connection) -> None:
-    """Hold the database's tables against this release.
+    """Check that the tables fit this release.
 
     Raises:
         ConfigurationError: they were not created, are of an earlier release, or of a later one that this one cannot

@@ -56,19 +56,19 @@ inbox_table = Table(
     Column("lease_token", String(32)),
     Column("settled_at", BigInteger),
     Column("last_error", _LongText),
-    # Since revision 2. A program of revision 1 leaves them NULL.
-    Column("object_key", _exact(255)),  # empty where the event is about no object; NULL: not looked up yet
-    Column("applied", Integer),  # 1 where a handler succeeded
+    # Since revision 2. Releases of revision 1 leave them NULL.
+    Column("object_key", _exact(255)),  # empty if the event has no object; NULL if it is unknown yet
+    Column("applied", Integer),  # 1 if a handler succeeded
     Column("history", _LongText),
     Column("scrubbed_at", BigInteger),
-    Column("to_erase", Integer),  # 1 where the payload goes as soon as the event is finished
-    # A number that was pruned must not come again: it is the order of arrival.
+    Column("to_erase", Integer),  # 1 if the payload is to be deleted when the event is finished
+    # The key of a pruned row must not be reused, because keys are the order of arrival.
     sqlite_autoincrement=True,
 )
 Index(
     "envoyou_inbox_key",
     inbox_table.c.name,
-    # Before the tenant, so that an event is found by its id alone, too.
+    # Before the tenant, so that the index also finds an event by its id alone.
     inbox_table.c.event_id,
     inbox_table.c.tenant,
     unique=True,
@@ -79,7 +79,7 @@ Index("envoyou_inbox_settled", inbox_table.c.name, inbox_table.c.status, inbox_t
 Index(
     "envoyou_inbox_object",
     inbox_table.c.name,
-    # Before the tenant, so that those not looked up yet are found by it, too.
+    # Before the tenant, so that the index also finds events whose object is unknown yet.
     inbox_table.c.object_key,
     inbox_table.c.tenant,
     inbox_table.c.created,
@@ -93,7 +93,7 @@ watermarks_table = Table(
     Column("object_key", _exact(255), primary_key=True),
     Column("created", BigInteger, nullable=False),
 )
-"""When the newest event of an object was created that had an effect and was pruned."""
+"""The creation time of the newest pruned event of an object that had an effect."""
 
 paused_table = Table(
     "envoyou_paused",
@@ -102,7 +102,7 @@ paused_table = Table(
     Column("name", _exact(64), nullable=False),
     Column("subject", _LongText, nullable=False),
 )
-"""What is paused. Without a unique key, for a subject may be as long as it likes; twice is as good as once."""
+"""The paused subjects. There is no unique key, because a subject may be of any length; duplicates are harmless."""
 
 schema_table = Table(
     "envoyou_schema",
@@ -110,4 +110,4 @@ schema_table = Table(
     Column("version", Integer, nullable=False),
     Column("revision", Integer),  # NULL in revision 1, which had no such column
 )
-"""One row: the oldest revision whose programs can work with these tables, and the revision that they are of."""
+"""One row: the oldest revision whose releases can use these tables, and the revision of the tables."""

@@ -1,0 +1,29 @@
+"""How values are stored in the columns of the SQL inbox."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from operator import attrgetter
+from typing import Any, Final
+
+from envoyou_core.inbox.history import encode_history
+from envoyou_core.inbox.rows import instant
+from envoyou_core.inbox.transitions import Changes
+
+__all__ = ["encode"]
+
+_ENCODERS: Final[dict[str, Callable[[Any], object]]] = {
+    "status": attrgetter("value"),
+    "progress": json.dumps,
+    "history": encode_history,
+    **dict.fromkeys(("received_at", "due_at", "settled_at", "scrubbed_at"), instant),
+}
+
+
+def encode(changes: Changes) -> dict[str, Any]:
+    """Encode the values of some columns."""
+    return {
+        column: _ENCODERS[column](value) if value is not None and column in _ENCODERS else value
+        for column, value in changes.items()
+    }

@@ -1,0 +1,108 @@
+"""SQL that leases due events and extends their leases."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import Connection, Row, String, bindparam, case, select, text, update
+from sqlalchemy.sql.dml import ReturningUpdate
+
+from envoyou_core.inbox import transitions
+from envoyou_core.inbox.records import Claim, ClaimFilter
+from envoyou_core.inbox.rows import claim_of, instant, moment
+from envoyou_core.inbox.sql.claims import IS_HELD, due, lease_of
+from envoyou_core.inbox.sql.columns import encode
+from envoyou_core.inbox.sql.engines import dialect_of
+from envoyou_core.inbox.sql.schema import inbox_table, schema_table
+
+__all__ = ["lease_due", "lock_claims", "renew"]
+
+_t = inbox_table.c
+_IS_TAKEOVER = _t.status == transitions.LEASED.value
+_TAKEOVER, _FRESH = bindparam("takeover", type_=String()), bindparam("fresh", type_=String())
+_LEASED: list[tuple[Any, Any]] = [
+    # The status comes after the columns that read it: MariaDB applies the assignments one after the other.
+    (_t.crashes, _t.crashes + case((_IS_TAKEOVER, 1), else_=0)),
+    (_t.lease_token, case((_IS_TAKEOVER, _TAKEOVER), else_=_FRESH)),
+    (_t.status, bindparam("new_status")),
+    (_t.due_at, bindparam("new_due_at")),
+]
+_RENEW = update(inbox_table).where(IS_HELD).values(due_at=bindparam("new_due_at"))
+
+
+def lease_due(
+    connection: Connection, name: str, limit: int, lease: float, claim_filter: ClaimFilter, now: datetime
+) -> list[Claim]:
+    """Lease due events; the arguments are those of `WorkerInbox.claim`."""
+    # Two tokens, so that the returned rows show which leases had expired.
+    fresh, takeover = uuid.uuid4().hex, uuid.uuid4().hex
+    changes = encode(transitions.lease(fresh, lease, now))
+    rows = _lease(
+        connection,
+        name,
+        claim_filter,
+        {"now": instant(now), "limit": limit},
+        {"new_status": changes["status"], "new_due_at": changes["due_at"], "fresh": fresh, "takeover": takeover},
+    )
+    in_order = sorted(rows, key=lambda row: row.key)
+    claims = [claim_of(row, key=row.key, token=row.lease_token, moment=moment) for row in in_order]
+    return [_record_crash(connection, claim, now) if claim.token == takeover else claim for claim in claims]
+
+
+def _record_crash(connection: Connection, claim: Claim, now: datetime) -> Claim:
+    # The lease has counted the crash already, in the same statement for all rows.
+    history = transitions.count_crash(claim.crashes, claim.history, now)["history"]
+    connection.execute(update(inbox_table).where(_t.key == claim.key).values(**encode({"history": history})))
+    return replace(claim, history=history)
+
+
+def _lease(
+    connection: Connection, name: str, claim_filter: ClaimFilter, query: dict[str, int], changes: dict[str, Any]
+) -> Sequence[Row[Any]]:
+    if dialect_of(connection) != "mariadb":
+        return connection.execute(_claim(name, claim_filter), {**query, **changes}).all()
+    # The first query does not lock. A locking read sees what others commit meanwhile, but a condition within it does
+    # not, so that it would claim an event that a newly committed one holds back.
+    candidates = connection.scalars(due(name, claim_filter), query).all()
+    unchanged = select(_t.key).where(_t.key.in_(candidates), _t.due_at <= query["now"])
+    keys = connection.scalars(unchanged.with_for_update(skip_locked=True)).all() if candidates else []
+    if not keys:
+        return []
+    connection.execute(update(inbox_table).where(_t.key.in_(keys)).ordered_values(*_LEASED), changes)
+    return connection.execute(select(inbox_table).where(_t.key.in_(keys))).all()
+
+
+@lru_cache(maxsize=256)
+def _claim(name: str, claim_filter: ClaimFilter) -> ReturningUpdate[Any]:
+    # MATERIALIZED, because under some plans PostgreSQL would otherwise evaluate the limited query again for every row
+    # that it updates, and claim more than the limit. SQLite has one writer at a time and needs no row locks.
+    picked = due(name, claim_filter).with_for_update(skip_locked=True).cte("due").prefix_with("MATERIALIZED")
+    return update(inbox_table).where(_t.key.in_(select(picked.c.key))).values(dict(_LEASED)).returning(inbox_table)
+
+
+def lock_claims(connection: Connection, name: str) -> None:
+    """Let no other claim on the inbox run until the transaction ends.
+
+    Two claims at the same time would not see each other's leases, and could take two events of one object.
+    """
+    dialect = dialect_of(connection)
+    if dialect == "postgresql":
+        lock = text("SELECT pg_advisory_xact_lock(hashtext('envoyou_claim'), hashtext(:name))")
+        connection.execute(lock, {"name": name})
+    if dialect == "mariadb":
+        connection.execute(select(schema_table).with_for_update())
+
+
+def renew(connection: Connection, claims: Sequence[Claim], lease: float, now: datetime) -> None:
+    """Extend the leases that are still held; the arguments are those of `WorkerInbox.renew`."""
+    renewals = [
+        {**lease_of(claim), "new_due_at": instant(transitions.lease(claim.token, lease, now)["due_at"])}
+        # In the order in which attempts are settled. Opposite orders could deadlock.
+        for claim in sorted(claims, key=lambda claim: claim.key)
+    ]
+    connection.execute(_RENEW, renewals)

@@ -1,0 +1,79 @@
+"""SQL that records the progress of attempts and ends them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, func, update
+
+from envoyou_core.inbox import transitions
+from envoyou_core.inbox.records import Claim, HandlerStatus, Settlement, is_applied
+from envoyou_core.inbox.sql import cleanup
+from envoyou_core.inbox.sql.claims import IS_HELD, lease_of
+from envoyou_core.inbox.sql.columns import encode
+from envoyou_core.inbox.sql.schema import inbox_table
+
+__all__ = ["record", "settle", "settle_together"]
+
+_t = inbox_table.c
+_RECORD = (
+    update(inbox_table).where(IS_HELD).values(progress=bindparam("new_progress"), applied=bindparam("new_applied"))
+)
+_SETTLED = ("status", "attempts", "due_at", "lease_token", "settled_at", "last_error", "history")
+_PROGRESS = ("progress", "applied")
+_SETTLE = (
+    update(inbox_table)
+    .where(IS_HELD)
+    .values(
+        {column: bindparam(f"new_{column}") for column in _SETTLED}
+        # NULL stands for no change.
+        | {column: func.coalesce(bindparam(f"new_{column}", type_=_t[column].type), _t[column]) for column in _PROGRESS}
+    )
+)
+_SETTLE_UNLESS_TO_ERASE = _SETTLE.where(_t.to_erase.is_(None))
+
+
+def record(connection: Connection, claim: Claim, progress: Mapping[str, HandlerStatus]) -> bool:
+    """Store the progress of an attempt; returns false if the lease was lost."""
+    changes = encode({"progress": progress})
+    values = {"new_progress": changes["progress"], "new_applied": int(is_applied(progress))}
+    return connection.execute(_RECORD, {**lease_of(claim), **values}).rowcount == 1
+
+
+def settle(connection: Connection, claim: Claim, settlement: Settlement, now: datetime) -> bool:
+    """End an attempt; returns false, without a change, if the lease was lost."""
+    if settle_together(connection, [(claim, settlement)], now):
+        return True
+    held = connection.execute(_SETTLE, _parameters(claim, settlement, now)).rowcount == 1
+    if held and transitions.deletes_payload(settlement, erase_requested=True):
+        cleanup.scrub(connection, _t.key == claim.key, now)
+    return held
+
+
+def settle_together(connection: Connection, settlements: Sequence[tuple[Claim, Settlement]], now: datetime) -> bool:
+    """End several attempts in one statement.
+
+    Returns:
+        False if a lease was lost or an event is to be erased. In that case the attempts must be settled one by one, in
+        another transaction unless there is only one.
+    """
+    # In the order in which leases are renewed. Opposite orders could deadlock.
+    in_order = sorted(settlements, key=lambda pair: pair[0].key)
+    parameters = [_parameters(claim, settlement, now) for claim, settlement in in_order]
+    if connection.execute(_SETTLE_UNLESS_TO_ERASE, parameters).rowcount < len(settlements):
+        return False
+    to_scrub = [
+        claim.key for claim, settlement in settlements if transitions.deletes_payload(settlement, erase_requested=False)
+    ]
+    if to_scrub:
+        cleanup.scrub(connection, _t.key.in_(to_scrub), now)
+    return True
+
+
+def _parameters(claim: Claim, settlement: Settlement, now: datetime) -> dict[str, Any]:
+    changes = transitions.settle(claim, settlement, now)
+    applied = int(is_applied(changes["progress"])) if "progress" in changes else None
+    values = {**encode(changes), "applied": applied}
+    return {**lease_of(claim), **{f"new_{column}": values.get(column) for column in (*_SETTLED, *_PROGRESS)}}

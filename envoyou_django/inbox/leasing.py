@@ -1,0 +1,69 @@
+"""Leases of due events, and the lock between claims that follow the order of objects."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
+
+from django.db import connections, transaction
+from django.db.models import F
+
+from envoyou_core.adapter import claim_of
+from envoyou_core.inbox import Claim, transitions
+from envoyou_django.fields import stored_moment
+from envoyou_django.inbox.columns import encode
+from envoyou_django.inbox.pruning import lock_or_create
+from envoyou_django.models import ClaimLock, ProcessedEvent, ProcessedEventQuerySet
+
+__all__ = ["exclusive_claim", "lease_rows"]
+
+
+def lease_rows(
+    rows: ProcessedEventQuerySet, due: Sequence[ProcessedEvent], seconds: float, now: datetime
+) -> list[Claim]:
+    """Lease due events in the transaction in which they were locked.
+
+    Args:
+        rows: all events of the inbox.
+        due: the events to lease.
+        seconds: the length of the lease.
+        now: when the lease begins.
+    """
+    token = uuid.uuid4().hex
+    rows.filter(pk__in=[row.pk for row in due]).update(**encode(transitions.lease(token, seconds, now)))
+    return [_claim(rows, row, token, now) for row in due]
+
+
+def _claim(rows: ProcessedEventQuerySet, row: ProcessedEvent, token: str, now: datetime) -> Claim:
+    claim = claim_of(row, key=row.pk, token=token, moment=stored_moment)
+    if row.status != transitions.LEASED:
+        return claim
+    changes = transitions.count_crash(claim.crashes, claim.history, now)
+    # Counted in SQL, because the stored number may be unreadable.
+    rows.filter(pk=row.pk).update(**encode(changes) | {"crashes": F("crashes") + 1})
+    return replace(claim, **changes)
+
+
+@contextmanager
+def exclusive_claim(name: str, alias: str) -> Iterator[None]:
+    """Run the block in a transaction during which no other claim on the inbox runs.
+
+    Of two simultaneous claims, one could lease an event while the other leases another that must wait for it.
+    """
+    connection = connections[alias]
+    is_outermost = not connection.in_atomic_block
+    with transaction.atomic(using=alias):
+        if connection.vendor == "postgresql":
+            with connection.cursor() as cursor:
+                if is_outermost:
+                    # At a higher level, which the project may have set, the snapshot would be older than the lock.
+                    cursor.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
+                cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"envoyou_claim:{name}"])
+        else:
+            # On SQLite any write takes the only write lock. It must come first: a transaction that reads first and
+            # writes later fails at once if another writer came between.
+            lock_or_create([ClaimLock(name=name)], alias, "name")
+        yield
