@@ -26,39 +26,39 @@ SYNC_DRIVERS: Final = {
     "mariadb": "mariadb+pymysql",
     "mysql": "mariadb+pymysql",
 }
-"""From a dialect to the driver with which the inbox itself works, from threads."""
+"""The driver that the inbox itself uses in its threads, for each dialect."""
 
 OF_BOTH_DRIVERS: Final[Mapping[str, Collection[str]]] = {
-    # A socket's directory is a `host`.
+    # The directory of a socket is given as `host`.
     "asyncpg": {"host", "port", "sslmode"},
     "aiomysql": {"charset", "connect_timeout", "unix_socket"},
     "asyncmy": {"charset", "connect_timeout", "unix_socket"},
     "aiosqlite": {"timeout", "uri", "mode", "cache", "vfs"},
 }
-"""Options of an async driver's URL that the inbox's own driver understands."""
+"""The URL options of each async driver that the inbox's own driver also accepts."""
 
 OF_ASYNC_DRIVERS: Final = {"prepared_statement_cache_size", "prepared_statement_name_func"}
-"""Options that only concern an async driver's own connections."""
+"""Options that concern only the connections of an async driver."""
 
 
 class AsyncSqlInbox(SqlInbox):
-    """An `SqlInbox` whose async handlers share its transactions, too, over the application's own engine.
+    """An `SqlInbox` whose async handlers can share its transactions, through the application's own engine.
 
-    It stores, claims and settles through connections of its own, from threads. What goes over `engine`, on the event
-    loop, is an async handler's transaction alone: it takes the `connection`, an `AsyncConnection`, or the `session`, an
-    `AsyncSession` on it. Sync handlers get the inbox's own `connection`, as of any `SqlInbox`.
+    The inbox stores, claims and settles through its own connections, in threads. Only the transactions of async
+    handlers use `engine`, on the event loop: a handler takes the `connection`, an `AsyncConnection`, or the `session`,
+    an `AsyncSession` on it. Sync handlers get the inbox's own `connection`, as with any `SqlInbox`.
 
     Args:
-        engine: the application's. It must not be in AUTOCOMMIT; give it `hide_parameters=True`, for the parameters of
-            statements are in the text of their errors, and those in the log.
-        url: the same database for a driver that is not async, where that cannot be told from the engine's URL: it was
-            given options or arguments that only its own driver understands.
+        engine: the application's engine. It must not be in AUTOCOMMIT. Create it with `hide_parameters=True`, because
+            error texts, which are logged, contain the parameters of statements.
+        url: the URL of the same database for a sync driver, if it cannot be derived from the engine's URL because that
+            has options only its own driver accepts.
         name: keeps several `Webhooks` on one database apart.
-        clock: epoch seconds.
-        max_batch: the most events that share one commit.
+        clock: returns epoch seconds.
+        max_batch: the maximum number of events in one commit.
 
     Raises:
-        ConfigurationError: as of an `SqlInbox`; or the URL cannot be told.
+        ConfigurationError: as for `SqlInbox`, or the URL cannot be derived.
     """
 
     def __init__(
@@ -109,17 +109,17 @@ class AsyncSqlInbox(SqlInbox):
 
 
 def sync_url(url: URL) -> URL:
-    """The database of an async engine's URL, for the driver with which the inbox works.
+    """Derive the URL for the inbox's own driver from that of an async engine.
 
     Raises:
-        ConfigurationError: it has options that another driver does not understand.
+        ConfigurationError: the URL has options that the inbox's own driver does not accept.
     """
     driver = SYNC_DRIVERS.get(url.get_backend_name(), url.drivername)
     options = {name: value for name, value in url.query.items() if name not in OF_ASYNC_DRIVERS}
     if url.get_driver_name() == "asyncpg" and "ssl" in options:
         options["sslmode"] = options.pop("ssl")
-    understood = OF_BOTH_DRIVERS.get(url.get_driver_name())
-    unknown = [] if understood is None else sorted(options.keys() - set(understood))
+    accepted = OF_BOTH_DRIVERS.get(url.get_driver_name())
+    unknown = [] if accepted is None else sorted(options.keys() - set(accepted))
     if unknown:
         raise ConfigurationError(
             f"the engine's URL has options of its driver ({', '.join(unknown)}): give the inbox a URL of "
@@ -137,7 +137,7 @@ async def _lock_for_writing(connection: AsyncConnection) -> None:
 
 @asynccontextmanager
 async def _session_within(connection: AsyncConnection) -> AsyncIterator[AsyncSession]:
-    # Whatever the handler commits or rolls back by itself, the transaction around it goes on.
+    # A commit or rollback by the handler ends only a savepoint, not the transaction around it.
     options: dict[str, Any] = {"join_transaction_mode": "create_savepoint", "expire_on_commit": False}
     async with AsyncSession(connection, **options) as session:
         yield session
@@ -153,8 +153,8 @@ async def _time_limit() -> AsyncIterator[None]:
         if not limit.expired():
             raise
         raise TransactionTimeoutError(
-            f"a transaction on SQLite was not over after {TRANSACTION_LIMIT:g} s and was rolled back: it keeps out all "
-            "who write. Slow work belongs in a handler that does not share it"
+            f"a handler's transaction on SQLite was rolled back after {TRANSACTION_LIMIT:g} s, because it blocks all "
+            "other writers. Do slow work in a handler without a connection"
         ) from error
 
 
@@ -166,8 +166,8 @@ async def _commit(connection: AsyncConnection, end: Callable[[Connection], None]
 async def _to_the_end(awaitable: Awaitable[None]) -> None:
     """Await the commit even if the task is cancelled meanwhile; the cancellation takes effect afterwards.
 
-    Of a commit that was cut off, nobody could say whether it has happened; what is noted of the attempt by whoever
-    ends it would then have the handler run again. So nothing may be awaited either between this and that note.
+    It would be unknown whether a cancelled commit had happened, and the handler would run again. For the same reason
+    nothing may be awaited between this commit and the update of the attempt's progress.
     """
     ending = asyncio.ensure_future(awaitable)
     cancelled = False

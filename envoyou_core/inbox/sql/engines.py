@@ -29,10 +29,10 @@ UNLIMITED = -1
 connection, and acceptance, claims and settlements must not wait for a handler."""
 
 DIALECTS = {"sqlite": "sqlite", "postgresql": "postgresql", "mariadb": "mariadb", "mysql": "mariadb"}
-"""From the name of SQLAlchemy's dialect to the database. That of MySQL works with a MariaDB server, too."""
+"""The database for each dialect of SQLAlchemy. The MySQL dialect also works with a MariaDB server."""
 
 OLDEST_MARIADB = (10, 6)
-"""The first version with `SKIP LOCKED`; it has `INSERT ... RETURNING`, too."""
+"""The first version with `SKIP LOCKED`. It also has `INSERT ... RETURNING`."""
 
 
 def dialect_of(connection: Connection) -> str:
@@ -56,9 +56,9 @@ _MARIADB_DEFAULTS: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT, "charse
 
 
 class WriteLock:
-    """The turn of this process's threads to write to SQLite, which has one writer at a time.
+    """Serialises the threads of this process that write to SQLite, which has one writer at a time.
 
-    Its own way to wait is to look again after a while, longer each time: threads that all write would mostly sleep.
+    SQLite itself waits by polling with growing pauses, so that threads that all write would mostly sleep.
     """
 
     def __init__(self) -> None:
@@ -67,19 +67,19 @@ class WriteLock:
 
     @contextmanager
     def held(self) -> Iterator[Callable[[], None]]:
-        """Wait for the lock, and hold it until the block ends or what it is given is called, in any thread.
+        """Hold the lock until the block ends, or until the yielded function is called, from any thread.
 
         Raises:
-            OperationalError: it was not to be had within `CONNECT_TIMEOUT` seconds.
+            OperationalError: the lock was not free within `CONNECT_TIMEOUT` seconds.
         """
         lock = self._lock
         if not lock.acquire(timeout=CONNECT_TIMEOUT):
             raise OperationalError(None, None, sqlite3.OperationalError("database is locked"))
-        turn = itertools.count()
+        releases = itertools.count()
 
         def release() -> None:
-            # Of two threads that come here, a count lets one pass.
-            if next(turn) == 0:
+            # If two threads call it at once, the counter lets one of them through.
+            if next(releases) == 0:
                 lock.release()
 
         try:
@@ -88,19 +88,19 @@ class WriteLock:
             release()
 
     def _renew(self) -> None:
-        # The thread that held it does not exist in a forked child.
+        # The thread that held the lock does not exist in a forked child.
         self._lock = threading.Lock()
 
 
 def open_engine(database: str | URL) -> Engine:
-    """An engine for the database of that URL, with what an inbox needs.
+    """Create an engine for a database URL, with the settings that an inbox needs.
 
-    Nothing in it lives longer than a transaction on PostgreSQL, so that a pooler such as PgBouncer may give each
-    transaction another connection: no prepared statements, unless the URL has a `prepare_threshold`, and no startup
-    options.
+    On PostgreSQL the engine uses no state that outlives a transaction, so that a pooler such as PgBouncer may assign
+    each transaction another connection: no prepared statements, unless the URL has a `prepare_threshold`, and no
+    startup options.
 
     Raises:
-        ConfigurationError: the URL cannot be used, or its driver is not installed.
+        ConfigurationError: the URL is invalid, or its driver is not installed.
     """
     url = read_url(database).url
     try:
@@ -111,8 +111,8 @@ def open_engine(database: str | URL) -> Engine:
             f"the inbox's database driver is not installed: {error.name}{_extra_for(url.get_backend_name())}"
         ) from error
     except (ArgumentError, ValueError) as error:
-        # The text of the error may hold the URL, and the URL a password.
-        raise ConfigurationError(f"the inbox's URL cannot be used ({type(error).__name__})") from None
+        # The text of the error may contain the URL, and the URL a password.
+        raise ConfigurationError(f"the inbox's URL is invalid ({type(error).__name__})") from None
 
 
 def _extra_for(database: str) -> str:
@@ -125,9 +125,9 @@ def _sqlite_engine(url: URL, options: dict[str, Any]) -> Engine:
         url,
         hide_parameters=True,
         connect_args={"timeout": CONNECT_TIMEOUT} | options,
-        # Whoever begins a transaction here also ends it; to roll back once more would cost as much as a write.
+        # Every transaction is ended where it begins; another rollback would cost as much as a write.
         pool_reset_on_return=None,
-        # The one that was used last: to another, all its pages would be stale.
+        # Reuse the last connection: the page cache of another one would be stale.
         pool_use_lifo=True,
     )
     event.listen(engine, "connect", _prepare_sqlite)
@@ -151,11 +151,11 @@ def _mariadb_engine(url: URL, options: dict[str, Any]) -> Engine:
         hide_parameters=True,
         pool_pre_ping=True,
         max_overflow=UNLIMITED,
-        # What has been committed by others since the transaction began is to be seen, as on PostgreSQL.
+        # A transaction must see what others commit after it begins, as on PostgreSQL.
         isolation_level="READ COMMITTED",
         connect_args=_MARIADB_DEFAULTS | options,
     )
-    # Before SQLAlchemy's own check, whose error would not say what is missing.
+    # Runs before SQLAlchemy's own check, whose error does not say what is missing.
     event.listen(engine, "connect", _prepare_mariadb, insert=True)
     return engine
 
@@ -168,9 +168,9 @@ _ENGINES: dict[str, Callable[[URL, dict[str, Any]], Engine]] = {
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
-    # Transactions are begun by `_begin_immediately`, not by the driver.
+    # `_begin_immediately` begins transactions, not the driver.
     connection.isolation_level = None
-    # One row with text that is not UTF-8 must not make every statement fail that returns it.
+    # One row with text that is not UTF-8 must not fail every statement that returns it.
     connection.text_factory = _decode_text
     cursor = connection.cursor()
     _switch_to_wal(cursor)
@@ -189,7 +189,7 @@ def _switch_to_wal(cursor: sqlite3.Cursor) -> None:
             cursor.execute("PRAGMA journal_mode = WAL")
             return
         except sqlite3.OperationalError:
-            # Processes that open a new file at the same moment: SQLite does not wait for the lock of this switch.
+            # Several processes may open a new file at once, and SQLite does not wait for the lock of this switch.
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.01)
@@ -199,7 +199,7 @@ def _prepare_mariadb(connection: Any, _record: object) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT VERSION()")
         check_mariadb(cursor.fetchone()[0])
-        # A value that does not fit is an error, and not cut to what does.
+        # A value that does not fit must be an error, not be truncated.
         cursor.execute(
             "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', "
             f"SESSION innodb_lock_wait_timeout = {CONNECT_TIMEOUT}"
@@ -207,13 +207,13 @@ def _prepare_mariadb(connection: Any, _record: object) -> None:
 
 
 def check_mariadb(version: str) -> None:
-    """Refuse a server that lacks what the inbox needs.
+    """Check that the server has the features that the inbox needs.
 
     Args:
-        version: what `SELECT VERSION()` returns, such as `10.11.6-MariaDB`.
+        version: the result of `SELECT VERSION()`, such as `10.11.6-MariaDB`.
 
     Raises:
-        ConfigurationError: it is MySQL, or too old.
+        ConfigurationError: the server is MySQL, or too old.
     """
     number = re.match(r"(\d+)\.(\d+)", version)
     if "mariadb" not in version.lower():

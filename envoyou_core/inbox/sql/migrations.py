@@ -35,31 +35,30 @@ _KEY = _index("envoyou_inbox_key")
 def set_up(connection: Connection) -> None:
     """Create the tables or bring them up to this release, within the connection's transaction; idempotent.
 
-    Where the database ends a transaction with each statement that changes a table, as MariaDB does, an upgrade that was
-    broken off is gone through again.
+    MariaDB commits after each statement that changes a table. An interrupted upgrade is therefore repeated there.
 
     Raises:
-        ConfigurationError: the database was set up by a later release that this one cannot work with.
+        ConfigurationError: the tables are of a later release that this one is not compatible with.
     """
-    found = _revision(connection)
-    if found is None:
+    revision = _revision(connection)
+    if revision is None:
         metadata.create_all(connection)
         connection.execute(schema_table.insert().values(version=OLDEST_COMPATIBLE, revision=REVISION))
         return
     _refuse_later(connection)
-    for upgrade in _UPGRADES[found - 1 :]:
+    for upgrade in _UPGRADES[revision - 1 :]:
         upgrade(connection)
-    if found < REVISION:
+    if revision < REVISION:
         connection.execute(update(schema_table).values(version=OLDEST_COMPATIBLE, revision=REVISION))
 
 
 def build_indexes_online(connection: Connection) -> None:
-    """Build on PostgreSQL, without keeping writers waiting, the indexes that `set_up` would build under a lock.
+    """Build the indexes on PostgreSQL without blocking writers, as `set_up` would.
 
     Idempotent; it does nothing if the tables do not exist yet.
 
     Args:
-        connection: in AUTOCOMMIT, because PostgreSQL builds no index so within a transaction.
+        connection: a connection in AUTOCOMMIT, because PostgreSQL builds no index concurrently within a transaction.
     """
     if connection.dialect.name != "postgresql" or not inspect(connection).has_table(inbox_table.name):
         return
@@ -76,14 +75,14 @@ def check_schema(connection: Connection) -> None:
     """Check that the tables fit this release.
 
     Raises:
-        ConfigurationError: they were not created, are of an earlier release, or of a later one that this one cannot
-            work with.
+        ConfigurationError: the tables do not exist, are of an earlier release, or of a later one that this one is not
+            compatible with.
     """
-    found = _revision(connection)
-    if found is None:
-        raise ConfigurationError(f"the inbox's tables do not exist yet: {MIGRATE}")
-    if found < REVISION:
-        raise ConfigurationError(f"the inbox's tables are those of an earlier release: {MIGRATE}")
+    revision = _revision(connection)
+    if revision is None:
+        raise ConfigurationError(f"the inbox's tables do not exist: {MIGRATE}")
+    if revision < REVISION:
+        raise ConfigurationError(f"the inbox's tables are of an earlier release: {MIGRATE}")
     _refuse_later(connection)
 
 
@@ -101,7 +100,7 @@ def _refuse_later(connection: Connection) -> None:
     needed = connection.scalar(select(schema_table.c.version))
     if needed is not None and needed > REVISION:
         raise ConfigurationError(
-            f"the inbox was set up by a later release (schema {needed}, this one knows {REVISION}): "
+            f"the inbox's tables are of a later release (schema {needed}, expected {REVISION} or earlier): "
             "upgrade envoyou-webhooks"
         )
 
@@ -112,7 +111,7 @@ def _to_revision_2(connection: Connection) -> None:
     for column in ("object_key", "applied", "history", "scrubbed_at", "to_erase"):
         _add_column(connection, inbox_table, column)
     _add_index(connection, _index("envoyou_inbox_object"))
-    # Last: what tells that all this was done.
+    # Last, because it shows that the upgrade is complete.
     _add_column(connection, schema_table, "revision")
 
 
@@ -123,11 +122,11 @@ def _to_revision_3(connection: Connection) -> None:
         connection.execute(text("ALTER TABLE envoyou_inbox DROP CONSTRAINT IF EXISTS envoyou_inbox_event"))
     if connection.dialect.name == "mariadb":
         connection.execute(text("ALTER TABLE envoyou_inbox DROP INDEX IF EXISTS envoyou_inbox_event"))
-    # SQLite could drop the old key only with a copy of the whole table, which would keep writers out for too long.
+    # SQLite could drop the old key only by copying the whole table, which would block writers for too long.
 
 
 _UPGRADES: list[Callable[[Connection], None]] = [_to_revision_2, _to_revision_3]
-"""The first leads from revision 1 to revision 2."""
+"""The upgrades in order; the first one is from revision 1 to 2."""
 
 
 def _add_column(connection: Connection, table: Table, name: str) -> None:
