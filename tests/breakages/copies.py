@@ -1,4 +1,4 @@
-"""A copy of the project in which something is broken, and what the tests say to it."""
+"""Copies of the project that are broken on purpose, and test runs in them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FAILED = 1
 
 
 def copy_to(folder: Path) -> Path:
-    """Copy what the tests need into `folder`."""
+    """Copy the files that the tests need into `folder`."""
     for name in ("envoyou_core", "envoyou_django", "envoyou_flask", "envoyou_fastapi", "tests"):
         shutil.copytree(PROJECT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.db*"))
     shutil.copy(PROJECT / "pyproject.toml", folder)
@@ -27,15 +27,13 @@ def copy_to(folder: Path) -> Path:
 
 
 def break_in(copy: Path, breakage: Breakage) -> None:
-    """Break it there."""
+    """Apply `breakage` to a copy of the project."""
     source = copy / breakage.file
-    text = source.read_text(encoding="utf-8")
-    assert text.count(breakage.old) == 1, f"{breakage.name}: what is to be broken stands there not once"
-    source.write_text(text.replace(breakage.old, breakage.new), encoding="utf-8")
+    source.write_text(breakage.apply(source.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def run_tests(copy: Path, tests: Iterable[str], adapters: Iterable[str] = ()) -> subprocess.CompletedProcess[str]:
-    """Run some of the copy's tests, up to the first that fails."""
+    """Run tests of the copy, up to the first failure."""
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("COVERAGE_", "PYTEST_", "COV_CORE_"))
     }

@@ -1,29 +1,77 @@
-"""What is broken on purpose, and which tests must notice."""
+"""Changes that break the code on purpose, and the tests that must then fail."""
 
 from __future__ import annotations
 
+import ast
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Breakage:
-    """One change for the worse.
+    """A change that breaks one behaviour.
 
     Attributes:
-        name: what is wrong afterwards.
-        file: where, from the root of the project.
-        old: text that stands there exactly once.
-        new: what takes its place.
-        tests: what is run, as arguments of pytest; at least one of these tests must fail.
-        adapters: those that it is about, where it is not about the core.
+        name: the broken behaviour.
+        file: the path of the file, from the root of the project.
+        definition: the function, method or class to change, by its qualified name; empty for the module.
+        old: text that occurs exactly once in that definition.
+        new: its replacement.
+        tests: arguments for pytest; at least one of these tests must fail.
+        adapters: the adapters that it concerns; none if it concerns the core.
     """
 
     name: str
     file: str
+    definition: str
     old: str
     new: str
     tests: tuple[str, ...]
     adapters: tuple[str, ...] = ()
+
+    def span(self, source: str) -> tuple[int, int]:
+        """Find the definition in `source`: the offsets of its first character and of the one after its last.
+
+        Raises:
+            LookupError: there is no such definition.
+        """
+        node: ast.AST = ast.parse(source)
+        for name in filter(None, self.definition.split(".")):
+            node = _definition(node, name)
+        if isinstance(node, ast.Module):
+            return 0, len(source)
+        assert isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+        lines = source.splitlines(keepends=True)
+        first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+        return len("".join(lines[: first - 1])), len("".join(lines[: node.end_lineno]))
+
+    def apply(self, source: str) -> str:
+        """Return `source` with the change.
+
+        Raises:
+            LookupError: the definition does not exist, or does not contain `old` exactly once.
+        """
+        start, end = self.span(source)
+        definition = source[start:end]
+        if definition.count(self.old) != 1:
+            raise LookupError(f"{self.name}: {self.definition or self.file} must contain the text to replace once")
+        return source[:start] + definition.replace(self.old, self.new) + source[end:]
+
+
+def _definition(node: ast.AST, name: str) -> ast.AST:
+    for child in _definitions(node):
+        if child.name == name:
+            return child
+    raise LookupError(f"there is no definition {name}")
+
+
+def _definitions(node: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]:
+    """Yield the definitions directly within `node`, also those within its `if`, `with` and `try` statements."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield child
+        else:
+            yield from _definitions(child)
 
 
 CANONICAL = "envoyou_core/reception/canonical.py"
@@ -62,6 +110,7 @@ BREAKAGES = [
     Breakage(
         "the exceptions of a server pass through",
         WSGI,
+        "CheckedInput._checked",
         "        except Exception as error:\n            raise as_body_error(error) from None",
         "        except OSError as error:\n            raise as_body_error(error) from None",
         (f"{TEST_GATEWAYS}::test_wsgi_answers_if_the_server_cannot_read_the_body",),
@@ -69,6 +118,7 @@ BREAKAGES = [
     Breakage(
         "a body that ends early is taken for a whole one",
         WSGI,
+        "_read",
         "    if length is not None and len(body) < length:",
         "    if length is None:",
         (f"{TEST_GATEWAYS}::test_wsgi_recognises_a_sender_that_disconnected",),
@@ -76,6 +126,7 @@ BREAKAGES = [
     Breakage(
         "the cause of a wrapped exception is ignored",
         BODIES,
+        "as_body_error",
         "    *_, cause = _causes(error)",
         "    cause, *_ = _causes(error)",
         (f"{TEST_GATEWAYS}::test_asgi_answers_if_the_server_cannot_read_the_body",),
@@ -84,6 +135,7 @@ BREAKAGES = [
     Breakage(
         "a sender can forge a line of the log",
         "envoyou_core/observability/redacted.py",
+        "_clean",
         "repr(one_line(value.text[:MAX_QUOTED]))",
         "value.text",
         (f"{TEST_OBSERVABILITY}::test_text_from_a_sender_cannot_pass_for_another_line",),
@@ -91,6 +143,7 @@ BREAKAGES = [
     Breakage(
         "a worker says nothing of a disabled logger",
         "envoyou_core/worker/worker.py",
+        "Worker.run",
         "            report_disabled_loggers()\n",
         "",
         (f"{TEST_OBSERVABILITY}::test_a_worker_reports_disabled_loggers_on_standard_error",),
@@ -99,6 +152,7 @@ BREAKAGES = [
     Breakage(
         "the signature is not compared",
         SIGNATURE,
+        "is_signed",
         "return any(hmac.compare_digest(key.signature(timestamp, content), signature) for key in keys)",
         "return any(key.signature(timestamp, content) for key in keys)",
         (f"{TEST_VERIFICATION}::test_another_secret_body_or_timestamp_is_refused",),
@@ -106,6 +160,7 @@ BREAKAGES = [
     Breakage(
         "the signature is compared but for its end",
         SIGNATURE,
+        "is_signed",
         "hmac.compare_digest(key.signature(timestamp, content), signature)",
         "hmac.compare_digest(key.signature(timestamp, content)[:20], signature[:20])",
         (f"{TEST_SIGNATURE}::test_one_flipped_bit_anywhere_is_refused",),
@@ -113,6 +168,7 @@ BREAKAGES = [
     Breakage(
         "the timestamp is not signed",
         SIGNATURE,
+        "SigningKey.signature",
         'inner.update(timestamp + b".")',
         'inner.update(b".")',
         (TEST_SIGNATURE,),
@@ -120,6 +176,7 @@ BREAKAGES = [
     Breakage(
         "the tolerance holds for the past alone",
         SIGNATURE,
+        "check_timestamp",
         "if abs(now - int(timestamp)) > tolerance:",
         "if now - int(timestamp) > tolerance:",
         (f"{TEST_VERIFICATION}::test_outside_the_tolerance",),
@@ -127,6 +184,7 @@ BREAKAGES = [
     Breakage(
         "the tolerance holds for the future alone",
         SIGNATURE,
+        "check_timestamp",
         "if abs(now - int(timestamp)) > tolerance:",
         "if int(timestamp) - now > tolerance:",
         (f"{TEST_VERIFICATION}::test_outside_the_tolerance",),
@@ -134,6 +192,7 @@ BREAKAGES = [
     Breakage(
         "the tolerance is ignored",
         SIGNATURE,
+        "check_timestamp",
         "if abs(now - int(timestamp)) > tolerance:",
         "if abs(now - int(timestamp)) > 1e12:",
         (f"{TEST_VERIFICATION}::test_outside_the_tolerance",),
@@ -141,6 +200,7 @@ BREAKAGES = [
     Breakage(
         "anything that int() takes is a timestamp",
         SIGNATURE,
+        "check_timestamp",
         "if not timestamp.isdigit() or len(timestamp) > MAX_TIMESTAMP_DIGITS:",
         "if not timestamp.strip():",
         (f"{TEST_SIGNATURE}::test_a_timestamp_must_be_one_to_twelve_ascii_digits",),
@@ -148,6 +208,7 @@ BREAKAGES = [
     Breakage(
         "an empty secret is accepted",
         SIGNATURE,
+        "SigningKey.__init__",
         "if not secret.strip():",
         "if secret is None:",
         (f"{TEST_SIGNATURE}::test_an_empty_or_unusable_secret_is_a_configuration_error",),
@@ -155,6 +216,7 @@ BREAKAGES = [
     Breakage(
         "the unsigned webhook id names the tenant",
         SECRETS,
+        "LookedUpSecrets._look_up",
         "return _keys_of_answer((yield from _call(self._function, webhook_id)))",
         "keys = _keys_of_answer((yield from _call(self._function, webhook_id)))\n"
         "            return keys and Keys(webhook_id, keys.keys)",
@@ -163,6 +225,7 @@ BREAKAGES = [
     Breakage(
         "the tenant is a fingerprint of the newest secret",
         SECRETS,
+        "_keys_of_answer",
         "keys[-1].fingerprint()",
         "keys[0].fingerprint()",
         (f"{TEST_SECRETS}::test_a_redelivery_after_each_step_of_a_rotation_is_a_duplicate",),
@@ -170,6 +233,7 @@ BREAKAGES = [
     Breakage(
         "endpoints of a mapping may group a secret without a tenant",
         SECRETS,
+        "MappedSecrets.__init__",
         "if owners.setdefault(key.fingerprint(), keys.tenant) != keys.tenant:",
         "if owners.setdefault(key.fingerprint(), '') is None:",
         (f"{TEST_SECRETS}::test_an_invalid_mapping_is_a_configuration_error",),
@@ -177,6 +241,7 @@ BREAKAGES = [
     Breakage(
         "a row's columns are taken as secrets",
         SECRETS,
+        "_strict_keys",
         "    if not isinstance(secret, str | bytes | list):\n",
         "    if isinstance(secret, tuple):\n        secret = list(secret)\n"
         "    if not isinstance(secret, str | bytes | list):\n",
@@ -185,6 +250,7 @@ BREAKAGES = [
     Breakage(
         "a secret may have white space around it",
         SECRET_TEXT,
+        "check_secret_text",
         "if character.isspace() or _is_quote(character):",
         "if _is_quote(character):",
         (f"{TEST_SECRETS}::test_white_space_quotes_and_invisible_characters_are_named",),
@@ -192,6 +258,7 @@ BREAKAGES = [
     Breakage(
         "invented webhook ids displace real ones from memory",
         SECRET_ANSWERS,
+        "AnswerCache._remember",
         "answers = self._unknown if answer.value is None else self._known",
         "answers = self._known",
         (f"{TEST_SECRET_ANSWERS}::test_the_cache_is_bounded_and_invented_ids_do_not_evict_real_ones",),
@@ -199,6 +266,7 @@ BREAKAGES = [
     Breakage(
         "a request that waits for a request-up can cancel it for the others",
         SECRET_ANSWERS,
+        "AnswerCache.find",
         "own.set_running_or_notify_cancel()",
         "own.running()",
         (f"{TEST_SECRET_ANSWERS}::test_concurrent_tasks_share_one_look_up",),
@@ -206,6 +274,7 @@ BREAKAGES = [
     Breakage(
         "the canonical form vouches for members named twice",
         CANONICAL,
+        "_convert",
         'if b"\\\\u003" in body or body.count(b":") != canonical.count(b":"):',
         'if b"\\\\u003" in body and body.count(b":") != canonical.count(b":"):',
         (f"{TEST_SIGNATURE}::test_a_canonical_signature_is_refused_if_two_members_have_the_same_name",),
@@ -213,6 +282,7 @@ BREAKAGES = [
     Breakage(
         "the canonical form of a large body vouches for members named twice",
         CANONICAL,
+        "_Builder._add_string",
         "if self._name in self._members:",
         "if self._name is self._members:",
         (f"{TEST_SIGNATURE}::test_a_canonical_signature_is_refused_if_two_members_have_the_same_name",),
@@ -220,6 +290,7 @@ BREAKAGES = [
     Breakage(
         "a large body is parsed in the thread of the request before it is proven",
         RECEPTION,
+        "Receiver._check_canonical",
         "if size <= SMALL_BODY:",
         "if size >= SMALL_BODY:",
         ("tests/core/test_unsigned_cost.py",),
@@ -227,6 +298,7 @@ BREAKAGES = [
     Breakage(
         "half of a surrogate pair in a name beside the id loses the event",
         "envoyou_core/event.py",
+        "_parse_leniently",
         'envelope = msgspec.convert({**members, "data": {"object": msgspec.Raw()}}, _Envelope)',
         'envelope = msgspec.convert({**document, **members, "data": {"object": msgspec.Raw()}}, _Envelope)',
         ("tests/core/test_hostile_payloads.py",),
@@ -234,6 +306,7 @@ BREAKAGES = [
     Breakage(
         "an error of a type shows what was sent",
         "envoyou_core/event.py",
+        "_describe_msgspec_error",
         'problem = "Invalid enum value"',
         "problem = str(error)",
         ("tests/core/test_hostile_payloads.py::test_an_error_names_the_field_and_contains_no_data",),
@@ -241,6 +314,7 @@ BREAKAGES = [
     Breakage(
         "an event type header that contradicts the body is accepted",
         VERIFICATION,
+        "VerificationPolicy.read_event",
         "if request.event_type and request.event_type != event.type.encode():",
         "if not request.event_type and event.type is None:",
         (f"{TEST_VERIFICATION}::test_an_event_type_header_that_contradicts_the_body",),
@@ -248,6 +322,7 @@ BREAKAGES = [
     Breakage(
         "a webhook id header that contradicts the body is accepted",
         VERIFICATION,
+        "VerificationPolicy.read_event",
         "if request.webhook_id and event.webhook_id is not None and request.webhook_id != event.webhook_id.encode():",
         "if not request.webhook_id and event.webhook_id == '?':",
         (f"{TEST_VERIFICATION}::test_a_webhook_id_header_that_contradicts_the_body",),
@@ -256,6 +331,7 @@ BREAKAGES = [
     Breakage(
         "200 before the commit",
         RECEPTION,
+        "_add",
         "added: Added = yield Wait(inbox.add(entry), deadline)",
         "added = Added.NEW if inbox.add(entry) and deadline else Added.DUPLICATE",
         (f"{TEST_RECEPTION}::test_the_response_waits_for_the_commit", TEST_RECEPTION),
@@ -263,6 +339,7 @@ BREAKAGES = [
     Breakage(
         "the nonce is bound before the commit",
         RECEPTION,
+        "Receiver._store",
         "        entry = NewEvent(event, tenant, event.webhook_id or header_text(request.webhook_id))\n",
         "        entry = NewEvent(event, tenant, event.webhook_id or header_text(request.webhook_id))\n"
         "        if key is not None:\n"
@@ -272,6 +349,7 @@ BREAKAGES = [
     Breakage(
         "a nonce bound to another event is accepted",
         RECEPTION,
+        "Receiver._store",
         "not in {None, event.id}:",
         "in {False}:",
         (f"{TEST_RECEPTION}::test_a_nonce_bound_to_another_event_is_refused",),
@@ -279,6 +357,7 @@ BREAKAGES = [
     Breakage(
         "the answer tells why the event could not be stored",
         "envoyou_core/errors.py",
+        "UnavailableError.public_message",
         "return UnavailableError.default_message",
         "return str(self)",
         (f"{TEST_RECEPTION}::test_a_failing_inbox_is_answered_503_without_the_reason",),
@@ -287,6 +366,7 @@ BREAKAGES = [
     Breakage(
         "an event leaves the spool before it is in the inbox",
         SPOOL_RELAY,
+        "SpoolRelay._move_batch",
         "self._conclude(state, self._in_context(lambda: self._add_all(readable)))",
         "self.spool.remove(readable)",
         (f"{TEST_SPOOL}::test_moved_events_are_deleted_from_the_spool",),
@@ -294,6 +374,7 @@ BREAKAGES = [
     Breakage(
         "the time of the move is the time of the event",
         SPOOL_RELAY,
+        "SpoolRelay._add",
         "claim.webhook_id, claim.received_at)",
         "claim.webhook_id)",
         (f"{TEST_SPOOL}::test_a_moved_event_keeps_all_its_data",),
@@ -301,6 +382,7 @@ BREAKAGES = [
     Breakage(
         "every request waits for an inbox that is down",
         RECEPTION,
+        "Receiver._add_to_inbox_or_spool",
         "if relay.inbox_is_down:",
         "if not relay:",
         (f"{TEST_SPOOL}::test_no_request_waits_for_an_inbox_that_is_down",),
@@ -308,6 +390,7 @@ BREAKAGES = [
     Breakage(
         "a relay that was too slow removes what another holds",
         "envoyou_core/spool/spool.py",
+        "Spool.remove",
         "delete(inbox_table).where(IS_HELD)",
         'delete(inbox_table).where(_t.key == bindparam("held_key"))',
         (f"{TEST_SPOOL}::test_a_slow_relay_does_not_delete_an_event_that_another_relay_has_leased",),
@@ -316,6 +399,7 @@ BREAKAGES = [
     Breakage(
         "request, then insert",
         SQL,
+        "SqlInbox._store",
         """        with self._writing() as connection:
             new = acceptance.insert_new(connection, rows)
 """,
@@ -332,6 +416,7 @@ BREAKAGES = [
     Breakage(
         "every delivery of one batch is the new one",
         "envoyou_core/inbox/sql/acceptance.py",
+        "resolve",
         "            remaining.remove(key)\n",
         "",
         (f"{TEST_SQLITE_INBOX}::test_deliveries_that_were_not_waited_for_are_told_apart_too",),
@@ -339,6 +424,7 @@ BREAKAGES = [
     Breakage(
         "an event that is refused fails those beside it",
         "envoyou_core/inbox/group_commit.py",
+        "GroupCommit._settle",
         "if len(batch) == 1 or self._is_outage(error):",
         "if batch:",
         ("tests/core/test_group_commit.py::test_an_item_that_is_refused_fails_alone",),
@@ -346,6 +432,7 @@ BREAKAGES = [
     Breakage(
         "who gave up waiting is stored all the same",
         "envoyou_core/inbox/group_commit.py",
+        "GroupCommit._write",
         "if future.set_running_or_notify_cancel()])",
         "])",
         ("tests/core/test_group_commit.py::test_who_gave_up_waiting_is_not_stored",),
@@ -353,6 +440,7 @@ BREAKAGES = [
     Breakage(
         "renewing, recording and settling without the lease token",
         "envoyou_core/inbox/sql/claims.py",
+        "",
         'and_(_t.key == bindparam("held_key"), _t.lease_token == bindparam("held_token"))',
         'and_(_t.key == bindparam("held_key"), bindparam("held_token") != "")',
         (f"{TEST_SQLITE_INBOX}::test_a_lost_lease_can_neither_renew_nor_record_nor_settle",),
@@ -360,6 +448,7 @@ BREAKAGES = [
     Breakage(
         "a crash is not counted",
         "envoyou_core/inbox/sql/leasing.py",
+        "",
         "_t.crashes + case((_IS_TAKEOVER, 1), else_=0)",
         "_t.crashes + case((_IS_TAKEOVER, 0), else_=0)",
         (f"{TEST_SQLITE_INBOX}::test_a_lease_that_runs_out_lets_another_take_the_event_and_counts_a_crash",),
@@ -367,6 +456,7 @@ BREAKAGES = [
     Breakage(
         "the same id with another body goes unnoticed",
         TRANSITIONS,
+        "compare_redelivery",
         "return Added.DUPLICATE if stored is None or stored == body else Added.BODY_DIFFERS",
         "return Added.DUPLICATE",
         (f"{TEST_SQLITE_INBOX}::test_a_second_delivery_with_another_body_is_told_apart_and_changes_nothing",),
@@ -374,6 +464,7 @@ BREAKAGES = [
     Breakage(
         "names group their events",
         "envoyou_core/inbox/sql/claims.py",
+        "due",
         "conditions = [_t.name == name, _t.due_at.is_not(None), _t.due_at <= NOW]",
         "conditions = [_t.due_at.is_not(None), _t.due_at <= NOW]",
         (f"{TEST_SQLITE_INBOX}::test_another_name_is_another_inbox",),
@@ -381,6 +472,7 @@ BREAKAGES = [
     Breakage(
         "others may read the file of an inbox",
         "envoyou_core/inbox/files.py",
+        "",
         "OWNER_ONLY = 0o600",
         "OWNER_ONLY = 0o644",
         ("tests/core/test_sqlite_files.py::test_a_new_file_is_readable_by_its_owner_only",),
@@ -388,6 +480,7 @@ BREAKAGES = [
     Breakage(
         "a worker in another working directory creates an empty inbox",
         "envoyou_core/lifecycle.py",
+        "Lifecycle.run_worker",
         "            refuse_creation(store, at_absolute_path=False)\n",
         "            pass\n",
         ("tests/core/test_sqlite_files.py",),
@@ -395,6 +488,7 @@ BREAKAGES = [
     Breakage(
         "statements are prepared on the server",
         "envoyou_core/inbox/sql/engines.py",
+        "",
         '"prepare_threshold": None,',
         '"prepare_threshold": 5,',
         ("tests/core/test_pgbouncer.py",),
@@ -402,6 +496,7 @@ BREAKAGES = [
     Breakage(
         "an error repeats a part of the inbox's URL",
         "envoyou_core/inbox/urls.py",
+        "_parse",
         """        raise ConfigurationError(
             f"the port in the {kind}'s URL must be a number. Special""",
         """        raise ConfigurationError(
@@ -411,6 +506,7 @@ BREAKAGES = [
     Breakage(
         "SQLite may lose the last commits at a power cut",
         "envoyou_core/inbox/sql/engines.py",
+        "_prepare_sqlite",
         "PRAGMA synchronous = FULL",
         "PRAGMA synchronous = NORMAL",
         (f"{TEST_SQL}::test_sqlite_survives_a_power_cut_and_waits_for_locks",),
@@ -418,6 +514,7 @@ BREAKAGES = [
     Breakage(
         "pruning takes what was settled just now",
         SQL,
+        "SqlInbox._settled_before",
         "_t.settled_at < before)",
         "_t.settled_at != before)",
         (f"{TEST_SQLITE_INBOX}::test_age_counts_from_the_settling_not_from_the_arrival", TEST_SQLITE_INBOX),
@@ -426,6 +523,7 @@ BREAKAGES = [
     Breakage(
         "nothing is tried again",
         ATTEMPT,
+        "RunningAttempt._retried",
         "if self.number >= self.retry.max_attempts:",
         "if self.number >= 1:",
         (f"{TEST_ENGINE}::test_failed_event_is_retried_by_the_default_policy_and_then_dead",),
@@ -433,6 +531,7 @@ BREAKAGES = [
     Breakage(
         "a retry runs what has succeeded again",
         ATTEMPT,
+        "RunningAttempt.unfinished",
         "return [handler for handler in self.handlers if handler.name not in self.progress]",
         "return list(self.handlers)",
         (f"{TEST_ENGINE}::test_a_retry_runs_only_what_has_not_succeeded",),
@@ -440,6 +539,7 @@ BREAKAGES = [
     Breakage(
         "crashes never end",
         ENGINE,
+        "Engine.run_handlers",
         "if claim.crashes >= self.retry.max_crashes:",
         "if claim.crashes < 0:",
         (f"{TEST_ENGINE}::test_event_is_dead_after_too_many_crashes",),
@@ -447,6 +547,7 @@ BREAKAGES = [
     Breakage(
         "handlers in the order of a set",
         "envoyou_core/handlers.py",
+        "Handlers.matching",
         "return [handler for handler in self if handler.matches(event_type)]",
         "return list({handler for handler in self if handler.matches(event_type)})",
         (f"{TEST_ENGINE}::test_handlers_run_in_the_order_of_registration",),
@@ -454,6 +555,7 @@ BREAKAGES = [
     Breakage(
         "no order is kept",
         SELECTION,
+        "plan_claims",
         "ordered = ordered_patterns(handlers)",
         "ordered = ()",
         (f"{TEST_ENGINE}::test_event_waiting_for_a_retry_holds_back_later_ones",),
@@ -461,6 +563,7 @@ BREAKAGES = [
     Breakage(
         "what is claimed is not counted against the handlers' limits",
         SELECTION,
+        "plan_claims",
         "capacity[name] -= len(claims)",
         "capacity[name] -= 0",
         (f"{TEST_SELECTION}::test_no_limit_is_exceeded_and_no_capacity_left_unused",),
@@ -468,6 +571,7 @@ BREAKAGES = [
     Breakage(
         "what needs two handlers at once starves",
         SELECTION,
+        "plan_claims",
         "if order.is_starving(group):",
         "if free < 0:",
         (f"{TEST_SELECTION}::test_group_that_needs_two_handlers_gets_reserved_capacity",),
@@ -475,6 +579,7 @@ BREAKAGES = [
     Breakage(
         "what is paused is claimed",
         SELECTION,
+        "plan_claims",
         "(*group.exclude, *paused)",
         "group.exclude",
         ("tests/core/test_pauses.py::test_a_paused_type_waits_and_others_go_on",),
@@ -482,6 +587,7 @@ BREAKAGES = [
     Breakage(
         "an event of the same second is too late",
         ENGINE,
+        "Engine._is_stale",
         "attempt.claim.event.created < newest",
         "attempt.claim.event.created <= newest",
         (f"{TEST_ENGINE}::test_event_that_is_not_older_or_about_another_object_is_handled",),
@@ -489,6 +595,7 @@ BREAKAGES = [
     Breakage(
         "the last handler's transaction settles what another has failed at",
         ATTEMPT,
+        "RunningAttempt.has_failures",
         "return bool(self.errors) or HandlerStatus.GIVEN_UP in",
         "return HandlerStatus.GIVEN_UP in",
         (f"{TEST_ENGINE}::test_transaction_does_not_settle_if_an_earlier_handler_failed",),
@@ -496,6 +603,7 @@ BREAKAGES = [
     Breakage(
         "tracebacks tell secrets",
         "envoyou_core/worker/failures.py",
+        "traceback_of",
         "shown = redact(printable(",
         "shown = str(printable(",
         ("tests/core/test_failures.py::test_a_secret_is_redacted_in_any_context",),
@@ -503,6 +611,7 @@ BREAKAGES = [
     Breakage(
         "a message shows values of the event's payload",
         "envoyou_core/worker/failures.py",
+        "private_texts",
         "    return frozenset(values.union(",
         "    return frozenset(texts.intersection(",
         (f"{TEST_REDACTION}::test_a_failing_handler_writes_nothing_private_to_the_log_or_the_inbox",),
@@ -510,6 +619,7 @@ BREAKAGES = [
     Breakage(
         "a line of an exception can pass for a record of the log",
         "envoyou_core/observability/redacted.py",
+        "RedactedLogger.log",
         '"\\n".join(INDENT + line for line in traceback.splitlines())',
         "traceback",
         (f"{TEST_REDACTION}::test_the_text_of_an_exception_cannot_forge_a_line_of_the_log",),
@@ -517,6 +627,7 @@ BREAKAGES = [
     Breakage(
         "the log shows the arguments of a record as they are",
         "envoyou_core/observability/redacted.py",
+        "_clean",
         "one_line(str(value))",
         "str(value)",
         (f"{TEST_REDACTION}::test_the_texts_of_a_notice_stay_on_one_line",),
@@ -524,6 +635,7 @@ BREAKAGES = [
     Breakage(
         "the data of a record is not redacted",
         "envoyou_core/observability/redacted.py",
+        "RedactedLogger.log",
         "{name: _clean_values(data) for name, data in",
         "{name: dict(data) for name, data in",
         (f"{TEST_OBSERVABILITY}::test_the_data_of_a_record_is_redacted_and_cut",),
@@ -531,6 +643,7 @@ BREAKAGES = [
     Breakage(
         "the signing secret of this process is not looked for",
         "envoyou_core/reception/signature.py",
+        "SigningKey.__init__",
         "        remember_secret(key)\n",
         "",
         (f"{TEST_REDACTION}::test_the_signing_secret_of_this_process_is_removed_in_every_spelling",),
@@ -538,6 +651,7 @@ BREAKAGES = [
     Breakage(
         "the page of an event shows its payload without a bound",
         "envoyou_django/admin/payloads.py",
+        "_Printer.print",
         "if size > MAX_SIZE:",
         "if size > 1_000 * MAX_SIZE:",
         ("tests/django/test_admin.py::test_a_page_is_small_however_large_or_deep_its_payload_is",),
@@ -546,6 +660,7 @@ BREAKAGES = [
     Breakage(
         "a drain waits for what is paused",
         "envoyou_core/worker/drain.py",
+        "_becomes_due",
         " or not matches_any(paused, record.event.type)",
         " or paused",
         ("tests/core/test_pauses.py::test_drain_does_not_wait_for_a_distant_retry_of_a_paused_event",),
@@ -553,6 +668,7 @@ BREAKAGES = [
     Breakage(
         "a lease is never renewed",
         "envoyou_core/worker/leases.py",
+        "LeaseKeeper._renew_until_ended",
         "self._engine.renew(held)",
         "held.clear()",
         (f"{TEST_ENGINE}::test_the_lease_is_kept_while_a_drained_handler_runs_on",),
@@ -560,6 +676,7 @@ BREAKAGES = [
     Breakage(
         "a worker that stops forgets what it had done",
         "envoyou_core/worker/worker.py",
+        "Worker._run_on_loop",
         "self._return_to_inbox([replace(claim, progress=attempt.progress)])",
         "self._return_to_inbox([claim])",
         ("tests/core/test_worker.py::test_handlers_done_in_a_returned_attempt_do_not_run_again",),
@@ -568,6 +685,7 @@ BREAKAGES = [
     Breakage(
         "events of one object overtake one another",
         "envoyou_core/inbox/sql/claims.py",
+        "_is_held_back",
         "or_(earlier, in_work),",
         "in_work,",
         (f"{TEST_SQLITE_INBOX}::test_a_failed_event_holds_those_behind_it_until_it_is_finished",),
@@ -575,6 +693,7 @@ BREAKAGES = [
     Breakage(
         "what waits in a worker is not held",
         "envoyou_core/worker/worker.py",
+        "Worker._accept",
         "        self._leases.hold(*accepted)\n",
         "",
         ("tests/core/test_worker.py::test_leases_of_queued_events_are_renewed",),
@@ -582,6 +701,7 @@ BREAKAGES = [
     Breakage(
         "leases are not renewed",
         "envoyou_core/worker/leases.py",
+        "LeaseKeeper._renew_until_ended",
         "                    self._engine.renew(held)\n",
         "                    pass\n",
         ("tests/core/test_worker.py::test_lease_is_renewed_while_a_handler_runs",),
@@ -589,6 +709,7 @@ BREAKAGES = [
     Breakage(
         "the nudge is sent within the request",
         "envoyou_core/worker/waker.py",
+        "Waker.send",
         "            self._waiting.put_nowait(event_id)\n",
         "            self._function(event_id)\n",
         (
@@ -599,6 +720,7 @@ BREAKAGES = [
     Breakage(
         "each attempt is settled by a commit of its own",
         "envoyou_core/worker/settling.py",
+        "Settler.settle",
         "self._commits.submit((attempt.claim, attempt.settlement))",
         "self._inbox_thread.submit(partial(self._engine.settle, attempt.claim, attempt.settlement))",
         ("tests/core/test_worker.py::test_attempts_that_end_at_the_same_time_are_settled_by_one_commit",),
@@ -606,6 +728,7 @@ BREAKAGES = [
     Breakage(
         "the bytes that came are written anew",
         TRANSITIONS,
+        "accept",
         '"body": entry.event.body,',
         '"body": entry.event.body.strip(),',
         (f"{TEST_SQLITE_INBOX}::test_the_event_comes_back_byte_for_byte",),
@@ -613,6 +736,7 @@ BREAKAGES = [
     Breakage(
         "pruning forgets how new an object was",
         TRANSITIONS,
+        "watermarks",
         "if object_key and isinstance(created, int):",
         "if not object_key and isinstance(created, int):",
         (TEST_SQLITE_INBOX,),
@@ -620,6 +744,7 @@ BREAKAGES = [
     Breakage(
         "SQLite transactions begin by reading",
         "envoyou_core/inbox/sql/engines.py",
+        "_begin_immediately",
         'connection.exec_driver_sql("BEGIN IMMEDIATE")',
         'connection.exec_driver_sql("BEGIN")',
         (f"{TEST_SQL}::test_every_writing_transaction_on_sqlite_asks_for_the_lock_first",),
@@ -628,6 +753,7 @@ BREAKAGES = [
     Breakage(
         "the nudge comes before the commit",
         RECEPTION,
+        "Receiver.receive",
         "            added = yield from self._store(event, tenant, request)\n",
         "            self.wake(event.id)\n            added = yield from self._store(event, tenant, request)\n",
         ("tests/core/test_waker.py::test_it_is_called_with_the_id_of_an_event_that_is_stored_and_nothing_else_works",),
@@ -635,6 +761,7 @@ BREAKAGES = [
     Breakage(
         "who waits for SQLite's lock is passed for ever",
         "envoyou_core/inbox/handler_queue.py",
+        "HandlerTransactionQueue._try_barge",
         "self._clock() - since < PATIENCE",
         "since >= 0",
         ("tests/core/test_handler_queue.py::test_nobody_barges_past_a_handler_that_has_waited_for_long",),
@@ -642,6 +769,7 @@ BREAKAGES = [
     Breakage(
         "a limited subquery is asked anew for each row",
         "envoyou_core/inbox/sql/leasing.py",
+        "_claim",
         '.cte("due").prefix_with("MATERIALIZED")',
         '.subquery("due")',
         (f"{TEST_SQL}::test_a_claim_of_one_takes_one_under_any_plan",),
@@ -649,6 +777,7 @@ BREAKAGES = [
     Breakage(
         "an unreadable event reaches its handlers",
         ENGINE,
+        "Engine.run_handlers",
         "        elif claim.unreadable is not None:\n",
         "        elif False:\n",
         (f"{TEST_ENGINE}::test_an_unreadable_event_fails_by_the_retry_policy_and_delays_no_other",),
@@ -656,6 +785,7 @@ BREAKAGES = [
     Breakage(
         "the payload of an erased event stays when the event is finished",
         TRANSITIONS,
+        "deletes_payload",
         "return settlement.scrub or (erase_requested and settlement.status in FINISHED)",
         "return settlement.scrub",
         (
@@ -667,6 +797,7 @@ BREAKAGES = [
     Breakage(
         "an attempt overwrites progress that it cannot read",
         TRANSITIONS,
+        "settle",
         "    if claim.unreadable is not None:\n",
         "    if False:\n",
         (f"{TEST_SQLITE_INBOX}::test_what_a_newer_release_has_recorded_is_kept",),
@@ -674,6 +805,7 @@ BREAKAGES = [
     Breakage(
         "an event without a tenant is looked for in the whole table",
         "envoyou_core/inbox/sql/schema.py",
+        "",
         "    inbox_table.c.event_id,\n    inbox_table.c.tenant,\n    unique=True,\n",
         "    inbox_table.c.tenant,\n    inbox_table.c.event_id,\n    unique=True,\n",
         (f"{TEST_SQL}::test_an_event_is_found_by_its_id_alone_through_the_unique_key",),
@@ -681,6 +813,7 @@ BREAKAGES = [
     Breakage(
         "a worker started before the fork counts as alive after it",
         "envoyou_core/worker/in_process.py",
+        "InProcessHandoff.alive",
         "self._worker is not None and self._worker.alive and self._pid == os.getpid()",
         "self._worker is not None and self._worker.alive",
         ("tests/core/test_worker.py::test_a_forked_child_starts_a_worker_of_its_own",),
@@ -688,6 +821,7 @@ BREAKAGES = [
     Breakage(
         "a worker that its host keeps ending is not reported",
         "envoyou_core/worker/in_process.py",
+        "InProcessHandoff._count_ending",
         "if worker.left_work:",
         "if worker.alive:",
         ("tests/core/test_serverless.py::test_worker_cancelled_before_its_first_step_is_replaced",),
@@ -695,6 +829,7 @@ BREAKAGES = [
     Breakage(
         "a worker that was cancelled before its first step counts as alive",
         "envoyou_core/worker/worker.py",
+        "Worker.start_on_running_loop",
         "        task.add_done_callback(lambda _: self._finished.set())\n",
         "        self._loop = LoopTasks()\n",
         ("tests/core/test_serverless.py::test_worker_cancelled_before_its_first_step_is_replaced",),
@@ -702,6 +837,7 @@ BREAKAGES = [
     Breakage(
         "the first of several lifespans to end stops the worker",
         "envoyou_core/lifecycle.py",
+        "Lifecycle.lifespan",
         "            if not self._open_lifespans:\n",
         "            if self._open_lifespans >= 0:\n",
         ("tests/core/test_worker.py::test_the_last_of_several_lifespans_stops_it",),
@@ -709,6 +845,7 @@ BREAKAGES = [
     Breakage(
         "a dead event stays dead when it is delivered again",
         "envoyou_core/inbox/sql/acceptance.py",
+        "_resolve_existing",
         "_t.status == transitions.REARMABLE.value)",
         "_t.status == transitions.REARMABLE.value, _t.key < 0)",
         (f"{TEST_SQLITE_INBOX}::test_a_redelivery_of_a_dead_event_arms_it_anew",),
@@ -716,6 +853,7 @@ BREAKAGES = [
     Breakage(
         "handlers run outside of the application's context",
         "envoyou_flask/context.py",
+        "handle_within",
         "        webhooks.add_context(lambda: _context(apps))\n",
         "",
         ("tests/flask/test_worker.py::test_handlers_run_in_the_context_of_the_app",),
@@ -724,6 +862,7 @@ BREAKAGES = [
     Breakage(
         "the hooks of a registry are not included",
         "envoyou_core/handlers.py",
+        "Registration.include",
         "        for kind, hook in handlers.hooks:\n            self.add_hook(kind, hook)\n",
         "",
         ("tests/core/test_hooks.py::test_hooks_of_a_registry_are_included_with_its_handlers",),
@@ -731,6 +870,7 @@ BREAKAGES = [
     Breakage(
         "settings that a test overrides stay as they were parsed",
         "envoyou_django/conf.py",
+        "_forget_parsed_settings",
         "        _keywords.cache_clear()\n",
         "        pass\n",
         ("tests/django/test_settings.py::test_settings_are_parsed_once_until_they_change",),
@@ -739,6 +879,7 @@ BREAKAGES = [
     Breakage(
         "broken connections are used again",
         "envoyou_django/runtime.py",
+        "DjangoWebhooks.__init__",
         "        self.add_context(fresh_connections)\n",
         "",
         ("tests/django/test_connections.py::test_the_worker_replaces_broken_connections",),
@@ -747,6 +888,7 @@ BREAKAGES = [
     Breakage(
         "what a test delivers is committed by another thread",
         "envoyou_django/inbox/inbox.py",
+        "OrmInbox.adds_together",
         "        return not connection.in_atomic_block and not has_begun\n",
         "        return True\n",
         ("tests/django/test_shared_commits.py::InATransaction::test_a_delivery_is_part_of_it",),
@@ -755,8 +897,9 @@ BREAKAGES = [
     Breakage(
         "an adapter imports an internal module of the core",
         "envoyou_flask/extension.py",
-        "from envoyou_core.adapter import Handler, read_settings\n",
-        "from envoyou_core.handlers import Handler\nfrom envoyou_core.settings import read_settings\n",
+        "",
+        "from envoyou_core.adapter import Handler, Hook, HookKind, read_settings\n",
+        "from envoyou_core.adapter import Hook, HookKind, read_settings\nfrom envoyou_core.handlers import Handler\n",
         ("tests/core/test_laws.py::test_an_adapter_imports_public_names_of_the_core_and_no_other_adapter",),
         adapters=("flask",),
     ),

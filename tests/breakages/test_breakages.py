@@ -1,4 +1,4 @@
-"""The tests bite: each way to break the project, done in a copy of it, turns a test red."""
+"""Each breakage, applied to a copy of the project, makes a test fail."""
 
 import pytest
 
@@ -18,22 +18,23 @@ def copy(tmp_path):
 
 
 @pytest.mark.parametrize("breakage", BREAKAGES, ids=name_of)
-def test_what_is_broken_stands_in_the_source_exactly_once(breakage):
-    assert (PROJECT / breakage.file).read_text(encoding="utf-8").count(breakage.old) == 1
+def test_a_breakage_applies_to_the_source(breakage):
+    source = (PROJECT / breakage.file).read_text(encoding="utf-8")
+    compile(breakage.apply(source), breakage.file, "exec")
 
 
-def test_every_breakage_has_a_name_of_its_own():
+def test_breakages_have_unique_names():
     assert len({breakage.name for breakage in BREAKAGES}) == len(BREAKAGES)
 
 
-def test_every_pitfall_has_a_mend_that_is_taken_out():
+def test_every_pitfall_has_breakages():
     names = {breakage.name for breakage in BREAKAGES}
     assert len(PITFALLS) == 14
-    assert all(mends and names.issuperset(mends) for mends in PITFALLS.values())
+    assert all(breakages and names.issuperset(breakages) for breakages in PITFALLS.values())
 
 
 @pytest.mark.breakage
-def test_in_an_unbroken_copy_all_these_tests_pass(copy):
+def test_the_tests_pass_in_an_unbroken_copy(copy):
     of_the_core = [breakage for breakage in BREAKAGES if not breakage.adapters]
     ended = run_tests(copy, dict.fromkeys(test for breakage in of_the_core for test in breakage.tests))
     assert ended.returncode == 0, ended.stdout
@@ -43,7 +44,7 @@ def test_in_an_unbroken_copy_all_these_tests_pass(copy):
 @pytest.mark.parametrize(
     "breakage", [breakage for breakage in BREAKAGES if set(chosen()).issuperset(breakage.adapters)], ids=name_of
 )
-def test_a_breakage_turns_a_test_red(breakage, copy):
+def test_a_breakage_makes_a_test_fail(breakage, copy):
     break_in(copy, breakage)
     ended = run_tests(copy, breakage.tests, breakage.adapters)
     assert ended.returncode == FAILED, ended.stdout + ended.stderr
