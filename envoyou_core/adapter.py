@@ -32,6 +32,7 @@ from envoyou_core.http import (
     TIMESTAMP_HEADER,
     WEBHOOK_ID_HEADER,
 )
+from envoyou_core.inbox import transitions
 from envoyou_core.inbox.files import location_of
 from envoyou_core.inbox.group_commit import MAX_WAITING, GroupCommit
 from envoyou_core.inbox.handler_queue import HandlerTransactionQueue, Slot
@@ -126,6 +127,7 @@ __all__ = [
     "time_limit",
     "time_limited",
     "traceback_of",
+    "transitions",
     "written_secrets",
 ]
 

@@ -12,8 +12,16 @@ from django.db.models.functions import Coalesce
 from django.utils.translation import gettext_lazy as _
 
 from envoyou_core import Event
-from envoyou_core.adapter import MAX_NAME_LENGTH, decode_history, event_of, object_key, readable_progress, record_of
-from envoyou_core.inbox import REQUEUABLE, Status, transitions
+from envoyou_core.adapter import (
+    MAX_NAME_LENGTH,
+    decode_history,
+    event_of,
+    object_key,
+    readable_progress,
+    record_of,
+    transitions,
+)
+from envoyou_core.inbox import REQUEUABLE, Status
 from envoyou_django import conf
 from envoyou_django.fields import ExactCharField, UtcDateTimeField, stored_moment
 from envoyou_django.inbox.cleanup import SCRUBBED_BY, scrubbed, update_each

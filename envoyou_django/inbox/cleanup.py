@@ -11,8 +11,8 @@ from django.db.models import Value
 from django.db.models.functions import Coalesce
 
 from envoyou_core import Event
-from envoyou_core.adapter import decode_history, object_key_in
-from envoyou_core.inbox import Attempt, transitions
+from envoyou_core.adapter import decode_history, object_key_in, transitions
+from envoyou_core.inbox import Attempt
 from envoyou_django.inbox.columns import encode
 
 __all__ = ["SCRUBBED_BY", "fill_object_keys", "scrub", "scrubbed", "update_each"]

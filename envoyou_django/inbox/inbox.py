@@ -19,6 +19,7 @@ from envoyou_core.adapter import (
     body_bytes,
     object_key,
     record_of,
+    transitions,
 )
 from envoyou_core.errors import LeaseLostError
 from envoyou_core.inbox import (
@@ -37,7 +38,6 @@ from envoyou_core.inbox import (
     prunable_statuses,
     requeuable_statuses,
     stats_of,
-    transitions,
 )
 from envoyou_django.counting import count_by_status
 from envoyou_django.fields import stored_moment

@@ -11,8 +11,8 @@ from datetime import datetime
 from django.db import connections, transaction
 from django.db.models import F
 
-from envoyou_core.adapter import claim_of
-from envoyou_core.inbox import Claim, transitions
+from envoyou_core.adapter import claim_of, transitions
+from envoyou_core.inbox import Claim
 from envoyou_django.fields import stored_moment
 from envoyou_django.inbox.columns import encode
 from envoyou_django.inbox.pruning import lock_or_create

@@ -8,8 +8,7 @@ from typing import Any
 from django.db import connections, transaction
 from django.db.models import Model, QuerySet
 
-from envoyou_core.adapter import readable_progress
-from envoyou_core.inbox import transitions
+from envoyou_core.adapter import readable_progress, transitions
 from envoyou_django.inbox.cleanup import fill_object_keys
 from envoyou_django.models import ObjectMark, ProcessedEvent, ProcessedEventQuerySet
 

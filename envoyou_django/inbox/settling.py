@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from envoyou_core.inbox import Claim, Settlement, transitions
+from envoyou_core.adapter import transitions
+from envoyou_core.inbox import Claim, Settlement
 from envoyou_django.inbox.cleanup import scrubbed
 from envoyou_django.inbox.columns import encode
 from envoyou_django.models import ProcessedEventQuerySet

@@ -72,7 +72,7 @@ def benchmarks(*arguments: str, **environment: str) -> subprocess.CompletedProce
     )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", CANDIDATES)
 def test_results_are_printed(name, postgres_server, redis_url):
     finished = benchmarks(

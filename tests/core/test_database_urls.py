@@ -227,7 +227,7 @@ def test_unsupported_servers_are_rejected(version, error, mariadb_inbox_url, mon
     check_mariadb("11.4.2-MariaDB-ubu2404")
     engine = create_engine(make_url(mariadb_inbox_url).set(drivername="mysql+pymysql"))
     inboxes = [SqlInbox(mariadb_inbox_url), SqlInbox(engine)]
-    for module in ("engines", "inbox"):
+    for module in ("engines", "database"):
         monkeypatch.setattr(f"envoyou_core.inbox.sql.{module}.check_mariadb", lambda _: check_mariadb(version))
     for inbox in inboxes:
         for use in (inbox.open, inbox.migrate, inbox.stats):

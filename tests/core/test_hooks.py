@@ -98,7 +98,7 @@ def test_hooks_of_a_registry_are_included_with_its_handlers(webhooks, nested):
     @registry.on_worker_start
     def open_pool():
         calls.append("worker start")
-        webhooks.stop()
+        webhooks.stop(timeout=0)
 
     @registry.on_worker_stop
     async def close_pool():

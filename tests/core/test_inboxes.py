@@ -23,7 +23,7 @@ def test_an_inbox_without_the_methods_for_workers_is_rejected():
     users_half = type("UsersHalf", (), dict.fromkeys(methods, lambda self: None) | {"name": "default"})()
     assert isinstance(users_half, Inbox)
     assert not isinstance(users_half, WorkerInbox)
-    with pytest.raises(ConfigurationError, match="inbox must be a URL as text or an inbox, got UsersHalf"):
+    with pytest.raises(ConfigurationError, match="inbox must be a URL or an inbox, got UsersHalf"):
         Webhooks(secret="whsec_test", inbox=users_half)
 
 

@@ -305,7 +305,7 @@ def test_a_connection_is_refused_where_there_is_none_to_give(tmp_path):
         async def asynchronous(event, connection): ...
 
     memory = Webhooks(secret=SECRET, inbox="memory:")
-    with pytest.raises(ConfigurationError, match="none to give"):
+    with pytest.raises(ConfigurationError, match="this inbox has no transactions"):
 
         @memory.on("*")
         def plain(event, connection): ...

@@ -272,7 +272,7 @@ def test_send_without_a_server():
     [
         (["--data", "{"], 2, "must be JSON"),
         (["--data", "[]"], 2, "must be a JSON object, got list"),
-        (["--url", "ftp://127.0.0.1/"], 1, "no address"),
+        (["--url", "ftp://127.0.0.1/"], 1, "must be one such as"),
         (["--type", "\n"], 1, "type"),
     ],
 )

@@ -129,5 +129,5 @@ def test_the_example_project_runs_on_postgresql_with_one_variable(example, postg
 
 @pytest.mark.slow
 def test_the_example_project_does_not_start_in_production_without_a_secret(example):
-    with pytest.raises(AssertionError, match="There is no webhook secret"):
+    with pytest.raises(AssertionError, match="The webhook secret is not configured"):
         example.type(["export DJANGO_SECRET_KEY=from_somewhere", "python manage.py check"])

@@ -110,5 +110,5 @@ def test_connections_of_a_secret_callable_are_closed_after_the_delivery(deliver,
 
 @pytest.mark.parametrize("kind", [wsgi, asgi])
 def test_invalid_settings_keep_the_server_from_starting(kind):
-    with override_settings(ENVOYOU={}), pytest.raises(ConfigurationError, match="no webhook secret"):
+    with override_settings(ENVOYOU={}), pytest.raises(ConfigurationError, match="the webhook secret is missing"):
         kind.webhooks_entry(None, webhooks, path=PATH)

@@ -96,7 +96,7 @@ def test_invalid_settings_do_not_break_other_pages(caplog):
     import_module("tests.django.urls")
     with override_settings(ENVOYOU={}):
         assert serve("/").startswith("302")
-    assert "no webhook secret" in caplog.text
+    assert "the webhook secret is missing" in caplog.text
 
 
 def test_a_worker_ends_with_an_override_of_its_settings():

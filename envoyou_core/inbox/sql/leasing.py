@@ -38,7 +38,16 @@ _RENEW = update(inbox_table).where(IS_HELD).values(due_at=bindparam("new_due_at"
 def lease_due(
     connection: Connection, name: str, limit: int, lease: float, claim_filter: ClaimFilter, now: datetime
 ) -> list[Claim]:
-    """Lease due events; the arguments are those of `WorkerInbox.claim`."""
+    """Lease due events.
+
+    Args:
+        connection: a connection with a transaction in progress.
+        name: the name of the inbox.
+        limit: the maximum number of events.
+        lease: seconds for which they are leased.
+        claim_filter: selects the events that may be leased.
+        now: the time of the claim.
+    """
     # Two tokens, so that the returned rows show which leases had expired.
     fresh, takeover = uuid.uuid4().hex, uuid.uuid4().hex
     changes = encode(transitions.lease(fresh, lease, now))
@@ -99,7 +108,14 @@ def lock_claims(connection: Connection, name: str) -> None:
 
 
 def renew(connection: Connection, claims: Sequence[Claim], lease: float, now: datetime) -> None:
-    """Extend the leases that are still held; the arguments are those of `WorkerInbox.renew`."""
+    """Extend the leases that are still held.
+
+    Args:
+        connection: a connection with a transaction in progress.
+        claims: the claims to renew.
+        lease: seconds from `now` until the new leases expire.
+        now: the time of the renewal.
+    """
     renewals = [
         {**lease_of(claim), "new_due_at": instant(transitions.lease(claim.token, lease, now)["due_at"])}
         # In the order in which attempts are settled. Opposite orders could deadlock.
