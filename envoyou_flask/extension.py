@@ -23,6 +23,11 @@ DEFAULT_URL_PREFIX = "/webhooks/envoyou"
 NAME = "envoyou"
 """The name of the blueprint, and the key in `app.extensions["envoyou"]`."""
 
+MISSING = (
+    'the webhook secret is missing: set app.config["ENVOYOU_WEBHOOK_SECRET"], for example to '
+    'os.environ["ENVOYOU_WEBHOOK_SECRET"]'
+)
+
 OWN_SETTINGS = frozenset({"URL_PREFIX", "SUBDOMAIN"})
 """Settings that are not keywords of `Webhooks`."""
 
@@ -81,9 +86,10 @@ class Envoyou(Handlers):
         if NAME in app.extensions.get("envoyou", {}):
             raise ConfigurationError(f"Envoyou is already initialised for the app {app.name!r}")
         settings = app.config.get_namespace("ENVOYOU_", lowercase=False)
-        webhooks = self._make_webhooks(
-            app, {"secret": None, **read_settings(settings, others=OWN_SETTINGS, prefix="ENVOYOU_")}
-        )
+        keywords = read_settings(settings, others=OWN_SETTINGS, prefix="ENVOYOU_")
+        if keywords.get("secret") is None:
+            raise ConfigurationError(MISSING)
+        webhooks = self._make_webhooks(app, keywords)
         webhooks.include(self)
         self._initialised.add(webhooks)
         attach(app, webhooks, NAME)

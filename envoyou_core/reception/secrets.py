@@ -32,7 +32,9 @@ __all__ = [
     "written_secrets",
 ]
 
-NO_SECRET: Final = "no webhook secret: pass secret=..., or set ENVOYOU_WEBHOOK_SECRET"  # noqa: S105 - an error
+MISSING: Final = (
+    "the webhook secret is missing: pass secret=..., or set ENVOYOU_WEBHOOK_SECRET and use Webhooks.from_env()"
+)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -125,7 +127,7 @@ class MappedSecrets:
 
     def __init__(self, secrets: SecretMapping) -> None:
         if not secrets:
-            raise ConfigurationError(NO_SECRET)
+            raise ConfigurationError(MISSING)
         self._keys: dict[str, Keys] = {}
         owners: dict[str, str] = {}
         for position, (webhook_id, value) in enumerate(secrets.items(), start=1):
@@ -187,7 +189,7 @@ def key_source(secret: SecretSetting | None, *, clock: Callable[[], float]) -> K
         ConfigurationError: the setting is missing, empty or invalid.
     """
     if secret is None:
-        raise ConfigurationError(NO_SECRET)
+        raise ConfigurationError(MISSING)
     if isinstance(secret, Mapping):
         return MappedSecrets(secret)
     if callable(secret):

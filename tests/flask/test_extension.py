@@ -115,7 +115,7 @@ def test_an_invalid_setting_is_refused_by_init_app(make_app, settings, message):
 
 
 def test_an_app_without_a_secret_is_refused():
-    with pytest.raises(ConfigurationError, match="secret"):
+    with pytest.raises(ConfigurationError, match=r'set app\.config\["ENVOYOU_WEBHOOK_SECRET"\]'):
         Envoyou(Flask("app"))
 
 
