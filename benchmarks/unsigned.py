@@ -11,9 +11,11 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from functools import partial
+from unittest.mock import patch
 
 from benchmarks.measuring import Comparison, MeasurementError, Ratio, Round, Run
 from envoyou_core import WebhookRequest, Webhooks
+from envoyou_core.reception import receiver
 from envoyou_core.reception.strict_json import load_json
 
 __all__ = ["comparisons"]
@@ -105,9 +107,11 @@ def reject(run: Run, body: bytes) -> Round:
     """Reject unsigned requests one after another."""
     webhooks = make_webhooks()
     count = max(2, min(run.events, 2_000_000 // len(body)))
-    started = time.process_time()
-    statuses = [webhooks.receive(unsigned(body)).status for _ in range(count)]
-    elapsed = time.process_time() - started
+    # CPU time is measured, so a machine that is busy with other work must not run into the limit on real time.
+    with patch.object(receiver, "AUTHENTICATION_BUDGET", 600.0):
+        started = time.process_time()
+        statuses = [webhooks.receive(unsigned(body)).status for _ in range(count)]
+        elapsed = time.process_time() - started
     if set(statuses) != {401}:
         raise MeasurementError("not every unsigned request was rejected")
     return Round(done=count, rate=elapsed / count * 1e6)
