@@ -566,7 +566,7 @@ BREAKAGES = [
         "plan_claims",
         "capacity[name] -= len(claims)",
         "capacity[name] -= 0",
-        (f"{TEST_SELECTION}::test_no_limit_is_exceeded_and_no_capacity_left_unused",),
+        (f"{TEST_SELECTION}::test_event_counts_against_each_limited_handler_that_matches",),
     ),
     Breakage(
         "what needs two handlers at once starves",
