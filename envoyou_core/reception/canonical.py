@@ -104,7 +104,11 @@ def _duplicate_name() -> ValueError:
 def _build_from_tokens(body: bytes, pause: Pause) -> bytes:
     # msgspec rejects half of a surrogate pair. For the syntax, the escape of another character is equivalent, even if
     # the backslash belongs to the escape before it.
-    _check_syntax(body.replace(rb"\ud", rb"\u0").replace(rb"\uD", rb"\u0"))
+    try:
+        _check_syntax(body.replace(rb"\ud", rb"\u0").replace(rb"\uD", rb"\u0"))
+    except msgspec.DecodeError as error:
+        # In msgspec 0.19 it is not a ValueError.
+        raise ValueError(str(error)) from None
     pause()
     builder = _Builder(pause)
     for tokens in _pieces(body.decode("utf-8")):
