@@ -161,7 +161,7 @@ def pgbouncer(server: str, *, pool_size: int = 2) -> Iterator[str]:
         command = [program, "-q", str(config)]
         if os.getuid() == 0:
             # PgBouncer refuses to run as root.
-            user = pwd.getpwnam("nobody")
+            user = _pgbouncer_user(server)
             os.chown(directory, user.pw_uid, user.pw_gid)
             os.chown(config, user.pw_uid, user.pw_gid)
             command[1:1] = ["-u", user.pw_name]
@@ -171,6 +171,14 @@ def pgbouncer(server: str, *, pool_size: int = 2) -> Iterator[str]:
                 yield urlsplit(server)._replace(netloc=f"{_userinfo(server)}127.0.0.1:{port}", query="").geturl()
             finally:
                 process.terminate()
+
+
+def _pgbouncer_user(server: str) -> pwd.struct_passwd:
+    """Return a user that may connect to the server: the owner of its directory, if that contains a Unix socket."""
+    from psycopg.conninfo import conninfo_to_dict
+
+    host = str(conninfo_to_dict(server)["host"])
+    return pwd.getpwuid(Path(host).stat().st_uid) if host.startswith("/") else pwd.getpwnam("nobody")
 
 
 def _pgbouncer_config(server: str, own_port: int, pool_size: int) -> str:
