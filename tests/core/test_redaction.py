@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import logging
+from contextlib import contextmanager
 from dataclasses import asdict
 from urllib.parse import quote
 
@@ -59,16 +60,25 @@ def a_model_that_does_not_match(event):
     Account.model_validate(event.data.object | {"email": f"mailto:{EMAIL.upper()} with a lot of text"})
 
 
-def a_statement_with_parameters(event):
+@contextmanager
+def connection_in_memory():
     engine = sqlalchemy.create_engine("sqlite://")
-    with engine.begin() as connection:
+    try:
+        with engine.begin() as connection:
+            yield connection
+    finally:
+        engine.dispose()
+
+
+def a_statement_with_parameters(event):
+    with connection_in_memory() as connection:
         connection.execute(sqlalchemy.text("CREATE TABLE user (email TEXT PRIMARY KEY)"))
         rows = [{"email": EMAIL.title()}] * 2
         connection.execute(sqlalchemy.text("INSERT INTO user VALUES (:email)"), rows)
 
 
 def a_statement_with_literals(event):
-    with sqlalchemy.create_engine("sqlite://").begin() as connection:
+    with connection_in_memory() as connection:
         connection.execute(sqlalchemy.text(f"INSERT INTO\nuser VALUES ('{EMAIL.title()}')"))
 
 
