@@ -16,8 +16,8 @@ from tests.adapters import ADAPTERS, chosen
 
 # pytest does not rewrite assertions in shared test code unless its modules are registered.
 pytest.register_assert_rewrite(
-    *(f"tests.{path.stem}" for path in Path(__file__).parent.glob("inbox_*.py")),
     "tests.contract.endpoint",
+    "tests.inbox",
     "tests.reliability.sites",
     "tests.servers.processes",
 )
@@ -58,6 +58,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.long)
         if not {"postgres_server", "mariadb_server", "redis_url"}.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.service)
+    items[:] = spread_long_tests(items)
+
+
+def spread_long_tests(items: list[pytest.Item]) -> list[pytest.Item]:
+    """Spread the long tests evenly among the others.
+
+    They wait more than they compute. Side by side they would be the end of the run, with idle processors.
+    """
+    long = [item for item in items if item.get_closest_marker("long")]
+    others = [item for item in items if not item.get_closest_marker("long")]
+    stride = len(others) // len(long) if long else 0
+    for number, item in enumerate(long):
+        others.insert(number * (stride + 1), item)
+    return others
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

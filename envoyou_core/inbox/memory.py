@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from envoyou_core.event import Event, object_key
 from envoyou_core.inbox import transitions
 from envoyou_core.inbox.history import Attempt
+from envoyou_core.inbox.protocol import WorkerInbox
 from envoyou_core.inbox.records import (
     ANY,
     FINISHED,
@@ -82,7 +83,7 @@ class _Row:
 Rows = list[_Row]
 
 
-class MemoryInbox:
+class MemoryInbox(WorkerInbox):
     """An `Inbox` that loses everything when the process ends. Never use it in production.
 
     Args:
@@ -109,7 +110,6 @@ class MemoryInbox:
         """Do nothing: there is nothing to release."""
 
     def add(self, entry: NewEvent) -> Future[Added]:
-        """See `WorkerInbox.add`."""
         future: Future[Added] = Future()
         future.set_result(self._add(entry))
         return future
@@ -129,7 +129,6 @@ class MemoryInbox:
             return transitions.compare_redelivery(entry.event.body, row.body if has_payload else None)
 
     def claim(self, limit: int, lease: float, claim_filter: ClaimFilter = ANY) -> list[Claim]:
-        """See `WorkerInbox.claim`."""
         with self._lock:
             now = self._now()
             held_back = self._held_back(claim_filter.ordered, now)
@@ -174,14 +173,12 @@ class MemoryInbox:
         )
 
     def renew(self, claims: list[Claim], lease: float) -> None:
-        """See `WorkerInbox.renew`."""
         with self._lock:
             for claim in claims:
                 if row := self._held(claim):
                     row.change(transitions.lease(claim.token, lease, self._now()))
 
     def record(self, claim: Claim, progress: Mapping[str, HandlerStatus]) -> bool:
-        """See `WorkerInbox.record`."""
         with self._lock:
             row = self._held(claim)
             if row is not None:
@@ -189,11 +186,9 @@ class MemoryInbox:
             return row is not None
 
     def settle(self, claim: Claim, settlement: Settlement) -> bool:
-        """See `WorkerInbox.settle`."""
         return self.settle_all([(claim, settlement)])[0]
 
     def settle_all(self, settlements: Sequence[tuple[Claim, Settlement]]) -> list[bool]:
-        """See `WorkerInbox.settle_all`."""
         with self._lock:
             return [self._settle(claim, settlement) for claim, settlement in settlements]
 
@@ -208,7 +203,6 @@ class MemoryInbox:
         return True
 
     def newest_applied(self, claim: Claim) -> int | None:
-        """See `WorkerInbox.newest_applied`."""
         if claim.event.object_id is None:
             return None
         subject = (claim.tenant, claim.event.object_id)
@@ -222,28 +216,23 @@ class MemoryInbox:
         return row if row is not None and row.lease_token == claim.token else None
 
     def seconds_until_due(self) -> float | None:
-        """See `WorkerInbox.seconds_until_due`."""
         with self._lock:
             due = [row.due_at for row in self._rows.values() if row.due_at is not None]
             return (min(due) - self._now()).total_seconds() if due else None
 
     def pause(self, subject: str) -> None:
-        """See `Inbox.pause`."""
         with self._lock:
             self._paused.add(subject)
 
     def resume(self, subject: str) -> None:
-        """See `Inbox.resume`."""
         with self._lock:
             self._paused.discard(subject)
 
     def paused(self) -> frozenset[str]:
-        """See `Inbox.paused`."""
         with self._lock:
             return frozenset(self._paused)
 
     def get(self, event_id: str, *, tenant: str | None = None) -> InboxRecord | None:
-        """See `Inbox.get`."""
         with self._lock:
             return next((_record(row) for row in self._newest(event_id=event_id, tenant=tenant)), None)
 
@@ -255,14 +244,12 @@ class MemoryInbox:
         object_id: str | None = None,
         limit: int = 100,
     ) -> list[InboxRecord]:
-        """See `Inbox.list`."""
         statuses = None if status is None else frozenset({Status(status)})
         with self._lock:
             rows = self._newest(statuses=statuses, type=type, object_id=object_id)
             return [_record(row) for row in itertools.islice(rows, limit)]
 
     def stats(self, *, exact: bool = False) -> InboxStats:
-        """See `Inbox.stats`."""
         with self._lock:
             counts = dict.fromkeys(Status, 0)
             now = self._now()
@@ -281,7 +268,6 @@ class MemoryInbox:
         type: str | None = None,
         tenant: str | None = None,
     ) -> int:
-        """See `Inbox.requeue`."""
         statuses = requeuable_statuses(event_id, status, type)
         with self._lock:
             selected = self._newest(statuses=statuses, event_id=event_id, type=type, tenant=tenant)
@@ -293,7 +279,6 @@ class MemoryInbox:
     def prune(
         self, older_than: timedelta, statuses: tuple[Status | str, ...] = (Status.PROCESSED, Status.IGNORED)
     ) -> int:
-        """See `Inbox.prune`."""
         with self._lock:
             old = self._settled_before(older_than, statuses)
             applied = [(row.tenant, row.object_key, row.created) for row in old if row.had_effect]
@@ -304,7 +289,6 @@ class MemoryInbox:
             return len(old)
 
     def prune_watermarks(self, older_than: timedelta) -> int:
-        """See `WorkerInbox.prune_watermarks`."""
         with self._lock:
             before = self._clock() - older_than.total_seconds()
             old = [subject for subject, created in self._watermarks.items() if created < before]
@@ -315,7 +299,6 @@ class MemoryInbox:
     def scrub(
         self, older_than: timedelta, statuses: tuple[Status | str, ...] = (Status.PROCESSED, Status.IGNORED)
     ) -> int:
-        """See `Inbox.scrub`."""
         with self._lock:
             old = [row for row in self._settled_before(older_than, statuses) if row.scrubbed_at is None]
             for row in old:
@@ -323,7 +306,6 @@ class MemoryInbox:
             return len(old)
 
     def erase(self, object_id: str, *, tenant: str | None = None) -> int:
-        """See `Inbox.erase`."""
         with self._lock:
             selected = self._newest(object_id=object_id, tenant=tenant)
             rows = [row for row in selected if row.scrubbed_at is None and not row.erase_requested]

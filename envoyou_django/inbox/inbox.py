@@ -35,6 +35,7 @@ from envoyou_core.inbox import (
     NewEvent,
     Settlement,
     Status,
+    TransactionalInbox,
     prunable_statuses,
     requeuable_statuses,
     stats_of,
@@ -75,7 +76,7 @@ REPRESENTABLE = (datetime(1000, 1, 1, tzinfo=UTC), datetime(9999, 12, 30, tzinfo
 Records = list[InboxRecord]
 
 
-class OrmInbox:
+class OrmInbox(TransactionalInbox):
     """An `Inbox` in the table of `ProcessedEvent`, on the database that the project's routers choose for writing.
 
     In a server process, one thread stores the events of all threads on a connection of its own: events that arrive
@@ -110,7 +111,6 @@ class OrmInbox:
         )
 
     def open(self) -> None:
-        """See `Inbox.open`."""
         connection = connections[self._alias]
         was_connected = connection.connection is not None
         try:
@@ -133,7 +133,6 @@ class OrmInbox:
         self._writer.close()
 
     def add(self, entry: NewEvent) -> Future[Added]:
-        """See `WorkerInbox.add`."""
         if self.adds_together():
             return self._writer.submit(entry)
         future: Future[Added] = Future()
@@ -193,7 +192,6 @@ class OrmInbox:
         return {"name": self.name, **encode(transitions.accept(entry, now))}
 
     def claim(self, limit: int, lease: float, claim_filter: ClaimFilter = ANY) -> list[Claim]:
-        """See `WorkerInbox.claim`."""
         alias = self._alias
         features = connections[alias].features
         now = self._now()
@@ -216,14 +214,12 @@ class OrmInbox:
             return lease_rows(self._rows, rows, lease, now)
 
     def renew(self, claims: list[Claim], lease: float) -> None:
-        """See `WorkerInbox.renew`."""
         due_at = self._now() + timedelta(seconds=lease)
         with transaction.atomic(using=self._alias):
             for claim in sorted(claims, key=lambda claim: claim.key):
                 self._held(claim).update(due_at=due_at)
 
     def record(self, claim: Claim, progress: Mapping[str, HandlerStatus]) -> bool:
-        """See `WorkerInbox.record`."""
         return self._held(claim).update(progress=dict(progress)) == 1
 
     @contextmanager
@@ -244,11 +240,9 @@ class OrmInbox:
                 raise LeaseLostError
 
     def settle(self, claim: Claim, settlement: Settlement) -> bool:
-        """See `WorkerInbox.settle`."""
         return settle(self._held(claim), claim, settlement, self._now())
 
     def settle_all(self, settlements: Sequence[tuple[Claim, Settlement]]) -> list[bool]:
-        """See `WorkerInbox.settle_all`."""
         now = self._now()
         settled = [False] * len(settlements)
         with transaction.atomic(using=self._alias):
@@ -259,7 +253,6 @@ class OrmInbox:
         return settled
 
     def newest_applied(self, claim: Claim) -> int | None:
-        """See `WorkerInbox.newest_applied`."""
         object_id = claim.event.object_id
         if object_id is None:
             return None
@@ -274,7 +267,6 @@ class OrmInbox:
         return max((created for created in applied if created is not None), default=None)
 
     def seconds_until_due(self) -> float | None:
-        """See `WorkerInbox.seconds_until_due`."""
         due_at = self._rows.filter(due_at__range=REPRESENTABLE).aggregate(first=Min("due_at"))["first"]
         return None if due_at is None else (due_at - self._now()).total_seconds()
 
@@ -285,22 +277,18 @@ class OrmInbox:
         return None if due_at is None else (due_at - now).total_seconds()
 
     def pause(self, subject: str) -> None:
-        """See `Inbox.pause`."""
         if subject not in self.paused():
             self._paused.create(name=self.name, subject=subject)
 
     def resume(self, subject: str) -> None:
-        """See `Inbox.resume`."""
         # Compared here, because a database may treat different subjects as equal.
         keys = [key for key, paused in self._paused.values_list("pk", "subject") if paused == subject]
         self._paused.filter(pk__in=keys).delete()
 
     def paused(self) -> frozenset[str]:
-        """See `Inbox.paused`."""
         return frozenset(self._paused.values_list("subject", flat=True))
 
     def get(self, event_id: str, *, tenant: str | None = None) -> InboxRecord | None:
-        """See `Inbox.get`."""
         rows = load(self._matching(event_id=event_id, tenant=tenant).order_by("-pk")[:1])
         return record_of(rows[0], moment=stored_moment) if rows else None
 
@@ -312,13 +300,11 @@ class OrmInbox:
         object_id: str | None = None,
         limit: int = 100,
     ) -> Records:
-        """See `Inbox.list`."""
         statuses = None if status is None else frozenset({Status(status)})
         rows = self._matching(statuses=statuses, type=type, object_id=object_id)
         return [record_of(row, moment=stored_moment) for row in load(rows.order_by("-pk")[:limit])]
 
     def stats(self, *, exact: bool = False) -> InboxStats:
-        """See `Inbox.stats`."""
         limit = None if exact else COUNTED
         counts = count_by_status(self._rows, limit, index_order="settled_at")
         return stats_of(counts, max(0.0, -(self.seconds_until_due() or 0.0)), limit=limit)
@@ -331,7 +317,6 @@ class OrmInbox:
         type: str | None = None,
         tenant: str | None = None,
     ) -> int:
-        """See `Inbox.requeue`."""
         return self.requeuable(event_id, status=status, type=type, tenant=tenant).requeue(self._now())
 
     def requeuable(
@@ -354,23 +339,19 @@ class OrmInbox:
     def prune(
         self, older_than: timedelta, statuses: tuple[Status | str, ...] = (Status.PROCESSED, Status.IGNORED)
     ) -> int:
-        """See `Inbox.prune`."""
         old = self._settled_before(older_than, statuses)
         return prune(old, self._watermarks, self.name)
 
     def prune_watermarks(self, older_than: timedelta) -> int:
-        """See `WorkerInbox.prune_watermarks`."""
         before = self._clock() - older_than.total_seconds()
         return prune_watermarks(self._watermarks, before)
 
     def scrub(
         self, older_than: timedelta, statuses: tuple[Status | str, ...] = (Status.PROCESSED, Status.IGNORED)
     ) -> int:
-        """See `Inbox.scrub`."""
         return scrub(self._settled_before(older_than, statuses), self._now())
 
     def erase(self, object_id: str, *, tenant: str | None = None) -> int:
-        """See `Inbox.erase`."""
         now = self._now()
         about = self._matching(object_id=object_id, tenant=tenant).filter(scrubbed_at__isnull=True)
         # All events are marked first: a worker that finishes one from now on deletes its payload.

@@ -77,9 +77,15 @@ class App:
                 await asyncio.sleep(0.005)
 
     def is_idle(self):
+        # An attempt that begins or ends between two questions would make either answer wrong: ask until nothing moved.
+        before = self.progress()
         until_due = self.inbox.seconds_until_due()
-        in_flight = self.inbox.stats().by_status[Status.PROCESSING]
-        return (until_due is None or until_due > 0) and not in_flight
+        if before != self.progress() or Status.PROCESSING in {status for _, status, _ in before}:
+            return False
+        return until_due is None or until_due > 0
+
+    def progress(self):
+        return [(record.event.id, record.status, record.attempts) for record in self.inbox.list()]
 
     def settled(self):
         return self.notices_of(Settled)

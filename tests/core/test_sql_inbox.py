@@ -145,6 +145,33 @@ def test_a_database_that_stays_locked_is_an_outage_for_the_whole_batch(sqlite_ur
     assert add(inbox, "evt_0") is Added.NEW
 
 
+def is_closed(connection):
+    try:
+        connection.execute("SELECT 1")
+    except sqlite3.ProgrammingError:
+        return True
+    return False
+
+
+def test_a_connection_that_is_in_use_when_the_inbox_closes_is_closed_afterwards(sqlite_inbox):
+    with sqlite_inbox._reading() as connection:
+        in_use = connection.connection.dbapi_connection
+        sqlite_inbox.close()
+        assert not is_closed(in_use)
+    assert is_closed(in_use)
+    with sqlite_inbox._reading() as connection:
+        in_use = connection.connection.dbapi_connection
+    assert not is_closed(in_use)
+
+
+def test_a_connection_that_cannot_be_prepared_is_closed(tmp_path):
+    connection = sqlite3.connect(tmp_path / "inbox.db")
+    (tmp_path / "inbox.db").write_bytes(b"not a database" * 100)
+    with pytest.raises(sqlite3.DatabaseError):
+        engines._prepare_sqlite(connection, None)
+    assert is_closed(connection)
+
+
 def test_sqlite_in_memory_is_refused():
     for url in ("sqlite://", "sqlite:///:memory:"):
         with pytest.raises(ConfigurationError, match="not durable"):

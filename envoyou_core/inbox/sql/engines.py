@@ -19,7 +19,16 @@ from envoyou_core.errors import ConfigurationError
 from envoyou_core.forks import call_in_forked_children
 from envoyou_core.inbox.urls import driver_options, read_url
 
-__all__ = ["CONNECT_TIMEOUT", "DIALECTS", "WriteLock", "check_mariadb", "dialect_of", "is_outage", "open_engine"]
+__all__ = [
+    "CONNECT_TIMEOUT",
+    "DIALECTS",
+    "WriteLock",
+    "check_mariadb",
+    "close_engine",
+    "dialect_of",
+    "is_outage",
+    "open_engine",
+]
 
 CONNECT_TIMEOUT = 2
 """Seconds to wait for a database's connection or lock: less than the time a sender waits for its answer."""
@@ -167,15 +176,30 @@ _ENGINES: dict[str, Callable[[URL, dict[str, Any]], Engine]] = {
 }
 
 
+def close_engine(engine: Engine) -> None:
+    """Close the engine's connections, those in use when they are returned; the next use opens new ones."""
+    pool = engine.pool
+    engine.dispose()
+    # A connection in use is returned to this pool, which would leave it to the garbage collector.
+    event.listen(pool, "checkin", lambda _, record: record.invalidate())
+    # For connections that were returned before the line above.
+    pool.dispose()
+
+
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     # `_begin_immediately` begins transactions, not the driver.
     connection.isolation_level = None
     # One row with text that is not UTF-8 must not fail every statement that returns it.
     connection.text_factory = _decode_text
     cursor = connection.cursor()
-    _switch_to_wal(cursor)
-    cursor.execute("PRAGMA synchronous = FULL")
-    cursor.close()
+    try:
+        _switch_to_wal(cursor)
+        cursor.execute("PRAGMA synchronous = FULL")
+        cursor.close()
+    except BaseException:
+        # SQLAlchemy forgets a connection that it cannot use, and does not close it.
+        connection.close()
+        raise
 
 
 def _decode_text(stored: bytes) -> str:
@@ -196,14 +220,18 @@ def _switch_to_wal(cursor: sqlite3.Cursor) -> None:
 
 
 def _prepare_mariadb(connection: Any, _record: object) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT VERSION()")
-        check_mariadb(cursor.fetchone()[0])
-        # A value that does not fit must be an error, not be truncated.
-        cursor.execute(
-            "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', "
-            f"SESSION innodb_lock_wait_timeout = {CONNECT_TIMEOUT}"
-        )
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT VERSION()")
+            check_mariadb(cursor.fetchone()[0])
+            # A value that does not fit must be an error, not be truncated.
+            cursor.execute(
+                "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', "
+                f"SESSION innodb_lock_wait_timeout = {CONNECT_TIMEOUT}"
+            )
+    except BaseException:
+        connection.close()
+        raise
 
 
 def check_mariadb(version: str) -> None:

@@ -16,6 +16,7 @@ from envoyou_core.errors import ConfigurationError, LeaseLostError
 from envoyou_core.inbox.deadlines import TRANSACTION_LIMIT, time_limit
 from envoyou_core.inbox.group_commit import MAX_BATCH, MAX_WAITING, GroupCommit
 from envoyou_core.inbox.handler_queue import HandlerTransactionQueue
+from envoyou_core.inbox.protocol import TransactionalInbox
 from envoyou_core.inbox.records import (
     ANY,
     COUNTED,
@@ -35,7 +36,7 @@ from envoyou_core.inbox.records import (
 from envoyou_core.inbox.rows import moment
 from envoyou_core.inbox.sql import acceptance, cleanup, leasing, reading, settling
 from envoyou_core.inbox.sql.database import SqlDatabase
-from envoyou_core.inbox.sql.engines import is_outage
+from envoyou_core.inbox.sql.engines import close_engine, is_outage
 from envoyou_core.inbox.sql.requeue import requeue
 from envoyou_core.inbox.sql.schema import inbox_table, paused_table
 
@@ -49,7 +50,7 @@ Records = list[InboxRecord]
 _t = inbox_table.c
 
 
-class SqlInbox(SqlDatabase):
+class SqlInbox(SqlDatabase, TransactionalInbox):
     """An inbox in a table of a SQL database.
 
     SQLite runs in WAL mode with synchronous=FULL, so that a commit survives a power cut. Its tables are created and
@@ -93,14 +94,12 @@ class SqlInbox(SqlDatabase):
         )
 
     def close(self) -> None:
-        """See `Inbox.close`."""
         self._writer.close()
-        self._engine.dispose()
+        close_engine(self._engine)
 
     # Acceptance
 
     def add(self, entry: NewEvent) -> Future[Added]:
-        """See `WorkerInbox.add`."""
         return self._writer.submit(entry)
 
     def _store(self, entries: Sequence[NewEvent]) -> list[Added]:
@@ -114,7 +113,6 @@ class SqlInbox(SqlDatabase):
     # Leases and attempts
 
     def claim(self, limit: int, lease: float, claim_filter: ClaimFilter = ANY) -> list[Claim]:
-        """See `WorkerInbox.claim`."""
         self.open()
         if claim_filter.ordered:
             self._fill_object_keys(_t.due_at.is_not(None))
@@ -125,23 +123,19 @@ class SqlInbox(SqlDatabase):
             return leasing.lease_due(connection, self.name, limit, lease, claim_filter, now)
 
     def renew(self, claims: list[Claim], lease: float) -> None:
-        """See `WorkerInbox.renew`."""
         now = self._moment()
         if claims:
             with self._writing() as connection:
                 leasing.renew(connection, claims, lease, now)
 
     def record(self, claim: Claim, progress: Mapping[str, HandlerStatus]) -> bool:
-        """See `WorkerInbox.record`."""
         with self._writing() as connection:
             return settling.record(connection, claim, progress)
 
     def settle(self, claim: Claim, settlement: Settlement) -> bool:
-        """See `WorkerInbox.settle`."""
         return self.settle_all([(claim, settlement)])[0]
 
     def settle_all(self, settlements: Sequence[tuple[Claim, Settlement]]) -> list[bool]:
-        """See `WorkerInbox.settle_all`."""
         if not settlements:
             return []
         try:
@@ -155,7 +149,6 @@ class SqlInbox(SqlDatabase):
         return [True] * len(settlements)
 
     def newest_applied(self, claim: Claim) -> int | None:
-        """See `WorkerInbox.newest_applied`."""
         object_id = claim.event.object_id
         if object_id is None:
             return None
@@ -163,7 +156,6 @@ class SqlInbox(SqlDatabase):
             return reading.newest_applied(connection, self.name, claim.tenant, object_id)
 
     def seconds_until_due(self) -> float | None:
-        """See `WorkerInbox.seconds_until_due`."""
         self.open()
         with self._reading() as connection:
             due_at = reading.next_due_at(connection, self.name)
@@ -232,20 +224,17 @@ class SqlInbox(SqlDatabase):
     # Pauses
 
     def pause(self, subject: str) -> None:
-        """See `Inbox.pause`."""
         self.open()
         with self._writing() as connection:
             connection.execute(insert(paused_table).values(name=self.name, subject=subject))
 
     def resume(self, subject: str) -> None:
-        """See `Inbox.resume`."""
         self.open()
         p = paused_table.c
         with self._writing() as connection:
             connection.execute(delete(paused_table).where(p.name == self.name, p.subject == subject))
 
     def paused(self) -> frozenset[str]:
-        """See `Inbox.paused`."""
         self.open()
         with self._reading() as connection:
             return frozenset(connection.scalars(select(paused_table.c.subject).where(paused_table.c.name == self.name)))
@@ -253,7 +242,6 @@ class SqlInbox(SqlDatabase):
     # Records
 
     def get(self, event_id: str, *, tenant: str | None = None) -> InboxRecord | None:
-        """See `Inbox.get`."""
         self.open()
         with self._reading() as connection:
             condition = reading.matching(self.name, event_id=event_id, tenant=tenant)
@@ -267,7 +255,6 @@ class SqlInbox(SqlDatabase):
         object_id: str | None = None,
         limit: int = 100,
     ) -> Records:
-        """See `Inbox.list`."""
         statuses = None if status is None else frozenset({Status(status)})
         if object_id is not None:
             self._fill_object_keys(_t.name == self.name)
@@ -277,7 +264,6 @@ class SqlInbox(SqlDatabase):
             return reading.records(connection, condition, limit)
 
     def stats(self, *, exact: bool = False) -> InboxStats:
-        """See `Inbox.stats`."""
         self.open()
         limit = None if exact else COUNTED
         with self._reading() as connection:
@@ -292,7 +278,6 @@ class SqlInbox(SqlDatabase):
         type: str | None = None,
         tenant: str | None = None,
     ) -> int:
-        """See `Inbox.requeue`."""
         statuses = requeuable_statuses(event_id, status, type)
         self.open()
         condition = reading.matching(self.name, statuses=statuses, event_id=event_id, type=type, tenant=tenant)
@@ -304,14 +289,12 @@ class SqlInbox(SqlDatabase):
     def prune(
         self, older_than: timedelta, statuses: tuple[Status | str, ...] = (Status.PROCESSED, Status.IGNORED)
     ) -> int:
-        """See `Inbox.prune`."""
         old = self._settled_before(older_than, statuses)
         # The watermarks need the objects.
         self._fill_object_keys(old)
         return self._in_batches(lambda connection: cleanup.prune(connection, self.name, old))
 
     def prune_watermarks(self, older_than: timedelta) -> int:
-        """See `WorkerInbox.prune_watermarks`."""
         self.open()
         before = self._clock() - older_than.total_seconds()
         with self._writing() as connection:
@@ -320,14 +303,12 @@ class SqlInbox(SqlDatabase):
     def scrub(
         self, older_than: timedelta, statuses: tuple[Status | str, ...] = (Status.PROCESSED, Status.IGNORED)
     ) -> int:
-        """See `Inbox.scrub`."""
         old = self._settled_before(older_than, statuses)
         # A scrubbed body does not show its object any more.
         self._fill_object_keys(old)
         return self._in_batches(lambda connection: cleanup.scrub(connection, old, self._moment()))
 
     def erase(self, object_id: str, *, tenant: str | None = None) -> int:
-        """See `Inbox.erase`."""
         self._fill_object_keys(_t.name == self.name)
         about = reading.matching(self.name, object_id=object_id, tenant=tenant)
         with self._writing() as connection:
