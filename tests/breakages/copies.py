@@ -1,4 +1,7 @@
-"""Copies of the project that are broken on purpose, and test runs in them."""
+"""Copies of the project that are broken on purpose, and test runs in them.
+
+The runs in one copy share its bytecode, because compiling the project takes longer than most of the tests.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.breakages.table import Breakage
 
-__all__ = ["FAILED", "PROJECT", "break_in", "copy_to", "run_tests"]
+__all__ = ["FAILED", "PROJECT", "broken", "copy_to", "run_tests"]
 
 PROJECT = Path(__file__).parents[2]
 FAILED = 1
@@ -26,22 +30,23 @@ def copy_to(folder: Path) -> Path:
     return folder
 
 
-def break_in(copy: Path, breakage: Breakage) -> None:
-    """Apply `breakage` to a copy of the project."""
-    source = copy / breakage.file
-    source.write_text(breakage.apply(source.read_text(encoding="utf-8")), encoding="utf-8")
+@contextmanager
+def broken(copy: Path, breakage: Breakage) -> Iterator[None]:
+    """Apply `breakage` to a copy of the project, and undo it afterwards."""
+    original, source = PROJECT / breakage.file, copy / breakage.file
+    source.write_text(breakage.apply(original.read_text(encoding="utf-8")), encoding="utf-8")
+    try:
+        yield
+    finally:
+        # With its time, so that the bytecode of the unbroken source is valid again.
+        shutil.copy2(original, source)
 
 
 def run_tests(copy: Path, tests: Iterable[str], adapters: Iterable[str] = ()) -> subprocess.CompletedProcess[str]:
     """Run tests of the copy, up to the first failure."""
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith(("COVERAGE_", "PYTEST_", "COV_CORE_"))
-    }
-    environment |= {
-        "PYTHONPATH": str(copy),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "ENVOYOU_TEST_ADAPTERS": ",".join(adapters),
-    }
+    left_out = ("COVERAGE_", "PYTEST_", "COV_CORE_", "PYTHONDONTWRITEBYTECODE")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
+    environment |= {"PYTHONPATH": str(copy), "ENVOYOU_TEST_ADAPTERS": ",".join(adapters)}
     ended = subprocess.run(
         [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", *tests],
         cwd=copy,

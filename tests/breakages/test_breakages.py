@@ -3,7 +3,7 @@
 import pytest
 
 from tests.adapters import chosen
-from tests.breakages.copies import FAILED, PROJECT, break_in, copy_to, run_tests
+from tests.breakages.copies import FAILED, PROJECT, broken, copy_to, run_tests
 from tests.breakages.pitfalls import PITFALLS
 from tests.breakages.table import BREAKAGES
 
@@ -12,9 +12,9 @@ def name_of(breakage):
     return breakage.name
 
 
-@pytest.fixture
-def copy(tmp_path):
-    return copy_to(tmp_path)
+@pytest.fixture(scope="session")
+def copy(tmp_path_factory):
+    return copy_to(tmp_path_factory.mktemp("copy"))
 
 
 @pytest.mark.parametrize("breakage", BREAKAGES, ids=name_of)
@@ -45,6 +45,6 @@ def test_the_tests_pass_in_an_unbroken_copy(copy):
     "breakage", [breakage for breakage in BREAKAGES if set(chosen()).issuperset(breakage.adapters)], ids=name_of
 )
 def test_a_breakage_makes_a_test_fail(breakage, copy):
-    break_in(copy, breakage)
-    ended = run_tests(copy, breakage.tests, breakage.adapters)
+    with broken(copy, breakage):
+        ended = run_tests(copy, breakage.tests, breakage.adapters)
     assert ended.returncode == FAILED, ended.stdout + ended.stderr
