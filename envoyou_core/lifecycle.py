@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from envoyou_core.worker.engine import Engine
     from envoyou_core.worker.in_process import InProcessHandoff
     from envoyou_core.worker.invocation import HandlerContext
+    from envoyou_core.worker.termination import TerminationSignal
     from envoyou_core.worker.worker import Worker
 
 __all__ = ["Lifecycle"]
@@ -93,6 +94,8 @@ class Lifecycle:
                 self._handoff.wake()
             except Exception as error:
                 self._notices.emit(WorkerFailed(self.inbox.name, describe(error), retry_in=None))
+            if not self._open_lifespans:
+                self._termination.install()
 
     def ensure_worker(self) -> None:
         """Start the worker if this process has not started it yet; adapters call this on every request. See `wake`."""
@@ -298,6 +301,21 @@ class Lifecycle:
                     on_loops=self.works_on_loops,
                 )
             return self._in_process
+
+    @cached_property
+    def _termination(self) -> TerminationSignal:
+        from envoyou_core.worker.termination import TerminationSignal
+
+        return TerminationSignal(is_working=self._is_working, stop=self._stop_for_good)
+
+    def _is_working(self) -> bool:
+        # Without a lock: a signal handler calls this, and the main thread may be holding the lock.
+        return self._in_process is not None and self._in_process.alive
+
+    def _stop_for_good(self) -> None:
+        # An event that is accepted between the stop and the end of the process waits for another worker.
+        self._handoff.retire()
+        self.stop()
 
     def _make_waker(self, handoff: Callable[[str], object]) -> Waker:
         return Waker(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import os
 import sys
-from collections.abc import Awaitable, Callable
-from contextlib import nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +70,25 @@ class DjangoWebhooks(Webhooks):
             self._enable_worker()
             self.wake()
 
+    def delay_termination(self) -> None:
+        """Under ASGI, let the worker finish before the server learns of SIGTERM. To be called in a request's thread."""
+        if not self._open_lifespans and not self._termination.installed:
+            # Signals belong to the main thread, where the server runs its event loop.
+            self._run_async(self._install_termination)
+
+    @asynccontextmanager
+    async def lifespan(self, app: object = None) -> AsyncIterator[None]:
+        """See `Webhooks.lifespan`. A worker that cannot start is reported only, as it is at a request."""
+        self._open_lifespans += 1
+        try:
+            self._enable_worker()
+            self.wake()
+            yield
+        finally:
+            self._open_lifespans -= 1
+            if not self._open_lifespans:
+                await asyncio.to_thread(self.stop)
+
     def start(self) -> None:
         """See `Webhooks.start`."""
         self._enable_worker()
@@ -130,6 +150,9 @@ class DjangoWebhooks(Webhooks):
 
         # In a thread of `sync_to_async`, this runs on the event loop of the request.
         return async_to_sync(call)()
+
+    async def _install_termination(self) -> None:
+        self._termination.install()
 
     def _enable_worker(self) -> None:
         self._worker_pid = os.getpid()
