@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from envoyou_core.testing import Delivery, sign_delivery
 from tests.contract import wire
@@ -240,10 +240,13 @@ def _free_port() -> int:
         return port
 
 
+AnySite = TypeVar("AnySite", bound=Site)
+
+
 @contextmanager
-def site(server: Server, folder: Path, **fields: Any) -> Iterator[Site]:
-    """Run a site's server during the block; `fields` are those of `Site`."""
-    found = Site(server, folder, **fields)
+def site(server: Server, folder: Path, *, kind: type[AnySite] = Site, **fields: Any) -> Iterator[AnySite]:
+    """Run a site's server during the block; `fields` are those of its kind."""
+    found = kind(server, folder, **fields)
     found.set_up()
     found.start()
     try:
