@@ -251,6 +251,7 @@ class Lifecycle:
         """Wake whatever handles an event that was moved from the spool to the inbox."""
         if self._announcer is not None:
             self._announcer.announce(event_id)
+            self._announce_due_events()
         elif self._works_in_process and self._handoff.alive:
             self.wake()
 

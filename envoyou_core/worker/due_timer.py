@@ -135,7 +135,9 @@ class DueTimer:
         """Read the inbox within a second, because an event may be due soon; start the thread if it is not running."""
         if self._pid != os.getpid():
             self._start()
-        self._woken.set()
+        # Most often it is set already, and `set` takes a lock.
+        if not self._woken.is_set():
+            self._woken.set()
 
     def stop(self) -> None:
         """End the thread without waiting for it; `watch` starts a new one."""

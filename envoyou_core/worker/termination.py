@@ -64,7 +64,11 @@ class TerminationSignal:
         if callable(handler):
             self._loop, self._server_handler = loop, handler
             self._server_waits = not _belongs_to_loop(handler, loop)
-            signal.signal(signal.SIGTERM, self._handle)
+            try:
+                signal.signal(signal.SIGTERM, self._handle)
+            except ValueError:
+                # A subinterpreter has a main thread too, but no signals.
+                return
             if not self._server_waits:
                 # As event loops do. `signal.signal` has just undone it.
                 signal.siginterrupt(signal.SIGTERM, False)

@@ -43,6 +43,11 @@ def accept(webhooks):
     return webhooks.receive(WebhookRequest.from_http("POST", delivery.headers, delivery.body)).status
 
 
+def timers():
+    """The threads that read when events are due. One of an earlier test may be about to end."""
+    return {thread for thread in threading.enumerate() if thread.name == "envoyou-due-timer"}
+
+
 @pytest.mark.django_db(transaction=True)
 def test_a_server_process_enqueues_a_task_at_its_start_and_for_each_event(webhooks, tasks):
     webhooks.ensure_worker()
@@ -62,11 +67,12 @@ def test_a_process_that_calls_start_reads_the_inbox(webhooks, tasks):
 @pytest.mark.django_db(transaction=True)
 def test_a_process_that_serves_no_requests_enqueues_no_task(webhooks, tasks):
     """For example a test."""
+    before = timers()
     assert accept(webhooks) == 200
     webhooks.wake()
     with pytest.raises(queue.Empty):
         tasks.get(timeout=0.1)
-    assert [thread for thread in threading.enumerate() if thread.name == "envoyou-due-timer"] == []
+    assert timers() <= before
     assert webhooks.drain() == 1
 
 
@@ -93,3 +99,36 @@ def test_an_overdue_event_in_the_inbox_enqueues_further_tasks(short_intervals, w
     assert accept(webhooks) == 200
     # One task for the event, and further ones by reading, because no worker handles it.
     assert [tasks.get(timeout=PATIENCE) for _ in range(3)]
+
+
+# A function as handoff
+
+
+@pytest.fixture
+def announced():
+    return queue.Queue()
+
+
+@pytest.fixture
+def own_webhooks(announced):
+    webhooks = DjangoWebhooks(secret=SECRET, inbox=OrmInbox(), handoff=announced.put)
+    webhooks.on("*")(lambda event: None)
+    yield webhooks
+    webhooks.stop()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_server_process_calls_the_function_without_an_event_if_one_is_due(own_webhooks, announced):
+    assert accept(own_webhooks) == 200
+    assert announced.get(timeout=PATIENCE) != ""
+    own_webhooks.ensure_worker()
+    assert announced.get(timeout=PATIENCE) == ""
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_process_that_serves_no_requests_does_not_read_when_events_are_due(own_webhooks, announced):
+    """For example a test, whose database could not be removed while a thread is connected to it."""
+    before = timers()
+    assert accept(own_webhooks) == 200
+    assert announced.get(timeout=PATIENCE)
+    assert timers() <= before

@@ -86,6 +86,16 @@ def test_what_was_begun_is_finished_after_sigterm(name: str, tables: Path, tmp_p
     assert finish_after_sigterm(server, tables, tmp_path) == code
 
 
+def test_a_handler_that_never_returns_does_not_keep_the_server_from_ending(tables: Path, tmp_path: Path) -> None:
+    shutil.copytree(tables, tmp_path, dirs_exist_ok=True)
+    with site(replace(of_django(uvicorn(ASGI)), setup=()), tmp_path, shutdown_timeout=0.5) as running:
+        assert running.deliver(sample_event("user.created")).status == 200
+        wait_for(lambda: running.begun, running.log.read_text)
+        assert running.end() == -signal.SIGTERM
+        assert running.effects == []
+        assert status_in(tmp_path) == ["processing"]
+
+
 def test_workers_that_are_signalled_twice_finish_too(tables: Path, tmp_path: Path) -> None:
     """A service manager signals all processes, and uvicorn's parent process then signals its workers once more."""
     finish_after_sigterm(uvicorn(ASGI, "--workers=2"), tables, tmp_path, with_its_workers=True)
