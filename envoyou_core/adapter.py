@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from envoyou_core.cli.sending import secret_from_environment, send_sample
     from envoyou_core.inbox.deadlines import TRANSACTION_LIMIT, time_limit
     from envoyou_core.worker.maintenance import MAINTENANCE_INTERVAL
+    from envoyou_core.worker.task import DrainTask
     from envoyou_core.worker.threads import DaemonThreads
     from envoyou_core.worker.time_limits import time_limited
 
@@ -85,6 +86,7 @@ __all__ = [
     "CheckedInput",
     "DaemonThreads",
     "DisconnectedError",
+    "DrainTask",
     "GroupCommit",
     "Handler",
     "HandlerTransactionQueue",
@@ -133,6 +135,7 @@ __all__ = [
 
 _LOADED_ON_FIRST_USE = {
     "DaemonThreads": "envoyou_core.worker.threads",
+    "DrainTask": "envoyou_core.worker.task",
     "MAINTENANCE_INTERVAL": "envoyou_core.worker.maintenance",
     "Source": "envoyou_core.cli.commands",
     "TRANSACTION_LIMIT": "envoyou_core.inbox.deadlines",

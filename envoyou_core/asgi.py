@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import AsyncExitStack, suppress
 from typing import Any
 
-from envoyou_core.errors import UnreadableBodyError, WebhookError
+from envoyou_core.errors import UnreadableBodyError, WebhookError, describe
 from envoyou_core.http import RequestLimits, WebhookRequest, WebhookResponse, content_length, path_variants
 from envoyou_core.unreadable_bodies import DisconnectedError, as_body_error
 from envoyou_core.webhooks import Webhooks
@@ -28,8 +28,8 @@ def webhooks_entry(app: Application, webhooks: Webhooks, *, path: str = "/webhoo
     """Wrap `app` so that webhooks are received at `path`; all other requests are passed on to `app`.
 
     Requests to `path`, with or without a final slash, bypass the routes and the middleware of `app`. The worker starts
-    and stops with the application's lifespan; if the application has none, the worker starts with the first request to
-    any path. See the guide, "Setting Up Webhooks".
+    and stops with the lifespan, also if `app` has none, such as Django. If the server runs no lifespan, the worker
+    starts with the first request to any path. See the guide, "Setting Up Webhooks".
 
     Args:
         app: the application to wrap.
@@ -59,20 +59,45 @@ def webhooks_entry(app: Application, webhooks: Webhooks, *, path: str = "/webhoo
 
 async def _run_lifespan(app: Application, webhooks: Webhooks, scope: Scope, receive: Receive, send: Send) -> None:
     """Run the lifespan of `app`; start the worker after its start-up and stop the worker before its shutdown."""
+    supported = False
     async with AsyncExitStack() as worker:
 
         async def stop_worker_and_receive() -> Message:
+            nonlocal supported
+            supported = True
             message = await receive()
             if message["type"] == "lifespan.shutdown":
                 await worker.aclose()
             return message
 
         async def start_worker_and_send(message: Message) -> None:
+            nonlocal supported
+            supported = True
             if message["type"] == "lifespan.startup.complete":
                 await worker.enter_async_context(webhooks.lifespan())
             await send(message)
 
-        await app(scope, stop_worker_and_receive, start_worker_and_send)
+        try:
+            await app(scope, stop_worker_and_receive, start_worker_and_send)
+        except Exception:
+            if supported:
+                raise
+    if not supported:
+        # The application has refused the scope, as Django does, or has ignored it.
+        await _run_lifespan_without_app(webhooks, receive, send)
+
+
+async def _run_lifespan_without_app(webhooks: Webhooks, receive: Receive, send: Send) -> None:
+    async with AsyncExitStack() as worker:
+        await receive()
+        try:
+            await worker.enter_async_context(webhooks.lifespan())
+        except Exception as error:
+            await send({"type": "lifespan.startup.failed", "message": describe(error)})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+    await send({"type": "lifespan.shutdown.complete"})
 
 
 def _relative_path(scope: Scope) -> str:

@@ -16,7 +16,7 @@ from envoyou_core.inbox.files import refuse_creation
 from envoyou_core.observability import NoSpool, Notices, SpoolFailed, WakeFailed, WorkerFailed, log_notice
 from envoyou_core.retention import RetentionReport
 from envoyou_core.settings import WorkerSettings
-from envoyou_core.worker.waker import Waker
+from envoyou_core.worker.announcer import Announcer
 
 if TYPE_CHECKING:
     from envoyou_core.spool.relay import SpoolRelay
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from envoyou_core.worker.engine import Engine
     from envoyou_core.worker.in_process import InProcessHandoff
     from envoyou_core.worker.invocation import HandlerContext
+    from envoyou_core.worker.termination import TerminationSignal
     from envoyou_core.worker.worker import Worker
 
 __all__ = ["Lifecycle"]
@@ -56,7 +57,7 @@ class Lifecycle:
         self._worker_pid: int | None = None
         self._open_lifespans = 0
         self._missing_spool_reported = False
-        self._waker = self._make_waker(settings.handoff) if callable(settings.handoff) else None
+        self._announcer = self._make_announcer(settings.handoff) if callable(settings.handoff) else None
         self._relay = None if spool is None else self._make_relay(spool)
 
     @property
@@ -75,7 +76,7 @@ class Lifecycle:
         self._contexts.append(context)
 
     def on_thread_exit(self, function: Callable[[], object]) -> None:
-        """Call `function` at the end of each worker thread, and of the thread that calls a function as `handoff`.
+        """Call `function` at the end of each worker thread, and of the threads that serve a function as `handoff`.
 
         For adapters whose framework keeps resources per thread, such as database connections.
         """
@@ -84,15 +85,18 @@ class Lifecycle:
     def wake(self) -> None:
         """Let this process's worker poll the inbox now; start the worker if it is not running. Never raises.
 
-        Wake-ups only save waiting, because workers also poll by themselves. Unless `handoff` is `auto`, only the spool
-        relay is started.
+        Wake-ups only save waiting, because workers also poll by themselves. With a function as `handoff`, it is called
+        within a second if an event is due. With `manual`, only the spool relay is started.
         """
         self._start_relay()
+        self._announce_due_events()
         if self._works_in_process:
             try:
                 self._handoff.wake()
             except Exception as error:
                 self._notices.emit(WorkerFailed(self.inbox.name, describe(error), retry_in=None))
+            if not self._open_lifespans:
+                self._termination.install()
 
     def ensure_worker(self) -> None:
         """Start the worker if this process has not started it yet; adapters call this on every request. See `wake`."""
@@ -103,11 +107,14 @@ class Lifecycle:
     def start(self) -> None:
         """Start this process's worker in a thread if it is not running and `handoff` is `auto`. Safe after a fork.
 
+        With a function as `handoff`, it is called when events are due.
+
         Raises:
             ConfigurationError: no handler is registered, the inbox needs a migration by an operator, or the spool
                 cannot be opened.
         """
         self._open()
+        self._announce_due_events()
         if self._works_in_process:
             self._handoff.start_in_thread()
 
@@ -123,8 +130,8 @@ class Lifecycle:
         timeout = self._settings.shutdown_timeout if timeout is None else timeout
         if self._relay is not None:
             self._relay.stop(timeout)
-        if self._waker is not None:
-            self._waker.close()
+        if self._announcer is not None:
+            self._announcer.close()
         if (worker := self._own_worker) is not None:
             worker.stop(timeout)
             worker.join(timeout + 2)
@@ -143,6 +150,7 @@ class Lifecycle:
         import asyncio
 
         await asyncio.to_thread(self._open)
+        self._announce_due_events()
         if self._works_in_process:
             self._handoff.start_on_loop()
         self._open_lifespans += 1
@@ -151,6 +159,8 @@ class Lifecycle:
         finally:
             self._open_lifespans -= 1
             if not self._open_lifespans:
+                if self._announcer is not None:
+                    self._announcer.close()
                 if self._relay is not None:
                     await asyncio.to_thread(self._relay.stop, self._settings.shutdown_timeout)
                 await self._handoff.astop()
@@ -208,6 +218,10 @@ class Lifecycle:
         """
         return self._engine.run_maintenance()
 
+    def seconds_until_next_due(self) -> float | None:
+        """Return the seconds until an event becomes due that is not due yet; `None` if none will. For task queues."""
+        return self._engine.seconds_until_due(0.0)
+
     def report_wake_error(self, error: Exception) -> None:
         """Report that a wake-up could not be sent; the event waits in the inbox. For adapters."""
         self._notices.emit(WakeFailed(self.inbox.name, describe(error)))
@@ -223,15 +237,21 @@ class Lifecycle:
             # thread and on the event loop of its request: the relay's thread has the wrong event loop.
             if self._works_in_process and not self._handoff.alive:
                 self.wake()
-        elif self._waker is None:
+        elif self._announcer is None:
             self.wake()
         else:
-            self._waker.send(event_id)
+            self._announcer.announce(event_id)
+            self._announce_due_events()
+
+    def _announce_due_events(self) -> None:
+        if self._announcer is not None:
+            self._announcer.watch()
 
     def _hand_over_moved(self, event_id: str) -> None:
         """Wake whatever handles an event that was moved from the spool to the inbox."""
-        if self._waker is not None:
-            self._waker.send(event_id)
+        if self._announcer is not None:
+            self._announcer.announce(event_id)
+            self._announce_due_events()
         elif self._works_in_process and self._handoff.alive:
             self.wake()
 
@@ -299,11 +319,29 @@ class Lifecycle:
                 )
             return self._in_process
 
-    def _make_waker(self, handoff: Callable[[str], object]) -> Waker:
-        return Waker(
-            lambda event_id: self._engine.in_context(lambda: handoff(event_id)),
-            self.report_wake_error,
-            on_thread_exit=lambda: self._engine.run_thread_exit_hooks(),
+    @cached_property
+    def _termination(self) -> TerminationSignal:
+        from envoyou_core.worker.termination import TerminationSignal
+
+        return TerminationSignal(is_working=self._is_working, stop=self._stop_for_good)
+
+    def _is_working(self) -> bool:
+        # Without a lock: a signal handler calls this, and the main thread may be holding the lock.
+        return self._in_process is not None and self._in_process.alive
+
+    def _stop_for_good(self) -> None:
+        # An event that is accepted between the stop and the end of the process waits for another worker.
+        self._handoff.retire()
+        self.stop()
+
+    def _make_announcer(self, function: Callable[[str], object]) -> Announcer:
+        engine = self._engine
+        return Announcer(
+            lambda event_id: engine.in_context(lambda: function(event_id)),
+            seconds_until_due=engine.seconds_until_due,
+            lease=engine.lease,
+            report_error=self.report_wake_error,
+            on_thread_exit=engine.run_thread_exit_hooks,
         )
 
     def _make_relay(self, spool: Spool) -> SpoolRelay:

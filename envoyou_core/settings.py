@@ -33,7 +33,7 @@ SECRET_FILE: Final = "WEBHOOK_SECRET_FILE"  # noqa: S105 - the name of a setting
 SECRET_NAMES: Final = frozenset({SECRET, SECRET_FILE})
 """The settings from which `secret` is read."""
 
-Handoff = Literal["auto", "manual"] | Callable[[str], object]
+Handoff = Literal["auto", "manual", "celery"] | Callable[[str], object]
 """How accepted events reach a worker."""
 
 
@@ -55,7 +55,7 @@ class WorkerSettings:
 
     def __post_init__(self) -> None:
         if not callable(self.handoff) and self.handoff not in ("auto", "manual"):
-            raise ConfigurationError(f"handoff must be 'auto', 'manual' or a function, got {self.handoff!r}")
+            raise ConfigurationError(f"handoff must be 'auto', 'manual', 'celery' or a function, got {self.handoff!r}")
         if not isinstance(self.retry, RetryPolicy):
             raise ConfigurationError(f"retry must be a RetryPolicy or None, got {type(self.retry).__name__}")
         if self.retention is not None and not isinstance(self.retention, Retention):

@@ -48,8 +48,9 @@ class Webhooks(Registration, Lifecycle):
             accepted all the same. They are moved to the inbox once it is available, in no guaranteed order.
         nonces: where nonces are remembered: `redis://...`, a nonce store, or by default the memory of each process.
         handoff: how accepted events reach a worker. `auto`: a worker in this process, on its event loop or in a thread.
-            `manual`: call `drain`, or run another process. A function: it is called with each accepted event's id after
-            the commit, in a background thread, for example to notify a broker; best effort.
+            `manual`: call `drain`, or run another process. `celery`: a task of the project's Celery app. A function: it
+            is called with each accepted event's id after the commit, and with an empty text when other events have
+            become due, such as retries; in a background thread, for example to notify a broker; best effort.
         tolerance: seconds by which a timestamp may differ from now, in the past or the future.
         signed_content: the accepted forms of the signed content; `("raw",)` is the strict setting.
         required_headers: headers required besides signature and timestamp.
@@ -91,6 +92,10 @@ class Webhooks(Registration, Lifecycle):
         shutdown_timeout: float = DEFAULTS.shutdown_timeout,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        if handoff == "celery":
+            from envoyou_core.worker.celery import celery_handoff
+
+            handoff = celery_handoff(self, name)
         settings = WorkerSettings(
             handoff=handoff,
             retry=DEFAULTS.retry if retry is None else retry,

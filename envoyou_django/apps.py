@@ -70,11 +70,13 @@ def _calling_modules() -> set[str]:
     return names
 
 
-def _ensure_worker(sender: type, **_: Any) -> None:
+def _ensure_worker(sender: type, scope: Any = None, **_: Any) -> None:
     if _is_test_client(sender):
         return
     try:
         project_webhooks.ensure_worker()
+        if scope is not None:
+            project_webhooks.delay_termination()
     except ConfigurationError as error:
         # Raised here, the error would fail every request of the site.
         log.error("the worker was not started; this process handles no webhooks: %s", error)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import os
 import sys
-from collections.abc import Awaitable, Callable
-from contextlib import nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,6 @@ from envoyou_core import ConfigurationError, WebhookRequest, WebhookResponse, We
 from envoyou_core.adapter import TRANSACTION_PARAMETERS, Handler, time_limited
 from envoyou_django.connections import fresh_connections
 from envoyou_django.signals import SignalSender
-from envoyou_django.waker import TaskQueueWaker
 
 if TYPE_CHECKING:
     from envoyou_django.inbox.inbox import OrmInbox
@@ -42,12 +42,7 @@ class DjangoWebhooks(Webhooks):
         super().__init__(inbox=inbox, **settings)
         self._task_queue = None
         if hint is not None:
-            self._task_queue = TaskQueueWaker(
-                _with_fresh_connections(hint),
-                report_error=self.report_wake_error,
-                seconds_overdue=self._overdue,
-                on_thread_exit=connections.close_all,
-            )
+            self._task_queue = self._make_announcer(lambda _: hint())
         self.add_context(fresh_connections)
         self.on_thread_exit(connections.close_all)
         self._signals = SignalSender(self.name, around=fresh_connections, on_thread_exit=connections.close_all)
@@ -69,6 +64,25 @@ class DjangoWebhooks(Webhooks):
             self._enable_worker()
             self.wake()
 
+    def delay_termination(self) -> None:
+        """Under ASGI, let the worker finish before the server learns of SIGTERM. To be called in a request's thread."""
+        if not self._open_lifespans and not self._termination.installed:
+            # Signals belong to the main thread, where the server runs its event loop.
+            self._run_async(self._install_termination)
+
+    @asynccontextmanager
+    async def lifespan(self, app: object = None) -> AsyncIterator[None]:
+        """See `Webhooks.lifespan`. A worker that cannot start is reported only, as it is at a request."""
+        self._open_lifespans += 1
+        try:
+            self._enable_worker()
+            self.wake()
+            yield
+        finally:
+            self._open_lifespans -= 1
+            if not self._open_lifespans:
+                await asyncio.to_thread(self.stop)
+
     def start(self) -> None:
         """See `Webhooks.start`."""
         self._enable_worker()
@@ -77,7 +91,7 @@ class DjangoWebhooks(Webhooks):
     def stop(self, timeout: float | None = None) -> None:
         """See `Webhooks.stop`."""
         if self._task_queue is not None:
-            self._task_queue.stop()
+            self._task_queue.close()
         super().stop(timeout)
         self._signals.close(self._settings.shutdown_timeout if timeout is None else timeout)
         atexit.unregister(self._send_last_signals)
@@ -131,11 +145,14 @@ class DjangoWebhooks(Webhooks):
         # In a thread of `sync_to_async`, this runs on the event loop of the request.
         return async_to_sync(call)()
 
+    async def _install_termination(self) -> None:
+        self._termination.install()
+
     def _enable_worker(self) -> None:
         self._worker_pid = os.getpid()
         self.inbox.shares_commits = True
         if self._task_queue is not None:
-            self._task_queue.start_sweeping()
+            self._task_queue.watch()
         # Registered before the worker registers its own function, so that this one is called after the worker's end.
         atexit.unregister(self._send_last_signals)
         atexit.register(self._send_last_signals)
@@ -143,12 +160,13 @@ class DjangoWebhooks(Webhooks):
     def _wake(self) -> None:
         super().wake()
         if self._task_queue is not None:
-            self._task_queue.send()
+            self._task_queue.announce()
+            self._task_queue.watch()
 
-    def _overdue(self) -> float:
-        with fresh_connections():
-            until_due = self.inbox.seconds_until_due()
-        return 0.0 if until_due is None else -until_due
+    def _announce_due_events(self) -> None:
+        # A test whose process accepts events must not find connections of another thread at its end.
+        if self._worker_pid == os.getpid():
+            super()._announce_due_events()
 
     def _send_last_signals(self) -> None:
         self._signals.close(self._settings.shutdown_timeout)
@@ -179,14 +197,6 @@ def _as_sync(handler: Handler) -> Handler:
     # cancelled at its time limit, as a sync handler cannot.
     function = async_to_sync(time_limited(handler.function, handler.time_limit))
     return replace(handler, function=function, is_async=False, time_limit=None)
-
-
-def _with_fresh_connections(function: Callable[[], object]) -> Callable[[], None]:
-    def call() -> None:
-        with fresh_connections():
-            function()
-
-    return call
 
 
 def _tests_may_run() -> bool:

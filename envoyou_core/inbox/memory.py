@@ -215,10 +215,11 @@ class MemoryInbox(WorkerInbox):
         row = self._rows.get((claim.tenant, claim.event.id))
         return row if row is not None and row.lease_token == claim.token else None
 
-    def seconds_until_due(self) -> float | None:
+    def seconds_until_due(self, *, later_than: float | None = None) -> float | None:
         with self._lock:
-            due = [row.due_at for row in self._rows.values() if row.due_at is not None]
-            return (min(due) - self._now()).total_seconds() if due else None
+            now = self._now()
+            due = [(row.due_at - now).total_seconds() for row in self._rows.values() if row.due_at is not None]
+            return min((seconds for seconds in due if later_than is None or seconds > later_than), default=None)
 
     def pause(self, subject: str) -> None:
         with self._lock:

@@ -183,10 +183,14 @@ class WorkerInbox(Inbox, Protocol):
         claim's event is not about an object.
         """
 
-    def seconds_until_due(self) -> float | None:
+    def seconds_until_due(self, *, later_than: float | None = None) -> float | None:
         """Return the seconds until the next event is due, zero or less if one is due, `None` if none will be.
 
         A due event may still be held back by the order of its object, or be paused.
+
+        Args:
+            later_than: only events that are due later than so many seconds from now count; if negative, also those that
+                have become due in that many seconds. By default, all events count.
         """
 
     def prune_watermarks(self, older_than: timedelta) -> int:

@@ -139,9 +139,11 @@ class Engine:
         subjects = self.pauses.known(lambda: self.in_context(self.inbox.paused))
         return paused_patterns(subjects, self.handlers)
 
-    def seconds_until_due(self) -> float | None:
-        """Seconds until the next event is due; `None` if none will be."""
-        return self.in_context(self.inbox.seconds_until_due)
+    def seconds_until_due(self, later_than: float | None = None) -> float | None:
+        """Seconds until the next event is due; `None` if none will be. See `WorkerInbox.seconds_until_due`."""
+        if later_than is None:
+            return self.in_context(self.inbox.seconds_until_due)
+        return self.in_context(lambda: self.inbox.seconds_until_due(later_than=later_than))
 
     def renew(self, claims: list[Claim]) -> None:
         """Renew the leases of `claims`."""

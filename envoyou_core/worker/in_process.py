@@ -58,6 +58,7 @@ class InProcessHandoff:
         self._worker: Worker | None = None
         self._task: asyncio.Task[None] | None = None
         self._pid = os.getpid()
+        self._retired_pid: int | None = None
 
     def start_on_loop(self) -> None:
         """Start the worker if it is not running: on the running event loop if `on_loops` allows that.
@@ -94,6 +95,10 @@ class InProcessHandoff:
         if self._worker is not None:
             self._worker.announce_event()
 
+    def retire(self) -> None:
+        """Start no worker in this process from now on, because the process is about to end."""
+        self._retired_pid = os.getpid()
+
     def stop(self, timeout: float | None = None) -> None:
         """Stop the worker and wait for it. Not to be called in the worker's own thread.
 
@@ -122,7 +127,7 @@ class InProcessHandoff:
 
     def _start(self, kind: str, run: Callable[[Worker], None]) -> None:
         with self._lock:
-            if self.alive:
+            if self.alive or self._retired_pid == os.getpid():
                 return
             self._engine.check_handlers()
             # The worker was not stopped, or it would not be kept. So its event loop has ended.

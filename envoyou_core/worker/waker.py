@@ -1,4 +1,4 @@
-"""Calls the function given as `handoff` with the id of each accepted event. The function may use a message broker.
+"""Calls the function given as `handoff` in a background thread. The function may use a message broker.
 
 Wake-ups are best effort, because workers also poll the inbox. They are sent outside the request, and dropped if the
 function cannot keep up.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -42,13 +43,14 @@ class Waker:
         self._lock = ForkSafeLock()
         self._waiting: queue.Queue[str | None] = queue.Queue(MAX_WAITING)
         self._pid: int | None = None
+        self._called_at: float | None = None
 
     def send(self, event_id: str) -> None:
         """Queue a wake-up for an event; returns at once."""
         with self._lock:
             if self._pid != os.getpid():
                 # A forked child has no thread, and the queued wake-ups belong to the parent.
-                self._waiting = queue.Queue(MAX_WAITING)
+                self._waiting, self._called_at = queue.Queue(MAX_WAITING), None
                 sending = threading.Thread(
                     target=self._send_all, args=(self._waiting,), name="envoyou-waker", daemon=True
                 )
@@ -64,6 +66,11 @@ class Waker:
         except queue.Full:
             return
 
+    def blocked_for(self) -> float:
+        """Return the seconds since the function was called if it has not returned yet, else zero."""
+        called_at = self._called_at
+        return 0.0 if called_at is None else time.monotonic() - called_at
+
     def close(self) -> None:
         """End the thread once the queued wake-ups are sent; the next wake-up starts a new one."""
         with self._lock:
@@ -74,8 +81,11 @@ class Waker:
 
     def _send_all(self, waiting: queue.Queue[str | None]) -> None:
         while (event_id := waiting.get()) is not None:
+            self._called_at = time.monotonic()
             try:
                 self._function(event_id)
             except Exception as error:
                 self._report_error(error)
+            finally:
+                self._called_at = None
         self._on_thread_exit()

@@ -266,14 +266,12 @@ class OrmInbox(TransactionalInbox):
         applied += self._watermarks.filter(tenant=claim.tenant, object_key=object_id).values_list("created", flat=True)
         return max((created for created in applied if created is not None), default=None)
 
-    def seconds_until_due(self) -> float | None:
-        due_at = self._rows.filter(due_at__range=REPRESENTABLE).aggregate(first=Min("due_at"))["first"]
-        return None if due_at is None else (due_at - self._now()).total_seconds()
-
-    def seconds_until_next_due(self) -> float | None:
-        """Return the seconds until an event becomes due that is not due yet; `None` if there is no such event."""
+    def seconds_until_due(self, *, later_than: float | None = None) -> float | None:
         now = self._now()
-        due_at = self._rows.filter(due_at__gt=now).aggregate(first=Min("due_at"))["first"]
+        rows = self._rows.filter(due_at__range=REPRESENTABLE)
+        if later_than is not None:
+            rows = rows.filter(due_at__gt=now + timedelta(seconds=later_than))
+        due_at = rows.aggregate(first=Min("due_at"))["first"]
         return None if due_at is None else (due_at - now).total_seconds()
 
     def pause(self, subject: str) -> None:

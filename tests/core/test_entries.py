@@ -220,6 +220,7 @@ class Life:
     def __init__(self, webhooks, *, fails=False):
         self.webhooks = webhooks
         self.fails = fails
+        self.when_started = lambda: None
         self.noted = []
         self.sent = []
 
@@ -247,6 +248,8 @@ class Life:
 
         async def send(message):
             self.sent.append(message)
+            if message["type"] == "lifespan.startup.complete":
+                self.when_started()
 
         await asgi.webhooks_entry(self.app, self.webhooks, path=PATH)({"type": "lifespan"}, receive, send)
 
@@ -281,18 +284,40 @@ def test_asgi_a_crashed_lifespan_stops_the_worker(working):
     assert not working._handoff.alive
 
 
-def test_asgi_without_a_lifespan_the_first_request_to_any_path_starts_the_worker(working):
+async def refuses_lifespan(scope, receive, send):
+    if scope["type"] == "lifespan":
+        raise ValueError("of no lifespan")
+
+
+async def ignores_lifespan(scope, receive, send):
+    pass
+
+
+@pytest.mark.parametrize("app", [refuses_lifespan, ignores_lifespan])
+def test_asgi_the_worker_has_a_lifespan_even_if_the_application_has_none(working, app):
+    life = Life(working)
+    life.app = app
+    life.when_started = lambda: life.note("started")
+    asyncio.run(life.run())
+    assert [message["type"] for message in life.sent] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    assert life.noted == [("started", True)]
+    assert not working._handoff.alive
+
+
+def test_asgi_a_server_does_not_start_if_the_worker_of_an_application_without_a_lifespan_cannot():
+    life = Life(Webhooks(secret=SECRET, inbox="memory:"))
+    life.app = refuses_lifespan
+    asyncio.run(life.run())
+    [message] = life.sent
+    assert message["type"] == "lifespan.startup.failed"
+    assert "handler" in message["message"]
+
+
+def test_asgi_if_no_lifespan_is_run_the_first_request_to_any_path_starts_the_worker(working):
     working.inbox.add(NewEvent(sample_event())).result(PATIENCE)
 
-    async def app(scope, receive, send):
-        if scope["type"] == "lifespan":
-            raise ValueError("of no lifespan")
-
     async def serve():
-        entry = asgi.webhooks_entry(app, working, path=PATH)
-        with pytest.raises(ValueError, match="of no lifespan"):
-            await entry({"type": "lifespan"}, None, None)
-        assert not working._handoff.alive
+        entry = asgi.webhooks_entry(ignores_lifespan, working, path=PATH)
         await entry(http_scope("/"), None, None)
         assert await asyncio.to_thread(working.done.wait, PATIENCE)
         await working._handoff.astop()

@@ -23,8 +23,8 @@ def test_a_lock_held_at_the_fork_does_not_block_the_child(handoff):
         webhooks = Webhooks(secret="whsec_test", inbox="memory:", handoff=handoff)
         webhooks.on("*")(lambda event: done.set())
         held = [webhooks._lock, webhooks._handoff._lock, webhooks._reception.nonces._lock]
-        if webhooks._waker is not None:
-            held.append(webhooks._waker._lock)
+        if webhooks._announcer is not None:
+            held += [webhooks._announcer._waker._lock, webhooks._announcer._timer._lock]
         for lock in held:
             lock.__enter__()
         child = os.fork()

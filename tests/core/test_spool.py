@@ -714,7 +714,7 @@ def test_a_moved_event_wakes_the_worker(life, make, inbox, until, monkeypatch):
 def test_a_handoff_function_is_called_when_an_event_is_moved_and_not_when_it_is_spooled(make, inbox):
     sent = []
     webhooks = make(handoff=sent.append)
-    webhooks._waker.send = sent.append
+    webhooks._announcer.announce = sent.append
     inbox.down = True
     event = deliver(webhooks)
     assert sent == []
@@ -727,7 +727,7 @@ def test_a_handoff_function_is_called_when_an_event_is_moved_and_not_when_it_is_
 def test_a_handoff_function_is_not_called_for_an_event_that_the_inbox_had_already(make, inbox):
     sent = []
     webhooks = make(handoff=lambda event_id: None)
-    webhooks._waker.send = sent.append
+    webhooks._announcer.announce = sent.append
     event = deliver(webhooks)
     inbox.down = True
     deliver(webhooks, event)

@@ -1,4 +1,7 @@
-"""A function as handoff: called with each accepted event, outside the request, best effort."""
+"""A function as handoff: called with each accepted event, outside the request, best effort.
+
+When it is called without an event is tested in `test_due_timer.py`.
+"""
 
 import queue
 import threading
@@ -25,6 +28,8 @@ def accept(webhooks, event=None):
 
 
 def make(handoff):
+    if callable(handoff):
+        announced, handoff = handoff, lambda event_id: event_id and announced(event_id)
     webhooks = Webhooks(secret=SECRET, inbox="memory:", handoff=handoff)
     webhooks.on("*")(lambda event: None)
     return webhooks
@@ -126,22 +131,27 @@ def test_waker_thread_ends_with_the_webhooks_once_queued_wakeups_are_sent():
 def test_waker_thread_runs_the_thread_exit_hooks():
     told = queue.Queue()
 
+    def tell(what):
+        # The other thread reads the inbox.
+        if threading.current_thread().name == "envoyou-waker":
+            told.put(what)
+
     @contextmanager
     def around():
-        told.put("entered")
+        tell("entered")
         yield
-        told.put("left")
+        tell("left")
 
     webhooks = make(lambda event_id: told.put(event_id))
     webhooks.add_context(around)
-    webhooks.on_thread_exit(lambda: told.put(threading.current_thread().name))
+    webhooks.on_thread_exit(lambda: tell("ended"))
     event = accept(webhooks)
     assert [told.get(timeout=PATIENCE) for _ in range(3)] == ["entered", event.id, "left"]
     webhooks.stop()
-    assert told.get(timeout=PATIENCE) == "envoyou-waker"
+    assert told.get(timeout=PATIENCE) == "ended"
 
 
-@pytest.mark.parametrize("handoff", ["celery", 5, None])
+@pytest.mark.parametrize("handoff", ["cellery", 5, None])
 def test_handoff_that_is_neither_a_known_word_nor_a_function_is_refused(handoff):
     with pytest.raises(ConfigurationError, match="handoff"):
         make(handoff)
@@ -158,6 +168,6 @@ def test_event_is_accepted_if_no_waker_thread_can_be_started(monkeypatch):
     with monkeypatch.context() as exhausted:
         exhausted.setattr(threading.Thread, "start", refuse)
         accept(webhooks)
-    assert [failure.detail for failure in failures] == ["RuntimeError: can't start new thread"]
+    assert {failure.detail for failure in failures} == {"RuntimeError: can't start new thread"}
     event = accept(webhooks)
     assert told.get(timeout=PATIENCE) == event.id

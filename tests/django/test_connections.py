@@ -8,7 +8,8 @@ from django.db import connections
 
 from envoyou_core import WebhookRequest
 from envoyou_core.testing import sample_event, sign_delivery
-from envoyou_django import waker, webhooks
+from envoyou_core.worker import due_timer
+from envoyou_django import webhooks
 from envoyou_django.inbox.inbox import OrmInbox
 from envoyou_django.models import ProcessedEvent
 from envoyou_django.runtime import DjangoWebhooks
@@ -58,8 +59,8 @@ def test_the_worker_replaces_broken_connections(postgres):
 
 
 def test_polling_for_overdue_events_replaces_broken_connections(postgres, monkeypatch):
-    for name in ("SWEEP_INTERVAL", "MAX_SWEEP_INTERVAL", "MAX_OVERDUE"):
-        monkeypatch.setattr(waker, name, 0.05)
+    often = due_timer.Intervals(soon=0.05, idle=0.05, overdue=0.05, longest=0.05)
+    monkeypatch.setattr(due_timer, "INTERVALS", often)
     calls = queue.Queue()
     enqueueing = DjangoWebhooks(secret=SECRET, inbox=OrmInbox(), handoff="manual", hint=lambda: calls.put("task"))
     delivery = sign_delivery(sample_event(), secret=SECRET)

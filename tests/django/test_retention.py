@@ -4,6 +4,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import InterfaceError, OperationalError
 
+from envoyou_core.adapter import MAINTENANCE_INTERVAL, DrainTask
 from envoyou_core.retention import RetentionReport
 from envoyou_django import tasks, webhooks
 
@@ -22,11 +23,11 @@ def reports(monkeypatch):
 
 
 def test_the_first_task_applies_it_and_then_one_each_hour(reports, monkeypatch):
-    monkeypatch.setattr(tasks, "_next_maintenance", float("-inf"))
+    monkeypatch.setattr(tasks, "_drain", DrainTask(webhooks, tasks.enqueue))
     tasks.work_off()
     tasks.work_off()
     assert reports == [RetentionReport(0, 0, 0)]
-    monkeypatch.setattr(tasks, "_next_maintenance", tasks._next_maintenance - tasks.MAINTENANCE_INTERVAL)
+    monkeypatch.setattr(tasks._drain, "_next_maintenance", tasks._drain._next_maintenance - MAINTENANCE_INTERVAL)
     tasks.work_off()
     assert len(reports) == 2
 

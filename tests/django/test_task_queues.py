@@ -50,9 +50,10 @@ def hangs_at_first(event):
 """
 
 SHORT_INTERVALS = """
-from envoyou_django import waker
+from envoyou_core.worker import announcer, due_timer
 
-waker.SWEEP_INTERVAL = waker.MAX_OVERDUE = waker.BROKER_TIMEOUT = 1.0
+due_timer.INTERVALS = due_timer.Intervals(idle=1.0, overdue=1.0)
+announcer.MAX_CALL = 1.0
 """
 
 PAGE = read_page("docs/django-operations.md")
@@ -189,7 +190,7 @@ def test_a_broker_that_never_answers_delays_no_response(celery_project):
         environment = {"BROKER": f"redis://127.0.0.1:{silent.getsockname()[1]}/0", "KEY_PREFIX": ""}
         with celery_project.serving(**environment) as server:
             events = [deliver(server) for _ in range(3)]
-            message = "the task queue has not answered"
+            message = "the handoff has not returned"
             server.process.wait_until(lambda: message in server.process.said)
             assert not any(handled_by(celery_project, event) for event in events)
             assert celery_project.run("envoyou_worker", "--drain", **environment).returncode == 0

@@ -75,13 +75,3 @@ def test_an_event_scrubbed_during_its_requeue_is_not_requeued(inbox_alias, clock
     monkeypatch.setattr(ProcessedEventQuerySet, "_requeue_one", erase_first)
     assert inbox.requeue("evt_0") == 0
     assert inbox.get("evt_0").status is Status.DEAD
-
-
-def test_the_next_due_event_is_found_if_another_is_due_already(inbox_alias, clock):
-    inbox = OrmInbox(clock=clock)
-    assert inbox.seconds_until_next_due() is None
-    (claim,) = claim_new(inbox, 1)
-    inbox.settle(claim, Settlement(Status.FAILED, 1, retry_in=30.0))
-    inbox.add(NewEvent(sample_event(id="evt_paused"))).result()
-    assert inbox.seconds_until_due() == 0
-    assert inbox.seconds_until_next_due() == 30

@@ -1,4 +1,4 @@
-"""Wake-ups of a task queue: a thread enqueues the task, and enqueues it again while an event is overdue."""
+"""When a project enqueues the task of its task queue."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from django.db import transaction
 
 from envoyou_core import WebhookRequest
 from envoyou_core.testing import sample_event, sign_delivery
-from envoyou_django import waker
+from envoyou_core.worker import due_timer
 from envoyou_django.inbox.inbox import OrmInbox
 from envoyou_django.runtime import DjangoWebhooks
-from envoyou_django.waker import TaskQueueWaker
 from tests.django.conftest import SECRET
 
 PATIENCE = 20
@@ -22,91 +21,8 @@ PATIENCE = 20
 
 @pytest.fixture
 def short_intervals(monkeypatch):
-    for name in ("SWEEP_INTERVAL", "MAX_SWEEP_INTERVAL", "MAX_OVERDUE", "BROKER_TIMEOUT"):
-        monkeypatch.setattr(waker, name, 0.02)
-
-
-@pytest.fixture
-def make():
-    wakers = []
-
-    def make(enqueue, report_error=lambda error: None, seconds_overdue=lambda: 0.0, **others):
-        wakers.append(TaskQueueWaker(enqueue, report_error=report_error, seconds_overdue=seconds_overdue, **others))
-        return wakers[-1]
-
-    yield make
-    for each in wakers:
-        each.stop()
-
-
-def test_each_wake_up_enqueues_one_task_in_a_thread(make):
-    tasks = queue.Queue()
-    sender = make(lambda: tasks.put(threading.current_thread().name))
-    sender.send()
-    sender.send()
-    assert {tasks.get(timeout=PATIENCE) for _ in range(2)} == {"envoyou-waker"}
-
-
-def test_tasks_are_enqueued_while_an_event_is_overdue(short_intervals, make):
-    tasks, is_overdue = queue.Queue(), threading.Event()
-    sender = make(lambda: tasks.put("task"), seconds_overdue=lambda: 1.0 if is_overdue.is_set() else 0.01)
-    sender.start_sweeping()
-    with pytest.raises(queue.Empty):
-        tasks.get(timeout=0.2)
-    is_overdue.set()
-    assert [tasks.get(timeout=PATIENCE) for _ in range(3)] == ["task"] * 3
-
-
-def test_the_interval_doubles_while_an_event_stays_overdue(make):
-    intervals = []
-
-    class Stopped:
-        def wait(self, interval):
-            intervals.append(interval)
-            return len(intervals) > 6
-
-    sender = make(lambda: None, seconds_overdue=lambda: 0.0 if len(intervals) == 5 else 100.0)
-    sender._sweep(Stopped())
-    assert intervals == [10, 20, 40, 60, 60, 10, 20]
-
-
-def test_an_unavailable_inbox_is_reported_and_polled_again(short_intervals, make):
-    tasks, failures, results = queue.Queue(), queue.Queue(), iter([ConnectionError("unavailable"), 5.0])
-
-    def seconds_overdue():
-        result = next(results, 0.0)
-        if isinstance(result, Exception):
-            raise result
-        return result
-
-    sender = make(lambda: tasks.put("task"), report_error=failures.put, seconds_overdue=seconds_overdue)
-    sender.start_sweeping()
-    assert str(failures.get(timeout=PATIENCE)) == "unavailable"
-    assert tasks.get(timeout=PATIENCE) == "task"
-
-
-def test_a_task_queue_that_does_not_answer_is_reported(short_intervals, make):
-    release, failures = threading.Event(), queue.Queue()
-    sender = make(lambda: release.wait(PATIENCE), report_error=failures.put)
-    sender.start_sweeping()
-    sender.send()
-    assert str(failures.get(timeout=PATIENCE)).startswith("the task queue has not answered for")
-    release.set()
-
-
-def test_stop_ends_the_thread(short_intervals, make):
-    ended_in = []
-    sender = make(lambda: None, on_thread_exit=lambda: ended_in.append(threading.current_thread()))
-    others = set(threading.enumerate())
-    sender.start_sweeping()
-    [thread] = [thread for thread in threading.enumerate() if thread not in others and thread.name == "envoyou-sweep"]
-    sender.stop()
-    thread.join(PATIENCE)
-    assert not thread.is_alive()
-    assert ended_in == [thread]
-
-
-# When a project enqueues tasks
+    often = due_timer.Intervals(soon=0.02, idle=0.02, overdue=0.02, longest=0.02)
+    monkeypatch.setattr(due_timer, "INTERVALS", often)
 
 
 @pytest.fixture
@@ -127,6 +43,11 @@ def accept(webhooks):
     return webhooks.receive(WebhookRequest.from_http("POST", delivery.headers, delivery.body)).status
 
 
+def timers():
+    """The threads that read when events are due. One of an earlier test may be about to end."""
+    return {thread for thread in threading.enumerate() if thread.name == "envoyou-due-timer"}
+
+
 @pytest.mark.django_db(transaction=True)
 def test_a_server_process_enqueues_a_task_at_its_start_and_for_each_event(webhooks, tasks):
     webhooks.ensure_worker()
@@ -137,7 +58,7 @@ def test_a_server_process_enqueues_a_task_at_its_start_and_for_each_event(webhoo
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_process_that_calls_start_polls_the_inbox(short_intervals, webhooks, tasks):
+def test_a_process_that_calls_start_reads_the_inbox(webhooks, tasks):
     accept(webhooks)
     webhooks.start()
     assert tasks.get(timeout=PATIENCE)
@@ -146,11 +67,12 @@ def test_a_process_that_calls_start_polls_the_inbox(short_intervals, webhooks, t
 @pytest.mark.django_db(transaction=True)
 def test_a_process_that_serves_no_requests_enqueues_no_task(webhooks, tasks):
     """For example a test."""
+    before = timers()
     assert accept(webhooks) == 200
     webhooks.wake()
     with pytest.raises(queue.Empty):
         tasks.get(timeout=0.1)
-    assert [thread for thread in threading.enumerate() if thread.name == "envoyou-sweep"] == []
+    assert timers() <= before
     assert webhooks.drain() == 1
 
 
@@ -175,5 +97,38 @@ def test_an_overdue_event_in_the_inbox_enqueues_further_tasks(short_intervals, w
     webhooks.ensure_worker()
     assert tasks.get(timeout=PATIENCE)
     assert accept(webhooks) == 200
-    # One task for the event, and further ones by polling, because no worker handles it.
+    # One task for the event, and further ones by reading, because no worker handles it.
     assert [tasks.get(timeout=PATIENCE) for _ in range(3)]
+
+
+# A function as handoff
+
+
+@pytest.fixture
+def announced():
+    return queue.Queue()
+
+
+@pytest.fixture
+def own_webhooks(announced):
+    webhooks = DjangoWebhooks(secret=SECRET, inbox=OrmInbox(), handoff=announced.put)
+    webhooks.on("*")(lambda event: None)
+    yield webhooks
+    webhooks.stop()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_server_process_calls_the_function_without_an_event_if_one_is_due(own_webhooks, announced):
+    assert accept(own_webhooks) == 200
+    assert announced.get(timeout=PATIENCE) != ""
+    own_webhooks.ensure_worker()
+    assert announced.get(timeout=PATIENCE) == ""
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_process_that_serves_no_requests_does_not_read_when_events_are_due(own_webhooks, announced):
+    """For example a test, whose database could not be removed while a thread is connected to it."""
+    before = timers()
+    assert accept(own_webhooks) == 200
+    assert announced.get(timeout=PATIENCE)
+    assert timers() <= before

@@ -555,6 +555,17 @@ class InboxContract(
         clock.advance(3)
         assert inbox.seconds_until_due() == -3
 
+    def test_seconds_until_due_may_leave_out_what_is_due_by_a_moment(self, inbox, clock):
+        assert inbox.seconds_until_due(later_than=0.0) is None
+        add_settled(inbox, "evt_1", Status.FAILED, retry_in=30.0)
+        add(inbox, "evt_2")
+        clock.advance(3)
+        add(inbox, "evt_3")
+        assert inbox.seconds_until_due(later_than=-3.5) == -3
+        assert inbox.seconds_until_due(later_than=-2.5) == 0
+        assert inbox.seconds_until_due(later_than=0.0) == 27
+        assert inbox.seconds_until_due(later_than=27.0) is None
+
     # Looking
 
     def test_an_event_that_is_not_there_is_none(self, inbox):

@@ -12,9 +12,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from envoyou_core.testing import Delivery, sign_delivery
 from tests.contract import wire
@@ -77,6 +77,10 @@ def granian(app: str, *options: str) -> Server:
     return Server(["granian", app, "--interface=asgi", "--host=127.0.0.1", f"--port={A_FREE_PORT}", *options])
 
 
+def daphne(app: str) -> Server:
+    return Server(["daphne", app, "--bind=127.0.0.1", "--port=0"])
+
+
 def runserver(settings: str, *options: str) -> Server:
     """Return the command for Django, without its autoreloader."""
     options = (f"--settings={settings}", "--pythonpath=.", *options)
@@ -84,12 +88,13 @@ def runserver(settings: str, *options: str) -> Server:
 
 
 def django(*options: str) -> Server:
-    return gunicorn(
-        "django_project.wsgi",
-        *options,
-        hooks="django_project.hooks",
-        setup=["django", "migrate", "--settings=django_project.settings", "--pythonpath=.", "--verbosity=0"],
-    )
+    return of_django(gunicorn("django_project.wsgi", *options))
+
+
+def of_django(server: Server) -> Server:
+    """Return a server of the Django project, whose setup creates its tables."""
+    migrate = ["django", "migrate", "--settings=django_project.settings", "--pythonpath=.", "--verbosity=0"]
+    return replace(server, hooks="django_project.hooks", setup=migrate)
 
 
 @dataclass(slots=True)
@@ -99,6 +104,7 @@ class Site:
     server: Server
     folder: Path
     lease: float = field(default=LEASE, kw_only=True)
+    shutdown_timeout: float = field(default=SHUTDOWN_TIMEOUT, kw_only=True)
     apps: Path = field(default=APPS, kw_only=True)
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     _port: int = field(default=0, init=False)
@@ -120,7 +126,7 @@ class Site:
                 start_new_session=True,
                 **self._contexts(),
             )
-        said = wait_for(lambda: re.search(r"http://127\.0\.0\.1:(\d+)", log.read_text()), log.read_text)
+        said = wait_for(lambda: re.search(r"127\.0\.0\.1:(\d+)", log.read_text()), log.read_text)
         self._port = int(said[1])
         # uvicorn's worker processes start to listen after their parent has reported it.
         wait_for(self.listens, log.read_text)
@@ -137,10 +143,16 @@ class Site:
         self._process.wait(PATIENCE)
         self._process = None
 
-    def end(self) -> int:
-        """Terminate the server, wait until it has ended, and return its exit code."""
+    def end(self, *, with_its_workers: bool = False) -> int:
+        """Terminate the server, wait until it has ended, and return its exit code.
+
+        With `with_its_workers`, each of its processes receives the signal, as from systemd.
+        """
         assert self._process is not None
-        self._process.send_signal(signal.SIGTERM)
+        if with_its_workers:
+            os.killpg(self._process.pid, signal.SIGTERM)
+        else:
+            self._process.send_signal(signal.SIGTERM)
         code = self._process.wait(PATIENCE)
         self._process = None
         return code
@@ -215,7 +227,7 @@ class Site:
             "ENVOYOU_WEBHOOK_SECRET": SECRET,
             "ENVOYOU_INBOX": f"sqlite:///{self.folder / 'inbox.db'}",
             "ENVOYOU_LEASE": str(self.lease),
-            "ENVOYOU_SHUTDOWN_TIMEOUT": str(SHUTDOWN_TIMEOUT),
+            "ENVOYOU_SHUTDOWN_TIMEOUT": str(self.shutdown_timeout),
             "DJANGO_DATABASE": str(self.folder / "django.sqlite3"),
         }
         inherited = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
@@ -228,10 +240,13 @@ def _free_port() -> int:
         return port
 
 
+AnySite = TypeVar("AnySite", bound=Site)
+
+
 @contextmanager
-def site(server: Server, folder: Path, **fields: Any) -> Iterator[Site]:
-    """Run a site's server during the block; `fields` are those of `Site`."""
-    found = Site(server, folder, **fields)
+def site(server: Server, folder: Path, *, kind: type[AnySite] = Site, **fields: Any) -> Iterator[AnySite]:
+    """Run a site's server during the block; `fields` are those of its kind."""
+    found = kind(server, folder, **fields)
     found.set_up()
     found.start()
     try:

@@ -54,6 +54,7 @@ def tenant_of(webhook_id: str) -> Tenant | None:
 
 webhooks = Webhooks(secret="whsec_1")
 Webhooks(secret=["newest", b"oldest"], handoff="manual", signed_content=("raw",), retry=RetryPolicy(max_attempts=5))
+Webhooks(secret="whsec_1", handoff="celery")
 Webhooks(secret=secrets_of, inbox=MemoryInbox(), nonces=MemoryNonceStore(), tolerance=60, clock=lambda: 5.0)
 Webhooks(secret=tenant_of, required_headers=["X-EnvoyOU-Nonce"], max_body_size=1_000, concurrency=2, lease=30)
 Webhooks(secret={"wh_1": "whsec_1", "wh_2": ["newest", b"oldest"], "wh_3": Tenant("acme", "whsec_3")})

@@ -155,10 +155,11 @@ class SqlInbox(SqlDatabase, TransactionalInbox):
         with self._reading() as connection:
             return reading.newest_applied(connection, self.name, claim.tenant, object_id)
 
-    def seconds_until_due(self) -> float | None:
+    def seconds_until_due(self, *, later_than: float | None = None) -> float | None:
         self.open()
+        after = None if later_than is None else self._now() + round(later_than * 1e6)
         with self._reading() as connection:
-            due_at = reading.next_due_at(connection, self.name)
+            due_at = reading.next_due_at(connection, self.name, after=after)
         return None if due_at is None else (due_at - self._now()) / 1e6
 
     # Transactions of handlers

@@ -19,6 +19,7 @@ _t = inbox_table.c
 _NEXT_DUE_AT = select(func.min(_t.due_at)).where(
     _t.name == bindparam("name"), _t.due_at.is_not(None), _t.due_at <= MAX_NUMBER
 )
+_NEXT_DUE_AT_AFTER = _NEXT_DUE_AT.where(_t.due_at > bindparam("after"))
 
 
 def matching(
@@ -61,9 +62,13 @@ def count_by_status(connection: Connection, name: str, limit: int | None) -> dic
     return counts
 
 
-def next_due_at(connection: Connection, name: str) -> int | None:
-    """Read when the next event is due, in microseconds."""
-    due_at: int | None = connection.scalar(_NEXT_DUE_AT, {"name": name})
+def next_due_at(connection: Connection, name: str, *, after: int | None = None) -> int | None:
+    """Read when the next event is due, in microseconds; of those that are due after a moment, if it is given."""
+    due_at: int | None = (
+        connection.scalar(_NEXT_DUE_AT, {"name": name})
+        if after is None
+        else connection.scalar(_NEXT_DUE_AT_AFTER, {"name": name, "after": after})
+    )
     return due_at
 
 
