@@ -742,6 +742,14 @@ BREAKAGES = [
         (TEST_SQLITE_INBOX,),
     ),
     Breakage(
+        "a call of the inbox waits for the lock of its own handler",
+        "envoyou_core/inbox/sql/database.py",
+        "SqlDatabase._writing",
+        "joining.connection_for_writing(self._lock_domain)",
+        "None",
+        ("tests/core/test_transactions.py::test_on_sqlite_it_is_undone_with_the_handler_that_fails",),
+    ),
+    Breakage(
         "SQLite transactions begin by reading",
         "envoyou_core/inbox/sql/engines.py",
         "_begin_immediately",

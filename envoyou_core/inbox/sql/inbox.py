@@ -34,7 +34,7 @@ from envoyou_core.inbox.records import (
     stats_of,
 )
 from envoyou_core.inbox.rows import moment
-from envoyou_core.inbox.sql import acceptance, cleanup, leasing, reading, settling
+from envoyou_core.inbox.sql import acceptance, cleanup, joining, leasing, reading, settling
 from envoyou_core.inbox.sql.database import SqlDatabase
 from envoyou_core.inbox.sql.engines import close_engine, is_outage
 from envoyou_core.inbox.sql.requeue import requeue
@@ -170,16 +170,21 @@ class SqlInbox(SqlDatabase, TransactionalInbox):
         """See `TransactionalInbox.transaction`.
 
         On SQLite the transaction is rolled back after `TRANSACTION_LIMIT` seconds, because it blocks every other
-        writer.
+        writer. Calls of the inbox in the block then take part in the transaction. On a server they use connections of
+        their own and are committed at once.
 
         Raises:
             TransactionTimeoutError: on SQLite, the block took longer.
+            WouldDeadlockError: on SQLite, it is called within another handler's transaction.
         """
         self.open()
+        if not self.remote:
+            joining.refuse_nested(self._lock_domain)
         with (
             self._handler_slot() as release,
             self._engine.begin() as connection,
             self._time_limit(connection, release),
+            self._joinable(connection),
         ):
             yield connection
             self._end_transaction(connection, claim, progress, settlement)
@@ -214,6 +219,9 @@ class SqlInbox(SqlDatabase, TransactionalInbox):
             held = settling.settle(connection, claim, settlement(), self._moment())
         if not held:
             raise LeaseLostError
+
+    def _joinable(self, connection: Connection | None) -> AbstractContextManager[None]:
+        return nullcontext() if self.remote else joining.handler_transaction(self._lock_domain, connection)
 
     def _time_limit(self, connection: Connection, expired: Callable[[], None]) -> AbstractContextManager[None]:
         if self.remote:
