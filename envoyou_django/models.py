@@ -151,7 +151,7 @@ def _now() -> datetime:
     return datetime.fromtimestamp(conf.clock()(), UTC)
 
 
-class WritingManager(models.Manager):
+class PrimaryDatabaseManager(models.Manager):
     """Reads from the database that rows are written to, because a replica may lag behind."""
 
     def get_queryset(self) -> Any:
@@ -160,7 +160,7 @@ class WritingManager(models.Manager):
         return rows if self._db else rows.using(router.db_for_write(self.model, **self._hints))
 
 
-_EventManager: Any = WritingManager.from_queryset(ProcessedEventQuerySet)
+_EventManager: Any = PrimaryDatabaseManager.from_queryset(ProcessedEventQuerySet)
 
 
 class ProcessedEventManager(_EventManager):
@@ -346,7 +346,7 @@ class RejectedDelivery(models.Model):
     size = models.PositiveBigIntegerField(_("size"), help_text=_("Bytes of the body."))
     body = models.BinaryField(_("body"), help_text=_("The verified bytes, exactly as received."))
 
-    objects = WritingManager()
+    objects = PrimaryDatabaseManager()
 
     class Meta:
         """Table, constraint and permission."""

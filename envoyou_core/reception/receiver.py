@@ -177,6 +177,8 @@ class Receiver:
     def _keep(self, request: WebhookRequest, tenant: str, now: float, error: InvalidPayloadError) -> Flow[bool]:
         """Keep a genuine delivery that is rejected; returns whether the inbox has it. The answer does not change."""
         try:
+            if self.relay is not None and self.relay.inbox_is_down:
+                raise UnavailableError("the inbox is down")
             rejection = rejection_of(request, tenant, now, error)
             pruned: int = yield Wait(self.inbox.keep_rejected(rejection), time.monotonic() + ANSWER_BUDGET)
         except Exception as failure:

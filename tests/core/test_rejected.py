@@ -140,6 +140,24 @@ def test_an_inbox_that_cannot_keep_it_does_not_change_the_answer(make, clock, mo
     assert ("TimeoutError" if failure == "hangs" else "disk full") in not_kept.detail
 
 
+def test_no_request_waits_for_an_inbox_that_is_down(make, clock, tmp_path):
+    class Down(MemoryInbox):
+        def add(self, entry):
+            raise OSError("away")
+
+        def keep_rejected(self, rejection):
+            raise AssertionError("it must not be asked")
+
+    webhooks = make(inbox=Down(clock=clock), spool=f"sqlite:///{tmp_path / 'spool.db'}")
+    assert webhooks.receive(request_of(sample_event(), clock)).status == 200
+    assert webhooks.receive(request_with_missing_header(clock)).status == 400
+    assert [notice.detail for notice in webhooks.seen if isinstance(notice, RejectedNotKept)] == [
+        "UnavailableError: the inbox is down"
+    ]
+    webhooks.stop()
+    webhooks.spool.close()
+
+
 def test_deleted_ones_are_reported(make, inbox, clock, monkeypatch):
     monkeypatch.setattr("envoyou_core.inbox.rejected.MAX_REJECTED", 1)
     webhooks = make()
