@@ -58,7 +58,7 @@ from envoyou_django.inbox.connection import (
 from envoyou_django.inbox.insert import insert_new, supports
 from envoyou_django.inbox.leasing import exclusive_claim, lease_rows
 from envoyou_django.inbox.pruning import had_effect, prune, prune_watermarks
-from envoyou_django.inbox.rejections import as_kept, keep_all
+from envoyou_django.inbox.rejections import OrmRejections
 from envoyou_django.inbox.settling import settle
 from envoyou_django.inbox.transactions import handler_transaction
 from envoyou_django.loading import load
@@ -70,15 +70,11 @@ from envoyou_django.models import (
     ProcessedEvent,
     ProcessedEventQuerySet,
 )
-from envoyou_django.models import RejectedDelivery as RejectedRow
 
 __all__ = ["OrmInbox"]
 
 REPRESENTABLE = (datetime(1000, 1, 1, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC))
 """The range of times that every database and Python can represent, in any time zone. PostgreSQL also has `infinity`."""
-
-MAX_REJECTIONS_WAITING = 64
-"""The largest number of rejected deliveries that may wait to be kept. It bounds memory while the database hangs."""
 
 Records = list[InboxRecord]
 RejectedDeliveries = list[RejectedDelivery]
@@ -117,15 +113,7 @@ class OrmInbox(TransactionalInbox):
             on_idle=close_old_connections,
             on_thread_exit=connections.close_all,
         )
-        # A writer of its own, so that no accepted event waits for a rejected one.
-        self._rejection_writer = GroupCommit[NewRejection, int](
-            self._store_rejected_together,
-            is_outage=is_outage,
-            max_waiting=MAX_REJECTIONS_WAITING,
-            name="envoyou-rejection-writer",
-            on_idle=close_old_connections,
-            on_thread_exit=connections.close_all,
-        )
+        self._rejections = OrmRejections(name, lambda: self._alias)
 
     def open(self) -> None:
         connection = connections[self._alias]
@@ -148,7 +136,7 @@ class OrmInbox(TransactionalInbox):
     def close(self) -> None:
         """End the threads that store deliveries. Django opens and closes the other connections."""
         self._writer.close()
-        self._rejection_writer.close()
+        self._rejections.close()
 
     def add(self, entry: NewEvent) -> Future[Added]:
         if self.adds_together():
@@ -207,23 +195,7 @@ class OrmInbox(TransactionalInbox):
         return transitions.compare_redelivery(entry.event.body, None if body is None else body_bytes(body))
 
     def keep_rejected(self, rejection: NewRejection) -> Future[int]:
-        if self.adds_together():
-            return self._rejection_writer.submit(rejection)
-        future: Future[int] = Future()
-        try:
-            future.set_result(self._store_rejected([rejection])[0])
-        except Exception as error:
-            future.set_exception(error)
-        return future
-
-    def _store_rejected_together(self, entries: Sequence[NewRejection]) -> Sequence[int]:
-        replace_broken(connections[self._alias])
-        return self._store_rejected(entries)
-
-    def _store_rejected(self, entries: Sequence[NewRejection]) -> Sequence[int]:
-        with committed(self._alias):
-            deleted = keep_all(self._rejected, self.name, entries)
-        return [deleted, *[0] * (len(entries) - 1)]
+        return self._rejections.keep(rejection, together=self.adds_together())
 
     def accept_rejected(self, key: int, entry: NewEvent) -> Added:
         """See `WorkerInbox.accept_rejected`. It may be part of another transaction, which then decides over both."""
@@ -232,19 +204,17 @@ class OrmInbox(TransactionalInbox):
         with synced(connections[alias]), transaction.atomic(using=alias):
             new = insert_new([self._new_row(entry, now)], alias)
             added = Added.NEW if new else self._resolve_existing(entry, now)
-            self._rejected.filter(pk=key).delete()
+            self._rejections.rows.filter(pk=key).delete()
         return added
 
     def list_rejected(self, *, limit: int = 100) -> RejectedDeliveries:
-        return [as_kept(row) for row in self._rejected.order_by("-pk")[:limit]]
+        return self._rejections.newest(limit)
 
     def get_rejected(self, key: int) -> RejectedDelivery | None:
-        row = self._rejected.filter(pk=key).first()
-        return None if row is None else as_kept(row)
+        return self._rejections.get(key)
 
     def prune_rejected(self, older_than: timedelta) -> int:
-        pruned: int = self._rejected.filter(received_at__lt=self._now() - older_than).delete()[0]
-        return pruned
+        return self._rejections.prune(self._now() - older_than)
 
     def _new_row(self, entry: NewEvent, now: datetime) -> dict[str, object]:
         return {"name": self.name, **encode(transitions.accept(entry, now))}
@@ -366,7 +336,7 @@ class OrmInbox(TransactionalInbox):
         limit = None if exact else COUNTED
         counts = count_by_status(self._rows, limit, index_order="settled_at")
         overdue = max(0.0, -(self.seconds_until_due() or 0.0))
-        return stats_of(counts, overdue, limit=limit, rejected=self._rejected.count())
+        return stats_of(counts, overdue, limit=limit, rejected=self._rejections.rows.count())
 
     def requeue(
         self,
@@ -418,8 +388,7 @@ class OrmInbox(TransactionalInbox):
             about.filter(erase_requested_at__isnull=True).only("pk"), lambda _: {"erase_requested_at": now}
         )
         scrub(about.filter(status__in=FINISHED), now)
-        rejected = self._rejected.filter(object_key=object_key(object_id))
-        (rejected if tenant is None else rejected.filter(tenant=tenant)).delete()
+        self._rejections.erase(object_id, tenant)
         return requested
 
     def _settled_before(self, older_than: timedelta, statuses: tuple[Status | str, ...]) -> ProcessedEventQuerySet:
@@ -451,10 +420,6 @@ class OrmInbox(TransactionalInbox):
     @property
     def _watermarks(self) -> QuerySet:
         return ObjectMark.objects.using(self._alias).filter(name=self.name)
-
-    @property
-    def _rejected(self) -> QuerySet:
-        return RejectedRow.objects.using(self._alias).filter(name=self.name)
 
     @property
     def _paused(self) -> QuerySet:
