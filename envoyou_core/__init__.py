@@ -28,6 +28,7 @@ from envoyou_core.errors import (
     WebhookError,
     WebhookVerificationError,
     WorkerStuckError,
+    WouldDeadlockError,
 )
 from envoyou_core.event import EVENT_TYPES, Event, EventData, Login, User
 from envoyou_core.handlers import DeliveryInfo, Handlers
@@ -81,6 +82,7 @@ __all__ = [
     "WebhookVerificationError",
     "Webhooks",
     "WorkerStuckError",
+    "WouldDeadlockError",
     "sign",
     "verify",
 ]

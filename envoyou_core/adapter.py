@@ -19,7 +19,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from envoyou_core.asgi import read_body, request_of
-from envoyou_core.cli.values import count_text, duration, stats_as_json
+from envoyou_core.cli.values import count_text, duration, rejected_as_json, stats_as_json
 from envoyou_core.event import MAX_CREATED, MAX_NAME_LENGTH, object_key
 from envoyou_core.forks import call_in_forked_children
 from envoyou_core.handlers import TRANSACTION_PARAMETERS, Handler, Registration
@@ -37,6 +37,8 @@ from envoyou_core.inbox.files import location_of
 from envoyou_core.inbox.group_commit import MAX_WAITING, GroupCommit
 from envoyou_core.inbox.handler_queue import HandlerTransactionQueue, Slot
 from envoyou_core.inbox.history import decode_history, encode_history
+from envoyou_core.inbox.rejected import keep as keep_rejection
+from envoyou_core.inbox.rejected import rejected_of, surplus
 from envoyou_core.inbox.rows import (
     body_bytes,
     claim_of,
@@ -109,6 +111,7 @@ __all__ = [
     "duration",
     "encode_history",
     "event_of",
+    "keep_rejection",
     "location_of",
     "newest_secret",
     "object_key",
@@ -122,10 +125,13 @@ __all__ = [
     "readable_progress",
     "receive_wsgi",
     "record_of",
+    "rejected_as_json",
+    "rejected_of",
     "request_of",
     "secret_from_environment",
     "send_sample",
     "stats_as_json",
+    "surplus",
     "time_limit",
     "time_limited",
     "traceback_of",

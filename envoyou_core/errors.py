@@ -37,6 +37,7 @@ __all__ = [
     "WebhookError",
     "WebhookVerificationError",
     "WorkerStuckError",
+    "WouldDeadlockError",
 ]
 
 MAX_DELAY = 100 * 365 * 86_400.0
@@ -67,6 +68,17 @@ class HandlerTimeoutError(EnvoyouError):
 
 class TransactionTimeoutError(EnvoyouError):
     """A handler held SQLite's only write lock for too long; its transaction was rolled back."""
+
+
+class WouldDeadlockError(EnvoyouError):
+    """A call of the inbox would wait for SQLite's only write lock, which the transaction of its own handler holds."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this call of the inbox would wait for SQLite's write lock, which its own handler's transaction holds: "
+            "call it in the thread of a sync handler, or in a handler that shares no transaction (a sync one with "
+            "on(..., atomic=False), an async one without connection and session)"
+        )
 
 
 class WorkerStuckError(EnvoyouError):

@@ -20,7 +20,7 @@ class Retention:
 
     Attributes:
         payload_days: days after which the payload and the error texts of a processed or ignored event are deleted. An
-            ignored event cannot be requeued after that.
+            ignored event cannot be requeued after that. Rejected deliveries are deleted after as many days.
         id_days: days after which the event itself is deleted. Until then a redelivery is recognised as a duplicate.
         mark_days: days for which the inbox remembers when the newest event of each object was created, which
             `stale="skip"` needs. They count from the event's `created`.
@@ -51,11 +51,13 @@ class RetentionReport:
         scrubbed: deleted payloads.
         pruned: deleted events.
         marks: deleted watermarks, each the `created` of an object's newest event.
+        rejected: deleted rejected deliveries.
     """
 
     scrubbed: int = 0
     pruned: int = 0
     marks: int = 0
+    rejected: int = 0
 
 
 def apply_retention(retention: Retention, inbox: WorkerInbox) -> RetentionReport:
@@ -64,4 +66,5 @@ def apply_retention(retention: Retention, inbox: WorkerInbox) -> RetentionReport
     pruned = inbox.prune(timedelta(days=retention.id_days))
     scrubbed = inbox.scrub(timedelta(days=retention.payload_days))
     marks = inbox.prune_watermarks(timedelta(days=retention.mark_days))
-    return RetentionReport(scrubbed, pruned, marks)
+    rejected = inbox.prune_rejected(timedelta(days=retention.payload_days))
+    return RetentionReport(scrubbed, pruned, marks, rejected)

@@ -237,6 +237,32 @@ class Webhooks(Registration, Lifecycle):
 
         return await asyncio.to_thread(self._call_in_context, step)
 
+    # Rejected deliveries
+
+    def retry_rejected(self, key: int, *, use_signed_headers: bool = False) -> Event | None:
+        """Verify a rejected delivery anew and accept its event, if this release and these settings accept it.
+
+        It is verified as of the time at which it was received, with today's secrets. An accepted delivery is deleted
+        from `inbox.list_rejected`; its event keeps the time at which it was received, and workers find it at their next
+        poll, like a requeued one. If the event is stored already, it is not stored again.
+
+        Args:
+            key: the `key` of the `RejectedDelivery`.
+            use_signed_headers: use the event type and the webhook id of the signed body instead of those of the
+                headers, which a proxy may have changed or removed.
+
+        Returns:
+            The event; `None` if no such delivery is kept, for example because another process has retried it.
+
+        Raises:
+            WebhookError: the delivery is still rejected, and kept.
+        """
+        rejected = self.inbox.get_rejected(key)
+        if rejected is None:
+            return None
+        flow = self._reception.retry(rejected, use_signed_headers=use_signed_headers)
+        return run(flow, run_async=self._run_async)
+
     # Processing
 
     def drain(self, *, until_idle: bool = False, within: float | None = None) -> int:

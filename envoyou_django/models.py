@@ -36,13 +36,15 @@ __all__ = [
     "ProcessedEvent",
     "ProcessedEventManager",
     "ProcessedEventQuerySet",
+    "RejectedDelivery",
 ]
 
-EVENTS, MARKS, PAUSED, CLAIM_LOCKS = TABLES = (
+EVENTS, MARKS, PAUSED, CLAIM_LOCKS, REJECTED = TABLES = (
     "envoyou_processed_event",
     "envoyou_object_mark",
     "envoyou_paused_subject",
     "envoyou_claim_lock",
+    "envoyou_rejected_delivery",
 )
 
 MAX_NAME = 64
@@ -149,16 +151,20 @@ def _now() -> datetime:
     return datetime.fromtimestamp(conf.clock()(), UTC)
 
 
-_EventManager: Any = models.Manager.from_queryset(ProcessedEventQuerySet)
+class PrimaryDatabaseManager(models.Manager):
+    """Reads from the database that rows are written to, because a replica may lag behind."""
+
+    def get_queryset(self) -> Any:
+        """Return the rows of the database for writing, unless another one was chosen."""
+        rows = super().get_queryset()
+        return rows if self._db else rows.using(router.db_for_write(self.model, **self._hints))
+
+
+_EventManager: Any = PrimaryDatabaseManager.from_queryset(ProcessedEventQuerySet)
 
 
 class ProcessedEventManager(_EventManager):
-    """Reads from the database that events are written to, because a replica may lag behind."""
-
-    def get_queryset(self) -> ProcessedEventQuerySet:
-        """Return the events of the database for writing, unless another one was chosen."""
-        rows: ProcessedEventQuerySet = super().get_queryset()
-        return rows if self._db else rows.using(router.db_for_write(self.model, **self._hints))
+    """The manager of events; see `ProcessedEventQuerySet`."""
 
 
 class ProcessedEvent(models.Model):
@@ -321,3 +327,35 @@ class ClaimLock(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class RejectedDelivery(models.Model):
+    """A genuine delivery that was answered 400, kept to be retried with `webhooks.retry_rejected(delivery.pk)`.
+
+    A redelivery of the same body is kept once. The number, size and age of these rows are limited.
+    """
+
+    name = ExactCharField(_("inbox"), max_length=MAX_NAME, help_text=_("The Webhooks object that received it."))
+    tenant = ExactCharField(_("tenant"), max_length=255, blank=True)
+    digest = ExactCharField(_("digest"), max_length=64, help_text=_("SHA-256 of the body."))
+    reason = models.CharField(_("reason"), max_length=64)
+    error = models.TextField(_("error"))
+    headers = models.TextField(_("headers"), help_text=_("What verification reads, the signature included."))
+    received_at = UtcDateTimeField(_("received at"))
+    object_key = ExactCharField(_("object"), max_length=MAX_NAME_LENGTH, blank=True)
+    size = models.PositiveBigIntegerField(_("size"), help_text=_("Bytes of the body."))
+    body = models.BinaryField(_("body"), help_text=_("The verified bytes, exactly as received."))
+
+    objects = PrimaryDatabaseManager()
+
+    class Meta:
+        """Table, constraint and permission."""
+
+        db_table = REJECTED
+        verbose_name = _("rejected delivery")
+        verbose_name_plural = _("rejected deliveries")
+        permissions = [("retry_rejecteddelivery", _("Can retry rejected delivery"))]
+        constraints = [models.UniqueConstraint(fields=["name", "tenant", "digest"], name="envoyou_rejected_key")]
+
+    def __str__(self) -> str:
+        return f"{self.pk} ({self.reason})"

@@ -15,7 +15,7 @@ from asgiref.sync import async_to_sync, sync_to_async
 from django.apps import apps
 from django.db import connections, router
 
-from envoyou_core import ConfigurationError, WebhookRequest, WebhookResponse, Webhooks
+from envoyou_core import ConfigurationError, Event, WebhookRequest, WebhookResponse, Webhooks
 from envoyou_core.adapter import TRANSACTION_PARAMETERS, Handler, time_limited
 from envoyou_django.connections import fresh_connections
 from envoyou_django.signals import SignalSender
@@ -125,6 +125,11 @@ class DjangoWebhooks(Webhooks):
         """See `Webhooks.receive`."""
         with self._signals.sending_here(), fresh_connections() if in_context else nullcontext():
             return super().receive(request)
+
+    def retry_rejected(self, key: int, *, use_signed_headers: bool = False) -> Event | None:
+        """See `Webhooks.retry_rejected`."""
+        with self._signals.sending_here():
+            return super().retry_rejected(key, use_signed_headers=use_signed_headers)
 
     async def areceive(self, request: WebhookRequest) -> WebhookResponse:
         """See `Webhooks.areceive`.

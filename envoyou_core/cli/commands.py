@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from envoyou_core.cli.output import fail, print_line, print_result, report_errors, report_usage_errors
+from envoyou_core.cli.rejected import list_rejected, retry_rejected, show_rejected
 from envoyou_core.cli.sending import secret_from_environment, send_sample
 from envoyou_core.cli.tables import event_details, events_table, stats_table
 from envoyou_core.cli.values import duration, event_as_json, event_details_as_json, json_object, stats_as_json
@@ -78,8 +79,18 @@ def application(source: Source, *, migrate: Callable[..., None] | None = None) -
     commands.command()(_with_webhooks(source, worker))
     for command in (stats, events, requeue, pause, resume, prune):
         commands.command()(_with_webhooks(source, _without_creating_files(command)))
+    commands.add_typer(_rejected_commands(source), name="rejected")
     commands.command()(send)
     commands.command("migrate")(migrate or _with_webhooks(source, migrate_inbox_of))
+    return commands
+
+
+def _rejected_commands(source: Source) -> typer.Typer:
+    commands = typer.Typer(
+        no_args_is_help=True, help="Genuine deliveries that were answered 400 and are kept: list, show and retry them."
+    )
+    for name, command in (("list", list_rejected), ("show", show_rejected), ("retry", retry_rejected)):
+        commands.command(name)(_with_webhooks(source, _without_creating_files(command)))
     return commands
 
 
@@ -97,6 +108,8 @@ def _with_webhooks(source: Source, command: Callable[..., None]) -> Callable[...
 
     first, *others = inspect.signature(command, eval_str=True).parameters.values()
     first = first.replace(annotation=Annotated[str, source.parameter], default=source.default)
+    # Keyword-only, because the first one may have a default that the others do not have.
+    others = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in others]
     run.__signature__ = inspect.Signature([first, *others])  # type: ignore[attr-defined]
     return run
 
@@ -237,7 +250,10 @@ def prune(
     """Delete old events: those that the retention settings name, or those older than an age."""
     if older_than is None:
         deleted = webhooks.apply_retention()
-        print_line(f"Deleted: {deleted.pruned} events, the payloads of {deleted.scrubbed}, {deleted.marks} marks.")
+        print_line(
+            f"Deleted: {deleted.pruned} events, the payloads of {deleted.scrubbed}, {deleted.marks} marks, "
+            f"{deleted.rejected} rejected deliveries."
+        )
     else:
         print_line(f"Deleted: {webhooks.inbox.prune(older_than)} events.")
 

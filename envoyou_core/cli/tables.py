@@ -10,10 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from envoyou_core.cli.values import count_text
-from envoyou_core.inbox import InboxRecord, InboxStats, Status
+from envoyou_core.inbox import InboxRecord, InboxStats, RejectedDelivery, Status
 from envoyou_core.redaction import printable
 
-__all__ = ["event_details", "events_table", "stats_table"]
+__all__ = ["event_details", "events_table", "rejected_details", "rejected_table", "stats_table"]
 
 COLORS = {
     Status.RECEIVED: "blue",
@@ -43,6 +43,7 @@ def stats_table(
         for status in stats.by_status:
             table.add_row(_styled(status), count_text(stats, status))
         table.add_row("total", count_text(stats), style="bold")
+        table.add_row("rejected", str(stats.rejected))
         table.add_row("overdue", f"{stats.overdue:.0f} s")
         table.add_row("paused", escape(", ".join(sorted(paused))) or "nothing")
     if spool is not None:
@@ -90,6 +91,38 @@ def event_details(record: InboxRecord, *, in_spool: bool = False) -> Table:
         table.add_row(f"attempt {number}", Text(f"{_format_time(attempt.ended_at)} UTC  {outcome}"))
         for failure in attempt.failures:
             table.add_row("", Text(printable(f"{failure.handler}: {failure.error}")))
+    return table
+
+
+def rejected_table(deliveries: Iterable[RejectedDelivery]) -> Table:
+    """Return a table with one row for each rejected delivery; times are in UTC."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("key", "received (UTC)", "bytes", "reason", "error"):
+        table.add_column(column, overflow="fold")
+    for delivery in deliveries:
+        table.add_row(
+            str(delivery.key),
+            _format_time(delivery.received_at),
+            str(delivery.size),
+            Text(printable(delivery.reason)),
+            Text(printable(delivery.error)),
+        )
+    return table
+
+
+def rejected_details(delivery: RejectedDelivery) -> Table:
+    """Return one rejected delivery without its body and its signature."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    table.add_row("key", str(delivery.key))
+    table.add_row("received", f"{_format_time(delivery.received_at)} UTC")
+    table.add_row("reason", Text(printable(delivery.reason)))
+    table.add_row("error", Text(printable(delivery.error)))
+    table.add_row("event type header", Text(printable(delivery.event_type or "")))
+    table.add_row("webhook id header", Text(printable(delivery.webhook_id or "")))
+    table.add_row("tenant", Text(printable(delivery.tenant)))
+    table.add_row("body", f"{delivery.size} bytes; --body prints it")
     return table
 
 

@@ -8,9 +8,17 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
-from envoyou_core.inbox import InboxRecord, InboxStats, Status
+from envoyou_core.inbox import InboxRecord, InboxStats, RejectedDelivery, Status
 
-__all__ = ["count_text", "duration", "event_as_json", "event_details_as_json", "json_object", "stats_as_json"]
+__all__ = [
+    "count_text",
+    "duration",
+    "event_as_json",
+    "event_details_as_json",
+    "json_object",
+    "rejected_as_json",
+    "stats_as_json",
+]
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?) ?([smhdw]?)")
@@ -34,6 +42,7 @@ def stats_as_json(
             "by_status": counts,
             "total": stats.total,
             "at_least": sorted(stats.at_least),
+            "rejected": stats.rejected,
             "overdue": stats.overdue,
             "paused": sorted(paused),
         }
@@ -79,6 +88,20 @@ def event_details_as_json(record: InboxRecord, *, in_spool: bool = False) -> dic
     ]
     progress = {name: handler_status.value for name, handler_status in record.progress.items()}
     return {**event_as_json(record), "in_spool": in_spool, "progress": progress, "history": history}
+
+
+def rejected_as_json(delivery: RejectedDelivery) -> dict[str, Any]:
+    """Return one rejected delivery without its body and its signature; times are ISO 8601, in UTC."""
+    return {
+        "key": delivery.key,
+        "received_at": delivery.received_at.isoformat(),
+        "reason": delivery.reason,
+        "error": delivery.error,
+        "event_type": delivery.event_type,
+        "webhook_id": delivery.webhook_id,
+        "tenant": delivery.tenant,
+        "size": delivery.size,
+    }
 
 
 def duration(text: str) -> timedelta:

@@ -30,6 +30,7 @@ from envoyou_core.inbox.records import (
     requeuable_statuses,
     stats_of,
 )
+from envoyou_core.inbox.rejected import NewRejection, RejectedDelivery
 
 if TYPE_CHECKING:
     from envoyou_core.inbox.memory import MemoryInbox
@@ -55,6 +56,8 @@ __all__ = [
     "InboxStats",
     "MemoryInbox",
     "NewEvent",
+    "NewRejection",
+    "RejectedDelivery",
     "Settlement",
     "SqlInbox",
     "Status",

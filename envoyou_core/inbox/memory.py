@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from envoyou_core.event import Event, object_key
 from envoyou_core.inbox import transitions
 from envoyou_core.inbox.history import Attempt
+from envoyou_core.inbox.memory_rejections import MemoryRejections
 from envoyou_core.inbox.protocol import WorkerInbox
 from envoyou_core.inbox.records import (
     ANY,
@@ -30,6 +31,7 @@ from envoyou_core.inbox.records import (
     prunable_statuses,
     requeuable_statuses,
 )
+from envoyou_core.inbox.rejected import NewRejection, RejectedDelivery, keep
 from envoyou_core.inbox.transitions import Changes
 from envoyou_core.patterns import matches_any
 
@@ -81,6 +83,7 @@ class _Row:
 
 
 Rows = list[_Row]
+RejectedDeliveries = list[RejectedDelivery]
 
 
 class MemoryInbox(WorkerInbox):
@@ -102,6 +105,7 @@ class MemoryInbox(WorkerInbox):
         self._keys = itertools.count(1)
         self._watermarks: dict[tuple[str, str], int] = {}
         self._paused: set[str] = set()
+        self._rejected = MemoryRejections()
 
     def open(self) -> None:
         """Do nothing: there is nothing to create."""
@@ -115,18 +119,21 @@ class MemoryInbox(WorkerInbox):
         return future
 
     def _add(self, entry: NewEvent) -> Added:
-        key = (entry.tenant, entry.event.id)
         with self._lock:
-            now = self._now()
-            row = self._rows.get(key)
-            if row is None:
-                self._rows[key] = _Row(next(self._keys), entry.event, **transitions.accept(entry, now))
-                return Added.NEW
-            has_payload = row.scrubbed_at is None
-            if transitions.is_rearmed(row.status, has_payload=has_payload):
-                row.change(transitions.requeue(row.progress, now))
-                return Added.REARMED
-            return transitions.compare_redelivery(entry.event.body, row.body if has_payload else None)
+            return self._add_locked(entry)
+
+    def _add_locked(self, entry: NewEvent) -> Added:
+        key = (entry.tenant, entry.event.id)
+        now = self._now()
+        row = self._rows.get(key)
+        if row is None:
+            self._rows[key] = _Row(next(self._keys), entry.event, **transitions.accept(entry, now))
+            return Added.NEW
+        has_payload = row.scrubbed_at is None
+        if transitions.is_rearmed(row.status, has_payload=has_payload):
+            row.change(transitions.requeue(row.progress, now))
+            return Added.REARMED
+        return transitions.compare_redelivery(entry.event.body, row.body if has_payload else None)
 
     def claim(self, limit: int, lease: float, claim_filter: ClaimFilter = ANY) -> list[Claim]:
         with self._lock:
@@ -259,7 +266,7 @@ class MemoryInbox(WorkerInbox):
                 counts[row.status] += 1
                 if row.due_at is not None:
                     overdue = max(overdue, (now - row.due_at).total_seconds())
-            return InboxStats(by_status=counts, overdue=overdue)
+            return InboxStats(by_status=counts, overdue=overdue, rejected=len(self._rejected))
 
     def requeue(
         self,
@@ -314,7 +321,39 @@ class MemoryInbox(WorkerInbox):
                 row.erase_requested = True
                 if row.status in FINISHED:
                     row.scrub(self._now())
+            about = object_key(object_id)
+            self._rejected.delete(lambda row: row.object_key == about and tenant in {None, row.tenant})
             return len(rows)
+
+    def keep_rejected(self, rejection: NewRejection) -> Future[int]:
+        future: Future[int] = Future()
+        try:
+            columns = keep(rejection)
+        except ValueError as error:
+            future.set_exception(error)
+        else:
+            with self._lock:
+                future.set_result(self._rejected.keep(columns))
+        return future
+
+    def accept_rejected(self, key: int, entry: NewEvent) -> Added:
+        with self._lock:
+            added = self._add_locked(entry)
+            self._rejected.delete(lambda row: row.key == key)
+            return added
+
+    def list_rejected(self, *, limit: int = 100) -> RejectedDeliveries:
+        with self._lock:
+            return [*itertools.islice(self._rejected.newest(), limit)]
+
+    def get_rejected(self, key: int) -> RejectedDelivery | None:
+        with self._lock:
+            return next((delivery for delivery in self._rejected.newest() if delivery.key == key), None)
+
+    def prune_rejected(self, older_than: timedelta) -> int:
+        with self._lock:
+            before = self._now() - older_than
+            return self._rejected.delete(lambda row: row.received_at < before)
 
     def _settled_before(self, older_than: timedelta, statuses: tuple[Status | str, ...]) -> Rows:
         selected = prunable_statuses(statuses)

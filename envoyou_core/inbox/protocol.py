@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
@@ -20,6 +21,7 @@ from envoyou_core.inbox.records import (
     Settlement,
     Status,
 )
+from envoyou_core.inbox.rejected import NewRejection, RejectedDelivery
 
 __all__ = ["AsyncTransactionalInbox", "Inbox", "TransactionalInbox", "WorkerInbox"]
 
@@ -118,10 +120,28 @@ class Inbox(Protocol):
     def erase(self, object_id: str, *, tenant: str | None = None) -> int:
         """Delete all payloads about an object, such as a person, and the error texts.
 
-        Finished events lose their payload at once, unfinished ones as soon as they are finished.
+        Finished events lose their payload at once, unfinished ones as soon as they are finished. Rejected deliveries
+        about the object are deleted, as far as the inbox could read what they are about.
 
         Returns:
-            The number of events, including the unfinished ones.
+            The number of events, including the unfinished ones. Rejected deliveries are not counted.
+        """
+
+    def list_rejected(self, *, limit: int = 100) -> builtins.list[RejectedDelivery]:
+        """Return up to `limit` rejected deliveries with their bodies, newest first.
+
+        These are genuine deliveries that were answered 400, for example because their payload has a new shape. The
+        newest 1,000 are kept, up to 64 MiB, each body once. Users call `webhooks.retry_rejected` to retry one.
+        """
+
+    def get_rejected(self, key: int) -> RejectedDelivery | None:
+        """Return a rejected delivery, or `None`."""
+
+    def prune_rejected(self, older_than: timedelta) -> int:
+        """Delete the rejected deliveries that were received longer ago than `older_than`.
+
+        Returns:
+            The number of deleted deliveries.
         """
 
     def pause(self, subject: str) -> None:
@@ -155,6 +175,19 @@ class WorkerInbox(Inbox, Protocol):
         """Store an event. When the future has a result, the event is on disk; a dead event is requeued.
 
         An event that was erased, or whose payload was deleted, is a duplicate and is not stored again.
+        """
+
+    def keep_rejected(self, rejection: NewRejection) -> Future[int]:
+        """Keep a rejected delivery, unless its body is kept already, and delete the oldest if there are too many.
+
+        When the future has a result, the delivery is on disk. The result is the number of those that were deleted. The
+        rules are those of `envoyou_core.inbox.rejected`.
+        """
+
+    def accept_rejected(self, key: int, entry: NewEvent) -> Added:
+        """Store the event of a rejected delivery, as `add` does, and delete the delivery, in one transaction.
+
+        The delivery may have been deleted meanwhile, because another process has retried it.
         """
 
     def claim(self, limit: int, lease: float, claim_filter: ClaimFilter = ANY) -> list[Claim]:

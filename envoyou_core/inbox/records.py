@@ -225,11 +225,13 @@ class InboxStats:
         overdue: seconds since the oldest due event became due; 0 if none is due.
         at_least: the states that have at least as many events as `by_status` says: counting ended there, at
             `COUNTED` events. Only processed and ignored events are counted so; with `exact=True` none are.
+        rejected: the number of rejected deliveries that are kept. They are not events, and not in `total`.
     """
 
     by_status: Mapping[Status, int]
     overdue: float
     at_least: frozenset[Status] = frozenset()
+    rejected: int = 0
 
     @property
     def total(self) -> int:
@@ -237,17 +239,18 @@ class InboxStats:
         return sum(self.by_status.values())
 
 
-def stats_of(counts: Mapping[str, int], overdue: float, *, limit: int | None) -> InboxStats:
+def stats_of(counts: Mapping[str, int], overdue: float, *, limit: int | None, rejected: int = 0) -> InboxStats:
     """Build the stats of an inbox from its counts.
 
     Args:
         counts: how many events are in each state. States that this release does not know are left out.
         overdue: see `InboxStats`.
         limit: up to how many events of each state in `COUNTED_IN_PART` were counted; `None` if all were.
+        rejected: see `InboxStats`.
     """
     by_status = {status: counts.get(status.value, 0) for status in Status}
     partly = () if limit is None else tuple(status for status in COUNTED_IN_PART if by_status[status] >= limit)
-    return InboxStats(by_status, overdue, frozenset(partly))
+    return InboxStats(by_status, overdue, frozenset(partly), rejected)
 
 
 def is_applied(progress: Mapping[str, HandlerStatus]) -> bool:

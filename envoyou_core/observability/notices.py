@@ -56,6 +56,7 @@ class Rejected(Notice):
         webhook_id: as sent, in full and unverified. Escape it before it is shown, like `path` and `peer`.
         path: as sent.
         peer: the address of the client.
+        kept: whether the delivery is genuine and kept in the inbox, to be retried.
     """
 
     status: int
@@ -64,6 +65,7 @@ class Rejected(Notice):
     webhook_id: str | None = None
     path: str | None = None
     peer: str | None = None
+    kept: bool = False
 
     @property
     def level(self) -> int:
@@ -75,7 +77,8 @@ class Rejected(Notice):
         """The reason, and the origin as far as it is known."""
         template = "answered %(status)d: %(reason)s (%(detail)s)"
         origin = {"webhook id %(webhook_id)s": self.webhook_id, "path %(path)s": self.path, "peer %(peer)s": self.peer}
-        return ", ".join([template, *(label for label, value in origin.items() if value)])
+        template = ", ".join([template, *(label for label, value in origin.items() if value)])
+        return f"{template}; the delivery is genuine and kept as a rejected one" if self.kept else template
 
     def fields(self) -> Mapping[str, object]:
         """See `Notice.fields`. Texts that the sender wrote are cut."""
@@ -86,6 +89,28 @@ class Rejected(Notice):
         """See `Notice.arguments`. Texts that the sender wrote are in quotes, so that each ends where it ends."""
         sent = {"webhook_id": self.webhook_id, "path": self.path, "peer": self.peer}
         return {**Notice.fields(self), **{name: Quoted(value or "") for name, value in sent.items()}}
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedNotKept(Notice):
+    """A genuine delivery was answered 400 and could not be kept: if it is not redelivered, it is lost."""
+
+    level: ClassVar[int] = logging.ERROR
+    template: ClassVar[str] = "inbox of %(name)s did not keep a genuine delivery that was rejected: %(detail)s"
+
+    name: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedPruned(Notice):
+    """The oldest rejected deliveries were deleted, because there were more than an inbox keeps."""
+
+    level: ClassVar[int] = logging.ERROR
+    template: ClassVar[str] = "inbox of %(name)s deleted its %(number)d oldest rejected deliveries: there were too many"
+
+    name: str
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,16 +271,18 @@ class LeaseLost(Notice):
 
 @dataclass(frozen=True, slots=True)
 class RetentionApplied(Notice):
-    """Retention deleted payloads (`scrubbed`), whole events (`pruned`) and watermarks (`marks`)."""
+    """Retention deleted payloads (`scrubbed`), events (`pruned`), watermarks (`marks`) and rejected deliveries."""
 
     template: ClassVar[str] = (
-        "retention of %(name)s deleted %(scrubbed)d payloads, %(pruned)d events, %(marks)d watermarks"
+        "retention of %(name)s deleted %(scrubbed)d payloads, %(pruned)d events, %(marks)d watermarks, "
+        "%(rejected)d rejected deliveries"
     )
 
     name: str
     scrubbed: int
     pruned: int
     marks: int
+    rejected: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from envoyou_core.errors import (
+    InvalidPayloadError,
     NonceReusedError,
     SignatureMismatchError,
     UnavailableError,
@@ -26,10 +27,20 @@ from envoyou_core.http import (
 )
 from envoyou_core.inbox.protocol import WorkerInbox
 from envoyou_core.inbox.records import Added, NewEvent
+from envoyou_core.inbox.rejected import RejectedDelivery
 from envoyou_core.nonces import NONCE_LIFETIME, NonceStore, nonce_key
-from envoyou_core.observability.notices import Accepted, NonceStoreFailed, Notices, Rejected, Spooled
+from envoyou_core.observability.notices import (
+    Accepted,
+    NonceStoreFailed,
+    Notices,
+    Rejected,
+    RejectedNotKept,
+    RejectedPruned,
+    Spooled,
+)
 from envoyou_core.reception.bounded_thread import BoundedThread
 from envoyou_core.reception.canonical import SMALL_BODY, pause_regularly
+from envoyou_core.reception.rejection import rejection_of, request_of, with_signed_headers
 from envoyou_core.reception.secrets import Keys, KeySource
 from envoyou_core.reception.verification import VerificationPolicy, header_text
 from envoyou_core.steps import Call, Flow, Wait
@@ -81,23 +92,33 @@ class Receiver:
     relay: SpoolRelay | None = None
     canonical_thread: BoundedThread = CANONICAL_THREAD
 
-    def refuse(self, error: WebhookError, request: WebhookRequest | None = None) -> WebhookResponse:
-        """Report a refused request and return its response."""
+    def refuse(
+        self, error: WebhookError, request: WebhookRequest | None = None, *, kept: bool = False
+    ) -> WebhookResponse:
+        """Report a refused request and return its response. `kept`: whether the inbox keeps the delivery."""
         if request is None:
             rejected = Rejected(error.status, error.reason, error.detail)
         else:
             webhook_id = None if request.webhook_id is None else request.webhook_id.decode("utf-8", "replace")
-            rejected = Rejected(error.status, error.reason, error.detail, webhook_id, request.path, request.peer)
+            rejected = Rejected(error.status, error.reason, error.detail, webhook_id, request.path, request.peer, kept)
         self.notices.emit(rejected)
         return WebhookResponse.of_error(error)
 
     def receive(self, request: WebhookRequest) -> Flow[WebhookResponse]:
         """Verify `request`, store its event and return the response. Errors are responses too; none is raised."""
+        kept = False
         try:
-            event, tenant = yield from self._verify(request)
+            self._check_limits(request)
+            now = self.clock()
+            tenant = yield from self._authenticate(request, now)
+            try:
+                event = self.policy.read_event(request)
+            except InvalidPayloadError as error:
+                kept = yield from self._keep(request, tenant, now, error)
+                raise
             added = yield from self._store(event, tenant, request)
         except WebhookError as error:
-            return self.refuse(error, request)
+            return self.refuse(error, request, kept=kept)
         except Exception as error:
             return self.refuse(UnavailableError(describe(error)), request)
         self.notices.emit(Accepted(event.id, event.type, added, tenant))
@@ -113,19 +134,59 @@ class Receiver:
             WebhookError: 400, 401, 405, 413 or 415; 503 if the secret callable fails, or too many large bodies wait to
                 be authenticated.
         """
-        event, _ = yield from self._verify(request)
+        self._check_limits(request)
+        yield from self._authenticate(request, self.clock())
+        return self.policy.read_event(request)
+
+    def retry(self, rejected: RejectedDelivery, *, use_signed_headers: bool = False) -> Flow[Event]:
+        """Verify a rejected delivery as of the time at which it came, store its event and return it.
+
+        The nonce is not checked: it was not bound then, and the key of the event decides whether it is a duplicate.
+
+        Args:
+            rejected: the delivery; it is deleted with the commit.
+            use_signed_headers: replace the unsigned headers by what the signed body says.
+
+        Raises:
+            WebhookError: the delivery is still rejected; it stays as it is.
+        """
+        request = request_of(rejected)
+        if use_signed_headers:
+            request = with_signed_headers(request)
+        tenant = yield from self._authenticate(request, rejected.received_at.timestamp())
+        event = self.policy.read_event(request)
+        entry = NewEvent(event, tenant, _endpoint_of(event, request), rejected.received_at)
+        added: Added = yield Call(lambda: self.inbox.accept_rejected(rejected.key, entry))
+        # Workers find the event at their next poll. A wake-up would start one in the process of a command.
+        self.notices.emit(Accepted(event.id, event.type, added, tenant))
         return event
 
-    def _verify(self, request: WebhookRequest) -> Flow[tuple[Event, str]]:
-        """Verify `request` and return its event and its tenant."""
+    def _check_limits(self, request: WebhookRequest) -> None:
         # Adapters have checked this before they read the body. It is checked again because users build requests
         # themselves, and a mark "already checked" could be forged, or copied to another body.
         self.limits.check(request.method, request.content_type, len(request.body))
-        self.policy.check_headers(request, now=self.clock())
+
+    def _authenticate(self, request: WebhookRequest, now: float) -> Flow[str]:
+        """Check that `request` is genuine and return its tenant. Nothing that fails this check may be written."""
+        self.policy.check_headers(request, now=now)
         keys = yield from self.key_source.find(header_text(request.webhook_id))
         if not self.policy.is_signed_raw(request, keys.keys):
             yield from self._check_canonical(request, keys)
-        return self.policy.read_event(request), keys.tenant
+        return keys.tenant
+
+    def _keep(self, request: WebhookRequest, tenant: str, now: float, error: InvalidPayloadError) -> Flow[bool]:
+        """Keep a genuine delivery that is rejected; returns whether the inbox has it. The answer does not change."""
+        try:
+            if self.relay is not None and self.relay.inbox_is_down:
+                raise UnavailableError("the inbox is down")
+            rejection = rejection_of(request, tenant, now, error)
+            pruned: int = yield Wait(self.inbox.keep_rejected(rejection), time.monotonic() + ANSWER_BUDGET)
+        except Exception as failure:
+            self.notices.emit(RejectedNotKept(self.inbox.name, describe(failure)))
+            return False
+        if pruned:
+            self.notices.emit(RejectedPruned(self.inbox.name, pruned))
+        return True
 
     def _check_canonical(self, request: WebhookRequest, keys: Keys) -> Flow[None]:
         """Check the canonical form. That of a large body is computed in a thread with a bounded queue."""
@@ -152,7 +213,7 @@ class Receiver:
         key = nonce_key(self.inbox.name, tenant, request.nonce) if request.nonce else None
         if key is not None and (yield from self._bound_event(key)) not in {None, event.id}:
             raise NonceReusedError
-        entry = NewEvent(event, tenant, event.webhook_id or header_text(request.webhook_id))
+        entry = NewEvent(event, tenant, _endpoint_of(event, request))
         if self.relay is None:
             added = yield from _add(self.inbox, "inbox", entry, deadline)
         else:
@@ -215,6 +276,10 @@ class Receiver:
             yield Call(lambda: self.nonces.bind(key, event_id, NONCE_LIFETIME))
         except Exception as error:
             self.notices.emit(NonceStoreFailed(describe(error)))
+
+
+def _endpoint_of(event: Event, request: WebhookRequest) -> str | None:
+    return event.webhook_id or header_text(request.webhook_id)
 
 
 def _add(inbox: WorkerInbox, label: str, entry: NewEvent, deadline: float) -> Flow[Added]:

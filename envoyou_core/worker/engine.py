@@ -181,7 +181,8 @@ class Engine:
             return RetentionReport()
         report = self.in_context(lambda: apply_retention(retention, self.inbox))
         if report != RetentionReport():
-            self.notices.emit(RetentionApplied(self.inbox.name, report.scrubbed, report.pruned, report.marks))
+            deleted = (report.scrubbed, report.pruned, report.marks, report.rejected)
+            self.notices.emit(RetentionApplied(self.inbox.name, *deleted))
         return report
 
     # One attempt

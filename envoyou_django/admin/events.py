@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
@@ -18,14 +17,13 @@ from django.template.defaultfilters import truncatechars
 from django.urls import URLPattern, path, reverse
 from django.utils.decorators import method_decorator
 from django.utils.html import format_html
-from django.utils.http import content_disposition_header
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.http import require_POST, require_safe
 
-from envoyou_core.adapter import body_bytes
 from envoyou_django import conf, webhooks
 from envoyou_django.admin.confirmation import Confirmation, confirmation_page, is_confirmed
+from envoyou_django.admin.download import payload_download
 from envoyou_django.admin.formatting import (
     attempts_table,
     badge,
@@ -39,9 +37,6 @@ from envoyou_django.admin.summary import summarize
 from envoyou_django.models import ProcessedEvent, ProcessedEventQuerySet
 
 __all__ = ["ProcessedEventAdmin"]
-
-MAX_FILENAME = 100
-"""Characters of an event's id in the file name of a download."""
 
 MAX_ERROR = 80
 """Characters of an error in the list."""
@@ -262,14 +257,7 @@ class ProcessedEventAdmin(admin.ModelAdmin):
             raise PermissionDenied
         if event is None or event.scrubbed_at is not None:
             raise Http404
-        filename = re.sub(r"[^\w.-]", "_", event.event_id)[:MAX_FILENAME] + ".json"
-        headers = {
-            "Content-Disposition": content_disposition_header(as_attachment=True, filename=filename),
-            # A payload must never run as a page of this site, whatever type a browser detects.
-            "Content-Security-Policy": "default-src 'none'; sandbox",
-            "X-Content-Type-Options": "nosniff",
-        }
-        return HttpResponse(body_bytes(event.body), content_type="application/json", headers=headers)
+        return payload_download(event.body, event.event_id)
 
     @method_decorator(require_POST)
     def run_now_view(self, request: HttpRequest, object_id: str) -> HttpResponse:

@@ -33,6 +33,8 @@ from envoyou_core.inbox import (
     InboxRecord,
     InboxStats,
     NewEvent,
+    NewRejection,
+    RejectedDelivery,
     Settlement,
     Status,
     TransactionalInbox,
@@ -56,6 +58,7 @@ from envoyou_django.inbox.connection import (
 from envoyou_django.inbox.insert import insert_new, supports
 from envoyou_django.inbox.leasing import exclusive_claim, lease_rows
 from envoyou_django.inbox.pruning import had_effect, prune, prune_watermarks
+from envoyou_django.inbox.rejections import OrmRejections
 from envoyou_django.inbox.settling import settle
 from envoyou_django.inbox.transactions import handler_transaction
 from envoyou_django.loading import load
@@ -74,6 +77,7 @@ REPRESENTABLE = (datetime(1000, 1, 1, tzinfo=UTC), datetime(9999, 12, 30, tzinfo
 """The range of times that every database and Python can represent, in any time zone. PostgreSQL also has `infinity`."""
 
 Records = list[InboxRecord]
+RejectedDeliveries = list[RejectedDelivery]
 
 
 class OrmInbox(TransactionalInbox):
@@ -109,6 +113,7 @@ class OrmInbox(TransactionalInbox):
             on_idle=close_old_connections,
             on_thread_exit=connections.close_all,
         )
+        self._rejections = OrmRejections(name, lambda: self._alias)
 
     def open(self) -> None:
         connection = connections[self._alias]
@@ -129,8 +134,9 @@ class OrmInbox(TransactionalInbox):
                 connection.close()
 
     def close(self) -> None:
-        """End the thread that stores events. Django opens and closes the other connections."""
+        """End the threads that store deliveries. Django opens and closes the other connections."""
         self._writer.close()
+        self._rejections.close()
 
     def add(self, entry: NewEvent) -> Future[Added]:
         if self.adds_together():
@@ -187,6 +193,28 @@ class OrmInbox(TransactionalInbox):
                 return Added.REARMED
         body = stored.filter(scrubbed_at__isnull=True).values_list("body", flat=True).first()
         return transitions.compare_redelivery(entry.event.body, None if body is None else body_bytes(body))
+
+    def keep_rejected(self, rejection: NewRejection) -> Future[int]:
+        return self._rejections.keep(rejection, together=self.adds_together())
+
+    def accept_rejected(self, key: int, entry: NewEvent) -> Added:
+        """See `WorkerInbox.accept_rejected`. It may be part of another transaction, which then decides over both."""
+        now = self._now()
+        alias = self._alias
+        with synced(connections[alias]), transaction.atomic(using=alias):
+            new = insert_new([self._new_row(entry, now)], alias)
+            added = Added.NEW if new else self._resolve_existing(entry, now)
+            self._rejections.rows.filter(pk=key).delete()
+        return added
+
+    def list_rejected(self, *, limit: int = 100) -> RejectedDeliveries:
+        return self._rejections.newest(limit)
+
+    def get_rejected(self, key: int) -> RejectedDelivery | None:
+        return self._rejections.get(key)
+
+    def prune_rejected(self, older_than: timedelta) -> int:
+        return self._rejections.prune(self._now() - older_than)
 
     def _new_row(self, entry: NewEvent, now: datetime) -> dict[str, object]:
         return {"name": self.name, **encode(transitions.accept(entry, now))}
@@ -305,7 +333,8 @@ class OrmInbox(TransactionalInbox):
     def stats(self, *, exact: bool = False) -> InboxStats:
         limit = None if exact else COUNTED
         counts = count_by_status(self._rows, limit, index_order="settled_at")
-        return stats_of(counts, max(0.0, -(self.seconds_until_due() or 0.0)), limit=limit)
+        overdue = max(0.0, -(self.seconds_until_due() or 0.0))
+        return stats_of(counts, overdue, limit=limit, rejected=self._rejections.rows.count())
 
     def requeue(
         self,
@@ -357,6 +386,7 @@ class OrmInbox(TransactionalInbox):
             about.filter(erase_requested_at__isnull=True).only("pk"), lambda _: {"erase_requested_at": now}
         )
         scrub(about.filter(status__in=FINISHED), now)
+        self._rejections.erase(object_id, tenant)
         return requested
 
     def _settled_before(self, older_than: timedelta, statuses: tuple[Status | str, ...]) -> ProcessedEventQuerySet:

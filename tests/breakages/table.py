@@ -340,8 +340,8 @@ BREAKAGES = [
         "the nonce is bound before the commit",
         RECEPTION,
         "Receiver._store",
-        "        entry = NewEvent(event, tenant, event.webhook_id or header_text(request.webhook_id))\n",
-        "        entry = NewEvent(event, tenant, event.webhook_id or header_text(request.webhook_id))\n"
+        "        entry = NewEvent(event, tenant, _endpoint_of(event, request))\n",
+        "        entry = NewEvent(event, tenant, _endpoint_of(event, request))\n"
         "        if key is not None:\n"
         "            yield from self._bind(key, event.id)\n",
         (f"{TEST_RECEPTION}::test_a_nonce_is_bound_only_after_the_event_is_stored",),
@@ -748,6 +748,38 @@ BREAKAGES = [
         "if object_key and isinstance(created, int):",
         "if not object_key and isinstance(created, int):",
         (TEST_SQLITE_INBOX,),
+    ),
+    Breakage(
+        "a genuine delivery that is rejected is lost",
+        RECEPTION,
+        "Receiver.receive",
+        "kept = yield from self._keep(request, tenant, now, error)",
+        "kept = False",
+        ("tests/core/test_rejected.py::test_a_genuine_delivery_that_is_answered_400_is_kept",),
+    ),
+    Breakage(
+        "a rejected delivery is kept before it is proven",
+        RECEPTION,
+        "Receiver.receive",
+        "tenant = yield from self._authenticate(request, now)",
+        'tenant = ""',
+        ("tests/core/test_rejected.py::test_nothing_unproven_is_kept",),
+    ),
+    Breakage(
+        "a retry of a rejected delivery checks its timestamp against now",
+        RECEPTION,
+        "Receiver.retry",
+        "rejected.received_at.timestamp()",
+        "self.clock()",
+        ("tests/core/test_rejected.py::test_other_settings_accept_it_as_of_the_time_at_which_it_came",),
+    ),
+    Breakage(
+        "a call of the inbox waits for the lock of its own handler",
+        "envoyou_core/inbox/sql/database.py",
+        "SqlDatabase._writing",
+        "joining.connection_for_writing(self._lock_domain)",
+        "None",
+        ("tests/core/test_transactions.py::test_on_sqlite_it_is_undone_with_the_handler_that_fails",),
     ),
     Breakage(
         "SQLite transactions begin by reading",

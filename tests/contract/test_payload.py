@@ -126,6 +126,15 @@ def test_optional_headers_must_match_the_body(endpoint: Endpoint, headers: Heade
     endpoint.refuses(400, "header_mismatch", signed(), headers=headers)
 
 
+@pytest.mark.policy
+def test_a_genuine_delivery_that_is_unusable_is_kept(endpoint: Endpoint) -> None:
+    delivery = signed()
+    endpoint.refuses(401, "unauthorized", delivery, headers={"X-EnvoyOU-Timestamp": "1640995200"})
+    endpoint.refuses(400, "header_mismatch", delivery, headers={"X-EnvoyOU-Event-Type": "user.deleted"})
+    (kept,) = endpoint.served.webhooks.inbox.list_rejected(limit=1)
+    assert (kept.body, kept.event_type) == (delivery.body, "user.deleted")
+
+
 def test_a_header_beyond_ascii_may_match_the_body(endpoint: Endpoint) -> None:
     endpoint.accepts(signed(sample_event("prénom.changé", webhook_id="wh_é")))
 

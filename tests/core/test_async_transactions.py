@@ -12,7 +12,14 @@ from sqlalchemy.event import listens_for
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.util import await_only
 
-from envoyou_core import ConfigurationError, PermanentError, RetryPolicy, WebhookRequest, Webhooks
+from envoyou_core import (
+    ConfigurationError,
+    PermanentError,
+    RetryPolicy,
+    WebhookRequest,
+    Webhooks,
+    WouldDeadlockError,
+)
 from envoyou_core.errors import LeaseLostError
 from envoyou_core.inbox import AsyncTransactionalInbox, HandlerStatus, Settlement, Status, TransactionalInbox
 from envoyou_core.inbox.sql.async_inbox import AsyncSqlInbox, sync_url
@@ -189,6 +196,32 @@ async def test_sync_handlers_share_transactions_too(webhooks, clock, effects):
     await accept(webhooks, clock)
     await webhooks.adrain()
     assert await effects() == ["async", "sync"]
+
+
+async def test_a_call_of_the_inbox_fails_at_once_if_it_would_wait_for_its_own_handler(webhooks, inbox, clock, effects):
+    """On SQLite. On a server it is committed at once, and the attempt ends as usual."""
+
+    @webhooks.on("user.deleted", name="forget")
+    async def forget(event, connection):
+        await write(connection, event, "forget")
+        if inbox.remote:
+            assert await asyncio.to_thread(inbox.erase, event.object_id) == 1
+            return
+        with pytest.raises(WouldDeadlockError, match="without connection"):
+            await asyncio.to_thread(inbox.erase, event.object_id)
+        with pytest.raises(WouldDeadlockError):
+            inbox.pause("type:*")
+        assert inbox.paused() == frozenset()
+
+    @webhooks.on("user.deleted", name="outside")
+    def outside(event):
+        assert inbox.erase(event.object_id) == (0 if inbox.remote else 1)
+
+    event = await accept(webhooks, clock, sample_event("user.deleted"))
+    assert await webhooks.adrain() == 1
+    assert await effects() == ["forget"]
+    record = inbox.get(event.id)
+    assert (record.status, record.event.data.object) == (Status.PROCESSED, {})
 
 
 @pytest.mark.parametrize(

@@ -14,14 +14,14 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from envoyou_core import PermanentError, Webhooks, cli, verify
+from envoyou_core import PermanentError, WebhookRequest, Webhooks, cli, verify
 from envoyou_core.cli.commands import app
 from envoyou_core.cli.tables import event_details, events_table
 from envoyou_core.cli.values import duration, event_as_json
 from envoyou_core.inbox import NewEvent, Settlement, Status
 from envoyou_core.inbox.memory import MemoryInbox
 from envoyou_core.inbox.sql.inbox import SqlInbox
-from envoyou_core.testing import sample_event
+from envoyou_core.testing import sample_event, sign_delivery
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def run(monkeypatch):
 def test_migrate_is_idempotent(run, sqlite_url):
     for _ in range(2):
         result = run("migrate", "--inbox", sqlite_url)
-        assert (result.exit_code, result.stdout) == (0, "The inbox is ready (schema 3).\n")
+        assert (result.exit_code, result.stdout) == (0, "The inbox is ready (schema 4).\n")
     inbox = SqlInbox(sqlite_url)
     assert inbox.stats().total == 0
     inbox.close()
@@ -146,6 +146,7 @@ def test_inspecting_requeueing_and_pruning_after_a_failure(run, hooks):
         ["failed", "1"],
         ["dead", "0"],
         ["total", "3"],
+        ["rejected", "0"],
         ["overdue", "0", "s"],
         ["paused", "type:auth.*"],
         ["inbox", "memory:"],
@@ -165,8 +166,59 @@ def test_inspecting_requeueing_and_pruning_after_a_failure(run, hooks):
     assert run("requeue", hooks, "--type", "user.deleted").stdout == "Requeued: 1.\n"
     assert webhooks.inbox.get(events[1].id).status == "received"
     assert run("prune", hooks, "--older-than", "0").stdout == "Deleted: 1 events.\n"
-    assert run("prune", hooks).stdout == "Deleted: 0 events, the payloads of 0, 0 marks.\n"
+    assert run("prune", hooks).stdout == "Deleted: 0 events, the payloads of 0, 0 marks, 0 rejected deliveries.\n"
     assert webhooks.inbox.get(events[0].id) is None
+
+
+def deliver(webhooks, body, drop=()):
+    delivery = sign_delivery(body, secret="s")
+    headers = {name: value for name, value in delivery.headers.items() if name not in drop}
+    return webhooks.receive(WebhookRequest.from_http("POST", headers, body))
+
+
+def test_rejected_deliveries_are_listed_shown_and_retried(run, hooks):
+    empty = run("rejected", "list", hooks)
+    assert (empty.exit_code, empty.stdout.split()) == (0, ["key", "received", "(UTC)", "bytes", "reason", "error"])
+    webhooks = sys.modules[hooks].webhooks
+    event = sample_event("user.created")
+    shapeless = b'{"id": "evt_\xc3\xa9", "email": "private@example.com"}'
+    assert deliver(webhooks, event.body, drop={"X-EnvoyOU-Event-Type"}).status == 400
+    assert deliver(webhooks, shapeless).status == 400
+    newest, oldest = webhooks.inbox.list_rejected()
+
+    assert rows(run("stats", hooks).stdout)["rejected"] == "2"
+    assert json.loads(run("stats", hooks, "--json").stdout)["rejected"] == 2
+    lines = run("rejected", "list", hooks).stdout.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == [str(newest.key), str(oldest.key)]
+    assert "the header X-EnvoyOU-Event-Type is missing" in lines[2]
+    assert len(json.loads(run("rejected", "list", hooks, "--limit", "1", "--json").stdout)) == 1
+    for options in ((), ("--json",)):
+        shown = run("rejected", "show", hooks, str(newest.key), *options).stdout
+        assert "invalid_payload" in shown
+        assert "private@example.com" not in shown
+        assert newest.headers["signature"].decode() not in shown
+    assert run("rejected", "show", hooks, str(newest.key), "--body").stdout_bytes == shapeless
+
+    still = run("rejected", "retry", hooks, "--all")
+    assert (still.exit_code, webhooks.inbox.stats().total) == (1, 0)
+    assert f"{oldest.key}: MissingHeaderError: the header X-EnvoyOU-Event-Type is missing" in still.stdout
+    assert still.stderr == f"Error: still rejected, or not found: {oldest.key}, {newest.key}\n"
+    retried = run("rejected", "retry", hooks, str(oldest.key), "--signed-headers")
+    assert (retried.exit_code, retried.stdout) == (0, f"{oldest.key}: accepted {event.id} (user.created)\n")
+    assert webhooks.inbox.get(event.id).status == "received"
+    # Commands do not start a worker.
+    assert webhooks._in_process is None
+    again = run("rejected", "retry", hooks, str(oldest.key))
+    assert (again.exit_code, again.stdout) == (1, f"{oldest.key}: not found\n")
+
+
+def test_rejected_deliveries_must_be_named(run, hooks):
+    for arguments in ((), ("1", "--all")):
+        result = run("rejected", "retry", hooks, *arguments)
+        assert result.exit_code == 2
+        assert "name the keys of deliveries, or use --all" in result.stderr
+    result = run("rejected", "show", hooks, "1")
+    assert (result.exit_code, result.stderr) == (1, "Error: rejected delivery not found: 1\n")
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ DOCUMENTED = {
         WebhookRequest WebhookResponse WebhookVerificationError Webhooks sign verify
     """,
     "envoyou_core.asgi": "WebhookEndpoint webhooks_entry",
-    "envoyou_core.inbox": "AsyncSqlInbox Inbox MemoryInbox SqlInbox Status",
+    "envoyou_core.inbox": "AsyncSqlInbox Inbox MemoryInbox RejectedDelivery SqlInbox Status",
     "envoyou_core.inbox.async_sql": "AsyncSqlInbox",
     "envoyou_core.inbox.sql": "SqlInbox",
     "envoyou_core.nonces": "NonceStore open_nonces",
@@ -47,9 +47,9 @@ DOCUMENTED = {
 DOCUMENTED_OF_ADAPTERS = {
     "django": {
         "envoyou_django": "webhooks",
-        "envoyou_django.admin": "ProcessedEventAdmin",
+        "envoyou_django.admin": "ProcessedEventAdmin RejectedDeliveryAdmin",
         "envoyou_django.async_urls": "urlpatterns",
-        "envoyou_django.models": "ProcessedEvent",
+        "envoyou_django.models": "ProcessedEvent RejectedDelivery",
         "envoyou_django.signals": "event_dead event_failed event_processed event_received",
         "envoyou_django.tasks": "work_off",
         "envoyou_django.testing": "WebhookClient WebhookTestMixin",

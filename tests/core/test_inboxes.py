@@ -53,7 +53,8 @@ class SqlTransactionContract(TransactionContract):
     @pytest.fixture
     def written(self, inbox, works):
         def written():
-            with inbox._reading() as connection:
+            # A connection of its own: a call of the inbox in a handler's transaction also sees what is not committed.
+            with inbox._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
                 return sorted(connection.scalars(works.select()))
 
         return written

@@ -28,6 +28,8 @@ from envoyou_core.observability import (
     Notice,
     Notices,
     Rejected,
+    RejectedNotKept,
+    RejectedPruned,
     RetentionApplied,
     Settled,
     Spooled,
@@ -92,7 +94,26 @@ RECORDS = [
         "INFO",
         "handler welcome skipped event evt_1 (user.created): a newer event of the same object has been applied",
     ),
-    (RetentionApplied("default", 3, 2, 1), "INFO", "retention of default deleted 3 payloads, 2 events, 1 watermarks"),
+    (
+        RetentionApplied("default", 3, 2, 1, 4),
+        "INFO",
+        "retention of default deleted 3 payloads, 2 events, 1 watermarks, 4 rejected deliveries",
+    ),
+    (
+        Rejected(400, "missing_header", "why", kept=True),
+        "WARNING",
+        "answered 400: missing_header (why); the delivery is genuine and kept as a rejected one",
+    ),
+    (
+        RejectedNotKept("default", "why"),
+        "ERROR",
+        "inbox of default did not keep a genuine delivery that was rejected: why",
+    ),
+    (
+        RejectedPruned("default", 3),
+        "ERROR",
+        "inbox of default deleted its 3 oldest rejected deliveries: there were too many",
+    ),
     (settled(Status.PROCESSED), "INFO", "processed evt_1 (user.created) after attempt 2, 0.013 s"),
     (settled(Status.IGNORED), "WARNING", "ignored evt_1 (user.created) after attempt 2, 0.013 s"),
     (
@@ -214,6 +235,7 @@ def test_the_data_of_a_record_is_redacted_and_cut(caplog):
         "webhook_id": "[redacted]",
         "path": "/" * 200,
         "peer": None,
+        "kept": False,
     }
 
 

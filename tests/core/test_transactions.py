@@ -3,6 +3,9 @@
 import sqlite3
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -15,6 +18,7 @@ from envoyou_core import (
     TransactionTimeoutError,
     WebhookRequest,
     Webhooks,
+    WouldDeadlockError,
 )
 from envoyou_core.errors import LeaseLostError
 from envoyou_core.inbox import Added, NewEvent, Status
@@ -309,3 +313,129 @@ def test_a_connection_is_refused_where_there_is_none_to_give(tmp_path):
 
         @memory.on("*")
         def plain(event, connection): ...
+
+
+# Calls of the inbox within a handler's transaction
+
+
+def test_a_handler_may_erase_the_object_of_its_own_event(webhooks, clock, effects):
+    @webhooks.on("user.deleted", name="forget")
+    def forget(event, connection):
+        write(connection, event, "forget")
+        assert webhooks.inbox.erase(event.object_id) == 2
+
+    @webhooks.on("user.deleted", name="after")
+    def after(event, connection):
+        write(connection, event, "after")
+
+    created, deleted = sample_event("user.created"), sample_event("user.deleted")
+    assert created.object_id == deleted.object_id
+    for event in (created, deleted):
+        accept(webhooks, clock, event)
+    assert webhooks.drain() == 2
+    assert effects() == ["after", "forget"]
+    for event, status in ((created, Status.IGNORED), (deleted, Status.PROCESSED)):
+        record = webhooks.inbox.get(event.id)
+        assert (record.status, record.attempts) == (status, 1 if event is deleted else 0)
+        assert (record.scrubbed_at is not None, record.event.data.object) == (True, {})
+
+
+def test_what_a_handler_changes_in_the_inbox_holds_and_its_next_calls_see_it(webhooks, clock, effects):
+    """Every call that changes something, among them those that open several transactions of their own."""
+    old = accept(webhooks, clock)
+    assert webhooks.drain() == 1
+    clock.now += 60
+    seen = []
+
+    @webhooks.on("api.quota_exceeded", name="tidy")
+    def tidy(event, connection):
+        write(connection, event, "before")
+        inbox = webhooks.inbox
+        assert inbox.requeue(status="ignored") == 1
+        seen.append(inbox.get(old.id).status)
+        webhooks.pause(type="user.*")
+        seen.append(webhooks.paused)
+        webhooks.resume(type="user.*")
+        seen.append(webhooks.paused)
+        assert inbox.scrub(timedelta(0)) == inbox.prune(timedelta(0)) == 0
+        assert inbox.prune_watermarks(timedelta(0)) == 0
+        write(connection, event, "then")
+
+    accept(webhooks, clock, sample_event("api.quota_exceeded"))
+    webhooks.pause(type="user.*")
+    # The event that was requeued is settled, too.
+    assert webhooks.drain() == 2
+    assert seen == [Status.RECEIVED, frozenset({"type:user.*"}), frozenset()]
+    assert effects() == ["before", "then"]
+
+
+ON_SQLITE = pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+"""Only SQLite has a single write lock."""
+
+
+@ON_SQLITE
+def test_on_sqlite_it_is_undone_with_the_handler_that_fails(webhooks, clock, effects):
+    @webhooks.on("user.deleted", name="forget")
+    def forget(event, connection, attempt):
+        webhooks.inbox.erase(event.object_id)
+        with pytest.raises(ValueError, match="name an event"):
+            webhooks.inbox.requeue()
+        write(connection, event, f"attempt {attempt}")
+        if attempt == 1:
+            raise RuntimeError("not yet")
+
+    event = accept(webhooks, clock, sample_event("user.deleted"))
+    webhooks.drain()
+    record = webhooks.inbox.get(event.id)
+    assert (record.status, record.last_error) == (Status.FAILED, "RuntimeError: not yet")
+    clock.now += 1
+    webhooks.drain()
+    record = webhooks.inbox.get(event.id)
+    assert (record.status, record.event.data.object) == (Status.PROCESSED, {})
+    assert effects() == ["attempt 2"]
+
+
+@ON_SQLITE
+def test_on_sqlite_a_call_that_would_wait_for_its_own_handler_fails_at_once(webhooks, clock, effects):
+    errors = []
+    beside = SqlInbox(webhooks.inbox.location, name="beside", clock=clock)
+
+    def fails(call):
+        with pytest.raises(WouldDeadlockError, match="atomic=False"):
+            call()
+        errors.append(call)
+
+    @webhooks.on("*", name="busy")
+    def busy(event, connection):
+        # A thread with the handler's context, as `asyncio.to_thread` starts one.
+        with ThreadPoolExecutor(1) as threads:
+            threads.submit(copy_context().run, fails, lambda: webhooks.inbox.erase("user_1")).result(20)
+            seen = threads.submit(copy_context().run, webhooks.inbox.get, event.id).result(20)
+        assert seen.status is Status.PROCESSING
+        with pytest.raises(WouldDeadlockError), webhooks.inbox.transaction(None, {}):
+            pass
+        # Another inbox in the same file has the same lock.
+        beside.pause("type:*")
+        write(connection, event, "busy")
+
+    event = accept(webhooks, clock)
+    assert webhooks.drain() == 1
+    assert webhooks.inbox.get(event.id).status is Status.PROCESSED
+    assert len(errors) == 1
+    assert beside.paused() == {"type:*"}
+    assert effects() == ["busy"]
+    beside.close()
+
+
+@ON_SQLITE
+def test_a_context_that_outlives_its_handler_shares_no_transaction(webhooks, clock):
+    contexts = []
+
+    @webhooks.on("*")
+    def leaves(event, connection):
+        contexts.append(copy_context())
+
+    event = accept(webhooks, clock)
+    webhooks.drain()
+    assert contexts[0].run(webhooks.inbox.erase, event.object_id) == 1
+    assert webhooks.inbox.get(event.id).event.data.object == {}

@@ -147,9 +147,9 @@ def test_prune_by_the_retention_settings(settings_with_clock):
     accept(sample_event("shop.opened"))
     webhooks.drain()
     settings_with_clock.advance(31 * DAY)
-    assert run_json("envoyou_prune") == {"pruned": 0, "scrubbed": 1, "marks": 0}
+    assert run_json("envoyou_prune") == {"pruned": 0, "scrubbed": 1, "marks": 0, "rejected": 0}
     settings_with_clock.advance(60 * DAY)
-    assert run("envoyou_prune") == "Deleted: 1 events, the payloads of 0, 0 marks.\n"
+    assert run("envoyou_prune") == "Deleted: 1 events, the payloads of 0, 0 marks, 0 rejected deliveries.\n"
 
 
 @pytest.mark.django_db

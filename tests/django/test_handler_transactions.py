@@ -3,6 +3,7 @@
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -94,6 +95,34 @@ def test_the_handlers_work_its_record_and_the_events_status_are_committed_togeth
     assert observed == [([], {}), (["Ada"], {"first": HandlerStatus.DONE})]
     assert members() == ["Ada", "Grace"]
     assert record(event).status is Status.PROCESSED
+
+
+def test_a_handler_may_call_the_inbox(members, join, clock):
+    """Its calls are part of its transaction, so none waits for a lock that the transaction holds."""
+    seen = []
+
+    @webhooks.on("user.deleted", name="forget")
+    def forget(event, attempt):
+        join(f"attempt {attempt}")
+        webhooks.pause(type="auth.*")
+        seen.append((webhooks.inbox.erase(event.object_id), webhooks.inbox.requeue(status="ignored"), webhooks.paused))
+        webhooks.inbox.scrub(timedelta(0))
+        webhooks.inbox.prune(timedelta(0))
+        webhooks.resume(type="auth.*")
+        if attempt == 1:
+            raise RuntimeError("not yet")
+
+    created, deleted = accept("user.created"), accept("user.deleted")
+    assert created.object_id == deleted.object_id
+    webhooks.drain()
+    assert (record(deleted).status, record(deleted).last_error) == (Status.FAILED, "RuntimeError: not yet")
+    assert record(created).event.data.object == created.data.object
+    clock.advance(1)
+    webhooks.drain()
+    assert seen == [(2, 0, frozenset({"type:auth.*"}))] * 2
+    assert members() == ["attempt 2"]
+    assert (record(deleted).status, record(deleted).event.data.object) == (Status.PROCESSED, {})
+    assert record(created) is None
 
 
 def test_the_work_of_a_failing_handler_is_rolled_back_and_done_once_by_the_retry(members, join, clock):

@@ -130,7 +130,8 @@ def indexes_used(alias, action):
 def test_stats_use_indexes(full_table, inbox_alias, clock, monkeypatch):
     monkeypatch.setattr("envoyou_django.inbox.inbox.COUNTED", 100)
     inbox = OrmInbox(clock=clock)
-    counted = indexes_used(inbox_alias, inbox.stats)
+    # The last table has few rows.
+    *counted, _rejected = indexes_used(inbox_alias, inbox.stats)
     assert len(counted) == 4
     assert all(len(indexes) == 1 for indexes in counted)
     assert counted[1] == counted[2] == {"envoyou_settled"}

@@ -13,7 +13,7 @@ from flask import Flask
 from werkzeug.routing import Rule
 
 from envoyou_core import Webhooks
-from envoyou_core.testing import sample_event
+from envoyou_core.testing import sample_event, sign_delivery
 from envoyou_flask import Envoyou, create_blueprint
 from tests.contract.clients.servers import werkzeug_server
 from tests.flask.conftest import PATH, SECRET, deliver, make_app
@@ -60,7 +60,7 @@ def test_flask_lists_the_group_and_the_group_its_commands(app_and_webhooks):
     app, _ = app_and_webhooks
     assert "envoyou" in app.test_cli_runner().invoke(args=["--help"]).output
     listed = run(app, "--help").output
-    for command in ("worker", "stats", "events", "requeue", "send", "pause", "resume", "prune", "migrate"):
+    for command in ("worker", "stats", "events", "requeue", "send", "rejected", "pause", "resume", "prune", "migrate"):
         assert command in listed
 
 
@@ -78,13 +78,18 @@ def test_the_commands_of_an_operator(app_and_webhooks):
     assert "fail: ZeroDivisionError: division by zero" in run(app, "events", failed.id).output
     assert run(app, "requeue", failed.id).output == "Requeued: 1.\n"
     assert run(app, "requeue", "--status", "dead").output == "Requeued: 0.\n"
+    unusable = sign_delivery(b"{}", secret=SECRET)
+    assert app.test_client().post("/webhooks/envoyou", data=unusable.body, headers=unusable.headers).status_code == 400
+    (rejected,) = json.loads(run(app, "rejected", "list", "--json").output)
+    assert "invalid_payload" in run(app, "rejected", "show", str(rejected["key"])).output
+    assert run(app, "rejected", "retry", str(rejected["key"])).exit_code == 1
     assert run(app, "pause", "--type", "user.*").output == "Paused: type:user.*.\n"
     assert webhooks.drain() == 0
     assert run(app, "resume", "--type", "user.*").output == "Paused: nothing.\n"
     assert webhooks.drain() == 1
     assert run(app, "prune", "--older-than", "0").output == "Deleted: 1 events.\n"
-    assert run(app, "prune").output == "Deleted: 0 events, the payloads of 0, 0 marks.\n"
-    assert run(app, "migrate").output == "The inbox is ready (schema 3).\n"
+    assert run(app, "prune").output == "Deleted: 0 events, the payloads of 0, 0 marks, 0 rejected deliveries.\n"
+    assert run(app, "migrate").output == "The inbox is ready (schema 4).\n"
 
 
 def test_errors_have_one_line(app_and_webhooks):

@@ -114,6 +114,22 @@ def test_what_a_handler_does_with_the_session_is_committed_when_it_is_done(app, 
     assert record(app, event.id).status == "processed"
 
 
+def test_a_handler_may_erase_the_object_of_its_own_event(app, envoyou):
+    @envoyou.on("user.deleted")
+    def forget(event):
+        db.session.add(Account(email="forgotten"))
+        db.session.flush()
+        assert envoyou.webhooks.inbox.erase(event.object_id) == 1
+        db.session.commit()
+
+    event = sample_event("user.deleted")
+    deliver(app, event)
+    assert drain(app) == 1
+    assert emails(app) == ["forgotten"]
+    found = record(app, event.id)
+    assert (found.status, found.event.data.object) == ("processed", {})
+
+
 def test_a_commit_of_the_session_is_none_until_the_handler_is_done(app, envoyou):
     seen_from_outside = []
 

@@ -38,12 +38,19 @@ from tests.inbox.acts import (
 )
 from tests.inbox.history_contract import HistoryContract
 from tests.inbox.order_contract import NewestAppliedContract, OrderContract
+from tests.inbox.rejected_contract import RejectedContract
 from tests.inbox.retention_contract import EraseContract, ScrubContract
 from tests.inbox.selection_contract import SelectionContract
 
 
 class InboxContract(
-    SelectionContract, OrderContract, NewestAppliedContract, HistoryContract, ScrubContract, EraseContract
+    SelectionContract,
+    OrderContract,
+    NewestAppliedContract,
+    HistoryContract,
+    ScrubContract,
+    EraseContract,
+    RejectedContract,
 ):
     """For every inbox."""
 

@@ -25,7 +25,7 @@ from envoyou_core import (
     sign,
     verify,
 )
-from envoyou_core.inbox import Inbox, InboxRecord, InboxStats, Status
+from envoyou_core.inbox import Inbox, InboxRecord, InboxStats, RejectedDelivery, Status
 from envoyou_core.inbox.memory import MemoryInbox
 from envoyou_core.inbox.sql.inbox import SqlInbox
 from envoyou_core.nonces import NonceStore
@@ -234,6 +234,9 @@ webhooks.resume(handler="welcome")
 webhooks.pause("user.*")  # type: ignore[call-arg]
 assert_type(webhooks.paused, frozenset[str])
 assert_type(webhooks.apply_retention(), RetentionReport)
+assert_type(webhooks.inbox.list_rejected(limit=5), list[RejectedDelivery])
+assert_type(webhooks.inbox.get_rejected(1), RejectedDelivery | None)
+assert_type(webhooks.retry_rejected(1, use_signed_headers=True), Event | None)
 
 # Stores and listeners of one's own
 

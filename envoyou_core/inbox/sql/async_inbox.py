@@ -84,7 +84,8 @@ class AsyncSqlInbox(SqlInbox):
     ) -> AsyncIterator[Mapping[str, object]]:
         """See `AsyncTransactionalInbox.async_transaction`.
 
-        On SQLite the handler is cancelled after `TRANSACTION_LIMIT` seconds, because it blocks every other writer.
+        On SQLite the handler is cancelled after `TRANSACTION_LIMIT` seconds, because it blocks every other writer. For
+        the same reason, calls of the inbox in the block that write fail there.
 
         Raises:
             TransactionTimeoutError: on SQLite, the block took longer.
@@ -97,6 +98,8 @@ class AsyncSqlInbox(SqlInbox):
                 await _lock_for_writing(connection)
                 slot.lock_taken()
             async with self._limit(), AsyncExitStack() as sessions:
+                # The methods of the inbox block, so that they cannot use the connection, which belongs to the loop.
+                sessions.enter_context(self._joinable(None))
                 given: dict[str, object] = {"connection": connection}
                 if "session" in wants:
                     given["session"] = await sessions.enter_async_context(_session_within(connection))

@@ -12,7 +12,7 @@ from sqlalchemy import URL, Connection, Engine, text, true
 
 from envoyou_core.errors import ConfigurationError
 from envoyou_core.forks import call_in_forked_children
-from envoyou_core.inbox.sql import cleanup
+from envoyou_core.inbox.sql import cleanup, joining
 from envoyou_core.inbox.sql.engines import DIALECTS, WriteLock, check_mariadb, open_engine
 from envoyou_core.inbox.sql.migrations import build_indexes_online, check_schema, set_up
 from envoyou_core.inbox.sql.schema import inbox_table
@@ -150,15 +150,29 @@ class SqlDatabase:
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
+        joined = None if self.remote else joining.connection_for_writing(self._lock_domain)
+        if joined is not None:
+            # In a savepoint: a handler may catch the error of a call, and its transaction must not keep half of it.
+            with joined.begin_nested():
+                yield joined
+            return
         with self._write_turn(), self._engine.begin() as connection:
             yield connection
 
     def _write_turn(self) -> AbstractContextManager[Callable[[], None]]:
         return nullcontext(lambda: None) if self.remote else self._write_lock.held()
 
-    def _reading(self) -> Connection:
+    def _reading(self) -> AbstractContextManager[Connection]:
+        joined = None if self.remote else joining.connection_for_reading(self._lock_domain)
+        if joined is not None:
+            return nullcontext(joined)
         # Outside of a transaction, because every transaction on SQLite takes the only write lock.
         return self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+
+    @property
+    def _lock_domain(self) -> object:
+        """Identifies the SQLite database, in which one writer excludes all others."""
+        return self._engine if self.file is None else self.file.path
 
     def _in_batches(self, process: Callable[[Connection], int]) -> int:
         """Call `process` in one transaction after the other, until it returns less than a full batch; returns the sum.

@@ -13,6 +13,7 @@ from typing import cast
 from sqlalchemy import URL, ColumnElement, Connection, Engine, and_, delete, insert, select
 
 from envoyou_core.errors import ConfigurationError, LeaseLostError
+from envoyou_core.event import object_key
 from envoyou_core.inbox.deadlines import TRANSACTION_LIMIT, time_limit
 from envoyou_core.inbox.group_commit import MAX_BATCH, MAX_WAITING, GroupCommit
 from envoyou_core.inbox.handler_queue import HandlerTransactionQueue
@@ -33,19 +34,24 @@ from envoyou_core.inbox.records import (
     requeuable_statuses,
     stats_of,
 )
+from envoyou_core.inbox.rejected import NewRejection, RejectedDelivery
 from envoyou_core.inbox.rows import moment
-from envoyou_core.inbox.sql import acceptance, cleanup, leasing, reading, settling
+from envoyou_core.inbox.sql import acceptance, cleanup, joining, leasing, reading, rejections, settling
 from envoyou_core.inbox.sql.database import SqlDatabase
 from envoyou_core.inbox.sql.engines import close_engine, is_outage
 from envoyou_core.inbox.sql.requeue import requeue
-from envoyou_core.inbox.sql.schema import inbox_table, paused_table
+from envoyou_core.inbox.sql.schema import inbox_table, paused_table, rejected_table
 
 __all__ = ["SqlInbox"]
+
+MAX_REJECTIONS_WAITING = 64
+"""The largest number of rejected deliveries that may wait to be kept. It bounds memory while the database hangs."""
 
 MAX_NAME = 64
 """The maximum length of an inbox's name, in characters."""
 
 Records = list[InboxRecord]
+RejectedDeliveries = list[RejectedDelivery]
 
 _t = inbox_table.c
 
@@ -92,9 +98,18 @@ class SqlInbox(SqlDatabase, TransactionalInbox):
         self._writer = GroupCommit[NewEvent, Added](
             self._store, is_outage=is_outage, max_batch=max_batch, max_waiting=MAX_WAITING
         )
+        # A writer of its own, so that no accepted event waits for a rejected one.
+        self._rejection_writer = GroupCommit[NewRejection, int](
+            self._store_rejected,
+            is_outage=is_outage,
+            max_batch=max_batch,
+            max_waiting=MAX_REJECTIONS_WAITING,
+            name="envoyou-rejection-writer",
+        )
 
     def close(self) -> None:
         self._writer.close()
+        self._rejection_writer.close()
         close_engine(self._engine)
 
     # Acceptance
@@ -109,6 +124,43 @@ class SqlInbox(SqlDatabase, TransactionalInbox):
         with self._writing() as connection:
             new = acceptance.insert_new(connection, rows)
             return acceptance.resolve(connection, self.name, entries, new, now)
+
+    # Rejected deliveries
+
+    def keep_rejected(self, rejection: NewRejection) -> Future[int]:
+        return self._rejection_writer.submit(rejection)
+
+    def _store_rejected(self, entries: Sequence[NewRejection]) -> Sequence[int]:
+        self.open()
+        with self._writing() as connection:
+            deleted = rejections.keep_all(connection, self.name, entries)
+        return [deleted, *[0] * (len(entries) - 1)]
+
+    def accept_rejected(self, key: int, entry: NewEvent) -> Added:
+        self.open()
+        now = self._moment()
+        with self._writing() as connection:
+            new = acceptance.insert_new(connection, acceptance.new_rows(self.name, [entry], now))
+            (added,) = acceptance.resolve(connection, self.name, [entry], new, now)
+            rejections.delete_matching(connection, rejections.matching(self.name, key=key))
+            return added
+
+    def list_rejected(self, *, limit: int = 100) -> RejectedDeliveries:
+        self.open()
+        with self._reading() as connection:
+            return rejections.newest(connection, rejections.matching(self.name), limit)
+
+    def get_rejected(self, key: int) -> RejectedDelivery | None:
+        self.open()
+        with self._reading() as connection:
+            return next(iter(rejections.newest(connection, rejections.matching(self.name, key=key), limit=1)), None)
+
+    def prune_rejected(self, older_than: timedelta) -> int:
+        self.open()
+        before = self._now() - older_than // timedelta(microseconds=1)
+        old = and_(rejections.matching(self.name), rejected_table.c.received_at < before)
+        with self._writing() as connection:
+            return rejections.delete_matching(connection, old)
 
     # Leases and attempts
 
@@ -171,16 +223,21 @@ class SqlInbox(SqlDatabase, TransactionalInbox):
         """See `TransactionalInbox.transaction`.
 
         On SQLite the transaction is rolled back after `TRANSACTION_LIMIT` seconds, because it blocks every other
-        writer.
+        writer. Calls of the inbox in the block then take part in the transaction. On a server they use connections of
+        their own and are committed at once.
 
         Raises:
             TransactionTimeoutError: on SQLite, the block took longer.
+            WouldDeadlockError: on SQLite, it is called within another handler's transaction.
         """
         self.open()
+        if not self.remote:
+            joining.refuse_nested(self._lock_domain)
         with (
             self._handler_slot() as release,
             self._engine.begin() as connection,
             self._time_limit(connection, release),
+            self._joinable(connection),
         ):
             yield connection
             self._end_transaction(connection, claim, progress, settlement)
@@ -215,6 +272,9 @@ class SqlInbox(SqlDatabase, TransactionalInbox):
             held = settling.settle(connection, claim, settlement(), self._moment())
         if not held:
             raise LeaseLostError
+
+    def _joinable(self, connection: Connection | None) -> AbstractContextManager[None]:
+        return nullcontext() if self.remote else joining.handler_transaction(self._lock_domain, connection)
 
     def _time_limit(self, connection: Connection, expired: Callable[[], None]) -> AbstractContextManager[None]:
         if self.remote:
@@ -269,7 +329,8 @@ class SqlInbox(SqlDatabase, TransactionalInbox):
         limit = None if exact else COUNTED
         with self._reading() as connection:
             counts = reading.count_by_status(connection, self.name, limit)
-        return stats_of(counts, max(0.0, -(self.seconds_until_due() or 0.0)), limit=limit)
+            rejected = rejections.count(connection, self.name)
+        return stats_of(counts, max(0.0, -(self.seconds_until_due() or 0.0)), limit=limit, rejected=rejected)
 
     def requeue(
         self,
@@ -314,6 +375,8 @@ class SqlInbox(SqlDatabase, TransactionalInbox):
         about = reading.matching(self.name, object_id=object_id, tenant=tenant)
         with self._writing() as connection:
             erased = cleanup.request_erasure(connection, about)
+            rejected = rejections.matching(self.name, object_id=object_key(object_id), tenant=tenant)
+            rejections.delete_matching(connection, rejected)
         erasable = and_(about, cleanup.IS_ERASABLE)
         self._in_batches(lambda connection: cleanup.scrub(connection, erasable, self._moment()))
         return erased

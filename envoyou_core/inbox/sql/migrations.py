@@ -12,11 +12,18 @@ from sqlalchemy import Connection, Index, Table, inspect, select, text, update
 from sqlalchemy.schema import CreateColumn
 
 from envoyou_core.errors import ConfigurationError
-from envoyou_core.inbox.sql.schema import inbox_table, metadata, paused_table, schema_table, watermarks_table
+from envoyou_core.inbox.sql.schema import (
+    inbox_table,
+    metadata,
+    paused_table,
+    rejected_table,
+    schema_table,
+    watermarks_table,
+)
 
 __all__ = ["OLDEST_COMPATIBLE", "REVISION", "build_indexes_online", "check_schema", "set_up"]
 
-REVISION = 3
+REVISION = 4
 """The revision of the tables that this release creates."""
 
 OLDEST_COMPATIBLE = 1
@@ -125,7 +132,12 @@ def _to_revision_3(connection: Connection) -> None:
     # SQLite could drop the old key only by copying the whole table, which would block writers for too long.
 
 
-_UPGRADES: list[Callable[[Connection], None]] = [_to_revision_2, _to_revision_3]
+def _to_revision_4(connection: Connection) -> None:
+    """Rejected deliveries."""
+    metadata.create_all(connection, [rejected_table])
+
+
+_UPGRADES: list[Callable[[Connection], None]] = [_to_revision_2, _to_revision_3, _to_revision_4]
 """The upgrades in order; the first one is from revision 1 to 2."""
 
 

@@ -19,7 +19,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeEngine
 
-__all__ = ["inbox_table", "metadata", "paused_table", "schema_table", "watermarks_table"]
+__all__ = ["inbox_table", "metadata", "paused_table", "rejected_table", "schema_table", "watermarks_table"]
 
 metadata = MetaData()
 
@@ -103,6 +103,27 @@ paused_table = Table(
     Column("subject", _LongText, nullable=False),
 )
 """The paused subjects. There is no unique key, because a subject may be of any length; duplicates are harmless."""
+
+rejected_table = Table(
+    "envoyou_rejected",
+    metadata,
+    Column("key", _RowNumber, primary_key=True, autoincrement=True),
+    Column("name", _exact(64), nullable=False),
+    Column("tenant", _exact(255), nullable=False),
+    Column("digest", _exact(64), nullable=False),
+    Column("reason", String(64), nullable=False),
+    Column("error", _LongText, nullable=False),
+    Column("headers", _LongText, nullable=False),
+    Column("received_at", BigInteger, nullable=False),
+    Column("object_key", _exact(255), nullable=False),
+    # Before the body, so that the sizes can be summed without reading the bodies.
+    Column("size", BigInteger, nullable=False),
+    Column("body", _Body, nullable=False),
+    # A retry must not find another delivery under the key of a deleted one.
+    sqlite_autoincrement=True,
+)
+"""Genuine deliveries that were answered 400; see `envoyou_core.inbox.rejected`. Since revision 4."""
+Index("envoyou_rejected_key", rejected_table.c.name, rejected_table.c.tenant, rejected_table.c.digest, unique=True)
 
 schema_table = Table(
     "envoyou_schema",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, ArgumentTypeError
+from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
@@ -56,8 +57,11 @@ class Command(InboxCommand):
             else:
                 pruned = webhooks.inbox.prune(older_than, tuple(statuses or DEFAULT_STATUSES))
         if older_than is None:
-            document = {"pruned": report.pruned, "scrubbed": report.scrubbed, "marks": report.marks}
-            text = f"Deleted: {report.pruned} events, the payloads of {report.scrubbed}, {report.marks} marks."
+            document = asdict(report)
+            text = (
+                f"Deleted: {report.pruned} events, the payloads of {report.scrubbed}, {report.marks} marks, "
+                f"{report.rejected} rejected deliveries."
+            )
         else:
             document, text = {"pruned": pruned}, f"Deleted: {pruned} events."
         self.write_result(options, document, text)
