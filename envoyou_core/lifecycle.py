@@ -327,7 +327,7 @@ class Lifecycle:
 
     def _is_working(self) -> bool:
         # Without a lock: a signal handler calls this, and the main thread may be holding the lock.
-        return self._in_process is not None and self._in_process.alive
+        return self._in_process is not None and self._in_process.is_working
 
     def _stop_for_good(self) -> None:
         # An event that is accepted between the stop and the end of the process waits for another worker.

@@ -170,21 +170,24 @@ class DueTimer:
             while not stopped.is_set():
                 read_at = time.monotonic()
                 pause = self._read(plan)
-                if woken.wait(pause):
+                if pause is None:
+                    # Whatever is accepted meanwhile: a failure must not be reported every second.
+                    stopped.wait(self._intervals.idle)
+                elif woken.wait(pause):
                     stopped.wait(max(0.0, read_at + self._intervals.soon - time.monotonic()))
                 woken.clear()
         finally:
             self._on_thread_exit()
 
-    def _read(self, plan: ReadPlan) -> float:
-        """Read the inbox, and return the seconds until the next read."""
+    def _read(self, plan: ReadPlan) -> float | None:
+        """Read the inbox, and return the seconds until the next read; `None` if it has failed."""
         now = time.monotonic()
         try:
             self._check()
             until_due = self._seconds_until_due(plan.next_read(now))
         except Exception as error:
             self._report_error(error)
-            return self._intervals.idle
+            return None
         announces, pause = plan.evaluate(now, until_due)
         if announces:
             self._announce()

@@ -56,6 +56,7 @@ class InProcessHandoff:
         self._interruptions = 0
         self._lock = ForkSafeLock()
         self._worker: Worker | None = None
+        self._stopped_worker: Worker | None = None
         self._task: asyncio.Task[None] | None = None
         self._pid = os.getpid()
         self._retired_pid: int | None = None
@@ -84,6 +85,12 @@ class InProcessHandoff:
         """Whether a worker of this process runs or is about to start."""
         return self._worker is not None and self._worker.alive and self._pid == os.getpid()
 
+    @property
+    def is_working(self) -> bool:
+        """Whether a worker of this process runs, or is being stopped. Takes no lock, so signal handlers may call it."""
+        stopped = self._stopped_worker
+        return self.alive or (stopped is not None and stopped.alive and self._pid == os.getpid())
+
     def wake(self) -> None:
         """Start the worker if it is not running, and let it poll the inbox now."""
         try:
@@ -111,6 +118,9 @@ class InProcessHandoff:
             worker.stop(timeout)
             worker.join(timeout + 2)
             self._count_ending(worker)
+        elif self.is_working and self._stopped_worker is not None:
+            # Another thread is stopping it. The process must not end before that.
+            self._stopped_worker.join(timeout + 2)
 
     async def astop(self) -> None:
         """Stop the worker and wait for it, on its own event loop or another one."""
@@ -173,5 +183,10 @@ class InProcessHandoff:
 
     def _take_worker(self) -> Worker | None:
         with self._lock:
-            worker, self._worker = self._worker, None
+            worker = self._worker
+            if worker is None:
+                return None
+            # In this order: `is_working` takes no lock.
+            self._stopped_worker = worker
+            self._worker = None
             return worker if self._pid == os.getpid() else None

@@ -117,6 +117,20 @@ def test_an_unavailable_inbox_is_reported_and_read_again(make):
     assert announced.get(timeout=PATIENCE) == "due"
 
 
+def test_a_failure_is_not_reported_with_each_accepted_event(make):
+    failures = queue.Queue()
+    timer = make(
+        seconds_until_due=lambda later_than: 1 // 0,
+        report_error=failures.put,
+        intervals=Intervals(soon=0.01, idle=PATIENCE + 1),
+    )
+    timer.watch()
+    assert failures.get(timeout=PATIENCE)
+    timer.watch()
+    with pytest.raises(queue.Empty):
+        failures.get(timeout=0.1)
+
+
 def test_an_accepted_event_ends_the_pause(make):
     reads = queue.Queue()
     timer = make(seconds_until_due=reads.put, intervals=Intervals(soon=0.02, idle=PATIENCE + 1))

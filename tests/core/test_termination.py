@@ -1,7 +1,10 @@
-"""SIGTERM reaches a server that has set a handler for it only after the worker has stopped."""
+"""SIGTERM has its usual effect only after the worker has stopped."""
 
 import asyncio
 import signal
+import subprocess
+import sys
+import textwrap
 import threading
 
 import pytest
@@ -52,7 +55,7 @@ async def test_the_server_receives_the_signal_after_the_worker_has_stopped(recei
 
 
 async def test_the_server_receives_the_signal_even_if_the_worker_cannot_be_stopped(received, monkeypatch):
-    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
     termination(stop=lambda: 1 // 0).install()
     signal.raise_signal(signal.SIGTERM)
     await until(lambda: received)
@@ -64,11 +67,55 @@ async def test_without_a_worker_the_server_receives_the_signal_at_once(received)
     assert received == [signal.SIGTERM]
 
 
-async def test_a_process_that_does_not_handle_the_signal_is_left_alone():
-    before = signal.getsignal(signal.SIGTERM)
-    assert not callable(before)
-    termination().install()
-    assert signal.getsignal(signal.SIGTERM) is before
+def test_a_process_that_the_signal_ends_at_once_ends_after_the_worker_has_stopped():
+    script = """
+        import asyncio, os, signal, time
+        from envoyou_core.worker.termination import TerminationSignal
+
+        def stop():
+            time.sleep(0.2)
+            print("stopped", flush=True)
+
+        async def main():
+            TerminationSignal(is_working=lambda: True, stop=stop).install()
+            os.kill(os.getpid(), signal.SIGTERM)
+            await asyncio.sleep(60)
+
+        asyncio.run(main())
+    """
+    ran = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=60)
+    assert ran.returncode == -signal.SIGTERM, ran.stderr
+    assert ran.stdout == "stopped\n"
+
+
+def test_a_signal_while_the_process_ends_does_not_end_the_worker():
+    """hypercorn signals its worker processes as soon as one of them has ended."""
+    script = """
+        import asyncio, atexit, os, signal, time
+        from envoyou_core.worker.termination import TerminationSignal
+
+        @atexit.register
+        def stop():
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.2)
+            print("stopped", flush=True)
+
+        async def main():
+            TerminationSignal(is_working=lambda: True, stop=lambda: None).install()
+
+        asyncio.run(main())
+    """
+    ran = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stdout) == (0, "stopped\n"), ran.stderr
+
+
+async def test_a_process_that_ignores_the_signal_goes_on_to():
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        termination().install()
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 async def test_a_server_that_handles_the_signal_by_its_loop_receives_it_at_once():
@@ -111,6 +158,7 @@ async def test_the_running_attempt_is_finished_and_no_worker_starts_again(receiv
     await asyncio.wait_for(begun.wait(), PATIENCE)
     signal.raise_signal(signal.SIGTERM)
     await until(lambda: webhooks._handoff._worker is None)
+    assert webhooks._handoff.is_working
     assert received == []
     finished.set()
     await until(lambda: received)

@@ -47,6 +47,7 @@ SERVERS: dict[str, tuple[Server, int]] = {
     "uvicorn, entry": (uvicorn(ENTRY), -signal.SIGTERM),
     "uvicorn, entry, no lifespan": (uvicorn(ENTRY, "--lifespan=off"), -signal.SIGTERM),
     "hypercorn": (hypercorn(ASGI), 0),
+    "hypercorn, two workers": (hypercorn(ASGI, "--workers=2"), 0),
     "granian": (granian(ASGI), 0),
     "daphne": (daphne(ASGI), 0),
 }
