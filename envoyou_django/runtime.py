@@ -147,6 +147,9 @@ class DjangoWebhooks(Webhooks):
 
     def _overdue(self) -> float:
         with fresh_connections():
+            if self.inbox.has_waiting(self._presence.handlers):
+                # The workers of the task queue have the same handlers as this process, or soon will have.
+                return float("inf")
             until_due = self.inbox.seconds_until_due()
         return 0.0 if until_due is None else -until_due
 

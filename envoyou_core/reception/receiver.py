@@ -24,6 +24,7 @@ from envoyou_core.http import (
     WebhookRequest,
     WebhookResponse,
 )
+from envoyou_core.inbox.processes import Presence
 from envoyou_core.inbox.protocol import WorkerInbox
 from envoyou_core.inbox.records import Added, NewEvent
 from envoyou_core.nonces import NONCE_LIFETIME, NonceStore, nonce_key
@@ -67,6 +68,7 @@ class Receiver:
         wake: called with the id of each event that is to be processed; best effort, because workers also poll.
         limits: what a request must satisfy before its body is read.
         relay: holds the spool, where events are stored while the inbox is unavailable.
+        presence: describes this process to the inbox; `None` to list nothing.
         canonical_thread: computes the canonical forms of large bodies.
     """
 
@@ -79,6 +81,7 @@ class Receiver:
     wake: Callable[[str], None]
     limits: RequestLimits
     relay: SpoolRelay | None = None
+    presence: Presence | None = None
     canonical_thread: BoundedThread = CANONICAL_THREAD
 
     def refuse(self, error: WebhookError, request: WebhookRequest | None = None) -> WebhookResponse:
@@ -153,6 +156,9 @@ class Receiver:
         if key is not None and (yield from self._bound_event(key)) not in {None, event.id}:
             raise NonceReusedError
         entry = NewEvent(event, tenant, event.webhook_id or header_text(request.webhook_id))
+        if self.presence is not None:
+            process = self.presence.process
+            entry = replace(entry, handlers=process.handlers, process=process)
         if self.relay is None:
             added = yield from _add(self.inbox, "inbox", entry, deadline)
         else:
@@ -193,7 +199,7 @@ class Receiver:
         return added
 
     def _add_to_spool(self, relay: SpoolRelay, entry: NewEvent, deadline: float) -> Flow[Added]:
-        added = yield from _add(relay.spool, "spool", entry, deadline)
+        added = yield from _add(relay.spool, "spool", replace(entry, process=None), deadline)
         self.notices.emit(Spooled(entry.event.id, entry.event.type))
         relay.event_spooled()
         return added

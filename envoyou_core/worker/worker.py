@@ -19,6 +19,7 @@ from typing import Any
 from envoyou_core.errors import WorkerStuckError, describe
 from envoyou_core.inbox.files import location_of
 from envoyou_core.inbox.group_commit import MAX_BATCH
+from envoyou_core.inbox.processes import BEAT_INTERVAL
 from envoyou_core.inbox.records import Claim
 from envoyou_core.observability.disabled import report_disabled_loggers
 from envoyou_core.observability.notices import WorkerFailed, WorkerStarted, WorkerStopped
@@ -44,6 +45,10 @@ or left behind. Claims that have been queued for longer without a start are retu
 
 HELD_BACK_INTERVAL = 0.5
 """Seconds after which a worker polls again if events are due but none can be claimed."""
+
+FIRST_BEAT = 2.0
+"""Seconds after its start at which an idle worker is listed in the inbox. A server may still be forking, and a SQLite
+file that is being written to at a fork stays locked in the child."""
 
 FREEZE = 10.0
 """Seconds without a poll after which a worker counts as frozen by its host, or by a handler that blocks its loop."""
@@ -151,7 +156,9 @@ class Worker:
             WorkerStuckError: the worker has stopped because all its slots are held by overdue handlers.
         """
         self._loop.attach()
+        self._engine.presence.works()
         maintenance = asyncio.create_task(self._maintenance.run(), name=f"envoyou maintenance {self._name}")
+        beats = asyncio.create_task(self._beat_regularly(), name=f"envoyou beats {self._name}")
         try:
             self._leases.start()
             # Python 3.12 starts no thread while the process ends, which may be when the first event is handled.
@@ -166,6 +173,8 @@ class Worker:
             await self._finish()
         finally:
             maintenance.cancel()
+            beats.cancel()
+            self._engine.presence.retires()
             await self._shut_down()
         if self._stuck:
             raise WorkerStuckError(self._concurrency)
@@ -264,12 +273,25 @@ class Worker:
 
     def _poll(self, capacity: int, in_flight: Sequence[Claim]) -> tuple[list[Claim], float | None]:
         # A claim takes SQLite's only write lock, so an idle worker first reads whether an event is due.
+        if waiting := self._engine.claim_waiting(capacity, in_flight):
+            return waiting, 0.0
         until_due = 0.0 if self._expects_more else self._engine.seconds_until_due()
         if until_due is None or until_due > 0:
             return [], until_due
+        self._engine.ensure_listed()
         claims = self._engine.claim(capacity, in_flight)
         self._expects_more = len(claims) == capacity
         return claims, until_due
+
+    async def _beat_regularly(self) -> None:
+        """List this process in the inbox as seen, even while all slots are taken, until cancelled."""
+        await asyncio.sleep(FIRST_BEAT)
+        while True:
+            try:
+                await asyncio.wrap_future(self._inbox_thread.submit(self._engine.beat))
+            except Exception as error:
+                self._engine.notices.emit(WorkerFailed(self._name, describe(error), BEAT_INTERVAL))
+            await asyncio.sleep(BEAT_INTERVAL)
 
     def _report_freeze(self, claims: Sequence[Claim]) -> None:
         if self._was_frozen and claims:
@@ -388,7 +410,7 @@ class Worker:
                 # starts the same handler beside it.
                 still_running[0].add_done_callback(lambda _: self._drop(claim))
             else:
-                await self._return_to_inbox([replace(claim, progress=attempt.progress)])
+                await self._return_to_inbox([replace(claim, progress=attempt.progress, owed=attempt.owed())])
             raise
         except Exception as error:
             self._settler.abandon(claim, error)

@@ -66,6 +66,7 @@ class ProcessedEventAdmin(admin.ModelAdmin):
                 "fields": (
                     ("state", "attempts", "crashes"),
                     ("received", "due", "settled"),
+                    "waits_for",
                     "handlers",
                     "last_error",
                     "attempt_history",

@@ -34,7 +34,7 @@ def run(monkeypatch):
 def test_migrate_is_idempotent(run, sqlite_url):
     for _ in range(2):
         result = run("migrate", "--inbox", sqlite_url)
-        assert (result.exit_code, result.stdout) == (0, "The inbox is ready (schema 3).\n")
+        assert (result.exit_code, result.stdout) == (0, "The inbox is ready (schema 4).\n")
     inbox = SqlInbox(sqlite_url)
     assert inbox.stats().total == 0
     inbox.close()

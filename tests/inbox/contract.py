@@ -40,10 +40,17 @@ from tests.inbox.history_contract import HistoryContract
 from tests.inbox.order_contract import NewestAppliedContract, OrderContract
 from tests.inbox.retention_contract import EraseContract, ScrubContract
 from tests.inbox.selection_contract import SelectionContract
+from tests.inbox.waiting_contract import WaitingContract
 
 
 class InboxContract(
-    SelectionContract, OrderContract, NewestAppliedContract, HistoryContract, ScrubContract, EraseContract
+    SelectionContract,
+    OrderContract,
+    WaitingContract,
+    NewestAppliedContract,
+    HistoryContract,
+    ScrubContract,
+    EraseContract,
 ):
     """For every inbox."""
 
