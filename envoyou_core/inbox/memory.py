@@ -9,14 +9,13 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from envoyou_core.event import Event, object_key
+from envoyou_core.event import object_key
 from envoyou_core.inbox import transitions
 from envoyou_core.inbox.handler_sets import HandlerSet
-from envoyou_core.inbox.history import Attempt
-from envoyou_core.inbox.owed import Owed
+from envoyou_core.inbox.memory_rows import MemoryRow
 from envoyou_core.inbox.processes import KEPT_FOR, SETS_KEPT_FOR, Beats, Process, ProcessRegistration
 from envoyou_core.inbox.protocol import WorkerInbox
 from envoyou_core.inbox.records import (
@@ -35,66 +34,12 @@ from envoyou_core.inbox.records import (
     prunable_statuses,
     requeuable_statuses,
 )
-from envoyou_core.inbox.transitions import Changes
 from envoyou_core.patterns import matches_any
 
 __all__ = ["MemoryInbox"]
 
 
-@dataclass(slots=True)
-class _Row:
-    """The columns that the SQL inboxes have, and the event as an object."""
-
-    key: int
-    event: Event
-    tenant: str
-    event_id: str
-    type: str
-    created: int
-    webhook_id: str | None
-    body: bytes
-    status: Status
-    attempts: int
-    crashes: int
-    progress: Mapping[str, HandlerStatus]
-    received_at: datetime
-    due_at: datetime | None
-    object_key: str
-    lease_token: str | None = None
-    settled_at: datetime | None = None
-    last_error: str | None = None
-    history: tuple[Attempt, ...] = field(default=())
-    scrubbed_at: datetime | None = None
-    erase_requested: bool = False
-    accepted_set: str | None = None
-    claimed_set: str | None = None
-    owed: Owed = field(default_factory=dict)
-    waits_for: str | None = None
-    waits_since: datetime | None = None
-
-    @property
-    def object(self) -> tuple[str, str] | None:
-        return (self.tenant, self.object_key) if self.object_key else None
-
-    @property
-    def had_effect(self) -> bool:
-        return transitions.had_effect(self.status, self.progress)
-
-    @property
-    def is_waiting(self) -> bool:
-        return transitions.is_waiting(self.status, self.waits_for)
-
-    def change(self, changes: Changes) -> None:
-        for column, value in changes.items():
-            setattr(self, column, value)
-
-    def scrub(self, now: datetime) -> None:
-        self.change(transitions.scrub(self.event, self.history, now))
-        self.event = Event.from_body(self.body)
-        self.erase_requested = False
-
-
-Rows = list[_Row]
+Rows = list[MemoryRow]
 Processes = list[Process]
 
 
@@ -113,7 +58,7 @@ class MemoryInbox(WorkerInbox):
         self.name = name
         self._clock = clock
         self._lock = threading.Lock()
-        self._rows: dict[tuple[str, str], _Row] = {}
+        self._rows: dict[tuple[str, str], MemoryRow] = {}
         self._keys = itertools.count(1)
         self._watermarks: dict[tuple[str, str], int] = {}
         self._paused: set[str] = set()
@@ -139,7 +84,7 @@ class MemoryInbox(WorkerInbox):
             self._register(self._beats.due([entry.handlers], [entry.process], now))
             row = self._rows.get(key)
             if row is None:
-                self._rows[key] = _Row(next(self._keys), entry.event, **transitions.accept(entry, now))
+                self._rows[key] = MemoryRow(next(self._keys), entry.event, **transitions.accept(entry, now))
                 return Added.NEW
             has_payload = row.scrubbed_at is None
             if transitions.is_rearmed(row.status, has_payload=has_payload):
@@ -174,8 +119,8 @@ class MemoryInbox(WorkerInbox):
             held_back |= {row.key for row in rows if row.key != first}
         return held_back
 
-    def _lease(self, row: _Row, token: str, seconds: float, handlers: HandlerSet | None, now: datetime) -> Claim:
-        claim = self._claim(row, token)
+    def _lease(self, row: MemoryRow, token: str, seconds: float, handlers: HandlerSet | None, now: datetime) -> Claim:
+        claim = row.claim(token)
         if row.status is transitions.LEASED:
             crashed = self._sets.get(row.claimed_set or "", (None, now))[0]
             changes = transitions.count_crash(claim, crashed, now)
@@ -183,25 +128,6 @@ class MemoryInbox(WorkerInbox):
             claim = replace(claim, **changes)
         row.change(transitions.lease(token, seconds, now) | transitions.claimed_by(handlers))
         return claim
-
-    def _claim(self, row: _Row, token: str) -> Claim:
-        return Claim(
-            key=row.key,
-            token=token,
-            event=row.event,
-            received_at=row.received_at,
-            attempts=row.attempts,
-            crashes=row.crashes,
-            progress=row.progress,
-            tenant=row.tenant,
-            webhook_id=row.webhook_id,
-            history=row.history,
-            last_error=row.last_error,
-            owed=row.owed,
-            accepted_set=row.accepted_set,
-            waits_for=row.waits_for,
-            waits_since=row.waits_since,
-        )
 
     def renew(self, claims: list[Claim], lease: float) -> None:
         with self._lock:
@@ -242,7 +168,7 @@ class MemoryInbox(WorkerInbox):
             watermark = self._watermarks.get(subject)
             return max(applied if watermark is None else [*applied, watermark], default=None)
 
-    def _held(self, claim: Claim) -> _Row | None:
+    def _held(self, claim: Claim) -> MemoryRow | None:
         row = self._rows.get((claim.tenant, claim.event.id))
         return row if row is not None and row.lease_token == claim.token else None
 
@@ -304,7 +230,7 @@ class MemoryInbox(WorkerInbox):
 
     def get(self, event_id: str, *, tenant: str | None = None) -> InboxRecord | None:
         with self._lock:
-            return next((_record(row) for row in self._newest(event_id=event_id, tenant=tenant)), None)
+            return next((row.record() for row in self._newest(event_id=event_id, tenant=tenant)), None)
 
     def list(
         self,
@@ -317,7 +243,7 @@ class MemoryInbox(WorkerInbox):
         statuses = None if status is None else frozenset({Status(status)})
         with self._lock:
             rows = self._newest(statuses=statuses, type=type, object_id=object_id)
-            return [_record(row) for row in itertools.islice(rows, limit)]
+            return [row.record() for row in itertools.islice(rows, limit)]
 
     def stats(self, *, exact: bool = False) -> InboxStats:
         with self._lock:
@@ -407,7 +333,7 @@ class MemoryInbox(WorkerInbox):
         type: str | None = None,
         tenant: str | None = None,
         object_id: str | None = None,
-    ) -> Iterator[_Row]:
+    ) -> Iterator[MemoryRow]:
         for row in sorted(self._rows.values(), key=lambda row: -row.key):
             if (
                 (statuses is None or row.status in statuses)
@@ -422,29 +348,10 @@ class MemoryInbox(WorkerInbox):
         return datetime.fromtimestamp(self._clock(), UTC)
 
 
-def _is_selected(row: _Row, claim_filter: ClaimFilter) -> bool:
+def _is_selected(row: MemoryRow, claim_filter: ClaimFilter) -> bool:
     included = claim_filter.include is None or matches_any(claim_filter.include, row.type)
     return included and not matches_any(claim_filter.exclude, row.type)
 
 
-def _waits_for_one_of(row: _Row, handlers: HandlerSet | None) -> bool:
+def _waits_for_one_of(row: MemoryRow, handlers: HandlerSet | None) -> bool:
     return row.is_waiting and transitions.is_awaited(row.waits_for, row.type, handlers)
-
-
-def _record(row: _Row) -> InboxRecord:
-    return InboxRecord(
-        event=row.event,
-        status=row.status,
-        attempts=row.attempts,
-        crashes=row.crashes,
-        received_at=row.received_at,
-        next_attempt_at=row.due_at,
-        settled_at=row.settled_at,
-        last_error=row.last_error,
-        progress=dict(row.progress),
-        tenant=row.tenant,
-        webhook_id=row.webhook_id,
-        history=row.history,
-        scrubbed_at=row.scrubbed_at,
-        waits_for=row.waits_for if row.is_waiting else None,
-    )

@@ -19,7 +19,6 @@ from typing import Any
 from envoyou_core.errors import WorkerStuckError, describe
 from envoyou_core.inbox.files import location_of
 from envoyou_core.inbox.group_commit import MAX_BATCH
-from envoyou_core.inbox.processes import BEAT_INTERVAL
 from envoyou_core.inbox.records import Claim
 from envoyou_core.observability.disabled import report_disabled_loggers
 from envoyou_core.observability.notices import WorkerFailed, WorkerStarted, WorkerStopped
@@ -27,6 +26,7 @@ from envoyou_core.steps import Call, CallHandler, arun, result_of, run
 from envoyou_core.worker.attempt import RunningAttempt
 from envoyou_core.worker.backoff import Backoff
 from envoyou_core.worker.engine import Engine
+from envoyou_core.worker.heartbeat import Heartbeat
 from envoyou_core.worker.in_flight import InFlight
 from envoyou_core.worker.inbox_thread import InboxThread
 from envoyou_core.worker.leases import LeaseKeeper
@@ -45,10 +45,6 @@ or left behind. Claims that have been queued for longer without a start are retu
 
 HELD_BACK_INTERVAL = 0.5
 """Seconds after which a worker polls again if events are due but none can be claimed."""
-
-FIRST_BEAT = 2.0
-"""Seconds after its start at which an idle worker is listed in the inbox. A server may still be forking, and a SQLite
-file that is being written to at a fork stays locked in the child."""
 
 FREEZE = 10.0
 """Seconds without a poll after which a worker counts as frozen by its host, or by a handler that blocks its loop."""
@@ -94,6 +90,7 @@ class Worker:
         )
         self._maintenance = Maintenance(engine, name)
         self._inbox_thread = InboxThread(engine, name, is_stopping=lambda: self._signals.stopping)
+        self._heartbeat = Heartbeat(engine, name, self._inbox_thread)
         self._watchdog = Watchdog(self._loop, engine.notices, on_overdue=self._stop_if_stuck)
         self._settler = Settler(
             engine,
@@ -156,9 +153,8 @@ class Worker:
             WorkerStuckError: the worker has stopped because all its slots are held by overdue handlers.
         """
         self._loop.attach()
-        self._engine.presence.works()
         maintenance = asyncio.create_task(self._maintenance.run(), name=f"envoyou maintenance {self._name}")
-        beats = asyncio.create_task(self._beat_regularly(), name=f"envoyou beats {self._name}")
+        beats = asyncio.create_task(self._heartbeat.run(), name=f"envoyou beats {self._name}")
         try:
             self._leases.start()
             # Python 3.12 starts no thread while the process ends, which may be when the first event is handled.
@@ -174,7 +170,6 @@ class Worker:
         finally:
             maintenance.cancel()
             beats.cancel()
-            self._engine.presence.retires()
             await self._shut_down()
         if self._stuck:
             raise WorkerStuckError(self._concurrency)
@@ -282,16 +277,6 @@ class Worker:
         claims = self._engine.claim(capacity, in_flight)
         self._expects_more = len(claims) == capacity
         return claims, until_due
-
-    async def _beat_regularly(self) -> None:
-        """List this process in the inbox as seen, even while all slots are taken, until cancelled."""
-        await asyncio.sleep(FIRST_BEAT)
-        while True:
-            try:
-                await asyncio.wrap_future(self._inbox_thread.submit(self._engine.beat))
-            except Exception as error:
-                self._engine.notices.emit(WorkerFailed(self._name, describe(error), BEAT_INTERVAL))
-            await asyncio.sleep(BEAT_INTERVAL)
 
     def _report_freeze(self, claims: Sequence[Claim]) -> None:
         if self._was_frozen and claims:

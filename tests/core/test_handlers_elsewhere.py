@@ -321,8 +321,8 @@ def test_a_worker_takes_what_waits_for_its_handlers(failed, deployment, until):
 
 
 def test_a_worker_is_seen_while_its_handlers_take_all_slots(deployment, clock, until, monkeypatch):
-    monkeypatch.setattr("envoyou_core.worker.worker.FIRST_BEAT", 0.01)
-    monkeypatch.setattr("envoyou_core.worker.worker.BEAT_INTERVAL", 0.01)
+    monkeypatch.setattr("envoyou_core.worker.heartbeat.FIRST_BEAT", 0.01)
+    monkeypatch.setattr("envoyou_core.worker.heartbeat.BEAT_INTERVAL", 0.01)
     worker = deployment.process(handoff="auto", concurrency=1)
     started, release = threading.Event(), threading.Event()
 
