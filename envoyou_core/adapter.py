@@ -37,6 +37,8 @@ from envoyou_core.inbox.files import location_of
 from envoyou_core.inbox.group_commit import MAX_WAITING, GroupCommit
 from envoyou_core.inbox.handler_queue import HandlerTransactionQueue, Slot
 from envoyou_core.inbox.history import decode_history, encode_history
+from envoyou_core.inbox.owed import awaited_handlers, encode_owed
+from envoyou_core.inbox.processes import KEPT_FOR, SETS_KEPT_FOR, Beats, ProcessRegistration
 from envoyou_core.inbox.rejected import keep as keep_rejection
 from envoyou_core.inbox.rejected import rejected_of, surplus
 from envoyou_core.inbox.rows import (
@@ -45,6 +47,7 @@ from envoyou_core.inbox.rows import (
     event_of,
     object_key_in,
     progress_of,
+    readable_owed,
     readable_progress,
     record_of,
 )
@@ -71,6 +74,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EVENT_TYPE_HEADER",
+    "KEPT_FOR",
     "MAINTENANCE_INTERVAL",
     "MAX_CREATED",
     "MAX_NAME_LENGTH",
@@ -79,11 +83,13 @@ __all__ = [
     "REFUSALS",
     "REMEDY",
     "SECRET_NAMES",
+    "SETS_KEPT_FOR",
     "SIGNATURE_HEADER",
     "TIMESTAMP_HEADER",
     "TRANSACTION_LIMIT",
     "TRANSACTION_PARAMETERS",
     "WEBHOOK_ID_HEADER",
+    "Beats",
     "Changes",
     "CheckedInput",
     "DaemonThreads",
@@ -94,6 +100,7 @@ __all__ = [
     "HandlerTransactionQueue",
     "Hook",
     "HookKind",
+    "ProcessRegistration",
     "RedactedLogger",
     "Registration",
     "Secret",
@@ -102,6 +109,7 @@ __all__ = [
     "Waker",
     "application",
     "as_body_error",
+    "awaited_handlers",
     "body_bytes",
     "call_in_forked_children",
     "claim_of",
@@ -110,6 +118,7 @@ __all__ = [
     "disabled_loggers",
     "duration",
     "encode_history",
+    "encode_owed",
     "event_of",
     "keep_rejection",
     "location_of",
@@ -122,6 +131,7 @@ __all__ = [
     "read_body",
     "read_settings",
     "read_wsgi",
+    "readable_owed",
     "readable_progress",
     "receive_wsgi",
     "record_of",

@@ -13,6 +13,7 @@ from envoyou_core.forks import ForkSafeLock
 from envoyou_core.handlers import Handlers
 from envoyou_core.inbox import Inbox, WorkerInbox
 from envoyou_core.inbox.files import refuse_creation
+from envoyou_core.inbox.processes import Presence
 from envoyou_core.observability import NoSpool, Notices, SpoolFailed, WakeFailed, WorkerFailed, log_notice
 from envoyou_core.retention import RetentionReport
 from envoyou_core.settings import WorkerSettings
@@ -49,6 +50,7 @@ class Lifecycle:
         self._notices = Notices()
         self._notices.subscribe(log_notice)
         self._settings = settings
+        self._presence = Presence(self._handlers, clock=settings.clock)
         self._contexts: list[HandlerContext] = []
         self._thread_exit_hooks: list[Callable[[], object]] = []
         self._lock = ForkSafeLock()
@@ -290,16 +292,20 @@ class Lifecycle:
     @cached_property
     def _engine(self) -> Engine:
         from envoyou_core.worker.engine import Engine
+        from envoyou_core.worker.known_handlers import KnownHandlers
 
         return Engine(
             inbox=self._inbox,
             handlers=self._handlers,
             retry=self._settings.retry,
             notices=self._notices,
+            presence=self._presence,
+            known_handlers=KnownHandlers(self._inbox, clock=self._settings.clock),
             lease=self._settings.lease,
             contexts=self._contexts,
             hooks=self._handlers.hooks,
             thread_exit_hooks=self._thread_exit_hooks,
+            handler_wait=self._settings.handler_wait,
             retention=self._settings.retention,
             clock=self._settings.clock,
         )
@@ -338,7 +344,7 @@ class Lifecycle:
         engine = self._engine
         return Announcer(
             lambda event_id: engine.in_context(lambda: function(event_id)),
-            seconds_until_due=engine.seconds_until_due,
+            seconds_until_due=engine.seconds_until_runnable,
             lease=engine.lease,
             report_error=self.report_wake_error,
             on_thread_exit=engine.run_thread_exit_hooks,

@@ -51,6 +51,7 @@ class WorkerSettings:
     concurrency: int = 8
     lease: float = 60.0
     shutdown_timeout: float = 10.0
+    handler_wait: float = 86_400.0
     clock: Callable[[], float] = time.time
 
     def __post_init__(self) -> None:
@@ -63,6 +64,7 @@ class WorkerSettings:
         check_count("concurrency", self.concurrency)
         check_seconds("lease", self.lease, minimum=MIN_LEASE)
         check_seconds("shutdown_timeout", self.shutdown_timeout, minimum=0.0)
+        check_seconds("handler_wait", self.handler_wait, minimum=0.0)
 
 
 def _text(value: object) -> str:
@@ -161,6 +163,7 @@ _KEYWORDS: Final[Mapping[str, Setting]] = {
     "CONCURRENCY": ("concurrency", _integer),
     "LEASE": ("lease", _number),
     "SHUTDOWN_TIMEOUT": ("shutdown_timeout", _number),
+    "HANDLER_WAIT": ("handler_wait", _number),
     "CLOCK": ("clock", _as_given),
     "RETRY": ("retry", _retry),
     "RETENTION": ("retention", _retention),

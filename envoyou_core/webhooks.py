@@ -65,6 +65,8 @@ class Webhooks(Registration, Lifecycle):
             its leases, however long a handler takes.
         shutdown_timeout: seconds for the worker to finish its attempts when the process ends; the server's own timeout
             should be longer.
+        handler_wait: seconds for which an event waits for a process that knows a handler, if it is unfinished and this
+            process does not know it, as during a rolling deploy. After that the event is dead.
         clock: returns epoch seconds; for tests. An inbox that is given as an object has its own clock.
 
     Raises:
@@ -90,6 +92,7 @@ class Webhooks(Registration, Lifecycle):
         concurrency: int = DEFAULTS.concurrency,
         lease: float = DEFAULTS.lease,
         shutdown_timeout: float = DEFAULTS.shutdown_timeout,
+        handler_wait: float = DEFAULTS.handler_wait,
         clock: Callable[[], float] = time.time,
     ) -> None:
         if handoff == "celery":
@@ -103,6 +106,7 @@ class Webhooks(Registration, Lifecycle):
             concurrency=concurrency,
             lease=lease,
             shutdown_timeout=shutdown_timeout,
+            handler_wait=handler_wait,
             clock=clock,
         )
         self.name = name
@@ -125,6 +129,7 @@ class Webhooks(Registration, Lifecycle):
             wake=self._hand_over,
             limits=self.request_limits,
             relay=self._relay,
+            presence=self._presence,
         )
 
     @classmethod

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from django.db.models import Count
 
-from envoyou_core.inbox import COUNTED_IN_PART, Status
+from envoyou_core.inbox import COUNTED_IN_PART, MAX_AWAITED, Status
 from envoyou_django.models import ProcessedEventQuerySet
 
-__all__ = ["count_by_status"]
+__all__ = ["count_by_status", "count_waiting"]
 
 
 def count_by_status(rows: ProcessedEventQuerySet, limit: int | None, *, index_order: str) -> dict[str, int]:
@@ -26,3 +26,9 @@ def count_by_status(rows: ProcessedEventQuerySet, limit: int | None, *, index_or
         first = rows.filter(status=status).order_by(index_order).values(index_order.lstrip("-"))[:limit]
         counts[status.value] = first.count()
     return counts
+
+
+def count_waiting(rows: ProcessedEventQuerySet) -> dict[str, int]:
+    """Count those of `rows` that wait for a handler, by the handler."""
+    by_handler = rows.awaiting().order_by("waits_for").values_list("waits_for")
+    return dict(by_handler.annotate(Count("pk"))[:MAX_AWAITED])

@@ -1,4 +1,4 @@
-"""Migration operations that create an index or replace a unique key without blocking writes."""
+"""Migration operations that block no writes, and can be run again if the migration was interrupted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,31 @@ from typing import Any
 from django.db import migrations, models, transaction
 from django.db.migrations.operations.base import Operation
 
-__all__ = ["AddIndexOnline", "ReplaceUniqueKeyOnline"]
+__all__ = ["AddFieldOnce", "AddIndexOnline", "CreateModelOnce", "ReplaceUniqueKeyOnline"]
+
+
+class AddFieldOnce(migrations.AddField):
+    """Adds a column, unless an interrupted run of the migration has added it."""
+
+    def database_forwards(self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any) -> None:
+        model = to_state.apps.get_model(app_label, self.model_name)
+        connection = schema_editor.connection
+        if not self.allow_migrate_model(connection.alias, model):
+            return
+        options = model._meta  # noqa: SLF001 - a documented API of Django
+        with connection.cursor() as cursor:
+            columns = connection.introspection.get_table_description(cursor, options.db_table)
+        if options.get_field(self.name).column not in {column.name for column in columns}:
+            super().database_forwards(app_label, schema_editor, from_state, to_state)
+
+
+class CreateModelOnce(migrations.CreateModel):
+    """Creates a table, unless an interrupted run of the migration has created it."""
+
+    def database_forwards(self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any) -> None:
+        table = to_state.models[app_label, self.name.lower()].options["db_table"]
+        if table not in schema_editor.connection.introspection.table_names():
+            super().database_forwards(app_label, schema_editor, from_state, to_state)
 
 
 class AddIndexOnline(migrations.AddIndex):

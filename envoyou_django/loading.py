@@ -10,7 +10,7 @@ from envoyou_django.models import ProcessedEvent, ProcessedEventQuerySet
 
 __all__ = ["load"]
 
-TIMES = ("received_at", "due_at", "settled_at", "scrubbed_at", "erase_requested_at")
+TIMES = ("received_at", "due_at", "settled_at", "scrubbed_at", "erase_requested_at", "waits_since")
 
 UNREADABLE_TIME = object()
 """Replaces a time that Python cannot represent, such as PostgreSQL's `infinity`."""

@@ -17,6 +17,7 @@ from envoyou_core.adapter import (
     decode_history,
     event_of,
     object_key,
+    readable_owed,
     readable_progress,
     record_of,
     transitions,
@@ -31,20 +32,24 @@ __all__ = [
     "MAX_NAME",
     "TABLES",
     "ClaimLock",
+    "HandlerSetRow",
     "ObjectMark",
     "PausedSubject",
+    "ProcessRow",
     "ProcessedEvent",
     "ProcessedEventManager",
     "ProcessedEventQuerySet",
     "RejectedDelivery",
 ]
 
-EVENTS, MARKS, PAUSED, CLAIM_LOCKS, REJECTED = TABLES = (
+EVENTS, MARKS, PAUSED, CLAIM_LOCKS, REJECTED, HANDLER_SETS, PROCESSES = TABLES = (
     "envoyou_processed_event",
     "envoyou_object_mark",
     "envoyou_paused_subject",
     "envoyou_claim_lock",
     "envoyou_rejected_delivery",
+    "envoyou_handler_set",
+    "envoyou_process",
 )
 
 MAX_NAME = 64
@@ -81,9 +86,9 @@ class ProcessedEventQuerySet(models.QuerySet):
         Returns:
             The number of requeued events.
         """
-        rows = self._for_writing().requeuable()
+        rows = self._for_writing().requeuable() | self._for_writing().awaiting()
         alias = rows.db
-        candidates = list(rows.order_by("pk").values("pk", "status", "attempts", "progress"))
+        candidates = list(rows.order_by("pk").values("pk", "status", "attempts", "progress", "owed"))
         requeued = 0
         for start in range(0, len(candidates), REQUEUE_BATCH):
             with transaction.atomic(using=alias):
@@ -122,6 +127,11 @@ class ProcessedEventQuerySet(models.QuerySet):
         """Return the events that `requeue` changes."""
         return self.filter(status__in=REQUEUABLE, scrubbed_at__isnull=True)
 
+    def awaiting(self) -> ProcessedEventQuerySet:
+        """Return the events that wait for a process that has a certain handler."""
+        # By status, because a release that does not know the column leaves it as it is when it claims and settles.
+        return self.waiting().filter(waits_for__isnull=False)
+
     def waiting(self) -> ProcessedEventQuerySet:
         """Return the events that wait for an attempt."""
         return self.filter(status__in=[Status.RECEIVED, Status.FAILED])
@@ -142,7 +152,7 @@ class ProcessedEventQuerySet(models.QuerySet):
         # On SQLite, a column of numbers may hold any value.
         if isinstance(row["attempts"], int):
             unchanged = unchanged.filter(attempts=row["attempts"])
-        changes = transitions.requeue(readable_progress(row["progress"]), now)
+        changes = transitions.requeue(readable_progress(row["progress"]), readable_owed(row["owed"]), now)
         changed: int = unchanged.update(**encode(changes))
         return changed
 
@@ -214,6 +224,17 @@ class ProcessedEvent(models.Model):
         blank=True,
         help_text=_("The payload is deleted when the event is settled."),
     )
+    accepted_set = models.CharField(_("accepted set"), max_length=16, null=True, blank=True)
+    claimed_set = models.CharField(_("claimed set"), max_length=16, null=True, blank=True)
+    owed = models.TextField(_("owed"), null=True, blank=True, help_text=_("The handlers that still have to run."))
+    waits_for = ExactCharField(
+        _("waits for"),
+        max_length=255,
+        null=True,
+        blank=True,
+        help_text=_("The handler that no process at hand has."),
+    )
+    waits_since = UtcDateTimeField(_("waits since"), null=True, blank=True)
 
     objects = ProcessedEventManager()
 
@@ -246,6 +267,10 @@ class ProcessedEvent(models.Model):
                 fields=["object_key", "tenant", "name", "created"],
                 name="envoyou_order",
                 condition=models.Q(due_at__isnull=False),
+            ),
+            # Events that wait for a handler. Partial, because hardly any does.
+            models.Index(
+                fields=["name", "waits_for"], name="envoyou_waits", condition=models.Q(waits_for__isnull=False)
             ),
             # Events of an object, and events whose object has not been determined yet.
             models.Index(fields=["object_key", "name", "created"], name="envoyou_object"),
@@ -359,3 +384,49 @@ class RejectedDelivery(models.Model):
 
     def __str__(self) -> str:
         return f"{self.pk} ({self.reason})"
+
+
+class HandlerSetRow(models.Model):
+    """The names and patterns of the handlers of some process; it never changes."""
+
+    name = ExactCharField(_("inbox"), max_length=MAX_NAME)
+    set_id = models.CharField(_("set"), max_length=16)
+    handlers = models.TextField(_("handlers"))
+    seen_at = UtcDateTimeField(_("seen at"))
+
+    class Meta:
+        """Table and constraint."""
+
+        db_table = HANDLER_SETS
+        default_permissions = ()
+        constraints = [models.UniqueConstraint(fields=["name", "set_id"], name="envoyou_handler_set_key")]
+
+    def __str__(self) -> str:
+        return self.set_id
+
+
+class ProcessRow(models.Model):
+    """A process that uses the inbox."""
+
+    name = ExactCharField(_("inbox"), max_length=MAX_NAME)
+    process_id = models.CharField(_("process"), max_length=32)
+    kind = models.CharField(_("kind"), max_length=16)
+    handler_set = models.CharField(_("handler set"), max_length=16)
+    host = models.CharField(_("host"), max_length=255)
+    pid = models.BigIntegerField(_("process id"))
+    version = models.CharField(_("version"), max_length=64)
+    started_at = UtcDateTimeField(_("started at"))
+    seen_at = UtcDateTimeField(_("seen at"))
+    boot_id = models.CharField(_("boot"), max_length=64, null=True, blank=True)
+    pid_namespace = models.CharField(_("namespace of the process id"), max_length=64, null=True, blank=True)
+    pid_started = models.BigIntegerField(_("start of the process"), null=True, blank=True)
+
+    class Meta:
+        """Table and constraint."""
+
+        db_table = PROCESSES
+        default_permissions = ()
+        constraints = [models.UniqueConstraint(fields=["name", "process_id"], name="envoyou_process_key")]
+
+    def __str__(self) -> str:
+        return f"{self.host} {self.pid} ({self.kind})"

@@ -45,6 +45,8 @@ def stats_table(
         table.add_row("total", count_text(stats), style="bold")
         table.add_row("rejected", str(stats.rejected))
         table.add_row("overdue", f"{stats.overdue:.0f} s")
+        for handler, number in stats.waiting.items():
+            table.add_row(Text(printable(f"waiting for {handler}")), str(number))
         table.add_row("paused", escape(", ".join(sorted(paused))) or "nothing")
     if spool is not None:
         table.add_row("in the spool", str(spool.total))
@@ -84,6 +86,8 @@ def event_details(record: InboxRecord, *, in_spool: bool = False) -> Table:
     table.add_row("received", f"{_format_time(record.received_at)} UTC")
     if record.next_attempt_at is not None and not in_spool:
         table.add_row("next attempt", f"{_format_time(record.next_attempt_at)} UTC")
+    if record.waits_for is not None:
+        table.add_row("waits for", Text(printable(f"a process with the handler {record.waits_for}")))
     for name, handler_status in record.progress.items():
         table.add_row("handler", Text(printable(f"{name}: {handler_status.value.replace('_', ' ')}")))
     for number, attempt in enumerate(record.history, start=1):

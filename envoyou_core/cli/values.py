@@ -33,7 +33,8 @@ def stats_as_json(
 ) -> dict[str, Any]:
     """Return the statistics as a JSON object: locations, counts by status, `overdue` in seconds, what is paused.
 
-    `at_least` lists the statuses whose counts are lower bounds. Keys of a store without statistics are omitted.
+    `waiting` has the number of events that wait for a process with a handler, by the handler. `at_least` lists the
+    statuses whose counts are lower bounds. Keys of a store without statistics are omitted.
     """
     document: dict[str, Any] = {"inbox": inbox_location} if inbox_location else {}
     if stats is not None:
@@ -44,6 +45,7 @@ def stats_as_json(
             "at_least": sorted(stats.at_least),
             "rejected": stats.rejected,
             "overdue": stats.overdue,
+            "waiting": dict(stats.waiting),
             "paused": sorted(paused),
         }
     if spool is not None:
@@ -63,6 +65,7 @@ def event_as_json(record: InboxRecord) -> dict[str, Any]:
         "crashes": record.crashes,
         "received_at": record.received_at.isoformat(),
         "next_attempt_at": None if record.next_attempt_at is None else record.next_attempt_at.isoformat(),
+        "waits_for": record.waits_for,
         "last_error": record.last_error,
         "unreadable": record.unreadable,
     }

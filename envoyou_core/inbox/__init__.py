@@ -7,13 +7,16 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from envoyou_core.errors import ConfigurationError
+from envoyou_core.inbox.handler_sets import HandlerSet
 from envoyou_core.inbox.history import Attempt, Failure
+from envoyou_core.inbox.processes import Process, ProcessKind
 from envoyou_core.inbox.protocol import AsyncTransactionalInbox, Inbox, TransactionalInbox, WorkerInbox
 from envoyou_core.inbox.records import (
     ANY,
     COUNTED,
     COUNTED_IN_PART,
     FINISHED,
+    MAX_AWAITED,
     REQUEUABLE,
     Added,
     Claim,
@@ -42,6 +45,7 @@ __all__ = [
     "COUNTED",
     "COUNTED_IN_PART",
     "FINISHED",
+    "MAX_AWAITED",
     "REQUEUABLE",
     "Added",
     "AsyncSqlInbox",
@@ -50,6 +54,7 @@ __all__ = [
     "Claim",
     "ClaimFilter",
     "Failure",
+    "HandlerSet",
     "HandlerStatus",
     "Inbox",
     "InboxRecord",
@@ -57,6 +62,8 @@ __all__ = [
     "MemoryInbox",
     "NewEvent",
     "NewRejection",
+    "Process",
+    "ProcessKind",
     "RejectedDelivery",
     "Settlement",
     "SqlInbox",

@@ -6,19 +6,23 @@ import itertools
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from envoyou_core.event import Event, object_key
+from envoyou_core.event import object_key
 from envoyou_core.inbox import transitions
-from envoyou_core.inbox.history import Attempt
+from envoyou_core.inbox.handler_sets import HandlerSet
 from envoyou_core.inbox.memory_rejections import MemoryRejections
+from envoyou_core.inbox.memory_rows import MemoryRow
+from envoyou_core.inbox.processes import KEPT_FOR, SETS_KEPT_FOR, Beats, Process, ProcessRegistration
 from envoyou_core.inbox.protocol import WorkerInbox
 from envoyou_core.inbox.records import (
     ANY,
     FINISHED,
+    MAX_AWAITED,
     Added,
     Claim,
     ClaimFilter,
@@ -32,57 +36,13 @@ from envoyou_core.inbox.records import (
     requeuable_statuses,
 )
 from envoyou_core.inbox.rejected import NewRejection, RejectedDelivery, keep
-from envoyou_core.inbox.transitions import Changes
 from envoyou_core.patterns import matches_any
 
 __all__ = ["MemoryInbox"]
 
 
-@dataclass(slots=True)
-class _Row:
-    """The columns that the SQL inboxes have, and the event as an object."""
-
-    key: int
-    event: Event
-    tenant: str
-    event_id: str
-    type: str
-    created: int
-    webhook_id: str | None
-    body: bytes
-    status: Status
-    attempts: int
-    crashes: int
-    progress: Mapping[str, HandlerStatus]
-    received_at: datetime
-    due_at: datetime | None
-    object_key: str
-    lease_token: str | None = None
-    settled_at: datetime | None = None
-    last_error: str | None = None
-    history: tuple[Attempt, ...] = field(default=())
-    scrubbed_at: datetime | None = None
-    erase_requested: bool = False
-
-    @property
-    def object(self) -> tuple[str, str] | None:
-        return (self.tenant, self.object_key) if self.object_key else None
-
-    @property
-    def had_effect(self) -> bool:
-        return transitions.had_effect(self.status, self.progress)
-
-    def change(self, changes: Changes) -> None:
-        for column, value in changes.items():
-            setattr(self, column, value)
-
-    def scrub(self, now: datetime) -> None:
-        self.change(transitions.scrub(self.event, self.history, now))
-        self.event = Event.from_body(self.body)
-        self.erase_requested = False
-
-
-Rows = list[_Row]
+Rows = list[MemoryRow]
+Processes = list[Process]
 RejectedDeliveries = list[RejectedDelivery]
 
 
@@ -101,11 +61,14 @@ class MemoryInbox(WorkerInbox):
         self.name = name
         self._clock = clock
         self._lock = threading.Lock()
-        self._rows: dict[tuple[str, str], _Row] = {}
+        self._rows: dict[tuple[str, str], MemoryRow] = {}
         self._keys = itertools.count(1)
         self._watermarks: dict[tuple[str, str], int] = {}
         self._paused: set[str] = set()
         self._rejected = MemoryRejections()
+        self._beats = Beats()
+        self._sets: dict[str, tuple[HandlerSet, datetime]] = {}
+        self._processes: dict[str, Process] = {}
 
     def open(self) -> None:
         """Do nothing: there is nothing to create."""
@@ -125,59 +88,53 @@ class MemoryInbox(WorkerInbox):
     def _add_locked(self, entry: NewEvent) -> Added:
         key = (entry.tenant, entry.event.id)
         now = self._now()
+        self._register(self._beats.due([entry.handlers], [entry.process], now))
         row = self._rows.get(key)
         if row is None:
-            self._rows[key] = _Row(next(self._keys), entry.event, **transitions.accept(entry, now))
+            self._rows[key] = MemoryRow(next(self._keys), entry.event, **transitions.accept(entry, now))
             return Added.NEW
         has_payload = row.scrubbed_at is None
         if transitions.is_rearmed(row.status, has_payload=has_payload):
-            row.change(transitions.requeue(row.progress, now))
+            row.change(transitions.requeue(row.progress, row.owed, now))
             return Added.REARMED
         return transitions.compare_redelivery(entry.event.body, row.body if has_payload else None)
 
     def claim(self, limit: int, lease: float, claim_filter: ClaimFilter = ANY) -> list[Claim]:
         with self._lock:
             now = self._now()
-            held_back = self._held_back(claim_filter.ordered, now)
+            self._register(self._beats.due([claim_filter.handlers], (), now))
+            held_back = self._held_back(claim_filter, now)
             due = [
                 (row.due_at, row.key, row)
                 for row in self._rows.values()
                 if row.due_at is not None
-                and row.due_at <= now
+                and (_waits_for_one_of(row, claim_filter.handlers) if claim_filter.waiting else row.due_at <= now)
                 and row.key not in held_back
                 and _is_selected(row, claim_filter)
             ]
             token = uuid.uuid4().hex
-            return [self._lease(row, token, lease, now) for _, _, row in sorted(due)[:limit]]
+            return [self._lease(row, token, lease, claim_filter.handlers, now) for _, _, row in sorted(due)[:limit]]
 
-    def _held_back(self, ordered: tuple[str, ...], now: datetime) -> set[int]:
+    def _held_back(self, claim_filter: ClaimFilter, now: datetime) -> set[int]:
         unfinished: dict[tuple[str, str], Rows] = {}
         for row in self._rows.values():
-            if row.due_at is not None and row.object is not None and matches_any(ordered, row.type):
+            if row.due_at is not None and row.object is not None and matches_any(claim_filter.ordered, row.type):
                 unfinished.setdefault(row.object, []).append(row)
         held_back = set()
         for rows in unfinished.values():
-            first = transitions.next_in_order(rows, now)
+            first = transitions.next_in_order(rows, now, claim_filter.handlers)
             held_back |= {row.key for row in rows if row.key != first}
         return held_back
 
-    def _lease(self, row: _Row, token: str, seconds: float, now: datetime) -> Claim:
+    def _lease(self, row: MemoryRow, token: str, seconds: float, handlers: HandlerSet | None, now: datetime) -> Claim:
+        claim = row.claim(token)
         if row.status is transitions.LEASED:
-            row.change(transitions.count_crash(row.crashes, row.history, now))
-        row.change(transitions.lease(token, seconds, now))
-        return Claim(
-            key=row.key,
-            token=token,
-            event=row.event,
-            received_at=row.received_at,
-            attempts=row.attempts,
-            crashes=row.crashes,
-            progress=row.progress,
-            tenant=row.tenant,
-            webhook_id=row.webhook_id,
-            history=row.history,
-            last_error=row.last_error,
-        )
+            crashed = self._sets.get(row.claimed_set or "", (None, now))[0]
+            changes = transitions.count_crash(claim, crashed, now)
+            row.change(changes)
+            claim = replace(claim, **changes)
+        row.change(transitions.lease(token, seconds, now) | transitions.claimed_by(handlers))
+        return claim
 
     def renew(self, claims: list[Claim], lease: float) -> None:
         with self._lock:
@@ -218,7 +175,7 @@ class MemoryInbox(WorkerInbox):
             watermark = self._watermarks.get(subject)
             return max(applied if watermark is None else [*applied, watermark], default=None)
 
-    def _held(self, claim: Claim) -> _Row | None:
+    def _held(self, claim: Claim) -> MemoryRow | None:
         row = self._rows.get((claim.tenant, claim.event.id))
         return row if row is not None and row.lease_token == claim.token else None
 
@@ -227,6 +184,45 @@ class MemoryInbox(WorkerInbox):
             now = self._now()
             due = [(row.due_at - now).total_seconds() for row in self._rows.values() if row.due_at is not None]
             return min((seconds for seconds in due if later_than is None or seconds > later_than), default=None)
+
+    def beat(self, process: Process) -> None:
+        with self._lock:
+            self._register(self._beats.beat(process, self._now()))
+
+    def _register(self, registration: ProcessRegistration) -> None:
+        at = registration.at
+        self._sets.update((handlers.id, (handlers, at)) for handlers in registration.sets)
+        self._processes.update((process.id, replace(process, seen_at=at)) for process in registration.processes)
+        self._beats.wrote(registration)
+
+    def handler_sets(self, ids: Collection[str]) -> dict[str, HandlerSet]:
+        with self._lock:
+            return {id: self._sets[id][0] for id in ids if id in self._sets}
+
+    def processes(self) -> Processes:
+        with self._lock:
+            return sorted(self._processes.values(), key=lambda process: process.seen_at, reverse=True)
+
+    def has_waiting(self, handlers: HandlerSet | None = None) -> bool:
+        with self._lock:
+            if handlers is None:
+                return any(row.is_waiting for row in self._rows.values())
+            return any(_waits_for_one_of(row, handlers) for row in self._rows.values())
+
+    def prune_processes(self) -> int:
+        with self._lock:
+            now = self._now()
+            gone = [id for id, process in self._processes.items() if process.seen_at < now - KEPT_FOR]
+            for id in gone:
+                del self._processes[id]
+            used = {process.handlers.id for process in self._processes.values()}
+            used |= {
+                id for row in self._rows.values() if row.due_at for id in (row.accepted_set, row.claimed_set) if id
+            }
+            self._sets = {
+                id: stored for id, stored in self._sets.items() if id in used or stored[1] >= now - SETS_KEPT_FOR
+            }
+            return len(gone)
 
     def pause(self, subject: str) -> None:
         with self._lock:
@@ -242,7 +238,7 @@ class MemoryInbox(WorkerInbox):
 
     def get(self, event_id: str, *, tenant: str | None = None) -> InboxRecord | None:
         with self._lock:
-            return next((_record(row) for row in self._newest(event_id=event_id, tenant=tenant)), None)
+            return next((row.record() for row in self._newest(event_id=event_id, tenant=tenant)), None)
 
     def list(
         self,
@@ -255,7 +251,7 @@ class MemoryInbox(WorkerInbox):
         statuses = None if status is None else frozenset({Status(status)})
         with self._lock:
             rows = self._newest(statuses=statuses, type=type, object_id=object_id)
-            return [_record(row) for row in itertools.islice(rows, limit)]
+            return [row.record() for row in itertools.islice(rows, limit)]
 
     def stats(self, *, exact: bool = False) -> InboxStats:
         with self._lock:
@@ -266,7 +262,13 @@ class MemoryInbox(WorkerInbox):
                 counts[row.status] += 1
                 if row.due_at is not None:
                     overdue = max(overdue, (now - row.due_at).total_seconds())
-            return InboxStats(by_status=counts, overdue=overdue, rejected=len(self._rejected))
+            waiting = Counter(row.waits_for for row in self._rows.values() if row.waits_for and row.is_waiting)
+            return InboxStats(
+                by_status=counts,
+                overdue=overdue,
+                rejected=len(self._rejected),
+                waiting=dict(sorted(waiting.items())[:MAX_AWAITED]),
+            )
 
     def requeue(
         self,
@@ -278,10 +280,14 @@ class MemoryInbox(WorkerInbox):
     ) -> int:
         statuses = requeuable_statuses(event_id, status, type)
         with self._lock:
-            selected = self._newest(statuses=statuses, event_id=event_id, type=type, tenant=tenant)
-            rows = [row for row in selected if row.scrubbed_at is None]
+            selected = self._newest(event_id=event_id, type=type, tenant=tenant)
+            rows = [
+                row
+                for row in selected
+                if row.scrubbed_at is None and (row.status in statuses or (status is None and row.is_waiting))
+            ]
             for row in rows:
-                row.change(transitions.requeue(row.progress, self._now()))
+                row.change(transitions.requeue(row.progress, row.owed, self._now()))
             return len(rows)
 
     def prune(
@@ -372,7 +378,7 @@ class MemoryInbox(WorkerInbox):
         type: str | None = None,
         tenant: str | None = None,
         object_id: str | None = None,
-    ) -> Iterator[_Row]:
+    ) -> Iterator[MemoryRow]:
         for row in sorted(self._rows.values(), key=lambda row: -row.key):
             if (
                 (statuses is None or row.status in statuses)
@@ -387,24 +393,10 @@ class MemoryInbox(WorkerInbox):
         return datetime.fromtimestamp(self._clock(), UTC)
 
 
-def _is_selected(row: _Row, claim_filter: ClaimFilter) -> bool:
+def _is_selected(row: MemoryRow, claim_filter: ClaimFilter) -> bool:
     included = claim_filter.include is None or matches_any(claim_filter.include, row.type)
     return included and not matches_any(claim_filter.exclude, row.type)
 
 
-def _record(row: _Row) -> InboxRecord:
-    return InboxRecord(
-        event=row.event,
-        status=row.status,
-        attempts=row.attempts,
-        crashes=row.crashes,
-        received_at=row.received_at,
-        next_attempt_at=row.due_at,
-        settled_at=row.settled_at,
-        last_error=row.last_error,
-        progress=dict(row.progress),
-        tenant=row.tenant,
-        webhook_id=row.webhook_id,
-        history=row.history,
-        scrubbed_at=row.scrubbed_at,
-    )
+def _waits_for_one_of(row: MemoryRow, handlers: HandlerSet | None) -> bool:
+    return row.is_waiting and transitions.is_awaited(row.waits_for, row.type, handlers)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from datetime import timedelta
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from envoyou_core.inbox.records import (
     ANY,
@@ -22,6 +22,10 @@ from envoyou_core.inbox.records import (
     Status,
 )
 from envoyou_core.inbox.rejected import NewRejection, RejectedDelivery
+
+if TYPE_CHECKING:
+    from envoyou_core.inbox.handler_sets import HandlerSet
+    from envoyou_core.inbox.processes import Process
 
 __all__ = ["AsyncTransactionalInbox", "Inbox", "TransactionalInbox", "WorkerInbox"]
 
@@ -47,6 +51,9 @@ class Inbox(Protocol):
 
     def close(self) -> None:
         """Release connections and threads; the next use opens them again."""
+
+    def processes(self) -> list[Process]:
+        """Return the processes that have used the inbox within the last two days, the last seen first."""
 
     def get(self, event_id: str, *, tenant: str | None = None) -> InboxRecord | None:
         """Return the record of an event, or `None`. Without a `tenant`, the newest event with that id counts."""
@@ -78,8 +85,9 @@ class Inbox(Protocol):
     ) -> int:
         """Return failed, ignored and dead events to `received`, with all attempts before them.
 
-        Name one event by its id, or several by their status or type. Handlers that succeeded do not run again. Events
-        whose payload was deleted stay as they are.
+        Name one event by its id, or several by their status or type. Handlers that succeeded do not run again. Unless a
+        status is named, events that wait for a handler become due as well. Events whose payload was deleted stay as
+        they are.
 
         Returns:
             The number of requeued events.
@@ -174,7 +182,8 @@ class WorkerInbox(Inbox, Protocol):
     def add(self, entry: NewEvent) -> Future[Added]:
         """Store an event. When the future has a result, the event is on disk; a dead event is requeued.
 
-        An event that was erased, or whose payload was deleted, is a duplicate and is not stored again.
+        The handler set of the entry is stored before a row refers to it, and its process is listed. An event that was
+        erased, or whose payload was deleted, is a duplicate and is not stored again.
         """
 
     def keep_rejected(self, rejection: NewRejection) -> Future[int]:
@@ -193,8 +202,25 @@ class WorkerInbox(Inbox, Protocol):
     def claim(self, limit: int, lease: float, claim_filter: ClaimFilter = ANY) -> list[Claim]:
         """Lease up to `limit` due events for `lease` seconds, in the order in which they became due.
 
-        If the lease of an event had expired, a crash is counted and recorded in its history. An unreadable row is
-        claimed like any other; see `Claim.unreadable`.
+        If the lease of an event had expired, a crash is counted and recorded in its history, and the event owes all
+        handlers of the process that had the lease. An unreadable row is claimed like any other; see `Claim.unreadable`.
+        The handler set of the filter is stored before a row refers to it.
+        """
+
+    def beat(self, process: Process) -> None:
+        """List a process as seen now, and store its handler set."""
+
+    def handler_sets(self, ids: Collection[str]) -> dict[str, HandlerSet]:
+        """Return the stored handler sets with these ids; one that is not stored is left out."""
+
+    def has_waiting(self, handlers: HandlerSet | None = None) -> bool:
+        """Whether an event waits for one of these handlers, or for any if none are given. It only reads."""
+
+    def prune_processes(self) -> int:
+        """Delete the processes that have not been seen for long, and the handler sets that nothing refers to any more.
+
+        Returns:
+            The number of processes.
         """
 
     def renew(self, claims: list[Claim], lease: float) -> None:

@@ -6,15 +6,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum, StrEnum
+from typing import TYPE_CHECKING
 
 from envoyou_core.event import Event
+from envoyou_core.inbox.handler_sets import HandlerSet
 from envoyou_core.inbox.history import Attempt, Failure
+
+if TYPE_CHECKING:
+    from envoyou_core.inbox.processes import Process
 
 __all__ = [
     "ANY",
     "COUNTED",
     "COUNTED_IN_PART",
     "FINISHED",
+    "MAX_AWAITED",
     "REQUEUABLE",
     "Added",
     "Claim",
@@ -49,6 +55,9 @@ FINISHED = frozenset({Status.PROCESSED, Status.IGNORED, Status.DEAD})
 
 COUNTED = 10_000
 """The number of processed or ignored events up to which `stats` counts, unless it must be exact."""
+
+MAX_AWAITED = 100
+"""The number of handlers up to which `stats` names those that events wait for."""
 
 COUNTED_IN_PART = (Status.PROCESSED, Status.IGNORED)
 """The statuses whose events accumulate, so that counting all of them would read most of the table."""
@@ -88,12 +97,16 @@ class NewEvent:
 
     Attributes:
         received_at: when it was accepted; `None` if that is now.
+        handlers: the handlers of the process that accepted it; `None` if they are not known.
+        process: the process that adds it; `None` if it is not to be listed.
     """
 
     event: Event
     tenant: str = ""
     webhook_id: str | None = None
     received_at: datetime | None = None
+    handlers: HandlerSet | None = None
+    process: Process | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +119,15 @@ class ClaimFilter:
         ordered: types whose events about one object are claimed one after the other: an event is held back while an
             earlier event about its object is unfinished, or any other is leased. Events are ordered by creation time,
             and within a second by arrival.
+        handlers: the handlers of the process that claims; `None` if they are not to be recorded.
+        waiting: claim the events that wait for one of these handlers, whether they are due or not.
     """
 
     include: tuple[str, ...] | None = None
     exclude: tuple[str, ...] = ()
     ordered: tuple[str, ...] = ()
+    handlers: HandlerSet | None = None
+    waiting: bool = False
 
 
 ANY = ClaimFilter()
@@ -131,6 +148,10 @@ class Claim:
         history: the attempts that ended before this one, the newest last.
         last_error: the error of the last attempt, in one line.
         unreadable: why the stored row is unreadable, else `None`. No handler gets such an event; the attempt fails.
+        owed: the handlers that earlier attempts have left, by name, and whether each has begun.
+        accepted_set: the id of the handler set of the process that accepted the event; `None` if it is unknown.
+        waits_for: the column of that name, which the settlement overwrites.
+        waits_since: when the event began to wait for a handler; `None` if it did not wait.
     """
 
     key: int
@@ -145,6 +166,10 @@ class Claim:
     history: tuple[Attempt, ...] = ()
     last_error: str | None = None
     unreadable: str | None = None
+    owed: Mapping[str, bool] = field(default_factory=dict)
+    accepted_set: str | None = None
+    waits_for: str | None = None
+    waits_since: datetime | None = None
 
     @property
     def lease_key(self) -> tuple[int, str]:
@@ -165,6 +190,9 @@ class Settlement:
         seconds: how long the attempt took; `None` if there was no attempt, so that the history does not change.
         failures: the handlers that failed.
         scrub: delete the payload, because it is no longer needed.
+        owed: the handlers that still have to run, and whether each has begun.
+        waits_for: the handler that the event waits for; `None` if it does not wait.
+        waits_since: when it began to wait for a handler; `None` if it does not wait.
     """
 
     status: Status
@@ -175,6 +203,9 @@ class Settlement:
     seconds: float | None = None
     failures: tuple[Failure, ...] = ()
     scrub: bool = False
+    owed: Mapping[str, bool] = field(default_factory=dict)
+    waits_for: str | None = None
+    waits_since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +223,7 @@ class InboxRecord:
         unreadable: why the stored row is unreadable, else `None`. The event of an unreadable row has its id and type,
             and the stored bytes as its `body`; access to its `data.object` raises `InvalidPayloadError`. A status that
             this release does not know shows as `failed` if the event is still due at some time, else as `dead`.
+        waits_for: the handler that it waits for, because no process at hand knows it; `None` if it does not wait.
     """
 
     event: Event
@@ -208,6 +240,7 @@ class InboxRecord:
     history: tuple[Attempt, ...] = ()
     scrubbed_at: datetime | None = None
     unreadable: str | None = None
+    waits_for: str | None = None
 
     @property
     def last_traceback(self) -> str | None:
@@ -226,12 +259,15 @@ class InboxStats:
         at_least: the states that have at least as many events as `by_status` says: counting ended there, at
             `COUNTED` events. Only processed and ignored events are counted so; with `exact=True` none are.
         rejected: the number of rejected deliveries that are kept. They are not events, and not in `total`.
+        waiting: how many of the unfinished events wait for a process that knows a handler, by its name. Up to
+            `MAX_AWAITED` handlers are named.
     """
 
     by_status: Mapping[Status, int]
     overdue: float
     at_least: frozenset[Status] = frozenset()
     rejected: int = 0
+    waiting: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
@@ -239,7 +275,14 @@ class InboxStats:
         return sum(self.by_status.values())
 
 
-def stats_of(counts: Mapping[str, int], overdue: float, *, limit: int | None, rejected: int = 0) -> InboxStats:
+def stats_of(
+    counts: Mapping[str, int],
+    overdue: float,
+    *,
+    limit: int | None,
+    rejected: int = 0,
+    waiting: Mapping[str, int] | None = None,
+) -> InboxStats:
     """Build the stats of an inbox from its counts.
 
     Args:
@@ -247,10 +290,11 @@ def stats_of(counts: Mapping[str, int], overdue: float, *, limit: int | None, re
         overdue: see `InboxStats`.
         limit: up to how many events of each state in `COUNTED_IN_PART` were counted; `None` if all were.
         rejected: see `InboxStats`.
+        waiting: see `InboxStats`.
     """
     by_status = {status: counts.get(status.value, 0) for status in Status}
     partly = () if limit is None else tuple(status for status in COUNTED_IN_PART if by_status[status] >= limit)
-    return InboxStats(by_status, overdue, frozenset(partly), rejected)
+    return InboxStats(by_status, overdue, frozenset(partly), rejected, {} if waiting is None else waiting)
 
 
 def is_applied(progress: Mapping[str, HandlerStatus]) -> bool:

@@ -15,7 +15,9 @@ from typing import Any, TypeVar
 
 from envoyou_core.errors import InvalidPayloadError
 from envoyou_core.event import MAX_CREATED, Event, UnreadableData
+from envoyou_core.inbox import transitions
 from envoyou_core.inbox.history import decode_history
+from envoyou_core.inbox.owed import owed_of
 from envoyou_core.inbox.records import Claim, HandlerStatus, InboxRecord, Status
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "moment",
     "object_key_in",
     "progress_of",
+    "readable_owed",
     "readable_progress",
     "record_of",
 ]
@@ -60,6 +63,10 @@ def claim_of(row: Any, *, key: int, token: str, moment: Moment) -> Claim:
         webhook_id=_text_or_none(row.webhook_id),
         history=decode_history(row.history),
         last_error=_text_or_none(row.last_error),
+        owed=reader.owed(),
+        accepted_set=_text_or_none(row.accepted_set),
+        waits_for=_text_or_none(row.waits_for),
+        waits_since=None if row.waits_since is None else reader.time("waits_since"),
         unreadable=reader.reason,
     )
 
@@ -81,6 +88,7 @@ def record_of(row: Any, *, moment: Moment) -> InboxRecord:
         webhook_id=_text_or_none(row.webhook_id),
         history=decode_history(row.history),
         scrubbed_at=reader.time("scrubbed_at"),
+        waits_for=_text_or_none(row.waits_for) if transitions.is_waiting(row.status, row.waits_for) else None,
         unreadable=reader.reason,
     )
 
@@ -96,12 +104,13 @@ def event_of(row: Any) -> tuple[Event, str | None]:
         event = Event.from_body(body)
     except InvalidPayloadError as error:
         return _unreadable_event(row, body, reason := str(error)), reason
-    for member in ("id", "type"):
-        column = "event_id" if member == "id" else member
-        if getattr(event, member) != getattr(row, column):
-            reason = f"the {member} in the body differs from the column {column}"
-            return _unreadable_event(row, body, reason), reason
-    return event, None
+    if event.id != row.event_id:
+        reason = "the id in the body differs from the column event_id"
+    elif event.type != row.type:
+        reason = "the type in the body differs from the column type"
+    else:
+        return event, None
+    return _unreadable_event(row, body, reason), reason
 
 
 def _unreadable_event(row: Any, body: bytes, reason: str) -> Event:
@@ -152,6 +161,14 @@ def readable_progress(stored: object) -> dict[str, HandlerStatus] | None:
         return None
 
 
+def readable_owed(stored: object) -> dict[str, bool] | None:
+    """Decode the column `owed`; `None` if it is unreadable."""
+    try:
+        return owed_of(stored)
+    except ValueError:
+        return None
+
+
 def moment(instant: int) -> datetime:
     """Convert microseconds since the epoch into a time in UTC."""
     return EPOCH + timedelta(microseconds=instant)
@@ -177,6 +194,9 @@ class _Reader:
 
     def progress(self) -> dict[str, HandlerStatus]:
         return self._read("progress", progress_of, {})
+
+    def owed(self) -> dict[str, bool]:
+        return {} if self.row.owed is None else self._read("owed", owed_of, {})
 
     def count(self, column: str) -> int:
         return self._read(column, _count, 0)

@@ -13,7 +13,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 from envoyou_core.event import Event
+from envoyou_core.inbox.handler_sets import HandlerSet
 from envoyou_core.inbox.history import Attempt, with_attempt, with_crash, without_failures
+from envoyou_core.inbox.owed import Owed, awaited_handlers, wait_key, with_begun, with_crashed
 from envoyou_core.inbox.records import (
     FINISHED,
     Added,
@@ -26,18 +28,23 @@ from envoyou_core.inbox.records import (
     is_applied,
 )
 from envoyou_core.inbox.scrubbing import scrubbed_body
+from envoyou_core.patterns import matches_any
 
 __all__ = [
     "LEASED",
     "REARMABLE",
+    "WAITING",
     "Changes",
     "Ordered",
     "accept",
+    "claimed_by",
     "compare_redelivery",
     "count_crash",
     "deletes_payload",
     "had_effect",
+    "is_awaited",
     "is_rearmed",
+    "is_waiting",
     "lease",
     "next_in_order",
     "requeue",
@@ -51,6 +58,9 @@ Changes = dict[str, Any]
 
 LEASED = Status.PROCESSING
 """The status of an event that a worker holds. If such an event is due, its lease has expired."""
+
+WAITING = frozenset({Status.RECEIVED, Status.FAILED})
+"""The statuses of the events that may wait for a handler."""
 
 REARMABLE = Status.DEAD
 """A redelivery requeues an event of this status, unless its payload was deleted."""
@@ -72,6 +82,7 @@ def accept(entry: NewEvent, now: datetime) -> Changes:
         "received_at": now if entry.received_at is None else entry.received_at.astimezone(UTC),
         "due_at": now,
         "object_key": entry.event.object_id or "",
+        "accepted_set": None if entry.handlers is None else entry.handlers.id,
     }
 
 
@@ -95,16 +106,51 @@ def lease(token: str, seconds: float, now: datetime) -> Changes:
     return {"status": LEASED, "due_at": now + timedelta(seconds=seconds), "lease_token": token}
 
 
-def count_crash(crashes: int, history: tuple[Attempt, ...], now: datetime) -> Changes:
-    """Count the attempt whose lease expired, because its worker died or was frozen."""
-    return {"crashes": crashes + 1, "history": with_crash(history, now)}
+def claimed_by(handlers: HandlerSet | None) -> Changes:
+    """Record the handlers of the process that leases an event. Only an event that is not leased waits for a handler."""
+    return {"claimed_set": None if handlers is None else handlers.id}
+
+
+def count_crash(claim: Claim, crashed: HandlerSet | None, now: datetime) -> Changes:
+    """Count the attempt whose lease expired, because its worker died or was frozen.
+
+    Args:
+        claim: the claim that takes over, with the number of crashes before this one.
+        crashed: the handlers of the process that had the lease; `None` if they are not known.
+        now: the time of the new claim.
+    """
+    changes: Changes = {"crashes": claim.crashes + 1, "history": with_crash(claim.history, now)}
+    if claim.unreadable is None:
+        changes["owed"] = with_crashed(claim.owed, claim.event.type, claim.progress, crashed)
+    return changes
+
+
+def is_waiting(status: Status | str, waits_for: str | None) -> bool:
+    """Whether an event waits for a handler.
+
+    A claim leaves the column `waits_for` as it is. So do all changes of earlier releases, which do not know it.
+    """
+    return waits_for is not None and status in WAITING
+
+
+def is_awaited(waits_for: str | None, event_type: str, handlers: HandlerSet | None) -> bool:
+    """Whether an event waits for one of these handlers.
+
+    Args:
+        waits_for: the column of the event.
+        event_type: of the event. A process whose handler of that name is for other types cannot run it.
+        handlers: the handlers of a process.
+    """
+    if waits_for is None or handlers is None:
+        return False
+    return any(waits_for == name and matches_any(patterns, event_type) for name, patterns in awaited_handlers(handlers))
 
 
 def settle(claim: Claim, settlement: Settlement, now: datetime) -> Changes:
     """End an attempt and its lease. If `deletes_payload` is true, `scrub` applies afterwards.
 
-    The stored progress of an unreadable event stays: a newer release may have recorded handlers that this one cannot
-    read, and overwriting them would run finished handlers again.
+    The stored progress of an unreadable event stays, and what it owes: a newer release may have recorded handlers that
+    this one cannot read, and overwriting them would run finished handlers again.
     """
     changes: Changes = {
         "status": settlement.status,
@@ -116,8 +162,16 @@ def settle(claim: Claim, settlement: Settlement, now: datetime) -> Changes:
         "last_error": settlement.error,
         "history": with_attempt(claim.history, settlement, now),
     }
+    # What does not change, as normally, is not written.
+    if claim.owed or settlement.owed:
+        changes["owed"] = dict(settlement.owed)
+    if claim.waits_for is not None or settlement.waits_for is not None:
+        changes["waits_for"] = None if settlement.waits_for is None else wait_key(settlement.waits_for)
+    if claim.waits_since is not None or settlement.waits_since is not None:
+        changes["waits_since"] = settlement.waits_since
     if claim.unreadable is not None:
         del changes["progress"]
+        changes.pop("owed", None)
     return changes
 
 
@@ -126,16 +180,29 @@ def deletes_payload(settlement: Settlement, *, erase_requested: bool) -> bool:
     return settlement.scrub or (erase_requested and settlement.status in FINISHED)
 
 
-def requeue(progress: Mapping[str, HandlerStatus] | None, now: datetime) -> Changes:
+def requeue(progress: Mapping[str, HandlerStatus] | None, owed: Owed | None, now: datetime) -> Changes:
     """Make an event due again with all attempts before it. Handlers that succeeded do not run again.
 
     Args:
         progress: the stored progress; `None` if it is unreadable, in which case it stays.
+        owed: the stored handlers that it owes; `None` if they are unreadable, in which case they stay.
         now: when the event becomes due.
     """
-    changes: Changes = {"status": Status.RECEIVED, "attempts": 0, "crashes": 0, "due_at": now, "settled_at": None}
+    changes: Changes = {
+        "status": Status.RECEIVED,
+        "attempts": 0,
+        "crashes": 0,
+        "due_at": now,
+        "settled_at": None,
+        "waits_for": None,
+        "waits_since": None,
+    }
     if progress is not None:
-        changes["progress"] = completed_handlers(progress)
+        completed = changes["progress"] = completed_handlers(progress)
+        if owed is not None:
+            # Those that were given up run again, wherever they are known.
+            given_up = [name for name, status in progress.items() if status is HandlerStatus.GIVEN_UP]
+            changes["owed"] = with_begun(owed, given_up, completed)
     return changes
 
 
@@ -193,12 +260,26 @@ class Ordered(Protocol):
     def due_at(self) -> datetime | None:
         """When the event is due, or when its lease expires; `None` if it is finished."""
 
+    @property
+    def type(self) -> str:
+        """The event's type."""
 
-def next_in_order(unfinished: Iterable[Ordered], now: datetime) -> int | None:
+    @property
+    def waits_for(self) -> str | None:
+        """The handler that the event waits for."""
+
+
+def next_in_order(unfinished: Iterable[Ordered], now: datetime, handlers: HandlerSet | None = None) -> int | None:
     """Find the key of the only event that may be claimed among the unfinished events of one object.
 
     It is the earliest one by creation time, then by arrival. While a lease on any of them is valid, none may be
-    claimed. An expired lease does not count, because two such events would wait for each other.
+    claimed. An expired lease does not count, because two such events would wait for each other. Neither does an event
+    that waits for a handler which the claiming process does not know.
+
+    Args:
+        unfinished: the events.
+        now: the time of the claim.
+        handlers: the handlers of the process that claims.
 
     Returns:
         `None` if no event may be claimed.
@@ -206,4 +287,10 @@ def next_in_order(unfinished: Iterable[Ordered], now: datetime) -> int | None:
     events = list(unfinished)
     if any(event.status == LEASED and event.due_at is not None and event.due_at > now for event in events):
         return None
-    return min(events, key=lambda event: (event.created, event.key)).key if events else None
+    in_line = [event for event in events if not _waits_elsewhere(event, now, handlers)]
+    return min(in_line, key=lambda event: (event.created, event.key)).key if in_line else None
+
+
+def _waits_elsewhere(event: Ordered, now: datetime, handlers: HandlerSet | None) -> bool:
+    is_waiting = event.waits_for is not None and event.due_at is not None and event.due_at > now
+    return is_waiting and not is_awaited(event.waits_for, event.type, handlers)

@@ -10,6 +10,8 @@ from envoyou_core.observability.logs import log_notice
 from envoyou_core.observability.notice import Notice
 from envoyou_core.observability.notices import (
     Accepted,
+    HandlerAwaited,
+    HandlerDropped,
     HandlerFailed,
     HandlerOverdue,
     HandlerSkipped,
@@ -38,6 +40,8 @@ from envoyou_core.observability.notices import (
 
 __all__ = [
     "Accepted",
+    "HandlerAwaited",
+    "HandlerDropped",
     "HandlerFailed",
     "HandlerOverdue",
     "HandlerSkipped",

@@ -187,6 +187,42 @@ class HandlerSkipped(Notice):
 
 
 @dataclass(frozen=True, slots=True)
+class HandlerAwaited(Notice):
+    """Events wait for a process that knows a handler, which this process does not. Emitted once for each handler.
+
+    `event_id` and `event_type` are those of the first such event; `InboxStats.waiting` counts them.
+    """
+
+    level: ClassVar[int] = logging.WARNING
+    template: ClassVar[str] = (
+        "event %(event_id)s (%(event_type)s) waits for a process that has the handler %(handler)s, as may others; "
+        "this process does not have it"
+    )
+
+    handler: str
+    event_id: str
+    event_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerDropped(Notice):
+    """A handler is not called, because no live process has it and it has not begun. Emitted once for each handler.
+
+    `event_id` and `event_type` are those of the first such event.
+    """
+
+    level: ClassVar[int] = logging.WARNING
+    template: ClassVar[str] = (
+        "handler %(handler)s is not called for event %(event_id)s (%(event_type)s), as for others: no live process has "
+        "it any longer"
+    )
+
+    handler: str
+    event_id: str
+    event_type: str
+
+
+@dataclass(frozen=True, slots=True)
 class HookFailed(Notice):
     """An `on_dead` hook failed. The event is dead all the same.
 

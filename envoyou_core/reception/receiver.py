@@ -25,6 +25,7 @@ from envoyou_core.http import (
     WebhookRequest,
     WebhookResponse,
 )
+from envoyou_core.inbox.processes import Presence
 from envoyou_core.inbox.protocol import WorkerInbox
 from envoyou_core.inbox.records import Added, NewEvent
 from envoyou_core.inbox.rejected import RejectedDelivery
@@ -78,6 +79,7 @@ class Receiver:
         wake: called with the id of each event that is to be processed; best effort, because workers also poll.
         limits: what a request must satisfy before its body is read.
         relay: holds the spool, where events are stored while the inbox is unavailable.
+        presence: describes this process to the inbox; `None` to list nothing.
         canonical_thread: computes the canonical forms of large bodies.
     """
 
@@ -90,6 +92,7 @@ class Receiver:
     wake: Callable[[str], None]
     limits: RequestLimits
     relay: SpoolRelay | None = None
+    presence: Presence | None = None
     canonical_thread: BoundedThread = CANONICAL_THREAD
 
     def refuse(
@@ -155,11 +158,18 @@ class Receiver:
             request = with_signed_headers(request)
         tenant = yield from self._authenticate(request, rejected.received_at.timestamp())
         event = self.policy.read_event(request)
-        entry = NewEvent(event, tenant, _endpoint_of(event, request), rejected.received_at)
+        entry = replace(self._entry(event, tenant, request), received_at=rejected.received_at)
         added: Added = yield Call(lambda: self.inbox.accept_rejected(rejected.key, entry))
         # Workers find the event at their next poll. A wake-up would start one in the process of a command.
         self.notices.emit(Accepted(event.id, event.type, added, tenant))
         return event
+
+    def _entry(self, event: Event, tenant: str, request: WebhookRequest) -> NewEvent:
+        webhook_id = event.webhook_id or header_text(request.webhook_id)
+        if self.presence is None:
+            return NewEvent(event, tenant, webhook_id)
+        process = self.presence.process
+        return NewEvent(event, tenant, webhook_id, handlers=process.handlers, process=process)
 
     def _check_limits(self, request: WebhookRequest) -> None:
         # Adapters have checked this before they read the body. It is checked again because users build requests
@@ -213,7 +223,7 @@ class Receiver:
         key = nonce_key(self.inbox.name, tenant, request.nonce) if request.nonce else None
         if key is not None and (yield from self._bound_event(key)) not in {None, event.id}:
             raise NonceReusedError
-        entry = NewEvent(event, tenant, _endpoint_of(event, request))
+        entry = self._entry(event, tenant, request)
         if self.relay is None:
             added = yield from _add(self.inbox, "inbox", entry, deadline)
         else:
@@ -254,7 +264,7 @@ class Receiver:
         return added
 
     def _add_to_spool(self, relay: SpoolRelay, entry: NewEvent, deadline: float) -> Flow[Added]:
-        added = yield from _add(relay.spool, "spool", entry, deadline)
+        added = yield from _add(relay.spool, "spool", replace(entry, process=None), deadline)
         self.notices.emit(Spooled(entry.event.id, entry.event.type))
         relay.event_spooled()
         return added
@@ -276,10 +286,6 @@ class Receiver:
             yield Call(lambda: self.nonces.bind(key, event_id, NONCE_LIFETIME))
         except Exception as error:
             self.notices.emit(NonceStoreFailed(describe(error)))
-
-
-def _endpoint_of(event: Event, request: WebhookRequest) -> str | None:
-    return event.webhook_id or header_text(request.webhook_id)
 
 
 def _add(inbox: WorkerInbox, label: str, entry: NewEvent, deadline: float) -> Flow[Added]:

@@ -20,12 +20,13 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from envoyou_core.errors import InvalidPayloadError, describe
+from envoyou_core.inbox.handler_sets import HandlerSet
 from envoyou_core.inbox.protocol import WorkerInbox
 from envoyou_core.inbox.records import Added, Claim, NewEvent, Settlement, Status
 from envoyou_core.observability.notices import InboxDown, InboxUp, MoveRefused, Notices, SpoolFailed
@@ -207,7 +208,8 @@ class SpoolRelay:
             claims = self.spool.claim(1 if state.down else BATCH, LEASE)
             readable = self._postpone_unreadable(claims)
             if readable:
-                self._conclude(state, self._in_context(lambda: self._add_all(readable)))
+                sets = self.spool.handler_sets({claim.accepted_set for claim in readable if claim.accepted_set})
+                self._conclude(state, self._in_context(lambda: self._add_all(readable, sets)))
             return PROBE_INTERVAL if state.down or not claims else 0.0
 
     def _end_outage(self, state: _State) -> None:
@@ -217,22 +219,23 @@ class SpoolRelay:
         if outage_ends:
             self._notices.emit(InboxUp(self._name, state.moved - state.moved_before))
 
-    def _add_all(self, claims: list[Claim]) -> list[Outcome]:
+    def _add_all(self, claims: list[Claim], sets: Mapping[str, HandlerSet]) -> list[Outcome]:
         deadline = time.monotonic() + MOVE_TIMEOUT
         futures: list[Future[Added]] = []
         for claim in claims:
             # An inbox that stores in the calling thread may have used up the time.
             if futures and time.monotonic() > deadline:
                 break
-            futures.append(self._add(claim))
+            futures.append(self._add(claim, sets.get(claim.accepted_set or "")))
         wait(futures, timeout=max(0.0, deadline - time.monotonic()))
         results = [_result(future) for future in futures]
         untried = [_timeout() for _ in claims[len(futures) :]]
         return list(zip(claims, [*results, *untried], strict=True))
 
-    def _add(self, claim: Claim) -> Future[Added]:
+    def _add(self, claim: Claim, handlers: HandlerSet | None) -> Future[Added]:
+        entry = NewEvent(claim.event, claim.tenant, claim.webhook_id, claim.received_at, handlers)
         try:
-            return self._inbox.add(NewEvent(claim.event, claim.tenant, claim.webhook_id, claim.received_at))
+            return self._inbox.add(entry)
         except Exception as error:
             failed: Future[Added] = Future()
             failed.set_exception(error)

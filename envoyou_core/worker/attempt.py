@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from envoyou_core.errors import PermanentError, RetryLater
 from envoyou_core.handlers import Handler
 from envoyou_core.inbox.history import Failure
+from envoyou_core.inbox.owed import OwedElsewhere, next_wait, with_begun
 from envoyou_core.inbox.records import Claim, HandlerStatus, Settlement, Status
 from envoyou_core.retry import RetryPolicy
 from envoyou_core.worker.failures import failure_of
@@ -34,6 +35,9 @@ class RunningAttempt:
         settlement: how the attempt ends; `None` while it runs, and if the lease was lost.
         is_settled: whether the transaction of the last handler has stored the settlement.
         is_stale: whether an event created later has already been applied to the same object; `None` if unknown.
+        begun: the handlers of this process that have begun in this attempt.
+        elsewhere: the owed handlers that this process does not know; `None` if there are none.
+        handler_wait: seconds for which the event may wait for a process that knows a handler.
     """
 
     claim: Claim
@@ -48,6 +52,9 @@ class RunningAttempt:
     settlement: Settlement | None = None
     is_settled: bool = False
     is_stale: bool | None = None
+    begun: set[str] = field(default_factory=set)
+    elsewhere: OwedElsewhere | None = None
+    handler_wait: float = 0.0
 
     def __post_init__(self) -> None:
         self.progress = dict(self.claim.progress)
@@ -61,6 +68,13 @@ class RunningAttempt:
     def has_failures(self) -> bool:
         """Whether a handler has failed in this attempt or given up in an earlier one."""
         return bool(self.errors) or HandlerStatus.GIVEN_UP in self.progress.values()
+
+    def owed(self, progress: Mapping[str, HandlerStatus] | None = None) -> dict[str, bool]:
+        """Return the handlers that still have to run, in this process or another, and whether each has begun."""
+        progress = self.progress if progress is None else progress
+        own = {handler.name: False for handler in self.handlers}
+        others = {} if self.elsewhere is None else self.elsewhere.owed
+        return with_begun({**own, **others, **self.claim.owed}, self.begun, progress)
 
     def unfinished(self) -> list[Handler]:
         """Return the handlers that have to run."""
@@ -103,38 +117,69 @@ class RunningAttempt:
         error = f"the stored event is unreadable: {reason}"
         self.settlement = self._retried(self.claim.progress, error, self.retry.delay_after(self.number))
 
-    def settle_ignored(self) -> None:
-        """End the attempt because no handler matches the event."""
-        self.settlement = Settlement(Status.IGNORED, self.claim.attempts, self.claim.progress)
+    def settle_without_handlers(self) -> None:
+        """End the attempt because this process has no handler for the event, which is ignored if no other has one."""
+        self.settlement = replace(self._outcome(self.claim.progress, None), attempts=self.claim.attempts)
 
     def settle_crashed(self) -> None:
         """End the event, because worker processes have died with it too often."""
         error = f"the process died {self.claim.crashes} times while this event was being handled"
-        self.settlement = Settlement(Status.DEAD, self.claim.attempts, self.claim.progress, error=error)
+        self.settlement = Settlement(
+            Status.DEAD, self.claim.attempts, self.claim.progress, error=error, owed=self.claim.owed
+        )
 
     def _outcome(self, progress: Mapping[str, HandlerStatus], error: str | None) -> Settlement:
         if any(handler.name not in progress for handler in self.handlers):
             return self._retried(progress, error, self._delay())
-        if any(progress[handler.name] is HandlerStatus.GIVEN_UP for handler in self.handlers):
-            return self._ended(Status.DEAD, progress, error)
+        if self.elsewhere is not None and self.elsewhere.binding:
+            return self._left(self.elsewhere, progress, error)
+        if HandlerStatus.GIVEN_UP in progress.values():
+            return self._ended(Status.DEAD, progress, error or self.claim.last_error)
+        if not progress:
+            return Settlement(Status.IGNORED, self.claim.attempts, progress)
         return self._ended(Status.PROCESSED, progress, error, scrub=self.scrub_processed)
 
+    def _left(self, elsewhere: OwedElsewhere, progress: Mapping[str, HandlerStatus], error: str | None) -> Settlement:
+        """Leave handlers to processes that know them. That costs no attempt, and the earlier error stays."""
+        left = elsewhere.binding
+        attempts = self.number if self.failures else self.claim.attempts
+        wait = next_wait(elsewhere, self.claim.waits_since, self.handler_wait)
+        if wait is None:
+            names = ", ".join(sorted(left))
+            reason = f"no process with the handler {names} took the event within {self.handler_wait:g} s"
+            earlier = error or self.claim.last_error
+            reason = f"{reason}; earlier error: {earlier}" if earlier else reason
+            return self._ended(Status.DEAD, progress, reason, attempts=attempts, owed=left)
+        return Settlement(
+            status=Status.FAILED if attempts else Status.RECEIVED,
+            attempts=attempts,
+            progress=progress,
+            retry_in=wait.seconds,
+            error=error or self.claim.last_error,
+            seconds=time.monotonic() - self.began if self.failures else None,
+            failures=tuple(self.failures),
+            owed=left,
+            waits_for=wait.handler,
+            waits_since=wait.since,
+        )
+
     def _retried(self, progress: Mapping[str, HandlerStatus], error: str | None, delay: float) -> Settlement:
+        owed = self.owed(progress)
         if self.number >= self.retry.max_attempts:
-            return self._ended(Status.DEAD, progress, error)
-        return self._ended(Status.FAILED, progress, error, retry_in=delay)
+            return self._ended(Status.DEAD, progress, error, owed=owed)
+        return self._ended(Status.FAILED, progress, error, retry_in=delay, owed=owed)
 
     def _ended(
         self, status: Status, progress: Mapping[str, HandlerStatus], error: str | None, **fields: Any
     ) -> Settlement:
+        values = {"attempts": self.number, **fields}
         return Settlement(
             status=status,
-            attempts=self.number,
             progress=progress,
             error=error,
             seconds=time.monotonic() - self.began,
             failures=tuple(self.failures),
-            **fields,
+            **values,
         )
 
     def _delay(self) -> float:

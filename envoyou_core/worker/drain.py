@@ -109,15 +109,19 @@ def _handle(engine: Engine, claim: Claim) -> Flow[bool]:
     if attempt.settlement is not None and not held:
         held = yield Call(partial(engine.settle, claim, attempt.settlement))
     yield from engine.report(attempt, held)
-    return held
+    # An event that waits for a handler of another process is not settled.
+    return held and attempt.settlement is not None and attempt.settlement.waits_for is None
 
 
 def _handle_due(
     engine: Engine, deadline: float, hold: Callable[[Claim], None], drop: Callable[[Claim], None]
 ) -> Flow[int]:
     settled = 0
+    engine.presence.drains()
+    engine.known_handlers.look_now()
+    yield Call(engine.ensure_listed)
     # One at a time: no claimed event waits behind a slow one while its lease runs out.
-    while time.monotonic() < deadline and (claims := (yield Call(lambda: engine.claim(1)))):
+    while time.monotonic() < deadline and (claims := (yield Call(lambda: engine.claim_waiting(1) or engine.claim(1)))):
         hold(claims[0])
         try:
             settled += yield from _handle(engine, claims[0])
@@ -152,7 +156,9 @@ def _pause(engine: Engine, polled_at: float) -> float | None:
     if until_due is None:
         return None
     paused = engine.paused_patterns()
-    if paused and not any(_becomes_due(record, paused, polled_at) for record in _unfinished(engine)):
+    # An event that waits for a handler of another process may be due in a day.
+    may_wait = until_due > MAX_PAUSE and engine.in_context(engine.inbox.has_waiting)
+    if (paused or may_wait) and not any(_becomes_due(record, paused, polled_at) for record in _unfinished(engine)):
         return None
     return min(max(until_due, MIN_PAUSE), MAX_PAUSE)
 
@@ -163,7 +169,12 @@ def _unfinished(engine: Engine) -> Iterator[InboxRecord]:
 
 
 def _becomes_due(record: InboxRecord, paused: Sequence[str], polled_at: float) -> bool:
-    """Whether the event is being processed or will be retried. An event that was due at the poll is held back."""
+    """Whether the event is being processed or will be retried.
+
+    An event that was due at the poll is held back, and one that waits for a handler is not this process's.
+    """
+    if record.waits_for is not None:
+        return False
     later = record.next_attempt_at is not None and record.next_attempt_at.timestamp() > polled_at
     return later and (record.status is Status.PROCESSING or not matches_any(paused, record.event.type))
 

@@ -8,16 +8,21 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import partial
 from typing import TypeVar
 
 from envoyou_core.errors import ConfigurationError, LeaseLostError
 from envoyou_core.handlers import Handler, Handlers
 from envoyou_core.hooks import Hooks
+from envoyou_core.inbox.owed import OwedElsewhere, owed_to_others
+from envoyou_core.inbox.processes import Presence
 from envoyou_core.inbox.protocol import WorkerInbox
 from envoyou_core.inbox.records import Claim, HandlerStatus, Settlement, Status
 from envoyou_core.observability.notices import (
+    HandlerAwaited,
+    HandlerDropped,
     HandlerFailed,
     HandlerSkipped,
     HookFailed,
@@ -33,6 +38,7 @@ from envoyou_core.worker.attempt import RunningAttempt
 from envoyou_core.worker.claim_plan import RoundRobin, paused_patterns, plan_claims
 from envoyou_core.worker.failures import private_texts, traceback_of
 from envoyou_core.worker.invocation import HandlerContext, Invocation, enter_all, hook_step
+from envoyou_core.worker.known_handlers import KnownHandlers
 from envoyou_core.worker.pauses import Pauses
 
 __all__ = ["Engine"]
@@ -52,10 +58,13 @@ class Engine:
         handlers: the registered handlers.
         retry: when to retry a failed event.
         notices: receives the lifecycle notices.
+        presence: what the inbox knows of this process.
+        known_handlers: what this process knows of the handlers of others.
         lease: seconds for which a claim is held; a live worker renews it well before it expires.
         contexts: enter_all around each handler and each call of the inbox.
         hooks: called when an event is dead.
         thread_exit_hooks: called in each thread of a worker before it ends.
+        handler_wait: seconds for which an event may wait for a process that knows a handler.
         retention: how long finished events are kept; `None` to keep them forever.
         clock: epoch seconds; the same clock as the inbox's.
         pauses: the cached pauses.
@@ -66,10 +75,13 @@ class Engine:
     handlers: Handlers
     retry: RetryPolicy
     notices: Notices
+    presence: Presence
+    known_handlers: KnownHandlers
     lease: float
     contexts: list[HandlerContext] = field(default_factory=list)
     hooks: Hooks = field(default_factory=Hooks)
     thread_exit_hooks: list[Callable[[], object]] = field(default_factory=list)
+    handler_wait: float = 86_400.0
     retention: Retention | None = None
     clock: Callable[[], float] = time.time
     pauses: Pauses = field(default_factory=Pauses)
@@ -118,12 +130,29 @@ class Engine:
             free: the largest number of events to claim.
             in_flight: the claims that the caller holds; they count against the limits.
         """
+        return self._claim(free, in_flight, waiting=False)
+
+    def claim_waiting(self, free: int, in_flight: Sequence[Claim] = ()) -> list[Claim]:
+        """Claim events that wait for a handler of this process, like `claim`. It looks for them about once a second."""
+        handlers = self.presence.handlers
+        if not self.known_handlers.is_time_to_look(handlers):
+            return []
+        # Read before writing: an idle worker must not take SQLite's write lock.
+        found = self.in_context(partial(self.inbox.has_waiting, handlers))
+        claims = self._claim(free, in_flight, waiting=True) if found else []
+        if not claims:
+            self.known_handlers.found_none(handlers)
+        return claims
+
+    def _claim(self, free: int, in_flight: Sequence[Claim], *, waiting: bool) -> list[Claim]:
         plan = plan_claims(tuple(self.handlers), self.paused_patterns(), in_flight, free, self.claim_order)
+        handlers = self.presence.handlers
         claims: list[Claim] = []
         try:
             request = next(plan)
             while True:
-                claimed = self.in_context(partial(self.inbox.claim, request.limit, self.lease, request.filter))
+                selected = replace(request.filter, handlers=handlers, waiting=waiting)
+                claimed = self.in_context(partial(self.inbox.claim, request.limit, self.lease, selected))
                 claims += claimed
                 request = plan.send(claimed)
         except StopIteration:
@@ -139,11 +168,29 @@ class Engine:
         subjects = self.pauses.known(lambda: self.in_context(self.inbox.paused))
         return paused_patterns(subjects, self.handlers)
 
+    def beat(self) -> None:
+        """List this process in the inbox as seen now."""
+        process = self.presence.process
+        self.in_context(partial(self.inbox.beat, process))
+        self.presence.was_listed(process)
+
+    def ensure_listed(self) -> None:
+        """List this process in the inbox, unless that was done recently."""
+        if not self.presence.is_listed:
+            self.beat()
+
     def seconds_until_due(self, later_than: float | None = None) -> float | None:
         """Seconds until the next event is due; `None` if none will be. See `WorkerInbox.seconds_until_due`."""
         if later_than is None:
             return self.in_context(self.inbox.seconds_until_due)
         return self.in_context(lambda: self.inbox.seconds_until_due(later_than=later_than))
+
+    def seconds_until_runnable(self, later_than: float | None = None) -> float | None:
+        """As `seconds_until_due`, but 0 if an event waits for a handler of this process; for a read of all events."""
+        if later_than is None and self.in_context(lambda: self.inbox.has_waiting(self.presence.handlers)):
+            # The workers of the task queue have the same handlers as this process, or soon will have.
+            return 0.0
+        return self.seconds_until_due(later_than)
 
     def renew(self, claims: list[Claim]) -> None:
         """Renew the leases of `claims`."""
@@ -171,11 +218,14 @@ class Engine:
             progress=progress,
             retry_in=retry_in,
             error=claim.last_error,
+            owed=claim.owed,
+            waits_since=claim.waits_since,
         )
         self.settle(claim, settlement)
 
     def run_maintenance(self) -> RetentionReport:
-        """Delete what has been kept for long enough: see `Retention`."""
+        """Delete what has been kept for long enough: see `Retention`. Processes that are gone are always deleted."""
+        self.in_context(self.inbox.prune_processes)
         retention = self.retention
         if retention is None:
             return RetentionReport()
@@ -190,7 +240,8 @@ class Engine:
     def new_attempt(self, claim: Claim) -> RunningAttempt:
         """Return the attempt that `run_handlers` will make at a claimed event."""
         scrub = self.retention is not None and self.retention.scrub_processed
-        return RunningAttempt(claim, self.handlers.matching(claim.event.type), self.retry, scrub)
+        handlers = self.handlers.matching(claim.event.type)
+        return RunningAttempt(claim, handlers, self.retry, scrub, handler_wait=self.handler_wait)
 
     def run_handlers(self, attempt: RunningAttempt) -> Flow[None]:
         """Run the handlers that have not succeeded yet. Sets `attempt.settlement` unless the lease was lost."""
@@ -199,13 +250,39 @@ class Engine:
             attempt.settle_crashed()
         elif claim.unreadable is not None:
             attempt.settle_unreadable(claim.unreadable)
-        elif not attempt.handlers:
-            attempt.settle_ignored()
         else:
+            yield from self._find_others(attempt)
+            if not attempt.handlers:
+                attempt.settle_without_handlers()
+                return
             try:
                 yield from self._run_unfinished(attempt)
             except LeaseLostError:
                 attempt.settlement = None
+
+    def _find_others(self, attempt: RunningAttempt) -> Flow[None]:
+        """Find out which owed handlers this process does not know. In the normal case it asks nobody."""
+        claim, accepted = attempt.claim, None
+        if claim.accepted_set not in {None, self.presence.handlers.id}:
+            accepted = yield self._inbox_call(partial(self.known_handlers.set_of, claim.accepted_set))
+        if attempt.handlers and accepted is None and not claim.owed:
+            return
+        known = {handler.name for handler in attempt.handlers}
+        others = owed_to_others(claim.owed, claim.event.type, claim.progress, accepted, known)
+        would_be_ignored = not (attempt.handlers or others or claim.progress)
+        held: dict[str, float] = {}
+        if would_be_ignored or not all(others.values()) or len(others) > 1:
+            held = yield self._inbox_call(partial(self.known_handlers.held, claim.event.type))
+        if would_be_ignored:
+            others = dict.fromkeys(held, False)
+        if others:
+            attempt.elsewhere = OwedElsewhere(others, held, datetime.fromtimestamp(self.clock(), UTC))
+            self._report_dropped(claim, attempt.elsewhere)
+
+    def _report_dropped(self, claim: Claim, elsewhere: OwedElsewhere) -> None:
+        for name in sorted(elsewhere.owed.keys() - elsewhere.binding.keys()):
+            if self.known_handlers.is_new("dropped", name):
+                self.notices.emit(HandlerDropped(name, claim.event.id, claim.event.type))
 
     def report(self, attempt: RunningAttempt, held: bool) -> Flow[None]:
         """Emit the notice of a settled attempt, and call the hooks if the event is dead.
@@ -217,6 +294,10 @@ class Engine:
         event, settlement = attempt.claim.event, attempt.settlement
         if settlement is None or not held:
             self.notices.emit(LeaseLost(event.id, event.type))
+            return
+        if settlement.waits_for is not None:
+            if self.known_handlers.is_new("awaited", settlement.waits_for):
+                self.notices.emit(HandlerAwaited(settlement.waits_for, event.id, event.type))
             return
         self.notices.emit(
             Settled(
@@ -267,6 +348,7 @@ class Engine:
 
     def _run_handler(self, attempt: RunningAttempt, handler: Handler, *, is_last: bool) -> Flow[None]:
         claim, done = attempt.claim, {**attempt.progress, handler.name: HandlerStatus.DONE}
+        attempt.begun.add(handler.name)
         settle = None
         if is_last and handler.shares_transaction and not attempt.has_failures:
             settle = partial(attempt.settle, done)

@@ -26,6 +26,7 @@ from envoyou_core.steps import Call, CallHandler, arun, result_of, run
 from envoyou_core.worker.attempt import RunningAttempt
 from envoyou_core.worker.backoff import Backoff
 from envoyou_core.worker.engine import Engine
+from envoyou_core.worker.heartbeat import Heartbeat
 from envoyou_core.worker.in_flight import InFlight
 from envoyou_core.worker.inbox_thread import InboxThread
 from envoyou_core.worker.leases import LeaseKeeper
@@ -89,6 +90,7 @@ class Worker:
         )
         self._maintenance = Maintenance(engine, name)
         self._inbox_thread = InboxThread(engine, name, is_stopping=lambda: self._signals.stopping)
+        self._heartbeat = Heartbeat(engine, name, self._inbox_thread)
         self._watchdog = Watchdog(self._loop, engine.notices, on_overdue=self._stop_if_stuck)
         self._settler = Settler(
             engine,
@@ -152,6 +154,7 @@ class Worker:
         """
         self._loop.attach()
         maintenance = asyncio.create_task(self._maintenance.run(), name=f"envoyou maintenance {self._name}")
+        beats = asyncio.create_task(self._heartbeat.run(), name=f"envoyou beats {self._name}")
         try:
             self._leases.start()
             # Python 3.12 starts no thread while the process ends, which may be when the first event is handled.
@@ -166,6 +169,7 @@ class Worker:
             await self._finish()
         finally:
             maintenance.cancel()
+            beats.cancel()
             await self._shut_down()
         if self._stuck:
             raise WorkerStuckError(self._concurrency)
@@ -264,9 +268,12 @@ class Worker:
 
     def _poll(self, capacity: int, in_flight: Sequence[Claim]) -> tuple[list[Claim], float | None]:
         # A claim takes SQLite's only write lock, so an idle worker first reads whether an event is due.
+        if waiting := self._engine.claim_waiting(capacity, in_flight):
+            return waiting, 0.0
         until_due = 0.0 if self._expects_more else self._engine.seconds_until_due()
         if until_due is None or until_due > 0:
             return [], until_due
+        self._engine.ensure_listed()
         claims = self._engine.claim(capacity, in_flight)
         self._expects_more = len(claims) == capacity
         return claims, until_due
@@ -388,7 +395,7 @@ class Worker:
                 # starts the same handler beside it.
                 still_running[0].add_done_callback(lambda _: self._drop(claim))
             else:
-                await self._return_to_inbox([replace(claim, progress=attempt.progress)])
+                await self._return_to_inbox([replace(claim, progress=attempt.progress, owed=attempt.owed())])
             raise
         except Exception as error:
             self._settler.abandon(claim, error)

@@ -61,6 +61,7 @@ class ProcessedEventAdmin(admin.ModelAdmin):
                 "fields": (
                     ("state", "attempts", "crashes"),
                     ("received", "due", "settled"),
+                    "waits_for",
                     "handlers",
                     "last_error",
                     "attempt_history",

@@ -12,7 +12,7 @@ from django.utils.safestring import SafeString
 
 from envoyou_core.inbox import COUNTED, Status, stats_of
 from envoyou_django.admin.formatting import badge
-from envoyou_django.counting import count_by_status
+from envoyou_django.counting import count_by_status, count_waiting
 from envoyou_django.models import ProcessedEventQuerySet
 
 __all__ = ["Bar", "StatusCount", "Summary", "summarize"]
@@ -72,9 +72,14 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The counts and the chart above the list of events."""
+    """The counts and the chart above the list of events.
+
+    Attributes:
+        waiting: the number of events that wait for a process with a handler, by the handler.
+    """
 
     counts: tuple[StatusCount, ...]
+    waiting: Mapping[str, int]
     bars: tuple[Bar, ...]
     width: int = HOURS * (BAR_WIDTH + BAR_GAP)
     height: int = CHART_HEIGHT
@@ -104,7 +109,7 @@ def summarize(rows: ProcessedEventQuerySet, now: datetime) -> Summary:
         StatusCount(status.value, badge(status.value), by_status.get(status.value, 0), status in at_least)
         for status in Status
     )
-    return Summary(counts, _bars(rows, now))
+    return Summary(counts, count_waiting(rows), _bars(rows, now))
 
 
 def _bars(rows: ProcessedEventQuerySet, now: datetime) -> tuple[Bar, ...]:

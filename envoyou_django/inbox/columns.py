@@ -6,11 +6,15 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import Any, Final
 
-from envoyou_core.adapter import Changes, encode_history
+from envoyou_core.adapter import Changes, encode_history, encode_owed
 
 __all__ = ["encode"]
 
-_ENCODERS: Final[dict[str, Callable[[Any], object]]] = {"status": attrgetter("value"), "history": encode_history}
+_ENCODERS: Final[dict[str, Callable[[Any], object]]] = {
+    "status": attrgetter("value"),
+    "history": encode_history,
+    "owed": encode_owed,
+}
 
 
 def encode(changes: Changes) -> dict[str, Any]:

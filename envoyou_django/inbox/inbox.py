@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from django.db import connections, router, transaction
@@ -15,6 +16,7 @@ from envoyou_core import ConfigurationError
 from envoyou_core.adapter import (
     MAX_CREATED,
     MAX_WAITING,
+    Beats,
     GroupCommit,
     body_bytes,
     object_key,
@@ -29,11 +31,13 @@ from envoyou_core.inbox import (
     Added,
     Claim,
     ClaimFilter,
+    HandlerSet,
     HandlerStatus,
     InboxRecord,
     InboxStats,
     NewEvent,
     NewRejection,
+    Process,
     RejectedDelivery,
     Settlement,
     Status,
@@ -42,9 +46,10 @@ from envoyou_core.inbox import (
     requeuable_statuses,
     stats_of,
 )
-from envoyou_django.counting import count_by_status
+from envoyou_django.counting import count_by_status, count_waiting
 from envoyou_django.fields import stored_moment
-from envoyou_django.inbox.claims import claimable
+from envoyou_django.inbox import registry
+from envoyou_django.inbox.claims import awaiting, claimable
 from envoyou_django.inbox.cleanup import fill_object_keys, scrub, update_each
 from envoyou_django.inbox.columns import encode
 from envoyou_django.inbox.commits import committed, synced
@@ -77,6 +82,7 @@ REPRESENTABLE = (datetime(1000, 1, 1, tzinfo=UTC), datetime(9999, 12, 30, tzinfo
 """The range of times that every database and Python can represent, in any time zone. PostgreSQL also has `infinity`."""
 
 Records = list[InboxRecord]
+Processes = list[Process]
 RejectedDeliveries = list[RejectedDelivery]
 
 
@@ -106,6 +112,7 @@ class OrmInbox(TransactionalInbox):
         self.remote: bool = connections[self._alias].vendor != "sqlite"
         self.shares_commits = False
         self._clock = clock
+        self._beats = Beats()
         self._writer = GroupCommit[NewEvent, Added](
             self._store_together,
             is_outage=is_outage,
@@ -169,12 +176,15 @@ class OrmInbox(TransactionalInbox):
     def _store(self, entries: Sequence[NewEvent]) -> list[Added]:
         now = self._now()
         rows = {_key(entry): self._new_row(entry, now) for entry in reversed(entries)}
+        registration = self._beats.due([entry.handlers for entry in entries], [entry.process for entry in entries], now)
         with committed(self._alias):
+            registry.write(registration, self.name, self._alias)
             # In one order: two processes that insert the same events in opposite orders would deadlock.
             new = insert_new([rows[key] for key in sorted(rows)], self._alias)
-            if not new:
+            if not new and not registration:
                 # Otherwise SQLite would have to sync the counter of the primary key, although no row was inserted.
                 transaction.set_rollback(True, using=self._alias)
+        self._beats.wrote(registration)
         added = []
         for entry in entries:
             if _key(entry) in new:
@@ -229,17 +239,39 @@ class OrmInbox(TransactionalInbox):
         # On SQLite a query without result must not take the lock that acceptance needs.
         if not features.has_select_for_update and not due.exists():
             return []
+        registration = self._beats.due([claim_filter.handlers], (), now)
         exclusive = bool(claim_filter.ordered) or not features.has_select_for_update
         with exclusive_claim(self.name, alias) if exclusive else transaction.atomic(using=alias):
+            registry.write(registration, self.name, alias)
             if claim_filter.ordered:
                 # The first query does not lock. On MariaDB a locking query sees events that others commit meanwhile, so
                 # that it could return two events of one object that did not see each other.
                 keys = list(due.values_list("pk", flat=True)[:limit])
-                due = claimable(self._rows.filter(pk__in=keys), ANY, now)
+                due = claimable(self._rows.filter(pk__in=keys), replace(claim_filter, ordered=()), now)
             # Locked and limited in a query of its own: under some plans a subquery would be evaluated again for each
             # row, and the claim would exceed the limit.
             rows = load(due.select_for_update(skip_locked=features.has_select_for_update_skip_locked)[:limit])
-            return lease_rows(self._rows, rows, lease, now)
+            claims = lease_rows(self._rows, rows, lease, now, claim_filter.handlers, self.handler_sets)
+        self._beats.wrote(registration)
+        return claims
+
+    def beat(self, process: Process) -> None:
+        registration = self._beats.beat(process, self._now())
+        with transaction.atomic(using=self._alias):
+            registry.write(registration, self.name, self._alias)
+        self._beats.wrote(registration)
+
+    def handler_sets(self, ids: Collection[str]) -> dict[str, HandlerSet]:
+        return registry.read_sets(self.name, ids, self._alias)
+
+    def processes(self) -> Processes:
+        return registry.read_processes(self.name, self._alias)
+
+    def has_waiting(self, handlers: HandlerSet | None = None) -> bool:
+        return (self._rows.awaiting() if handlers is None else awaiting(self._rows, handlers)).exists()
+
+    def prune_processes(self) -> int:
+        return registry.prune_processes(self.name, self._alias, self._now())
 
     def renew(self, claims: list[Claim], lease: float) -> None:
         due_at = self._now() + timedelta(seconds=lease)
@@ -334,7 +366,8 @@ class OrmInbox(TransactionalInbox):
         limit = None if exact else COUNTED
         counts = count_by_status(self._rows, limit, index_order="settled_at")
         overdue = max(0.0, -(self.seconds_until_due() or 0.0))
-        return stats_of(counts, overdue, limit=limit, rejected=self._rejections.rows.count())
+        waiting = count_waiting(self._rows)
+        return stats_of(counts, overdue, limit=limit, rejected=self._rejections.rows.count(), waiting=waiting)
 
     def requeue(
         self,
@@ -360,8 +393,9 @@ class OrmInbox(TransactionalInbox):
             ValueError: no event was named, or a status that cannot be requeued.
         """
         statuses = requeuable_statuses(event_id, status, type)
-        rows = self._matching(statuses=statuses, event_id=event_id, type=type, tenant=tenant)
-        return rows.filter(scrubbed_at__isnull=True)
+        rows = self._matching(event_id=event_id, type=type, tenant=tenant).filter(scrubbed_at__isnull=True)
+        with_status = rows.filter(status__in=statuses)
+        return with_status | rows.awaiting() if status is None else with_status
 
     def prune(
         self, older_than: timedelta, statuses: tuple[Status | str, ...] = (Status.PROCESSED, Status.IGNORED)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -12,7 +12,7 @@ from django.db import connections, transaction
 from django.db.models import F
 
 from envoyou_core.adapter import claim_of, transitions
-from envoyou_core.inbox import Claim
+from envoyou_core.inbox import Claim, HandlerSet
 from envoyou_django.fields import stored_moment
 from envoyou_django.inbox.columns import encode
 from envoyou_django.inbox.pruning import lock_or_create
@@ -22,7 +22,12 @@ __all__ = ["exclusive_claim", "lease_rows"]
 
 
 def lease_rows(
-    rows: ProcessedEventQuerySet, due: Sequence[ProcessedEvent], seconds: float, now: datetime
+    rows: ProcessedEventQuerySet,
+    due: Sequence[ProcessedEvent],
+    seconds: float,
+    now: datetime,
+    handlers: HandlerSet | None,
+    read_sets: Callable[[Collection[str]], Mapping[str, HandlerSet]],
 ) -> list[Claim]:
     """Lease due events in the transaction in which they were locked.
 
@@ -31,17 +36,24 @@ def lease_rows(
         due: the events to lease.
         seconds: the length of the lease.
         now: when the lease begins.
+        handlers: the handlers of this process.
+        read_sets: reads the handlers of other processes by their ids.
     """
     token = uuid.uuid4().hex
-    rows.filter(pk__in=[row.pk for row in due]).update(**encode(transitions.lease(token, seconds, now)))
-    return [_claim(rows, row, token, now) for row in due]
+    leased = transitions.lease(token, seconds, now) | transitions.claimed_by(handlers)
+    rows.filter(pk__in=[row.pk for row in due]).update(**encode(leased))
+    crashed = {row.claimed_set for row in due if row.status == transitions.LEASED and row.claimed_set is not None}
+    sets = read_sets(crashed) if crashed else {}
+    return [_claim(rows, row, token, now, sets) for row in due]
 
 
-def _claim(rows: ProcessedEventQuerySet, row: ProcessedEvent, token: str, now: datetime) -> Claim:
+def _claim(
+    rows: ProcessedEventQuerySet, row: ProcessedEvent, token: str, now: datetime, sets: Mapping[str, HandlerSet]
+) -> Claim:
     claim = claim_of(row, key=row.pk, token=token, moment=stored_moment)
     if row.status != transitions.LEASED:
         return claim
-    changes = transitions.count_crash(claim.crashes, claim.history, now)
+    changes = transitions.count_crash(claim, sets.get(row.claimed_set), now)
     # Counted in SQL, because the stored number may be unreadable.
     rows.filter(pk=row.pk).update(**encode(changes) | {"crashes": F("crashes") + 1})
     return replace(claim, **changes)

@@ -367,7 +367,7 @@ BREAKAGES = [
         "an event leaves the spool before it is in the inbox",
         SPOOL_RELAY,
         "SpoolRelay._move_batch",
-        "self._conclude(state, self._in_context(lambda: self._add_all(readable)))",
+        "self._conclude(state, self._in_context(lambda: self._add_all(readable, sets)))",
         "self.spool.remove(readable)",
         (f"{TEST_SPOOL}::test_moved_events_are_deleted_from_the_spool",),
     ),
@@ -375,8 +375,8 @@ BREAKAGES = [
         "the time of the move is the time of the event",
         SPOOL_RELAY,
         "SpoolRelay._add",
-        "claim.webhook_id, claim.received_at)",
-        "claim.webhook_id)",
+        "claim.webhook_id, claim.received_at, handlers)",
+        "claim.webhook_id, None, handlers)",
         (f"{TEST_SPOOL}::test_a_moved_event_keeps_all_its_data",),
     ),
     Breakage(
@@ -401,6 +401,7 @@ BREAKAGES = [
         SQL,
         "SqlInbox._store",
         """        with self._writing() as connection:
+            registry.write(connection, self.name, registration)
             new = acceptance.insert_new(connection, rows)
 """,
         """        with self._reading() as connection:
@@ -677,7 +678,7 @@ BREAKAGES = [
         "a worker that stops forgets what it had done",
         "envoyou_core/worker/worker.py",
         "Worker._run_on_loop",
-        "self._return_to_inbox([replace(claim, progress=attempt.progress)])",
+        "self._return_to_inbox([replace(claim, progress=attempt.progress, owed=attempt.owed())])",
         "self._return_to_inbox([claim])",
         ("tests/core/test_worker.py::test_handlers_done_in_a_returned_attempt_do_not_run_again",),
     ),
@@ -686,7 +687,7 @@ BREAKAGES = [
         "events of one object overtake one another",
         "envoyou_core/inbox/sql/claims.py",
         "_is_held_back",
-        "or_(earlier, in_work),",
+        "or_(and_(earlier, in_line), in_work),",
         "in_work,",
         (f"{TEST_SQLITE_INBOX}::test_a_failed_event_holds_those_behind_it_until_it_is_finished",),
     ),
@@ -923,6 +924,41 @@ BREAKAGES = [
         "        pass\n",
         ("tests/django/test_settings.py::test_settings_are_parsed_once_until_they_change",),
         adapters=("django",),
+    ),
+    Breakage(
+        "an event is finished although another process has begun a handler",
+        "envoyou_core/worker/attempt.py",
+        "RunningAttempt._outcome",
+        "        if self.elsewhere is not None and self.elsewhere.binding:\n",
+        "        if False:\n",
+        ("tests/core/test_handlers_elsewhere.py::test_a_handler_that_has_failed_waits_for_a_process_that_has_it",),
+    ),
+    Breakage(
+        "what a process that died may have begun is forgotten",
+        "envoyou_core/inbox/transitions.py",
+        "count_crash",
+        "claim.progress, crashed)",
+        "claim.progress, None)",
+        ("tests/core/test_handlers_elsewhere.py::test_a_handler_in_which_its_process_died_has_begun",),
+    ),
+    Breakage(
+        "a handler that has begun is dropped with its last process",
+        "envoyou_core/inbox/owed.py",
+        "OwedElsewhere.binding",
+        "if begun or name in self.held",
+        "if name in self.held",
+        ("tests/core/test_handlers_elsewhere.py::test_a_handler_that_has_failed_waits_for_a_process_that_has_it",),
+    ),
+    Breakage(
+        "a handler that was renamed is waited for",
+        "envoyou_core/inbox/owed.py",
+        "OwedElsewhere.binding",
+        " if begun or name in self.held",
+        "",
+        (
+            "tests/core/test_handlers_elsewhere.py::"
+            "test_a_handler_that_was_renamed_before_it_began_is_dropped_when_no_live_process_has_it",
+        ),
     ),
     Breakage(
         "broken connections are used again",

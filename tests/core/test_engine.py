@@ -510,13 +510,13 @@ def test_each_success_is_recorded_before_the_next_handler_begins(app):
     assert seen == [{"first": HandlerStatus.DONE}, {"first": HandlerStatus.DONE, "second": HandlerStatus.DONE}]
 
 
-def test_recorded_handler_that_no_longer_exists_is_ignored(app):
+def test_a_handler_that_gave_up_counts_even_if_this_process_does_not_have_it(app):
     app.on("*", name="present")(lambda event: None)
     app.add()
     [claim] = app.inbox.claim(1, 60)
-    app.inbox.settle(claim, Settlement(Status.FAILED, 1, {"removed": HandlerStatus.GIVEN_UP}, retry_in=0.0))
+    app.inbox.settle(claim, Settlement(Status.FAILED, 1, {"removed": HandlerStatus.GIVEN_UP}, 0.0, "no route"))
     app.work()
-    assert app.status() is Status.PROCESSED
+    assert (app.status(), app.record().last_error) == (Status.DEAD, "no route")
 
 
 def test_lease_lost_during_the_attempt_is_reported_and_nothing_recorded(app):

@@ -15,6 +15,8 @@ from envoyou_core import RetryPolicy, WebhookRequest, Webhooks, observability
 from envoyou_core.inbox import Added, Status
 from envoyou_core.observability import (
     Accepted,
+    HandlerAwaited,
+    HandlerDropped,
     HandlerFailed,
     HandlerOverdue,
     HandlerSkipped,
@@ -88,6 +90,17 @@ RECORDS = [
         HandlerOverdue("evt_1", "user.created", "welcome", 2.5),
         "ERROR",
         "handler welcome exceeded its time limit of 2.5 s for event evt_1 (user.created) and is still running",
+    ),
+    (
+        HandlerAwaited("bill", "evt_1", "user.created"),
+        "WARNING",
+        "event evt_1 (user.created) waits for a process that has the handler bill, as may others; this process does "
+        "not have it",
+    ),
+    (
+        HandlerDropped("bill", "evt_1", "user.created"),
+        "WARNING",
+        "handler bill is not called for event evt_1 (user.created), as for others: no live process has it any longer",
     ),
     (
         HandlerSkipped("evt_1", "user.created", "welcome"),

@@ -41,6 +41,7 @@ def test_every_setting_becomes_the_keyword_of_its_name():
         "CONCURRENCY": 2,
         "LEASE": 30,
         "SHUTDOWN_TIMEOUT": 5,
+        "HANDLER_WAIT": 600,
         "RETRY": RetryPolicy(max_attempts=7),
         "RETENTION": Retention(id_days=60),
         "CLOCK": lambda: 5.0,
@@ -210,6 +211,7 @@ def test_a_policy_of_the_wrong_type_is_refused(keyword, value):
         ("max_body_size", [0, -1, 1.5, "1000", None, True]),
         ("concurrency", [0, -1, 1.5, "2", None, True]),
         ("lease", [0.5, float("inf"), float("nan"), "60", None, True]),
+        ("handler_wait", [-1, float("inf"), float("nan"), "60", None, True]),
         ("shutdown_timeout", [-1, float("inf"), float("nan"), "60", None, True]),
         ("handoff", ["thread", None, 3]),
     ],
@@ -220,7 +222,7 @@ def test_a_keyword_of_the_wrong_type_or_range_is_refused(keyword, values):
             Webhooks(secret="s", inbox="memory:", **{keyword: value})
 
 
-@pytest.mark.parametrize("keyword", ["max_body_size", "concurrency", "lease", "shutdown_timeout"])
+@pytest.mark.parametrize("keyword", ["max_body_size", "concurrency", "lease", "shutdown_timeout", "handler_wait"])
 def test_an_error_about_a_number_does_not_quote_text(keyword):
     with pytest.raises(ConfigurationError) as caught:
         Webhooks(secret="s", inbox="memory:", **{keyword: "whsec_abc"})

@@ -19,7 +19,8 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from envoyou_core import ConfigurationError, Event, WebhookRequest, Webhooks
 from envoyou_core.errors import describe
 from envoyou_core.event import EventData
-from envoyou_core.inbox import COUNTED, Added, NewEvent, Status, open_inbox
+from envoyou_core.inbox import COUNTED, Added, ClaimFilter, NewEvent, Status, open_inbox
+from envoyou_core.inbox.handler_sets import HandlerSet
 from envoyou_core.inbox.memory import MemoryInbox
 from envoyou_core.inbox.sql import cleanup, engines
 from envoyou_core.inbox.sql.inbox import SqlInbox
@@ -325,9 +326,19 @@ def test_an_event_is_found_by_its_id_alone_through_the_unique_key(filled_inbox):
 
 def test_stats_read_indexes_and_not_the_table(filled_inbox):
     plans = plans_of(filled_inbox, filled_inbox.stats)
-    assert len(plans) == 4
+    assert len(plans) == 5
     for plan in plans:
-        assert "envoyou_inbox_settled" in plan or "envoyou_inbox_due" in plan
+        assert any(f"envoyou_inbox_{index}" in plan for index in ("settled", "due", "waits"))
+        assert "Seq Scan" not in plan
+
+
+@pytest.mark.parametrize("ordered", [(), ("*",)], ids=["in any order", "ordered"])
+def test_what_waits_for_a_handler_is_found_by_its_own_index(filled_inbox, ordered):
+    handlers = HandlerSet.of([("welcome", ["user.created"]), ("bill", ["user.*"])])
+    waiting = ClaimFilter(handlers=handlers, waiting=True, ordered=ordered)
+    for find in (lambda: filled_inbox.has_waiting(handlers), lambda: filled_inbox.claim(10, LEASE, waiting)):
+        plan = plans_of(filled_inbox, find)[-1]
+        assert "envoyou_inbox_waits" in plan
         assert "Seq Scan" not in plan
 
 

@@ -41,11 +41,13 @@ from tests.inbox.order_contract import NewestAppliedContract, OrderContract
 from tests.inbox.rejected_contract import RejectedContract
 from tests.inbox.retention_contract import EraseContract, ScrubContract
 from tests.inbox.selection_contract import SelectionContract
+from tests.inbox.waiting_contract import WaitingContract
 
 
 class InboxContract(
     SelectionContract,
     OrderContract,
+    WaitingContract,
     NewestAppliedContract,
     HistoryContract,
     ScrubContract,

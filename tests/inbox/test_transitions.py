@@ -18,6 +18,7 @@ from envoyou_core.inbox import (
     Status,
     transitions,
 )
+from envoyou_core.inbox.handler_sets import HandlerSet
 from envoyou_core.testing import sample_event
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -31,6 +32,11 @@ class Ordered:
     created: int = 1
     status: Status = Status.RECEIVED
     due_at: datetime | None = NOW
+    type: str = "user.created"
+    waits_for: str | None = None
+
+
+KNOWN = HandlerSet.of([("bill", ["user.*"]), ("mail", ["auth.*"])])
 
 
 def claim(**changes):
@@ -75,7 +81,17 @@ def test_a_lease_ends_after_its_seconds():
 
 def test_a_crash_is_counted_and_recorded():
     before = (Attempt(EARLIER, "failed", 0.5),)
-    assert transitions.count_crash(2, before, NOW) == {"crashes": 3, "history": (*before, Attempt(NOW, None))}
+    changes = transitions.count_crash(claim(crashes=2, history=before), None, NOW)
+    assert changes == {"crashes": 3, "history": (*before, Attempt(NOW, None)), "owed": {}}
+
+
+def test_every_handler_of_the_process_that_died_may_have_begun():
+    progress = {"welcome": HandlerStatus.DONE}
+    died = HandlerSet.of([("welcome", ["*"]), ("bill", ["user.*"]), ("mail", ["auth.*"])])
+    changes = transitions.count_crash(claim(owed={"crm": False, "bill": False}, progress=progress), died, NOW)
+    assert changes["owed"] == {"crm": False, "bill": True}
+    # What an unreadable event owes is left as it is stored.
+    assert "owed" not in transitions.count_crash(claim(unreadable="progress"), died, NOW)
 
 
 @pytest.mark.parametrize("status", Status)
@@ -115,18 +131,22 @@ def test_a_requeued_event_keeps_the_handlers_that_succeeded():
         "bill": HandlerStatus.GIVEN_UP,
         "mail": HandlerStatus.SKIPPED,
     }
-    assert transitions.requeue(progress, NOW) == {
+    assert transitions.requeue(progress, {"crm": False}, NOW) == {
         "status": Status.RECEIVED,
         "attempts": 0,
         "crashes": 0,
         "due_at": NOW,
         "settled_at": None,
         "progress": {"welcome": HandlerStatus.DONE},
+        "owed": {"crm": False, "bill": True},
+        "waits_for": None,
+        "waits_since": None,
     }
 
 
 def test_a_requeued_event_keeps_progress_that_is_unreadable():
-    assert "progress" not in transitions.requeue(None, NOW)
+    assert {"progress", "owed"}.isdisjoint(transitions.requeue(None, {}, NOW))
+    assert "owed" not in transitions.requeue({}, None, NOW)
 
 
 def test_a_scrubbed_event_keeps_its_object_and_its_attempts_without_errors():
@@ -167,8 +187,27 @@ def test_a_watermark_is_the_newest_creation_time_of_an_object():
         ([Ordered(1), Ordered(2, status=Status.PROCESSING, due_at=LATER)], None),
         ([Ordered(1), Ordered(2, status=Status.PROCESSING, due_at=NOW)], 1),
         ([Ordered(1, status=Status.PROCESSING, due_at=EARLIER), Ordered(2)], 1),
+        ([Ordered(1, due_at=LATER, waits_for="crm"), Ordered(2)], 2),
+        ([Ordered(1, due_at=LATER, waits_for="bill"), Ordered(2)], 1),
+        ([Ordered(1, due_at=LATER, waits_for="mail"), Ordered(2)], 2),
+        ([Ordered(1, due_at=NOW, waits_for="crm"), Ordered(2)], 1),
+        ([Ordered(1, due_at=LATER, waits_for="crm")], None),
     ],
-    ids=["none", "one", "by arrival", "by creation", "a retry", "a lease", "an expired lease", "a crash of the first"],
+    ids=[
+        "none",
+        "one",
+        "by arrival",
+        "by creation",
+        "a retry",
+        "a lease",
+        "an expired lease",
+        "a crash of the first",
+        "the first waits for another process",
+        "the first waits for this process",
+        "the first waits for a handler that is for other types here",
+        "the first has waited long enough",
+        "all wait for another process",
+    ],
 )
 def test_events_of_one_object_are_claimed_in_order(unfinished, key):
-    assert transitions.next_in_order(unfinished, NOW) == key
+    assert transitions.next_in_order(unfinished, NOW, KNOWN) == key

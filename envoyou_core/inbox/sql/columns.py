@@ -8,6 +8,7 @@ from operator import attrgetter
 from typing import Any, Final
 
 from envoyou_core.inbox.history import encode_history
+from envoyou_core.inbox.owed import encode_owed
 from envoyou_core.inbox.rows import instant
 from envoyou_core.inbox.transitions import Changes
 
@@ -17,7 +18,8 @@ _ENCODERS: Final[dict[str, Callable[[Any], object]]] = {
     "status": attrgetter("value"),
     "progress": json.dumps,
     "history": encode_history,
-    **dict.fromkeys(("received_at", "due_at", "settled_at", "scrubbed_at"), instant),
+    "owed": encode_owed,
+    **dict.fromkeys(("received_at", "due_at", "settled_at", "scrubbed_at", "waits_since"), instant),
 }
 
 

@@ -14,7 +14,7 @@ from envoyou_core.errors import ConfigurationError
 from envoyou_core.forks import call_in_forked_children
 from envoyou_core.inbox.sql import cleanup, joining
 from envoyou_core.inbox.sql.engines import DIALECTS, WriteLock, check_mariadb, open_engine
-from envoyou_core.inbox.sql.migrations import build_indexes_online, check_schema, set_up
+from envoyou_core.inbox.sql.migrations import build_key_online, build_waits_online, check_schema, set_up
 from envoyou_core.inbox.sql.schema import inbox_table
 from envoyou_core.inbox.urls import read_url, shown_url, sqlite_file
 
@@ -104,9 +104,11 @@ class SqlDatabase:
         with self._migrating():
             with self._reading() as connection:
                 self._check_server(connection)
-                build_indexes_online(connection)
+                build_key_online(connection)
             with self._writing() as connection:
                 set_up(connection)
+            with self._reading() as connection:
+                build_waits_online(connection)
         self._in_batches(lambda connection: cleanup.fill_object_keys(connection, true()))
 
     def _provide_file(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime, timedelta
@@ -17,6 +17,8 @@ from envoyou_core.event import object_key
 from envoyou_core.inbox.deadlines import TRANSACTION_LIMIT, time_limit
 from envoyou_core.inbox.group_commit import MAX_BATCH, MAX_WAITING, GroupCommit
 from envoyou_core.inbox.handler_queue import HandlerTransactionQueue
+from envoyou_core.inbox.handler_sets import HandlerSet
+from envoyou_core.inbox.processes import Beats, Process
 from envoyou_core.inbox.protocol import TransactionalInbox
 from envoyou_core.inbox.records import (
     ANY,
@@ -36,7 +38,7 @@ from envoyou_core.inbox.records import (
 )
 from envoyou_core.inbox.rejected import NewRejection, RejectedDelivery
 from envoyou_core.inbox.rows import moment
-from envoyou_core.inbox.sql import acceptance, cleanup, joining, leasing, reading, rejections, settling
+from envoyou_core.inbox.sql import acceptance, cleanup, joining, leasing, reading, registry, rejections, settling
 from envoyou_core.inbox.sql.database import SqlDatabase
 from envoyou_core.inbox.sql.engines import close_engine, is_outage
 from envoyou_core.inbox.sql.requeue import requeue
@@ -51,6 +53,7 @@ MAX_NAME = 64
 """The maximum length of an inbox's name, in characters."""
 
 Records = list[InboxRecord]
+Processes = list[Process]
 RejectedDeliveries = list[RejectedDelivery]
 
 _t = inbox_table.c
@@ -95,6 +98,7 @@ class SqlInbox(SqlDatabase, TransactionalInbox):
         self._clock = clock
         super().__init__(database)
         self._handler_queue = HandlerTransactionQueue()
+        self._beats = Beats()
         self._writer = GroupCommit[NewEvent, Added](
             self._store, is_outage=is_outage, max_batch=max_batch, max_waiting=MAX_WAITING
         )
@@ -121,9 +125,13 @@ class SqlInbox(SqlDatabase, TransactionalInbox):
         self.open()
         now = self._moment()
         rows = acceptance.new_rows(self.name, entries, now)
+        registration = self._beats.due([entry.handlers for entry in entries], [entry.process for entry in entries], now)
         with self._writing() as connection:
+            registry.write(connection, self.name, registration)
             new = acceptance.insert_new(connection, rows)
-            return acceptance.resolve(connection, self.name, entries, new, now)
+            added = acceptance.resolve(connection, self.name, entries, new, now)
+        self._beats.wrote(registration)
+        return added
 
     # Rejected deliveries
 
@@ -169,10 +177,14 @@ class SqlInbox(SqlDatabase, TransactionalInbox):
         if claim_filter.ordered:
             self._fill_object_keys(_t.due_at.is_not(None))
         now = self._moment()
+        registration = self._beats.due([claim_filter.handlers], (), now)
         with self._writing() as connection:
+            registry.write(connection, self.name, registration)
             if claim_filter.ordered:
                 leasing.lock_claims(connection, self.name)
-            return leasing.lease_due(connection, self.name, limit, lease, claim_filter, now)
+            claims = leasing.lease_due(connection, self.name, limit, lease, claim_filter, now)
+        self._beats.wrote(registration)
+        return claims
 
     def renew(self, claims: list[Claim], lease: float) -> None:
         now = self._moment()
@@ -213,6 +225,35 @@ class SqlInbox(SqlDatabase, TransactionalInbox):
         with self._reading() as connection:
             due_at = reading.next_due_at(connection, self.name, after=after)
         return None if due_at is None else (due_at - self._now()) / 1e6
+
+    # Processes and their handlers
+
+    def beat(self, process: Process) -> None:
+        self.open()
+        registration = self._beats.beat(process, self._moment())
+        with self._writing() as connection:
+            registry.write(connection, self.name, registration)
+        self._beats.wrote(registration)
+
+    def handler_sets(self, ids: Collection[str]) -> dict[str, HandlerSet]:
+        self.open()
+        with self._reading() as connection:
+            return registry.read_sets(connection, self.name, ids)
+
+    def processes(self) -> Processes:
+        self.open()
+        with self._reading() as connection:
+            return registry.read_processes(connection, self.name)
+
+    def has_waiting(self, handlers: HandlerSet | None = None) -> bool:
+        self.open()
+        with self._reading() as connection:
+            return reading.has_waiting(connection, self.name, handlers)
+
+    def prune_processes(self) -> int:
+        self.open()
+        with self._writing() as connection:
+            return registry.prune_processes(connection, self.name, self._moment())
 
     # Transactions of handlers
 
@@ -330,7 +371,9 @@ class SqlInbox(SqlDatabase, TransactionalInbox):
         with self._reading() as connection:
             counts = reading.count_by_status(connection, self.name, limit)
             rejected = rejections.count(connection, self.name)
-        return stats_of(counts, max(0.0, -(self.seconds_until_due() or 0.0)), limit=limit, rejected=rejected)
+            waiting = reading.count_waiting(connection, self.name)
+        overdue = max(0.0, -(self.seconds_until_due() or 0.0))
+        return stats_of(counts, overdue, limit=limit, rejected=rejected, waiting=waiting)
 
     def requeue(
         self,
@@ -342,7 +385,10 @@ class SqlInbox(SqlDatabase, TransactionalInbox):
     ) -> int:
         statuses = requeuable_statuses(event_id, status, type)
         self.open()
-        condition = reading.matching(self.name, statuses=statuses, event_id=event_id, type=type, tenant=tenant)
+        condition = and_(
+            reading.matching(self.name, event_id=event_id, type=type, tenant=tenant),
+            reading.requeuable(statuses, with_waiting=status is None),
+        )
         with self._writing() as connection:
             return requeue(connection, condition, self._moment())
 

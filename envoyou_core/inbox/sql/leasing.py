@@ -13,11 +13,13 @@ from sqlalchemy import Connection, Row, String, bindparam, case, select, text, u
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from envoyou_core.inbox import transitions
+from envoyou_core.inbox.handler_sets import HandlerSet
 from envoyou_core.inbox.records import Claim, ClaimFilter
 from envoyou_core.inbox.rows import claim_of, instant, moment
-from envoyou_core.inbox.sql.claims import IS_HELD, due, lease_of
+from envoyou_core.inbox.sql.claims import IS_HELD, IS_WAITING, due, lease_of
 from envoyou_core.inbox.sql.columns import encode
 from envoyou_core.inbox.sql.engines import dialect_of
+from envoyou_core.inbox.sql.registry import read_sets
 from envoyou_core.inbox.sql.schema import inbox_table, schema_table
 
 __all__ = ["lease_due", "lock_claims", "renew"]
@@ -26,12 +28,40 @@ _t = inbox_table.c
 _IS_TAKEOVER = _t.status == transitions.LEASED.value
 _TAKEOVER, _FRESH = bindparam("takeover", type_=String()), bindparam("fresh", type_=String())
 _LEASED: list[tuple[Any, Any]] = [
-    # The status comes after the columns that read it: MariaDB applies the assignments one after the other.
+    # A column comes after those that read it: MariaDB applies the assignments one after the other.
     (_t.crashes, _t.crashes + case((_IS_TAKEOVER, 1), else_=0)),
     (_t.lease_token, case((_IS_TAKEOVER, _TAKEOVER), else_=_FRESH)),
+    (_t.previous_set, _t.claimed_set),
+    (_t.claimed_set, bindparam("new_claimed_set", type_=String())),
     (_t.status, bindparam("new_status")),
     (_t.due_at, bindparam("new_due_at")),
 ]
+_READ = [
+    _t[column]
+    for column in (
+        "key",
+        "tenant",
+        "event_id",
+        "type",
+        "created",
+        "webhook_id",
+        "body",
+        "attempts",
+        "crashes",
+        "progress",
+        "received_at",
+        "lease_token",
+        "last_error",
+        "history",
+        "accepted_set",
+        "previous_set",
+        "owed",
+        "waits_for",
+        "waits_since",
+    )
+]
+"""What a claim reads of a row. Each column costs time."""
+
 _RENEW = update(inbox_table).where(IS_HELD).values(due_at=bindparam("new_due_at"))
 
 
@@ -50,24 +80,35 @@ def lease_due(
     """
     # Two tokens, so that the returned rows show which leases had expired.
     fresh, takeover = uuid.uuid4().hex, uuid.uuid4().hex
-    changes = encode(transitions.lease(fresh, lease, now))
+    changes = encode(transitions.lease(fresh, lease, now) | transitions.claimed_by(claim_filter.handlers))
     rows = _lease(
         connection,
         name,
         claim_filter,
         {"now": instant(now), "limit": limit},
-        {"new_status": changes["status"], "new_due_at": changes["due_at"], "fresh": fresh, "takeover": takeover},
+        {
+            **{f"new_{column}": changes[column] for column in ("status", "due_at", "claimed_set")},
+            "fresh": fresh,
+            "takeover": takeover,
+        },
     )
     in_order = sorted(rows, key=lambda row: row.key)
-    claims = [claim_of(row, key=row.key, token=row.lease_token, moment=moment) for row in in_order]
-    return [_record_crash(connection, claim, now) if claim.token == takeover else claim for claim in claims]
+    crashed = {row.previous_set for row in in_order if row.lease_token == takeover and row.previous_set is not None}
+    sets = read_sets(connection, name, crashed) if crashed else {}
+    claims = []
+    for row in in_order:
+        claim = claim_of(row, key=row.key, token=row.lease_token, moment=moment)
+        is_takeover = claim.token == takeover
+        claims.append(_record_crash(connection, claim, sets.get(row.previous_set), now) if is_takeover else claim)
+    return claims
 
 
-def _record_crash(connection: Connection, claim: Claim, now: datetime) -> Claim:
+def _record_crash(connection: Connection, claim: Claim, crashed: HandlerSet | None, now: datetime) -> Claim:
+    changes = transitions.count_crash(claim, crashed, now)
     # The lease has counted the crash already, in the same statement for all rows.
-    history = transitions.count_crash(claim.crashes, claim.history, now)["history"]
-    connection.execute(update(inbox_table).where(_t.key == claim.key).values(**encode({"history": history})))
-    return replace(claim, history=history)
+    del changes["crashes"]
+    connection.execute(update(inbox_table).where(_t.key == claim.key).values(**encode(changes)))
+    return replace(claim, **changes)
 
 
 def _lease(
@@ -78,12 +119,13 @@ def _lease(
     # The first query does not lock. A locking read sees what others commit meanwhile, but a condition within it does
     # not, so that it would claim an event that a newly committed one holds back.
     candidates = connection.scalars(due(name, claim_filter), query).all()
-    unchanged = select(_t.key).where(_t.key.in_(candidates), _t.due_at <= query["now"])
+    is_unchanged = IS_WAITING if claim_filter.waiting else _t.due_at <= query["now"]
+    unchanged = select(_t.key).where(_t.key.in_(candidates), is_unchanged)
     keys = connection.scalars(unchanged.with_for_update(skip_locked=True)).all() if candidates else []
     if not keys:
         return []
     connection.execute(update(inbox_table).where(_t.key.in_(keys)).ordered_values(*_LEASED), changes)
-    return connection.execute(select(inbox_table).where(_t.key.in_(keys))).all()
+    return connection.execute(select(*_READ).where(_t.key.in_(keys))).all()
 
 
 @lru_cache(maxsize=256)
@@ -91,7 +133,7 @@ def _claim(name: str, claim_filter: ClaimFilter) -> ReturningUpdate[Any]:
     # MATERIALIZED, because under some plans PostgreSQL would otherwise evaluate the limited query again for every row
     # that it updates, and claim more than the limit. SQLite has one writer at a time and needs no row locks.
     picked = due(name, claim_filter).with_for_update(skip_locked=True).cte("due").prefix_with("MATERIALIZED")
-    return update(inbox_table).where(_t.key.in_(select(picked.c.key))).values(dict(_LEASED)).returning(inbox_table)
+    return update(inbox_table).where(_t.key.in_(select(picked.c.key))).values(dict(_LEASED)).returning(*_READ)
 
 
 def lock_claims(connection: Connection, name: str) -> None:

@@ -9,19 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sqlalchemy import Connection, Index, Table, inspect, select, text, update
-from sqlalchemy.schema import CreateColumn
+from sqlalchemy.schema import CreateColumn, CreateIndex
 
 from envoyou_core.errors import ConfigurationError
 from envoyou_core.inbox.sql.schema import (
+    handler_sets_table,
     inbox_table,
     metadata,
     paused_table,
+    processes_table,
     rejected_table,
     schema_table,
     watermarks_table,
 )
 
-__all__ = ["OLDEST_COMPATIBLE", "REVISION", "build_indexes_online", "check_schema", "set_up"]
+__all__ = ["OLDEST_COMPATIBLE", "REVISION", "build_key_online", "build_waits_online", "check_schema", "set_up"]
 
 REVISION = 4
 """The revision of the tables that this release creates."""
@@ -37,6 +39,7 @@ def _index(name: str) -> Index:
 
 
 _KEY = _index("envoyou_inbox_key")
+_WAITS = _index("envoyou_inbox_waits")
 
 
 def set_up(connection: Connection) -> None:
@@ -59,23 +62,36 @@ def set_up(connection: Connection) -> None:
         connection.execute(update(schema_table).values(version=OLDEST_COMPATIBLE, revision=REVISION))
 
 
-def build_indexes_online(connection: Connection) -> None:
-    """Build the indexes on PostgreSQL without blocking writers, as `set_up` would.
+def build_key_online(connection: Connection) -> None:
+    """Build the unique key on PostgreSQL without blocking writers, as `set_up` would.
 
     Idempotent; it does nothing if the tables do not exist yet.
 
     Args:
         connection: a connection in AUTOCOMMIT, because PostgreSQL builds no index concurrently within a transaction.
     """
-    if connection.dialect.name != "postgresql" or not inspect(connection).has_table(inbox_table.name):
+    if inspect(connection).has_table(inbox_table.name):
+        _build_online(connection, _KEY)
+
+
+def build_waits_online(connection: Connection) -> None:
+    """Build the index of what waits on PostgreSQL without blocking writers. `set_up` must have added its column.
+
+    Idempotent. See `build_key_online`.
+    """
+    _build_online(connection, _WAITS)
+
+
+def _build_online(connection: Connection, index: Index) -> None:
+    if connection.dialect.name != "postgresql":
         return
     is_valid = text("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:name)")
-    if connection.scalar(is_valid, {"name": _KEY.name}):
+    if connection.scalar(is_valid, {"name": index.name}):
         return
     # An interruption leaves an invalid index.
-    connection.execute(text(f"DROP INDEX CONCURRENTLY IF EXISTS {_KEY.name}"))
-    columns = ", ".join(column.name for column in _KEY.columns)
-    connection.execute(text(f"CREATE UNIQUE INDEX CONCURRENTLY {_KEY.name} ON {inbox_table.name} ({columns})"))
+    connection.execute(text(f"DROP INDEX CONCURRENTLY IF EXISTS {index.name}"))
+    definition = str(CreateIndex(index).compile(dialect=connection.dialect))
+    connection.execute(text(definition.replace("INDEX", "INDEX CONCURRENTLY", 1)))
 
 
 def check_schema(connection: Connection) -> None:
@@ -133,8 +149,13 @@ def _to_revision_3(connection: Connection) -> None:
 
 
 def _to_revision_4(connection: Connection) -> None:
-    """Rejected deliveries."""
-    metadata.create_all(connection, [rejected_table])
+    """Rejected deliveries, handler sets, processes, and what an event owes."""
+    metadata.create_all(connection, [rejected_table, handler_sets_table, processes_table])
+    for column in ("accepted_set", "claimed_set", "previous_set", "owed", "waits_for", "waits_since"):
+        _add_column(connection, inbox_table, column)
+    # PostgreSQL reads the whole table for it, so `build_waits_online` builds it there.
+    if connection.dialect.name != "postgresql":
+        _add_index(connection, _WAITS)
 
 
 _UPGRADES: list[Callable[[Connection], None]] = [_to_revision_2, _to_revision_3, _to_revision_4]

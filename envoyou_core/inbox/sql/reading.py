@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, select
+from functools import lru_cache
+
+from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, func, or_, select
 
 from envoyou_core.event import object_key
-from envoyou_core.inbox.records import COUNTED_IN_PART, InboxRecord, Status
+from envoyou_core.inbox.handler_sets import HandlerSet
+from envoyou_core.inbox.records import COUNTED_IN_PART, MAX_AWAITED, InboxRecord, Status
 from envoyou_core.inbox.rows import moment, record_of
+from envoyou_core.inbox.sql.claims import IS_WAITING, waiting_for
 from envoyou_core.inbox.sql.cleanup import HAD_EFFECT
 from envoyou_core.inbox.sql.schema import inbox_table, watermarks_table
 
-__all__ = ["count_by_status", "matching", "newest_applied", "next_due_at", "records"]
+__all__ = [
+    "count_by_status",
+    "count_waiting",
+    "has_waiting",
+    "matching",
+    "newest_applied",
+    "next_due_at",
+    "records",
+    "requeuable",
+]
 
 MAX_NUMBER = 2**63 - 1
 """The largest number in a column. SQLite may hold text instead of a number, which is greater than every number."""
@@ -42,6 +55,17 @@ def matching(
     return and_(*conditions)
 
 
+def requeuable(statuses: frozenset[Status], *, with_waiting: bool) -> ColumnElement[bool]:
+    """Build the condition for the events that `requeue` changes.
+
+    Args:
+        statuses: the statuses that are requeued.
+        with_waiting: whether events that wait for a handler are, in any status.
+    """
+    has_status = _t.status.in_(sorted(statuses))
+    return or_(has_status, IS_WAITING) if with_waiting else has_status
+
+
 def records(connection: Connection, condition: ColumnElement[bool], limit: int) -> list[InboxRecord]:
     """Read up to `limit` records, newest first."""
     rows = connection.execute(select(inbox_table).where(condition).order_by(_t.key.desc()).limit(limit)).all()
@@ -60,6 +84,25 @@ def count_by_status(connection: Connection, name: str, limit: int | None) -> dic
         first = in_index_order.limit(limit).subquery()
         counts[status.value] = connection.scalar(select(func.count()).select_from(first)) or 0
     return counts
+
+
+def count_waiting(connection: Connection, name: str) -> dict[str, int]:
+    """Count the events that wait for a handler, by the handler."""
+    waiting = select(_t.waits_for, func.count().label("number")).where(_t.name == name, IS_WAITING)
+    rows = connection.execute(waiting.group_by(_t.waits_for).order_by(_t.waits_for).limit(MAX_AWAITED))
+    return {row.waits_for: row.number for row in rows}
+
+
+def has_waiting(connection: Connection, name: str, handlers: HandlerSet | None) -> bool:
+    """Whether an event waits for one of these handlers, or for any."""
+    return connection.scalar(_first_waiting(name, handlers)) is not None
+
+
+# Cached, because a worker asks every second.
+@lru_cache(maxsize=64)
+def _first_waiting(name: str, handlers: HandlerSet | None) -> Select[tuple[int]]:
+    waiting = and_(_t.name == name, IS_WAITING) if handlers is None else waiting_for(name, handlers)
+    return select(_t.key).where(waiting).limit(1)
 
 
 def next_due_at(connection: Connection, name: str, *, after: int | None = None) -> int | None:

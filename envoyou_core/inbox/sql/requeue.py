@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, Connection, select, update
 
 from envoyou_core.inbox import transitions
-from envoyou_core.inbox.rows import readable_progress
+from envoyou_core.inbox.rows import readable_owed, readable_progress
 from envoyou_core.inbox.sql.columns import encode
 from envoyou_core.inbox.sql.schema import inbox_table
 
@@ -18,9 +18,9 @@ _t = inbox_table.c
 
 def requeue(connection: Connection, condition: ColumnElement[bool], now: datetime) -> int:
     """Requeue the events that match, except those whose payload was deleted; returns how many there were."""
-    matching = select(_t.key, _t.progress).where(condition, _t.scrubbed_at.is_(None))
+    matching = select(_t.key, _t.progress, _t.owed).where(condition, _t.scrubbed_at.is_(None))
     rows = connection.execute(matching.with_for_update()).all()
     for row in rows:
-        changes = transitions.requeue(readable_progress(row.progress), now)
+        changes = transitions.requeue(readable_progress(row.progress), readable_owed(row.owed), now)
         connection.execute(update(inbox_table).where(_t.key == row.key).values(**encode(changes)))
     return len(rows)

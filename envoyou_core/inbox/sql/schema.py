@@ -19,7 +19,16 @@ from sqlalchemy import (
 from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeEngine
 
-__all__ = ["inbox_table", "metadata", "paused_table", "rejected_table", "schema_table", "watermarks_table"]
+__all__ = [
+    "handler_sets_table",
+    "inbox_table",
+    "metadata",
+    "paused_table",
+    "processes_table",
+    "rejected_table",
+    "schema_table",
+    "watermarks_table",
+]
 
 metadata = MetaData()
 
@@ -62,6 +71,13 @@ inbox_table = Table(
     Column("history", _LongText),
     Column("scrubbed_at", BigInteger),
     Column("to_erase", Integer),  # 1 if the payload is to be deleted when the event is finished
+    # Since revision 4. Earlier releases leave them as they are.
+    Column("accepted_set", String(16)),  # the handler set of the process that accepted the event
+    Column("claimed_set", String(16)),  # that of the process that claimed it last
+    Column("previous_set", String(16)),  # that of the process before, for a claim that takes over
+    Column("owed", _LongText),  # JSON: handlers that still have to run, and whether each has begun
+    Column("waits_for", _exact(255)),  # the handler that the event waits for
+    Column("waits_since", BigInteger),
     # The key of a pruned row must not be reused, because keys are the order of arrival.
     sqlite_autoincrement=True,
 )
@@ -75,6 +91,8 @@ Index(
 )
 _due = inbox_table.c.due_at.is_not(None)
 Index("envoyou_inbox_due", inbox_table.c.name, inbox_table.c.due_at, sqlite_where=_due, postgresql_where=_due)
+_waits = inbox_table.c.waits_for.is_not(None)
+Index("envoyou_inbox_waits", inbox_table.c.name, inbox_table.c.waits_for, sqlite_where=_waits, postgresql_where=_waits)
 Index("envoyou_inbox_settled", inbox_table.c.name, inbox_table.c.status, inbox_table.c.settled_at)
 Index(
     "envoyou_inbox_object",
@@ -124,6 +142,34 @@ rejected_table = Table(
 )
 """Genuine deliveries that were answered 400; see `envoyou_core.inbox.rejected`. Since revision 4."""
 Index("envoyou_rejected_key", rejected_table.c.name, rejected_table.c.tenant, rejected_table.c.digest, unique=True)
+
+handler_sets_table = Table(
+    "envoyou_handler_sets",
+    metadata,
+    Column("name", _exact(64), primary_key=True),
+    Column("id", String(16), primary_key=True),
+    Column("handlers", _LongText, nullable=False),
+    Column("seen_at", BigInteger, nullable=False),
+)
+"""The handler sets of the processes, with the names and patterns of the handlers as JSON. A set never changes."""
+
+processes_table = Table(
+    "envoyou_processes",
+    metadata,
+    Column("name", _exact(64), primary_key=True),
+    Column("id", String(32), primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("handler_set", String(16), nullable=False),
+    Column("host", _exact(255), nullable=False),
+    Column("pid", BigInteger, nullable=False),
+    Column("version", _exact(64), nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+    Column("seen_at", BigInteger, nullable=False),
+    Column("boot_id", String(64)),
+    Column("pid_namespace", String(64)),
+    Column("pid_started", BigInteger),
+)
+"""The processes that use the inbox; see `envoyou_core.inbox.processes`."""
 
 schema_table = Table(
     "envoyou_schema",

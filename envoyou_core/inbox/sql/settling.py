@@ -14,6 +14,7 @@ from envoyou_core.inbox.sql import cleanup
 from envoyou_core.inbox.sql.claims import IS_HELD, lease_of
 from envoyou_core.inbox.sql.columns import encode
 from envoyou_core.inbox.sql.schema import inbox_table
+from envoyou_core.inbox.transitions import Changes
 
 __all__ = ["record", "settle", "settle_together"]
 
@@ -23,6 +24,7 @@ _RECORD = (
 )
 _SETTLED = ("status", "attempts", "due_at", "lease_token", "settled_at", "last_error", "history")
 _PROGRESS = ("progress", "applied")
+_OWED = ("owed", "waits_for", "waits_since")
 _SETTLE = (
     update(inbox_table)
     .where(IS_HELD)
@@ -32,6 +34,8 @@ _SETTLE = (
         | {column: func.coalesce(bindparam(f"new_{column}", type_=_t[column].type), _t[column]) for column in _PROGRESS}
     )
 )
+# Hardly any settlement changes these columns, and each column costs time.
+_OWE = update(inbox_table).where(_t.key == bindparam("row_key"))
 _SETTLE_UNLESS_TO_ERASE = _SETTLE.where(_t.to_erase.is_(None))
 
 
@@ -46,7 +50,10 @@ def settle(connection: Connection, claim: Claim, settlement: Settlement, now: da
     """End an attempt; returns false, without a change, if the lease was lost."""
     if settle_together(connection, [(claim, settlement)], now):
         return True
-    held = connection.execute(_SETTLE, _parameters(claim, settlement, now)).rowcount == 1
+    changes = transitions.settle(claim, settlement, now)
+    held = connection.execute(_SETTLE, _parameters(claim, changes)).rowcount == 1
+    if held:
+        _owe(connection, [(claim, changes)])
     if held and transitions.deletes_payload(settlement, erase_requested=True):
         cleanup.scrub(connection, _t.key == claim.key, now)
     return held
@@ -61,9 +68,11 @@ def settle_together(connection: Connection, settlements: Sequence[tuple[Claim, S
     """
     # In the order in which leases are renewed. Opposite orders could deadlock.
     in_order = sorted(settlements, key=lambda pair: pair[0].key)
-    parameters = [_parameters(claim, settlement, now) for claim, settlement in in_order]
+    changed = [(claim, transitions.settle(claim, settlement, now)) for claim, settlement in in_order]
+    parameters = [_parameters(claim, changes) for claim, changes in changed]
     if connection.execute(_SETTLE_UNLESS_TO_ERASE, parameters).rowcount < len(settlements):
         return False
+    _owe(connection, changed)
     to_scrub = [
         claim.key for claim, settlement in settlements if transitions.deletes_payload(settlement, erase_requested=False)
     ]
@@ -72,8 +81,14 @@ def settle_together(connection: Connection, settlements: Sequence[tuple[Claim, S
     return True
 
 
-def _parameters(claim: Claim, settlement: Settlement, now: datetime) -> dict[str, Any]:
-    changes = transitions.settle(claim, settlement, now)
+def _owe(connection: Connection, settled: Sequence[tuple[Claim, Changes]]) -> None:
+    """Store what settled events owe and wait for, where that changes. Their rows are locked by the settlement."""
+    for claim, changes in settled:
+        if owed := {column: changes[column] for column in _OWED if column in changes}:
+            connection.execute(_OWE.values(**encode(owed)), {"row_key": claim.key})
+
+
+def _parameters(claim: Claim, changes: Changes) -> dict[str, Any]:
     applied = int(is_applied(changes["progress"])) if "progress" in changes else None
     values = {**encode(changes), "applied": applied}
     return {**lease_of(claim), **{f"new_{column}": values.get(column) for column in (*_SETTLED, *_PROGRESS)}}

@@ -64,6 +64,7 @@ class Command(InboxCommand):
         lines.append(f"{'total':<12}{count_text(stats):>10}")
         lines.append(f"{'rejected':<12}{stats.rejected:>10}")
         lines.append(f"{'overdue':<12}{f'{stats.overdue:.0f} s':>10}")
+        lines += [f"waiting for {handler}: {number}" for handler, number in stats.waiting.items()]
         lines.append(f"{'paused':<12}{', '.join(sorted(paused)) or 'nothing':>10}")
         lines.append(f"inbox       {location_of(webhooks.inbox)}")
         return lines

@@ -7,7 +7,7 @@ import envoyou_django.fields
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("envoyou_django", "0005_unique_key"),
+        ("envoyou_django", "0006_processes_and_owed_handlers"),
     ]
 
     operations = [
