@@ -189,6 +189,10 @@ class WorkerInbox(Inbox, Protocol):
         A due event may still be held back by the order of its object, or be paused.
         """
 
+    def responds(self) -> bool:
+        """Whether the database answers on a fresh connection now. It decides what an error of the database means."""
+        return True
+
     def prune_watermarks(self, older_than: timedelta) -> int:
         """Delete what `newest_applied` knows of pruned events that were created longer ago than `older_than`.
 

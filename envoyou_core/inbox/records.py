@@ -165,6 +165,7 @@ class Settlement:
         seconds: how long the attempt took; `None` if there was no attempt, so that the history does not change.
         failures: the handlers that failed.
         scrub: delete the payload, because it is no longer needed.
+        interrupted: the database interrupted the attempt, which is not counted in `attempts`.
     """
 
     status: Status
@@ -175,6 +176,7 @@ class Settlement:
     seconds: float | None = None
     failures: tuple[Failure, ...] = ()
     scrub: bool = False
+    interrupted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

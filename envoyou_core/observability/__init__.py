@@ -10,6 +10,7 @@ from envoyou_core.observability.logs import log_notice
 from envoyou_core.observability.notice import Notice
 from envoyou_core.observability.notices import (
     Accepted,
+    DatabaseFailed,
     HandlerFailed,
     HandlerOverdue,
     HandlerSkipped,
@@ -36,6 +37,7 @@ from envoyou_core.observability.notices import (
 
 __all__ = [
     "Accepted",
+    "DatabaseFailed",
     "HandlerFailed",
     "HandlerOverdue",
     "HandlerSkipped",

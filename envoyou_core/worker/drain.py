@@ -102,14 +102,14 @@ async def adrain(engine: Engine, *, until_idle: bool, within: float | None = Non
 
 
 def _handle(engine: Engine, claim: Claim) -> Flow[bool]:
-    """Make one attempt at `claim` and settle it; false if the lease was lost."""
+    """Make one attempt at `claim` and settle it; false if the lease was lost, or the database interrupted it."""
     attempt = engine.new_attempt(claim)
     yield from engine.run_handlers(attempt)
     held = attempt.is_settled
     if attempt.settlement is not None and not held:
         held = yield Call(partial(engine.settle, claim, attempt.settlement))
     yield from engine.report(attempt, held)
-    return held
+    return held and not attempt.is_interrupted
 
 
 def _handle_due(

@@ -10,7 +10,7 @@ from django.db import Error, InterfaceError, OperationalError, connections
 
 from envoyou_django import connections as connection_age
 
-__all__ = ["close_old_connections", "in_event_loop", "is_in_memory", "is_outage", "replace_broken"]
+__all__ = ["close_old_connections", "in_event_loop", "is_in_memory", "is_outage", "replace_broken", "responds"]
 
 
 def is_outage(error: Exception) -> bool:
@@ -44,6 +44,21 @@ def replace_broken(connection: Any) -> None:
         connection.close_if_unusable_or_obsolete()
     if connection.connection is not None and not connection.is_usable():
         connection.close()
+
+
+def responds(alias: str) -> bool:
+    """Whether a new connection to the database works. In a transaction, such as that of a test, none is made."""
+    if connections[alias].in_atomic_block or is_in_memory(alias):
+        return True
+    connection = connections.create_connection(alias)
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+    except Exception:
+        return False
+    finally:
+        connection.close()
+    return True
 
 
 def close_old_connections() -> None:

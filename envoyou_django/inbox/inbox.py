@@ -52,6 +52,7 @@ from envoyou_django.inbox.connection import (
     is_in_memory,
     is_outage,
     replace_broken,
+    responds,
 )
 from envoyou_django.inbox.insert import insert_new, supports
 from envoyou_django.inbox.leasing import exclusive_claim, lease_rows
@@ -238,6 +239,9 @@ class OrmInbox(TransactionalInbox):
             held = self.record(claim, progress) if settlement is None else self.settle(claim, settlement())
             if not held:
                 raise LeaseLostError
+
+    def responds(self) -> bool:
+        return responds(self._alias)
 
     def settle(self, claim: Claim, settlement: Settlement) -> bool:
         return settle(self._held(claim), claim, settlement, self._now())

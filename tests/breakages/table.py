@@ -868,6 +868,22 @@ BREAKAGES = [
         ("tests/core/test_hooks.py::test_hooks_of_a_registry_are_included_with_its_handlers",),
     ),
     Breakage(
+        "an error of the database counts as the handler's failure",
+        "envoyou_core/worker/invocation.py",
+        "Invocation.is_database_failure",
+        "return is_refused or is_database_failure(error, in_inbox=self.stage is not Stage.RUNNING)",
+        "return False",
+        ("tests/core/test_interruptions.py::test_a_serialization_failure_interrupts",),
+    ),
+    Breakage(
+        "interruptions of an event have no limit",
+        "envoyou_core/worker/engine.py",
+        "Engine._is_interrupted",
+        "if is_counted and number > self.retry.max_interruptions:",
+        "if False:",
+        ("tests/core/test_interruptions.py::test_a_transaction_that_cannot_be_opened_for_another_reason_is_limited",),
+    ),
+    Breakage(
         "settings that a test overrides stay as they were parsed",
         "envoyou_django/conf.py",
         "_forget_parsed_settings",

@@ -15,6 +15,7 @@ from envoyou_core import RetryPolicy, WebhookRequest, Webhooks, observability
 from envoyou_core.inbox import Added, Status
 from envoyou_core.observability import (
     Accepted,
+    DatabaseFailed,
     HandlerFailed,
     HandlerOverdue,
     HandlerSkipped,
@@ -81,6 +82,18 @@ RECORDS = [
         HandlerFailed("evt_1", "user.created", "welcome", 2, ValueError("why"), "Traceback:\n  ValueError: why\n"),
         "WARNING",
         "handler welcome failed for event evt_1 (user.created), attempt 2\n  Traceback:\n    ValueError: why",
+    ),
+    (
+        DatabaseFailed("evt_1", "user.created", "welcome", "sqlite:///a.db", "locked", 1.0),
+        "WARNING",
+        "database sqlite:///a.db failed at handler welcome for event evt_1 (user.created), retrying in 1 s, not "
+        "counted as an attempt: locked",
+    ),
+    (
+        DatabaseFailed("evt_1", "user.created", "welcome", "sqlite:///a.db", "lost", 2.0, interruption=2),
+        "WARNING",
+        "database sqlite:///a.db failed at handler welcome for event evt_1 (user.created), retrying in 2 s, not "
+        "counted as an attempt: lost (interruption 2 of this event)",
     ),
     (
         HandlerOverdue("evt_1", "user.created", "welcome", 2.5),

@@ -161,6 +161,14 @@ class SqlInbox(SqlDatabase, TransactionalInbox):
             due_at = reading.next_due_at(connection, self.name)
         return None if due_at is None else (due_at - self._now()) / 1e6
 
+    def responds(self) -> bool:
+        try:
+            with self._reading() as connection:
+                connection.execute(select(1))
+        except Exception:
+            return False
+        return True
+
     # Transactions of handlers
 
     @contextmanager
