@@ -46,6 +46,7 @@ from envoyou_core.inbox.rows import (
     readable_progress,
     record_of,
 )
+from envoyou_core.inbox.sessions import SESSION_STATE, describe_changes, unseen_event
 from envoyou_core.inbox.transitions import Changes
 from envoyou_core.observability.disabled import REMEDY, disabled_loggers
 from envoyou_core.observability.redacted import RedactedLogger
@@ -76,6 +77,7 @@ __all__ = [
     "REFUSALS",
     "REMEDY",
     "SECRET_NAMES",
+    "SESSION_STATE",
     "SIGNATURE_HEADER",
     "TIMESTAMP_HEADER",
     "TRANSACTION_LIMIT",
@@ -103,6 +105,7 @@ __all__ = [
     "claim_of",
     "count_text",
     "decode_history",
+    "describe_changes",
     "disabled_loggers",
     "duration",
     "encode_history",
@@ -128,6 +131,7 @@ __all__ = [
     "time_limited",
     "traceback_of",
     "transitions",
+    "unseen_event",
     "written_secrets",
 ]
 

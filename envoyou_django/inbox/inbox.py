@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
-from django.db import connections, router, transaction
+from django.db import ProgrammingError, connections, router, transaction
 from django.db.models import Max, Min, QuerySet
 
 from envoyou_core import ConfigurationError
@@ -51,16 +51,19 @@ from envoyou_django.inbox.connection import (
     in_event_loop,
     is_in_memory,
     is_outage,
+    query_elsewhere,
     replace_broken,
     responds,
 )
 from envoyou_django.inbox.insert import insert_new, supports
 from envoyou_django.inbox.leasing import exclusive_claim, lease_rows
 from envoyou_django.inbox.pruning import had_effect, prune, prune_watermarks
+from envoyou_django.inbox.sessions import explain_missing, replace, unseen
 from envoyou_django.inbox.settling import settle
 from envoyou_django.inbox.transactions import handler_transaction
 from envoyou_django.loading import load
 from envoyou_django.models import (
+    EVENTS,
     MAX_NAME,
     TABLES,
     ObjectMark,
@@ -221,6 +224,19 @@ class OrmInbox(TransactionalInbox):
                 self._held(claim).update(due_at=due_at)
 
     def record(self, claim: Claim, progress: Mapping[str, HandlerStatus]) -> bool:
+        try:
+            if self._record(claim, progress):
+                return True
+        except ProgrammingError:
+            if connections[self._alias].in_atomic_block:
+                raise
+        if connections[self._alias].in_atomic_block:
+            return False
+        # A handler of this thread may have changed the session, so that the row is not found.
+        replace(self._alias)
+        return self._record(claim, progress)
+
+    def _record(self, claim: Claim, progress: Mapping[str, HandlerStatus]) -> bool:
         return self._held(claim).update(progress=dict(progress)) == 1
 
     @contextmanager
@@ -232,13 +248,22 @@ class OrmInbox(TransactionalInbox):
         On SQLite it is rolled back after `TRANSACTION_LIMIT` seconds, because it blocks every other writer.
 
         Raises:
+            SessionStateError: the block has changed the session so that the event's row is not found.
             TransactionTimeoutError: on SQLite, the block took longer.
         """
         with handler_transaction(self._alias, claim.event):
             yield
-            held = self.record(claim, progress) if settlement is None else self.settle(claim, settlement())
+            with explain_missing(EVENTS):
+                held = self._record(claim, progress) if settlement is None else self.settle(claim, settlement())
             if not held:
-                raise LeaseLostError
+                raise unseen(self._alias, EVENTS) if self._is_held_elsewhere(claim) else LeaseLostError
+
+    def _is_held_elsewhere(self, claim: Claim) -> bool:
+        """Whether another connection finds the lease of a claim."""
+        if is_in_memory(self._alias):
+            return False
+        query = f"SELECT 1 FROM {EVENTS} WHERE id = %s AND lease_token = %s"  # noqa: S608 - a constant
+        return query_elsewhere(self._alias, query, [claim.key, claim.token]) is not None
 
     def responds(self) -> bool:
         return responds(self._alias)

@@ -884,6 +884,23 @@ BREAKAGES = [
         ("tests/core/test_interruptions.py::test_a_transaction_that_cannot_be_opened_for_another_reason_is_limited",),
     ),
     Breakage(
+        "a handler that hides its event's row has lost its lease",
+        "envoyou_core/inbox/sql/inbox.py",
+        "SqlInbox._end_transaction",
+        "raise sessions.unseen(connection) if self._is_held(claim) else LeaseLostError",
+        "raise LeaseLostError",
+        ("tests/core/test_sessions.py::test_the_error_names_the_setting_that_hides_the_row",),
+    ),
+    Breakage(
+        "what a handler has set in its session reaches the next event",
+        "envoyou_django/inbox/sessions.py",
+        "renew_changed",
+        "    if state != _usual[alias]:\n",
+        "    if False:\n",
+        ("tests/django/test_sessions.py::test_what_a_handler_has_set_does_not_reach_the_next_event",),
+        adapters=("django",),
+    ),
+    Breakage(
         "settings that a test overrides stay as they were parsed",
         "envoyou_django/conf.py",
         "_forget_parsed_settings",

@@ -34,7 +34,8 @@ from envoyou_core.inbox.records import (
     stats_of,
 )
 from envoyou_core.inbox.rows import moment
-from envoyou_core.inbox.sql import acceptance, cleanup, leasing, reading, settling
+from envoyou_core.inbox.sql import acceptance, cleanup, leasing, reading, sessions, settling
+from envoyou_core.inbox.sql.claims import IS_HELD, lease_of
 from envoyou_core.inbox.sql.database import SqlDatabase
 from envoyou_core.inbox.sql.engines import close_engine, is_outage
 from envoyou_core.inbox.sql.requeue import requeue
@@ -181,16 +182,17 @@ class SqlInbox(SqlDatabase, TransactionalInbox):
         writer.
 
         Raises:
+            SessionStateError: on PostgreSQL, the block has changed the session so that the event's row is not found.
             TransactionTimeoutError: on SQLite, the block took longer.
         """
         self.open()
-        with (
-            self._handler_slot() as release,
-            self._engine.begin() as connection,
-            self._time_limit(connection, release),
-        ):
-            yield connection
-            self._end_transaction(connection, claim, progress, settlement)
+        with self._handler_slot() as release, self._engine.connect() as connection:
+            sessions.note_state(connection)
+            with connection.begin(), self._time_limit(connection, release):
+                yield connection
+                is_changed = self._end_transaction(connection, claim, progress, settlement)
+            if is_changed:
+                sessions.close_if_changed(connection)
 
     @contextmanager
     def _handler_slot(self) -> Iterator[Callable[[], None]]:
@@ -215,13 +217,43 @@ class SqlInbox(SqlDatabase, TransactionalInbox):
         claim: Claim,
         progress: Mapping[str, HandlerStatus],
         settlement: Callable[[], Settlement] | None,
-    ) -> None:
-        if settlement is None:
-            held = settling.record(connection, claim, progress)
-        else:
-            held = settling.settle(connection, claim, settlement(), self._moment())
+    ) -> bool:
+        """Record or settle in a handler's transaction; returns whether the session differs from its usual state.
+
+        Raises:
+            LeaseLostError: the lease was lost.
+            SessionStateError: the lease is held, but the connection does not find the event's row.
+        """
+        usual = sessions.usual_state(connection)
+        with sessions.explain_missing():
+            if usual is None:
+                held = self._end_attempt(connection, claim, progress, settlement)
+                state = None
+            elif settlement is None:
+                state = settling.record_and_read_session(connection, claim, progress)
+                held = state is not None
+            else:
+                state = settling.settle_and_read_session(connection, claim, settlement(), self._moment())
+                held = state is not None
         if not held:
-            raise LeaseLostError
+            raise sessions.unseen(connection) if self._is_held(claim) else LeaseLostError
+        return state != usual
+
+    def _end_attempt(
+        self,
+        connection: Connection,
+        claim: Claim,
+        progress: Mapping[str, HandlerStatus],
+        settlement: Callable[[], Settlement] | None,
+    ) -> bool:
+        if settlement is None:
+            return settling.record(connection, claim, progress)
+        return settling.settle(connection, claim, settlement(), self._moment())
+
+    def _is_held(self, claim: Claim) -> bool:
+        """Whether another connection finds the lease of a claim."""
+        with self._reading() as connection:
+            return connection.scalar(select(_t.key).where(IS_HELD), lease_of(claim)) is not None
 
     def _time_limit(self, connection: Connection, expired: Callable[[], None]) -> AbstractContextManager[None]:
         if self.remote:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, update
+from sqlalchemy import Connection, bindparam, func, select, update
 
 from envoyou_core.inbox import transitions
 from envoyou_core.inbox.records import Claim, HandlerStatus, Settlement, is_applied
@@ -14,8 +14,9 @@ from envoyou_core.inbox.sql import cleanup
 from envoyou_core.inbox.sql.claims import IS_HELD, lease_of
 from envoyou_core.inbox.sql.columns import encode
 from envoyou_core.inbox.sql.schema import inbox_table
+from envoyou_core.inbox.sql.sessions import STATE
 
-__all__ = ["record", "settle", "settle_together"]
+__all__ = ["record", "record_and_read_session", "settle", "settle_and_read_session", "settle_together"]
 
 _t = inbox_table.c
 _RECORD = (
@@ -33,19 +34,41 @@ _SETTLE = (
     )
 )
 _SETTLE_UNLESS_TO_ERASE = _SETTLE.where(_t.to_erase.is_(None))
+# On PostgreSQL a handler's transaction reads the session's state in the statement that ends it.
+_RECORD_AND_READ_SESSION = _RECORD.returning(STATE)
+_SETTLE_AND_READ_SESSION = _SETTLE_UNLESS_TO_ERASE.returning(STATE)
 
 
 def record(connection: Connection, claim: Claim, progress: Mapping[str, HandlerStatus]) -> bool:
     """Store the progress of an attempt; returns false if the lease was lost."""
-    changes = encode({"progress": progress})
-    values = {"new_progress": changes["progress"], "new_applied": int(is_applied(progress))}
-    return connection.execute(_RECORD, {**lease_of(claim), **values}).rowcount == 1
+    return connection.execute(_RECORD, _progress(claim, progress)).rowcount == 1
 
 
 def settle(connection: Connection, claim: Claim, settlement: Settlement, now: datetime) -> bool:
     """End an attempt; returns false, without a change, if the lease was lost."""
     if settle_together(connection, [(claim, settlement)], now):
         return True
+    return _settle_and_erase(connection, claim, settlement, now)
+
+
+def record_and_read_session(connection: Connection, claim: Claim, progress: Mapping[str, HandlerStatus]) -> str | None:
+    """Store the progress of an attempt; returns the session's state on PostgreSQL, `None` if the lease was lost."""
+    state: str | None = connection.scalar(_RECORD_AND_READ_SESSION, _progress(claim, progress))
+    return state
+
+
+def settle_and_read_session(connection: Connection, claim: Claim, settlement: Settlement, now: datetime) -> str | None:
+    """End an attempt; returns the session's state on PostgreSQL, `None` if the lease was lost."""
+    state: str | None = connection.scalar(_SETTLE_AND_READ_SESSION, _parameters(claim, settlement, now))
+    if state is None:
+        held = _settle_and_erase(connection, claim, settlement, now)
+        return connection.scalar(select(STATE)) if held else None
+    if transitions.deletes_payload(settlement, erase_requested=False):
+        cleanup.scrub(connection, _t.key == claim.key, now)
+    return state
+
+
+def _settle_and_erase(connection: Connection, claim: Claim, settlement: Settlement, now: datetime) -> bool:
     held = connection.execute(_SETTLE, _parameters(claim, settlement, now)).rowcount == 1
     if held and transitions.deletes_payload(settlement, erase_requested=True):
         cleanup.scrub(connection, _t.key == claim.key, now)
@@ -70,6 +93,11 @@ def settle_together(connection: Connection, settlements: Sequence[tuple[Claim, S
     if to_scrub:
         cleanup.scrub(connection, _t.key.in_(to_scrub), now)
     return True
+
+
+def _progress(claim: Claim, progress: Mapping[str, HandlerStatus]) -> dict[str, Any]:
+    changes = encode({"progress": progress})
+    return {**lease_of(claim), "new_progress": changes["progress"], "new_applied": int(is_applied(progress))}
 
 
 def _parameters(claim: Claim, settlement: Settlement, now: datetime) -> dict[str, Any]:
