@@ -46,6 +46,7 @@ from envoyou_core.inbox.rows import (
     readable_progress,
     record_of,
 )
+from envoyou_core.inbox.server_settings import LOCK_TIMEOUT, POSTGRES_LIMITS
 from envoyou_core.inbox.sessions import SESSION_STATE, describe_changes, unseen_event
 from envoyou_core.inbox.transitions import Changes
 from envoyou_core.observability.disabled import REMEDY, disabled_loggers
@@ -69,11 +70,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EVENT_TYPE_HEADER",
+    "LOCK_TIMEOUT",
     "MAINTENANCE_INTERVAL",
     "MAX_CREATED",
     "MAX_NAME_LENGTH",
     "MAX_WAITING",
     "NONCE_HEADER",
+    "POSTGRES_LIMITS",
     "REFUSALS",
     "REMEDY",
     "SECRET_NAMES",

@@ -45,7 +45,7 @@ from envoyou_django.fields import stored_moment
 from envoyou_django.inbox.claims import claimable
 from envoyou_django.inbox.cleanup import fill_object_keys, scrub, update_each
 from envoyou_django.inbox.columns import encode
-from envoyou_django.inbox.commits import committed, synced
+from envoyou_django.inbox.commits import committed, own_statement, own_transaction, read_committed, synced
 from envoyou_django.inbox.connection import (
     close_old_connections,
     in_event_loop,
@@ -186,7 +186,8 @@ class OrmInbox(TransactionalInbox):
     def _resolve_existing(self, entry: NewEvent, now: datetime) -> Added:
         """Requeue the stored event if it is dead, else compare the bodies."""
         stored = self._rows.filter(tenant=entry.tenant, event_id=entry.event.id)
-        with synced(connections[self._alias]):
+        connection = connections[self._alias]
+        with synced(connection), read_committed(connection):
             if stored.filter(status=transitions.REARMABLE).requeue(now):
                 return Added.REARMED
         body = stored.filter(scrubbed_at__isnull=True).values_list("body", flat=True).first()
@@ -206,7 +207,7 @@ class OrmInbox(TransactionalInbox):
         if not features.has_select_for_update and not due.exists():
             return []
         exclusive = bool(claim_filter.ordered) or not features.has_select_for_update
-        with exclusive_claim(self.name, alias) if exclusive else transaction.atomic(using=alias):
+        with exclusive_claim(self.name, alias) if exclusive else own_transaction(alias):
             if claim_filter.ordered:
                 # The first query does not lock. On MariaDB a locking query sees events that others commit meanwhile, so
                 # that it could return two events of one object that did not see each other.
@@ -219,7 +220,7 @@ class OrmInbox(TransactionalInbox):
 
     def renew(self, claims: list[Claim], lease: float) -> None:
         due_at = self._now() + timedelta(seconds=lease)
-        with transaction.atomic(using=self._alias):
+        with own_transaction(self._alias):
             for claim in sorted(claims, key=lambda claim: claim.key):
                 self._held(claim).update(due_at=due_at)
 
@@ -237,7 +238,8 @@ class OrmInbox(TransactionalInbox):
         return self._record(claim, progress)
 
     def _record(self, claim: Claim, progress: Mapping[str, HandlerStatus]) -> bool:
-        return self._held(claim).update(progress=dict(progress)) == 1
+        with own_statement(self._alias):
+            return self._held(claim).update(progress=dict(progress)) == 1
 
     @contextmanager
     def transaction(
@@ -269,12 +271,13 @@ class OrmInbox(TransactionalInbox):
         return responds(self._alias)
 
     def settle(self, claim: Claim, settlement: Settlement) -> bool:
-        return settle(self._held(claim), claim, settlement, self._now())
+        with own_statement(self._alias):
+            return settle(self._held(claim), claim, settlement, self._now())
 
     def settle_all(self, settlements: Sequence[tuple[Claim, Settlement]]) -> list[bool]:
         now = self._now()
         settled = [False] * len(settlements)
-        with transaction.atomic(using=self._alias):
+        with own_transaction(self._alias):
             # In the order of the keys, as in every transaction that changes several rows. Others could deadlock.
             for index in sorted(range(len(settlements)), key=lambda index: settlements[index][0].key):
                 claim, settlement = settlements[index]

@@ -107,7 +107,7 @@ class SqlInbox(SqlDatabase, TransactionalInbox):
         self.open()
         now = self._moment()
         rows = acceptance.new_rows(self.name, entries, now)
-        with self._writing() as connection:
+        with self._accepting() as connection:
             new = acceptance.insert_new(connection, rows)
             return acceptance.resolve(connection, self.name, entries, new, now)
 
