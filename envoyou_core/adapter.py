@@ -33,6 +33,7 @@ from envoyou_core.http import (
     WEBHOOK_ID_HEADER,
 )
 from envoyou_core.inbox import transitions
+from envoyou_core.inbox.connection_budget import RESERVED, ConnectionBudget, shortage
 from envoyou_core.inbox.files import location_of
 from envoyou_core.inbox.group_commit import MAX_WAITING, GroupCommit
 from envoyou_core.inbox.handler_queue import HandlerTransactionQueue, Slot
@@ -54,7 +55,7 @@ from envoyou_core.observability.redacted import RedactedLogger
 from envoyou_core.reception.secrets import newest_secret, written_secrets
 from envoyou_core.reception.signature import Secret
 from envoyou_core.redaction import one_line
-from envoyou_core.settings import SECRET_NAMES, read_settings
+from envoyou_core.settings import SECRET_NAMES, WorkerSettings, read_settings
 from envoyou_core.unreadable_bodies import DisconnectedError, as_body_error
 from envoyou_core.worker.failures import private_texts, traceback_of
 from envoyou_core.worker.waker import Waker
@@ -79,6 +80,7 @@ __all__ = [
     "POSTGRES_LIMITS",
     "REFUSALS",
     "REMEDY",
+    "RESERVED",
     "SECRET_NAMES",
     "SESSION_STATE",
     "SIGNATURE_HEADER",
@@ -88,6 +90,7 @@ __all__ = [
     "WEBHOOK_ID_HEADER",
     "Changes",
     "CheckedInput",
+    "ConnectionBudget",
     "DaemonThreads",
     "DisconnectedError",
     "GroupCommit",
@@ -101,6 +104,7 @@ __all__ = [
     "Slot",
     "Source",
     "Waker",
+    "WorkerSettings",
     "application",
     "as_body_error",
     "body_bytes",
@@ -129,6 +133,7 @@ __all__ = [
     "request_of",
     "secret_from_environment",
     "send_sample",
+    "shortage",
     "stats_as_json",
     "time_limit",
     "time_limited",

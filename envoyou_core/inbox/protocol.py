@@ -189,6 +189,13 @@ class WorkerInbox(Inbox, Protocol):
         A due event may still be held back by the order of its object, or be paused.
         """
 
+    def connection_shortage(self) -> str:
+        """Describe that no connection is free, for the log of a delivery that was not stored; empty if that is not so.
+
+        It must not block.
+        """
+        return ""
+
     def responds(self) -> bool:
         """Whether the database answers on a fresh connection now. It decides what an error of the database means."""
         return True

@@ -394,6 +394,21 @@ class WorkerStarted(Notice):
 
 
 @dataclass(frozen=True, slots=True)
+class HandlersBounded(Notice):
+    """The inbox's connection pool of `connections` lets fewer handlers hold a transaction than the worker has slots."""
+
+    level: ClassVar[int] = logging.WARNING
+    template: ClassVar[str] = (
+        "the connection pool of %(name)s has at most %(connections)d connections: no more than %(handlers)d handlers "
+        "share the inbox's transaction at once, so that acceptance and settlements keep theirs"
+    )
+
+    name: str
+    handlers: int
+    connections: int
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerStopped(Notice):
     """A worker stopped. `unfinished` counts the events that it returned to the inbox or left to their leases."""
 

@@ -15,6 +15,7 @@ from envoyou_core import ConfigurationError
 from envoyou_core.adapter import (
     MAX_CREATED,
     MAX_WAITING,
+    ConnectionBudget,
     GroupCommit,
     body_bytes,
     object_key,
@@ -57,6 +58,7 @@ from envoyou_django.inbox.connection import (
 )
 from envoyou_django.inbox.insert import insert_new, supports
 from envoyou_django.inbox.leasing import exclusive_claim, lease_rows
+from envoyou_django.inbox.pools import connection_budget, connection_shortage
 from envoyou_django.inbox.pruning import had_effect, prune, prune_watermarks
 from envoyou_django.inbox.sessions import explain_missing, replace, unseen
 from envoyou_django.inbox.settling import settle
@@ -266,6 +268,14 @@ class OrmInbox(TransactionalInbox):
             return False
         query = f"SELECT 1 FROM {EVENTS} WHERE id = %s AND lease_token = %s"  # noqa: S608 - a constant
         return query_elsewhere(self._alias, query, [claim.key, claim.token]) is not None
+
+    @property
+    def connection_budget(self) -> ConnectionBudget:
+        """Bounds the transactions of handlers if the database has a pool."""
+        return connection_budget(self._alias)
+
+    def connection_shortage(self) -> str:
+        return connection_shortage(self._alias)
 
     def responds(self) -> bool:
         return responds(self._alias)

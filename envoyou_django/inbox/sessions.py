@@ -60,7 +60,11 @@ def _read(connection: Any) -> str:
 
 def replace(alias: str) -> None:
     """Close the thread's connection and forget the object, which may have a state of its own, such as a tenant."""
-    connections[alias].close()
+    connection = connections[alias]
+    if connection.connection is not None:
+        # A pool takes back an open connection as it is.
+        connection.connection.close()
+    connection.close()
     del connections[alias]
 
 

@@ -21,6 +21,7 @@ from envoyou_core.adapter import (
     traceback_of,
 )
 from envoyou_core.errors import SessionStateError
+from envoyou_django.inbox.pools import connection_budget
 from envoyou_django.inbox.sessions import renew_changed, replace
 from envoyou_django.models import ClaimLock
 
@@ -50,6 +51,11 @@ def handler_transaction(alias: str, event: Event) -> Iterator[None]:
         with transaction.atomic(using=alias):
             yield
         return
+    with connection_budget(alias).slot():
+        yield from _transaction(alias, event)
+
+
+def _transaction(alias: str, event: Event) -> Iterator[None]:
     # Without this the handler's first statement would fail, or use what an earlier handler has set.
     renew_changed(alias)
     connection = connections[alias]

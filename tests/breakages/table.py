@@ -901,6 +901,24 @@ BREAKAGES = [
         adapters=("django",),
     ),
     Breakage(
+        "handlers may hold all connections of a pool",
+        "envoyou_core/inbox/connection_budget.py",
+        "ConnectionBudget.__init__",
+        "max(1, total - RESERVED)",
+        "total",
+        (
+            "tests/core/test_connection_budget.py::test_acceptance_and_settlements_go_on_while_all_handlers_hold_a_connection",
+        ),
+    ),
+    Breakage(
+        "the server's default decides whether an acceptance is on disk",
+        "envoyou_core/inbox/sql/database.py",
+        "SqlDatabase._accepting",
+        '[f"{BEGIN}; {POSTGRES_LIMITS}"]',
+        "[BEGIN]",
+        ("tests/core/test_server_settings.py::test_an_acceptance_is_committed_to_disk_within_the_answer_budget",),
+    ),
+    Breakage(
         "settings that a test overrides stay as they were parsed",
         "envoyou_django/conf.py",
         "_forget_parsed_settings",

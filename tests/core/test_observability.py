@@ -18,6 +18,7 @@ from envoyou_core.observability import (
     DatabaseFailed,
     HandlerFailed,
     HandlerOverdue,
+    HandlersBounded,
     HandlerSkipped,
     HookFailed,
     InboxDown,
@@ -104,6 +105,12 @@ RECORDS = [
         HandlerSkipped("evt_1", "user.created", "welcome"),
         "INFO",
         "handler welcome skipped event evt_1 (user.created): a newer event of the same object has been applied",
+    ),
+    (
+        HandlersBounded("default", 2, 6),
+        "WARNING",
+        "the connection pool of default has at most 6 connections: no more than 2 handlers share the inbox's "
+        "transaction at once, so that acceptance and settlements keep theirs",
     ),
     (RetentionApplied("default", 3, 2, 1), "INFO", "retention of default deleted 3 payloads, 2 events, 1 watermarks"),
     (settled(Status.PROCESSED), "INFO", "processed evt_1 (user.created) after attempt 2, 0.013 s"),

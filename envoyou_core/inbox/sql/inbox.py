@@ -10,9 +10,10 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime, timedelta
 from typing import cast
 
-from sqlalchemy import URL, ColumnElement, Connection, Engine, and_, delete, insert, select
+from sqlalchemy import URL, ColumnElement, Connection, Engine, QueuePool, and_, delete, insert, select
 
 from envoyou_core.errors import ConfigurationError, LeaseLostError
+from envoyou_core.inbox.connection_budget import ConnectionBudget, shortage
 from envoyou_core.inbox.deadlines import TRANSACTION_LIMIT, time_limit
 from envoyou_core.inbox.group_commit import MAX_BATCH, MAX_WAITING, GroupCommit
 from envoyou_core.inbox.handler_queue import HandlerTransactionQueue
@@ -37,7 +38,7 @@ from envoyou_core.inbox.rows import moment
 from envoyou_core.inbox.sql import acceptance, cleanup, leasing, reading, sessions, settling
 from envoyou_core.inbox.sql.claims import IS_HELD, lease_of
 from envoyou_core.inbox.sql.database import SqlDatabase
-from envoyou_core.inbox.sql.engines import close_engine, is_outage
+from envoyou_core.inbox.sql.engines import close_engine, is_outage, max_connections
 from envoyou_core.inbox.sql.requeue import requeue
 from envoyou_core.inbox.sql.schema import inbox_table, paused_table
 
@@ -69,6 +70,7 @@ class SqlInbox(SqlDatabase, TransactionalInbox):
         file: the SQLite file; `None` for a server, and for an application's engine in memory.
         location: the URL without its password, with the absolute path of a file, for display.
         creates_file: whether `open` creates a file that does not exist; see `SqlDatabase`.
+        connection_budget: bounds the transactions of handlers if the application's engine has a bounded pool.
         remote: whether the database is reached over a network.
 
     Raises:
@@ -90,6 +92,8 @@ class SqlInbox(SqlDatabase, TransactionalInbox):
         self._clock = clock
         super().__init__(database)
         self._handler_queue = HandlerTransactionQueue()
+        # On SQLite handlers wait for the lock anyway.
+        self.connection_budget = ConnectionBudget(max_connections(self._engine) if self.remote else None)
         self._writer = GroupCommit[NewEvent, Added](
             self._store, is_outage=is_outage, max_batch=max_batch, max_waiting=MAX_WAITING
         )
@@ -162,6 +166,11 @@ class SqlInbox(SqlDatabase, TransactionalInbox):
             due_at = reading.next_due_at(connection, self.name)
         return None if due_at is None else (due_at - self._now()) / 1e6
 
+    def connection_shortage(self) -> str:
+        total, pool = self.connection_budget.total, self._engine.pool
+        is_exhausted = total is not None and isinstance(pool, QueuePool) and pool.checkedout() >= total
+        return shortage(total) if total is not None and is_exhausted else ""
+
     def responds(self) -> bool:
         try:
             with self._reading() as connection:
@@ -196,9 +205,13 @@ class SqlInbox(SqlDatabase, TransactionalInbox):
 
     @contextmanager
     def _handler_slot(self) -> Iterator[Callable[[], None]]:
-        """Hold SQLite's write lock for a handler, until the block ends or the given function is called."""
+        """Hold SQLite's write lock for a handler, until the block ends or the given function is called.
+
+        On a server a slot is the right to hold a connection of the pool.
+        """
         if self.remote:
-            yield lambda: None
+            with self.connection_budget.slot():
+                yield lambda: None
             return
         # Handlers wait for each other in a queue without a time limit, because their transactions are long. Only the
         # first of them waits for the lock, so no other writer waits for more than one handler.
