@@ -33,6 +33,7 @@ from envoyou_core.http import (
     WEBHOOK_ID_HEADER,
 )
 from envoyou_core.inbox import transitions
+from envoyou_core.inbox.connection_budget import RESERVED, ConnectionBudget, shortage
 from envoyou_core.inbox.files import location_of
 from envoyou_core.inbox.group_commit import MAX_WAITING, GroupCommit
 from envoyou_core.inbox.handler_queue import HandlerTransactionQueue, Slot
@@ -51,13 +52,15 @@ from envoyou_core.inbox.rows import (
     readable_progress,
     record_of,
 )
+from envoyou_core.inbox.server_settings import LOCK_TIMEOUT, POSTGRES_LIMITS
+from envoyou_core.inbox.sessions import SESSION_STATE, describe_changes, unseen_event
 from envoyou_core.inbox.transitions import Changes
 from envoyou_core.observability.disabled import REMEDY, disabled_loggers
 from envoyou_core.observability.redacted import RedactedLogger
 from envoyou_core.reception.secrets import newest_secret, written_secrets
 from envoyou_core.reception.signature import Secret
 from envoyou_core.redaction import one_line
-from envoyou_core.settings import SECRET_NAMES, read_settings
+from envoyou_core.settings import SECRET_NAMES, WorkerSettings, read_settings
 from envoyou_core.unreadable_bodies import DisconnectedError, as_body_error
 from envoyou_core.worker.failures import private_texts, traceback_of
 from envoyou_core.worker.waker import Waker
@@ -75,14 +78,18 @@ if TYPE_CHECKING:
 __all__ = [
     "EVENT_TYPE_HEADER",
     "KEPT_FOR",
+    "LOCK_TIMEOUT",
     "MAINTENANCE_INTERVAL",
     "MAX_CREATED",
     "MAX_NAME_LENGTH",
     "MAX_WAITING",
     "NONCE_HEADER",
+    "POSTGRES_LIMITS",
     "REFUSALS",
     "REMEDY",
+    "RESERVED",
     "SECRET_NAMES",
+    "SESSION_STATE",
     "SETS_KEPT_FOR",
     "SIGNATURE_HEADER",
     "TIMESTAMP_HEADER",
@@ -92,6 +99,7 @@ __all__ = [
     "Beats",
     "Changes",
     "CheckedInput",
+    "ConnectionBudget",
     "DaemonThreads",
     "DisconnectedError",
     "DrainTask",
@@ -107,6 +115,7 @@ __all__ = [
     "Slot",
     "Source",
     "Waker",
+    "WorkerSettings",
     "application",
     "as_body_error",
     "awaited_handlers",
@@ -115,6 +124,7 @@ __all__ = [
     "claim_of",
     "count_text",
     "decode_history",
+    "describe_changes",
     "disabled_loggers",
     "duration",
     "encode_history",
@@ -140,12 +150,14 @@ __all__ = [
     "request_of",
     "secret_from_environment",
     "send_sample",
+    "shortage",
     "stats_as_json",
     "surplus",
     "time_limit",
     "time_limited",
     "traceback_of",
     "transitions",
+    "unseen_event",
     "written_secrets",
 ]
 

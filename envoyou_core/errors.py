@@ -27,6 +27,7 @@ __all__ = [
     "PayloadTooLargeError",
     "PermanentError",
     "RetryLater",
+    "SessionStateError",
     "SignatureMismatchError",
     "TimestampOutOfToleranceError",
     "TransactionTimeoutError",
@@ -68,6 +69,13 @@ class HandlerTimeoutError(EnvoyouError):
 
 class TransactionTimeoutError(EnvoyouError):
     """A handler held SQLite's only write lock for too long; its transaction was rolled back."""
+
+
+class SessionStateError(EnvoyouError):
+    """A handler has changed its connection's session so that the inbox does not find the event's row on it.
+
+    For example, it has set another `search_path` or role. Its transaction was rolled back; a failure of the handler.
+    """
 
 
 class WouldDeadlockError(EnvoyouError):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from envoyou_core.errors import MAX_DELAY, ConfigurationError
+from envoyou_core.inbox.history import MAX_HISTORY
 
 __all__ = ["RetryPolicy"]
 
@@ -27,6 +28,9 @@ class RetryPolicy:
         max_crashes: how many worker processes may die while they handle an event before it is dead; at least 1.
             Crashes are counted apart from attempts: a few deploys must not kill a healthy event, and a poison event
             must not loop for ever.
+        max_interruptions: how many attempts at an event a database may interrupt that works again at once; further
+            ones count as failures of the handler. From 0 to 20. Attempts that fail because the database does not
+            answer are not limited.
 
     Raises:
         ConfigurationError: a value is out of range.
@@ -45,10 +49,16 @@ class RetryPolicy:
     delays: Sequence[float] = ()
     jitter: bool = False
     max_crashes: int = 5
+    max_interruptions: int = 5
 
     def __post_init__(self) -> None:
         if self.max_attempts < 1 or self.max_crashes < 1:
             raise ConfigurationError("max_attempts and max_crashes must be at least 1")
+        if not 0 <= self.max_interruptions <= MAX_HISTORY:
+            # They are counted in the history of the event.
+            raise ConfigurationError(
+                f"max_interruptions must be between 0 and {MAX_HISTORY}, got {self.max_interruptions}"
+            )
         if not all(0 <= delay <= MAX_DELAY for delay in (self.initial_delay, self.max_delay, *self.delays)):
             raise ConfigurationError("delays must be between 0 seconds and 100 years")
         if not 1 <= self.factor < float("inf"):

@@ -176,6 +176,7 @@ _RETRY: Final[Mapping[str, Setting]] = {
     "RETRY_DELAYS": ("delays", _numbers),
     "RETRY_JITTER": ("jitter", _boolean),
     "RETRY_MAX_CRASHES": ("max_crashes", _integer),
+    "RETRY_MAX_INTERRUPTIONS": ("max_interruptions", _integer),
 }
 _RETENTION: Final[Mapping[str, Setting]] = {
     "RETENTION_PAYLOAD_DAYS": ("payload_days", _number),

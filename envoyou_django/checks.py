@@ -15,10 +15,11 @@ from django.db import connections, router
 from django.utils.module_loading import import_string
 
 from envoyou_core import ConfigurationError
-from envoyou_core.adapter import REMEDY, Handler, disabled_loggers
+from envoyou_core.adapter import REMEDY, RESERVED, Handler, WorkerSettings, disabled_loggers
 from envoyou_django import conf
 from envoyou_django.endpoints import Endpoint, endpoints
 from envoyou_django.inbox.insert import supports
+from envoyou_django.inbox.pools import max_connections
 from envoyou_django.project import project_webhooks
 
 __all__ = ["TAG"]
@@ -291,6 +292,33 @@ def _is_in_wal_mode(file: Path) -> bool:
             return stream.read(20)[18:] == WAL_MARK
     except OSError:
         return False
+
+
+@_register()
+def check_connection_pool() -> Messages:
+    """Check that handlers leave connections of a pool to acceptance and to settlements."""
+    alias = _inbox_alias()
+    total, concurrency = (
+        max_connections(alias),
+        conf.webhooks_keywords().get("concurrency", WorkerSettings().concurrency),
+    )
+    if total is None:
+        return
+    if total < 2:
+        yield checks.Error(
+            f"The connection pool of the inbox's database {alias!r} has a single connection: while a handler holds it, "
+            "deliveries cannot be stored.",
+            hint=f'Raise DATABASES["{alias}"]["OPTIONS"]["pool"]["max_size"] to {concurrency + RESERVED} or more.',
+            id="envoyou.E006",
+        )
+    elif total < concurrency + RESERVED:
+        yield checks.Warning(
+            f"The connection pool of the inbox's database {alias!r} has at most {total} connections: no more than "
+            f"{max(1, total - RESERVED)} handlers of a process run in a transaction at once, instead of {concurrency}.",
+            hint=f'Raise DATABASES["{alias}"]["OPTIONS"]["pool"]["max_size"] to {concurrency + RESERVED} or more, plus '
+            "those that your own requests use at once.",
+            id="envoyou.W014",
+        )
 
 
 # Logging

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from envoyou_core.inbox.records import Settlement
 
 __all__ = [
+    "INTERRUPTED",
     "MAX_HISTORY",
     "Attempt",
     "Failure",
@@ -24,6 +25,10 @@ __all__ = [
 
 MAX_HISTORY = 20
 """The number of attempts kept for each event; older ones are dropped."""
+
+INTERRUPTED = "interrupted"
+"""The status of an attempt that the database has interrupted. It is not counted, and the event has its former status.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +52,8 @@ class Attempt:
 
     Attributes:
         ended_at: when it ended, in UTC. If the process died: when that was noticed.
-        status: the event's status after the attempt; `None` if the process died.
+        status: the event's status after the attempt; `None` if the process died, `interrupted` if the database
+            interrupted it.
         seconds: how long the attempt took; `None` if the process died.
         failures: the handlers that failed.
     """
@@ -67,7 +73,8 @@ def with_attempt(history: tuple[Attempt, ...], settlement: Settlement, at: datet
     """Append an attempt that ended with `settlement` at the time `at`, in UTC."""
     if settlement.seconds is None:
         return history
-    ended = Attempt(at, settlement.status.value, settlement.seconds, settlement.failures)
+    status = INTERRUPTED if settlement.interrupted else settlement.status.value
+    ended = Attempt(at, status, settlement.seconds, settlement.failures)
     return (*history, ended)[-MAX_HISTORY:]
 
 

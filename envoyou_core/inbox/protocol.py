@@ -252,6 +252,17 @@ class WorkerInbox(Inbox, Protocol):
                 have become due in that many seconds. By default, all events count.
         """
 
+    def connection_shortage(self) -> str:
+        """Describe that no connection is free, for the log of a delivery that was not stored; empty if that is not so.
+
+        It must not block.
+        """
+        return ""
+
+    def responds(self) -> bool:
+        """Whether the database answers on a fresh connection now. It decides what an error of the database means."""
+        return True
+
     def prune_watermarks(self, older_than: timedelta) -> int:
         """Delete what `newest_applied` knows of pruned events that were created longer ago than `older_than`.
 

@@ -193,6 +193,7 @@ class Settlement:
         owed: the handlers that still have to run, and whether each has begun.
         waits_for: the handler that the event waits for; `None` if it does not wait.
         waits_since: when it began to wait for a handler; `None` if it does not wait.
+        interrupted: the database interrupted the attempt, which is not counted in `attempts`.
     """
 
     status: Status
@@ -206,6 +207,7 @@ class Settlement:
     owed: Mapping[str, bool] = field(default_factory=dict)
     waits_for: str | None = None
     waits_since: datetime | None = None
+    interrupted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

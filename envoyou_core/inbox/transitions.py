@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from envoyou_core.event import Event
 from envoyou_core.inbox.handler_sets import HandlerSet
-from envoyou_core.inbox.history import Attempt, with_attempt, with_crash, without_failures
+from envoyou_core.inbox.history import INTERRUPTED, Attempt, with_attempt, with_crash, without_failures
 from envoyou_core.inbox.owed import Owed, awaited_handlers, wait_key, with_begun, with_crashed
 from envoyou_core.inbox.records import (
     FINISHED,
@@ -42,6 +42,7 @@ __all__ = [
     "count_crash",
     "deletes_payload",
     "had_effect",
+    "interruptions",
     "is_awaited",
     "is_rearmed",
     "is_waiting",
@@ -178,6 +179,16 @@ def settle(claim: Claim, settlement: Settlement, now: datetime) -> Changes:
 def deletes_payload(settlement: Settlement, *, erase_requested: bool) -> bool:
     """Whether the end of the attempt deletes the event's payload."""
     return settlement.scrub or (erase_requested and settlement.status in FINISHED)
+
+
+def interruptions(history: tuple[Attempt, ...]) -> int:
+    """Count the attempts that the database has interrupted since the event was stored or last finished."""
+    count = 0
+    for attempt in reversed(history):
+        if attempt.status in FINISHED:
+            break
+        count += attempt.status == INTERRUPTED
+    return count
 
 
 def requeue(progress: Mapping[str, HandlerStatus] | None, owed: Owed | None, now: datetime) -> Changes:

@@ -10,10 +10,12 @@ from envoyou_core.observability.logs import log_notice
 from envoyou_core.observability.notice import Notice
 from envoyou_core.observability.notices import (
     Accepted,
+    DatabaseFailed,
     HandlerAwaited,
     HandlerDropped,
     HandlerFailed,
     HandlerOverdue,
+    HandlersBounded,
     HandlerSkipped,
     HookFailed,
     InboxDown,
@@ -40,11 +42,13 @@ from envoyou_core.observability.notices import (
 
 __all__ = [
     "Accepted",
+    "DatabaseFailed",
     "HandlerAwaited",
     "HandlerDropped",
     "HandlerFailed",
     "HandlerOverdue",
     "HandlerSkipped",
+    "HandlersBounded",
     "HookFailed",
     "InboxDown",
     "InboxUp",

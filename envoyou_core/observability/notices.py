@@ -157,6 +157,41 @@ class HandlerFailed(Notice):
 
 
 @dataclass(frozen=True, slots=True)
+class DatabaseFailed(Notice):
+    """The inbox's database interrupted an attempt, which does not count; the event is retried.
+
+    Attributes:
+        event_id: of the event.
+        event_type: of the event.
+        handler: the handler that was about to run, or was running.
+        database: the location of the inbox, without a password.
+        detail: the type and text of the exception, redacted.
+        retry_in: seconds until the event is due again.
+        interruption: counted from 1 if the database worked again at once, so that the handler may be the reason;
+            `None` during an outage.
+    """
+
+    level: ClassVar[int] = logging.WARNING
+
+    event_id: str
+    event_type: str
+    handler: str
+    database: str
+    detail: str
+    retry_in: float
+    interruption: int | None = None
+
+    @property
+    def template(self) -> str:
+        """One for an outage and one for an interruption of this event."""
+        template = (
+            "database %(database)s failed at handler %(handler)s for event %(event_id)s (%(event_type)s), retrying in "
+            "%(retry_in)g s, not counted as an attempt: %(detail)s"
+        )
+        return template if self.interruption is None else f"{template} (interruption %(interruption)d of this event)"
+
+
+@dataclass(frozen=True, slots=True)
 class HandlerOverdue(Notice):
     """A sync handler has exceeded its time limit of `seconds` and is still running. Python cannot stop it."""
 
@@ -419,6 +454,21 @@ class WorkerStarted(Notice):
     name: str
     kind: str
     inbox: str
+
+
+@dataclass(frozen=True, slots=True)
+class HandlersBounded(Notice):
+    """The inbox's connection pool of `connections` lets fewer handlers hold a transaction than the worker has slots."""
+
+    level: ClassVar[int] = logging.WARNING
+    template: ClassVar[str] = (
+        "the connection pool of %(name)s has at most %(connections)d connections: no more than %(handlers)d handlers "
+        "share the inbox's transaction at once, so that acceptance and settlements keep theirs"
+    )
+
+    name: str
+    handlers: int
+    connections: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -293,5 +293,9 @@ def _add(inbox: WorkerInbox, label: str, entry: NewEvent, deadline: float) -> Fl
     try:
         added: Added = yield Wait(inbox.add(entry), deadline)
     except TimeoutError as error:
-        raise TimeoutError(f"the {label} did not answer within {time.monotonic() - began:.1f} s") from error
+        seconds = time.monotonic() - began
+        shortage = inbox.connection_shortage()
+        raise TimeoutError(
+            f"the {label} did not answer within {seconds:.1f} s{f', because {shortage}' if shortage else ''}"
+        ) from error
     return added

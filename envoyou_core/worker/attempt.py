@@ -34,6 +34,7 @@ class RunningAttempt:
         failures: how they failed, as stored.
         settlement: how the attempt ends; `None` while it runs, and if the lease was lost.
         is_settled: whether the transaction of the last handler has stored the settlement.
+        is_interrupted: whether the database has interrupted the attempt, which then does not count.
         is_stale: whether an event created later has already been applied to the same object; `None` if unknown.
         begun: the handlers of this process that have begun in this attempt.
         elsewhere: the owed handlers that this process does not know; `None` if there are none.
@@ -51,6 +52,7 @@ class RunningAttempt:
     failures: list[Failure] = field(default_factory=list)
     settlement: Settlement | None = None
     is_settled: bool = False
+    is_interrupted: bool = False
     is_stale: bool | None = None
     begun: set[str] = field(default_factory=set)
     elsewhere: OwedElsewhere | None = None
@@ -100,6 +102,33 @@ class RunningAttempt:
             self.progress[handler.name] = HandlerStatus.GIVEN_UP
             self.is_recorded = False
         return failure
+
+    def interrupt(self, handler: Handler, error: Exception, delay: float, *, is_counted: bool) -> Settlement:
+        """End the attempt because the database has failed.
+
+        The attempt is not counted, not even if another handler has failed in it: that one runs again.
+
+        Args:
+            handler: the handler that was about to run, or was running.
+            error: the exception.
+            delay: seconds until the event is due again, unless a handler has requested more.
+            is_counted: whether the interruption is counted, by the event's history.
+        """
+        failure = failure_of(handler.name, error, self.claim.event)
+        self.is_interrupted = True
+        self.settlement = Settlement(
+            status=Status.FAILED if self.claim.attempts else Status.RECEIVED,
+            attempts=self.claim.attempts,
+            progress=self.progress,
+            retry_in=max(delay, self._delay()),
+            error=f"the database failed: {failure.error}",
+            seconds=time.monotonic() - self.began if is_counted else None,
+            failures=(*self.failures, failure),
+            owed=self.owed(),
+            waits_since=self.claim.waits_since,
+            interrupted=True,
+        )
+        return self.settlement
 
     def settle(self, progress: Mapping[str, HandlerStatus] | None = None) -> Settlement:
         """Determine how the attempt ends.
@@ -185,7 +214,10 @@ class RunningAttempt:
     def _delay(self) -> float:
         """Return the longest delay: a handler that raised `RetryLater` must not be called earlier than it said."""
         return max(
-            error.seconds if isinstance(error, RetryLater) else self.retry.delay_after(self.number)
-            for error in self.errors
-            if not isinstance(error, PermanentError)
+            (
+                error.seconds if isinstance(error, RetryLater) else self.retry.delay_after(self.number)
+                for error in self.errors
+                if not isinstance(error, PermanentError)
+            ),
+            default=0.0,
         )

@@ -102,7 +102,7 @@ async def adrain(engine: Engine, *, until_idle: bool, within: float | None = Non
 
 
 def _handle(engine: Engine, claim: Claim) -> Flow[bool]:
-    """Make one attempt at `claim` and settle it; false if the lease was lost."""
+    """Make one attempt at `claim` and settle it; false if the lease was lost, or the database interrupted it."""
     attempt = engine.new_attempt(claim)
     yield from engine.run_handlers(attempt)
     held = attempt.is_settled
@@ -110,7 +110,8 @@ def _handle(engine: Engine, claim: Claim) -> Flow[bool]:
         held = yield Call(partial(engine.settle, claim, attempt.settlement))
     yield from engine.report(attempt, held)
     # An event that waits for a handler of another process is not settled.
-    return held and attempt.settlement is not None and attempt.settlement.waits_for is None
+    is_left = attempt.settlement is None or attempt.settlement.waits_for is not None
+    return held and not is_left and not attempt.is_interrupted
 
 
 def _handle_due(

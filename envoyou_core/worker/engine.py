@@ -16,11 +16,14 @@ from typing import TypeVar
 from envoyou_core.errors import ConfigurationError, LeaseLostError
 from envoyou_core.handlers import Handler, Handlers
 from envoyou_core.hooks import Hooks
+from envoyou_core.inbox.files import location_of
 from envoyou_core.inbox.owed import OwedElsewhere, owed_to_others
 from envoyou_core.inbox.processes import Presence
 from envoyou_core.inbox.protocol import WorkerInbox
 from envoyou_core.inbox.records import Claim, HandlerStatus, Settlement, Status
+from envoyou_core.inbox.transitions import interruptions
 from envoyou_core.observability.notices import (
+    DatabaseFailed,
     HandlerAwaited,
     HandlerDropped,
     HandlerFailed,
@@ -35,9 +38,10 @@ from envoyou_core.retention import Retention, RetentionReport, apply_retention
 from envoyou_core.retry import RetryPolicy
 from envoyou_core.steps import Call, Flow
 from envoyou_core.worker.attempt import RunningAttempt
+from envoyou_core.worker.backoff import OutageBackoff, delay_after_interruption
 from envoyou_core.worker.claim_plan import RoundRobin, paused_patterns, plan_claims
 from envoyou_core.worker.failures import private_texts, traceback_of
-from envoyou_core.worker.invocation import HandlerContext, Invocation, enter_all, hook_step
+from envoyou_core.worker.invocation import HandlerContext, Invocation, Stage, enter_all, hook_step
 from envoyou_core.worker.known_handlers import KnownHandlers
 from envoyou_core.worker.pauses import Pauses
 
@@ -69,6 +73,7 @@ class Engine:
         clock: epoch seconds; the same clock as the inbox's.
         pauses: the cached pauses.
         claim_order: the order in which groups of events are claimed.
+        outages: the delays of events while the database fails.
     """
 
     inbox: WorkerInbox
@@ -86,6 +91,7 @@ class Engine:
     clock: Callable[[], float] = time.time
     pauses: Pauses = field(default_factory=Pauses)
     claim_order: RoundRobin = field(default_factory=RoundRobin)
+    outages: OutageBackoff = field(default_factory=OutageBackoff)
 
     def check_handlers(self) -> None:
         """Check that there are handlers.
@@ -295,6 +301,8 @@ class Engine:
         if settlement is None or not held:
             self.notices.emit(LeaseLost(event.id, event.type))
             return
+        if attempt.is_interrupted:
+            return
         if settlement.waits_for is not None:
             if self.known_handlers.is_new("awaited", settlement.waits_for):
                 self.notices.emit(HandlerAwaited(settlement.waits_for, event.id, event.type))
@@ -333,7 +341,7 @@ class Engine:
                 continue
             is_last = handler is unfinished[-1]
             yield from self._run_handler(attempt, handler, is_last=is_last)
-            if attempt.is_settled:
+            if attempt.is_settled or attempt.is_interrupted:
                 return
             # The settlement records the last handler.
             if not is_last and not attempt.is_recorded:
@@ -352,19 +360,53 @@ class Engine:
         settle = None
         if is_last and handler.shares_transaction and not attempt.has_failures:
             settle = partial(attempt.settle, done)
+        invocation = Invocation(handler, claim, self.inbox, self.contexts, done, settle)
         error: Exception | None = None
         try:
-            yield Invocation(handler, claim, self.inbox, self.contexts, done, settle).step()
+            yield invocation.step()
         except LeaseLostError:
             raise
         except Exception as raised:
             error = raised
-        if error is None or (handler.shares_transaction and (yield from self._has_committed(claim, handler))):
+        if error is None or (invocation.stage is Stage.ENDING and (yield from self._has_committed(claim, handler))):
             attempt.succeed(handler)
+            self.outages.reset()
+            return
+        if (yield from self._is_interrupted(attempt, invocation, error)):
             return
         failure = attempt.fail(handler, error)
         event = claim.event
         self.notices.emit(HandlerFailed(event.id, event.type, handler.name, attempt.number, error, failure.traceback))
+
+    def _is_interrupted(self, attempt: RunningAttempt, invocation: Invocation, error: Exception) -> Flow[bool]:
+        """Whether the database has failed and not the handler, so that the attempt ends without being counted."""
+        is_failure = invocation.is_database_failure(error)
+        if not is_failure and invocation.stage is not Stage.OPENING:
+            return False
+        claim, handler = attempt.claim, invocation.handler
+        is_counted = False
+        # If the database refuses the transaction, the handler was not called and cannot be the reason.
+        if invocation.stage is not Stage.OPENING or not is_failure:
+            is_counted = yield self._inbox_call(self.inbox.responds)
+        number = interruptions(claim.history) + 1
+        if is_counted and number > self.retry.max_interruptions:
+            return False
+        if invocation.stage is Stage.OPENING:
+            attempt.begun.discard(handler.name)
+        delay = delay_after_interruption(number - 1) if is_counted else self.outages.next()
+        settlement = attempt.interrupt(handler, error, delay, is_counted=is_counted)
+        self.notices.emit(
+            DatabaseFailed(
+                event_id=claim.event.id,
+                event_type=claim.event.type,
+                handler=handler.name,
+                database=location_of(self.inbox),
+                detail=settlement.failures[-1].error,
+                retry_in=settlement.retry_in or 0.0,
+                interruption=number if is_counted else None,
+            )
+        )
+        return True
 
     def _has_committed(self, claim: Claim, handler: Handler) -> Flow[bool]:
         """Whether the handler has succeeded after all: the connection may have been lost after the commit."""

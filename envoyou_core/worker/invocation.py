@@ -7,16 +7,18 @@ import inspect
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from enum import Enum
 from functools import partial
 from typing import Any, cast
 
 from envoyou_core.handlers import DeliveryInfo, Handler
+from envoyou_core.inbox.database_errors import is_database_failure
 from envoyou_core.inbox.protocol import AsyncTransactionalInbox, Inbox, TransactionalInbox
 from envoyou_core.inbox.records import Claim, HandlerStatus, Settlement
 from envoyou_core.steps import Await, CallHandler, Step
 from envoyou_core.worker.time_limits import time_limited
 
-__all__ = ["HandlerContext", "Invocation", "enter_all", "hook_step"]
+__all__ = ["HandlerContext", "Invocation", "Stage", "enter_all", "hook_step"]
 
 HandlerContext = Callable[[], AbstractContextManager[object]]
 """Returns a context that a framework needs outside requests, such as Flask's application context."""
@@ -42,6 +44,14 @@ def hook_step(hook: Callable[..., Any], contexts: Iterable[HandlerContext], *arg
     return CallHandler(partial(_call_in_contexts, contexts, call))
 
 
+class Stage(Enum):
+    """How far a call has got. `OPENING` and `ENDING` are the inbox's part of a shared transaction."""
+
+    OPENING = "opening"
+    RUNNING = "running"
+    ENDING = "ending"
+
+
 @dataclass(slots=True, eq=False)
 class Invocation:
     """One call of one handler. Not frozen, because that would make each call slower.
@@ -53,6 +63,7 @@ class Invocation:
         contexts: the contexts to enter.
         progress: what the shared transaction records at its end.
         settle: makes the settlement that the shared transaction stores instead; `None` if other handlers follow.
+        stage: how far the call has got; if it fails, where.
     """
 
     handler: Handler
@@ -61,6 +72,13 @@ class Invocation:
     contexts: Iterable[HandlerContext]
     progress: Mapping[str, HandlerStatus]
     settle: Callable[[], Settlement] | None = None
+    stage: Stage = Stage.RUNNING
+
+    def is_database_failure(self, error: Exception) -> bool:
+        """Whether the database has failed in this call, and not the handler."""
+        # A connection that is refused may be an ordinary error of the operating system.
+        is_refused = self.stage is Stage.OPENING and isinstance(error, OSError)
+        return is_refused or is_database_failure(error, in_inbox=self.stage is not Stage.RUNNING)
 
     def step(self) -> Step:
         """The step that calls the handler."""
@@ -86,14 +104,20 @@ class Invocation:
 
     def _call_in_transaction(self) -> None:
         inbox, call = cast(TransactionalInbox, self.inbox), self._function()
+        self.stage = Stage.OPENING
         with inbox.transaction(self.claim, self.progress, self.settle) as connection:
+            self.stage = Stage.RUNNING
             # Within the transaction, so that it is rolled back.
             _refuse_awaitable(call(connection=connection) if self.handler.wants_connection else call())
+            self.stage = Stage.ENDING
 
     async def _await_in_transaction(self) -> None:
         inbox, call = cast(AsyncTransactionalInbox, self.inbox), self._function()
+        self.stage = Stage.OPENING
         async with inbox.async_transaction(self.claim, self.progress, self.settle, wants=self.handler.wants) as given:
+            self.stage = Stage.RUNNING
             await call(**given)
+            self.stage = Stage.ENDING
 
 
 def _call_in_contexts(contexts: Iterable[HandlerContext], call: Callable[[], Any]) -> None:

@@ -17,11 +17,12 @@ from functools import partial
 from typing import Any
 
 from envoyou_core.errors import WorkerStuckError, describe
+from envoyou_core.inbox.connection_budget import ConnectionBudget
 from envoyou_core.inbox.files import location_of
 from envoyou_core.inbox.group_commit import MAX_BATCH
 from envoyou_core.inbox.records import Claim
 from envoyou_core.observability.disabled import report_disabled_loggers
-from envoyou_core.observability.notices import WorkerFailed, WorkerStarted, WorkerStopped
+from envoyou_core.observability.notices import HandlersBounded, WorkerFailed, WorkerStarted, WorkerStopped
 from envoyou_core.steps import Call, CallHandler, arun, result_of, run
 from envoyou_core.worker.attempt import RunningAttempt
 from envoyou_core.worker.backoff import Backoff
@@ -162,6 +163,7 @@ class Worker:
             self._settler.start()
             report_disabled_loggers()
             self._engine.notices.emit(WorkerStarted(self._name, self._kind, location_of(self._engine.inbox)))
+            self._report_connection_budget()
             await self._dispatch()
             queued = self._in_flight.withdraw()
             self._left_claims = bool(queued)
@@ -173,6 +175,13 @@ class Worker:
             await self._shut_down()
         if self._stuck:
             raise WorkerStuckError(self._concurrency)
+
+    def _report_connection_budget(self) -> None:
+        budget: ConnectionBudget | None = getattr(self._engine.inbox, "connection_budget", None)
+        if budget is None or budget.handlers is None or budget.handlers >= self._concurrency:
+            return
+        if any(handler.shares_transaction for handler in self._engine.handlers):
+            self._engine.notices.emit(HandlersBounded(self._name, budget.handlers, budget.total or 0))
 
     async def _finish(self) -> None:
         """Wait until all running attempts are settled, but not beyond the deadline."""

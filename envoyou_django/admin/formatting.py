@@ -26,6 +26,7 @@ SYMBOLS: Final[dict[str, str]] = {
     Status.IGNORED: "∅",
     Status.FAILED: "↻",
     Status.DEAD: "✕",
+    "interrupted": "‖",
 }
 """Shown beside the colour of each status, because some users cannot distinguish colours."""
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from django.db import transaction
 from django.db.models import Value
 from django.db.models.functions import Coalesce
 
@@ -14,6 +13,7 @@ from envoyou_core import Event
 from envoyou_core.adapter import decode_history, object_key_in, transitions
 from envoyou_core.inbox import Attempt
 from envoyou_django.inbox.columns import encode
+from envoyou_django.inbox.commits import own_transaction
 
 __all__ = ["SCRUBBED_BY", "fill_object_keys", "scrub", "scrubbed", "update_each"]
 
@@ -34,7 +34,7 @@ def update_each(rows: Any, values: Callable[[Any], dict[str, Any]]) -> int:
     """
     changed = 0
     while batch := list(rows[:BATCH]):
-        with transaction.atomic(using=rows.db):
+        with own_transaction(rows.db):
             # In the order of the keys, as in every transaction that changes several rows. Others could deadlock.
             for row in sorted(batch, key=lambda row: row.pk):
                 # The condition is checked again, because the row may have changed meanwhile.

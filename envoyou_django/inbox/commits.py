@@ -1,4 +1,4 @@
-"""The transaction of an acceptance, which is on disk when it has ended."""
+"""The transactions of the inbox itself: an acceptance is on disk when it has ended, and none of them conflicts."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ from typing import Any
 
 from django.db import connections, transaction
 
-__all__ = ["LOCK_TIMEOUT", "committed", "synced"]
+from envoyou_core.adapter import LOCK_TIMEOUT, POSTGRES_LIMITS
 
-LOCK_TIMEOUT = 2.0
-"""Seconds that an acceptance waits for a lock: less than a sender waits for the response."""
+__all__ = ["committed", "own_statement", "own_transaction", "read_committed", "synced"]
 
 SYNCHRONOUS_FULL = 2
 """The value of `PRAGMA synchronous` with which a commit on SQLite is on disk."""
+
+READ_COMMITTED = "read committed"
+
+_default_levels: dict[str, str] = {}
+"""The default isolation level of the server for each alias on PostgreSQL, read once."""
 
 
 @contextmanager
@@ -29,11 +33,70 @@ def committed(alias: str) -> Iterator[None]:
     connection.ensure_connection()
     if not connection.in_atomic_block and not connection.get_autocommit():
         raise RuntimeError(f"the database {alias!r} is not in autocommit mode: nothing would be committed")
-    with synced(connection), _lock_timeout(connection), transaction.atomic(using=alias, durable=True):
+    with (
+        synced(connection),
+        _lock_timeout(connection),
+        read_committed(connection),
+        transaction.atomic(using=alias, durable=True),
+    ):
         if connection.vendor == "postgresql":
             with connection.cursor() as cursor:
-                cursor.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT * 1000:.0f}")
+                cursor.execute(POSTGRES_LIMITS)
         yield
+
+
+@contextmanager
+def own_transaction(alias: str) -> Iterator[None]:
+    """Run the block in a transaction of the inbox itself, or in a savepoint of the one that is open."""
+    with read_committed(connections[alias]), transaction.atomic(using=alias):
+        yield
+
+
+@contextmanager
+def own_statement(alias: str) -> Iterator[None]:
+    """Run a single statement of the inbox: by itself if the server's default isolation level suits it."""
+    connection = connections[alias]
+    if connection.vendor != "postgresql" or connection.in_atomic_block or _default_level(connection) == READ_COMMITTED:
+        yield
+        return
+    with own_transaction(alias):
+        yield
+
+
+def _default_level(connection: Any) -> str:
+    if connection.alias not in _default_levels:
+        with connection.cursor() as cursor:
+            cursor.execute("SHOW default_transaction_isolation")
+            (_default_levels[connection.alias],) = cursor.fetchone()
+    return _default_levels[connection.alias]
+
+
+@contextmanager
+def read_committed(connection: Any) -> Iterator[None]:
+    """Let the transactions of the block have the isolation level READ COMMITTED, unless one is in progress.
+
+    At a higher level, which the project or the server may have set, they would fail because of one another.
+    """
+    if connection.vendor == "sqlite" or connection.in_atomic_block or not connection.get_autocommit():
+        yield
+        return
+    if connection.vendor == "mysql":
+        if connection.isolation_level != READ_COMMITTED:
+            with connection.cursor() as cursor:
+                cursor.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
+        yield
+        return
+    # The driver adds the level to BEGIN, so that it costs no round trip.
+    from django.db.backends.postgresql.psycopg_any import IsolationLevel
+
+    driver = connection.connection
+    usual = driver.isolation_level
+    driver.isolation_level = IsolationLevel.READ_COMMITTED
+    try:
+        yield
+    finally:
+        if not driver.closed:
+            driver.isolation_level = usual
 
 
 @contextmanager

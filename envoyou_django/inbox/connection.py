@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -10,7 +11,15 @@ from django.db import Error, InterfaceError, OperationalError, connections
 
 from envoyou_django import connections as connection_age
 
-__all__ = ["close_old_connections", "in_event_loop", "is_in_memory", "is_outage", "replace_broken"]
+__all__ = [
+    "close_old_connections",
+    "in_event_loop",
+    "is_in_memory",
+    "is_outage",
+    "query_elsewhere",
+    "replace_broken",
+    "responds",
+]
 
 
 def is_outage(error: Exception) -> bool:
@@ -43,6 +52,28 @@ def replace_broken(connection: Any) -> None:
     if connection.settings_dict["CONN_MAX_AGE"] != 0:
         connection.close_if_unusable_or_obsolete()
     if connection.connection is not None and not connection.is_usable():
+        connection.close()
+
+
+def responds(alias: str) -> bool:
+    """Whether a new connection to the database works. In a transaction, such as that of a test, none is made."""
+    if connections[alias].in_atomic_block or is_in_memory(alias):
+        return True
+    try:
+        query_elsewhere(alias, "SELECT 1")
+    except Exception:
+        return False
+    return True
+
+
+def query_elsewhere(alias: str, query: str, parameters: Sequence[object] = ()) -> Any:
+    """Execute a query on a new connection; returns the first row, or `None`."""
+    connection = connections.create_connection(alias)
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(query, parameters)
+            return cursor.fetchone()
+    finally:
         connection.close()
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from django.db import connections, router, transaction
+from django.db import ProgrammingError, connections, router, transaction
 from django.db.models import Max, Min, QuerySet
 
 from envoyou_core import ConfigurationError
@@ -17,6 +17,7 @@ from envoyou_core.adapter import (
     MAX_CREATED,
     MAX_WAITING,
     Beats,
+    ConnectionBudget,
     GroupCommit,
     body_bytes,
     object_key,
@@ -52,22 +53,27 @@ from envoyou_django.inbox import registry
 from envoyou_django.inbox.claims import awaiting, claimable
 from envoyou_django.inbox.cleanup import fill_object_keys, scrub, update_each
 from envoyou_django.inbox.columns import encode
-from envoyou_django.inbox.commits import committed, synced
+from envoyou_django.inbox.commits import committed, own_statement, own_transaction, read_committed, synced
 from envoyou_django.inbox.connection import (
     close_old_connections,
     in_event_loop,
     is_in_memory,
     is_outage,
+    query_elsewhere,
     replace_broken,
+    responds,
 )
 from envoyou_django.inbox.insert import insert_new, supports
 from envoyou_django.inbox.leasing import exclusive_claim, lease_rows
+from envoyou_django.inbox.pools import connection_budget, connection_shortage
 from envoyou_django.inbox.pruning import had_effect, prune, prune_watermarks
 from envoyou_django.inbox.rejections import OrmRejections
+from envoyou_django.inbox.sessions import explain_missing, replace_connection, unseen
 from envoyou_django.inbox.settling import settle
 from envoyou_django.inbox.transactions import handler_transaction
 from envoyou_django.loading import load
 from envoyou_django.models import (
+    EVENTS,
     MAX_NAME,
     TABLES,
     ObjectMark,
@@ -198,7 +204,8 @@ class OrmInbox(TransactionalInbox):
     def _resolve_existing(self, entry: NewEvent, now: datetime) -> Added:
         """Requeue the stored event if it is dead, else compare the bodies."""
         stored = self._rows.filter(tenant=entry.tenant, event_id=entry.event.id)
-        with synced(connections[self._alias]):
+        connection = connections[self._alias]
+        with synced(connection), read_committed(connection):
             if stored.filter(status=transitions.REARMABLE).requeue(now):
                 return Added.REARMED
         body = stored.filter(scrubbed_at__isnull=True).values_list("body", flat=True).first()
@@ -241,7 +248,7 @@ class OrmInbox(TransactionalInbox):
             return []
         registration = self._beats.due([claim_filter.handlers], (), now)
         exclusive = bool(claim_filter.ordered) or not features.has_select_for_update
-        with exclusive_claim(self.name, alias) if exclusive else transaction.atomic(using=alias):
+        with exclusive_claim(self.name, alias) if exclusive else own_transaction(alias):
             registry.write(registration, self.name, alias)
             if claim_filter.ordered:
                 # The first query does not lock. On MariaDB a locking query sees events that others commit meanwhile, so
@@ -275,12 +282,26 @@ class OrmInbox(TransactionalInbox):
 
     def renew(self, claims: list[Claim], lease: float) -> None:
         due_at = self._now() + timedelta(seconds=lease)
-        with transaction.atomic(using=self._alias):
+        with own_transaction(self._alias):
             for claim in sorted(claims, key=lambda claim: claim.key):
                 self._held(claim).update(due_at=due_at)
 
     def record(self, claim: Claim, progress: Mapping[str, HandlerStatus]) -> bool:
-        return self._held(claim).update(progress=dict(progress)) == 1
+        try:
+            if self._record(claim, progress):
+                return True
+        except ProgrammingError:
+            if connections[self._alias].in_atomic_block:
+                raise
+        if connections[self._alias].in_atomic_block:
+            return False
+        # A handler of this thread may have changed the session, so that the row is not found.
+        replace_connection(self._alias)
+        return self._record(claim, progress)
+
+    def _record(self, claim: Claim, progress: Mapping[str, HandlerStatus]) -> bool:
+        with own_statement(self._alias):
+            return self._held(claim).update(progress=dict(progress)) == 1
 
     @contextmanager
     def transaction(
@@ -291,21 +312,42 @@ class OrmInbox(TransactionalInbox):
         On SQLite it is rolled back after `TRANSACTION_LIMIT` seconds, because it blocks every other writer.
 
         Raises:
+            SessionStateError: the block has changed the session so that the event's row is not found.
             TransactionTimeoutError: on SQLite, the block took longer.
         """
         with handler_transaction(self._alias, claim.event):
             yield
-            held = self.record(claim, progress) if settlement is None else self.settle(claim, settlement())
+            with explain_missing(EVENTS):
+                held = self._record(claim, progress) if settlement is None else self.settle(claim, settlement())
             if not held:
-                raise LeaseLostError
+                raise unseen(self._alias, EVENTS) if self._is_held_elsewhere(claim) else LeaseLostError
+
+    def _is_held_elsewhere(self, claim: Claim) -> bool:
+        """Whether another connection finds the lease of a claim."""
+        if is_in_memory(self._alias):
+            return False
+        query = f"SELECT 1 FROM {EVENTS} WHERE id = %s AND lease_token = %s"  # noqa: S608 - a constant
+        return query_elsewhere(self._alias, query, [claim.key, claim.token]) is not None
+
+    @property
+    def connection_budget(self) -> ConnectionBudget:
+        """Bounds the transactions of handlers if the database has a pool."""
+        return connection_budget(self._alias)
+
+    def connection_shortage(self) -> str:
+        return connection_shortage(self._alias)
+
+    def responds(self) -> bool:
+        return responds(self._alias)
 
     def settle(self, claim: Claim, settlement: Settlement) -> bool:
-        return settle(self._held(claim), claim, settlement, self._now())
+        with own_statement(self._alias):
+            return settle(self._held(claim), claim, settlement, self._now())
 
     def settle_all(self, settlements: Sequence[tuple[Claim, Settlement]]) -> list[bool]:
         now = self._now()
         settled = [False] * len(settlements)
-        with transaction.atomic(using=self._alias):
+        with own_transaction(self._alias):
             # In the order of the keys, as in every transaction that changes several rows. Others could deadlock.
             for index in sorted(range(len(settlements)), key=lambda index: settlements[index][0].key):
                 claim, settlement = settlements[index]

@@ -8,13 +8,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 
-from django.db import connections, transaction
+from django.db import connections
 from django.db.models import F
 
 from envoyou_core.adapter import claim_of, transitions
 from envoyou_core.inbox import Claim, HandlerSet
 from envoyou_django.fields import stored_moment
 from envoyou_django.inbox.columns import encode
+from envoyou_django.inbox.commits import own_transaction
 from envoyou_django.inbox.pruning import lock_or_create
 from envoyou_django.models import ClaimLock, ProcessedEvent, ProcessedEventQuerySet
 
@@ -66,13 +67,10 @@ def exclusive_claim(name: str, alias: str) -> Iterator[None]:
     Of two simultaneous claims, one could lease an event while the other leases another that must wait for it.
     """
     connection = connections[alias]
-    is_outermost = not connection.in_atomic_block
-    with transaction.atomic(using=alias):
+    # At a higher isolation level the snapshot would be older than the lock.
+    with own_transaction(alias):
         if connection.vendor == "postgresql":
             with connection.cursor() as cursor:
-                if is_outermost:
-                    # At a higher level, which the project may have set, the snapshot would be older than the lock.
-                    cursor.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
                 cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"envoyou_claim:{name}"])
         else:
             # On SQLite any write takes the only write lock. It must come first: a transaction that reads first and

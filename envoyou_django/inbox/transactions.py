@@ -20,6 +20,9 @@ from envoyou_core.adapter import (
     time_limit,
     traceback_of,
 )
+from envoyou_core.errors import SessionStateError
+from envoyou_django.inbox.pools import connection_budget
+from envoyou_django.inbox.sessions import renew_changed, replace_connection
 from envoyou_django.models import ClaimLock
 
 __all__ = ["handler_transaction"]
@@ -48,15 +51,23 @@ def handler_transaction(alias: str, event: Event) -> Iterator[None]:
         with transaction.atomic(using=alias):
             yield
         return
-    if connection.connection is not None and not connection.is_usable():
-        # The server has closed the connection. Without this check the handler's first statement would fail.
-        connection.close()
+    with connection_budget(alias).slot():
+        yield from _transaction(alias, event)
+
+
+def _transaction(alias: str, event: Event) -> Iterator[None]:
+    # Without this the handler's first statement would fail, or use what an earlier handler has set.
+    renew_changed(alias)
+    connection = connections[alias]
     committed: list[str] = []
     try:
         with _slot(connection) as slot, transaction.atomic(using=alias):
             transaction.on_commit(lambda: committed.append(alias), using=alias)
             with nullcontext() if slot is None else _write_lock(connection, slot):
                 yield
+    except SessionStateError:
+        replace_connection(alias)
+        raise
     except (Exception, SystemExit, asyncio.CancelledError) as error:
         if not committed:
             raise

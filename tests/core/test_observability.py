@@ -15,10 +15,12 @@ from envoyou_core import RetryPolicy, WebhookRequest, Webhooks, observability
 from envoyou_core.inbox import Added, Status
 from envoyou_core.observability import (
     Accepted,
+    DatabaseFailed,
     HandlerAwaited,
     HandlerDropped,
     HandlerFailed,
     HandlerOverdue,
+    HandlersBounded,
     HandlerSkipped,
     HookFailed,
     InboxDown,
@@ -87,6 +89,18 @@ RECORDS = [
         "handler welcome failed for event evt_1 (user.created), attempt 2\n  Traceback:\n    ValueError: why",
     ),
     (
+        DatabaseFailed("evt_1", "user.created", "welcome", "sqlite:///a.db", "locked", 1.0),
+        "WARNING",
+        "database sqlite:///a.db failed at handler welcome for event evt_1 (user.created), retrying in 1 s, not "
+        "counted as an attempt: locked",
+    ),
+    (
+        DatabaseFailed("evt_1", "user.created", "welcome", "sqlite:///a.db", "lost", 2.0, interruption=2),
+        "WARNING",
+        "database sqlite:///a.db failed at handler welcome for event evt_1 (user.created), retrying in 2 s, not "
+        "counted as an attempt: lost (interruption 2 of this event)",
+    ),
+    (
         HandlerOverdue("evt_1", "user.created", "welcome", 2.5),
         "ERROR",
         "handler welcome exceeded its time limit of 2.5 s for event evt_1 (user.created) and is still running",
@@ -106,6 +120,12 @@ RECORDS = [
         HandlerSkipped("evt_1", "user.created", "welcome"),
         "INFO",
         "handler welcome skipped event evt_1 (user.created): a newer event of the same object has been applied",
+    ),
+    (
+        HandlersBounded("default", 2, 6),
+        "WARNING",
+        "the connection pool of default has at most 6 connections: no more than 2 handlers share the inbox's "
+        "transaction at once, so that acceptance and settlements keep theirs",
     ),
     (
         RetentionApplied("default", 3, 2, 1, 4),

@@ -48,6 +48,8 @@ def test_a_delay_is_a_finite_number_within_its_bound(attempt, initial, factor, l
     [
         {"max_attempts": 0},
         {"max_crashes": 0},
+        {"max_interruptions": -1},
+        {"max_interruptions": 21},
         {"initial_delay": -1},
         {"initial_delay": math.inf},
         {"initial_delay": math.nan},

@@ -71,6 +71,7 @@ def test_text_values_are_converted():
             "RETRY_FACTOR": "3",
             "RETRY_MAX_DELAY": "60",
             "RETRY_MAX_CRASHES": "2",
+            "RETRY_MAX_INTERRUPTIONS": "4",
             "RETENTION_PAYLOAD_DAYS": "7",
             "RETENTION_ID_DAYS": "30.5",
             "RETENTION_MARK_DAYS": "60",
@@ -82,7 +83,9 @@ def test_text_values_are_converted():
         "lease": 30.0,
         "signed_content": ("raw", "canonical"),
         "required_headers": (),
-        "retry": RetryPolicy(max_attempts=5, initial_delay=1, factor=3, max_delay=60, max_crashes=2),
+        "retry": RetryPolicy(
+            max_attempts=5, initial_delay=1, factor=3, max_delay=60, max_crashes=2, max_interruptions=4
+        ),
         "retention": Retention(payload_days=7, id_days=30.5, mark_days=60, scrub_processed=True),
     }
 

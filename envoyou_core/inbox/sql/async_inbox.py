@@ -16,6 +16,7 @@ from envoyou_core.errors import ConfigurationError, TransactionTimeoutError
 from envoyou_core.inbox.deadlines import TRANSACTION_LIMIT
 from envoyou_core.inbox.group_commit import MAX_BATCH
 from envoyou_core.inbox.records import Claim, HandlerStatus, Settlement
+from envoyou_core.inbox.sql import sessions
 from envoyou_core.inbox.sql.inbox import SqlInbox
 
 __all__ = ["AsyncSqlInbox"]
@@ -93,19 +94,22 @@ class AsyncSqlInbox(SqlInbox):
         async with AsyncExitStack() as ends:
             slot = None if self.remote else await ends.enter_async_context(self._handler_queue.async_slot())
             connection = await ends.enter_async_context(self._async_engine.connect())
-            await ends.enter_async_context(connection.begin())
+            await connection.run_sync(sessions.note_state)
+            # The session is read once more after this context, which refuses statements after the commit.
+            transaction = await ends.enter_async_context(AsyncExitStack())
+            await transaction.enter_async_context(connection.begin())
             if slot is not None:
                 await _lock_for_writing(connection)
                 slot.lock_taken()
-            async with self._limit(), AsyncExitStack() as sessions:
+            async with self._limit(), AsyncExitStack() as orm_sessions:
                 # The methods of the inbox block, so that they cannot use the connection, which belongs to the loop.
-                sessions.enter_context(self._joinable(None))
+                orm_sessions.enter_context(self._joinable(None))
                 given: dict[str, object] = {"connection": connection}
                 if "session" in wants:
-                    given["session"] = await sessions.enter_async_context(_session_within(connection))
+                    given["session"] = await orm_sessions.enter_async_context(_session_within(connection))
                 yield {name: given[name] for name in given.keys() & set(wants)}
             end = partial(self._end_transaction, claim=claim, progress=progress, settlement=settlement)
-            await _to_the_end(_commit(connection, end, ends.pop_all()))
+            await _to_the_end(_commit(connection, transaction, end, ends.pop_all()))
 
     def _limit(self) -> AbstractAsyncContextManager[object]:
         return AsyncExitStack() if self.remote else _time_limit()
@@ -161,9 +165,14 @@ async def _time_limit() -> AsyncIterator[None]:
         ) from error
 
 
-async def _commit(connection: AsyncConnection, end: Callable[[Connection], None], ends: AsyncExitStack) -> None:
+async def _commit(
+    connection: AsyncConnection, transaction: AsyncExitStack, end: Callable[[Connection], bool], ends: AsyncExitStack
+) -> None:
     async with ends:
-        await connection.run_sync(end)
+        is_changed = await connection.run_sync(end)
+        await transaction.aclose()
+        if is_changed:
+            await connection.run_sync(sessions.close_if_changed)
 
 
 async def _to_the_end(awaitable: Awaitable[None]) -> None:

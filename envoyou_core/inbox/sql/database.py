@@ -7,11 +7,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, text, true
 
 from envoyou_core.errors import ConfigurationError
 from envoyou_core.forks import call_in_forked_children
+from envoyou_core.inbox.server_settings import POSTGRES_LIMITS
 from envoyou_core.inbox.sql import cleanup, joining
 from envoyou_core.inbox.sql.engines import DIALECTS, WriteLock, check_mariadb, open_engine
 from envoyou_core.inbox.sql.migrations import build_key_online, build_waits_online, check_schema, set_up
@@ -19,6 +21,8 @@ from envoyou_core.inbox.sql.schema import inbox_table
 from envoyou_core.inbox.urls import read_url, shown_url, sqlite_file
 
 __all__ = ["SqlDatabase"]
+
+BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
 
 LOCK_INTERVAL = 0.1
 """Seconds between two attempts to get the lock of a migration."""
@@ -152,14 +156,40 @@ class SqlDatabase:
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
+        """Begin a transaction of the inbox itself. At a higher isolation level its statements would conflict."""
         joined = None if self.remote else joining.connection_for_writing(self._lock_domain)
         if joined is not None:
             # In a savepoint: a handler may catch the error of a call, and its transaction must not keep half of it.
             with joined.begin_nested():
                 yield joined
             return
-        with self._write_turn(), self._engine.begin() as connection:
+        with self._write_turn(), self._own_engine.begin() as connection:
             yield connection
+
+    @contextmanager
+    def _accepting(self) -> Iterator[Connection]:
+        """Begin the transaction of an acceptance: on PostgreSQL with time limits, and with a commit that is on disk."""
+        if self._dialect != "postgresql" or self._url is None or self._engine.dialect.driver != "psycopg":
+            with self._writing() as connection:
+                if self._dialect == "postgresql":
+                    connection.exec_driver_sql(POSTGRES_LIMITS)
+                yield connection
+            return
+        # The driver would send BEGIN by itself, and the settings would cost a round trip of their own.
+        with self._reading() as connection, connection.begin():
+            driver: Any = connection.connection.driver_connection
+            # The server prepares no statement that consists of several.
+            together = driver.prepare_threshold is None
+            for statement in [f"{BEGIN}; {POSTGRES_LIMITS}"] if together else [BEGIN, POSTGRES_LIMITS]:
+                connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
+            yield connection
+
+    @property
+    def _own_engine(self) -> Engine:
+        if self._dialect == "postgresql":
+            # The level is part of BEGIN and costs no round trip. The connections are those of the same pool.
+            return self._engine.execution_options(isolation_level="READ COMMITTED")
+        return self._engine
 
     def _write_turn(self) -> AbstractContextManager[Callable[[], None]]:
         return nullcontext(lambda: None) if self.remote else self._write_lock.held()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event
 from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -27,6 +27,7 @@ __all__ = [
     "close_engine",
     "dialect_of",
     "is_outage",
+    "max_connections",
     "open_engine",
 ]
 
@@ -258,6 +259,14 @@ def _begin_immediately(connection: Connection) -> None:
     # IMMEDIATE waits for the lock first.
     if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
         connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def max_connections(engine: Engine) -> int | None:
+    """Return the largest number of connections that an engine's pool can have; `None` if that is not bounded."""
+    pool = engine.pool
+    if not isinstance(pool, QueuePool) or pool._max_overflow == UNLIMITED:  # noqa: SLF001 - there is no other way
+        return None
+    return pool.size() + pool._max_overflow  # noqa: SLF001 - as above
 
 
 def is_outage(error: Exception) -> bool:

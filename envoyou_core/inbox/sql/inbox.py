@@ -10,10 +10,11 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime, timedelta
 from typing import cast
 
-from sqlalchemy import URL, ColumnElement, Connection, Engine, and_, delete, insert, select
+from sqlalchemy import URL, ColumnElement, Connection, Engine, QueuePool, and_, delete, insert, select
 
 from envoyou_core.errors import ConfigurationError, LeaseLostError
 from envoyou_core.event import object_key
+from envoyou_core.inbox.connection_budget import ConnectionBudget, shortage
 from envoyou_core.inbox.deadlines import TRANSACTION_LIMIT, time_limit
 from envoyou_core.inbox.group_commit import MAX_BATCH, MAX_WAITING, GroupCommit
 from envoyou_core.inbox.handler_queue import HandlerTransactionQueue
@@ -38,9 +39,20 @@ from envoyou_core.inbox.records import (
 )
 from envoyou_core.inbox.rejected import NewRejection, RejectedDelivery
 from envoyou_core.inbox.rows import moment
-from envoyou_core.inbox.sql import acceptance, cleanup, joining, leasing, reading, registry, rejections, settling
+from envoyou_core.inbox.sql import (
+    acceptance,
+    cleanup,
+    joining,
+    leasing,
+    reading,
+    registry,
+    rejections,
+    sessions,
+    settling,
+)
+from envoyou_core.inbox.sql.claims import IS_HELD, lease_of
 from envoyou_core.inbox.sql.database import SqlDatabase
-from envoyou_core.inbox.sql.engines import close_engine, is_outage
+from envoyou_core.inbox.sql.engines import close_engine, is_outage, max_connections
 from envoyou_core.inbox.sql.requeue import requeue
 from envoyou_core.inbox.sql.schema import inbox_table, paused_table, rejected_table
 
@@ -77,6 +89,7 @@ class SqlInbox(SqlDatabase, TransactionalInbox):
         file: the SQLite file; `None` for a server, and for an application's engine in memory.
         location: the URL without its password, with the absolute path of a file, for display.
         creates_file: whether `open` creates a file that does not exist; see `SqlDatabase`.
+        connection_budget: bounds the transactions of handlers if the application's engine has a bounded pool.
         remote: whether the database is reached over a network.
 
     Raises:
@@ -99,6 +112,8 @@ class SqlInbox(SqlDatabase, TransactionalInbox):
         super().__init__(database)
         self._handler_queue = HandlerTransactionQueue()
         self._beats = Beats()
+        # On SQLite handlers wait for the lock anyway.
+        self.connection_budget = ConnectionBudget(max_connections(self._engine) if self.remote else None)
         self._writer = GroupCommit[NewEvent, Added](
             self._store, is_outage=is_outage, max_batch=max_batch, max_waiting=MAX_WAITING
         )
@@ -126,7 +141,7 @@ class SqlInbox(SqlDatabase, TransactionalInbox):
         now = self._moment()
         rows = acceptance.new_rows(self.name, entries, now)
         registration = self._beats.due([entry.handlers for entry in entries], [entry.process for entry in entries], now)
-        with self._writing() as connection:
+        with self._accepting() as connection:
             registry.write(connection, self.name, registration)
             new = acceptance.insert_new(connection, rows)
             added = acceptance.resolve(connection, self.name, entries, new, now)
@@ -255,6 +270,19 @@ class SqlInbox(SqlDatabase, TransactionalInbox):
         with self._writing() as connection:
             return registry.prune_processes(connection, self.name, self._moment())
 
+    def connection_shortage(self) -> str:
+        total, pool = self.connection_budget.total, self._engine.pool
+        is_exhausted = total is not None and isinstance(pool, QueuePool) and pool.checkedout() >= total
+        return shortage(total) if total is not None and is_exhausted else ""
+
+    def responds(self) -> bool:
+        try:
+            with self._reading() as connection:
+                connection.execute(select(1))
+        except Exception:
+            return False
+        return True
+
     # Transactions of handlers
 
     @contextmanager
@@ -268,26 +296,30 @@ class SqlInbox(SqlDatabase, TransactionalInbox):
         their own and are committed at once.
 
         Raises:
+            SessionStateError: on PostgreSQL, the block has changed the session so that the event's row is not found.
             TransactionTimeoutError: on SQLite, the block took longer.
             WouldDeadlockError: on SQLite, it is called within another handler's transaction.
         """
         self.open()
         if not self.remote:
             joining.refuse_nested(self._lock_domain)
-        with (
-            self._handler_slot() as release,
-            self._engine.begin() as connection,
-            self._time_limit(connection, release),
-            self._joinable(connection),
-        ):
-            yield connection
-            self._end_transaction(connection, claim, progress, settlement)
+        with self._handler_slot() as release, self._engine.connect() as connection:
+            sessions.note_state(connection)
+            with connection.begin(), self._time_limit(connection, release), self._joinable(connection):
+                yield connection
+                is_changed = self._end_transaction(connection, claim, progress, settlement)
+            if is_changed:
+                sessions.close_if_changed(connection)
 
     @contextmanager
     def _handler_slot(self) -> Iterator[Callable[[], None]]:
-        """Hold SQLite's write lock for a handler, until the block ends or the given function is called."""
+        """Hold SQLite's write lock for a handler, until the block ends or the given function is called.
+
+        On a server a slot is the right to hold a connection of the pool.
+        """
         if self.remote:
-            yield lambda: None
+            with self.connection_budget.slot():
+                yield lambda: None
             return
         # Handlers wait for each other in a queue without a time limit, because their transactions are long. Only the
         # first of them waits for the lock, so no other writer waits for more than one handler.
@@ -306,13 +338,43 @@ class SqlInbox(SqlDatabase, TransactionalInbox):
         claim: Claim,
         progress: Mapping[str, HandlerStatus],
         settlement: Callable[[], Settlement] | None,
-    ) -> None:
-        if settlement is None:
-            held = settling.record(connection, claim, progress)
-        else:
-            held = settling.settle(connection, claim, settlement(), self._moment())
+    ) -> bool:
+        """Record or settle in a handler's transaction; returns whether the session differs from its usual state.
+
+        Raises:
+            LeaseLostError: the lease was lost.
+            SessionStateError: the lease is held, but the connection does not find the event's row.
+        """
+        usual = sessions.usual_state(connection)
+        with sessions.explain_missing():
+            if usual is None:
+                held = self._end_attempt(connection, claim, progress, settlement)
+                state = None
+            elif settlement is None:
+                state = settling.record_and_read_session(connection, claim, progress)
+                held = state is not None
+            else:
+                state = settling.settle_and_read_session(connection, claim, settlement(), self._moment())
+                held = state is not None
         if not held:
-            raise LeaseLostError
+            raise sessions.unseen(connection) if self._is_held(claim) else LeaseLostError
+        return state != usual
+
+    def _end_attempt(
+        self,
+        connection: Connection,
+        claim: Claim,
+        progress: Mapping[str, HandlerStatus],
+        settlement: Callable[[], Settlement] | None,
+    ) -> bool:
+        if settlement is None:
+            return settling.record(connection, claim, progress)
+        return settling.settle(connection, claim, settlement(), self._moment())
+
+    def _is_held(self, claim: Claim) -> bool:
+        """Whether another connection finds the lease of a claim."""
+        with self._reading() as connection:
+            return connection.scalar(select(_t.key).where(IS_HELD), lease_of(claim)) is not None
 
     def _joinable(self, connection: Connection | None) -> AbstractContextManager[None]:
         return nullcontext() if self.remote else joining.handler_transaction(self._lock_domain, connection)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, update
+from sqlalchemy import Connection, bindparam, func, select, update
 
 from envoyou_core.inbox import transitions
 from envoyou_core.inbox.records import Claim, HandlerStatus, Settlement, is_applied
@@ -14,9 +14,10 @@ from envoyou_core.inbox.sql import cleanup
 from envoyou_core.inbox.sql.claims import IS_HELD, lease_of
 from envoyou_core.inbox.sql.columns import encode
 from envoyou_core.inbox.sql.schema import inbox_table
+from envoyou_core.inbox.sql.sessions import STATE
 from envoyou_core.inbox.transitions import Changes
 
-__all__ = ["record", "settle", "settle_together"]
+__all__ = ["record", "record_and_read_session", "settle", "settle_and_read_session", "settle_together"]
 
 _t = inbox_table.c
 _RECORD = (
@@ -37,19 +38,43 @@ _SETTLE = (
 # Hardly any settlement changes these columns, and each column costs time.
 _OWE = update(inbox_table).where(_t.key == bindparam("row_key"))
 _SETTLE_UNLESS_TO_ERASE = _SETTLE.where(_t.to_erase.is_(None))
+# On PostgreSQL a handler's transaction reads the session's state in the statement that ends it.
+_RECORD_AND_READ_SESSION = _RECORD.returning(STATE)
+_SETTLE_AND_READ_SESSION = _SETTLE_UNLESS_TO_ERASE.returning(STATE)
 
 
 def record(connection: Connection, claim: Claim, progress: Mapping[str, HandlerStatus]) -> bool:
     """Store the progress of an attempt; returns false if the lease was lost."""
-    changes = encode({"progress": progress})
-    values = {"new_progress": changes["progress"], "new_applied": int(is_applied(progress))}
-    return connection.execute(_RECORD, {**lease_of(claim), **values}).rowcount == 1
+    return connection.execute(_RECORD, _progress(claim, progress)).rowcount == 1
 
 
 def settle(connection: Connection, claim: Claim, settlement: Settlement, now: datetime) -> bool:
     """End an attempt; returns false, without a change, if the lease was lost."""
     if settle_together(connection, [(claim, settlement)], now):
         return True
+    return _settle_and_erase(connection, claim, settlement, now)
+
+
+def record_and_read_session(connection: Connection, claim: Claim, progress: Mapping[str, HandlerStatus]) -> str | None:
+    """Store the progress of an attempt; returns the session's state on PostgreSQL, `None` if the lease was lost."""
+    state: str | None = connection.scalar(_RECORD_AND_READ_SESSION, _progress(claim, progress))
+    return state
+
+
+def settle_and_read_session(connection: Connection, claim: Claim, settlement: Settlement, now: datetime) -> str | None:
+    """End an attempt; returns the session's state on PostgreSQL, `None` if the lease was lost."""
+    changes = transitions.settle(claim, settlement, now)
+    state: str | None = connection.scalar(_SETTLE_AND_READ_SESSION, _parameters(claim, changes))
+    if state is None:
+        held = _settle_and_erase(connection, claim, settlement, now)
+        return connection.scalar(select(STATE)) if held else None
+    _owe(connection, [(claim, changes)])
+    if transitions.deletes_payload(settlement, erase_requested=False):
+        cleanup.scrub(connection, _t.key == claim.key, now)
+    return state
+
+
+def _settle_and_erase(connection: Connection, claim: Claim, settlement: Settlement, now: datetime) -> bool:
     changes = transitions.settle(claim, settlement, now)
     held = connection.execute(_SETTLE, _parameters(claim, changes)).rowcount == 1
     if held:
@@ -86,6 +111,11 @@ def _owe(connection: Connection, settled: Sequence[tuple[Claim, Changes]]) -> No
     for claim, changes in settled:
         if owed := {column: changes[column] for column in _OWED if column in changes}:
             connection.execute(_OWE.values(**encode(owed)), {"row_key": claim.key})
+
+
+def _progress(claim: Claim, progress: Mapping[str, HandlerStatus]) -> dict[str, Any]:
+    changes = encode({"progress": progress})
+    return {**lease_of(claim), "new_progress": changes["progress"], "new_applied": int(is_applied(progress))}
 
 
 def _parameters(claim: Claim, changes: Changes) -> dict[str, Any]:
