@@ -218,10 +218,13 @@ class OrmInbox(TransactionalInbox):
         """See `WorkerInbox.accept_rejected`. It may be part of another transaction, which then decides over both."""
         now = self._now()
         alias = self._alias
+        registration = self._beats.due([entry.handlers], [entry.process], now)
         with synced(connections[alias]), transaction.atomic(using=alias):
+            registry.write(registration, self.name, alias)
             new = insert_new([self._new_row(entry, now)], alias)
             added = Added.NEW if new else self._resolve_existing(entry, now)
             self._rejections.rows.filter(pk=key).delete()
+        self._beats.wrote(registration)
         return added
 
     def list_rejected(self, *, limit: int = 100) -> RejectedDeliveries:

@@ -162,11 +162,14 @@ class SqlInbox(SqlDatabase, TransactionalInbox):
     def accept_rejected(self, key: int, entry: NewEvent) -> Added:
         self.open()
         now = self._moment()
+        registration = self._beats.due([entry.handlers], [entry.process], now)
         with self._writing() as connection:
+            registry.write(connection, self.name, registration)
             new = acceptance.insert_new(connection, acceptance.new_rows(self.name, [entry], now))
             (added,) = acceptance.resolve(connection, self.name, [entry], new, now)
             rejections.delete_matching(connection, rejections.matching(self.name, key=key))
-            return added
+        self._beats.wrote(registration)
+        return added
 
     def list_rejected(self, *, limit: int = 100) -> RejectedDeliveries:
         self.open()
