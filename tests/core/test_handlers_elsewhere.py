@@ -500,3 +500,17 @@ def test_no_handler_is_lost_or_repeated_whatever_is_deployed(kind, examples, tmp
             suppress_health_check=list(HealthCheck),
         ),
     )
+
+
+def test_what_waits_for_a_handler_is_announced_by_a_process_that_has_it(deployment, clock):
+    old, new = deployment.process("welcome"), deployment.process("welcome", "bill")
+    deployment.outcomes["bill"] = [ValueError("first")]
+    deployment.deliver(new)
+    new.drain()
+    clock.advance(2)
+    old.drain()
+    assert new.inbox.get("evt_1").waits_for == "bill"
+    assert new._engine.seconds_until_runnable() == 0.0
+    assert old._engine.seconds_until_runnable() > 0
+    # Reads of what has become due since then do not count it again.
+    assert new._engine.seconds_until_runnable(0.0) > 0
