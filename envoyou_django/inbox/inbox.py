@@ -68,7 +68,7 @@ from envoyou_django.inbox.leasing import exclusive_claim, lease_rows
 from envoyou_django.inbox.pools import connection_budget, connection_shortage
 from envoyou_django.inbox.pruning import had_effect, prune, prune_watermarks
 from envoyou_django.inbox.rejections import OrmRejections
-from envoyou_django.inbox.sessions import explain_missing, replace_connection, unseen
+from envoyou_django.inbox.sessions import explain_missing, may_be_changed, replace_connection, unseen
 from envoyou_django.inbox.settling import settle
 from envoyou_django.inbox.transactions import handler_transaction
 from envoyou_django.loading import load
@@ -294,9 +294,9 @@ class OrmInbox(TransactionalInbox):
             if self._record(claim, progress):
                 return True
         except ProgrammingError:
-            if connections[self._alias].in_atomic_block:
+            if not may_be_changed(self._alias):
                 raise
-        if connections[self._alias].in_atomic_block:
+        if not may_be_changed(self._alias):
             return False
         # A handler of this thread may have changed the session, so that the row is not found.
         replace_connection(self._alias)

@@ -12,7 +12,7 @@ from envoyou_core.adapter import SESSION_STATE, describe_changes, unseen_event
 from envoyou_core.errors import SessionStateError
 from envoyou_django.inbox.connection import query_elsewhere
 
-__all__ = ["explain_missing", "renew_changed", "replace_connection", "unseen"]
+__all__ = ["explain_missing", "may_be_changed", "renew_changed", "replace_connection", "unseen"]
 
 QUERY = f"SELECT {SESSION_STATE}"
 
@@ -58,10 +58,16 @@ def _read(connection: Any) -> str:
         return str(state)
 
 
+def may_be_changed(alias: str) -> bool:
+    """Whether an earlier handler of the thread may have changed the session, and another connection can be used."""
+    connection = connections[alias]
+    return connection.vendor == "postgresql" and not connection.in_atomic_block
+
+
 def replace_connection(alias: str) -> None:
     """Close the thread's connection and forget the object, which may have a state of its own, such as a tenant."""
     connection = connections[alias]
-    if connection.connection is not None:
+    if connection.vendor == "postgresql" and connection.connection is not None:
         # A pool takes back an open connection as it is.
         connection.connection.close()
     connection.close()

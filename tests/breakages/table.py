@@ -340,8 +340,8 @@ BREAKAGES = [
         "the nonce is bound before the commit",
         RECEPTION,
         "Receiver._store",
-        "        entry = NewEvent(event, tenant, _endpoint_of(event, request))\n",
-        "        entry = NewEvent(event, tenant, _endpoint_of(event, request))\n"
+        "        entry = self._entry(event, tenant, request)\n",
+        "        entry = self._entry(event, tenant, request)\n"
         "        if key is not None:\n"
         "            yield from self._bind(key, event.id)\n",
         (f"{TEST_RECEPTION}::test_a_nonce_is_bound_only_after_the_event_is_stored",),
@@ -400,7 +400,7 @@ BREAKAGES = [
         "request, then insert",
         SQL,
         "SqlInbox._store",
-        """        with self._writing() as connection:
+        """        with self._accepting() as connection:
             registry.write(connection, self.name, registration)
             new = acceptance.insert_new(connection, rows)
 """,

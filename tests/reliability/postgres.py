@@ -25,13 +25,24 @@ class OwnPostgres:
     def __init__(self, server: Any) -> None:
         self._server = server
 
-    def create_database(self) -> str:
+    def create_database(self, *, owner: str = "") -> str:
         """Create a database, which exists as long as the server, and return its SQLAlchemy URL."""
         name = f"reliability_{uuid.uuid4().hex}"
-        with psycopg.connect(self._server.get_uri(), autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}")
+        self.execute(f"CREATE DATABASE {name}" + (f" OWNER {owner}" if owner else ""))
         parts = urlsplit(self._server.get_uri())
-        return parts._replace(scheme="postgresql+psycopg", path=f"/{name}").geturl()
+        address = f"{owner}@{parts.netloc.rpartition('@')[2]}" if owner else parts.netloc
+        return parts._replace(scheme="postgresql+psycopg", netloc=address, path=f"/{name}").geturl()
+
+    def create_role(self, *, connections: int) -> str:
+        """Create a role with a limited number of connections, and return its name."""
+        name = f"role_{uuid.uuid4().hex}"
+        self.execute(f"CREATE ROLE {name} LOGIN CONNECTION LIMIT {connections}")
+        return name
+
+    def execute(self, statement: str) -> None:
+        """Execute a statement as the superuser."""
+        with psycopg.connect(self._server.get_uri(), autocommit=True) as connection:
+            connection.execute(statement)
 
     def stop(self) -> None:
         """Stop the server and all its connections at once, without a checkpoint."""

@@ -416,6 +416,10 @@ class InboxTable:
         rows = self._read(f"SELECT event_id FROM {self._table} WHERE status = 'processed'")
         return {event_id for (event_id,) in rows}
 
+    def dead(self) -> dict[str, str | None]:
+        """Return the last errors of the dead events, by event id."""
+        return dict(self._read(f"SELECT event_id, last_error FROM {self._table} WHERE status = 'dead'"))  # type: ignore[arg-type]
+
     def taken_over(self) -> int:
         """Return how often a worker has taken over an event because its lease had expired."""
         [(crashes,)] = self._read(f"SELECT COALESCE(SUM(crashes), 0) FROM {self._table}")

@@ -57,7 +57,7 @@ def check_killed_at(point: str, server: str, inbox_url: str, tmp_path: Path, **s
     events = users(EVENTS)
     on_pass = EVENTS // 20 if point in SEVERAL_EVENTS_AT_ONCE else EVENTS // 4
     if point in PLAIN_HANDLER_LAST:
-        settings["PLAIN_LAST"] = "1"
+        settings["HANDLERS"] = "transactional plain"
     with crashing_site(
         SERVERS_OF_EACH_INBOX[server], tmp_path, inbox_url, crash_at=point, crash_on_pass=on_pass, settings=settings
     ) as site:

@@ -11,6 +11,9 @@ from pathlib import Path
 from envoyou_core import Event, Handlers
 
 FOLDER = Path(os.environ["EFFECTS_FOLDER"])
+HANDLERS = os.environ.get("HANDLERS", "plain transactional").split()
+"""The handlers of `user.*` that this process knows, in their order."""
+
 PLAIN_SECONDS = float(os.environ.get("PLAIN_SECONDS", "0"))
 TRANSACTIONAL_SECONDS = float(os.environ.get("TRANSACTIONAL_SECONDS", "0"))
 

@@ -8,7 +8,16 @@ import time
 
 import crash_points
 import scarce_disk
-from effects import FOLDER, PLAIN_SECONDS, TRANSACTIONAL_SECONDS, bad_handlers, in_flight, leave_line, plain
+from effects import (
+    FOLDER,
+    HANDLERS,
+    PLAIN_SECONDS,
+    TRANSACTIONAL_SECONDS,
+    bad_handlers,
+    in_flight,
+    leave_line,
+    plain,
+)
 from sqlalchemy import Connection, make_url, text
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
@@ -44,8 +53,8 @@ if driver:
     transactional = transactional_on_the_loop  # type: ignore[assignment]
 
 # The last handler decides: after a plain one the event is settled separately, after the other in its transaction.
-for handler in (transactional, plain) if os.environ.get("PLAIN_LAST") else (plain, transactional):
-    webhooks.on("user.*")(handler)
+for name in HANDLERS:
+    webhooks.on("user.*", name=name)({"plain": plain, "transactional": transactional}[name])
 
 
 @webhooks.on("auth.*", ordered=True)

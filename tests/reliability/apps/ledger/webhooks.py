@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import time
 
 import crash_points
 from django.db.backends.signals import connection_created
-from effects import TRANSACTIONAL_SECONDS, bad_handlers, in_flight, plain
+from effects import HANDLERS, TRANSACTIONAL_SECONDS, bad_handlers, in_flight, plain
 
 from envoyou_core import Event
 from envoyou_django import webhooks
@@ -24,6 +23,8 @@ def transactional(event: Event) -> None:
         time.sleep(TRANSACTIONAL_SECONDS)
 
 
-for handler in (transactional, plain) if os.environ.get("PLAIN_LAST") else (plain, transactional):
-    webhooks.on("user.*", atomic=handler is transactional)(handler)
+for name in HANDLERS:
+    webhooks.on("user.*", name=name, atomic=name == "transactional")(
+        {"plain": plain, "transactional": transactional}[name]
+    )
 webhooks.include(bad_handlers)
