@@ -380,7 +380,9 @@ class RejectedDelivery(models.Model):
         verbose_name = _("rejected delivery")
         verbose_name_plural = _("rejected deliveries")
         permissions = [("retry_rejecteddelivery", _("Can retry rejected delivery"))]
-        constraints = [models.UniqueConstraint(fields=["name", "tenant", "digest"], name="envoyou_rejected_key")]
+        constraints = [
+            models.UniqueConstraint(fields=["name", "tenant", "digest"], name="envoyou_rejected_delivery_key")
+        ]
 
     def __str__(self) -> str:
         return f"{self.pk} ({self.reason})"

@@ -3,15 +3,16 @@
 from django.db import migrations, models
 
 import envoyou_django.fields
+from envoyou_django.indices import CreateModelOnce
 
 
 class Migration(migrations.Migration):
-    dependencies = [
-        ("envoyou_django", "0006_processes_and_owed_handlers"),
-    ]
+    atomic = False
+
+    dependencies = [("envoyou_django", "0006_processes_and_owed_handlers")]
 
     operations = [
-        migrations.CreateModel(
+        CreateModelOnce(
             name="RejectedDelivery",
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
@@ -47,7 +48,7 @@ class Migration(migrations.Migration):
                 "db_table": "envoyou_rejected_delivery",
                 "permissions": [("retry_rejecteddelivery", "Can retry rejected delivery")],
                 "constraints": [
-                    models.UniqueConstraint(fields=("name", "tenant", "digest"), name="envoyou_rejected_key")
+                    models.UniqueConstraint(fields=("name", "tenant", "digest"), name="envoyou_rejected_delivery_key")
                 ],
             },
         ),

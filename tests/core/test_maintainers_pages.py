@@ -57,4 +57,4 @@ def test_every_module_of_the_layout_exists():
 
 
 def test_the_page_stays_short():
-    assert TEXTS["ARCHITECTURE.md"].count("\n") < 250
+    assert TEXTS["ARCHITECTURE.md"].count("\n") < 300

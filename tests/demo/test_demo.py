@@ -42,18 +42,18 @@ NO_RETRY = (
 )
 NO_DELAY = (
     "worker/attempt.py",
-    "return self._ended(Status.FAILED, progress, error, retry_in=delay)",
-    "return self._ended(Status.FAILED, progress, error, retry_in=0.0)",
+    "return self._ended(Status.FAILED, progress, error, retry_in=delay, owed=owed)",
+    "return self._ended(Status.FAILED, progress, error, retry_in=0.0, owed=owed)",
 )
 RETRY_NEVER_COMES = (
     "worker/attempt.py",
-    "return self._ended(Status.FAILED, progress, error, retry_in=delay)",
-    "return self._ended(Status.FAILED, progress, error, retry_in=None)",
+    "return self._ended(Status.FAILED, progress, error, retry_in=delay, owed=owed)",
+    "return self._ended(Status.FAILED, progress, error, retry_in=None, owed=owed)",
 )
 HANDLERS_DO_NOT_RUN = (
     "worker/engine.py",
-    "            yield Invocation(handler, claim, self.inbox, self.contexts, done, settle).step()",
-    "            Invocation(handler, claim, self.inbox, self.contexts, done, settle).step()",
+    "            yield invocation.step()",
+    "            invocation.step()",
 )
 
 

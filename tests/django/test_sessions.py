@@ -76,7 +76,7 @@ def test_a_handler_that_sets_a_tenant_has_failed_and_the_next_event_is_unaffecte
         return TenantWrapper(connections.settings[alias], alias)
 
     monkeypatch.setattr(connections, "create_connection", create_connection)
-    sessions.replace(inbox_alias)
+    sessions.replace_connection(inbox_alias)
     notices, tenants = [], []
     webhooks.subscribe(notices.append)
 
@@ -93,7 +93,7 @@ def test_a_handler_that_sets_a_tenant_has_failed_and_the_next_event_is_unaffecte
     assert webhooks.inbox.get(second.id).status is Status.PROCESSED
     assert tenants == [None, None]
     assert not any(isinstance(notice, LeaseLost) for notice in notices)
-    sessions.replace(inbox_alias)
+    sessions.replace_connection(inbox_alias)
 
 
 @pytest.mark.parametrize("atomic", [True, False], ids=["atomic", "not atomic"])
