@@ -13,9 +13,8 @@ from envoyou_core.handlers import Handler, Registration, check_transaction_suppo
 from envoyou_core.hooks import Hook, HookKind
 from envoyou_core.http import RequestLimits, WebhookRequest, WebhookResponse
 from envoyou_core.inbox import WorkerInbox
-from envoyou_core.lifecycle import Lifecycle
 from envoyou_core.nonces import NonceStore
-from envoyou_core.observability.redacted import RedactedLogger
+from envoyou_core.pausing import Pausing
 from envoyou_core.reception.receiver import Receiver
 from envoyou_core.reception.secrets import SecretSetting, key_source
 from envoyou_core.reception.signature import SIGNED_CONTENT_FORMS, SignedContent
@@ -25,16 +24,13 @@ from envoyou_core.retry import RetryPolicy
 from envoyou_core.settings import DEFAULT_MAX_BODY_SIZE, SECRET_NAMES, Handoff, WorkerSettings, read_environment
 from envoyou_core.steps import Call, arun, run, run_in_own_loop
 from envoyou_core.stores import as_inbox, as_nonce_store, as_spool
-from envoyou_core.worker.claim_plan import subject_of
 
 __all__ = ["Webhooks"]
 
 DEFAULTS: Final = WorkerSettings()
 
-log = RedactedLogger("envoyou")
 
-
-class Webhooks(Registration, Lifecycle):
+class Webhooks(Registration, Pausing):
     """Receives EnvoyOU webhooks: verifies each, stores it, acknowledges it, and calls its handlers.
 
     A 200 means that the event is on disk. See the guide, "Setting Up Webhooks" and "Best Practices".
@@ -296,38 +292,3 @@ class Webhooks(Registration, Lifecycle):
 
         await asyncio.to_thread(self._empty_spool)
         return await adrain(self._engine, until_idle=until_idle, within=within)
-
-    def pause(self, *, type: str | None = None, handler: str | None = None) -> None:
-        """Leave events in the inbox, in all processes, until `resume`. They are still accepted.
-
-        An event is paused as a whole, with all its handlers, even if only one of them is paused. Attempts that have
-        begun are finished; other processes learn of the pause within about a second.
-
-        Args:
-            type: an event type: exact (`user.created`), by prefix (`user.*`), or all (`*`).
-            handler: the name of a handler, instead of a type.
-
-        Raises:
-            ValueError: not exactly one of them was given.
-            ConfigurationError: the type is malformed.
-        """
-        subject = subject_of(type=type, handler=handler)
-        if handler is not None and handler not in {known.name for known in self._handlers}:
-            log.warning("paused the handler %r, which this process does not have", handler)
-        self.inbox.pause(subject)
-        self._engine.pauses.forget()
-
-    def resume(self, *, type: str | None = None, handler: str | None = None) -> None:
-        """Undo the `pause` with the same argument.
-
-        Raises:
-            ValueError: not exactly one of them was given.
-            ConfigurationError: the type is malformed.
-        """
-        self.inbox.resume(subject_of(type=type, handler=handler))
-        self._engine.pauses.forget()
-
-    @property
-    def paused(self) -> frozenset[str]:
-        """The paused types and handlers, as `type:user.*` and `handler:welcome`."""
-        return self.inbox.paused()
