@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final, Literal, TypeVar
@@ -70,6 +70,7 @@ class Handler:
         time_limit: seconds after which an async handler is cancelled and a sync one reported.
         concurrency: how many of its events each worker may have in flight.
         atomic: whether it shares the transaction that records its success; `None` for the default.
+        was: its former names.
     """
 
     name: str
@@ -82,6 +83,12 @@ class Handler:
     time_limit: float | None = None
     concurrency: int | None = None
     atomic: bool | None = None
+    was: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its name and its former names, under each of which its success is recorded."""
+        return (self.name, *self.was)
 
     @property
     def wants_connection(self) -> bool:
@@ -110,13 +117,14 @@ class Registration(ABC):
         time_limit: float | None = None,
         concurrency: int | None = None,
         atomic: bool | None = None,
+        was: str | Sequence[str] = (),
     ) -> Callable[[HandlerFunction], HandlerFunction]:
         """Register the decorated function, sync or async, for events of these types.
 
         Args:
             types: exact (`user.created`), by prefix (`user.*`), or all (`*`). See the guide, "Supported Events".
-            name: by which its success is recorded; the function's qualified name by default. Keep it stable: after a
-                rename, events that wait for a retry run the handler anew.
+            name: by which its success is recorded; the function's qualified name by default. Keep it stable, or name
+                the former one with `was`: otherwise events that wait for a retry run the handler anew.
             ordered: handle the events of one object (`data.object.id`, else its `user_id`) one after the other, oldest
                 first. An event that waits for a retry holds up those behind it.
             stale: `skip` skips an event that was created before the newest one applied to its object, over all types.
@@ -127,12 +135,15 @@ class Registration(ABC):
             atomic: whether the handler shares the transaction that records its success. Default: if it has a
                 `connection` or `session` parameter; with the inbox in the database of Django or Flask-SQLAlchemy,
                 every sync handler.
+            was: the former name of a renamed handler, or several. Keep it until no event of the former release is left
+                unfinished, and no process of that release is running.
 
         Raises:
             ConfigurationError: no event type or an invalid one, a limit out of range, an unsupported parameter, or a
                 name that is taken.
         """
         _check_patterns(types)
+        former = _former_names(was)
         _check_conditions(stale, time_limit, concurrency, atomic)
 
         def register(function: HandlerFunction) -> HandlerFunction:
@@ -149,6 +160,7 @@ class Registration(ABC):
                     time_limit=time_limit,
                     concurrency=concurrency,
                     atomic=atomic,
+                    was=former,
                 )
             )
             return function
@@ -240,6 +252,12 @@ class Handlers(Registration):
                 f"two handlers are named {handler.name!r}: name one with on(..., name=...), or register a function for "
                 "several types at once, on('user.created', 'user.updated')"
             )
+        taken = {name: other.name for other in self for name in other.names}
+        for name in handler.names:
+            if name in taken or handler.names.count(name) > 1:
+                raise ConfigurationError(
+                    f"{name!r} is a name of the handler {taken.get(name, handler.name)!r} already, present or former"
+                )
         self._handlers[handler.name] = handler
 
     def add_hook(self, kind: HookKind, hook: Hook) -> None:
@@ -324,6 +342,13 @@ def _check_patterns(types: tuple[str, ...]) -> None:
         raise ConfigurationError("on() expects at least one event type, such as on('user.created') or on('*')")
     for pattern in types:
         check_pattern(pattern)
+
+
+def _former_names(was: object) -> tuple[str, ...]:
+    names = (was,) if isinstance(was, str) else was
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) and name for name in names):
+        raise ConfigurationError(f"was must be a handler's former name or a list of them, got {was!r}")
+    return tuple(names)
 
 
 def _check_conditions(stale: object, time_limit: object, concurrency: object, atomic: object) -> None:

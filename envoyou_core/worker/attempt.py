@@ -60,6 +60,13 @@ class RunningAttempt:
 
     def __post_init__(self) -> None:
         self.progress = dict(self.claim.progress)
+        for handler in self.handlers:
+            # What was recorded under a former name counts, and is recorded under all names: a process of the former
+            # release must not run the handler again either.
+            if (
+                status := next((self.progress[name] for name in handler.names if name in self.progress), None)
+            ) is not None:
+                self.progress |= dict.fromkeys(handler.names, status)
 
     @property
     def number(self) -> int:
@@ -82,13 +89,17 @@ class RunningAttempt:
         """Return the handlers that have to run."""
         return [handler for handler in self.handlers if handler.name not in self.progress]
 
+    def with_done(self, handler: Handler) -> dict[str, HandlerStatus]:
+        """Return the progress with `handler` done."""
+        return {**self.progress, **dict.fromkeys(handler.names, HandlerStatus.DONE)}
+
     def skip(self, handler: Handler) -> None:
         """Note that `handler` does not run because the event is stale."""
-        self.progress[handler.name] = HandlerStatus.SKIPPED
+        self.progress |= dict.fromkeys(handler.names, HandlerStatus.SKIPPED)
 
     def succeed(self, handler: Handler) -> None:
         """Note that `handler` has succeeded. If the inbox called `settle` in its transaction, that is committed now."""
-        self.progress[handler.name] = HandlerStatus.DONE
+        self.progress = self.with_done(handler)
         self.is_settled = self.settlement is not None
         if not handler.shares_transaction:
             self.is_recorded = False
@@ -99,7 +110,7 @@ class RunningAttempt:
         self.failures.append(failure)
         self.errors.append(error)
         if isinstance(error, PermanentError):
-            self.progress[handler.name] = HandlerStatus.GIVEN_UP
+            self.progress |= dict.fromkeys(handler.names, HandlerStatus.GIVEN_UP)
             self.is_recorded = False
         return failure
 

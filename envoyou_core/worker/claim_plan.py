@@ -39,7 +39,9 @@ def paused_patterns(subjects: Iterable[str], handlers: Iterable[Handler]) -> tup
     types = [name for kind, name in kinds if kind == "type"]
     names = {name for kind, name in kinds if kind == "handler"}
     return tuple(
-        dict.fromkeys([*types, *(p for handler in handlers if handler.name in names for p in handler.patterns)])
+        dict.fromkeys(
+            [*types, *(p for handler in handlers if names.intersection(handler.names) for p in handler.patterns)]
+        )
     )
 
 

@@ -273,7 +273,7 @@ class Engine:
             accepted = yield self._inbox_call(partial(self.known_handlers.set_of, claim.accepted_set))
         if attempt.handlers and accepted is None and not claim.owed:
             return
-        known = {handler.name for handler in attempt.handlers}
+        known = {name for handler in attempt.handlers for name in handler.names}
         others = owed_to_others(claim.owed, claim.event.type, claim.progress, accepted, known)
         would_be_ignored = not (attempt.handlers or others or claim.progress)
         held: dict[str, float] = {}
@@ -355,7 +355,7 @@ class Engine:
         return attempt.is_stale
 
     def _run_handler(self, attempt: RunningAttempt, handler: Handler, *, is_last: bool) -> Flow[None]:
-        claim, done = attempt.claim, {**attempt.progress, handler.name: HandlerStatus.DONE}
+        claim, done = attempt.claim, attempt.with_done(handler)
         attempt.begun.add(handler.name)
         settle = None
         if is_last and handler.shares_transaction and not attempt.has_failures:

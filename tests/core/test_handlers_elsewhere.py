@@ -1,6 +1,7 @@
 """Processes that know different handlers, as during a deploy: none is lost, and none runs again after its success."""
 
 import itertools
+import re
 import threading
 from collections import defaultdict
 from contextlib import suppress
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 from sqlalchemy import text
 
-from envoyou_core import PermanentError, RetryPolicy, WebhookRequest, Webhooks
+from envoyou_core import ConfigurationError, Handlers, PermanentError, RetryPolicy, WebhookRequest, Webhooks
 from envoyou_core.inbox import HandlerSet, HandlerStatus, NewEvent, Status
 from envoyou_core.inbox.memory import MemoryInbox
 from envoyou_core.inbox.processes import LIVE_FOR, ProcessKind
@@ -54,8 +55,8 @@ class Deployment:
             self.add(made, name, pattern)
         return made
 
-    def add(self, process, name, pattern="user.created"):
-        @process.on(pattern, name=name)
+    def add(self, process, name, pattern="user.created", was=()):
+        @process.on(pattern, name=name, was=was)
         def handle(event):
             self.calls.append(name)
             error = self.outcomes[name].pop(0) if self.outcomes[name] else None
@@ -514,3 +515,70 @@ def test_what_waits_for_a_handler_is_announced_by_a_process_that_has_it(deployme
     assert old._engine.seconds_until_runnable() > 0
     # Reads of what has become due since then do not count it again.
     assert new._engine.seconds_until_runnable(0.0) > 0
+
+
+def test_a_renamed_handler_takes_over_what_its_former_name_has_begun_and_done(deployment, clock):
+    old, new = deployment.process("welcome", "bill"), deployment.process()
+    deployment.add(new, "greet", was="welcome")
+    deployment.add(new, "charge", was=["invoice", "bill"])
+    deployment.outcomes["bill"] = [ValueError("once")]
+    deployment.deliver(old)
+    old.drain()
+    clock.advance(2)
+    new.drain()
+    assert deployment.calls == ["welcome", "bill", "charge"]
+    record = new.inbox.get("evt_1")
+    assert (record.status, record.waits_for) == (Status.PROCESSED, None)
+    assert record.progress.keys() == {"welcome", "greet", "bill", "invoice", "charge"}
+
+
+def test_a_process_of_the_former_release_does_not_run_again_what_a_renamed_handler_has_done(deployment, clock):
+    old, new = deployment.process("welcome", "bill"), deployment.process()
+    deployment.add(new, "greet", was="welcome")
+    deployment.add(new, "bill")
+    deployment.outcomes["bill"] = [ValueError("once")]
+    deployment.deliver(new)
+    new.drain()
+    clock.advance(2)
+    old.drain()
+    assert deployment.calls == ["greet", "bill", "bill"]
+    assert old.inbox.get("evt_1").status is Status.PROCESSED
+
+
+def test_what_waits_for_a_former_name_is_taken_by_the_renamed_handler(deployment, clock):
+    old, other, new = deployment.process("bill"), deployment.process("welcome"), deployment.process()
+    deployment.outcomes["bill"] = [ValueError("once")]
+    deployment.deliver(old)
+    old.drain()
+    clock.advance(2)
+    other.drain()
+    assert other.inbox.get("evt_1").waits_for == "bill"
+    deployment.add(new, "charge", was="bill")
+    assert new.drain() == 1
+    assert deployment.calls == ["bill", "welcome", "charge"]
+
+
+def test_a_pause_of_a_former_name_holds_the_renamed_handler(deployment):
+    new = deployment.process()
+    deployment.add(new, "charge", was="bill")
+    new.pause(handler="bill")
+    deployment.deliver(new)
+    assert new.drain() == 0
+
+
+@pytest.mark.parametrize(
+    ("was", "error"),
+    [
+        ("welcome", "'welcome' is a name of the handler 'welcome' already"),
+        ("bill", "'bill' is a name of the handler 'charge' already"),
+        (["greet"], "'greet' is a name of the handler 'greet' already"),
+        (7, "was must be a handler's former name or a list of them, got 7"),
+        ([""], "was must be a handler's former name"),
+    ],
+)
+def test_a_former_name_belongs_to_one_handler(was, error):
+    handlers = Handlers()
+    handlers.on("user.*", name="welcome")(print)
+    handlers.on("user.*", name="charge", was="bill")(print)
+    with pytest.raises(ConfigurationError, match=re.escape(error)):
+        handlers.on("user.*", name="greet", was=was)(print)
