@@ -121,22 +121,28 @@ class Wait:
     seconds: float
 
 
-def next_wait(elsewhere: OwedElsewhere, since: datetime | None, longest: float) -> Wait | None:
+def next_wait(
+    elsewhere: OwedElsewhere, since: datetime | None, longest: float, *, awaited: str | None = None
+) -> Wait | None:
     """Decide for which of the binding handlers an event waits; `None` if it has waited for too long.
 
-    It prefers a handler that a live process has, because that process takes it at once.
+    It prefers a handler that a live process has, because that process takes it at once. If no process has taken it, the
+    next handler has its turn: the process may be gone, although it still counts as live.
 
     Args:
         elsewhere: what is owed, of which at least one handler is binding.
         since: when the event began to wait; `None` if it has not waited yet.
         longest: seconds for which an event may wait in all.
+        awaited: the handler for which it has waited last, as the column `waits_for` holds it.
     """
     owed, now = elsewhere.binding, elsewhere.now
     since = now if since is None else since
     left = (since + timedelta(seconds=longest) - now).total_seconds()
     if left <= 0:
         return None
-    handler = min(owed, key=lambda name: (name not in elsewhere.held, name))
+    names = sorted(owed, key=lambda name: (name not in elsewhere.held, name))
+    last = next((number for number, name in enumerate(names) if wait_key(name) == awaited), -1)
+    handler = names[(last + 1) % len(names)]
     seconds = [left]
     if not owed[handler]:
         seconds.append(elsewhere.held[handler] + MARGIN)

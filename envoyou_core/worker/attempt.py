@@ -183,7 +183,7 @@ class RunningAttempt:
         """Leave handlers to processes that know them. That costs no attempt, and the earlier error stays."""
         left = elsewhere.binding
         attempts = self.number if self.failures else self.claim.attempts
-        wait = next_wait(elsewhere, self.claim.waits_since, self.handler_wait)
+        wait = next_wait(elsewhere, self.claim.waits_since, self.handler_wait, awaited=self.claim.waits_for)
         if wait is None:
             names = ", ".join(sorted(left))
             reason = f"no process with the handler {names} took the event within {self.handler_wait:g} s"

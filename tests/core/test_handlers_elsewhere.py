@@ -422,6 +422,8 @@ class DeployMachine(RuleBasedStateMachine):
             if outcome == "fails":
                 raise ValueError("no route")
             if outcome == "is killed":
+                # Nobody knows which of its handlers had begun, so all count.
+                self.begun |= {(event.id, other) for other in process.names}
                 raise KeyboardInterrupt
             self.done.add((event.id, name))
 
@@ -582,3 +584,20 @@ def test_a_former_name_belongs_to_one_handler(was, error):
     handlers.on("user.*", name="charge", was="bill")(print)
     with pytest.raises(ConfigurationError, match=re.escape(error)):
         handlers.on("user.*", name="greet", was=was)(print)
+
+
+def test_each_owed_handler_is_awaited_in_turn(deployment, clock):
+    killed, other, new = deployment.process("a", "b"), deployment.process(), deployment.process("b")
+    deployment.outcomes["a"] = [KeyboardInterrupt()]
+    deployment.deliver(killed)
+    with suppress(KeyboardInterrupt):
+        killed.drain()
+    clock.advance(LEASE + 1)
+    other.drain()
+    # The process that was killed still counts as live.
+    assert other.inbox.get("evt_1").waits_for == "a"
+    clock.advance(601)
+    other.drain()
+    assert other.inbox.get("evt_1").waits_for == "b"
+    new.drain()
+    assert deployment.calls == ["a", "b"]
