@@ -38,6 +38,7 @@ from envoyou_core.inbox.files import location_of
 from envoyou_core.inbox.group_commit import MAX_WAITING, GroupCommit
 from envoyou_core.inbox.handler_queue import HandlerTransactionQueue, Slot
 from envoyou_core.inbox.history import decode_history, encode_history
+from envoyou_core.inbox.lease_tokens import HOLDER_LENGTH, lease_holder, new_lease_token
 from envoyou_core.inbox.owed import awaited_handlers, encode_owed
 from envoyou_core.inbox.processes import KEPT_FOR, SETS_KEPT_FOR, Beats, ProcessRegistration
 from envoyou_core.inbox.rejected import keep as keep_rejection
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EVENT_TYPE_HEADER",
+    "HOLDER_LENGTH",
     "KEPT_FOR",
     "LOCK_TIMEOUT",
     "MAINTENANCE_INTERVAL",
@@ -131,7 +133,9 @@ __all__ = [
     "encode_owed",
     "event_of",
     "keep_rejection",
+    "lease_holder",
     "location_of",
+    "new_lease_token",
     "newest_secret",
     "object_key",
     "object_key_in",

@@ -293,6 +293,7 @@ class Lifecycle:
     def _engine(self) -> Engine:
         from envoyou_core.worker.engine import Engine
         from envoyou_core.worker.known_handlers import KnownHandlers
+        from envoyou_core.worker.recovery import Recovery
 
         return Engine(
             inbox=self._inbox,
@@ -301,6 +302,7 @@ class Lifecycle:
             notices=self._notices,
             presence=self._presence,
             known_handlers=KnownHandlers(self._inbox, clock=self._settings.clock),
+            recovery=Recovery(self._inbox, self._presence),
             lease=self._settings.lease,
             contexts=self._contexts,
             hooks=self._handlers.hooks,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -15,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from envoyou_core.event import object_key
 from envoyou_core.inbox import transitions
 from envoyou_core.inbox.handler_sets import HandlerSet
+from envoyou_core.inbox.lease_tokens import lease_holder, new_lease_token
 from envoyou_core.inbox.memory_rejections import MemoryRejections
 from envoyou_core.inbox.memory_rows import MemoryRow
 from envoyou_core.inbox.processes import KEPT_FOR, SETS_KEPT_FOR, Beats, Process, ProcessRegistration
@@ -112,7 +112,7 @@ class MemoryInbox(WorkerInbox):
                 and row.key not in held_back
                 and _is_selected(row, claim_filter)
             ]
-            token = uuid.uuid4().hex
+            token = new_lease_token(claim_filter.process_id)
             return [self._lease(row, token, lease, claim_filter.handlers, now) for _, _, row in sorted(due)[:limit]]
 
     def _held_back(self, claim_filter: ClaimFilter, now: datetime) -> set[int]:
@@ -202,6 +202,21 @@ class MemoryInbox(WorkerInbox):
     def processes(self) -> Processes:
         with self._lock:
             return sorted(self._processes.values(), key=lambda process: process.seen_at, reverse=True)
+
+    def lease_holders(self) -> Processes:
+        with self._lock:
+            holders = {lease_holder(row.lease_token or "") for row in self._rows.values() if row.is_leased(self._now())}
+            return [process for process in self._processes.values() if lease_holder(process.id) in holders]
+
+    def end_leases(self, process_ids: Collection[str]) -> int:
+        gone = {lease_holder(id) for id in process_ids}
+        with self._lock:
+            now = self._now()
+            leased = [row for row in self._rows.values() if row.is_leased(now)]
+            held = [row for row in leased if lease_holder(row.lease_token or "") in gone]
+            for row in held:
+                row.change(transitions.end_lease(now))
+            return len(held)
 
     def has_waiting(self, handlers: HandlerSet | None = None) -> bool:
         with self._lock:

@@ -62,6 +62,10 @@ class MemoryRow:
         """See `transitions.is_waiting`."""
         return transitions.is_waiting(self.status, self.waits_for)
 
+    def is_leased(self, now: datetime) -> bool:
+        """Whether a lease on the event is valid."""
+        return self.status is transitions.LEASED and self.due_at is not None and self.due_at > now
+
     def change(self, changes: Changes) -> None:
         """Set the columns that change."""
         for column, value in changes.items():

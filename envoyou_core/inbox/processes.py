@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from envoyou_core.forks import ForkSafeLock
+from envoyou_core.inbox import proc_files
 from envoyou_core.inbox.handler_sets import HandlerSet
 
 if TYPE_CHECKING:
@@ -243,7 +243,7 @@ class Beats:
 def _this_process(now: float) -> Process:
     import socket
 
-    at = datetime.fromtimestamp(now, UTC)
+    at, stat = datetime.fromtimestamp(now, UTC), proc_files.read_stat()
     return Process(
         id=uuid.uuid4().hex,
         kind=ProcessKind.ACCEPTS,
@@ -253,9 +253,9 @@ def _this_process(now: float) -> Process:
         version=_version(),
         started_at=at,
         seen_at=at,
-        boot_id=_read("/proc/sys/kernel/random/boot_id")[:64] or None,
-        pid_namespace=_pid_namespace(),
-        pid_started=_pid_started(),
+        boot_id=proc_files.boot_id(),
+        pid_namespace=proc_files.pid_namespace(),
+        pid_started=None if stat is None else stat.started,
     )
 
 
@@ -267,23 +267,3 @@ def _version() -> str:
         return metadata.version("envoyou-webhooks")
     except metadata.PackageNotFoundError:
         return "unknown"
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return ""
-
-
-def _pid_namespace() -> str | None:
-    try:
-        return str(Path("/proc/self/ns/pid").readlink())[:64]
-    except (OSError, ValueError):
-        return None
-
-
-def _pid_started() -> int | None:
-    # The name of the program, in parentheses, may contain spaces and parentheses.
-    fields = _read("/proc/self/stat").rpartition(")")[2].split()
-    return int(fields[19]) if len(fields) > 19 and fields[19].isdigit() else None

@@ -204,11 +204,24 @@ class WorkerInbox(Inbox, Protocol):
 
         If the lease of an event had expired, a crash is counted and recorded in its history, and the event owes all
         handlers of the process that had the lease. An unreadable row is claimed like any other; see `Claim.unreadable`.
-        The handler set of the filter is stored before a row refers to it.
+        The handler set of the filter is stored before a row refers to it. The tokens of the leases name its process;
+        see `envoyou_core.inbox.lease_tokens`.
         """
 
     def beat(self, process: Process) -> None:
         """List a process as seen now, and store its handler set."""
+
+    def lease_holders(self) -> builtins.list[Process]:
+        """Return the listed processes that hold leases which have not expired. It only reads."""
+        return []
+
+    def end_leases(self, process_ids: Collection[str]) -> int:
+        """End the leases of processes that are gone: the next claim takes their events over, as from expired leases.
+
+        Returns:
+            The number of leases.
+        """
+        return 0
 
     def handler_sets(self, ids: Collection[str]) -> dict[str, HandlerSet]:
         """Return the stored handler sets with these ids; one that is not stored is left out."""

@@ -121,6 +121,8 @@ class ClaimFilter:
             and within a second by arrival.
         handlers: the handlers of the process that claims; `None` if they are not to be recorded.
         waiting: claim the events that wait for one of these handlers, whether they are due or not.
+        process_id: the id of the process that claims, for the lease tokens; `None` if it is not listed. It selects
+            nothing.
     """
 
     include: tuple[str, ...] | None = None
@@ -128,6 +130,8 @@ class ClaimFilter:
     ordered: tuple[str, ...] = ()
     handlers: HandlerSet | None = None
     waiting: bool = False
+    # Not compared: statements are cached by what they select.
+    process_id: str | None = field(default=None, compare=False)
 
 
 ANY = ClaimFilter()

@@ -41,6 +41,7 @@ __all__ = [
     "compare_redelivery",
     "count_crash",
     "deletes_payload",
+    "end_lease",
     "had_effect",
     "interruptions",
     "is_awaited",
@@ -105,6 +106,11 @@ def compare_redelivery(body: bytes, stored: bytes | None) -> Added:
 def lease(token: str, seconds: float, now: datetime) -> Changes:
     """Lease a due event; if its status was `LEASED`, `count_crash` applies as well."""
     return {"status": LEASED, "due_at": now + timedelta(seconds=seconds), "lease_token": token}
+
+
+def end_lease(now: datetime) -> Changes:
+    """End the lease of a process that is gone. The next claim takes over, as if the lease had expired."""
+    return {"due_at": now}
 
 
 def claimed_by(handlers: HandlerSet | None) -> Changes:

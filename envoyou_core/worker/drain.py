@@ -121,6 +121,7 @@ def _handle_due(
     engine.presence.drains()
     engine.known_handlers.look_now()
     yield Call(engine.ensure_listed)
+    yield Call(engine.recover)
     # One at a time: no claimed event waits behind a slow one while its lease runs out.
     while time.monotonic() < deadline and (claims := (yield Call(lambda: engine.claim_waiting(1) or engine.claim(1)))):
         hold(claims[0])

@@ -44,6 +44,7 @@ from envoyou_core.worker.failures import private_texts, traceback_of
 from envoyou_core.worker.invocation import HandlerContext, Invocation, Stage, enter_all, hook_step
 from envoyou_core.worker.known_handlers import KnownHandlers
 from envoyou_core.worker.pauses import Pauses
+from envoyou_core.worker.recovery import Recovery
 
 __all__ = ["Engine"]
 
@@ -64,6 +65,7 @@ class Engine:
         notices: receives the lifecycle notices.
         presence: what the inbox knows of this process.
         known_handlers: what this process knows of the handlers of others.
+        recovery: ends the leases of processes that are gone.
         lease: seconds for which a claim is held; a live worker renews it well before it expires.
         contexts: enter_all around each handler and each call of the inbox.
         hooks: called when an event is dead.
@@ -82,6 +84,7 @@ class Engine:
     notices: Notices
     presence: Presence
     known_handlers: KnownHandlers
+    recovery: Recovery
     lease: float
     contexts: list[HandlerContext] = field(default_factory=list)
     hooks: Hooks = field(default_factory=Hooks)
@@ -152,12 +155,14 @@ class Engine:
 
     def _claim(self, free: int, in_flight: Sequence[Claim], *, waiting: bool) -> list[Claim]:
         plan = plan_claims(tuple(self.handlers), self.paused_patterns(), in_flight, free, self.claim_order)
-        handlers = self.presence.handlers
+        # Listed before it holds leases, so that others can find out whether it is gone.
+        self.ensure_listed()
+        process = self.presence.process
         claims: list[Claim] = []
         try:
             request = next(plan)
             while True:
-                selected = replace(request.filter, handlers=handlers, waiting=waiting)
+                selected = replace(request.filter, handlers=process.handlers, waiting=waiting, process_id=process.id)
                 claimed = self.in_context(partial(self.inbox.claim, request.limit, self.lease, selected))
                 claims += claimed
                 request = plan.send(claimed)
@@ -184,6 +189,10 @@ class Engine:
         """List this process in the inbox, unless that was done recently."""
         if not self.presence.is_listed:
             self.beat()
+
+    def recover(self) -> int:
+        """End the leases of processes of this machine that are gone; returns how many leases."""
+        return self.in_context(self.recovery.run)
 
     def seconds_until_due(self, later_than: float | None = None) -> float | None:
         """Seconds until the next event is due; `None` if none will be. See `WorkerInbox.seconds_until_due`."""

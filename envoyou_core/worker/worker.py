@@ -276,13 +276,14 @@ class Worker:
         return answer.done()
 
     def _poll(self, capacity: int, in_flight: Sequence[Claim]) -> tuple[list[Claim], float | None]:
+        if self._engine.recovery.is_due:
+            self._engine.recover()
         # A claim takes SQLite's only write lock, so an idle worker first reads whether an event is due.
         if waiting := self._engine.claim_waiting(capacity, in_flight):
             return waiting, 0.0
         until_due = 0.0 if self._expects_more else self._engine.seconds_until_due()
         if until_due is None or until_due > 0:
             return [], until_due
-        self._engine.ensure_listed()
         claims = self._engine.claim(capacity, in_flight)
         self._expects_more = len(claims) == capacity
         return claims, until_due

@@ -64,7 +64,7 @@ from envoyou_django.inbox.connection import (
     responds,
 )
 from envoyou_django.inbox.insert import insert_new, supports
-from envoyou_django.inbox.leasing import exclusive_claim, lease_rows
+from envoyou_django.inbox.leasing import end_leases, exclusive_claim, lease_holders, lease_rows
 from envoyou_django.inbox.pools import connection_budget, connection_shortage
 from envoyou_django.inbox.pruning import had_effect, prune, prune_watermarks
 from envoyou_django.inbox.rejections import OrmRejections
@@ -261,7 +261,7 @@ class OrmInbox(TransactionalInbox):
             # Locked and limited in a query of its own: under some plans a subquery would be evaluated again for each
             # row, and the claim would exceed the limit.
             rows = load(due.select_for_update(skip_locked=features.has_select_for_update_skip_locked)[:limit])
-            claims = lease_rows(self._rows, rows, lease, now, claim_filter.handlers, self.handler_sets)
+            claims = lease_rows(self._rows, rows, lease, now, claim_filter, self.handler_sets)
         self._beats.wrote(registration)
         return claims
 
@@ -276,6 +276,14 @@ class OrmInbox(TransactionalInbox):
 
     def processes(self) -> Processes:
         return registry.read_processes(self.name, self._alias)
+
+    def lease_holders(self) -> Processes:
+        holders = lease_holders(self._rows, self._now())
+        return registry.read_processes(self.name, self._alias, holders) if holders else []
+
+    def end_leases(self, process_ids: Collection[str]) -> int:
+        with own_statement(self._alias):
+            return end_leases(self._rows, process_ids, self._now())
 
     def has_waiting(self, handlers: HandlerSet | None = None) -> bool:
         return (self._rows.awaiting() if handlers is None else awaiting(self._rows, handlers)).exists()

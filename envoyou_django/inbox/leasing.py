@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 
 from django.db import connections
-from django.db.models import F
+from django.db.models import BooleanField, F, Func, Q
+from django.db.models.functions import Coalesce, Left
 
-from envoyou_core.adapter import claim_of, transitions
-from envoyou_core.inbox import Claim, HandlerSet
+from envoyou_core.adapter import HOLDER_LENGTH, claim_of, lease_holder, new_lease_token, transitions
+from envoyou_core.inbox import Claim, ClaimFilter, HandlerSet
 from envoyou_django.fields import stored_moment
 from envoyou_django.inbox.columns import encode
 from envoyou_django.inbox.commits import own_transaction
 from envoyou_django.inbox.pruning import lock_or_create
 from envoyou_django.models import ClaimLock, ProcessedEvent, ProcessedEventQuerySet
 
-__all__ = ["exclusive_claim", "lease_rows"]
+__all__ = ["end_leases", "exclusive_claim", "lease_holders", "lease_rows"]
 
 
 def lease_rows(
@@ -27,7 +27,7 @@ def lease_rows(
     due: Sequence[ProcessedEvent],
     seconds: float,
     now: datetime,
-    handlers: HandlerSet | None,
+    claim_filter: ClaimFilter,
     read_sets: Callable[[Collection[str]], Mapping[str, HandlerSet]],
 ) -> list[Claim]:
     """Lease due events in the transaction in which they were locked.
@@ -37,11 +37,11 @@ def lease_rows(
         due: the events to lease.
         seconds: the length of the lease.
         now: when the lease begins.
-        handlers: the handlers of this process.
+        claim_filter: names the process that claims, and its handlers.
         read_sets: reads the handlers of other processes by their ids.
     """
-    token = uuid.uuid4().hex
-    leased = transitions.lease(token, seconds, now) | transitions.claimed_by(handlers)
+    token = new_lease_token(claim_filter.process_id)
+    leased = transitions.lease(token, seconds, now) | transitions.claimed_by(claim_filter.handlers)
     rows.filter(pk__in=[row.pk for row in due]).update(**encode(leased))
     crashed = {row.claimed_set for row in due if row.status == transitions.LEASED and row.claimed_set is not None}
     sets = read_sets(crashed) if crashed else {}
@@ -58,6 +58,28 @@ def _claim(
     # Counted in SQL, because the stored number may be unreadable.
     rows.filter(pk=row.pk).update(**encode(changes) | {"crashes": F("crashes") + 1})
     return replace(claim, **changes)
+
+
+def lease_holders(rows: ProcessedEventQuerySet, now: datetime) -> list[str]:
+    """Return the beginnings of the tokens of all leases that have not expired."""
+    return list(_leased(rows, now).order_by().values_list("holder", flat=True).distinct())
+
+
+def end_leases(rows: ProcessedEventQuerySet, process_ids: Collection[str], now: datetime) -> int:
+    """End the leases that processes hold, which are gone; returns how many."""
+    held = _leased(rows, now).filter(holder__in=sorted(map(lease_holder, process_ids)))
+    ended: int = held.update(**encode(transitions.end_lease(now)))
+    return ended
+
+
+def _leased(rows: ProcessedEventQuerySet, now: datetime) -> ProcessedEventQuerySet:
+    # So that an index on the status is used: few rows have this one, as SQLite does not know. By `due_at`,
+    # all events that wait for a retry would be read.
+    has_status: Q | Func = Q(status=transitions.LEASED)
+    if connections[rows.db].vendor == "sqlite":
+        has_status = Func(has_status, function="unlikely", output_field=BooleanField())
+    leased = rows.alias(ends_at=Coalesce("due_at", "due_at")).filter(has_status, ends_at__gt=now)
+    return leased.annotate(holder=Left("lease_token", HOLDER_LENGTH))
 
 
 @contextmanager

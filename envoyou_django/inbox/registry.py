@@ -9,8 +9,9 @@ from typing import Any
 
 from django.db import connections
 from django.db.models import Exists, OuterRef, Q
+from django.db.models.functions import Left
 
-from envoyou_core.adapter import KEPT_FOR, SETS_KEPT_FOR, ProcessRegistration
+from envoyou_core.adapter import HOLDER_LENGTH, KEPT_FOR, SETS_KEPT_FOR, ProcessRegistration
 from envoyou_core.inbox import HandlerSet, Process, ProcessKind
 from envoyou_django.models import HandlerSetRow, ProcessedEvent, ProcessRow
 
@@ -67,9 +68,12 @@ def read_sets(name: str, ids: Collection[str], alias: str) -> dict[str, HandlerS
     return found
 
 
-def read_processes(name: str, alias: str) -> list[Process]:
-    """Read the processes, the last seen first."""
-    rows = list(ProcessRow.objects.using(alias).filter(name=name).order_by("-seen_at", "pk"))
+def read_processes(name: str, alias: str, holders: Collection[str] | None = None) -> list[Process]:
+    """Read the processes, the last seen first; only those with one of the `holders` in their lease tokens, if given."""
+    stored = ProcessRow.objects.using(alias).filter(name=name)
+    if holders is not None:
+        stored = stored.annotate(holder=Left("process_id", HOLDER_LENGTH)).filter(holder__in=holders)
+    rows = list(stored.order_by("-seen_at", "pk"))
     sets = read_sets(name, {row.handler_set for row in rows}, alias)
     return [
         Process(

@@ -1012,6 +1012,25 @@ BREAKAGES = [
         ),
     ),
     Breakage(
+        "a process of another boot is judged by the processes of this one",
+        "envoyou_core/inbox/liveness.py",
+        "is_gone",
+        " or process.boot_id != observer.boot_id",
+        "",
+        (
+            "tests/core/test_liveness.py::"
+            "test_a_process_of_another_boot_or_namespace_may_be_live_whatever_is_found_here",
+        ),
+    ),
+    Breakage(
+        "a process in another container is judged by the processes of this one",
+        "envoyou_core/inbox/liveness.py",
+        "is_gone",
+        " or process.pid_namespace != observer.pid_namespace",
+        "",
+        ("tests/core/test_recovery.py::test_workers_in_different_pid_namespaces_take_nothing_from_each_other",),
+    ),
+    Breakage(
         "broken connections are used again",
         "envoyou_django/runtime.py",
         "DjangoWebhooks.__init__",

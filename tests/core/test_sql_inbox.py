@@ -310,7 +310,7 @@ def plans_of(inbox, action):
     explain = "EXPLAIN QUERY PLAN " if inbox._engine.dialect.name == "sqlite" else "EXPLAIN "
     plans = []
     for statement, parameters in statements_of(inbox, action):
-        if "FROM envoyou_inbox" in statement:
+        if "FROM envoyou_inbox" in statement or statement.startswith("UPDATE envoyou_inbox"):
             with inbox._engine.connect() as connection:
                 rows = connection.exec_driver_sql(explain + statement, parameters)
                 plans.append("\n".join(" ".join(map(str, row)) for row in rows))
@@ -339,6 +339,13 @@ def test_what_waits_for_a_handler_is_found_by_its_own_index(filled_inbox, ordere
     for find in (lambda: filled_inbox.has_waiting(handlers), lambda: filled_inbox.claim(10, LEASE, waiting)):
         plan = plans_of(filled_inbox, find)[-1]
         assert "envoyou_inbox_waits" in plan
+        assert "Seq Scan" not in plan
+
+
+def test_the_leases_of_a_process_are_found_by_the_status(filled_inbox):
+    for find in (filled_inbox.lease_holders, lambda: filled_inbox.end_leases(["a" * 32])):
+        plan = plans_of(filled_inbox, find)[-1]
+        assert "envoyou_inbox_settled" in plan
         assert "Seq Scan" not in plan
 
 

@@ -38,6 +38,7 @@ from tests.inbox.acts import (
 )
 from tests.inbox.history_contract import HistoryContract
 from tests.inbox.order_contract import NewestAppliedContract, OrderContract
+from tests.inbox.recovery_contract import RecoveryContract
 from tests.inbox.rejected_contract import RejectedContract
 from tests.inbox.retention_contract import EraseContract, ScrubContract
 from tests.inbox.selection_contract import SelectionContract
@@ -48,6 +49,7 @@ class InboxContract(
     SelectionContract,
     OrderContract,
     WaitingContract,
+    RecoveryContract,
     NewestAppliedContract,
     HistoryContract,
     ScrubContract,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -63,19 +64,20 @@ def check_killed_at(point: str, server: str, inbox_url: str, tmp_path: Path, **s
     ) as site:
         site.start()
 
-        def restart() -> None:
+        def restart() -> float:
             wait_for(lambda: site.crashed)
             site.kill()
             site.start()
+            return time.monotonic()
 
-        recovery = threading.Thread(target=restart)
-        recovery.start()
-        acknowledged = Platform(site).deliver_all(events)
-        recovery.join()
-        assert site.crashed
+        with ThreadPoolExecutor(1) as recovery:
+            restarting = recovery.submit(restart)
+            acknowledged = Platform(site).deliver_all(events)
+            restarted_at = restarting.result()
         site.visit()
         result = outcome(site, acknowledged)
-    print(f"\n{server}, {point}: {result}")
+        seconds = time.monotonic() - restarted_at
+    print(f"\n{server}, {point}: last effect {seconds:.1f} s after the restart: {result}")
     assert len(acknowledged) == EVENTS
     assert not result.lost
     assert result.doubled == 0

@@ -263,6 +263,17 @@ class SqlInbox(SqlDatabase, TransactionalInbox):
         with self._reading() as connection:
             return registry.read_processes(connection, self.name)
 
+    def lease_holders(self) -> Processes:
+        self.open()
+        with self._reading() as connection:
+            holders = leasing.lease_holders(connection, self.name, self._moment())
+            return registry.read_processes(connection, self.name, holders) if holders else []
+
+    def end_leases(self, process_ids: Collection[str]) -> int:
+        self.open()
+        with self._writing() as connection:
+            return leasing.end_leases(connection, self.name, process_ids, self._moment())
+
     def has_waiting(self, handlers: HandlerSet | None = None) -> bool:
         self.open()
         with self._reading() as connection:

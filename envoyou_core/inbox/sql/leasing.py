@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, Row, String, bindparam, case, select, text, update
+from sqlalchemy import ColumnElement, Connection, Row, String, and_, bindparam, case, func, select, text, update
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from envoyou_core.inbox import transitions
 from envoyou_core.inbox.handler_sets import HandlerSet
+from envoyou_core.inbox.lease_tokens import HOLDER_LENGTH, lease_holder, new_lease_token
 from envoyou_core.inbox.records import Claim, ClaimFilter
 from envoyou_core.inbox.rows import claim_of, instant, moment
 from envoyou_core.inbox.sql.claims import IS_HELD, IS_WAITING, due, lease_of
@@ -22,7 +22,7 @@ from envoyou_core.inbox.sql.engines import dialect_of
 from envoyou_core.inbox.sql.registry import read_sets
 from envoyou_core.inbox.sql.schema import inbox_table, schema_table
 
-__all__ = ["lease_due", "lock_claims", "renew"]
+__all__ = ["end_leases", "lease_due", "lease_holders", "lock_claims", "renew"]
 
 _t = inbox_table.c
 _IS_TAKEOVER = _t.status == transitions.LEASED.value
@@ -62,6 +62,7 @@ _READ = [
 ]
 """What a claim reads of a row. Each column costs time."""
 
+_HOLDER = func.substr(_t.lease_token, 1, HOLDER_LENGTH, type_=String())
 _RENEW = update(inbox_table).where(IS_HELD).values(due_at=bindparam("new_due_at"))
 
 
@@ -79,7 +80,7 @@ def lease_due(
         now: the time of the claim.
     """
     # Two tokens, so that the returned rows show which leases had expired.
-    fresh, takeover = uuid.uuid4().hex, uuid.uuid4().hex
+    fresh, takeover = new_lease_token(claim_filter.process_id), new_lease_token(claim_filter.process_id)
     changes = encode(transitions.lease(fresh, lease, now) | transitions.claimed_by(claim_filter.handlers))
     rows = _lease(
         connection,
@@ -164,3 +165,30 @@ def renew(connection: Connection, claims: Sequence[Claim], lease: float, now: da
         for claim in sorted(claims, key=lambda claim: claim.key)
     ]
     connection.execute(_RENEW, renewals)
+
+
+def lease_holders(connection: Connection, name: str, now: datetime) -> list[str]:
+    """Return the beginnings of the tokens of all leases that have not expired."""
+    holders = select(_HOLDER).where(_is_leased(connection, name, now)).distinct()
+    return list(connection.scalars(holders))
+
+
+def end_leases(connection: Connection, name: str, process_ids: Collection[str], now: datetime) -> int:
+    """End the leases that processes hold; returns how many.
+
+    Args:
+        connection: a connection with a transaction in progress.
+        name: the name of the inbox.
+        process_ids: the processes, which are gone.
+        now: when the leases end.
+    """
+    held = _HOLDER.in_(sorted(map(lease_holder, process_ids)))
+    ended = encode(transitions.end_lease(now))
+    return connection.execute(update(inbox_table).where(_is_leased(connection, name, now), held).values(ended)).rowcount
+
+
+def _is_leased(connection: Connection, name: str, now: datetime) -> ColumnElement[bool]:
+    # So that the index on the status is used: few rows have this one, which SQLite's statistics do not show. By
+    # `due_at`, all events that wait for a retry would be read.
+    has_status = func.unlikely(_IS_TAKEOVER) if dialect_of(connection) == "sqlite" else _IS_TAKEOVER
+    return and_(_t.name == name, has_status, func.coalesce(_t.due_at, 0) > instant(now))

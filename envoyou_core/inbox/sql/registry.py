@@ -8,10 +8,11 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Table, and_, delete, exists, or_, select
+from sqlalchemy import Connection, Table, and_, delete, exists, func, or_, select
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from envoyou_core.inbox.handler_sets import HandlerSet
+from envoyou_core.inbox.lease_tokens import HOLDER_LENGTH
 from envoyou_core.inbox.processes import KEPT_FOR, SETS_KEPT_FOR, Process, ProcessKind, ProcessRegistration
 from envoyou_core.inbox.rows import instant, moment
 from envoyou_core.inbox.sql.engines import dialect_of
@@ -83,9 +84,11 @@ def read_sets(connection: Connection, name: str, ids: Collection[str]) -> dict[s
     return found
 
 
-def read_processes(connection: Connection, name: str) -> list[Process]:
-    """Read the processes, the last seen first."""
+def read_processes(connection: Connection, name: str, holders: Collection[str] | None = None) -> list[Process]:
+    """Read the processes, the last seen first; only those with one of the `holders` in their lease tokens, if given."""
     in_order = select(processes_table).where(_p.name == name).order_by(_p.seen_at.desc(), _p.id)
+    if holders is not None:
+        in_order = in_order.where(func.substr(_p.id, 1, HOLDER_LENGTH).in_(sorted(holders)))
     rows = connection.execute(in_order).all()
     sets = read_sets(connection, name, {row.handler_set for row in rows})
     return [_process(row, sets) for row in rows if row.kind in set(ProcessKind) and row.handler_set in sets]
