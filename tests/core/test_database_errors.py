@@ -7,7 +7,6 @@ import sqlite3
 import psycopg
 import pymysql
 import pytest
-from django.db import utils as django_errors
 from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -181,8 +180,6 @@ def test_a_lock_on_sqlite(locked):
     with raised() as errors:
         locked.execute("BEGIN IMMEDIATE")
     assert is_database_failure(errors[0])
-    with_cause = wrapped(errors[0], django_errors.OperationalError("database is locked"))
-    assert is_database_failure(with_cause)
 
 
 @pytest.mark.parametrize("statement", ["SELECT * FROM missing", "INSERT INTO words VALUES (NULL)", "nonsense"])
@@ -192,8 +189,6 @@ def test_a_failure_of_the_code_on_sqlite(statement):
         with raised() as errors:
             connection.execute(statement)
     assert not is_database_failure(errors[0], in_inbox=True)
-    wrapper = wrapped(errors[0], django_errors.OperationalError(str(errors[0])))
-    assert not is_database_failure(wrapper, in_inbox=True)
 
 
 def test_a_file_that_cannot_be_opened_or_is_full(tmp_path):
@@ -216,11 +211,6 @@ def test_a_pool_without_a_free_connection(tmp_path):
         engine.connect()
     engine.dispose()
     assert is_database_failure(errors[0])
-
-
-def test_djangos_own_error_of_a_closed_connection():
-    assert is_database_failure(django_errors.InterfaceError("connection already closed"))
-    assert not is_database_failure(django_errors.InterfaceError("the cursor is closed"))
 
 
 @pytest.mark.parametrize("decision", [PermanentError("never"), RetryLater(5)])

@@ -6,11 +6,12 @@ import time
 
 import psycopg
 import pytest
-from django.db import connections
+from django.db import InterfaceError, OperationalError, connections
 from django.test import override_settings
 from sqlalchemy import make_url
 
 from envoyou_core.inbox import NewEvent, Status
+from envoyou_core.inbox.database_errors import is_database_failure
 from envoyou_core.observability import DatabaseFailed, HandlerFailed, Settled
 from envoyou_core.steps import run
 from envoyou_core.testing import sample_event
@@ -122,3 +123,23 @@ def test_a_locked_sqlite_file_costs_no_attempt(tmp_path, django_db_blocker, cloc
         clock.advance(1)
         assert webhooks.drain() == 1
         assert [notice.status for notice in notices if isinstance(notice, Settled)] == [Status.PROCESSED]
+
+
+@pytest.mark.parametrize(("statement", "is_failure"), [("BEGIN IMMEDIATE", True), ("SELECT * FROM missing", False)])
+def test_an_error_of_django_counts_if_that_of_the_driver_does(tmp_path, statement, is_failure):
+    path = tmp_path / "file.db"
+    with (
+        contextlib.closing(sqlite3.connect(path, isolation_level=None)) as holder,
+        contextlib.closing(sqlite3.connect(path, isolation_level=None, timeout=0)) as waiter,
+    ):
+        holder.execute("BEGIN IMMEDIATE")
+        with pytest.raises(sqlite3.OperationalError) as caught:
+            waiter.execute(statement)
+    error = OperationalError(str(caught.value))
+    error.__cause__ = caught.value
+    assert is_database_failure(error, in_inbox=True) is is_failure
+
+
+def test_djangos_own_error_of_a_closed_connection_counts():
+    assert is_database_failure(InterfaceError("connection already closed"))
+    assert not is_database_failure(InterfaceError("the cursor is closed"))
