@@ -137,8 +137,10 @@ def test_inspecting_requeueing_and_pruning_after_a_failure(run, hooks):
     webhooks.on("user.deleted", name="fail")(lambda event: 1 / 0)
     assert webhooks.drain() == 2
 
-    shown = run("stats", hooks).stdout
-    assert [line.split() for line in shown.splitlines()] == [
+    shown = [line.split() for line in run("stats", hooks).stdout.splitlines()]
+    # The paused event becomes overdue as the test goes on.
+    assert shown.pop(8)[0] == "overdue"
+    assert shown == [
         ["received", "1"],
         ["processing", "0"],
         ["processed", "1"],
@@ -147,7 +149,6 @@ def test_inspecting_requeueing_and_pruning_after_a_failure(run, hooks):
         ["dead", "0"],
         ["total", "3"],
         ["rejected", "0"],
-        ["overdue", "0", "s"],
         ["paused", "type:auth.*"],
         ["inbox", "memory:"],
     ]
