@@ -3,6 +3,7 @@
 import contextlib
 import select
 import sqlite3
+import uuid
 
 import psycopg
 import pymysql
@@ -85,15 +86,16 @@ def test_a_connection_that_the_server_has_closed(postgres_url):
 
 
 def test_a_role_that_has_too_many_connections(postgres, postgres_url):
-    postgres.execute("CREATE ROLE crowded LOGIN CONNECTION LIMIT 0")
+    role = f"envoyou_test_{uuid.uuid4().hex}"
+    postgres.execute(f"CREATE ROLE {role} LOGIN CONNECTION LIMIT 0")
     try:
-        url = make_url(postgres_url).set(drivername="postgresql", username="crowded").render_as_string(False)
+        url = make_url(postgres_url).set(drivername="postgresql", username=role).render_as_string(False)
         with raised() as errors:
             psycopg.connect(url)
         assert "too many connections" in str(errors[0])
         assert is_database_failure(errors[0])
     finally:
-        postgres.execute("DROP ROLE crowded")
+        postgres.execute(f"DROP ROLE {role}")
 
 
 def test_a_transaction_that_idled_too_long_is_a_failure_of_the_code(postgres):
