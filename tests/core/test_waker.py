@@ -57,10 +57,13 @@ async def test_on_an_event_loop_too():
 def test_unresponsive_broker_does_not_delay_requests(monkeypatch):
     monkeypatch.setattr(waker, "MAX_WAITING", 2)
     entered, release, told = threading.Event(), threading.Event(), queue.Queue()
+    released = []
 
     def hangs(event_id):
         entered.set()
-        release.wait(PATIENCE)
+        released.append(release.wait(PATIENCE))
+        # Only the first call may wait in vain.
+        release.set()
         told.put(event_id)
 
     webhooks = make(hangs)
@@ -69,6 +72,7 @@ def test_unresponsive_broker_does_not_delay_requests(monkeypatch):
     waiting = [accept(webhooks) for _ in range(5)][:2]
     release.set()
     assert [told.get(timeout=PATIENCE) for _ in range(3)] == [first.id, *(event.id for event in waiting)]
+    assert all(released)
     assert webhooks.drain() == 6
 
 
