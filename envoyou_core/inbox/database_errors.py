@@ -5,6 +5,7 @@ No driver is imported: the exceptions of each are recognised by SQLSTATE, by err
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterator
 from typing import Final
@@ -40,6 +41,8 @@ SQLITE_FAILURES: Final = frozenset(
     }
 )
 SQLITE_LOCKED_TEXT: Final = "database is locked"
+TOO_LONG_TEXT: Final = re.compile("terminating connection due to (idle-in-transaction|transaction) timeout")
+"""What earlier releases of psycopg report without the SQLSTATE, 25P03 or 25P04."""
 
 MARIADB_DRIVERS: Final = frozenset({"pymysql", "MySQLdb", "aiomysql", "asyncmy", "mysql", "mariadb"})
 LIBRARIES: Final = MARIADB_DRIVERS | {"psycopg", "psycopg2", "psycopg_pool", "asyncpg", "django"}
@@ -92,6 +95,8 @@ def _verdict(error: BaseException, *, in_inbox: bool) -> bool | None:
         return number in MARIADB_FAILURES or (in_inbox and number in MARIADB_CANCELLED)
     if isinstance(state, str):
         return state.startswith(FAILURES) or (in_inbox and state == CANCELLED)
+    if TOO_LONG_TEXT.search(str(error)):
+        return False
     return _is_disconnected(error) or None
 
 
