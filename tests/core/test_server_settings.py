@@ -3,7 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from sqlalchemy import create_engine, event, text
+from sqlalchemy import create_engine, event, make_url, text
 
 from envoyou_core import RetryPolicy, Webhooks
 from envoyou_core.inbox import Added, NewEvent, Status
@@ -36,6 +36,11 @@ def inbox(unusual_url):
     inbox.close()
 
 
+def with_query(url, **values):
+    """The URL of a server on a socket has a query already."""
+    return make_url(url).update_query_dict(values)
+
+
 def settings(connection):
     names = ("transaction_isolation", "synchronous_commit", "lock_timeout", "statement_timeout")
     return [connection.scalar(text(f"SELECT current_setting('{name}')")) for name in names]
@@ -64,10 +69,14 @@ def test_concurrent_acceptance_and_claims_do_not_conflict(unusual_url, inbox):
         each.close()
 
 
-@pytest.fixture(params=["", "?prepare_threshold=0", "the application's engine"])
+@pytest.fixture(params=["as it is", "with prepared statements", "the application's engine"])
 def any_inbox(unusual_url, request):
-    own_engine = None if request.param.startswith("?") or not request.param else create_engine(unusual_url)
-    inbox = SqlInbox(own_engine or f"{unusual_url}{request.param}")
+    database = {
+        "as it is": lambda: unusual_url,
+        "with prepared statements": lambda: with_query(unusual_url, prepare_threshold="0"),
+        "the application's engine": lambda: create_engine(unusual_url),
+    }[request.param]()
+    inbox = SqlInbox(database)
     yield inbox
     inbox.close()
 
@@ -95,7 +104,7 @@ def test_a_refused_acceptance_leaves_nothing_behind(any_inbox):
 
 @pytest.mark.parametrize("level", ["local", "remote_apply"])
 def test_another_level_of_durability_is_kept(unusual_url, level):
-    inbox = SqlInbox(f"{unusual_url}?options=-csynchronous_commit%3D{level}")
+    inbox = SqlInbox(with_query(unusual_url, options=f"-csynchronous_commit={level}"))
     seen = []
     event.listen(inbox._engine, "commit", lambda connection: seen.append(settings(connection)[1]))
     inbox.add(NewEvent(sample_event())).result(PATIENCE)

@@ -135,8 +135,10 @@ def test_an_erased_event_is_erased_at_the_end_of_such_a_transaction(inbox, clock
 async def test_async_handlers_too(postgres_inbox_url, inbox, clock, statement):
     url = make_url(postgres_inbox_url)
     schema = url.query["options"].partition("search_path=")[2]
+    others = {name: value for name, value in url.query.items() if name != "options"}
     engine = create_async_engine(
-        url.set(drivername="postgresql+asyncpg", query={}), connect_args={"server_settings": {"search_path": schema}}
+        url.set(drivername="postgresql+asyncpg", query=others),
+        connect_args={"server_settings": {"search_path": schema}},
     )
     shared = AsyncSqlInbox(engine, url=url, clock=clock)
     webhooks = manual(shared, clock)
