@@ -276,7 +276,7 @@ class Engine:
                 attempt.settlement = None
 
     def _find_others(self, attempt: RunningAttempt) -> Flow[None]:
-        """Find out which owed handlers this process does not know. In the normal case it asks nobody."""
+        """Find out which owed handlers this process does not know. Normally this reads nothing."""
         claim, accepted = attempt.claim, None
         if claim.accepted_set not in {None, self.presence.handlers.id}:
             accepted = yield self._inbox_call(partial(self.known_handlers.set_of, claim.accepted_set))
