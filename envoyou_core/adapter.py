@@ -58,6 +58,7 @@ from envoyou_core.inbox.sessions import SESSION_STATE, describe_changes, unseen_
 from envoyou_core.inbox.transitions import Changes
 from envoyou_core.observability.disabled import REMEDY, disabled_loggers
 from envoyou_core.observability.redacted import RedactedLogger
+from envoyou_core.patterns import check_selection
 from envoyou_core.reception.secrets import newest_secret, written_secrets
 from envoyou_core.reception.signature import Secret
 from envoyou_core.redaction import one_line
@@ -123,6 +124,7 @@ __all__ = [
     "awaited_handlers",
     "body_bytes",
     "call_in_forked_children",
+    "check_selection",
     "claim_of",
     "count_text",
     "decode_history",

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from envoyou_core.errors import ConfigurationError
 
-__all__ = ["check_pattern", "covers", "matches_any"]
+__all__ = ["check_pattern", "check_selection", "covers", "matches_any"]
 
 
 def matches_any(patterns: Iterable[str], event_type: str) -> bool:
@@ -44,3 +44,16 @@ def check_pattern(pattern: object) -> None:
     stem = pattern.removesuffix("*")
     if not pattern or "*" in stem or (stem != pattern and stem and not stem.endswith(".")):
         raise ConfigurationError(f"invalid event type {pattern!r}: write 'user.created', 'user.*' or '*'")
+
+
+def check_selection(pattern: str | None) -> None:
+    """Check the pattern by which stored events are selected; `None` selects all.
+
+    Raises:
+        ValueError: it is not a valid pattern.
+    """
+    if pattern is not None:
+        try:
+            check_pattern(pattern)
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from None

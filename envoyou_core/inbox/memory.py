@@ -36,7 +36,7 @@ from envoyou_core.inbox.records import (
     requeuable_statuses,
 )
 from envoyou_core.inbox.rejected import NewRejection, RejectedDelivery, keep
-from envoyou_core.patterns import matches_any
+from envoyou_core.patterns import check_selection, matches_any
 
 __all__ = ["MemoryInbox"]
 
@@ -264,6 +264,7 @@ class MemoryInbox(WorkerInbox):
         limit: int = 100,
     ) -> list[InboxRecord]:
         statuses = None if status is None else frozenset({Status(status)})
+        check_selection(type)
         with self._lock:
             rows = self._newest(statuses=statuses, type=type, object_id=object_id)
             return [row.record() for row in itertools.islice(rows, limit)]
@@ -291,11 +292,13 @@ class MemoryInbox(WorkerInbox):
         *,
         status: Status | str | None = None,
         type: str | None = None,
+        object_id: str | None = None,
         tenant: str | None = None,
     ) -> int:
-        statuses = requeuable_statuses(event_id, status, type)
+        statuses = requeuable_statuses(event_id, status, type, object_id)
+        check_selection(type)
         with self._lock:
-            selected = self._newest(event_id=event_id, type=type, tenant=tenant)
+            selected = self._newest(event_id=event_id, type=type, object_id=object_id, tenant=tenant)
             rows = [
                 row
                 for row in selected
@@ -398,7 +401,7 @@ class MemoryInbox(WorkerInbox):
             if (
                 (statuses is None or row.status in statuses)
                 and (event_id is None or row.event_id == event_id)
-                and (type is None or row.type == type)
+                and (type is None or matches_any((type,), row.type))
                 and (tenant is None or row.tenant == tenant)
                 and (object_id is None or row.object_key == object_key(object_id))
             ):

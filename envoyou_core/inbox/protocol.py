@@ -66,7 +66,17 @@ class Inbox(Protocol):
         object_id: str | None = None,
         limit: int = 100,
     ) -> list[InboxRecord]:
-        """Return up to `limit` records, newest first, optionally of one status, one type or one object."""
+        """Return up to `limit` records, newest first, optionally of one status, some types or one object.
+
+        Args:
+            status: only events with this status.
+            type: only events whose type matches this pattern, as in `on()`: `user.created`, `user.*` or `*`.
+            object_id: only events about the object with this id.
+            limit: the maximum number of records.
+
+        Raises:
+            ValueError: the status is unknown, or the pattern is invalid.
+        """
 
     def stats(self, *, exact: bool = False) -> InboxStats:
         """Return the number of events by status, and how far behind the workers are.
@@ -81,19 +91,27 @@ class Inbox(Protocol):
         *,
         status: Status | str | None = None,
         type: str | None = None,
+        object_id: str | None = None,
         tenant: str | None = None,
     ) -> int:
         """Return failed, ignored and dead events to `received`, with all attempts before them.
 
-        Name one event by its id, or several by their status or type. Handlers that succeeded do not run again. Unless a
-        status is named, events that wait for a handler become due as well. Events whose payload was deleted stay as
-        they are.
+        Name one event by its id, or several by their status, type or object. Handlers that succeeded do not run again.
+        Unless a status is named, events that wait for a handler become due as well. Events whose payload was deleted
+        stay as they are.
+
+        Args:
+            event_id: only the event with this id.
+            status: only events with this status.
+            type: only events whose type matches this pattern, as in `on()`: `user.created`, `user.*` or `*`.
+            object_id: only events about the object with this id.
+            tenant: only events of this tenant.
 
         Returns:
             The number of requeued events.
 
         Raises:
-            ValueError: no event was named, or a status that cannot be requeued.
+            ValueError: no event was named, a status that cannot be requeued, or an invalid pattern.
         """
 
     def prune(

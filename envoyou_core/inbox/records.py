@@ -313,14 +313,16 @@ def completed_handlers(progress: Mapping[str, HandlerStatus]) -> dict[str, Handl
     return {handler: status for handler, status in progress.items() if status is HandlerStatus.DONE}
 
 
-def requeuable_statuses(event_id: str | None, status: Status | str | None, type: str | None) -> frozenset[Status]:
+def requeuable_statuses(
+    event_id: str | None, status: Status | str | None, type: str | None, object_id: str | None
+) -> frozenset[Status]:
     """Return the statuses that a call of `requeue` selects.
 
     Raises:
         ValueError: no event was named, or a status that cannot be requeued.
     """
-    if event_id is None and status is None and type is None:
-        raise ValueError("name an event id, a status or a type to requeue")
+    if event_id is None and status is None and type is None and object_id is None:
+        raise ValueError("name an event id, a status, a type or an object to requeue")
     if status is None:
         return REQUEUABLE
     if Status(status) not in REQUEUABLE:

@@ -20,6 +20,7 @@ from envoyou_core.adapter import (
     ConnectionBudget,
     GroupCommit,
     body_bytes,
+    check_selection,
     object_key,
     record_of,
     transitions,
@@ -50,7 +51,7 @@ from envoyou_core.inbox import (
 from envoyou_django.counting import count_by_status, count_waiting
 from envoyou_django.fields import stored_moment
 from envoyou_django.inbox import registry
-from envoyou_django.inbox.claims import awaiting, claimable
+from envoyou_django.inbox.claims import awaiting, claimable, has_type
 from envoyou_django.inbox.cleanup import fill_object_keys, scrub, update_each
 from envoyou_django.inbox.columns import encode
 from envoyou_django.inbox.commits import committed, own_statement, own_transaction, read_committed, synced
@@ -428,9 +429,11 @@ class OrmInbox(TransactionalInbox):
         *,
         status: Status | str | None = None,
         type: str | None = None,
+        object_id: str | None = None,
         tenant: str | None = None,
     ) -> int:
-        return self.requeuable(event_id, status=status, type=type, tenant=tenant).requeue(self._now())
+        rows = self.requeuable(event_id, status=status, type=type, object_id=object_id, tenant=tenant)
+        return rows.requeue(self._now())
 
     def requeuable(
         self,
@@ -438,15 +441,17 @@ class OrmInbox(TransactionalInbox):
         *,
         status: Status | str | None = None,
         type: str | None = None,
+        object_id: str | None = None,
         tenant: str | None = None,
     ) -> ProcessedEventQuerySet:
         """Return the events that `requeue` would requeue with the same arguments.
 
         Raises:
-            ValueError: no event was named, or a status that cannot be requeued.
+            ValueError: no event was named, a status that cannot be requeued, or an invalid pattern.
         """
-        statuses = requeuable_statuses(event_id, status, type)
-        rows = self._matching(event_id=event_id, type=type, tenant=tenant).filter(scrubbed_at__isnull=True)
+        statuses = requeuable_statuses(event_id, status, type, object_id)
+        matching = self._matching(event_id=event_id, type=type, object_id=object_id, tenant=tenant)
+        rows = matching.filter(scrubbed_at__isnull=True)
         with_status = rows.filter(status__in=statuses)
         return with_status | rows.awaiting() if status is None else with_status
 
@@ -488,11 +493,13 @@ class OrmInbox(TransactionalInbox):
         tenant: str | None = None,
         object_id: str | None = None,
     ) -> ProcessedEventQuerySet:
-        values: dict[str, object] = {"status__in": statuses, "event_id": event_id, "type": type, "tenant": tenant}
+        check_selection(type)
+        values: dict[str, object] = {"status__in": statuses, "event_id": event_id, "tenant": tenant}
         if object_id is not None:
             fill_object_keys(self._rows)
             values["object_key"] = object_key(object_id)
-        return self._rows.filter(**{name: value for name, value in values.items() if value is not None})
+        rows = self._rows.filter(**{name: value for name, value in values.items() if value is not None})
+        return rows if type is None else rows.filter(has_type([type]))
 
     def _held(self, claim: Claim) -> ProcessedEventQuerySet:
         return self._rows.filter(pk=claim.key, lease_token=claim.token)

@@ -1,10 +1,10 @@
-"""Which due events a worker takes: by the patterns of their types."""
+"""Which events a pattern selects: for a worker, and for those who list and requeue."""
 
 from __future__ import annotations
 
 import pytest
 
-from envoyou_core.inbox import ClaimFilter, Status
+from envoyou_core.inbox import ClaimFilter, Settlement, Status
 from tests.inbox.acts import LEASE, add, add_settled, ids, status_of
 
 
@@ -60,6 +60,32 @@ class SelectionContract:
             add(inbox, f"evt_{number}", type)
         assert inbox.claim(10, LEASE, ClaimFilter(include=(pattern,))) == []
         assert len(inbox.claim(10, LEASE, ClaimFilter(exclude=(pattern,)))) == len(others)
+
+    @pytest.mark.parametrize(
+        ("pattern", "matching"),
+        [
+            ("user.*", ["user.created", "user.deleted"]),
+            ("user_x.*", ["user_x.a"]),
+            ("User.x", ["User.x"]),
+            ("*", ["user.created", "User.x", "user_x.a", "userax.a", "user.deleted"]),
+        ],
+    )
+    def test_a_pattern_means_the_same_when_events_are_listed_and_requeued(self, inbox, pattern, matching):
+        for number, type in enumerate(["user.created", "User.x", "user_x.a", "userax.a", "user.deleted"]):
+            add(inbox, f"evt_{number}", type)
+        for claim in inbox.claim(10, LEASE):
+            inbox.settle(claim, Settlement(Status.DEAD, 1))
+        assert [record.event.type for record in inbox.list(type=pattern)] == matching[::-1]
+        assert inbox.list(type=pattern, status=Status.RECEIVED) == []
+        assert inbox.requeue(type=pattern) == len(matching)
+        assert {record.event.type for record in inbox.list(status=Status.RECEIVED)} == set(matching)
+
+    @pytest.mark.parametrize("pattern", ["", "user*", "*.created"])
+    def test_an_invalid_pattern_is_refused_and_selects_nothing(self, inbox, pattern):
+        add(inbox)
+        for select in (inbox.list, inbox.requeue):
+            with pytest.raises(ValueError, match="invalid event type"):
+                select(type=pattern)
 
     def test_one_of_several_patterns_is_enough(self, inbox):
         for number, type in enumerate(["user.created", "auth.login", "api.x", "api.y", "system.incident"]):

@@ -28,7 +28,7 @@ from envoyou_core.inbox.owed import awaited_handlers
 from envoyou_core.inbox.records import Claim, ClaimFilter, Status
 from envoyou_core.inbox.sql.schema import inbox_table
 
-__all__ = ["IS_HELD", "IS_WAITING", "NOW", "due", "lease_of", "waiting_for"]
+__all__ = ["IS_HELD", "IS_WAITING", "NOW", "due", "lease_of", "matches_type", "waiting_for"]
 
 _t = inbox_table.c
 
@@ -61,13 +61,13 @@ def due(name: str, claim_filter: ClaimFilter) -> Select[tuple[int]]:
     else:
         conditions = [_t.name == name, _t.due_at.is_not(None), _t.due_at <= NOW]
     if claim_filter.include is not None:
-        conditions.append(_is_of(_t.type, claim_filter.include))
+        conditions.append(matches_type(_t.type, claim_filter.include))
     if claim_filter.exclude:
-        conditions.append(not_(_is_of(_t.type, claim_filter.exclude)))
+        conditions.append(not_(matches_type(_t.type, claim_filter.exclude)))
     if claim_filter.ordered:
         # An event whose object is unknown yet waits, because the events that it depends on are unknown.
         known = and_(_t.object_key.is_not(None), not_(_is_held_back(claim_filter.ordered, claim_filter.handlers)))
-        conditions.append(or_(not_(_is_of(_t.type, claim_filter.ordered)), _t.object_key == "", known))
+        conditions.append(or_(not_(matches_type(_t.type, claim_filter.ordered)), _t.object_key == "", known))
     first = select(_t.key).where(*conditions).order_by(_t.due_at, _t.key)
     return first.limit(bindparam("limit", type_=Integer()))
 
@@ -81,7 +81,7 @@ def waiting_for(name: str, handlers: HandlerSet | None) -> ColumnElement[bool]:
 def _is_awaited(row: Any, handlers: HandlerSet | None) -> ColumnElement[bool]:
     """The condition of `transitions.is_awaited`."""
     awaited = [] if handlers is None else awaited_handlers(handlers)
-    return or_(false(), *(and_(row.waits_for == key, _is_of(row.type, patterns)) for key, patterns in awaited))
+    return or_(false(), *(and_(row.waits_for == key, matches_type(row.type, patterns)) for key, patterns in awaited))
 
 
 def _is_held_back(ordered: Iterable[str], handlers: HandlerSet | None) -> ColumnElement[bool]:
@@ -99,7 +99,7 @@ def _is_held_back(ordered: Iterable[str], handlers: HandlerSet | None) -> Column
             o.object_key == _t.object_key,
             o.tenant == _t.tenant,
             o.due_at.is_not(None),
-            _is_of(o.type, ordered),
+            matches_type(o.type, ordered),
             or_(and_(earlier, in_line), in_work),
         )
         .correlate(inbox_table)
@@ -107,8 +107,11 @@ def _is_held_back(ordered: Iterable[str], handlers: HandlerSet | None) -> Column
     )
 
 
-def _is_of(type_: ColumnElement[str], patterns: Iterable[str]) -> ColumnElement[bool]:
-    """Compared by bytes. `LIKE` folds cases in some databases, and takes an underscore for any character."""
+def matches_type(type_: ColumnElement[str], patterns: Iterable[str]) -> ColumnElement[bool]:
+    """Build the condition that a type matches one of `patterns`, compared by bytes.
+
+    `LIKE` folds cases in some databases, and takes an underscore for any character.
+    """
     if "*" in patterns:
         return true()
     exact = [pattern for pattern in patterns if not pattern.endswith("*")]

@@ -457,12 +457,15 @@ class SqlInbox(SqlDatabase, TransactionalInbox):
         *,
         status: Status | str | None = None,
         type: str | None = None,
+        object_id: str | None = None,
         tenant: str | None = None,
     ) -> int:
-        statuses = requeuable_statuses(event_id, status, type)
+        statuses = requeuable_statuses(event_id, status, type, object_id)
+        if object_id is not None:
+            self._fill_object_keys(_t.name == self.name)
         self.open()
         condition = and_(
-            reading.matching(self.name, event_id=event_id, type=type, tenant=tenant),
+            reading.matching(self.name, event_id=event_id, type=type, object_id=object_id, tenant=tenant),
             reading.requeuable(statuses, with_waiting=status is None),
         )
         with self._writing() as connection:

@@ -10,9 +10,10 @@ from envoyou_core.event import object_key
 from envoyou_core.inbox.handler_sets import HandlerSet
 from envoyou_core.inbox.records import COUNTED_IN_PART, MAX_AWAITED, InboxRecord, Status
 from envoyou_core.inbox.rows import moment, record_of
-from envoyou_core.inbox.sql.claims import IS_WAITING, waiting_for
+from envoyou_core.inbox.sql.claims import IS_WAITING, matches_type, waiting_for
 from envoyou_core.inbox.sql.cleanup import HAD_EFFECT
 from envoyou_core.inbox.sql.schema import inbox_table, watermarks_table
+from envoyou_core.patterns import check_selection
 
 __all__ = [
     "count_by_status",
@@ -44,12 +45,19 @@ def matching(
     tenant: str | None = None,
     object_id: str | None = None,
 ) -> ColumnElement[bool]:
-    """Build the condition for the events of an inbox that have all the given values."""
+    """Build the condition for the events of an inbox that have all the given values, and a type of the pattern `type`.
+
+    Raises:
+        ValueError: the pattern is invalid.
+    """
+    check_selection(type)
     conditions = [_t.name == name]
     if statuses is not None:
         conditions.append(_t.status.in_(sorted(statuses)))
     key = None if object_id is None else object_key(object_id)
-    for column, value in ((_t.event_id, event_id), (_t.type, type), (_t.tenant, tenant), (_t.object_key, key)):
+    if type is not None:
+        conditions.append(matches_type(_t.type, (type,)))
+    for column, value in ((_t.event_id, event_id), (_t.tenant, tenant), (_t.object_key, key)):
         if value is not None:
             conditions.append(column == value)
     return and_(*conditions)
