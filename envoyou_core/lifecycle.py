@@ -213,12 +213,15 @@ class Lifecycle:
             if self._relay is not None:
                 self._relay.stop(timeout)
 
-    def apply_retention(self) -> RetentionReport:
+    def apply_retention(self, *, dry_run: bool = False) -> RetentionReport:
         """Delete what has been kept for long enough, and return the counts. For cron jobs if no worker is running.
 
         Dead and unfinished events are kept.
+
+        Args:
+            dry_run: only count what would be deleted.
         """
-        return self._engine.run_maintenance()
+        return self._engine.preview_maintenance() if dry_run else self._engine.run_maintenance()
 
     def seconds_until_next_due(self) -> float | None:
         """Return the seconds until an event becomes due that is not due yet; `None` if none will. For task queues."""

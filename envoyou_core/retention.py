@@ -8,7 +8,7 @@ from datetime import timedelta
 from envoyou_core.errors import ConfigurationError
 from envoyou_core.inbox.protocol import WorkerInbox
 
-__all__ = ["Retention", "RetentionReport", "apply_retention"]
+__all__ = ["Retention", "RetentionReport", "apply_retention", "preview_retention"]
 
 MAX_DAYS = 36_500
 """100 years: a date further back may be out of range for `datetime`."""
@@ -68,3 +68,14 @@ def apply_retention(retention: Retention, inbox: WorkerInbox) -> RetentionReport
     marks = inbox.prune_watermarks(timedelta(days=retention.mark_days))
     rejected = inbox.prune_rejected(timedelta(days=retention.payload_days))
     return RetentionReport(scrubbed, pruned, marks, rejected)
+
+
+def preview_retention(retention: Retention, inbox: WorkerInbox) -> RetentionReport:
+    """Count what `apply_retention` would delete from `inbox`."""
+    pruned = inbox.prune(timedelta(days=retention.id_days), dry_run=True)
+    # These include the payloads of the events above, which are deleted with their events.
+    with_payload = inbox.scrub(timedelta(days=retention.payload_days), dry_run=True)
+    of_pruned = inbox.scrub(timedelta(days=retention.id_days), dry_run=True)
+    marks = inbox.prune_watermarks(timedelta(days=retention.mark_days), dry_run=True)
+    rejected = inbox.prune_rejected(timedelta(days=retention.payload_days), dry_run=True)
+    return RetentionReport(with_payload - of_pruned, pruned, marks, rejected)

@@ -294,6 +294,7 @@ class MemoryInbox(WorkerInbox):
         type: str | None = None,
         object_id: str | None = None,
         tenant: str | None = None,
+        dry_run: bool = False,
     ) -> int:
         statuses = requeuable_statuses(event_id, status, type, object_id)
         check_selection(type)
@@ -304,15 +305,21 @@ class MemoryInbox(WorkerInbox):
                 for row in selected
                 if row.scrubbed_at is None and (row.status in statuses or (status is None and row.is_waiting))
             ]
-            for row in rows:
+            for row in () if dry_run else rows:
                 row.change(transitions.requeue(row.progress, row.owed, self._now()))
             return len(rows)
 
     def prune(
-        self, older_than: timedelta, statuses: tuple[Status | str, ...] = (Status.PROCESSED, Status.IGNORED)
+        self,
+        older_than: timedelta,
+        statuses: tuple[Status | str, ...] = (Status.PROCESSED, Status.IGNORED),
+        *,
+        dry_run: bool = False,
     ) -> int:
         with self._lock:
             old = self._settled_before(older_than, statuses)
+            if dry_run:
+                return len(old)
             applied = [(row.tenant, row.object_key, row.created) for row in old if row.had_effect]
             for subject, created in transitions.watermarks(applied).items():
                 self._watermarks[subject] = max(created, self._watermarks.get(subject, created))
@@ -320,20 +327,24 @@ class MemoryInbox(WorkerInbox):
                 del self._rows[row.tenant, row.event_id]
             return len(old)
 
-    def prune_watermarks(self, older_than: timedelta) -> int:
+    def prune_watermarks(self, older_than: timedelta, *, dry_run: bool = False) -> int:
         with self._lock:
             before = self._clock() - older_than.total_seconds()
             old = [subject for subject, created in self._watermarks.items() if created < before]
-            for subject in old:
+            for subject in () if dry_run else old:
                 del self._watermarks[subject]
             return len(old)
 
     def scrub(
-        self, older_than: timedelta, statuses: tuple[Status | str, ...] = (Status.PROCESSED, Status.IGNORED)
+        self,
+        older_than: timedelta,
+        statuses: tuple[Status | str, ...] = (Status.PROCESSED, Status.IGNORED),
+        *,
+        dry_run: bool = False,
     ) -> int:
         with self._lock:
             old = [row for row in self._settled_before(older_than, statuses) if row.scrubbed_at is None]
-            for row in old:
+            for row in () if dry_run else old:
                 row.scrub(self._now())
             return len(old)
 
@@ -374,9 +385,11 @@ class MemoryInbox(WorkerInbox):
         with self._lock:
             return next((delivery for delivery in self._rejected.newest() if delivery.key == key), None)
 
-    def prune_rejected(self, older_than: timedelta) -> int:
+    def prune_rejected(self, older_than: timedelta, *, dry_run: bool = False) -> int:
         with self._lock:
             before = self._now() - older_than
+            if dry_run:
+                return sum(delivery.received_at < before for delivery in self._rejected.newest())
             return self._rejected.delete(lambda row: row.received_at < before)
 
     def _settled_before(self, older_than: timedelta, statuses: tuple[Status | str, ...]) -> Rows:

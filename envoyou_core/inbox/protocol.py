@@ -93,6 +93,7 @@ class Inbox(Protocol):
         type: str | None = None,
         object_id: str | None = None,
         tenant: str | None = None,
+        dry_run: bool = False,
     ) -> int:
         """Return failed, ignored and dead events to `received`, with all attempts before them.
 
@@ -106,6 +107,7 @@ class Inbox(Protocol):
             type: only events whose type matches this pattern, as in `on()`: `user.created`, `user.*` or `*`.
             object_id: only events about the object with this id.
             tenant: only events of this tenant.
+            dry_run: only count the events.
 
         Returns:
             The number of requeued events.
@@ -115,12 +117,16 @@ class Inbox(Protocol):
         """
 
     def prune(
-        self, older_than: timedelta, statuses: tuple[Status | str, ...] = (Status.PROCESSED, Status.IGNORED)
+        self,
+        older_than: timedelta,
+        statuses: tuple[Status | str, ...] = (Status.PROCESSED, Status.IGNORED),
+        *,
+        dry_run: bool = False,
     ) -> int:
         """Delete finished events that were settled longer ago than `older_than`, in small batches.
 
         A redelivery of a pruned event is a new event, so keep events for longer than the sender retries. The value of
-        `newest_applied` does not change.
+        `newest_applied` does not change. With `dry_run`, the events are only counted.
 
         Returns:
             The number of deleted events.
@@ -130,11 +136,16 @@ class Inbox(Protocol):
         """
 
     def scrub(
-        self, older_than: timedelta, statuses: tuple[Status | str, ...] = (Status.PROCESSED, Status.IGNORED)
+        self,
+        older_than: timedelta,
+        statuses: tuple[Status | str, ...] = (Status.PROCESSED, Status.IGNORED),
+        *,
+        dry_run: bool = False,
     ) -> int:
         """Delete the payloads of finished events that were settled longer ago than `older_than`, in small batches.
 
-        The rest of the row stays, so that a redelivery is still a duplicate. The error texts are deleted as well.
+        The rest of the row stays, so that a redelivery is still a duplicate. The error texts are deleted as well. With
+        `dry_run`, the payloads are only counted.
 
         Returns:
             The number of deleted payloads.
@@ -163,8 +174,8 @@ class Inbox(Protocol):
     def get_rejected(self, key: int) -> RejectedDelivery | None:
         """Return a rejected delivery, or `None`."""
 
-    def prune_rejected(self, older_than: timedelta) -> int:
-        """Delete the rejected deliveries that were received longer ago than `older_than`.
+    def prune_rejected(self, older_than: timedelta, *, dry_run: bool = False) -> int:
+        """Delete the rejected deliveries that were received longer ago than `older_than`, or only count them.
 
         Returns:
             The number of deleted deliveries.
@@ -294,8 +305,10 @@ class WorkerInbox(Inbox, Protocol):
         """Whether the database answers on a fresh connection now. It decides what an error of the database means."""
         return True
 
-    def prune_watermarks(self, older_than: timedelta) -> int:
+    def prune_watermarks(self, older_than: timedelta, *, dry_run: bool = False) -> int:
         """Delete what `newest_applied` knows of pruned events that were created longer ago than `older_than`.
+
+        With `dry_run`, it is only counted.
 
         Returns:
             The number of objects.

@@ -34,7 +34,7 @@ from envoyou_core.observability.notices import (
     RetentionApplied,
     Settled,
 )
-from envoyou_core.retention import Retention, RetentionReport, apply_retention
+from envoyou_core.retention import Retention, RetentionReport, apply_retention, preview_retention
 from envoyou_core.retry import RetryPolicy
 from envoyou_core.steps import Call, Flow
 from envoyou_core.worker.attempt import RunningAttempt
@@ -237,6 +237,13 @@ class Engine:
             waits_since=claim.waits_since,
         )
         self.settle(claim, settlement)
+
+    def preview_maintenance(self) -> RetentionReport:
+        """Count what `run_maintenance` would delete."""
+        retention = self.retention
+        if retention is None:
+            return RetentionReport()
+        return self.in_context(lambda: preview_retention(retention, self.inbox))
 
     def run_maintenance(self) -> RetentionReport:
         """Delete what has been kept for long enough: see `Retention`. Processes that are gone are always deleted."""

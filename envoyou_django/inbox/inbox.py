@@ -234,8 +234,11 @@ class OrmInbox(TransactionalInbox):
     def get_rejected(self, key: int) -> RejectedDelivery | None:
         return self._rejections.get(key)
 
-    def prune_rejected(self, older_than: timedelta) -> int:
-        return self._rejections.prune(self._now() - older_than)
+    def prune_rejected(self, older_than: timedelta, *, dry_run: bool = False) -> int:
+        before = self._now() - older_than
+        if dry_run:
+            return self._rejections.rows.filter(received_at__lt=before).count()
+        return self._rejections.prune(before)
 
     def _new_row(self, entry: NewEvent, now: datetime) -> dict[str, object]:
         return {"name": self.name, **encode(transitions.accept(entry, now))}
@@ -431,9 +434,10 @@ class OrmInbox(TransactionalInbox):
         type: str | None = None,
         object_id: str | None = None,
         tenant: str | None = None,
+        dry_run: bool = False,
     ) -> int:
         rows = self.requeuable(event_id, status=status, type=type, object_id=object_id, tenant=tenant)
-        return rows.requeue(self._now())
+        return rows.count() if dry_run else rows.requeue(self._now())
 
     def requeuable(
         self,
@@ -456,19 +460,30 @@ class OrmInbox(TransactionalInbox):
         return with_status | rows.awaiting() if status is None else with_status
 
     def prune(
-        self, older_than: timedelta, statuses: tuple[Status | str, ...] = (Status.PROCESSED, Status.IGNORED)
+        self,
+        older_than: timedelta,
+        statuses: tuple[Status | str, ...] = (Status.PROCESSED, Status.IGNORED),
+        *,
+        dry_run: bool = False,
     ) -> int:
         old = self._settled_before(older_than, statuses)
-        return prune(old, self._watermarks, self.name)
+        return old.count() if dry_run else prune(old, self._watermarks, self.name)
 
-    def prune_watermarks(self, older_than: timedelta) -> int:
+    def prune_watermarks(self, older_than: timedelta, *, dry_run: bool = False) -> int:
         before = self._clock() - older_than.total_seconds()
+        if dry_run:
+            return self._watermarks.filter(created__lt=before).count()
         return prune_watermarks(self._watermarks, before)
 
     def scrub(
-        self, older_than: timedelta, statuses: tuple[Status | str, ...] = (Status.PROCESSED, Status.IGNORED)
+        self,
+        older_than: timedelta,
+        statuses: tuple[Status | str, ...] = (Status.PROCESSED, Status.IGNORED),
+        *,
+        dry_run: bool = False,
     ) -> int:
-        return scrub(self._settled_before(older_than, statuses), self._now())
+        old = self._settled_before(older_than, statuses)
+        return old.filter(scrubbed_at__isnull=True).count() if dry_run else scrub(old, self._now())
 
     def erase(self, object_id: str, *, tenant: str | None = None) -> int:
         now = self._now()

@@ -65,14 +65,17 @@ def test_payloads_go_first_then_whole_events_then_the_marks(make_webhooks, clock
     assert [notice for notice in notices if isinstance(notice, RetentionApplied)] == []
 
     clock.advance(1)
+    assert webhooks.apply_retention(dry_run=True) == RetentionReport(scrubbed=2)
     assert webhooks.apply_retention() == RetentionReport(scrubbed=2)
     assert left(webhooks) == all_of_them | {"processed": False, "ignored": False}
 
     clock.advance(60 * DAY)
+    assert webhooks.apply_retention(dry_run=True) == RetentionReport(pruned=2)
     assert webhooks.apply_retention() == RetentionReport(pruned=2)
     assert left(webhooks) == {"dead": True, "waiting": True}
 
     clock.advance(275 * DAY)
+    assert webhooks.apply_retention(dry_run=True) == RetentionReport(marks=1)
     assert webhooks.apply_retention() == RetentionReport(marks=1)
     assert left(webhooks) == {"dead": True, "waiting": True}
     assert [notice for notice in notices if isinstance(notice, RetentionApplied)] == [

@@ -483,6 +483,7 @@ class NewestAppliedContract:
         self.apply(inbox, "evt_2", 6, object_id="USER_1")
         add_settled(inbox, "evt_3", Status.PROCESSED)
         clock.advance(10)
+        assert inbox.prune(timedelta(seconds=1), dry_run=True) == 3
         assert inbox.prune(timedelta(seconds=1)) == 3
         assert self.newest(inbox) is None
         assert self.newest(inbox, tenant="acme") == CREATED + 5
@@ -502,6 +503,7 @@ class NewestAppliedContract:
         inbox.prune(timedelta(seconds=1))
         age = clock.now - CREATED
         assert inbox.prune_watermarks(timedelta(seconds=age)) == 0
+        assert inbox.prune_watermarks(timedelta(seconds=age - 100), dry_run=True) == 1
         assert inbox.prune_watermarks(timedelta(seconds=age - 100)) == 1
         assert self.newest(inbox) is None
         assert self.newest(inbox, "user_2") == CREATED + 100

@@ -102,6 +102,7 @@ class RejectedContract:
         keep(inbox, clock, b"new")
         clock.advance(1)
         assert inbox.prune_rejected(timedelta(seconds=61)) == 0
+        assert inbox.prune_rejected(timedelta(seconds=60), dry_run=True) == 1
         assert inbox.prune_rejected(timedelta(seconds=60)) == 1
         assert bodies(inbox) == [b"new"]
 

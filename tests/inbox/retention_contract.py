@@ -62,8 +62,10 @@ class ScrubContract:
         assert is_private(inbox, "evt_1")
         assert inbox.get("evt_1").scrubbed_at is None
         clock.advance(5)
+        assert inbox.scrub(SECOND, tuple(FINISHED), dry_run=True) == 1
         assert inbox.scrub(SECOND, tuple(FINISHED)) == 1
         assert_scrubbed(inbox, clock, "evt_1")
+        assert inbox.scrub(SECOND, tuple(FINISHED), dry_run=True) == 0
 
     def test_what_an_event_is_known_by_stays(self, inbox, clock):
         event = sample_event("user.created", id="evt_é", created=CREATED + 3, webhook_id="wh_body")

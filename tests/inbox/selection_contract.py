@@ -77,6 +77,7 @@ class SelectionContract:
             inbox.settle(claim, Settlement(Status.DEAD, 1))
         assert [record.event.type for record in inbox.list(type=pattern)] == matching[::-1]
         assert inbox.list(type=pattern, status=Status.RECEIVED) == []
+        assert inbox.requeue(type=pattern, dry_run=True) == len(matching)
         assert inbox.requeue(type=pattern) == len(matching)
         assert {record.event.type for record in inbox.list(status=Status.RECEIVED)} == set(matching)
 

@@ -118,7 +118,10 @@ def _raise_watermarks(connection: Connection, name: str, watermarks: dict[tuple[
     )
 
 
-def prune_watermarks(connection: Connection, name: str, before: float) -> int:
-    """Delete the watermarks of events that were created before an epoch time; returns how many."""
+def prune_watermarks(connection: Connection, name: str, before: float, *, dry_run: bool = False) -> int:
+    """Delete the watermarks of events that were created before an epoch time, or only count them; returns how many."""
     w = watermarks_table.c
-    return connection.execute(delete(watermarks_table).where(w.name == name, w.created < before)).rowcount
+    old = and_(w.name == name, w.created < before)
+    if dry_run:
+        return connection.scalar(select(func.count()).select_from(watermarks_table).where(old)) or 0
+    return connection.execute(delete(watermarks_table).where(old)).rowcount

@@ -181,10 +181,13 @@ class SqlInbox(SqlDatabase, TransactionalInbox):
         with self._reading() as connection:
             return next(iter(rejections.newest(connection, rejections.matching(self.name, key=key), limit=1)), None)
 
-    def prune_rejected(self, older_than: timedelta) -> int:
+    def prune_rejected(self, older_than: timedelta, *, dry_run: bool = False) -> int:
         self.open()
         before = self._now() - older_than // timedelta(microseconds=1)
         old = and_(rejections.matching(self.name), rejected_table.c.received_at < before)
+        if dry_run:
+            with self._reading() as connection:
+                return rejections.count(connection, old)
         with self._writing() as connection:
             return rejections.delete_matching(connection, old)
 
@@ -446,7 +449,7 @@ class SqlInbox(SqlDatabase, TransactionalInbox):
         limit = None if exact else COUNTED
         with self._reading() as connection:
             counts = reading.count_by_status(connection, self.name, limit)
-            rejected = rejections.count(connection, self.name)
+            rejected = rejections.count(connection, rejections.matching(self.name))
             waiting = reading.count_waiting(connection, self.name)
         overdue = max(0.0, -(self.seconds_until_due() or 0.0))
         return stats_of(counts, overdue, limit=limit, rejected=rejected, waiting=waiting)
@@ -459,6 +462,7 @@ class SqlInbox(SqlDatabase, TransactionalInbox):
         type: str | None = None,
         object_id: str | None = None,
         tenant: str | None = None,
+        dry_run: bool = False,
     ) -> int:
         statuses = requeuable_statuses(event_id, status, type, object_id)
         if object_id is not None:
@@ -468,29 +472,43 @@ class SqlInbox(SqlDatabase, TransactionalInbox):
             reading.matching(self.name, event_id=event_id, type=type, object_id=object_id, tenant=tenant),
             reading.requeuable(statuses, with_waiting=status is None),
         )
+        if dry_run:
+            return self._count(and_(condition, _t.scrubbed_at.is_(None)))
         with self._writing() as connection:
             return requeue(connection, condition, self._moment())
 
     # Deletion
 
     def prune(
-        self, older_than: timedelta, statuses: tuple[Status | str, ...] = (Status.PROCESSED, Status.IGNORED)
+        self,
+        older_than: timedelta,
+        statuses: tuple[Status | str, ...] = (Status.PROCESSED, Status.IGNORED),
+        *,
+        dry_run: bool = False,
     ) -> int:
         old = self._settled_before(older_than, statuses)
+        if dry_run:
+            return self._count(old)
         # The watermarks need the objects.
         self._fill_object_keys(old)
         return self._in_batches(lambda connection: cleanup.prune(connection, self.name, old))
 
-    def prune_watermarks(self, older_than: timedelta) -> int:
+    def prune_watermarks(self, older_than: timedelta, *, dry_run: bool = False) -> int:
         self.open()
         before = self._clock() - older_than.total_seconds()
         with self._writing() as connection:
-            return cleanup.prune_watermarks(connection, self.name, before)
+            return cleanup.prune_watermarks(connection, self.name, before, dry_run=dry_run)
 
     def scrub(
-        self, older_than: timedelta, statuses: tuple[Status | str, ...] = (Status.PROCESSED, Status.IGNORED)
+        self,
+        older_than: timedelta,
+        statuses: tuple[Status | str, ...] = (Status.PROCESSED, Status.IGNORED),
+        *,
+        dry_run: bool = False,
     ) -> int:
         old = self._settled_before(older_than, statuses)
+        if dry_run:
+            return self._count(and_(old, _t.scrubbed_at.is_(None)))
         # A scrubbed body does not show its object any more.
         self._fill_object_keys(old)
         return self._in_batches(lambda connection: cleanup.scrub(connection, old, self._moment()))
@@ -505,6 +523,11 @@ class SqlInbox(SqlDatabase, TransactionalInbox):
         erasable = and_(about, cleanup.IS_ERASABLE)
         self._in_batches(lambda connection: cleanup.scrub(connection, erasable, self._moment()))
         return erased
+
+    def _count(self, condition: ColumnElement[bool]) -> int:
+        self.open()
+        with self._reading() as connection:
+            return reading.count(connection, condition)
 
     def _settled_before(self, older_than: timedelta, statuses: tuple[Status | str, ...]) -> ColumnElement[bool]:
         before = self._now() - older_than // timedelta(microseconds=1)

@@ -16,6 +16,7 @@ from envoyou_core.inbox.sql.schema import inbox_table, watermarks_table
 from envoyou_core.patterns import check_selection
 
 __all__ = [
+    "count",
     "count_by_status",
     "count_waiting",
     "has_waiting",
@@ -78,6 +79,11 @@ def records(connection: Connection, condition: ColumnElement[bool], limit: int) 
     """Read up to `limit` records, newest first."""
     rows = connection.execute(select(inbox_table).where(condition).order_by(_t.key.desc()).limit(limit)).all()
     return [record_of(row, moment=moment) for row in rows]
+
+
+def count(connection: Connection, condition: ColumnElement[bool]) -> int:
+    """Count the events that match."""
+    return connection.scalar(select(func.count()).select_from(inbox_table).where(condition)) or 0
 
 
 def count_by_status(connection: Connection, name: str, limit: int | None) -> dict[str, int]:

@@ -55,9 +55,9 @@ def newest(connection: Connection, condition: ColumnElement[bool], limit: int) -
     return [rejected_of(row, key=row.key, moment=moment) for row in rows]
 
 
-def count(connection: Connection, name: str) -> int:
-    """Count the rejected deliveries of an inbox."""
-    return connection.scalar(select(func.count()).select_from(rejected_table).where(_r.name == name)) or 0
+def count(connection: Connection, condition: ColumnElement[bool]) -> int:
+    """Count the matching deliveries."""
+    return connection.scalar(select(func.count()).select_from(rejected_table).where(condition)) or 0
 
 
 def delete_matching(connection: Connection, condition: ColumnElement[bool]) -> int:
