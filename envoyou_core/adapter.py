@@ -19,7 +19,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from envoyou_core.asgi import read_body, request_of
-from envoyou_core.cli.values import count_text, duration, rejected_as_json, stats_as_json
 from envoyou_core.event import MAX_CREATED, MAX_NAME_LENGTH, object_key
 from envoyou_core.forks import call_in_forked_children
 from envoyou_core.handlers import TRANSACTION_PARAMETERS, Handler, Registration
@@ -59,6 +58,7 @@ from envoyou_core.inbox.transitions import Changes
 from envoyou_core.observability.disabled import REMEDY, disabled_loggers
 from envoyou_core.observability.redacted import RedactedLogger
 from envoyou_core.patterns import check_selection
+from envoyou_core.payloads import excerpt_of
 from envoyou_core.reception.secrets import newest_secret, written_secrets
 from envoyou_core.reception.signature import Secret
 from envoyou_core.redaction import one_line
@@ -69,8 +69,8 @@ from envoyou_core.worker.waker import Waker
 from envoyou_core.wsgi import CheckedInput, read_wsgi, receive_wsgi
 
 if TYPE_CHECKING:
-    from envoyou_core.cli.commands import Source, application
-    from envoyou_core.cli.sending import secret_from_environment, send_sample
+    from envoyou_core.cli.command_line import application, run_commands
+    from envoyou_core.cli.target import Target
     from envoyou_core.inbox.deadlines import TRANSACTION_LIMIT, time_limit
     from envoyou_core.worker.maintenance import MAINTENANCE_INTERVAL
     from envoyou_core.worker.task import DrainTask
@@ -116,7 +116,7 @@ __all__ = [
     "Registration",
     "Secret",
     "Slot",
-    "Source",
+    "Target",
     "Waker",
     "WorkerSettings",
     "application",
@@ -126,14 +126,13 @@ __all__ = [
     "call_in_forked_children",
     "check_selection",
     "claim_of",
-    "count_text",
     "decode_history",
     "describe_changes",
     "disabled_loggers",
-    "duration",
     "encode_history",
     "encode_owed",
     "event_of",
+    "excerpt_of",
     "keep_rejection",
     "lease_holder",
     "location_of",
@@ -151,13 +150,10 @@ __all__ = [
     "readable_progress",
     "receive_wsgi",
     "record_of",
-    "rejected_as_json",
     "rejected_of",
     "request_of",
-    "secret_from_environment",
-    "send_sample",
+    "run_commands",
     "shortage",
-    "stats_as_json",
     "surplus",
     "time_limit",
     "time_limited",
@@ -171,11 +167,10 @@ _LOADED_ON_FIRST_USE = {
     "DaemonThreads": "envoyou_core.worker.threads",
     "DrainTask": "envoyou_core.worker.task",
     "MAINTENANCE_INTERVAL": "envoyou_core.worker.maintenance",
-    "Source": "envoyou_core.cli.commands",
+    "Target": "envoyou_core.cli.target",
     "TRANSACTION_LIMIT": "envoyou_core.inbox.deadlines",
-    "application": "envoyou_core.cli.commands",
-    "secret_from_environment": "envoyou_core.cli.sending",
-    "send_sample": "envoyou_core.cli.sending",
+    "application": "envoyou_core.cli.command_line",
+    "run_commands": "envoyou_core.cli.command_line",
     "time_limit": "envoyou_core.inbox.deadlines",
     "time_limited": "envoyou_core.worker.time_limits",
 }

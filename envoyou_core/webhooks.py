@@ -16,8 +16,8 @@ from envoyou_core.inbox import WorkerInbox
 from envoyou_core.nonces import NonceStore
 from envoyou_core.pausing import Pausing
 from envoyou_core.reception.receiver import Receiver
-from envoyou_core.reception.secrets import SecretSetting, key_source
-from envoyou_core.reception.signature import SIGNED_CONTENT_FORMS, SignedContent
+from envoyou_core.reception.secrets import SecretSetting, key_source, newest_secret
+from envoyou_core.reception.signature import SIGNED_CONTENT_FORMS, Secret, SignedContent
 from envoyou_core.reception.verification import DEFAULT_REQUIRED_HEADERS, DEFAULT_TOLERANCE, VerificationPolicy
 from envoyou_core.retention import Retention
 from envoyou_core.retry import RetryPolicy
@@ -106,6 +106,7 @@ class Webhooks(Registration, Pausing):
             clock=clock,
         )
         self.name = name
+        self._secret = secret
         self.request_limits = RequestLimits(max_body_size)
         store = as_inbox(inbox, name=name, clock=clock)
         spool_store = as_spool(spool, name=name, inbox=store, clock=clock)
@@ -158,6 +159,11 @@ class Webhooks(Registration, Pausing):
             self._notices.subscribe(hook)
         else:
             self._handlers.add_hook(kind, hook)
+
+    @property
+    def registered(self) -> Sequence[Handler]:
+        """The registered handlers, in the order of registration."""
+        return tuple(self._handlers)
 
     # Reception
 
@@ -220,6 +226,14 @@ class Webhooks(Registration, Pausing):
     def max_body_size(self) -> int:
         """The largest accepted body, in bytes."""
         return self.request_limits.max_body_size
+
+    def newest_secret(self, webhook_id: str) -> Secret:
+        """Return the newest secret of an endpoint, with which a sample delivery is signed. For command lines.
+
+        Raises:
+            ConfigurationError: the endpoint has no secret.
+        """
+        return newest_secret(self._secret, webhook_id)
 
     @property
     def required_headers(self) -> tuple[str, ...]:

@@ -388,7 +388,7 @@ def check_deployment() -> Messages:
     if conf.is_manual():
         yield checks.Warning(
             f'{conf.SETTING}["HANDOFF"] is "manual", so web processes do not handle events.',
-            hint="Run `manage.py envoyou_worker`, or run it with --drain from cron; then silence this check.",
+            hint="Run `manage.py envoyou worker`, or run it with --drain from cron; then silence this check.",
             id="envoyou.W010",
         )
     connection = connections[_inbox_alias()]

@@ -6,9 +6,11 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import django
+from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
-from envoyou_core import Handlers
+from envoyou_core import ConfigurationError, Handlers
 from envoyou_core.adapter import Handler, Hook, HookKind, Registration
 from envoyou_django import conf
 from envoyou_django.runtime import DjangoWebhooks, check_handler
@@ -53,6 +55,18 @@ class ProjectWebhooks(Registration):
             self._registry.add_hook(kind, hook)
             if self._webhooks is not None:
                 self._webhooks.add_hook(kind, hook)
+
+    def __envoyou_webhooks__(self) -> DjangoWebhooks:
+        """Return the project's `Webhooks` for `envoyou --app envoyou_django:webhooks`.
+
+        Raises:
+            ConfigurationError: `DJANGO_SETTINGS_MODULE` is not set, or a setting is invalid.
+        """
+        try:
+            django.setup()
+        except ImproperlyConfigured as error:
+            raise ConfigurationError(f"Django is not configured: {error}") from error
+        return self.setup()
 
     @property
     def registered(self) -> Sequence[Handler]:

@@ -88,6 +88,11 @@ class DjangoWebhooks(Webhooks):
         self._enable_worker()
         super().start()
 
+    def run_worker(self, *, shutdown_timeout: float | None = None) -> None:
+        """See `Webhooks.run_worker`. Connections that checks have opened in this thread are closed."""
+        connections.close_all()
+        super().run_worker(shutdown_timeout=shutdown_timeout)
+
     def stop(self, timeout: float | None = None) -> None:
         """See `Webhooks.stop`."""
         if self._task_queue is not None:

@@ -10,7 +10,7 @@ __all__ = ["main"]
 def main() -> None:
     """Run the command line; requires the extra `cli`."""
     try:
-        from envoyou_core.cli.commands import app
+        from envoyou_core.cli.command_line import app, run_commands
     except ImportError as error:
         sys.exit(f"Error: {error.name} is not installed: pip install 'envoyou-webhooks[cli,sql]'")
-    app()
+    run_commands(app, name="envoyou")

@@ -1,22 +1,41 @@
-"""How commands print results and report errors."""
+"""How commands print results and report errors: data on standard output, everything else on standard error."""
 
 from __future__ import annotations
 
+import functools
 import json
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import Progress
 from rich.table import Table
 
+from envoyou_core.cli.applications import ApplicationImportError
+from envoyou_core.cli.target import target_of
 from envoyou_core.errors import ConfigurationError, describe
 from envoyou_core.redaction import printable, redact
+from envoyou_core.worker.failures import traceback_of
 
-__all__ = ["fail", "print_line", "print_result", "report_errors", "report_usage_errors"]
+__all__ = [
+    "PIPE_CLOSED",
+    "fail",
+    "ignore_closed_pipe",
+    "print_json_line",
+    "print_line",
+    "print_note",
+    "print_result",
+    "print_text",
+    "progress",
+    "report_errors",
+    "report_usage_errors",
+    "reporting",
+]
 
 MAX_ERROR_LENGTH = 2_000
 """In characters. Higher than in the log, because the end of an error may say what to do."""
@@ -24,45 +43,102 @@ MAX_ERROR_LENGTH = 2_000
 PIPE_WIDTH = 10_000
 """In characters: more than the id, the type and the last error of an event need together."""
 
+PIPE_CLOSED = 141
+"""The exit code if the reader of standard output has gone, as a shell reports a process that SIGPIPE ended."""
 
-def print_result(result: Table | dict[str, Any] | list[dict[str, Any]]) -> None:
+
+def print_result(result: Table | dict[str, Any] | Sequence[dict[str, Any]]) -> None:
     """Print a table, or anything else as JSON."""
     if isinstance(result, Table):
         # In a pipe, rows are not wrapped, so that grep finds an id on one line.
-        Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(result, highlight=False)
+        console = _Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
+        console.print(result, highlight=False)
     else:
         print(json.dumps(result, indent=2))
 
 
+def print_json_line(document: dict[str, Any]) -> None:
+    """Print one line of a stream of JSON documents at once."""
+    print(json.dumps(document), flush=True)
+
+
 def print_line(text: str) -> None:
     """Print one line of text, without interpreting it as markup."""
-    Console().print(escape(printable(text)), highlight=False, soft_wrap=True)
+    _Console().print(escape(printable(text)), highlight=False, soft_wrap=True)
+
+
+def print_text(text: str) -> None:
+    """Print lines that contain no control characters."""
+    print(text, flush=True)
+
+
+def print_note(text: str) -> None:
+    """Print one line to standard error."""
+    _Console(stderr=True).print(escape(redact(printable(text))), highlight=False, soft_wrap=True)
 
 
 def fail(reason: str) -> NoReturn:
     """Print `reason` to standard error, with secrets redacted, and end the command with status 1."""
-    console = Console(stderr=True)
+    console = _Console(stderr=True)
     console.print(f"[red]Error:[/] {escape(redact(printable(reason)))}", highlight=False, soft_wrap=True)
     raise typer.Exit(1)
 
 
+def reporting(command: Callable[..., None]) -> Callable[..., None]:
+    """Make a command report any exception as one line on standard error, and end with 1."""
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        with report_errors(show_traceback=target_of(given["context"]).show_traceback):
+            command(**given)
+
+    return run
+
+
 @contextmanager
-def report_errors(doing: str = "") -> Iterator[None]:
-    """Report any exception as one line on standard error.
+def report_errors(*, show_traceback: bool = False) -> Iterator[None]:
+    """Report any exception as one line on standard error, and end with 1; see `PIPE_CLOSED` for a closed pipe.
 
     Args:
-        doing: what failed, such as "cannot start the worker".
+        show_traceback: whether to print the traceback of the exception before.
     """
     try:
         yield
-    except (typer.Exit, typer.BadParameter):
+    except (typer.Exit, typer.Abort, typer.BadParameter):
         raise
+    except BrokenPipeError:
+        _discard_output()
+        raise typer.Exit(PIPE_CLOSED) from None
+    except ApplicationImportError as error:
+        print(error.shown, file=sys.stderr, end="")
+        fail(str(error))
     except Exception as error:
+        if show_traceback:
+            print(traceback_of(error), file=sys.stderr, end="")
         # The type of a configuration error adds nothing to its text.
         text = describe(error, longest=MAX_ERROR_LENGTH)
         if isinstance(error, ConfigurationError):
             text = text.removeprefix(f"{type(error).__qualname__}: ")
-        fail(f"{doing}: {text}" if doing else text)
+        fail(text)
+
+
+@contextmanager
+def progress(title: str, count: Callable[[], int]) -> Iterator[Callable[[int], object] | None]:
+    """Show a progress bar on standard error, if that is a terminal.
+
+    Args:
+        title: the operation, such as `Requeueing`.
+        count: returns the number of items.
+
+    Yields:
+        A function to call with the number of items that are done by then; `None` if nothing is shown.
+    """
+    if not sys.stderr.isatty():
+        yield None
+        return
+    with Progress(console=_Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=count())
+        yield lambda done: bar.update(task, completed=done)
 
 
 @contextmanager
@@ -72,3 +148,27 @@ def report_usage_errors() -> Iterator[None]:
         yield
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
+
+
+@contextmanager
+def ignore_closed_pipe() -> Iterator[None]:
+    """End the process quietly if the reader of its output has gone, as in `envoyou events list | head -1`."""
+    try:
+        try:
+            yield
+        finally:
+            # Otherwise the interpreter flushes when it ends, and reports the error.
+            sys.stdout.flush()
+    except BrokenPipeError:
+        _discard_output()
+        sys.exit(PIPE_CLOSED)
+
+
+def _discard_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to `ignore_closed_pipe`."""
+        raise BrokenPipeError

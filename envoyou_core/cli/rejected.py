@@ -7,41 +7,46 @@ from typing import Annotated
 
 import typer
 
-from envoyou_core.cli.output import fail, print_line, print_result
+from envoyou_core.cli.documents import rejected_as_json
+from envoyou_core.cli.output import fail, print_line, print_result, reporting
+from envoyou_core.cli.parameters import AS_JSON, LIMIT
 from envoyou_core.cli.tables import rejected_details, rejected_table
-from envoyou_core.cli.values import rejected_as_json
+from envoyou_core.cli.target import inbox_of, webhooks_of
 from envoyou_core.errors import WebhookError, describe
 from envoyou_core.inbox.rejected import MAX_REJECTED
 from envoyou_core.redaction import printable
 from envoyou_core.webhooks import Webhooks
 
-__all__ = ["list_rejected", "retry_rejected", "show_rejected"]
+__all__ = ["rejected"]
+
+rejected = typer.Typer(
+    no_args_is_help=True, help="List, show and retry genuine deliveries that were answered 400 and are kept."
+)
 
 KEY = Annotated[int, typer.Argument(help="The key of one delivery, as `list` shows it.", show_default=False)]
 KEYS = Annotated[
     list[int] | None, typer.Argument(help="The keys of deliveries, as `list` shows them.", show_default=False)
 ]
-AS_JSON = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
-def list_rejected(
-    webhooks: Webhooks,
-    limit: Annotated[int, typer.Option(min=1, help="The maximum number of deliveries; the newest come first.")] = 20,
-    as_json: AS_JSON = False,
-) -> None:
+@rejected.command("list")
+@reporting
+def list_rejected(context: typer.Context, limit: LIMIT = 20, as_json: AS_JSON = False) -> None:
     """List rejected deliveries. Payloads are not shown."""
-    deliveries = webhooks.inbox.list_rejected(limit=limit)
+    deliveries = inbox_of(context).list_rejected(limit=limit)
     print_result([rejected_as_json(delivery) for delivery in deliveries] if as_json else rejected_table(deliveries))
 
 
+@rejected.command("show")
+@reporting
 def show_rejected(
-    webhooks: Webhooks,
+    context: typer.Context,
     key: KEY,
     body: Annotated[bool, typer.Option("--body", help="Print only the body, which contains personal data.")] = False,
     as_json: AS_JSON = False,
 ) -> None:
     """Show one rejected delivery and why it was rejected; its body only with --body."""
-    delivery = webhooks.inbox.get_rejected(key)
+    delivery = inbox_of(context).get_rejected(key)
     if delivery is None:
         fail(f"rejected delivery not found: {key}")
     if not body:
@@ -53,8 +58,10 @@ def show_rejected(
         sys.stdout.buffer.write(delivery.body)
 
 
+@rejected.command("retry")
+@reporting
 def retry_rejected(
-    webhooks: Webhooks,
+    context: typer.Context,
     keys: KEYS = None,
     all_kept: Annotated[bool, typer.Option("--all", help="All that are kept, the oldest first.")] = False,
     signed_headers: Annotated[
@@ -72,6 +79,8 @@ def retry_rejected(
     """
     if bool(keys) is all_kept:
         raise typer.BadParameter("name the keys of deliveries, or use --all")
+    webhooks = webhooks_of(context)
+    webhooks.inbox.open()
     if all_kept:
         keys = [delivery.key for delivery in reversed(webhooks.inbox.list_rejected(limit=MAX_REJECTED))]
     failed = [key for key in keys or [] if not _retry(webhooks, key, signed_headers)]

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from envoyou_core.cli.values import count_text
-from envoyou_core.inbox import InboxRecord, InboxStats, RejectedDelivery, Status
+from envoyou_core.cli.documents import count_text
+from envoyou_core.handlers import Handler
+from envoyou_core.inbox import InboxRecord, InboxStats, Process, RejectedDelivery, Status
 from envoyou_core.redaction import printable
 
-__all__ = ["event_details", "events_table", "rejected_details", "rejected_table", "stats_table"]
+__all__ = [
+    "event_details",
+    "event_line",
+    "events_table",
+    "handlers_table",
+    "processes_table",
+    "rejected_details",
+    "rejected_table",
+    "stats_table",
+]
 
 COLORS = {
     Status.RECEIVED: "blue",
@@ -73,6 +83,13 @@ def events_table(records: Iterable[InboxRecord]) -> Table:
     return table
 
 
+def event_line(record: InboxRecord) -> str:
+    """Return one event as a line of a stream; the time is that of its arrival, in UTC."""
+    error = "" if record.last_error is None else f"  {record.last_error}"
+    place = f"{_format_time(record.received_at)}  {record.event.id}  {record.event.type}"
+    return f"{place}  {record.status.value}  {record.attempts}{error}"
+
+
 def event_details(record: InboxRecord, *, in_spool: bool = False) -> Table:
     """Return one event with its attempts and without its payload. `in_spool`: whether it is in the spool."""
     table = Table(show_header=False, box=None, pad_edge=False)
@@ -95,6 +112,45 @@ def event_details(record: InboxRecord, *, in_spool: bool = False) -> Table:
         table.add_row(f"attempt {number}", Text(f"{_format_time(attempt.ended_at)} UTC  {outcome}"))
         for failure in attempt.failures:
             table.add_row("", Text(printable(f"{failure.handler}: {failure.error}")))
+            table.add_row("", Text(printable(failure.traceback.rstrip(), keep="\n"), "dim"))
+    return table
+
+
+def handlers_table(rows: Iterable[tuple[Handler, Sequence[str]]]) -> Table:
+    """Return a table with one row for each handler and what pauses it."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("handler", "types", "kind", "order", "limits", "paused by"):
+        table.add_column(column, overflow="fold")
+    for handler, paused in rows:
+        kind = ["async" if handler.is_async else "sync", *(["atomic"] if handler.shares_transaction else [])]
+        order = [*(["ordered"] if handler.ordered else []), *(["skips stale"] if handler.stale else [])]
+        limits = [
+            *([] if handler.time_limit is None else [f"{handler.time_limit:g} s"]),
+            *([] if handler.concurrency is None else [f"{handler.concurrency} at once"]),
+        ]
+        cells = (handler.names, handler.patterns, kind, order, limits)
+        name, *others = (Text(printable(", ".join(cell))) for cell in cells)
+        table.add_row(name, *others, Text(printable(", ".join(paused)), "yellow"))
+    return table
+
+
+def processes_table(processes: Iterable[Process], now: datetime) -> Table:
+    """Return a table with one row for each process that uses the inbox; times are in UTC."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("kind", "host", "pid", "version", "started (UTC)", "last seen (UTC)", "handlers"):
+        table.add_column(column, overflow="fold")
+    for process in processes:
+        names = ", ".join(name for name, _ in process.handlers.handlers) or "none"
+        table.add_row(
+            process.kind.value,
+            Text(printable(process.host)),
+            str(process.pid),
+            Text(printable(process.version)),
+            _format_time(process.started_at),
+            _format_time(process.seen_at),
+            Text(printable(names)),
+            style=None if process.live_for(now) > 0 else "dim",
+        )
     return table
 
 

@@ -295,6 +295,7 @@ class MemoryInbox(WorkerInbox):
         object_id: str | None = None,
         tenant: str | None = None,
         dry_run: bool = False,
+        on_progress: Callable[[int], object] | None = None,
     ) -> int:
         statuses = requeuable_statuses(event_id, status, type, object_id)
         check_selection(type)
@@ -307,7 +308,9 @@ class MemoryInbox(WorkerInbox):
             ]
             for row in () if dry_run else rows:
                 row.change(transitions.requeue(row.progress, row.owed, self._now()))
-            return len(rows)
+        if on_progress is not None and not dry_run:
+            on_progress(len(rows))
+        return len(rows)
 
     def prune(
         self,

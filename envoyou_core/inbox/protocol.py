@@ -94,6 +94,7 @@ class Inbox(Protocol):
         object_id: str | None = None,
         tenant: str | None = None,
         dry_run: bool = False,
+        on_progress: Callable[[int], object] | None = None,
     ) -> int:
         """Return failed, ignored and dead events to `received`, with all attempts before them.
 
@@ -108,6 +109,7 @@ class Inbox(Protocol):
             object_id: only events about the object with this id.
             tenant: only events of this tenant.
             dry_run: only count the events.
+            on_progress: called after each batch with the number of events that are requeued by then.
 
         Returns:
             The number of requeued events.

@@ -12,6 +12,7 @@ from typing import Any, Final
 from envoyou_core.errors import describe
 from envoyou_core.event import Event
 from envoyou_core.inbox.history import Failure
+from envoyou_core.payloads import IDENTIFYING_NAMES
 from envoyou_core.redaction import MAX_READ, excerpt, printable, redact
 
 __all__ = ["MAX_TRACEBACK", "failure_of", "private_texts", "traceback_of"]
@@ -37,8 +38,6 @@ MAX_VALUES: Final = 10_000
 CUT: Final = "[the beginning is cut]\n"
 
 SECRET_NAMES: Final = ("secret", "passw", "passphrase", "token", "key", "pin", "code")
-IDENTIFYING_NAMES: Final = frozenset({"id", "object", "type", "status", "created", "timestamp"})
-"""Members whose values identify the event. They are stored beside the failure anyway."""
 
 
 def failure_of(handler: str, error: BaseException, event: Event) -> Failure:

@@ -12,9 +12,8 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
-from envoyou_core.adapter import body_bytes, decode_history, progress_of
+from envoyou_core.adapter import body_bytes, decode_history, excerpt_of, progress_of
 from envoyou_core.inbox import HandlerStatus, Status
-from envoyou_django.admin.payloads import excerpt_of
 from envoyou_django.models import ProcessedEvent
 
 __all__ = ["attempts_table", "badge", "handlers_list", "payload_text", "to_the_second", "unreadable_note"]

@@ -76,6 +76,7 @@ from envoyou_django.loading import load
 from envoyou_django.models import (
     EVENTS,
     MAX_NAME,
+    REQUEUE_BATCH,
     TABLES,
     ObjectMark,
     PausedSubject,
@@ -435,9 +436,19 @@ class OrmInbox(TransactionalInbox):
         object_id: str | None = None,
         tenant: str | None = None,
         dry_run: bool = False,
+        on_progress: Callable[[int], object] | None = None,
     ) -> int:
         rows = self.requeuable(event_id, status=status, type=type, object_id=object_id, tenant=tenant)
-        return rows.count() if dry_run else rows.requeue(self._now())
+        if dry_run:
+            return rows.count()
+        now = self._now()
+        keys: Sequence[int] = rows.order_by("pk").values_list("pk", flat=True)
+        requeued = 0
+        for start in range(0, len(keys), REQUEUE_BATCH):
+            requeued += rows.filter(pk__in=keys[start : start + REQUEUE_BATCH]).requeue(now)
+            if on_progress is not None:
+                on_progress(requeued)
+        return requeued
 
     def requeuable(
         self,

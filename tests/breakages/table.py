@@ -651,7 +651,7 @@ BREAKAGES = [
     ),
     Breakage(
         "the page of an event shows its payload without a bound",
-        "envoyou_django/admin/payloads.py",
+        "envoyou_core/payloads.py",
         "_Printer.print",
         "if size > MAX_SIZE:",
         "if size > 1_000 * MAX_SIZE:",

@@ -2,22 +2,28 @@
 
 import importlib
 import json
+import os
+import subprocess
 import sys
 import threading
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib import metadata
 from io import StringIO
 
 import pytest
+import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
 from envoyou_core import PermanentError, WebhookRequest, Webhooks, cli, verify
-from envoyou_core.cli.commands import app
+from envoyou_core.cli.command_line import app
+from envoyou_core.cli.documents import event_as_json
+from envoyou_core.cli.parameters import duration
 from envoyou_core.cli.tables import event_details, events_table
-from envoyou_core.cli.values import duration, event_as_json
+from envoyou_core.cli.tail import Tail
 from envoyou_core.inbox import NewEvent, Settlement, Status
 from envoyou_core.inbox.memory import MemoryInbox
 from envoyou_core.inbox.sql.inbox import SqlInbox
@@ -27,21 +33,24 @@ from envoyou_core.testing import sample_event, sign_delivery
 @pytest.fixture
 def run(monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.delenv("ENVOYOU_INBOX", raising=False)
-    return lambda *arguments: CliRunner().invoke(app, arguments)
+    for name in ("ENVOYOU_APP", "ENVOYOU_INBOX", "ENVOYOU_WEBHOOK_SECRET"):
+        monkeypatch.delenv(name, raising=False)
+    return lambda *arguments, **options: CliRunner().invoke(app, arguments, **options)
 
 
-def test_migrate_is_idempotent(run, sqlite_url):
+def test_migrate_is_idempotent(run, sqlite_url, monkeypatch):
+    monkeypatch.setenv("ENVOYOU_INBOX", sqlite_url)
     for _ in range(2):
-        result = run("migrate", "--inbox", sqlite_url)
+        result = run("migrate")
         assert (result.exit_code, result.stdout) == (0, "The inbox is ready (schema 4).\n")
     inbox = SqlInbox(sqlite_url)
     assert inbox.stats().total == 0
     inbox.close()
 
 
-def test_migrate_reports_a_failure_and_exits_with_1(run, tmp_path):
-    result = run("migrate", "--inbox", f"sqlite:///{tmp_path}/nowhere/inbox.db")
+def test_migrate_reports_a_failure_and_exits_with_1(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("ENVOYOU_INBOX", f"sqlite:///{tmp_path}/nowhere/inbox.db")
+    result = run("migrate")
     assert result.exit_code == 1
     assert f"the directory {tmp_path}/nowhere does not exist" in result.stderr
     assert "Traceback" not in result.stderr
@@ -51,16 +60,15 @@ def test_migrate_reports_a_failure_and_exits_with_1(run, tmp_path):
 def test_migrate_without_sqlalchemy_prints_one_line(run, monkeypatch, url):
     for module in ("envoyou_core.inbox.sql.inbox", "envoyou_core.inbox.sql.migrations"):
         monkeypatch.setitem(sys.modules, module, None)
-    result = run("migrate", "--inbox", url)
+    monkeypatch.setenv("ENVOYOU_INBOX", url)
+    result = run("migrate")
     assert result.exit_code == 1
-    assert result.stderr.startswith("Error: cannot migrate the inbox: ")
     assert len(result.stderr.splitlines()) == 1
-    if url != "memory:":
-        assert "pip install 'envoyou-webhooks[sql]'" in result.stderr
+    assert "pip install 'envoyou-webhooks[sql]'" in result.stderr
 
 
-def test_migrate_rejects_an_inbox_without_tables(run):
-    result = run("migrate", "--inbox", "memory:")
+def test_migrate_rejects_an_inbox_without_tables(run, hooks):
+    result = run("--app", hooks, "migrate")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "this inbox has no tables" in result.stderr
 
@@ -68,7 +76,7 @@ def test_migrate_rejects_an_inbox_without_tables(run):
 def test_migrate_requires_an_inbox(run):
     result = run("migrate")
     assert result.exit_code == 2
-    assert "--inbox" in result.stderr
+    assert "ENVOYOU_INBOX" in result.stderr
 
 
 HOOKS = """
@@ -114,12 +122,12 @@ def rows(table):
 
 def test_pause_and_resume_print_what_is_paused(run, hooks):
     for arguments, output in (
-        (("pause", f"{hooks}:webhooks", "--type", "user.*"), "Paused: type:user.*.\n"),
-        (("pause", hooks, "--handler", "welcome"), "Paused: handler:welcome, type:user.*.\n"),
-        (("resume", f"{hooks}:webhooks", "--type", "user.*"), "Paused: handler:welcome.\n"),
-        (("resume", f"{hooks}:webhooks", "--handler", "welcome"), "Paused: nothing.\n"),
+        (("pause", "--type", "user.*"), "Paused: type:user.*.\n"),
+        (("pause", "--handler", "welcome"), "Paused: handler:welcome, type:user.*.\n"),
+        (("resume", "--type", "user.*"), "Paused: handler:welcome.\n"),
+        (("resume", "--handler", "welcome"), "Paused: nothing.\n"),
     ):
-        result = run(*arguments)
+        result = run("--app", f"{hooks}:webhooks", *arguments)
         assert (result.exit_code, result.stdout) == (0, output)
     webhooks = sys.modules[hooks].webhooks
     assert isinstance(webhooks, Webhooks)
@@ -129,7 +137,7 @@ def test_pause_and_resume_print_what_is_paused(run, hooks):
 
 
 def test_inspecting_requeueing_and_pruning_after_a_failure(run, hooks):
-    assert run("pause", hooks, "--type", "auth.*").exit_code == 0
+    assert run("--app", hooks, "pause", "--type", "auth.*").exit_code == 0
     webhooks = sys.modules[hooks].webhooks
     events = [sample_event(type) for type in ("user.created", "user.deleted", "auth.login")]
     for event in events:
@@ -137,7 +145,7 @@ def test_inspecting_requeueing_and_pruning_after_a_failure(run, hooks):
     webhooks.on("user.deleted", name="fail")(lambda event: 1 / 0)
     assert webhooks.drain() == 2
 
-    shown = [line.split() for line in run("stats", hooks).stdout.splitlines()]
+    shown = [line.split() for line in run("--app", hooks, "stats").stdout.splitlines()]
     # The paused event becomes overdue as the test goes on.
     assert shown.pop(8)[0] == "overdue"
     assert shown == [
@@ -152,22 +160,26 @@ def test_inspecting_requeueing_and_pruning_after_a_failure(run, hooks):
         ["paused", "type:auth.*"],
         ["inbox", "memory:"],
     ]
-    counted = json.loads(run("stats", hooks, "--json").stdout)
+    counted = json.loads(run("--app", hooks, "stats", "--json").stdout)
     assert (counted["by_status"]["failed"], counted["at_least"]) == (1, [])
-    lines = run("events", hooks, "--type", "user.deleted").stdout.splitlines()
+    lines = run("--app", hooks, "events", "list", "--type", "user.deleted").stdout.splitlines()
     assert lines[1].split()[:4] == [events[1].id, "user.deleted", "failed", "1"]
     assert len(lines) == 2
-    assert [it["id"] for it in json.loads(run("events", hooks, "--json").stdout)] == [it.id for it in events[::-1]]
-    assert len(json.loads(run("events", hooks, "--limit", "1", "--json").stdout)) == 1
-    shown = run("events", hooks, events[1].id).stdout
+    assert [it["id"] for it in json.loads(run("--app", hooks, "events", "list", "--json").stdout)] == [
+        it.id for it in events[::-1]
+    ]
+    assert len(json.loads(run("--app", hooks, "events", "list", "--limit", "1", "--json").stdout)) == 1
+    shown = run("--app", hooks, "events", "show", events[1].id).stdout
     assert "fail: ZeroDivisionError: division by zero" in shown
     assert "john.doe@example.com" not in shown
-    assert json.loads(run("events", hooks, events[0].id, "--json").stdout)["status"] == "processed"
+    assert json.loads(run("--app", hooks, "events", "show", events[0].id, "--json").stdout)["status"] == "processed"
 
-    assert run("requeue", hooks, "--type", "user.deleted").stdout == "Requeued: 1.\n"
+    assert run("--app", hooks, "events", "requeue", "--type", "user.deleted").stdout == "Requeued: 1.\n"
     assert webhooks.inbox.get(events[1].id).status == "received"
-    assert run("prune", hooks, "--older-than", "0").stdout == "Deleted: 1 events.\n"
-    assert run("prune", hooks).stdout == "Deleted: 0 events, the payloads of 0, 0 marks, 0 rejected deliveries.\n"
+    assert run("--app", hooks, "prune", "--older-than", "0s", "--yes").stdout == "Deleted: 1 events.\n"
+    assert (
+        run("--app", hooks, "prune").stdout == "Deleted: 0 events, the payloads of 0, 0 marks, 0 rejected deliveries.\n"
+    )
     assert webhooks.inbox.get(events[0].id) is None
 
 
@@ -178,7 +190,7 @@ def deliver(webhooks, body, drop=()):
 
 
 def test_rejected_deliveries_are_listed_shown_and_retried(run, hooks):
-    empty = run("rejected", "list", hooks)
+    empty = run("--app", hooks, "rejected", "list")
     assert (empty.exit_code, empty.stdout.split()) == (0, ["key", "received", "(UTC)", "bytes", "reason", "error"])
     webhooks = sys.modules[hooks].webhooks
     event = sample_event("user.created")
@@ -187,58 +199,67 @@ def test_rejected_deliveries_are_listed_shown_and_retried(run, hooks):
     assert deliver(webhooks, shapeless).status == 400
     newest, oldest = webhooks.inbox.list_rejected()
 
-    assert rows(run("stats", hooks).stdout)["rejected"] == "2"
-    assert json.loads(run("stats", hooks, "--json").stdout)["rejected"] == 2
-    lines = run("rejected", "list", hooks).stdout.splitlines()
+    assert rows(run("--app", hooks, "stats").stdout)["rejected"] == "2"
+    assert json.loads(run("--app", hooks, "stats", "--json").stdout)["rejected"] == 2
+    lines = run("--app", hooks, "rejected", "list").stdout.splitlines()
     assert [line.split()[0] for line in lines[1:]] == [str(newest.key), str(oldest.key)]
     assert "the header X-EnvoyOU-Event-Type is missing" in lines[2]
-    assert len(json.loads(run("rejected", "list", hooks, "--limit", "1", "--json").stdout)) == 1
+    assert len(json.loads(run("--app", hooks, "rejected", "list", "--limit", "1", "--json").stdout)) == 1
     for options in ((), ("--json",)):
-        shown = run("rejected", "show", hooks, str(newest.key), *options).stdout
+        shown = run("--app", hooks, "rejected", "show", str(newest.key), *options).stdout
         assert "invalid_payload" in shown
         assert "private@example.com" not in shown
         assert newest.headers["signature"].decode() not in shown
-    assert run("rejected", "show", hooks, str(newest.key), "--body").stdout_bytes == shapeless
+    assert run("--app", hooks, "rejected", "show", str(newest.key), "--body").stdout_bytes == shapeless
 
-    still = run("rejected", "retry", hooks, "--all")
+    still = run("--app", hooks, "rejected", "retry", "--all")
     assert (still.exit_code, webhooks.inbox.stats().total) == (1, 0)
     assert f"{oldest.key}: MissingHeaderError: the header X-EnvoyOU-Event-Type is missing" in still.stdout
     assert still.stderr == f"Error: still rejected, or not found: {oldest.key}, {newest.key}\n"
-    retried = run("rejected", "retry", hooks, str(oldest.key), "--signed-headers")
+    retried = run("--app", hooks, "rejected", "retry", str(oldest.key), "--signed-headers")
     assert (retried.exit_code, retried.stdout) == (0, f"{oldest.key}: accepted {event.id} (user.created)\n")
     assert webhooks.inbox.get(event.id).status == "received"
     # Commands do not start a worker.
     assert webhooks._in_process is None
-    again = run("rejected", "retry", hooks, str(oldest.key))
+    again = run("--app", hooks, "rejected", "retry", str(oldest.key))
     assert (again.exit_code, again.stdout) == (1, f"{oldest.key}: not found\n")
 
 
 def test_rejected_deliveries_must_be_named(run, hooks):
     for arguments in ((), ("1", "--all")):
-        result = run("rejected", "retry", hooks, *arguments)
+        result = run("--app", hooks, "rejected", "retry", *arguments)
         assert result.exit_code == 2
         assert "name the keys of deliveries, or use --all" in result.stderr
-    result = run("rejected", "show", hooks, "1")
+    result = run("--app", hooks, "rejected", "show", "1")
     assert (result.exit_code, result.stderr) == (1, "Error: rejected delivery not found: 1\n")
 
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("0", 0), ("30", 30 * 86_400), ("1.5d", 129_600), ("90 m", 5_400), ("12H", 43_200), ("2w", 1_209_600), ("5s", 5)],
+    [
+        ("0s", 0),
+        ("30d", 30 * 86_400),
+        ("1.5d", 129_600),
+        ("90 m", 5_400),
+        ("12H", 43_200),
+        ("2w", 1_209_600),
+        ("5s", 5),
+    ],
 )
 def test_valid_durations(text, seconds):
     assert duration(text).total_seconds() == seconds
 
 
-@pytest.mark.parametrize("text", ["", "soon", "-1d", "1y", "1d2h", "d", "9" * 30])
+@pytest.mark.parametrize("text", ["", "soon", "-1d", "1y", "1d2h", "d", "30", "1.5", "9" * 30 + "d"])
 def test_invalid_durations(run, hooks, text):
-    with pytest.raises(ValueError, match="duration"):
+    with pytest.raises(typer.BadParameter, match="no unit" if text[-1:].isdigit() else "duration"):
         duration(text)
-    assert run("prune", hooks, f"--older-than={text}").exit_code == 2
+    for option in ("prune", "--older-than"), ("stats", "--max-overdue"):
+        assert run("--app", hooks, option[0], f"{option[1]}={text}").exit_code == 2
 
 
 def test_an_unknown_event_is_reported(run, hooks):
-    result = run("events", hooks, "evt_[bold]")
+    result = run("--app", hooks, "events", "show", "evt_[bold]")
     assert (result.exit_code, result.stderr) == (1, "Error: event not found: evt_[bold]\n")
 
 
@@ -248,18 +269,18 @@ def test_events_in_the_spool_are_counted_and_shown(run, spooling, tmp_path):
     webhooks.inbox.add(NewEvent(stored)).result(20)
     webhooks.spool.add(NewEvent(waiting)).result(20)
 
-    shown = rows(run("stats", hooks).stdout)
+    shown = rows(run("--app", hooks, "stats").stdout)
     assert (shown["total"], shown["in the spool"]) == ("1", "1")
-    counts = json.loads(run("stats", hooks, "--json").stdout)
+    counts = json.loads(run("--app", hooks, "stats", "--json").stdout)
     spool = {"waiting": 1, "location": f"sqlite:///{tmp_path}/spool.db"}
     assert (shown["inbox"], shown["spool"]) == (counts["inbox"], spool["location"])
     assert (counts["total"], counts["inbox"], counts["spool"]) == (1, "memory:", spool)
 
     for event, in_spool in ((stored, False), (waiting, True)):
-        result = run("events", hooks, event.id)
+        result = run("--app", hooks, "events", "show", event.id)
         assert (result.exit_code, "in the spool" in result.stdout) == (0, in_spool)
-        assert json.loads(run("events", hooks, event.id, "--json").stdout)["in_spool"] is in_spool
-    assert run("events", hooks, "evt_nowhere").stderr == "Error: event not found: evt_nowhere\n"
+        assert json.loads(run("--app", hooks, "events", "show", event.id, "--json").stdout)["in_spool"] is in_spool
+    assert run("--app", hooks, "events", "show", "evt_nowhere").stderr == "Error: event not found: evt_nowhere\n"
 
 
 def test_the_spool_is_shown_while_the_inbox_is_unavailable(run, spooling, monkeypatch):
@@ -270,14 +291,14 @@ def test_the_spool_is_shown_while_the_inbox_is_unavailable(run, spooling, monkey
     monkeypatch.setattr(webhooks.inbox, "get", unavailable)
     error = "Error: OSError: the database is unavailable\n"
 
-    result = run("stats", hooks)
+    result = run("--app", hooks, "stats")
     assert (result.exit_code, rows(result.stdout)["in the spool"], result.stderr) == (1, "1", error)
     assert "total" not in rows(result.stdout)
-    result = run("stats", hooks, "--json")
+    result = run("--app", hooks, "stats", "--json")
     assert (result.exit_code, json.loads(result.stdout)["spool"]["waiting"]) == (1, 1)
     assert "total" not in json.loads(result.stdout)
-    assert run("events", hooks, waiting.id).exit_code == 0
-    result = run("events", hooks, "evt_maybe_in_the_inbox")
+    assert run("--app", hooks, "events", "show", waiting.id).exit_code == 0
+    result = run("--app", hooks, "events", "show", "evt_maybe_in_the_inbox")
     assert (result.exit_code, result.stdout, result.stderr) == (1, "", error)
 
 
@@ -287,27 +308,27 @@ def test_the_inbox_is_shown_while_the_spool_is_unavailable(run, spooling, monkey
     webhooks.inbox.add(NewEvent(stored)).result(20)
     monkeypatch.setattr(webhooks.spool, "stats", unavailable)
     monkeypatch.setattr(webhooks.spool, "get", unavailable)
-    result = run("stats", hooks)
+    result = run("--app", hooks, "stats")
     assert (result.exit_code, rows(result.stdout)["total"]) == (1, "1")
-    assert run("events", hooks, stored.id).exit_code == 0
+    assert run("--app", hooks, "events", "show", stored.id).exit_code == 0
     monkeypatch.setattr(webhooks.inbox, "stats", unavailable)
-    result = run("stats", hooks)
+    result = run("--app", hooks, "stats")
     assert (result.exit_code, result.stdout) == (1, "")
 
 
 def test_piped_output_is_not_wrapped_and_marks_its_times_as_utc(run, hooks, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
-    assert run("stats", hooks).exit_code == 0
+    assert run("--app", hooks, "stats").exit_code == 0
     webhooks = sys.modules[hooks].webhooks
     event = sample_event("user." + "long_name_" * 10)
     webhooks.on("user.*", name="fail")(lambda event: 1 / 0)
     webhooks.inbox.add(NewEvent(event)).result(20)
     webhooks.drain()
-    head, line = run("events", hooks).stdout.splitlines()
+    head, line = run("--app", hooks, "events", "list").stdout.splitlines()
     assert "received (UTC)" in head
     assert event.id in line
     assert line.endswith("ZeroDivisionError: division by zero")
-    shown = run("events", hooks, event.id).stdout.splitlines()
+    shown = run("--app", hooks, "events", "show", event.id).stdout.splitlines()
     assert shown[0].split() == ["event", event.id]
     times = [line.rstrip() for line in shown if line.startswith(("received", "next attempt", "attempt 1"))]
     assert len(times) == 3
@@ -315,13 +336,13 @@ def test_piped_output_is_not_wrapped_and_marks_its_times_as_utc(run, hooks, monk
 
 
 def test_one_event_as_json_includes_its_attempts(run, hooks):
-    assert run("stats", hooks).exit_code == 0
+    assert run("--app", hooks, "stats").exit_code == 0
     webhooks = sys.modules[hooks].webhooks
     webhooks.on("user.created", name="fail")(lambda event: 1 / 0)
     event = sample_event("user.created")
     webhooks.inbox.add(NewEvent(event)).result(20)
     webhooks.drain()
-    shown = run("events", hooks, event.id, "--json").stdout
+    shown = run("--app", hooks, "events", "show", event.id, "--json").stdout
     assert "john.doe@example.com" not in shown
     document = json.loads(shown)
     assert (document["id"], document["status"], document["progress"]) == (event.id, "failed", {"welcome": "done"})
@@ -329,7 +350,12 @@ def test_one_event_as_json_includes_its_attempts(run, hooks):
     assert attempt["status"] == "failed"
     assert attempt["seconds"] >= 0
     assert datetime.fromisoformat(attempt["ended_at"]).utcoffset() == timedelta(0)
-    assert attempt["failures"] == [{"handler": "fail", "error": "ZeroDivisionError: division by zero"}]
+    (failure,) = attempt["failures"]
+    assert (failure["handler"], failure["error"]) == ("fail", "ZeroDivisionError: division by zero")
+    assert "test_cli.py" in failure["traceback"]
+    shown = run("--app", hooks, "events", "show", event.id).stdout
+    assert "test_cli.py" in shown
+    assert len(shown.splitlines()) > 8
 
 
 def test_requeue_explains_why_an_event_cannot_be_requeued(run, spooling):
@@ -348,7 +374,7 @@ def test_requeue_explains_why_an_event_cannot_be_requeued(run, spooling):
     webhooks.inbox.scrub(timedelta(0), (Status.DEAD,))
     assert webhooks.inbox.get(scrubbed.id).scrubbed_at is not None
     for arguments, error in (
-        (("evt_typo",), "Error: event not found: evt_typo\n"),
+        (("evt_typo",), "Error: cannot requeue evt_typo: event not found\n"),
         (
             (waiting.id,),
             f"Error: cannot requeue {waiting.id}: it is still in the spool\n",
@@ -356,21 +382,21 @@ def test_requeue_explains_why_an_event_cannot_be_requeued(run, spooling):
         ((processed.id,), f"Error: cannot requeue {processed.id}: its status is processed\n"),
         ((scrubbed.id,), f"Error: cannot requeue {scrubbed.id}: its payload was deleted\n"),
     ):
-        result = run("requeue", hooks, *arguments)
+        result = run("--app", hooks, "events", "requeue", *arguments)
         assert (result.exit_code, result.stdout, result.stderr) == (1, "", error)
 
 
 def test_requeue_applies_the_filters_to_a_single_event(run, hooks):
-    assert run("stats", hooks).exit_code == 0
+    assert run("--app", hooks, "stats").exit_code == 0
     webhooks = sys.modules[hooks].webhooks
     event = sample_event("shop.opened")
     webhooks.inbox.add(NewEvent(event)).result(20)
     webhooks.drain()
-    result = run("requeue", hooks, event.id, "--status", "dead")
+    result = run("--app", hooks, "events", "requeue", event.id, "--status", "dead")
     assert result.exit_code == 1
     assert result.stderr == f"Error: cannot requeue {event.id}: its status is ignored, and its type is shop.opened\n"
-    assert run("requeue", hooks, event.id, "--status", "ignored").stdout == "Requeued: 1.\n"
-    assert run("requeue", hooks, "--status", "dead").stdout == "Requeued: 0.\n"
+    assert run("--app", hooks, "events", "requeue", event.id, "--status", "ignored").stdout == "Requeued: 1.\n"
+    assert run("--app", hooks, "events", "requeue", "--status", "dead").stdout == "Requeued: 0.\n"
 
 
 def test_send_accepts_only_http_urls(run, monkeypatch):
@@ -379,7 +405,7 @@ def test_send_accepts_only_http_urls(run, monkeypatch):
     assert result.exit_code == 1
     assert "the URL must be one such as http://" in result.stderr
     monkeypatch.delenv("ENVOYOU_WEBHOOK_SECRET")
-    assert "--secret" in run("send", "http://127.0.0.1:1/").stderr
+    assert "--secret-file" in run("send", "http://127.0.0.1:1/").stderr
 
 
 @contextmanager
@@ -451,34 +477,38 @@ def test_send_signs_with_the_newest_secret_of_the_environment(run, monkeypatch, 
     with http_server(200) as (url, requests):
         assert run("send", url).exit_code == 0
         (tmp_path / "secrets").write_text("whsec_in_a_file\n")
+        (tmp_path / "given").write_text("whsec_given\n")
         monkeypatch.setenv("ENVOYOU_WEBHOOK_SECRET_FILE", str(tmp_path / "secrets"))
         both = run("send", url)
         monkeypatch.delenv("ENVOYOU_WEBHOOK_SECRET")
         assert run("send", url).exit_code == 0
-        assert run("send", url, "--secret", "whsec_given").exit_code == 0
+        assert run("send", url, "--secret-file", str(tmp_path / "given")).exit_code == 0
+        assert run("send", url, "--secret-file", "-", input="whsec_typed\n").exit_code == 0
     assert both.exit_code == 1
     assert "either ENVOYOU_WEBHOOK_SECRET or ENVOYOU_WEBHOOK_SECRET_FILE" in both.stderr
     for (_, headers, body), secret in zip(
-        requests, ("whsec_of_this_year", "whsec_in_a_file", "whsec_given"), strict=True
+        requests, ("whsec_of_this_year", "whsec_in_a_file", "whsec_given", "whsec_typed"), strict=True
     ):
         assert verify(dict(headers.items()), body, secret=secret)
 
 
 @pytest.mark.parametrize(("data", "error"), [("{", "invalid JSON"), ("[1]", "expected a JSON object")])
 def test_invalid_data_is_a_usage_error(run, data, error):
-    result = run("send", "http://127.0.0.1:1/", "--secret", "whsec_test", "--data", data)
+    result = run("send", "http://127.0.0.1:1/", "--data", data)
     assert result.exit_code == 2
     assert error in result.stderr
 
 
-def test_an_invalid_url_is_a_usage_error(run):
-    assert run("send", "http://[", "--secret", "whsec_test").exit_code == 2
+def test_an_invalid_url_is_a_usage_error(run, monkeypatch):
+    monkeypatch.setenv("ENVOYOU_WEBHOOK_SECRET", "whsec_test")
+    assert run("send", "http://[").exit_code == 2
+    assert run("send").exit_code == 2
 
 
 @pytest.mark.parametrize("command", ["pause", "resume"])
 @pytest.mark.parametrize("options", [(), ("--type", "user.*", "--handler", "welcome")])
 def test_pause_requires_either_a_type_or_a_handler(run, hooks, command, options):
-    result = run(command, hooks, *options)
+    result = run("--app", hooks, command, *options)
     assert result.exit_code == 2
     assert "either a type or a handler" in result.stderr
 
@@ -487,9 +517,9 @@ def test_pause_requires_either_a_type_or_a_handler(run, hooks, command, options)
 def test_pause_reports_an_error_in_one_line(run, hooks, command):
     for arguments, error in (
         ((hooks, "--type", "user*"), "invalid event type 'user*'"),
-        (("nowhere:webhooks", "--type", "user.*"), "cannot import the Webhooks object 'nowhere:webhooks'"),
+        (("nowhere:webhooks", "--type", "user.*"), "cannot import 'nowhere:webhooks': there is no module 'nowhere'"),
     ):
-        result = run(command, *arguments)
+        result = run("--app", arguments[0], command, *arguments[1:])
         assert result.exit_code == 1
         assert result.stderr.startswith("Error: ")
         assert error in result.stderr
@@ -500,9 +530,9 @@ def test_an_error_of_the_inbox_is_reported_without_its_password(run, hooks, monk
     def fail(subject):
         raise OSError("postgresql://app:hunter2@db is unavailable")
 
-    assert run("pause", hooks, "--type", "user.*").exit_code == 0
+    assert run("--app", hooks, "pause", "--type", "user.*").exit_code == 0
     monkeypatch.setattr(sys.modules[hooks].webhooks.inbox, "pause", fail)
-    result = run("pause", hooks, "--type", "auth.*")
+    result = run("--app", hooks, "pause", "--type", "auth.*")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == "Error: OSError: postgresql://app:[redacted]@db is unavailable\n"
 
@@ -511,9 +541,9 @@ def test_a_value_error_unrelated_to_arguments_is_not_a_usage_error(run, hooks, m
     def fail():
         raise ValueError("unknown status")
 
-    assert run("stats", hooks).exit_code == 0
+    assert run("--app", hooks, "stats").exit_code == 0
     monkeypatch.setattr(sys.modules[hooks].webhooks.inbox, "stats", fail)
-    result = run("stats", hooks)
+    result = run("--app", hooks, "stats")
     assert result.exit_code == 1
     assert result.stderr == "Error: ValueError: unknown status\n"
 
@@ -531,24 +561,24 @@ def test_main_runs_the_application(monkeypatch, capsys):
 
 
 def test_main_names_the_missing_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "envoyou_core.cli.commands", None)
+    monkeypatch.setitem(sys.modules, "envoyou_core.cli.command_line", None)
     with pytest.raises(SystemExit, match=r"envoyou-webhooks\[cli,sql\]"):
         cli.main()
 
 
 def test_counts_that_are_lower_bounds_are_marked(run, monkeypatch, hooks, sqlite_url):
     monkeypatch.setattr("envoyou_core.inbox.sql.inbox.COUNTED", 2)
-    assert run("stats", hooks).exit_code == 0
+    assert run("--app", hooks, "stats").exit_code == 0
     webhooks = sys.modules[hooks].webhooks
     monkeypatch.setattr(webhooks, "inbox", SqlInbox(sqlite_url))
     for _ in range(3):
         webhooks.inbox.add(NewEvent(sample_event())).result(20)
     for claim in webhooks.inbox.claim(10, 60):
         webhooks.inbox.settle(claim, Settlement(Status.PROCESSED, 1))
-    rows = dict(line.split()[:2] for line in run("stats", hooks).stdout.splitlines())
+    rows = dict(line.split()[:2] for line in run("--app", hooks, "stats").stdout.splitlines())
     assert (rows["processed"], rows["total"], rows["dead"]) == ("2+", "2+", "0")
-    assert json.loads(run("stats", hooks, "--json").stdout)["at_least"] == ["processed"]
-    rows = dict(line.split()[:2] for line in run("stats", hooks, "--exact").stdout.splitlines())
+    assert json.loads(run("--app", hooks, "stats", "--json").stdout)["at_least"] == ["processed"]
+    rows = dict(line.split()[:2] for line in run("--app", hooks, "stats", "--exact").stdout.splitlines())
     assert (rows["processed"], rows["total"]) == ("3", "3")
     webhooks.inbox.close()
 
@@ -562,3 +592,284 @@ def test_an_unreadable_event_is_shown_as_such():
     shown = StringIO()
     Console(file=shown, width=300).print(events_table([record]), event_details(record))
     assert shown.getvalue().count(reason) == 2
+
+
+# The application
+
+
+def test_the_application_is_named_by_the_option_else_the_environment_else_pyproject(run, hooks, tmp_path, monkeypatch):
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    (tmp_path / "pyproject.toml").write_text(f'[tool.envoyou]\napp = "{hooks}:webhooks"\n')
+    monkeypatch.chdir(inside)
+    assert run("stats").exit_code == 0
+    monkeypatch.setenv("ENVOYOU_APP", "from_environment")
+    assert "'from_environment'" in run("stats").stderr
+    assert "'from_option'" in run("--app", "from_option", "stats").stderr
+    monkeypatch.delenv("ENVOYOU_APP")
+    (inside / "pyproject.toml").write_text("[tool.other]\n")
+    result = run("stats")
+    assert result.exit_code == 2
+    assert all(how in result.stderr for how in ("--app", "ENVOYOU_APP", "pyproject.toml"))
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ('webhook_secret = "whsec_committed"', "looks like a secret"),
+        ('ap = "hooks"', "did you mean 'app'?"),
+        ('inbox = "sqlite:///x"', "known settings: app"),
+        ("app = 5", "must be text"),
+        ("app = ", "cannot read"),
+    ],
+)
+def test_a_wrong_setting_in_pyproject_is_an_error(run, tmp_path, monkeypatch, written, said):
+    (tmp_path / "pyproject.toml").write_text(f"[tool.envoyou]\n{written}\n")
+    monkeypatch.chdir(tmp_path)
+    result = run("stats")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert f"{tmp_path}/pyproject.toml" in result.stderr
+    assert said in result.stderr
+    assert "whsec_committed" not in result.stderr
+
+
+def test_an_application_that_cannot_be_imported_shows_its_own_traceback(run, hooks, tmp_path):
+    (tmp_path / f"{hooks}.py").write_text("from urllib.parse import urlsplit\n\nurlsplit('http://[')\n")
+    result = run("--app", hooks, "stats")
+    lines = result.stderr.splitlines()
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert lines[:2] == ["Traceback (most recent call last):", f'  File "{tmp_path}/{hooks}.py", line 3, in <module>']
+    assert lines[-2] == "ValueError: Invalid IPv6 URL"
+    assert lines[-1] == f"Error: cannot import the application {hooks!r}; its traceback is above"
+    assert "importlib" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("import a_library_that_is_missing", "No module named 'a_library_that_is_missing'"),
+        ("a syntax error", "SyntaxError"),
+        ("webhooks = 1", "expected a Webhooks object at"),
+        ("", "has no 'webhooks'"),
+    ],
+)
+def test_an_application_that_is_none_is_an_error(run, hooks, tmp_path, source, said):
+    (tmp_path / f"{hooks}.py").write_text(source)
+    result = run("--app", hooks, "stats")
+    assert result.exit_code == 1
+    assert said in result.stderr
+
+
+# Events
+
+
+def test_an_invalid_choice_names_the_values(run, hooks):
+    for command, values in (("list", "received, processing"), ("requeue", "ignored, failed, dead; got 'processed'")):
+        result = run("--app", hooks, "events", command, "--status", "processed" if command == "requeue" else "foo")
+        assert result.exit_code == 2
+        assert values in result.stderr
+
+
+def test_a_payload_is_masked_unless_it_is_to_be_revealed(run, hooks):
+    assert run("--app", hooks, "stats").exit_code == 0
+    webhooks = sys.modules[hooks].webhooks
+    event = sample_event("user.created", object={"id": "user_1", "email": "ann@example.com", "age": 40, "ok": True})
+    webhooks.inbox.add(NewEvent(event)).result(20)
+    show = ("--app", hooks, "events", "show", event.id)
+    masked = run(*show, "--payload").stdout
+    assert '"id": "user_1"' in masked
+    assert '"email": "***"' in masked
+    assert "40" not in masked.rpartition("{")[2]
+    assert '"email": "ann@example.com"' in run(*show, "--payload", "--reveal").stdout
+    documents = [json.loads(run(*show, "--json", *options).stdout) for options in ((), ("--payload",), ("--reveal",))]
+    assert [document.get("payload", {}).get("data", {}).get("object") for document in documents] == [
+        None,
+        {"id": "user_1", "email": "***", "age": "***", "ok": True},
+        {"id": "user_1", "email": "ann@example.com", "age": 40, "ok": True},
+    ]
+
+
+def test_ids_to_requeue_are_read_from_standard_input(run, hooks):
+    assert run("--app", hooks, "stats").exit_code == 0
+    webhooks = sys.modules[hooks].webhooks
+    events = [sample_event("shop.opened") for _ in range(3)]
+    for event in events:
+        webhooks.inbox.add(NewEvent(event)).result(20)
+    webhooks.drain()
+    ids = [event.id for event in events[:2]]
+    result = run("--app", hooks, "events", "requeue", "-", input="\n".join(ids))
+    assert (result.exit_code, result.stdout) == (0, "Requeued: 2.\n")
+    assert run("--app", hooks, "events", "requeue", "-", input="").stdout == "Requeued: 0.\n"
+    assert webhooks.inbox.get(events[2].id).status == "ignored"
+    result = run("--app", hooks, "events", "requeue", events[2].id, "evt_1", "evt_2", "--json")
+    assert (result.exit_code, json.loads(result.stdout)) == (1, {"requeued": 1, "refused": ["evt_1", "evt_2"]})
+    assert result.stderr.count("event not found") == 2
+
+
+def test_what_cannot_be_undone_is_confirmed(run, hooks):
+    assert run("--app", hooks, "stats").exit_code == 0
+    webhooks = sys.modules[hooks].webhooks
+    event = sample_event("user.created")
+    webhooks.inbox.add(NewEvent(event)).result(20)
+    webhooks.drain()
+    for command in (("events", "erase", event.object_id), ("prune", "--older-than", "0s")):
+        result = run("--app", hooks, *command)
+        assert result.exit_code == 2
+        assert "--yes" in result.stderr
+    assert webhooks.inbox.get(event.id).scrubbed_at is None
+    dry = run("--app", hooks, "prune", "--older-than", "0s", "--dry-run")
+    assert dry.stdout == "Would be deleted: 1 events.\n"
+    assert run("--app", hooks, "events", "erase", event.object_id, "--yes").stdout == "Erased: 1 events.\n"
+    assert webhooks.inbox.get(event.id).scrubbed_at is not None
+
+
+def test_changes_are_followed_until_ctrl_c(run, hooks, monkeypatch):
+    assert run("--app", hooks, "stats").exit_code == 0
+    webhooks = sys.modules[hooks].webhooks
+    events = [sample_event(type) for type in ("user.created", "user.created", "shop.opened")]
+    webhooks.inbox.add(NewEvent(events[0])).result(20)
+
+    acts = iter(range(9))
+
+    def act(seconds):
+        match next(acts):
+            case 0:
+                for event in events[1:]:
+                    webhooks.inbox.add(NewEvent(event)).result(20)
+            case 1:
+                webhooks.drain()
+            case 3:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr("time.sleep", act)
+    result = run("--app", hooks, "events", "tail", "--type", "user.*", "--json")
+    assert result.exit_code == 130
+    changes = [(line["id"], line["status"]) for line in map(json.loads, result.stdout.splitlines())]
+    assert changes == [
+        (events[0].id, "received"),
+        (events[1].id, "received"),
+        (events[0].id, "processed"),
+        (events[1].id, "processed"),
+    ]
+
+
+def test_an_event_is_followed_beyond_the_newest_ones_until_it_is_finished(monkeypatch):
+    monkeypatch.setattr("envoyou_core.cli.tail.WINDOW", 2)
+    monkeypatch.setattr("envoyou_core.cli.tail.MAX_WINDOW", 4)
+    inbox = MemoryInbox()
+    tail = Tail(inbox)
+    assert tail.look() == []
+    first = [sample_event() for _ in range(2)]
+    for event in first:
+        inbox.add(NewEvent(event)).result(20)
+    assert [record.event.id for record in tail.look()] == [event.id for event in first]
+    for event in (later := [sample_event() for _ in range(3)]):
+        inbox.add(NewEvent(event)).result(20)
+    assert [record.event.id for record in tail.look()] == [event.id for event in later]
+    (claim,) = inbox.claim(1, 60)
+    looks = [*tail.look(), *tail.look()]
+    assert [(record.event.id, record.status) for record in looks] == [(first[0].id, "processing")]
+    inbox.settle(claim, Settlement(Status.PROCESSED, 1))
+    looks = [record for _ in range(3) for record in tail.look()]
+    assert [record.status for record in looks] == ["processed"]
+    assert not tail.has_gap
+    for _ in range(5):
+        inbox.add(NewEvent(sample_event())).result(20)
+    assert len(tail.look()) == 4
+    assert tail.has_gap
+
+
+# Processing
+
+
+def test_handlers_are_shown_with_what_pauses_them(run, hooks):
+    assert run("--app", hooks, "pause", "--type", "user.*").exit_code == 0
+    webhooks = sys.modules[hooks].webhooks
+    webhooks.on("auth.*", "api.x", name="audit", ordered=True, concurrency=2)(lambda event: None)
+    lines = run("--app", hooks, "handlers").stdout.splitlines()
+    assert lines[1].split() == ["welcome", "user.created", "sync", "type:user.*"]
+    assert lines[2].split() == ["audit", "auth.*,", "api.x", "sync", "ordered", "2", "at", "once"]
+    welcome, audit = json.loads(run("--app", hooks, "handlers", "--json").stdout)
+    assert (welcome["paused"], audit["paused"]) == (["type:user.*"], [])
+    assert (audit["types"], audit["ordered"], audit["concurrency"]) == (["auth.*", "api.x"], True, 2)
+
+
+def test_processes_are_shown(run, hooks):
+    assert json.loads(run("--app", hooks, "workers", "--json").stdout) == []
+    webhooks = sys.modules[hooks].webhooks
+    webhooks.inbox.add(NewEvent(sample_event())).result(20)
+    webhooks.drain()
+    (process,) = json.loads(run("--app", hooks, "workers", "--json").stdout)
+    assert (process["kind"], process["pid"], process["live"]) == ("drain", os.getpid(), True)
+    assert process["handlers"] == {"welcome": ["user.created"]}
+    assert f" {os.getpid()} " in run("--app", hooks, "workers").stdout
+
+
+def test_a_limit_that_is_exceeded_is_a_failure(run, hooks, monkeypatch):
+    assert run("--app", hooks, "stats").exit_code == 0
+    inbox = sys.modules[hooks].webhooks.inbox
+    counts = replace(inbox.stats(), overdue=61.0, waiting={"old": 2})
+    monkeypatch.setattr(inbox, "stats", lambda: replace(counts, by_status={**counts.by_status, Status.DEAD: 3}))
+    for limits, code in (
+        (("--max-overdue", "2m", "--max-dead", "3", "--max-waiting", "2"), 0),
+        (("--max-overdue", "1m"), 1),
+        (("--max-dead", "2"), 1),
+        (("--max-waiting", "0"), 1),
+    ):
+        result = run("--app", hooks, "stats", *limits)
+        assert result.exit_code == code
+        assert ("more than" in result.stderr) == bool(code)
+        assert "rejected" in result.stdout
+
+
+def test_a_worker_without_handlers_does_not_start(run, hooks, tmp_path):
+    (tmp_path / f"{hooks}.py").write_text(HOOKS.partition("@")[0])
+    result = run("--app", hooks, "worker")
+    assert result.exit_code == 1
+    assert "Error: cannot start the worker: " in result.stderr
+    assert "--reload" in run("--app", hooks, "worker", "--reload").stderr
+
+
+def test_a_worker_drains_for_cron(run, hooks):
+    assert run("--app", hooks, "stats").exit_code == 0
+    sys.modules[hooks].webhooks.inbox.add(NewEvent(sample_event("user.created"))).result(20)
+    result = run("--app", hooks, "worker", "--drain")
+    assert (result.exit_code, result.stdout) == (0, "Settled 1 event.\n")
+
+
+# The command line
+
+
+def test_a_new_secret_is_random_and_long(run):
+    new, other = (run("secret", "new").stdout for _ in range(2))
+    assert new != other
+    assert new.startswith("whsec_")
+    assert len(new) == len("whsec_") + 43 + 1
+
+
+def test_the_version_is_printed(run):
+    assert run("--version").stdout == f"envoyou-webhooks {metadata.version('envoyou-webhooks')}\n"
+
+
+def test_exit_codes_and_completion_are_in_the_help(run):
+    shown = run("--help").output
+    assert "Exit codes: 0 done" in shown
+    assert "--install-completion" in shown
+
+
+def test_a_closed_pipe_is_silent(hooks, tmp_path):
+    (tmp_path / f"{hooks}.py").write_text(HOOKS)
+    program = "from envoyou_core.cli import main; main()"
+    reading, writing = os.pipe()
+    os.close(reading)
+    path = os.pathsep.join(filter(None, sys.path))
+    ran = subprocess.run(
+        [sys.executable, "-c", program, "--app", hooks, "events", "list"],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path},
+        timeout=60,
+    )
+    os.close(writing)
+    assert (ran.returncode, ran.stderr) == (141, b"")

@@ -11,7 +11,7 @@ from sqlalchemy import create_engine
 from typer.testing import CliRunner
 
 from envoyou_core import ConfigurationError, Webhooks
-from envoyou_core.cli.commands import app
+from envoyou_core.cli.command_line import app
 from envoyou_core.inbox import open_inbox
 from envoyou_core.inbox.sql.inbox import SqlInbox
 from envoyou_core.spool.spool import Spool
@@ -152,9 +152,10 @@ COMMANDS = [
     ("worker",),
     ("stats",),
     ("stats", "--json"),
-    ("events",),
-    ("events", "evt_1"),
-    ("requeue", "evt_1"),
+    ("workers",),
+    ("events", "list"),
+    ("events", "show", "evt_1"),
+    ("events", "requeue", "evt_1"),
     ("pause", "--type", "*"),
     ("resume", "--type", "*"),
     ("prune",),
@@ -162,9 +163,9 @@ COMMANDS = [
 ]
 
 
-@pytest.mark.parametrize(("command", "options"), [(command, options) for command, *options in COMMANDS])
-def test_commands_in_another_working_directory_do_not_create_an_inbox(command, options, site, tmp_path):
-    result = run(command, site(), *options)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_in_another_working_directory_do_not_create_an_inbox(command, site, tmp_path):
+    result = run("--app", site(), *command)
     elsewhere = tmp_path / "elsewhere"
     assert result.exit_code == 1
     assert f"no inbox exists at {elsewhere}/envoyou.db" in result.stderr
@@ -176,7 +177,7 @@ def test_commands_in_another_working_directory_do_not_create_an_inbox(command, o
 
 
 def test_a_worker_reports_a_missing_spool_at_a_relative_path(site, tmp_path):
-    result = run("worker", site(inbox=f"sqlite:///{tmp_path}/envoyou.db", spool="sqlite:///spool.db"))
+    result = run("--app", site(inbox=f"sqlite:///{tmp_path}/envoyou.db", spool="sqlite:///spool.db"), "worker")
     assert result.exit_code == 1
     assert f"no spool exists at {tmp_path}/elsewhere/spool.db" in result.stderr
     assert "set spool (ENVOYOU_SPOOL) to an absolute path" in result.stderr
@@ -185,14 +186,14 @@ def test_a_worker_reports_a_missing_spool_at_a_relative_path(site, tmp_path):
 
 def test_only_a_worker_creates_an_inbox_at_an_absolute_path(site, tmp_path):
     hooks = site(inbox=f"sqlite:///{tmp_path}/envoyou.db", spool=f"sqlite:///{tmp_path}/spool.db")
-    result = run("stats", hooks)
+    result = run("--app", hooks, "stats")
     assert result.exit_code == 1
     assert f"no inbox exists at {tmp_path}/envoyou.db: check the path" in result.stderr
     assert not (tmp_path / "envoyou.db").exists()
     sys.modules.pop(hooks)
-    assert "the worker has started" in run("worker", hooks).stderr
+    assert "the worker has started" in run("--app", hooks, "worker").stderr
     assert (tmp_path / "envoyou.db").exists()
-    result = run("stats", hooks)
+    result = run("--app", hooks, "stats")
     lines = [line.split() for line in result.stdout.splitlines()]
     assert ["inbox", f"sqlite:///{tmp_path}/envoyou.db"] in lines
     assert ["spool", f"sqlite:///{tmp_path}/spool.db"] in lines
@@ -203,13 +204,14 @@ def test_a_relative_path_works_in_the_directory_of_the_application(site, tmp_pat
     with closing(open_inbox("sqlite:///envoyou.db")) as inbox:
         add(inbox)
     hooks = site()
-    assert f"sqlite:///{tmp_path}/home/envoyou.db" in run("stats", hooks).stdout
-    assert "the worker has started" in run("worker", hooks).stderr
+    assert f"sqlite:///{tmp_path}/home/envoyou.db" in run("--app", hooks, "stats").stdout
+    assert "the worker has started" in run("--app", hooks, "worker").stderr
 
 
 def test_migrate_creates_the_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert run("migrate", "--inbox", "sqlite:///envoyou.db").exit_code == 0
+    monkeypatch.setenv("ENVOYOU_INBOX", "sqlite:///envoyou.db")
+    assert run("migrate").exit_code == 0
     assert (tmp_path / "envoyou.db").exists()
 
 

@@ -20,6 +20,7 @@ from django.test import override_settings
 from envoyou_core import Tenant, WebhookRequest
 from envoyou_core.testing import sample_event, sign_delivery
 from envoyou_django import conf, webhooks
+from envoyou_django.management.commands.envoyou import _divide as divide
 from envoyou_django.models import ProcessedEvent
 from tests.contract.clients.django import runserver
 from tests.django.conftest import SECRET
@@ -55,32 +56,38 @@ def dead(*types):
     return ids
 
 
-def run(name, *arguments):
+def run(*arguments):
     output = StringIO()
-    call_command(name, *arguments, stdout=output, stderr=StringIO(), skip_checks=True)
+    call_command("envoyou", *arguments, stdout=output, skip_checks=True)
     return output.getvalue()
 
 
-def run_json(name, *arguments):
-    return json.loads(run(name, *arguments, "--json"))
+def run_json(*arguments):
+    return json.loads(run(*arguments, "--json"))
 
 
-def fails(name, *arguments):
-    with pytest.raises(CommandError) as caught:
-        run(name, *arguments)
-    return caught.value.returncode, str(caught.value)
+@pytest.fixture
+def fails(capsys):
+    """Run a command that fails; returns its exit code and what it says."""
+
+    def fails(*arguments):
+        with pytest.raises(CommandError) as caught:
+            run(*arguments)
+        return caught.value.returncode, " ".join(capsys.readouterr().err.split())
+
+    return fails
 
 
 # Requeue
 
 
 @pytest.mark.django_db
-def test_requeue_one_event(settings_with_clock):
+def test_requeue_one_event(settings_with_clock, fails):
     one, other = dead("shop.opened", "shop.opened")
-    assert run("envoyou_requeue", one) == "Requeued: 1.\n"
+    assert run("events", "requeue", one) == "Requeued: 1.\n"
     assert webhooks.inbox.get(one).status == "received"
     assert webhooks.inbox.get(other).status == "dead"
-    code, message = fails("envoyou_requeue", one)
+    code, message = fails("events", "requeue", one)
     assert code == 1
     assert one in message
 
@@ -88,35 +95,26 @@ def test_requeue_one_event(settings_with_clock):
 @pytest.mark.django_db
 def test_requeue_by_status_and_type(settings_with_clock):
     shop, bank, second = dead("shop.opened", "bank.opened", "bank.opened")
-    assert run_json("envoyou_requeue", "--type", "bank.opened", "--status", "dead", "--dry-run") == {
-        "requeued": 0,
-        "would_be_requeued": 2,
-    }
+    selected = ("events", "requeue", "--type", "bank.*", "--status", "dead")
+    assert run_json(*selected, "--dry-run") == {"would_be_requeued": 2, "refused": []}
     assert webhooks.inbox.stats().by_status["dead"] == 3
-    assert run_json("envoyou_requeue", "--type", "bank.opened", "--tenant", "unknown") == {"requeued": 0}
-    assert run_json("envoyou_requeue", "--type", "bank.opened") == {"requeued": 2}
+    assert run_json("events", "requeue", "--type", "bank.opened", "--tenant", "unknown")["requeued"] == 0
+    assert run_json("events", "requeue", "--type", "bank.opened")["requeued"] == 2
     assert [webhooks.inbox.get(id).status for id in (shop, bank, second)] == ["dead", "received", "received"]
-    assert run_json("envoyou_requeue", "--status", "dead") == {"requeued": 1}
-
-
-@pytest.mark.django_db
-def test_requeue_in_batches(settings_with_clock, monkeypatch):
-    monkeypatch.setattr("envoyou_django.management.commands.envoyou_requeue.REQUEUE_BATCH", 2)
-    dead(*["shop.opened"] * 5)
-    assert run_json("envoyou_requeue", "--status", "dead") == {"requeued": 5}
+    assert run_json("events", "requeue", "--status", "dead")["requeued"] == 1
 
 
 @pytest.mark.django_db
 def test_scrubbed_events_are_not_requeued(settings_with_clock):
     dead("shop.opened")
     ProcessedEvent.objects.update(scrubbed_at=settings_with_clock.moment())
-    assert run_json("envoyou_requeue", "--status", "dead", "--dry-run")["would_be_requeued"] == 0
-    assert run_json("envoyou_requeue", "--status", "dead") == {"requeued": 0}
+    assert run_json("events", "requeue", "--status", "dead", "--dry-run")["would_be_requeued"] == 0
+    assert run_json("events", "requeue", "--status", "dead")["requeued"] == 0
 
 
 @pytest.mark.django_db
-def test_requeue_requires_an_id_or_a_filter():
-    code, message = fails("envoyou_requeue")
+def test_requeue_requires_an_id_or_a_filter(fails):
+    code, message = fails("events", "requeue")
     assert code == 2
     assert "name an event id, a status, a type or an object" in message
 
@@ -133,9 +131,9 @@ def test_prune_by_age(settings_with_clock):
     accept(sample_event("unhandled.type"))
     webhooks.drain()
     settings_with_clock.advance(3 * 3600)
-    assert run_json("envoyou_prune", "--older-than", "4h") == {"pruned": 0}
-    assert run_json("envoyou_prune", "--older-than", "2h", "--status", "ignored") == {"pruned": 1}
-    assert run("envoyou_prune", "--older-than", "90m") == "Deleted: 1 events.\n"
+    assert run_json("prune", "--older-than", "4h") == {"pruned": 0}
+    assert run_json("prune", "--older-than", "2h", "--status", "ignored") == {"pruned": 1}
+    assert run("prune", "--older-than", "90m") == "Deleted: 1 events.\n"
     assert webhooks.inbox.stats().total == 0
 
 
@@ -147,16 +145,15 @@ def test_prune_by_the_retention_settings(settings_with_clock):
     accept(sample_event("shop.opened"))
     webhooks.drain()
     settings_with_clock.advance(31 * DAY)
-    assert run_json("envoyou_prune") == {"pruned": 0, "scrubbed": 1, "marks": 0, "rejected": 0}
+    assert run_json("prune") == {"pruned": 0, "scrubbed": 1, "marks": 0, "rejected": 0}
     settings_with_clock.advance(60 * DAY)
-    assert run("envoyou_prune") == "Deleted: 1 events, the payloads of 0, 0 marks, 0 rejected deliveries.\n"
+    assert run("prune") == "Deleted: 1 events, the payloads of 0, 0 marks, 0 rejected deliveries.\n"
 
 
 @pytest.mark.django_db
-def test_prune_with_invalid_options():
-    assert fails("envoyou_prune", "--status", "dead")[0] == 2
-    with pytest.raises(CommandError, match="soon"):
-        run("envoyou_prune", "--older-than", "soon")
+def test_prune_with_invalid_options(fails):
+    assert fails("prune", "--status", "dead")[0] == 2
+    assert "soon" in fails("prune", "--older-than", "soon")[1]
 
 
 # Stats
@@ -169,52 +166,52 @@ def test_stats_count_finished_events_up_to_a_limit(settings_with_clock, monkeypa
         accept(sample_event("unhandled.type"))
     webhooks.on("shop.never", name="never")(lambda event: None)
     webhooks.drain()
-    assert run_json("envoyou_stats")["at_least"] == ["ignored"]
-    lines = dict(line.split(maxsplit=1) for line in run("envoyou_stats").splitlines())
+    assert run_json("stats")["at_least"] == ["ignored"]
+    lines = dict(line.split(maxsplit=1) for line in run("stats").splitlines())
     assert (lines["ignored"], lines["total"]) == ("1+", "1+")
-    assert run_json("envoyou_stats", "--exact")["by_status"]["ignored"] == 2
+    assert run_json("stats", "--exact")["by_status"]["ignored"] == 2
 
 
 @pytest.mark.django_db
-def test_stats(settings_with_clock):
+def test_stats(settings_with_clock, fails):
     dead("shop.opened")
     accept(sample_event("unhandled.type"))
     webhooks.pause(type="unhandled.*")
     settings_with_clock.advance(61)
-    stats = run_json("envoyou_stats")
+    stats = run_json("stats")
     assert stats["by_status"]["dead"] == stats["by_status"]["received"] == 1
     assert (stats["total"], stats["overdue"], stats["paused"]) == (2, 61.0, ["type:unhandled.*"])
     assert stats["at_least"] == []
-    lines = {line.split()[0]: line.split(maxsplit=1)[1] for line in run("envoyou_stats").splitlines()}
+    lines = {line.split()[0]: line.split(maxsplit=1)[1] for line in run("stats").splitlines()}
     assert (lines["dead"], lines["total"], lines["overdue"], lines["paused"]) == ("1", "2", "61 s", "type:unhandled.*")
     assert lines["inbox"] == stats["inbox"]
     assert str(connections["default"].settings_dict["NAME"]) in stats["inbox"]
-    assert run("envoyou_stats", "--max-overdue", "2m")
-    code, message = fails("envoyou_stats", "--max-overdue", "1m")
+    assert run("stats", "--max-overdue", "2m")
+    code, message = fails("stats", "--max-overdue", "1m")
     assert code == 1
     assert "61 s" in message
 
 
-def test_max_overdue_requires_a_unit():
-    _, message = fails("envoyou_stats", "--max-overdue", "300")
+def test_max_overdue_requires_a_unit(fails):
+    _, message = fails("stats", "--max-overdue", "300")
     assert "300s" in message
 
 
 @pytest.mark.django_db
-def test_an_unsupported_database_is_reported(monkeypatch):
+def test_an_unsupported_database_is_reported(monkeypatch, fails):
     monkeypatch.setattr(type(connections["default"]), "vendor", "oracle")
-    code, message = fails("envoyou_stats")
+    code, message = fails("stats")
     assert code == 1
     assert "to hold the inbox" in message
 
 
-def test_without_its_tables_a_command_names_the_command_to_run(tmp_path, django_db_blocker):
+def test_without_its_tables_a_command_names_the_command_to_run(tmp_path, django_db_blocker, fails):
     with (
         django_db_blocker.unblock(),
         sqlite_database("contract", tmp_path / "empty.db", "contenttypes"),
         inbox_on("contract"),
     ):
-        code, message = fails("envoyou_stats")
+        code, message = fails("stats")
     assert code == 1
     assert "migrate --database contract" in message
 
@@ -230,11 +227,11 @@ def served():
 
 @pytest.mark.django_db(transaction=True)
 def test_send_to_the_projects_own_url(served):
-    output = run("envoyou_send", "--server", served, "--type", "member.seen", "--data", '{"id": "m1"}')
-    assert output.endswith('/webhooks/envoyou: 200 {"received": true}\n')
+    output = run("send", "--server", served, "--type", "member.seen", "--data", '{"id": "m1"}')
+    assert output.endswith(': 200 {"received": true}\n')
     (record,) = webhooks.inbox.list()
     assert (record.event.type, record.event.data.object) == ("member.seen", {"id": "m1"})
-    sent = run_json("envoyou_send", "--url", f"{served}/webhooks/envoyou/")
+    sent = run_json("send", f"{served}/webhooks/envoyou/")
     assert (sent["status"], json.loads(sent["answer"])) == (200, {"received": True})
     assert webhooks.inbox.get(sent["id"]).event.type == "user.created"
     webhooks.stop()
@@ -245,10 +242,10 @@ def tenants(webhook_id):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_send_with_the_secret_of_an_endpoint(served):
+def test_send_with_the_secret_of_an_endpoint(served, fails):
     with override_settings(ENVOYOU={"WEBHOOK_SECRET": tenants, "HANDOFF": "manual"}):
-        assert run_json("envoyou_send", "--server", served, "--webhook-id", "wh_acme")["status"] == 200
-        code, message = fails("envoyou_send", "--server", served)
+        assert run_json("send", "--server", served, "--webhook-id", "wh_acme")["status"] == 200
+        code, message = fails("send", "--server", served)
     assert code == 1
     assert "wh_1234567890" in message
 
@@ -256,13 +253,13 @@ def test_send_with_the_secret_of_an_endpoint(served):
 @pytest.mark.django_db(transaction=True)
 def test_send_fails_if_the_event_is_refused(served):
     output = StringIO()
-    with pytest.raises(CommandError, match="not accepted"):
-        call_command("envoyou_send", "--url", f"{served}/nowhere", stdout=output, skip_checks=True)
+    with pytest.raises(CommandError, match="has failed"):
+        call_command("envoyou", "send", f"{served}/nowhere", stdout=output, skip_checks=True)
     assert ": 404 " in output.getvalue()
 
 
-def test_send_without_a_server():
-    code, message = fails("envoyou_send", "--server", "http://127.0.0.1:9")
+def test_send_without_a_server(fails):
+    code, message = fails("send", "--server", "http://127.0.0.1:9")
     assert code == 1
     assert "Is the server running?" in message
 
@@ -270,23 +267,91 @@ def test_send_without_a_server():
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--data", "{"], 2, "must be JSON"),
-        (["--data", "[]"], 2, "must be a JSON object, got list"),
-        (["--url", "ftp://127.0.0.1/"], 1, "must be one such as"),
+        (["--data", "{"], 2, "invalid JSON"),
+        (["--data", "[]"], 2, "expected a JSON object, got list"),
+        (["ftp://127.0.0.1/"], 1, "must be one such as"),
         (["--type", "\n"], 1, "type"),
     ],
 )
-def test_send_with_invalid_options(arguments, code, message):
-    exit_code, error = fails("envoyou_send", *arguments)
+def test_send_with_invalid_options(fails, arguments, code, message):
+    exit_code, error = fails("send", *arguments)
     assert exit_code == code
     assert message in error
 
 
-def test_send_in_a_project_without_an_endpoint():
+def test_send_in_a_project_without_an_endpoint(fails):
     urlconf = ModuleType("urlconf")
     urlconf.urlpatterns = []
     with override_settings(ROOT_URLCONF=urlconf):
-        assert "give --url" in fails("envoyou_send")[1]
+        assert "name the URL" in fails("send")[1]
+
+
+# The command itself
+
+
+def test_without_typer_the_error_names_the_extra(monkeypatch):
+    monkeypatch.delitem(sys.modules, "envoyou_core.cli.command_line", raising=False)
+    monkeypatch.setitem(sys.modules, "typer", None)
+    with pytest.raises(CommandError, match=r"typer is not installed: pip install 'envoyou-webhooks\[django\]'"):
+        run("stats")
+
+
+def test_migrate_creates_the_tables_of_the_inbox(tmp_path, django_db_blocker):
+    with (
+        django_db_blocker.unblock(),
+        sqlite_database("contract", tmp_path / "empty.db", "contenttypes"),
+        inbox_on("contract"),
+    ):
+        assert "0001_initial" in run("migrate")
+        assert run_json("stats")["total"] == 0
+
+
+@pytest.mark.django_db
+def test_an_unexpected_error_is_shown_with_its_traceback_if_asked(monkeypatch, capsys):
+    def fails(**_):
+        raise OSError("away")
+
+    monkeypatch.setattr(webhooks.inbox, "stats", fails)
+    for options, has_traceback in (({}, False), ({"traceback": True}, True)):
+        with pytest.raises(CommandError):
+            call_command("envoyou", "stats", skip_checks=True, **options)
+        said = capsys.readouterr().err
+        assert said.endswith("Error: OSError: away\n")
+        assert ("Traceback" in said) == has_traceback
+
+
+@pytest.mark.parametrize(
+    ("given", "own", "others"),
+    [
+        (["stats", "--json", "--settings", "a", "-v", "0"], ["--settings", "a", "-v", "0"], ["stats", "--json"]),
+        (["--settings=a", "stats", "--no-color"], ["--settings=a", "--no-color"], ["stats"]),
+        (["events", "requeue", "--", "--no-color", "-v"], [], ["events", "requeue", "--", "--no-color", "-v"]),
+        (["--version"], [], ["--version"]),
+        (["stats", "-v"], ["-v"], ["stats"]),
+    ],
+)
+def test_options_of_django_may_stand_anywhere(given, own, others):
+    assert divide(given) == (own, others)
+
+
+def test_it_runs_in_a_process_with_options_of_django_behind_it(separate_project):
+    ran = separate_project.run("envoyou", "stats", "--json", "--settings=site_settings", "-v", "0", "--no-color")
+    assert (ran.returncode, json.loads(ran.stdout)["total"]) == (0, 0), ran.stderr
+    ran = separate_project.run("envoyou", "--help")
+    assert ran.returncode == 0
+    assert "Exit codes: " in ran.stdout
+    assert separate_project.run("envoyou", "stats", "--unknown").returncode == 2
+
+
+def test_envoyou_takes_the_project_as_its_application(separate_project):
+    program = "from envoyou_core.cli import main; main()"
+    command = [sys.executable, "-c", program, "--app", "envoyou_django:webhooks", "handlers", "--json"]
+    ran = separate_project._run(command, {"DJANGO_SETTINGS_MODULE": "site_settings"})
+    assert [handler["name"] for handler in json.loads(ran.stdout)] == ["note"], ran.stderr
+    ran = separate_project._run(command, {})
+    assert ran.returncode == 1
+    assert "Error: Django is not configured: " in ran.stderr
+    assert "DJANGO_SETTINGS_MODULE" in ran.stderr
 
 
 # On a terminal
@@ -299,19 +364,15 @@ def separate_project(tmp_path_factory, django_db_blocker):
         yield project
 
 
-@pytest.mark.parametrize("has_rich", [True, False])
-def test_progress_is_shown_on_a_terminal(separate_project, has_rich):
-    project = separate_project
+def test_progress_is_shown_on_a_terminal(separate_project):
     with inbox_on("contract"):
-        ids = [accept(sample_event()) for _ in range(3)]
+        for _ in range(3):
+            accept(sample_event())
         ProcessedEvent.objects.using("contract").update(status="dead", due_at=None)
-    (project.folder / "without" / "rich").mkdir(parents=True, exist_ok=True)
-    project.write("without/rich/__init__.py", "raise ModuleNotFoundError('rich')")
-    first = "" if has_rich else str(project.folder / "without")
-    output, shown = run_on_a_terminal(project, "envoyou_requeue", "--status", "dead", "--json", FIRST=first)
-    assert json.loads(output) == {"requeued": len(ids)}
+    output, shown = run_on_a_terminal(separate_project, "envoyou", "events", "requeue", "--status", "dead", "--json")
+    assert json.loads(output)["requeued"] == 3
     assert "Requeueing" in shown
-    assert ("100%" if has_rich else "3 of 3") in shown
+    assert "100%" in shown
     with inbox_on("contract"):
         empty("contract")
 

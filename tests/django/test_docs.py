@@ -27,7 +27,7 @@ class DjangoReader(Reader):
 
     def type(self, console):
         server_option = f" --server http://127.0.0.1:{self._port}"
-        return super().type([line + server_option * line.endswith("envoyou_send") for line in console])
+        return super().type([line + server_option * line.endswith("envoyou send") for line in console])
 
 
 def test_the_page_lists_each_setting_with_its_default():

@@ -33,15 +33,16 @@ def test_the_first_task_applies_it_and_then_one_each_hour(reports, monkeypatch):
 
 
 def test_a_drain_from_cron_applies_it(reports):
-    call_command("envoyou_worker", "--drain")
+    call_command("envoyou", "worker", "--drain")
     assert len(reports) == 1
 
 
 @pytest.mark.parametrize("error", [OperationalError("unavailable"), InterfaceError("unavailable")])
-def test_an_unavailable_database_is_reported_in_one_line(monkeypatch, error):
+def test_an_unavailable_database_is_reported_in_one_line(monkeypatch, capsys, error):
     def fails(**_):
         raise error
 
     monkeypatch.setattr(webhooks.setup(), "drain", fails)
-    with pytest.raises(CommandError, match="unavailable"):
-        call_command("envoyou_worker", "--drain")
+    with pytest.raises(CommandError, match="has failed"):
+        call_command("envoyou", "worker", "--drain")
+    assert capsys.readouterr().err == f"Error: {type(error).__name__}: unavailable\n"

@@ -132,7 +132,7 @@ def test_the_commands_on_the_page_work(tasks_project):
         for command in (f"{send} --server {base_url}", stats):
             ran = tasks_project.run(*command.removeprefix("python manage.py ").split())
             assert ran.returncode == 0, ran.stderr
-    assert worker == ["python manage.py envoyou_worker"]
+    assert worker == ["python manage.py envoyou worker"]
 
 
 def test_a_lost_task_is_enqueued_again(tasks_project):
@@ -193,7 +193,7 @@ def test_a_broker_that_never_answers_delays_no_response(celery_project):
             message = "the handoff has not returned"
             server.process.wait_until(lambda: message in server.process.said)
             assert not any(handled_by(celery_project, event) for event in events)
-            assert celery_project.run("envoyou_worker", "--drain", **environment).returncode == 0
+            assert celery_project.run("envoyou", "worker", "--drain", **environment).returncode == 0
     assert all(handled_by(celery_project, event) for event in events)
 
 

@@ -1,4 +1,4 @@
-"""`manage.py envoyou_worker` as a real process, with real signals and changes of the code."""
+"""`manage.py envoyou worker` as a real process, with real signals and changes of the code."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def save_until_noticed(project, code, is_noticed):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_handles_events_between_its_hooks_until_a_signal(project, number):
     first = accept()
-    with project.running("envoyou_worker") as worker:
+    with project.running("envoyou", "worker") as worker:
         worker.wait_until(lambda: f"handled {first}" in project.log)
         second = accept()
         worker.wait_until(lambda: status(second) == "processed")
@@ -111,7 +111,7 @@ def test_it_handles_events_between_its_hooks_until_a_signal(project, number):
 
 def test_on_sigterm_it_finishes_running_attempts_and_claims_no_more(project):
     running = accept("api.key_expired")
-    with project.running("envoyou_worker") as worker:
+    with project.running("envoyou", "worker") as worker:
         worker.wait_until(lambda: "blocking" in project.log)
         worker.signal(signal.SIGTERM)
         unclaimed = accept()
@@ -123,7 +123,7 @@ def test_on_sigterm_it_finishes_running_attempts_and_claims_no_more(project):
 
 def test_it_keeps_no_unused_connection_open(project):
     """Neither the connection of its main thread, which reads the tables, nor that of its hooks."""
-    with project.running("envoyou_worker") as worker:
+    with project.running("envoyou", "worker") as worker:
         event = accept()
         worker.wait_until(lambda: status(event) == "processed")
         of_worker = psutil.Process(worker.pid)
@@ -132,7 +132,7 @@ def test_it_keeps_no_unused_connection_open(project):
 
 @pytest.mark.slow
 def test_with_reload_it_loads_changed_handlers_and_survives_an_error_in_the_code(project):
-    with project.running("envoyou_worker", "--reload") as worker:
+    with project.running("envoyou", "worker", "--reload") as worker:
         first = accept()
         worker.wait_until(lambda: f"handled {first}" in project.log)
         save_until_noticed(project, "a syntax error", lambda: "will be restarted when" in worker.said)
@@ -148,7 +148,7 @@ def test_with_reload_it_loads_changed_handlers_and_survives_an_error_in_the_code
 @pytest.mark.slow
 def test_with_reload_it_finishes_running_attempts_on_sigterm(project):
     running = accept("api.key_expired")
-    with project.running("envoyou_worker", "--reload") as worker:
+    with project.running("envoyou", "worker", "--reload") as worker:
         worker.wait_until(lambda: "blocking" in project.log)
         worker.signal(signal.SIGTERM)
         worker.wait_until(lambda: (project.folder / "release").touch() or worker.has_ended)
@@ -160,7 +160,7 @@ def test_with_reload_it_finishes_running_attempts_on_sigterm(project):
 @pytest.mark.slow
 def test_with_reload_it_starts_once_there_are_handlers(project):
     project.write("shop/webhooks.py", "")
-    with project.running("envoyou_worker", "--reload") as worker:
+    with project.running("envoyou", "worker", "--reload") as worker:
         worker.wait_until(lambda: "no handlers" in worker.said)
         project.write("shop/webhooks.py", HANDLERS_WITH_HOOKS)
         event = accept()
@@ -169,22 +169,22 @@ def test_with_reload_it_starts_once_there_are_handlers(project):
 
 def test_drain_handles_due_events_and_exits(project):
     events = [accept(), accept()]
-    ran = project.run("envoyou_worker", "--drain")
+    ran = project.run("envoyou", "worker", "--drain")
     assert (ran.returncode, ran.stdout) == (0, "Settled 2 events.\n"), ran.stderr
     assert [status(event) for event in events] == ["processed", "processed"]
 
 
 def test_it_reports_in_one_line_why_it_cannot_start(project):
     project.write("shop/webhooks.py", "")
-    ran = project.run("envoyou_worker")
+    ran = project.run("envoyou", "worker")
     assert ran.returncode == 1
-    assert ran.stderr.splitlines()[-1].startswith("CommandError: The worker cannot start: ")
+    assert ran.stderr.splitlines()[-1].startswith("Error: cannot start the worker: ")
     assert "no handlers" in ran.stderr
     assert "Traceback" not in ran.stderr
 
 
 def test_without_its_tables_it_names_the_command_to_run(tmp_path):
-    ran = Project(tmp_path).run("envoyou_worker")
+    ran = Project(tmp_path).run("envoyou", "worker")
     assert ran.returncode == 1
     assert "manage.py migrate" in ran.stderr
     assert "Traceback" not in ran.stderr

@@ -147,7 +147,7 @@ class Reader:
             self.run([*install, "--refresh-package", DISTRIBUTION, *from_here], INSTALL_TIMEOUT)
         elif (added := _to_serve(words)) is not None:
             self._serve([*words, *added])
-        elif words[-1] == "envoyou_send":
+        elif words[-3:] == ["manage.py", "envoyou", "send"]:
             # By default, it sends to the usual port.
             self._printed = self.run([*words, "--server", self._address()])
         else:

@@ -170,13 +170,13 @@ def another_server(site: CrashingSite, server: Server, **settings: str) -> Itera
         other.close()
 
 
-WORKER = ["-c", "from envoyou_core.cli import main; main()", "worker", "hooks:webhooks"]
-DJANGO_WORKER = ["-m", "django", "envoyou_worker", *OF_THE_DJANGO_PROJECT]
+WORKER = ["-c", "from envoyou_core.cli import main; main()", "--app", "hooks", "worker"]
+DJANGO_WORKER = ["-m", "django", "envoyou", "worker", *OF_THE_DJANGO_PROJECT]
 
 
 @dataclass(slots=True)
 class WorkerProcess:
-    """`envoyou worker` on the inbox of a site, or `manage.py envoyou_worker` of the Django project."""
+    """`envoyou worker` on the inbox of a site, or `manage.py envoyou worker` of the Django project."""
 
     site: CrashingSite
     name: str

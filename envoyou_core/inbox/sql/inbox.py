@@ -463,6 +463,7 @@ class SqlInbox(SqlDatabase, TransactionalInbox):
         object_id: str | None = None,
         tenant: str | None = None,
         dry_run: bool = False,
+        on_progress: Callable[[int], object] | None = None,
     ) -> int:
         statuses = requeuable_statuses(event_id, status, type, object_id)
         if object_id is not None:
@@ -475,7 +476,10 @@ class SqlInbox(SqlDatabase, TransactionalInbox):
         if dry_run:
             return self._count(and_(condition, _t.scrubbed_at.is_(None)))
         with self._writing() as connection:
-            return requeue(connection, condition, self._moment())
+            requeued = requeue(connection, condition, self._moment())
+        if on_progress is not None:
+            on_progress(requeued)
+        return requeued
 
     # Deletion
 

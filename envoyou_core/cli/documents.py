@@ -1,27 +1,23 @@
-"""Converts events and statistics to JSON, and command line arguments to values."""
+"""What commands print as JSON. Times are ISO 8601, in UTC."""
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import datetime
 from typing import Any
 
-from envoyou_core.inbox import InboxRecord, InboxStats, RejectedDelivery, Status
+from envoyou_core.handlers import Handler
+from envoyou_core.inbox import InboxRecord, InboxStats, Process, RejectedDelivery, Status
 
 __all__ = [
     "count_text",
-    "duration",
     "event_as_json",
     "event_details_as_json",
-    "json_object",
+    "handler_as_json",
+    "process_as_json",
     "rejected_as_json",
     "stats_as_json",
 ]
-
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?) ?([smhdw]?)")
 
 
 def stats_as_json(
@@ -53,8 +49,15 @@ def stats_as_json(
     return document
 
 
+def count_text(stats: InboxStats, status: Status | None = None) -> str:
+    """Return the number of events with `status`, or of all events: `10000+` if there may be more."""
+    count = stats.total if status is None else stats.by_status[status]
+    is_lower_bound = bool(stats.at_least) if status is None else status in stats.at_least
+    return f"{count}+" if is_lower_bound else str(count)
+
+
 def event_as_json(record: InboxRecord) -> dict[str, Any]:
-    """Return one event without its payload; times are ISO 8601, in UTC."""
+    """Return one event without its payload."""
     return {
         "id": record.event.id,
         "type": record.event.type,
@@ -64,18 +67,12 @@ def event_as_json(record: InboxRecord) -> dict[str, Any]:
         "attempts": record.attempts,
         "crashes": record.crashes,
         "received_at": record.received_at.isoformat(),
-        "next_attempt_at": None if record.next_attempt_at is None else record.next_attempt_at.isoformat(),
+        "next_attempt_at": _time(record.next_attempt_at),
+        "settled_at": _time(record.settled_at),
         "waits_for": record.waits_for,
         "last_error": record.last_error,
         "unreadable": record.unreadable,
     }
-
-
-def count_text(stats: InboxStats, status: Status | None = None) -> str:
-    """Return the number of events with `status`, or of all events: `10000+` if there may be more."""
-    count = stats.total if status is None else stats.by_status[status]
-    is_lower_bound = bool(stats.at_least) if status is None else status in stats.at_least
-    return f"{count}+" if is_lower_bound else str(count)
 
 
 def event_details_as_json(record: InboxRecord, *, in_spool: bool = False) -> dict[str, Any]:
@@ -85,7 +82,10 @@ def event_details_as_json(record: InboxRecord, *, in_spool: bool = False) -> dic
             "ended_at": attempt.ended_at.isoformat(),
             "status": attempt.status,
             "seconds": attempt.seconds,
-            "failures": [{"handler": failure.handler, "error": failure.error} for failure in attempt.failures],
+            "failures": [
+                {"handler": failure.handler, "error": failure.error, "traceback": failure.traceback}
+                for failure in attempt.failures
+            ],
         }
         for attempt in record.history
     ]
@@ -94,7 +94,7 @@ def event_details_as_json(record: InboxRecord, *, in_spool: bool = False) -> dic
 
 
 def rejected_as_json(delivery: RejectedDelivery) -> dict[str, Any]:
-    """Return one rejected delivery without its body and its signature; times are ISO 8601, in UTC."""
+    """Return one rejected delivery without its body and its signature."""
     return {
         "key": delivery.key,
         "received_at": delivery.received_at.isoformat(),
@@ -107,41 +107,36 @@ def rejected_as_json(delivery: RejectedDelivery) -> dict[str, Any]:
     }
 
 
-def duration(text: str) -> timedelta:
-    """Parse a duration: a number followed by `s`, `m`, `h`, `d` or `w`; without a unit, it is in days.
-
-    Raises:
-        ValueError: `text` is not a duration, or the duration is too long.
-
-    Examples:
-        >>> duration("90m")
-        datetime.timedelta(seconds=5400)
-        >>> duration("30") == duration("30d")
-        True
-    """
-    match = _DURATION.fullmatch(text.strip().lower())
-    if match is None:
-        raise ValueError(f"a duration must be like 90m, 12h, 30d or 2w, got {text!r}")
-    try:
-        return timedelta(**{_UNITS[match[2] or "d"]: float(match[1])})
-    except OverflowError:
-        raise ValueError(f"the duration {text!r} is too long") from None
+def handler_as_json(handler: Handler, paused: Iterable[str]) -> dict[str, Any]:
+    """Return one handler. `paused`: what pauses it, as `type:user.*` or `handler:welcome`."""
+    return {
+        "name": handler.name,
+        "types": list(handler.patterns),
+        "async": handler.is_async,
+        "ordered": handler.ordered,
+        "stale": handler.stale,
+        "atomic": handler.shares_transaction,
+        "time_limit": handler.time_limit,
+        "concurrency": handler.concurrency,
+        "was": list(handler.was),
+        "paused": list(paused),
+    }
 
 
-def json_object(text: str) -> dict[str, Any]:
-    """Parse a JSON object.
+def process_as_json(process: Process, now: datetime) -> dict[str, Any]:
+    """Return one process that uses the inbox. `now`: to tell whether it counts as live."""
+    return {
+        "id": process.id,
+        "kind": process.kind.value,
+        "host": process.host,
+        "pid": process.pid,
+        "version": process.version,
+        "started_at": process.started_at.isoformat(),
+        "seen_at": process.seen_at.isoformat(),
+        "live": process.live_for(now) > 0,
+        "handlers": {name: list(patterns) for name, patterns in process.handlers.handlers},
+    }
 
-    Raises:
-        ValueError: `text` is not a JSON object.
 
-    Examples:
-        >>> json_object('{"id": "u1"}')
-        {'id': 'u1'}
-    """
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"invalid JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"expected a JSON object, got {type(value).__name__}")
-    return value
+def _time(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()

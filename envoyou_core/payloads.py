@@ -1,13 +1,14 @@
-"""Formats a payload as text for a page: indented, and bounded in depth and size."""
+"""Formats a payload for people: indented, bounded in depth and size, and with its personal values masked if wanted."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-__all__ = ["MAX_DEPTH", "MAX_SIZE", "Excerpt", "excerpt_of"]
+__all__ = ["IDENTIFYING_NAMES", "MASK", "MAX_DEPTH", "MAX_SIZE", "Excerpt", "decoded", "excerpt_of"]
 
 MAX_DEPTH: Final = 20
 """Levels. Because of the indentation, the page would grow with the square of the depth."""
@@ -19,6 +20,15 @@ MAX_TEXT: Final = 2_000
 """Characters of a single string, name or number."""
 
 ELLIPSIS: Final = "…"
+
+MASK: Final = "***"
+"""Stands for a masked value."""
+
+IDENTIFYING_NAMES: Final = frozenset({"id", "object", "type", "status", "created", "timestamp", "webhook_id"})
+"""Members whose values identify the event and its object. They are never masked."""
+
+_NAME: Final = re.compile(r"[A-Za-z_][\w-]{0,63}", re.ASCII)
+"""A member's name that cannot be a value, such as the e-mail address by which some mappings are keyed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +52,52 @@ class _Number(str):
     __slots__ = ()
 
 
-def excerpt_of(body: bytes) -> Excerpt:
-    """Return as much of `body` as a page can show. A body that Python's JSON decoder rejects is returned as sent."""
+def excerpt_of(body: bytes, *, masked: bool = False) -> Excerpt:
+    """Return as much of `body` as a page can show. A body that Python's JSON decoder rejects is returned as sent.
+
+    Args:
+        body: the payload.
+        masked: whether personal values are masked; see `decoded`.
+    """
     try:
         document = json.loads(body, parse_int=_Number, parse_float=_Number)
+        document = _masked(document) if masked else document
     except (ValueError, RecursionError):
+        if masked:
+            return Excerpt(MASK, is_complete=False, is_json=False)
         text = body.decode(errors="replace")
         return Excerpt(_escape_control_characters(_shorten(text, MAX_SIZE)), len(text) <= MAX_SIZE, is_json=False)
     printer = _Printer()
     text = printer.print(document)
     return Excerpt(text, printer.is_complete, is_json=True)
+
+
+def decoded(body: bytes, *, masked: bool) -> Any:
+    """Return `body` as a JSON value, or as text if Python's JSON decoder rejects it.
+
+    Masked are all texts and numbers, except those of the members `IDENTIFYING_NAMES`, and the names of members that
+    may be values themselves. A body that is not JSON is masked as a whole.
+
+    Examples:
+        >>> decoded(b'{"id": "user_1", "email": "a@b.c", "verified": true, "tags": ["x"]}', masked=True)
+        {'id': 'user_1', 'email': '***', 'verified': True, 'tags': ['***']}
+    """
+    try:
+        document = json.loads(body)
+        return _masked(document) if masked else document
+    except (ValueError, RecursionError):
+        return MASK if masked else body.decode(errors="replace")
+
+
+def _masked(value: Any, *, identifies: bool = False) -> Any:
+    if isinstance(value, dict):
+        return {
+            name if _NAME.fullmatch(name) else MASK: _masked(item, identifies=name in IDENTIFYING_NAMES)
+            for name, item in value.items()
+        }
+    if isinstance(value, list):
+        return [_masked(item) for item in value]
+    return value if identifies or value is None or isinstance(value, bool) else MASK
 
 
 class _Printer:
