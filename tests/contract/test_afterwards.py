@@ -146,6 +146,7 @@ def test_an_event_without_a_handler_is_ignored(working: Endpoint) -> None:
     wait_until(working, delivery, Status.IGNORED)
 
 
+@pytest.mark.policy
 @pytest.mark.parametrize("form", ["half a surrogate pair \ud83d", "NUL \0", "😀"])
 def test_unusual_text_reaches_the_handler(working: Endpoint, work: Work, form: str) -> None:
     delivery = now(sample_event("user.deleted", object={"name": form}))

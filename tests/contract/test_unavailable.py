@@ -1,4 +1,8 @@
-"""Requests that are answered 503: the event cannot be stored now, and the sender delivers it again."""
+"""Requests that are answered 503: the event cannot be stored now, and the sender delivers it again.
+
+That the answer and the spool work is shown on every server, with a locked database. Which other faults of a store lead
+to them is decided by the core, so these tests run on one entry of each kind.
+"""
 
 from __future__ import annotations
 
@@ -38,6 +42,7 @@ def test_a_database_locked_by_another_writer(endpoint: Endpoint) -> None:
     endpoint.accepts(delivery)
 
 
+@pytest.mark.policy
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_failing_inbox(endpoint: Endpoint, fault: str) -> None:
     delivery = signed(nonce=f"nonce-{fault}")
@@ -92,6 +97,7 @@ def is_moved(endpoint: Endpoint, delivery: Delivery, spooled: InboxRecord) -> No
     is_a_duplicate(endpoint, delivery)
 
 
+@pytest.mark.policy
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_failing_inbox_with_a_spool(with_spool: Endpoint, fault: str) -> None:
     delivery = sent_now(nonce="nonce-of-the-first")
@@ -109,6 +115,7 @@ def test_a_database_locked_by_another_writer_with_a_spool(with_spool: Endpoint) 
     is_moved(with_spool, delivery, spooled)
 
 
+@pytest.mark.policy
 def test_a_failing_inbox_and_a_failing_spool(with_spool: Endpoint) -> None:
     delivery = sent_now()
     with with_spool.failing("raises_at_once", "inbox", "spool"):
@@ -133,6 +140,7 @@ def sent_now(**options: Any) -> Delivery:
     return signed(timestamp=int(time.time()), **options)
 
 
+@pytest.mark.policy
 def test_refusals_do_not_need_the_inbox(endpoint: Endpoint) -> None:
     with endpoint.failing("raises_at_once", "inbox"):
         endpoint.refuses(401, "unauthorized", signed(secret="whsec_foreign"))
@@ -151,6 +159,7 @@ class BrokenNonces:
         raise ConnectionError
 
 
+@pytest.mark.policy
 @pytest.mark.settings(nonces=BrokenNonces())
 def test_a_failing_nonce_store_does_not_refuse_events(endpoint: Endpoint) -> None:
     endpoint.accepts(signed(nonce="unknown-to-the-store"))

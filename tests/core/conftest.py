@@ -2,17 +2,19 @@
 
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 
 import hypothesis
 import psycopg
 import pytest
-from sqlalchemy import MetaData, create_engine, make_url
+from sqlalchemy import MetaData, create_engine, inspect, make_url
 
 from envoyou_core.inbox.memory import MemoryInbox
 from envoyou_core.inbox.sql.inbox import SqlInbox
 from envoyou_core.inbox.sql.schema import metadata, schema_table
-from tests.inbox.contract import HandClock
+from tests import services
+from tests.inbox.acts import HandClock
 
 # How long an example takes says nothing on a machine that does other things besides.
 hypothesis.settings.register_profile("unhurried", deadline=None)
@@ -42,42 +44,50 @@ def sqlite_url(tmp_path):
     return f"sqlite:///{tmp_path / 'inbox.db'}"
 
 
-@pytest.fixture
-def bare_postgres_url(postgres_url):
-    """A URL whose tables live in a schema of this test's own; nobody has run `envoyou migrate` there."""
+@contextmanager
+def postgres_schema(url: str) -> Iterator[str]:
+    """Yield a URL whose tables live in a new schema, which is dropped afterwards."""
     schema = f"test_{uuid.uuid4().hex}"
-    url = make_url(postgres_url)
-    with psycopg.connect(url.set(drivername="postgresql").render_as_string(False), autocommit=True) as connection:
+    parsed = make_url(url)
+    with psycopg.connect(parsed.set(drivername="postgresql").render_as_string(False), autocommit=True) as connection:
         connection.execute(f"CREATE SCHEMA {schema}")
-        yield url.update_query_dict({"options": f"-csearch_path={schema}"}).render_as_string(False)
+        yield parsed.update_query_dict({"options": f"-csearch_path={schema}"}).render_as_string(False)
         connection.execute(f"DROP SCHEMA {schema} CASCADE")
 
 
 @pytest.fixture
-def postgres_inbox_url(bare_postgres_url):
-    """The same, after `envoyou migrate`."""
-    inbox = SqlInbox(bare_postgres_url)
-    inbox.migrate()
-    inbox.close()
-    return bare_postgres_url
+def bare_postgres_url(postgres_url):
+    """A URL whose tables live in a schema of this test's own, before `envoyou migrate`."""
+    with postgres_schema(postgres_url) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def migrated_postgres_url(postgres_url):
+    """A URL whose tables live in a schema of this test process, after `envoyou migrate`."""
+    with postgres_schema(postgres_url) as url:
+        migrate(url)
+        yield url
+
+
+@pytest.fixture
+def postgres_inbox_url(migrated_postgres_url):
+    """A URL of empty tables, after `envoyou migrate`. Creating them for each test would take longer than the test."""
+    yield migrated_postgres_url
+    leave_empty_tables(migrated_postgres_url)
 
 
 @pytest.fixture
 def pgbouncer_inbox_url(pgbouncer_url):
     """A URL through PgBouncer, of empty tables. It takes no startup options, so they have no schema of their own."""
-    inbox = SqlInbox(pgbouncer_url)
-    inbox.migrate()
-    with inbox._engine.begin() as connection:
-        for table in reversed(metadata.sorted_tables):
-            if table is not schema_table:
-                connection.execute(table.delete())
-    inbox.close()
-    return pgbouncer_url
+    migrate(pgbouncer_url)
+    yield pgbouncer_url
+    leave_empty_tables(pgbouncer_url)
 
 
 @pytest.fixture
 def bare_mariadb_url(mariadb_url):
-    """A URL of a database in which nobody has run `envoyou migrate` yet."""
+    """A URL of a database before `envoyou migrate`."""
     yield mariadb_url
     engine = create_engine(mariadb_url)
     metadata = MetaData()
@@ -86,13 +96,38 @@ def bare_mariadb_url(mariadb_url):
     engine.dispose()
 
 
+@pytest.fixture(scope="session")
+def migrated_mariadb_url(mariadb_server):
+    """A URL of a database of this test process, after `envoyou migrate`."""
+    with services.mariadb_database(mariadb_server, "latin1") as url:
+        migrate(url)
+        yield url
+
+
 @pytest.fixture
-def mariadb_inbox_url(bare_mariadb_url):
-    """The same, after `envoyou migrate`."""
-    inbox = SqlInbox(bare_mariadb_url)
-    inbox.migrate()
-    inbox.close()
-    return bare_mariadb_url
+def mariadb_inbox_url(migrated_mariadb_url):
+    """A URL of empty tables, after `envoyou migrate`."""
+    yield migrated_mariadb_url
+    leave_empty_tables(migrated_mariadb_url)
+
+
+def migrate(url: str) -> None:
+    with closing(SqlInbox(url)) as inbox:
+        inbox.migrate()
+
+
+def leave_empty_tables(url: str) -> None:
+    """Empty the tables of the inbox, and drop those that a test added."""
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        existing = MetaData()
+        names = set(inspect(connection).get_table_names())
+        existing.reflect(connection, only=names - set(metadata.tables))
+        existing.drop_all(connection)
+        for table in reversed(metadata.sorted_tables):
+            if table is not schema_table:
+                connection.execute(table.delete())
+    engine.dispose()
 
 
 @pytest.fixture

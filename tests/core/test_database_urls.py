@@ -13,7 +13,7 @@ from envoyou_core.inbox.sql.inbox import SqlInbox
 from envoyou_core.inbox.urls import read_url
 from envoyou_core.nonces import open_nonces
 from envoyou_core.spool.spool import Spool
-from tests.inbox.contract import add
+from tests.inbox.acts import add
 
 PASSWORD = "very-private"
 

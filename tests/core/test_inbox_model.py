@@ -31,7 +31,7 @@ from envoyou_core.inbox import (
 )
 from envoyou_core.inbox.memory import MemoryInbox
 from envoyou_core.testing import sample_event
-from tests.inbox.contract import PATIENCE, HandClock
+from tests.inbox.acts import PATIENCE, HandClock
 
 IDS = ("evt_a", "EVT_A", "evt_b ", "evt_é", "evt_c", "evt_d")
 TENANTS = ("", "acme")

@@ -13,7 +13,8 @@ from envoyou_core import ConfigurationError, Webhooks
 from envoyou_core.inbox import Inbox, WorkerInbox
 from envoyou_core.inbox.memory import MemoryInbox
 from envoyou_core.inbox.sql.async_inbox import AsyncSqlInbox
-from tests.inbox.contract import PATIENCE, DurableInboxContract, InboxContract
+from tests.inbox.acts import PATIENCE
+from tests.inbox.contract import DurableInboxContract, InboxContract
 from tests.inbox.transaction_contract import TransactionContract
 from tests.inbox.unreadable_contract import UnreadableContract
 

@@ -9,7 +9,7 @@ import pytest
 from envoyou_core import ConfigurationError
 from envoyou_core.nonces import NONCE_LIFETIME, NonceStore, nonce_key
 from envoyou_core.nonces.memory import MemoryNonceStore
-from tests.inbox.contract import HandClock
+from tests.inbox.acts import HandClock
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from envoyou_core.inbox import ClaimFilter, Settlement, Status
 from envoyou_core.inbox.sql.async_inbox import AsyncSqlInbox
 from envoyou_core.testing import sample_event, sign_delivery
 from tests.core.test_inboxes import SqlTransactionContract
-from tests.inbox.contract import LEASE, PATIENCE, entry
+from tests.inbox.acts import LEASE, PATIENCE, entry
 
 SECRET = "whsec_test"
 WORKERS = 4

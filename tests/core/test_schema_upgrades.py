@@ -14,7 +14,7 @@ from envoyou_core.inbox import ANY, Added, ClaimFilter, HandlerStatus, Status
 from envoyou_core.inbox.sql.migrations import OLDEST_COMPATIBLE, REVISION
 from envoyou_core.inbox.sql.schema import metadata
 from tests.core.conftest import pause_until
-from tests.inbox.contract import LEASE, PATIENCE, HandClock, add, ids, settle, status_of
+from tests.inbox.acts import LEASE, PATIENCE, HandClock, add, ids, settle, status_of
 
 SCHEMAS = Path(__file__).parent / "schemas"
 REVISIONS = sorted({path.name.partition(".")[0] for path in SCHEMAS.iterdir()})

@@ -36,7 +36,7 @@ from envoyou_core.reception import receiver
 from envoyou_core.spool import relay
 from envoyou_core.steps import Wait
 from envoyou_core.testing import sample_event, sign_delivery
-from tests.inbox.contract import HandClock
+from tests.inbox.acts import HandClock
 
 SECRET = "whsec_test"
 RECEIVED = (200, {"received": True})

@@ -26,7 +26,7 @@ from envoyou_core.inbox.sql import cleanup, engines
 from envoyou_core.inbox.sql.inbox import SqlInbox
 from envoyou_core.inbox.sql.migrations import OLDEST_COMPATIBLE, REVISION
 from envoyou_core.testing import sample_event, sign_delivery
-from tests.inbox.contract import LEASE, PATIENCE, add, add_about, add_settled, claim_one, entry, ids, settle
+from tests.inbox.acts import LEASE, PATIENCE, add, add_about, add_settled, claim_one, entry, ids, settle
 
 SECRET = "whsec_test"
 

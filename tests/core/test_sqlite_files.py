@@ -15,7 +15,7 @@ from envoyou_core.cli.command_line import app
 from envoyou_core.inbox import open_inbox
 from envoyou_core.inbox.sql.inbox import SqlInbox
 from envoyou_core.spool.spool import Spool
-from tests.inbox.contract import add
+from tests.inbox.acts import add
 
 HOOKS = """
 from envoyou_core import Webhooks

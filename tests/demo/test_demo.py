@@ -132,6 +132,7 @@ def test_all_outcomes_are_as_expected(copy):
     assert left_behind(copy) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("breakage", "said"),
     [
@@ -160,7 +161,9 @@ def test_a_server_that_does_not_start_is_reported(copy):
     assert left_behind(copy) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, *(pytest.param(n, marks=pytest.mark.long) for n in (signal.SIGTERM, signal.SIGHUP))]
+)
 def test_an_interrupted_run_ends_its_server(copy, number):
     with subprocess.Popen(
         command(copy), env=environment(copy, PYTHONUNBUFFERED="1"), stdout=subprocess.PIPE, text=True
@@ -206,7 +209,7 @@ def read_all(watched):
     raise TimeoutError("the demonstration did not end")
 
 
-@pytest.mark.parametrize(("columns", "lines"), [(140, 50), (80, 24)])
+@pytest.mark.parametrize(("columns", "lines"), [pytest.param(140, 50, marks=pytest.mark.long), (80, 24)])
 def test_on_a_terminal_it_is_a_table_in_colour(copy, columns, lines):
     with terminal(columns, lines) as (watched, written):
         demo = subprocess.Popen(command(copy), env=environment(copy), stdin=written, stdout=written, stderr=written)

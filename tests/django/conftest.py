@@ -15,7 +15,7 @@ from tests.django.databases import (
     postgres_database,
     sqlite_database,
 )
-from tests.inbox.contract import HandClock
+from tests.inbox.acts import HandClock
 
 SECRET = "whsec_the_django_tests"
 

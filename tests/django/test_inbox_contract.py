@@ -9,7 +9,12 @@ from envoyou_core.inbox import Status
 from envoyou_django.inbox.inbox import OrmInbox
 from envoyou_django.models import PausedSubject
 from tests.django.databases import empty, inbox_on
-from tests.inbox.contract import LEASE, DurableInboxContract, add, claim_one, ids, settle
+from tests.inbox.acceptance_contract import AcceptanceContract
+from tests.inbox.acts import LEASE, add, claim_one, ids, settle
+from tests.inbox.contract import DurableInboxContract
+from tests.inbox.history_contract import HistoryContract
+from tests.inbox.recovery_contract import RecoveryContract
+from tests.inbox.retention_contract import ScrubContract
 from tests.inbox.transaction_contract import TransactionContract
 from tests.inbox.unreadable_contract import UnreadableContract
 
@@ -27,13 +32,14 @@ class ThreadsThatHangUp(ThreadPoolExecutor):
         return super().submit(call)
 
 
-class OrmInboxContract(TransactionContract, UnreadableContract, DurableInboxContract):
+class OrmInboxFixtures:
     serves = True
     """Whether the process is one that serves, whose acceptances share commits."""
 
     @pytest.fixture(autouse=True)
     def hang_up(self, monkeypatch):
-        monkeypatch.setattr("tests.inbox.contract.ThreadPoolExecutor", ThreadsThatHangUp)
+        for module in ("acceptance_contract", "contract"):
+            monkeypatch.setattr(f"tests.inbox.{module}.ThreadPoolExecutor", ThreadsThatHangUp)
 
     @pytest.fixture
     def make_inbox(self, alias):
@@ -94,7 +100,7 @@ def unreadable_time(inbox, damage, column, value):
     assert inbox.stats().total == 2
 
 
-class TestOnSqlite(OrmInboxContract):
+class OnSqlite(OrmInboxFixtures):
     @pytest.fixture
     def alias(self, django_db_setup, django_db_blocker):
         with django_db_blocker.unblock():
@@ -104,22 +110,8 @@ class TestOnSqlite(OrmInboxContract):
     def test_a_time_that_does_not_exist_is_unreadable_and_disturbs_no_other(self, inbox, damage, column):
         unreadable_time(inbox, damage, column, "9999-13-45 00:00:00")
 
-    def test_a_count_that_is_none_is_unreadable(self, inbox, damage):
-        add(inbox, "evt_1")
-        damage("evt_1", "attempts", "many")
-        claim = claim_one(inbox)
-        assert claim.unreadable
-        assert settle(inbox, claim, Status.DEAD)
-        damage("evt_1", "attempts", "many")
-        assert inbox.requeue("evt_1") == 1
-        assert inbox.get("evt_1").unreadable is None
 
-
-class TestWhereNothingIsServed(TestOnSqlite):
-    serves = False
-
-
-class TestOnPostgres(OrmInboxContract):
+class OnPostgres(OrmInboxFixtures):
     @pytest.fixture
     def alias(self, postgres_alias, django_db_blocker):
         with django_db_blocker.unblock():
@@ -131,22 +123,46 @@ class TestOnPostgres(OrmInboxContract):
         unreadable_time(inbox, damage, column, time)
 
 
-class TestOnMariadb(OrmInboxContract):
+class TestOnSqlite(OnSqlite, TransactionContract, UnreadableContract, DurableInboxContract):
+    def test_a_count_that_is_none_is_unreadable(self, inbox, damage):
+        add(inbox, "evt_1")
+        damage("evt_1", "attempts", "many")
+        claim = claim_one(inbox)
+        assert claim.unreadable
+        assert settle(inbox, claim, Status.DEAD)
+        damage("evt_1", "attempts", "many")
+        assert inbox.requeue("evt_1") == 1
+        assert inbox.get("evt_1").unreadable is None
+
+
+class TestOnPostgres(OnPostgres, TransactionContract, UnreadableContract, DurableInboxContract):
+    pass
+
+
+class TestOnMariadb(OrmInboxFixtures, TransactionContract, UnreadableContract, DurableInboxContract):
     @pytest.fixture
     def alias(self, mariadb_alias, django_db_blocker):
         with django_db_blocker.unblock():
             yield mariadb_alias
 
 
-class TestWithoutTimeZones(TestOnSqlite):
-    """Times are exact where the project keeps local ones too."""
+class TestWhereNothingIsServed(OnSqlite, AcceptanceContract):
+    """Only acceptances depend on whether the process serves."""
+
+    serves = False
+
+
+class TimesContract(AcceptanceContract, RecoveryContract, HistoryContract, ScrubContract):
+    """The parts of the contract in which times matter."""
 
     @pytest.fixture(autouse=True)
     def local_times(self, settings):
         settings.USE_TZ = False
 
 
-class TestWithoutTimeZonesOnPostgres(TestOnPostgres):
-    @pytest.fixture(autouse=True)
-    def local_times(self, settings):
-        settings.USE_TZ = False
+class TestWithoutTimeZones(OnSqlite, TimesContract):
+    """Times are exact if the project stores local ones, too."""
+
+
+class TestWithoutTimeZonesOnPostgres(OnPostgres, TimesContract):
+    pass

@@ -9,7 +9,7 @@ from django.db import connections, transaction
 from envoyou_core.inbox import ClaimFilter, Settlement, Status
 from envoyou_django.inbox.inbox import OrmInbox
 from tests.django.databases import empty, in_a_thread, inbox_on, postgres_database
-from tests.inbox.contract import LEASE, PATIENCE, entry
+from tests.inbox.acts import LEASE, PATIENCE, entry
 
 WORKERS = 4
 """More than PgBouncer has server connections, so that transactions switch between them."""
