@@ -292,6 +292,7 @@ class MemoryInbox(WorkerInbox):
         status: Status | str | None = None,
         type: str | None = None,
         tenant: str | None = None,
+        on_progress: Callable[[int], object] | None = None,
     ) -> int:
         statuses = requeuable_statuses(event_id, status, type)
         with self._lock:
@@ -303,7 +304,9 @@ class MemoryInbox(WorkerInbox):
             ]
             for row in rows:
                 row.change(transitions.requeue(row.progress, row.owed, self._now()))
-            return len(rows)
+        if on_progress is not None and rows:
+            on_progress(len(rows))
+        return len(rows)
 
     def prune(
         self, older_than: timedelta, statuses: tuple[Status | str, ...] = (Status.PROCESSED, Status.IGNORED)

@@ -82,12 +82,13 @@ class Inbox(Protocol):
         status: Status | str | None = None,
         type: str | None = None,
         tenant: str | None = None,
+        on_progress: Callable[[int], object] | None = None,
     ) -> int:
-        """Return failed, ignored and dead events to `received`, with all attempts before them.
+        """Return failed, ignored and dead events to `received`, with all attempts before them, in small batches.
 
         Name one event by its id, or several by their status or type. Handlers that succeeded do not run again. Unless a
         status is named, events that wait for a handler become due as well. Events whose payload was deleted stay as
-        they are.
+        they are. `on_progress` is called after each batch with the number of events that are requeued by then.
 
         Returns:
             The number of requeued events.

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
-from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.utils import unquote
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import BadRequest, PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.defaultfilters import truncatechars
 from django.urls import URLPattern, path, reverse
 from django.utils.decorators import method_decorator
 from django.utils.html import format_html
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy, ngettext
+from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_POST, require_safe
 
 from envoyou_django import conf, webhooks
-from envoyou_django.admin.confirmation import Confirmation, confirmation_page, is_confirmed
+from envoyou_django.admin.actions import ACTIONS, EventAction
+from envoyou_django.admin.bulk import Progress, advance
+from envoyou_django.admin.confirmation import confirmation_page, progress_page
 from envoyou_django.admin.download import payload_download
 from envoyou_django.admin.formatting import (
     attempts_table,
@@ -34,6 +34,7 @@ from envoyou_django.admin.formatting import (
 )
 from envoyou_django.admin.lists import DayFilter, EventList, InboxFilter, search
 from envoyou_django.admin.summary import summarize
+from envoyou_django.connections import outside_transactions
 from envoyou_django.models import ProcessedEvent, ProcessedEventQuerySet
 
 __all__ = ["ProcessedEventAdmin"]
@@ -52,7 +53,7 @@ class ProcessedEventAdmin(admin.ModelAdmin):
     ordering = ("-id",)
     list_per_page = 50
     show_full_result_count = False
-    actions = ("requeue", "mark_dead")
+    actions = ("requeue", "run_now", "mark_dead")
     fieldsets = (
         (None, {"fields": (("event_id", "type"), ("object_id", "created_at"))}),
         (
@@ -104,7 +105,7 @@ class ProcessedEventAdmin(admin.ModelAdmin):
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """Return the list with a summary above it."""
         # The template calls it, so that responses without the summary do not query it.
-        get_summary = partial(summarize, self.get_queryset(request), datetime.fromtimestamp(conf.clock()(), UTC))
+        get_summary = partial(summarize, self.get_queryset(request), conf.current_time())
         return super().changelist_view(request, {"get_summary": get_summary, **(extra_context or {})})
 
     @admin.display(description=gettext_lazy("status"), ordering="status")
@@ -176,8 +177,14 @@ class ProcessedEventAdmin(admin.ModelAdmin):
         return format_html("{}{}", unreadable_note(event), text)
 
     def _url_of(self, view: str, event: ProcessedEvent) -> str:
+        return self._reverse(view, event.pk)
+
+    def _list_url(self) -> str:
+        return self._reverse("changelist")
+
+    def _reverse(self, view: str, *arguments: object) -> str:
         name = f"admin:{self.opts.app_label}_{self.opts.model_name}_{view}"
-        return reverse(name, args=[event.pk], current_app=self.admin_site.name)
+        return reverse(name, args=arguments, current_app=self.admin_site.name)
 
     def _or_empty(self, value: Any) -> str:
         return value or self.get_empty_value_display()
@@ -185,70 +192,63 @@ class ProcessedEventAdmin(admin.ModelAdmin):
     # Actions
 
     @admin.action(permissions=["requeue"], description=gettext_lazy("Requeue selected events"))
-    def requeue(self, request: HttpRequest, queryset: ProcessedEventQuerySet) -> HttpResponse | None:
+    def requeue(self, request: HttpRequest, queryset: ProcessedEventQuerySet) -> HttpResponse:
         """Requeue failed, ignored and dead events after confirmation."""
-        confirmation = Confirmation(
-            action="requeue",
-            title=_("Requeue events?"),
-            consequence=_(
-                "A requeued event is handled again as soon as possible, with all its attempts. Handlers that have "
-                "succeeded do not run again."
-            ),
-            button=_("Yes, requeue"),
-            log_message=_("Requeued."),
-            events=queryset,
-            eligible=queryset.requeuable(),
-        )
-        return self._run_action(
-            request,
-            confirmation,
-            queryset.requeue,
-            lambda count: ngettext("%d event was requeued.", "%d events were requeued.", count),
-        )
+        return self._confirm(request, ACTIONS["requeue"], queryset)
+
+    @admin.action(permissions=["requeue"], description=gettext_lazy("Run selected events now"))
+    def run_now(self, request: HttpRequest, queryset: ProcessedEventQuerySet) -> HttpResponse:
+        """Make events that wait for their next attempt due now, after confirmation."""
+        return self._confirm(request, ACTIONS["run_now"], queryset)
 
     @admin.action(permissions=["mark_dead"], description=gettext_lazy("Mark selected events dead"))
-    def mark_dead(self, request: HttpRequest, queryset: ProcessedEventQuerySet) -> HttpResponse | None:
+    def mark_dead(self, request: HttpRequest, queryset: ProcessedEventQuerySet) -> HttpResponse:
         """Mark unfinished events dead after confirmation."""
-        confirmation = Confirmation(
-            action="mark_dead",
-            title=_("Mark events dead?"),
-            consequence=_("A dead event is not retried and no longer blocks later events. It can be requeued."),
-            button=_("Yes, mark dead"),
-            log_message=_("Marked dead."),
-            events=queryset,
-            eligible=queryset.unheld(),
-        )
-        return self._run_action(
-            request,
-            confirmation,
-            queryset.mark_dead,
-            lambda count: ngettext("%d event was marked dead.", "%d events were marked dead.", count),
-        )
+        return self._confirm(request, ACTIONS["mark_dead"], queryset)
 
-    def _run_action(
-        self,
-        request: HttpRequest,
-        confirmation: Confirmation,
-        change: Callable[[], int],
-        message: Callable[[int], str],
-    ) -> HttpResponse | None:
-        if not is_confirmed(request):
-            return confirmation_page(self, request, confirmation)
-        events = list(confirmation.eligible.only("event_id", "type"))
-        # Logged first, so that the user is known even if a server timeout interrupts the action.
-        LogEntry.objects.log_actions(request.user.pk, events, CHANGE, confirmation.log_message)
-        changed = change()
+    def _confirm(self, request: HttpRequest, action: EventAction, rows: ProcessedEventQuerySet) -> HttpResponse:
+        return confirmation_page(self, request, action, rows, action.operation.eligible(rows, conf.current_time()))
+
+    @outside_transactions
+    @method_decorator(require_POST)
+    def apply_view(self, request: HttpRequest) -> HttpResponse:
+        """Carry out a confirmed action, or a part of it if there are many events.
+
+        The view is not part of the request's transaction, so that each batch is committed when it is done.
+        """
+        name = request.POST.get("action", "")
+        if not self.has_view_permission(request) or name not in self.get_actions(request) or name not in ACTIONS:
+            raise PermissionDenied
+        action = ACTIONS[name]
+        progress = Progress.of(request.POST)
+        progress = advance(self._selected(request), action, progress, request.user.pk, conf.current_time())
         webhooks.wake()
-        self.message_user(request, message(changed) % changed, messages.SUCCESS if changed else messages.WARNING)
-        return None
+        if not progress.is_finished:
+            return progress_page(self, request, action, progress)
+        level = messages.SUCCESS if progress.done else messages.WARNING
+        self.message_user(request, action.result % progress.done, level)
+        return HttpResponseRedirect(f"{self._list_url()}?{request.GET.urlencode()}".rstrip("?"))
+
+    def _selected(self, request: HttpRequest) -> ProcessedEventQuerySet:
+        try:
+            rows = self.get_changelist_instance(request).queryset
+        except IncorrectLookupParameters as error:
+            raise BadRequest(str(error)) from error
+        if request.POST.get("select_across") == "1":
+            return rows
+        try:
+            return rows.filter(pk__in=request.POST.getlist(ACTION_CHECKBOX_NAME))
+        except ValueError as error:
+            raise BadRequest("a key must be a number") from error
 
     def get_urls(self) -> list[URLPattern]:
-        """Return the URLs of the admin, with those for running an event and downloading its payload."""
+        """Return the URLs of the admin, with those for actions and for downloading a payload."""
         name = f"{self.opts.app_label}_{self.opts.model_name}"
         view = self.admin_site.admin_view
         run_now = path("<path:object_id>/run-now/", view(self.run_now_view), name=f"{name}_run_now")
         payload = path("<path:object_id>/payload/", view(self.payload_view), name=f"{name}_payload")
-        return [run_now, payload, *super().get_urls()]
+        apply = path("apply/", view(self.apply_view), name=f"{name}_apply")
+        return [apply, run_now, payload, *super().get_urls()]
 
     @method_decorator(require_safe)
     def payload_view(self, request: HttpRequest, object_id: str) -> HttpResponse:

@@ -50,6 +50,7 @@ from envoyou_core.inbox import (
 from envoyou_django.counting import count_by_status, count_waiting
 from envoyou_django.fields import stored_moment
 from envoyou_django.inbox import registry
+from envoyou_django.inbox.bulk import REQUEUE, change_in_batches
 from envoyou_django.inbox.claims import awaiting, claimable
 from envoyou_django.inbox.cleanup import fill_object_keys, scrub, update_each
 from envoyou_django.inbox.columns import encode
@@ -429,8 +430,15 @@ class OrmInbox(TransactionalInbox):
         status: Status | str | None = None,
         type: str | None = None,
         tenant: str | None = None,
+        on_progress: Callable[[int], object] | None = None,
     ) -> int:
-        return self.requeuable(event_id, status=status, type=type, tenant=tenant).requeue(self._now())
+        selected = self.requeuable(event_id, status=status, type=type, tenant=tenant)
+        requeued = 0
+        for batch in change_in_batches(selected, REQUEUE, self._now()):
+            requeued += len(batch.rows)
+            if on_progress is not None:
+                on_progress(requeued)
+        return requeued
 
     def requeuable(
         self,

@@ -25,6 +25,7 @@ pytestmark = pytest.mark.django_db
 LIST = "admin:envoyou_django_processedevent_changelist"
 CHANGE = "admin:envoyou_django_processedevent_change"
 PAYLOAD = "admin:envoyou_django_processedevent_payload"
+APPLY = "admin:envoyou_django_processedevent_apply"
 
 
 @pytest.fixture
@@ -356,8 +357,8 @@ def test_an_unreadable_row_is_shown(admin_client, dead, column, value, reason):
     assert page.status_code == 200
     assert ("unreadable: " in page.content.decode()) is (reason is not None)
     assert reason is None or reason in page.content.decode()
-    data = {"action": "requeue", "_selected_action": [dead.pk], "confirmed": "1"}
-    assert admin_client.post(reverse(LIST), data).status_code == 302
-    data = {"action": "mark_dead", "_selected_action": [dead.pk], "confirmed": "1"}
     ProcessedEvent.objects.update(erase_requested_at=timezone.now())
-    assert admin_client.post(reverse(LIST), data).status_code == 302
+    for action in ("requeue", "mark_dead", "run_now"):
+        data = {"action": action, "_selected_action": [dead.pk], "total": 1, "until": dead.pk, "after": 0, "done": 0}
+        assert admin_client.post(reverse(LIST), data).status_code == 200
+        assert admin_client.post(reverse(APPLY), data).status_code == 302

@@ -47,13 +47,13 @@ from envoyou_core.inbox.sql import (
     reading,
     registry,
     rejections,
+    requeueing,
     sessions,
     settling,
 )
 from envoyou_core.inbox.sql.claims import IS_HELD, lease_of
 from envoyou_core.inbox.sql.database import SqlDatabase
 from envoyou_core.inbox.sql.engines import close_engine, is_outage, max_connections
-from envoyou_core.inbox.sql.requeue import requeue
 from envoyou_core.inbox.sql.schema import inbox_table, paused_table, rejected_table
 
 __all__ = ["SqlInbox"]
@@ -458,6 +458,7 @@ class SqlInbox(SqlDatabase, TransactionalInbox):
         status: Status | str | None = None,
         type: str | None = None,
         tenant: str | None = None,
+        on_progress: Callable[[int], object] | None = None,
     ) -> int:
         statuses = requeuable_statuses(event_id, status, type)
         self.open()
@@ -465,8 +466,15 @@ class SqlInbox(SqlDatabase, TransactionalInbox):
             reading.matching(self.name, event_id=event_id, type=type, tenant=tenant),
             reading.requeuable(statuses, with_waiting=status is None),
         )
-        with self._writing() as connection:
-            return requeue(connection, condition, self._moment())
+        with self._reading() as connection:
+            batches = requeueing.batches(connection, condition)
+        requeued = 0
+        for batch in batches:
+            with self._writing() as connection:
+                requeued += requeueing.requeue(connection, batch, self._moment())
+            if on_progress is not None:
+                on_progress(requeued)
+        return requeued
 
     # Deletion
 
