@@ -202,6 +202,8 @@ class ProcessedEvent(models.Model):
         db_table = EVENTS
         verbose_name = _("event")
         verbose_name_plural = _("events")
+        # Events are neither added nor changed nor deleted by hand.
+        default_permissions = ("view",)
         permissions = [
             ("requeue_processedevent", _("Can requeue event")),
             ("mark_dead_processedevent", _("Can mark event dead")),
@@ -337,6 +339,7 @@ class RejectedDelivery(models.Model):
         db_table = REJECTED
         verbose_name = _("rejected delivery")
         verbose_name_plural = _("rejected deliveries")
+        default_permissions = ("view", "delete")
         permissions = [("retry_rejecteddelivery", _("Can retry rejected delivery"))]
         constraints = [
             models.UniqueConstraint(fields=["name", "tenant", "digest"], name="envoyou_rejected_delivery_key")

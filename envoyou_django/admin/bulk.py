@@ -16,6 +16,7 @@ from typing import Any, Final
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.core.exceptions import BadRequest
 from django.db import router, transaction
+from django.db.models import Max, Min
 
 from envoyou_django.admin.actions import EventAction
 from envoyou_django.inbox.bulk import change_in_batches
@@ -32,18 +33,25 @@ class Progress:
     """How far an action is. Its values are fields of the form that continues it.
 
     Attributes:
-        total: the number of events that were to be changed when the user was asked.
+        start: less than the smallest key there was when the user was asked.
         until: the largest key at that time. Events that arrived later are left out.
         after: the largest key that was considered.
         done: the number of events that are changed.
         is_finished: whether no events are left.
     """
 
-    total: int
+    start: int
     until: int
-    after: int = 0
+    after: int
     done: int = 0
     is_finished: bool = False
+
+    @classmethod
+    def begin(cls, rows: ProcessedEventQuerySet) -> Progress:
+        """Return the progress of an action that begins now, on events of the database of `rows`."""
+        keys = ProcessedEvent.objects.using(rows.db).aggregate(first=Min("pk"), last=Max("pk"))
+        start = (keys["first"] or 1) - 1
+        return cls(start=start, until=keys["last"] or start, after=start)
 
     @classmethod
     def of(cls, form: Mapping[str, Any]) -> Progress:
@@ -53,14 +61,19 @@ class Progress:
             BadRequest: a field is missing or not a number.
         """
         try:
-            return cls(int(form["total"]), int(form["until"]), int(form["after"]), int(form["done"]))
+            return cls(int(form["start"]), int(form["until"]), int(form["after"]), int(form["done"]))
         except (KeyError, ValueError) as error:
-            raise BadRequest("total, until, after and done must be numbers") from error
+            raise BadRequest("start, until, after and done must be numbers") from error
 
     @property
     def fields(self) -> dict[str, int]:
         """The fields of the form that continues the action."""
-        return {"total": self.total, "until": self.until, "after": self.after, "done": self.done}
+        return {"start": self.start, "until": self.until, "after": self.after, "done": self.done}
+
+    @property
+    def percent(self) -> int:
+        """The part of the table that was considered. To count what is left would take longer than to change it."""
+        return 100 * (self.after - self.start) // max(1, self.until - self.start)
 
 
 def advance(

@@ -6,10 +6,10 @@ from typing import Any, Final
 
 from django.contrib import admin
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
-from django.db.models import Count, Max
 from django.http import HttpRequest
 from django.template.response import TemplateResponse
 
+from envoyou_core.inbox import COUNTED
 from envoyou_django.admin.actions import EventAction
 from envoyou_django.admin.bulk import Progress
 from envoyou_django.admin.formatting import badge
@@ -18,7 +18,7 @@ from envoyou_django.models import ProcessedEventQuerySet
 __all__ = ["confirmation_page", "progress_page"]
 
 MAX_LISTED: Final = 20
-"""Events that the page lists; the others are counted."""
+"""Events that the page lists; the others are counted, up to `COUNTED`."""
 
 
 def confirmation_page(
@@ -37,16 +37,17 @@ def confirmation_page(
         events: the selected events.
         eligible: those of them that the action would change.
     """
-    found = eligible.order_by().aggregate(count=Count("pk"), newest=Max("pk"))
-    count = found["count"]
+    count, selected = (rows.order_by()[: COUNTED + 1].count() for rows in (eligible, events))
     listed = eligible.defer("body", "history")[:MAX_LISTED]
     context = {
         "title": action.title,
         "eligible": count,
-        "unchanged": events.count() - count,
+        "counted": COUNTED,
+        "is_bounded": count > COUNTED,
+        "unchanged": selected - count if selected <= COUNTED else 0,
         "listed": [(event, badge(event.status)) for event in listed],
         "unlisted": max(0, count - MAX_LISTED),
-        "progress": Progress(count, found["newest"] or 0),
+        "progress": Progress.begin(eligible),
     }
     return _page(model_admin, request, action, "confirmation", context)
 

@@ -9,18 +9,21 @@ from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.utils import unquote
+from django.contrib.admin.views.main import SEARCH_VAR
 from django.core.exceptions import BadRequest, PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.defaultfilters import truncatechars
 from django.urls import URLPattern, path, reverse
 from django.utils.decorators import method_decorator
 from django.utils.html import format_html
+from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_POST, require_safe
 
 from envoyou_django import conf, webhooks
 from envoyou_django.admin.actions import ACTIONS, EventAction
+from envoyou_django.admin.attention import AttentionFilter
 from envoyou_django.admin.bulk import Progress, advance
 from envoyou_django.admin.confirmation import confirmation_page, progress_page
 from envoyou_django.admin.download import payload_download
@@ -28,11 +31,21 @@ from envoyou_django.admin.formatting import (
     attempts_table,
     badge,
     handlers_list,
+    labelled,
     payload_text,
     to_the_second,
     unreadable_note,
+    with_zone,
 )
-from envoyou_django.admin.lists import DayFilter, EventList, InboxFilter, search
+from envoyou_django.admin.lists import (
+    BoundedPaginator,
+    DayFilter,
+    EventList,
+    InboxFilter,
+    ReceivedFilter,
+    ValuesFilter,
+    search,
+)
 from envoyou_django.admin.summary import summarize
 from envoyou_django.connections import outside_transactions
 from envoyou_django.models import ProcessedEvent, ProcessedEventQuerySet
@@ -47,12 +60,23 @@ MAX_ERROR = 80
 class ProcessedEventAdmin(admin.ModelAdmin):
     """A read-only view of the events, with actions to requeue events, mark them dead and run them now."""
 
-    list_display = ("event_id", "type", "state", "error", "received", "attempts", "due")
-    list_filter = ("status", DayFilter, "type", ("name", InboxFilter))
+    list_display = ("event_id", "state", "type", "ended_attempts", "due_in_list", "received_in_list", "error")
+    list_filter = (
+        "status",
+        AttentionFilter,
+        DayFilter,
+        ReceivedFilter,
+        ("type", ValuesFilter),
+        ("name", InboxFilter),
+    )
     search_fields = ("event_id", "object_key")
     ordering = ("-id",)
+    # The other columns have no index that serves every filter.
+    sortable_by = ("received_in_list",)
+    paginator = BoundedPaginator
     list_per_page = 50
     show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER
     actions = ("requeue", "run_now", "mark_dead")
     fieldsets = (
         (None, {"fields": (("event_id", "type"), ("object_id", "created_at"))}),
@@ -108,20 +132,25 @@ class ProcessedEventAdmin(admin.ModelAdmin):
         get_summary = partial(summarize, self.get_queryset(request), conf.current_time())
         return super().changelist_view(request, {"get_summary": get_summary, **(extra_context or {})})
 
-    @admin.display(description=gettext_lazy("status"), ordering="status")
+    @admin.display(description=gettext_lazy("status"))
     def state(self, event: ProcessedEvent) -> str:
         """Return the status as a badge."""
         return badge(event.status)
 
-    @admin.display(description=gettext_lazy("received at"), ordering="received_at")
-    def received(self, event: ProcessedEvent) -> str | None:
-        """Return when the event was received."""
-        return to_the_second(event.received_at)
+    @admin.display(description=gettext_lazy("attempts"))
+    def ended_attempts(self, event: ProcessedEvent) -> str:
+        """Return the number of ended attempts."""
+        return labelled(_("attempts"), event.attempts)
 
-    @admin.display(description=gettext_lazy("due at"), ordering="due_at")
-    def due(self, event: ProcessedEvent) -> str:
+    @admin.display(description=gettext_lazy("due at"))
+    def due_in_list(self, event: ProcessedEvent) -> str:
         """Return when the event's next attempt is due, or when its worker's lease expires."""
-        return self._or_empty(to_the_second(event.due_at))
+        return labelled(_("due at"), self._or_empty(to_the_second(event.due_at)))
+
+    @admin.display(description=gettext_lazy("received at"), ordering="received_at")
+    def received_in_list(self, event: ProcessedEvent) -> str:
+        """Return when the event was received."""
+        return labelled(_("received at"), to_the_second(event.received_at))
 
     @admin.display(description=gettext_lazy("last error"))
     def error(self, event: ProcessedEvent) -> str | None:
@@ -143,19 +172,35 @@ class ProcessedEventAdmin(admin.ModelAdmin):
 
     @admin.display(description=gettext_lazy("object"))
     def object_id(self, event: ProcessedEvent) -> str:
-        """Return the id of the event's object."""
-        return self._or_empty(event.object_key)
+        """Return the id of the event's object, as a link to all events about it."""
+        if event.object_key in {None, ""}:
+            return self.get_empty_value_display()
+        return format_html(
+            '<a href="{}?{}"><bdi>{}</bdi></a>',
+            self._reverse("changelist"),
+            urlencode({SEARCH_VAR: event.object_key}),
+            event.object_key,
+        )
 
     @admin.display(description=gettext_lazy("created"))
-    def created_at(self, event: ProcessedEvent) -> str:
+    def created_at(self, event: ProcessedEvent) -> str | None:
         """Return when the event was created on the platform."""
-        # In UTC, because the last second of the year 9999 cannot be expressed in every time zone.
-        return f"{event.event.created_at:%Y-%m-%d %H:%M:%S} UTC"
+        return with_zone(event.event.created_at)
+
+    @admin.display(description=gettext_lazy("received at"))
+    def received(self, event: ProcessedEvent) -> str | None:
+        """Return when the event was received."""
+        return with_zone(event.received_at)
+
+    @admin.display(description=gettext_lazy("due at"))
+    def due(self, event: ProcessedEvent) -> str:
+        """Return when the event's next attempt is due, or when its worker's lease expires."""
+        return self._or_empty(with_zone(event.due_at))
 
     @admin.display(description=gettext_lazy("settled at"))
     def settled(self, event: ProcessedEvent) -> str:
         """Return when the event was settled."""
-        return self._or_empty(to_the_second(event.settled_at))
+        return self._or_empty(with_zone(event.settled_at))
 
     @admin.display(description=gettext_lazy("finished handlers"))
     def handlers(self, event: ProcessedEvent) -> str:
@@ -171,16 +216,13 @@ class ProcessedEventAdmin(admin.ModelAdmin):
     def payload(self, event: ProcessedEvent) -> Any:
         """Return the payload, or when it was deleted, preceded by the reason if the event is unreadable."""
         if event.scrubbed_at is not None:
-            text = _("deleted: %(moment)s") % {"moment": to_the_second(event.scrubbed_at)}
+            text = _("deleted: %(moment)s") % {"moment": with_zone(event.scrubbed_at)}
         else:
             text = payload_text(event, self._url_of("payload", event))
         return format_html("{}{}", unreadable_note(event), text)
 
     def _url_of(self, view: str, event: ProcessedEvent) -> str:
         return self._reverse(view, event.pk)
-
-    def _list_url(self) -> str:
-        return self._reverse("changelist")
 
     def _reverse(self, view: str, *arguments: object) -> str:
         name = f"admin:{self.opts.app_label}_{self.opts.model_name}_{view}"
@@ -227,7 +269,7 @@ class ProcessedEventAdmin(admin.ModelAdmin):
             return progress_page(self, request, action, progress)
         level = messages.SUCCESS if progress.done else messages.WARNING
         self.message_user(request, action.result % progress.done, level)
-        return HttpResponseRedirect(f"{self._list_url()}?{request.GET.urlencode()}".rstrip("?"))
+        return HttpResponseRedirect(f"{self._reverse('changelist')}?{request.GET.urlencode()}".rstrip("?"))
 
     def _selected(self, request: HttpRequest) -> ProcessedEventQuerySet:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 
 from django.template.loader import render_to_string
@@ -17,7 +17,16 @@ from envoyou_core.inbox import HandlerStatus, Status
 from envoyou_django.admin.payloads import excerpt_of
 from envoyou_django.models import ProcessedEvent
 
-__all__ = ["attempts_table", "badge", "handlers_list", "payload_text", "to_the_second", "unreadable_note"]
+__all__ = [
+    "attempts_table",
+    "badge",
+    "handlers_list",
+    "labelled",
+    "payload_text",
+    "to_the_second",
+    "unreadable_note",
+    "with_zone",
+]
 
 SYMBOLS: Final[dict[str, str]] = {
     Status.RECEIVED: "○",
@@ -57,6 +66,25 @@ def to_the_second(moment: datetime | None) -> str | None:
     return None if moment is None else f"{timezone.localtime(moment):%Y-%m-%d %H:%M:%S}"
 
 
+def with_zone(moment: datetime | None) -> str | None:
+    """Format `moment` like `to_the_second`, with the name of the time zone; in UTC if that is all that can express it.
+
+    The last second of the year 9999 cannot be expressed in every time zone.
+    """
+    if moment is None:
+        return None
+    try:
+        local = timezone.localtime(moment)
+    except OverflowError:
+        local = moment.astimezone(UTC)
+    return f"{local:%Y-%m-%d %H:%M:%S %Z}"
+
+
+def labelled(label: str, value: object) -> SafeString:
+    """Return a value of the list with a label, which is shown if the list is too narrow for a table."""
+    return format_html('<span class="envoyou-label">{}: </span>{}', label, value)
+
+
 def handlers_list(event: ProcessedEvent) -> SafeString | None:
     """Return the handlers that will not run again, each with its status; `None` if there are none."""
     labels = {HandlerStatus.DONE: _("done"), HandlerStatus.GIVEN_UP: _("given up"), HandlerStatus.SKIPPED: _("skipped")}
@@ -65,7 +93,7 @@ def handlers_list(event: ProcessedEvent) -> SafeString | None:
     except ValueError:
         return None
     items = ((handler, labels[status]) for handler, status in progress.items())
-    return format_html_join("", '<div class="envoyou-handler">{}: {}</div>', items) or None
+    return format_html_join("", '<div class="envoyou-handler"><bdi>{}</bdi>: {}</div>', items) or None
 
 
 def unreadable_note(event: ProcessedEvent) -> SafeString:

@@ -13,18 +13,18 @@ from envoyou_core.adapter import awaited_handlers
 from envoyou_core.inbox import ClaimFilter, HandlerSet, Status
 from envoyou_django.models import ProcessedEventQuerySet
 
-__all__ = ["awaiting", "claimable"]
+__all__ = ["awaiting", "claimable", "has_type"]
 
 
 def claimable(rows: ProcessedEventQuerySet, claim_filter: ClaimFilter, now: datetime) -> ProcessedEventQuerySet:
     """Select those of one inbox's `rows` that may be claimed, ordered by when they were due."""
     due = awaiting(rows, claim_filter.handlers).order_by("due_at", "pk") if claim_filter.waiting else rows.due(now)
     if claim_filter.include is not None:
-        due = due.filter(_has_type(claim_filter.include))
+        due = due.filter(has_type(claim_filter.include))
     if claim_filter.exclude:
-        due = due.exclude(_has_type(claim_filter.exclude))
+        due = due.exclude(has_type(claim_filter.exclude))
     if claim_filter.ordered:
-        ordered = _has_type(claim_filter.ordered)
+        ordered = has_type(claim_filter.ordered)
         # While an event's object is unknown, it is unknown which events must be handled before it.
         known = Q(object_key__isnull=False)
         due = due.filter(
@@ -43,7 +43,7 @@ def _is_awaited(handlers: HandlerSet | None) -> Q:
     """The condition of `transitions.is_awaited`."""
     condition = Q(pk__in=[])
     for key, patterns in [] if handlers is None else awaited_handlers(handlers):
-        condition |= Q(waits_for=key) & _has_type(patterns)
+        condition |= Q(waits_for=key) & has_type(patterns)
     return condition
 
 
@@ -57,7 +57,7 @@ def _blocking(rows: ProcessedEventQuerySet, handlers: HandlerSet | None, now: da
     return unfinished.filter((created_before | arrived_before) & in_line | in_progress)
 
 
-def _has_type(patterns: Iterable[str]) -> Q:
+def has_type(patterns: Iterable[str]) -> Q:
     """The condition that an event's type matches one of `patterns`, compared byte by byte.
 
     `LIKE` ignores case on some databases, and treats an underscore as a wildcard.
