@@ -145,7 +145,8 @@ class ProcessedEventAdmin(admin.ModelAdmin):
     @admin.display(description=gettext_lazy("due at"))
     def due_in_list(self, event: ProcessedEvent) -> str:
         """Return when the event's next attempt is due, or when its worker's lease expires."""
-        return labelled(_("due at"), self._or_empty(to_the_second(event.due_at)))
+        moment = to_the_second(event.due_at)
+        return labelled(_("due at"), moment) if moment else self._empty_cell()
 
     @admin.display(description=gettext_lazy("received at"), ordering="received_at")
     def received_in_list(self, event: ProcessedEvent) -> str:
@@ -153,9 +154,12 @@ class ProcessedEventAdmin(admin.ModelAdmin):
         return labelled(_("received at"), to_the_second(event.received_at))
 
     @admin.display(description=gettext_lazy("last error"))
-    def error(self, event: ProcessedEvent) -> str | None:
+    def error(self, event: ProcessedEvent) -> str:
         """Return the start of the last error."""
-        return event.last_error and truncatechars(event.last_error, MAX_ERROR)
+        return truncatechars(event.last_error, MAX_ERROR) if event.last_error else self._empty_cell()
+
+    def _empty_cell(self) -> str:
+        return format_html('<span class="envoyou-empty">{}</span>', self.get_empty_value_display())
 
     # Page of an event
 
@@ -216,7 +220,7 @@ class ProcessedEventAdmin(admin.ModelAdmin):
     def payload(self, event: ProcessedEvent) -> Any:
         """Return the payload, or when it was deleted, preceded by the reason if the event is unreadable."""
         if event.scrubbed_at is not None:
-            text = _("deleted: %(moment)s") % {"moment": with_zone(event.scrubbed_at)}
+            text = format_html("{}: {}", _("deleted"), with_zone(event.scrubbed_at))
         else:
             text = payload_text(event, self._url_of("payload", event))
         return format_html("{}{}", unreadable_note(event), text)

@@ -57,27 +57,34 @@ def attempts_table(event: ProcessedEvent) -> str | None:
     history = decode_history(event.history)
     if not history:
         return None
-    attempts = [(attempt, attempt.status and badge(attempt.status)) for attempt in history]
+    attempts = [
+        (attempt, attempt.status and badge(attempt.status), with_zone(attempt.began_at), with_zone(attempt.ended_at))
+        for attempt in history
+    ]
     return render_to_string("envoyou_django/admin/attempts.html", {"attempts": attempts})
 
 
-def to_the_second(moment: datetime | None) -> str | None:
+def to_the_second(moment: datetime | None) -> SafeString | None:
     """Format `moment` in the current time zone, without fractions of a second."""
-    return None if moment is None else f"{timezone.localtime(moment):%Y-%m-%d %H:%M:%S}"
+    return None if moment is None else _time(_localtime(moment), "%Y-%m-%d %H:%M:%S")
 
 
-def with_zone(moment: datetime | None) -> str | None:
-    """Format `moment` like `to_the_second`, with the name of the time zone; in UTC if that is all that can express it.
+def with_zone(moment: datetime | None) -> SafeString | None:
+    """Format `moment` like `to_the_second`, with the name of the time zone."""
+    return None if moment is None else _time(_localtime(moment), "%Y-%m-%d %H:%M:%S %Z")
 
-    The last second of the year 9999 cannot be expressed in every time zone.
-    """
-    if moment is None:
-        return None
+
+def _localtime(moment: datetime) -> datetime:
     try:
-        local = timezone.localtime(moment)
+        return timezone.localtime(moment)
     except OverflowError:
-        local = moment.astimezone(UTC)
-    return f"{local:%Y-%m-%d %H:%M:%S %Z}"
+        # The last second of the year 9999 cannot be expressed in every time zone.
+        return moment.astimezone(UTC)
+
+
+def _time(moment: datetime, form: str) -> SafeString:
+    # From left to right also on pages in languages that are written from right to left.
+    return format_html('<time dir="ltr">{}</time>', moment.strftime(form))
 
 
 def labelled(label: str, value: object) -> SafeString:
