@@ -64,6 +64,7 @@ from envoyou_core.reception.signature import Secret
 from envoyou_core.redaction import one_line
 from envoyou_core.settings import SECRET_NAMES, WorkerSettings, read_settings
 from envoyou_core.unreadable_bodies import DisconnectedError, as_body_error
+from envoyou_core.worker.claim_plan import paused_patterns
 from envoyou_core.worker.failures import private_texts, traceback_of
 from envoyou_core.worker.waker import Waker
 from envoyou_core.wsgi import CheckedInput, read_wsgi, receive_wsgi
@@ -141,6 +142,7 @@ __all__ = [
     "object_key",
     "object_key_in",
     "one_line",
+    "paused_patterns",
     "private_texts",
     "progress_of",
     "read_body",

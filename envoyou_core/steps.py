@@ -180,6 +180,17 @@ async def _offload_to_default_threads(step: Call) -> Any:
     return await asyncio.to_thread(step.function)
 
 
+def _runs_loop() -> bool:
+    """Whether the calling thread runs an event loop."""
+    import asyncio
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
 def run_in_own_loop(function: Callable[[], Awaitable[Any]]) -> Any:
     """Run an async function in a new event loop and return its result."""
     import asyncio
@@ -187,9 +198,7 @@ def run_in_own_loop(function: Callable[[], Awaitable[Any]]) -> Any:
     async def main() -> Any:
         return await function()
 
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
+    if not _runs_loop():
         return asyncio.run(main())
     # A thread runs one loop at a time, and this one runs the loop of the caller, which has chosen to block it.
     from concurrent.futures import ThreadPoolExecutor

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cache
 from typing import Any, Final
@@ -25,6 +26,7 @@ __all__ = [
     "SETTING",
     "TaskQueue",
     "clock",
+    "current_time",
     "handlers_module",
     "has_secret",
     "is_manual",
@@ -76,6 +78,11 @@ def clock() -> Callable[[], float]:
     """
     function: Callable[[], float] = _keywords().get("clock", time.time)
     return function
+
+
+def current_time() -> datetime:
+    """Return the time by `clock`, in UTC."""
+    return datetime.fromtimestamp(clock()(), UTC)
 
 
 def task_queue() -> TaskQueue | None:

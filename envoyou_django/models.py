@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-from django.db import models, router, transaction
-from django.db.models import Value
-from django.db.models.functions import Coalesce
+from django.db import models, router
 from django.utils.translation import gettext_lazy as _
 
 from envoyou_core import Event
 from envoyou_core.adapter import (
     MAX_NAME_LENGTH,
-    decode_history,
     event_of,
     object_key,
-    readable_owed,
-    readable_progress,
     record_of,
-    transitions,
 )
 from envoyou_core.inbox import REQUEUABLE, Status
 from envoyou_django import conf
 from envoyou_django.fields import ExactCharField, UtcDateTimeField, stored_moment
-from envoyou_django.inbox.cleanup import SCRUBBED_BY, scrubbed, update_each
-from envoyou_django.inbox.columns import encode
+from envoyou_django.inbox.bulk import MAKE_DUE, MARK_DEAD, REQUEUE, Operation, change_in_batches
 
 __all__ = [
     "MAX_NAME",
@@ -55,9 +47,6 @@ EVENTS, MARKS, PAUSED, CLAIM_LOCKS, REJECTED, HANDLER_SETS, PROCESSES = TABLES =
 MAX_NAME = 64
 """The maximum length of an inbox's name."""
 
-REQUEUE_BATCH = 500
-"""Rows changed in one transaction, so that new deliveries never wait long for its locks."""
-
 
 class ProcessedEventQuerySet(models.QuerySet):
     """Queries for events, and operations on several events."""
@@ -67,7 +56,7 @@ class ProcessedEventQuerySet(models.QuerySet):
 
         Some of them may still have to wait, because they are paused or for an earlier event.
         """
-        return self.filter(due_at__lte=now or _now()).order_by("due_at", "pk")
+        return self.filter(due_at__lte=now or conf.current_time()).order_by("due_at", "pk")
 
     def dead(self) -> ProcessedEventQuerySet:
         """Return the dead events."""
@@ -86,45 +75,24 @@ class ProcessedEventQuerySet(models.QuerySet):
         Returns:
             The number of requeued events.
         """
-        rows = self._for_writing().requeuable() | self._for_writing().awaiting()
-        alias = rows.db
-        candidates = list(rows.order_by("pk").values("pk", "status", "attempts", "progress", "owed"))
-        requeued = 0
-        for start in range(0, len(candidates), REQUEUE_BATCH):
-            with transaction.atomic(using=alias):
-                for row in candidates[start : start + REQUEUE_BATCH]:
-                    requeued += self._requeue_one(alias, row, now or _now())
-        return requeued
+        return self._change(REQUEUE, now)
 
     def make_due(self, now: datetime | None = None) -> int:
         """Make the events that wait for a later attempt due at `now`, and return their number."""
-        now = now or _now()
-        changed: int = self._for_writing().waiting().order_by().filter(due_at__gt=now).update(due_at=now)
-        return changed
+        return self._change(MAKE_DUE, now)
 
     def mark_dead(self, now: datetime | None = None) -> int:
         """Mark the unfinished events dead that no worker holds at `now`, and return their number.
 
         A worker whose lease has expired can no longer settle the event.
         """
-        now = now or _now()
-        rows = self._for_writing().unheld(now).order_by("pk")
-        dead = {
-            "status": Status.DEAD.value,
-            "due_at": None,
-            "lease_token": None,
-            "settled_at": now,
-            "last_error": Coalesce("last_error", Value("marked dead by hand")),
-        }
-        # Settling an event deletes its payload if that was requested.
-        marked = update_each(rows.filter(erase_requested_at__isnull=True).only("pk"), lambda _: dead)
-        return marked + update_each(
-            rows.filter(erase_requested_at__isnull=False).only(*SCRUBBED_BY),
-            lambda row: dead | scrubbed(row.event, decode_history(row.history), now),
-        )
+        return self._change(MARK_DEAD, now)
+
+    # So that a template cannot call them.
+    requeue.alters_data = make_due.alters_data = mark_dead.alters_data = True  # type: ignore[attr-defined]
 
     def requeuable(self) -> ProcessedEventQuerySet:
-        """Return the events that `requeue` changes."""
+        """Return the events whose status `requeue` changes."""
         return self.filter(status__in=REQUEUABLE, scrubbed_at__isnull=True)
 
     def awaiting(self) -> ProcessedEventQuerySet:
@@ -138,27 +106,14 @@ class ProcessedEventQuerySet(models.QuerySet):
 
     def unheld(self, now: datetime | None = None) -> ProcessedEventQuerySet:
         """Return the unfinished events that no worker holds: they wait, or their lease has expired."""
-        return self.waiting() | self.filter(status=Status.PROCESSING, due_at__lte=now or _now())
+        return self.waiting() | self.filter(status=Status.PROCESSING, due_at__lte=now or conf.current_time())
 
     def _for_writing(self) -> ProcessedEventQuerySet:
         return self.using(self._db or router.db_for_write(self.model))
 
-    def _requeue_one(self, alias: str, row: Mapping[str, Any], now: datetime) -> int:
-        # The row was read without a lock, so it is updated only if it has not changed since. On SQLite, a transaction
-        # that reads before it writes would fail if another one writes in between.
-        unchanged = ProcessedEvent.objects.using(alias).filter(
-            pk=row["pk"], status=row["status"], scrubbed_at__isnull=True
-        )
-        # On SQLite, a column of numbers may hold any value.
-        if isinstance(row["attempts"], int):
-            unchanged = unchanged.filter(attempts=row["attempts"])
-        changes = transitions.requeue(readable_progress(row["progress"]), readable_owed(row["owed"]), now)
-        changed: int = unchanged.update(**encode(changes))
-        return changed
-
-
-def _now() -> datetime:
-    return datetime.fromtimestamp(conf.clock()(), UTC)
+    def _change(self, operation: Operation, now: datetime | None) -> int:
+        batches = change_in_batches(self._for_writing(), operation, now or conf.current_time())
+        return sum(len(batch.rows) for batch in batches)
 
 
 class PrimaryDatabaseManager(models.Manager):
@@ -244,6 +199,8 @@ class ProcessedEvent(models.Model):
         db_table = EVENTS
         verbose_name = _("event")
         verbose_name_plural = _("events")
+        # Events are neither added nor changed nor deleted by hand.
+        default_permissions = ("view",)
         permissions = [
             ("requeue_processedevent", _("Can requeue event")),
             ("mark_dead_processedevent", _("Can mark event dead")),
@@ -379,6 +336,7 @@ class RejectedDelivery(models.Model):
         db_table = REJECTED
         verbose_name = _("rejected delivery")
         verbose_name_plural = _("rejected deliveries")
+        default_permissions = ("view", "delete")
         permissions = [("retry_rejecteddelivery", _("Can retry rejected delivery"))]
         constraints = [
             models.UniqueConstraint(fields=["name", "tenant", "digest"], name="envoyou_rejected_delivery_key")

@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 
 from django.contrib.auth.decorators import login_not_required
 from django.core.handlers.wsgi import WSGIRequest
-from django.db import connections, transaction
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 
@@ -15,6 +14,7 @@ from envoyou_core import WebhookRequest, WebhookResponse
 from envoyou_core.adapter import as_body_error, read_wsgi
 from envoyou_core.errors import WebhookError
 from envoyou_django import webhooks
+from envoyou_django.connections import outside_transactions
 
 __all__ = ["areceive", "receive"]
 
@@ -26,9 +26,7 @@ def webhook_view(view: View) -> View:
 
     Without the last, the event would be committed only after the view has returned its response.
     """
-    for alias in connections:
-        view = transaction.non_atomic_requests(using=alias)(view)
-    exempt: View = csrf_exempt(login_not_required(view))
+    exempt: View = csrf_exempt(login_not_required(outside_transactions(view)))
     return exempt
 
 

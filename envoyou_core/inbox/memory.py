@@ -308,7 +308,7 @@ class MemoryInbox(WorkerInbox):
             ]
             for row in () if dry_run else rows:
                 row.change(transitions.requeue(row.progress, row.owed, self._now()))
-        if on_progress is not None and not dry_run:
+        if on_progress is not None and rows and not dry_run:
             on_progress(len(rows))
         return len(rows)
 

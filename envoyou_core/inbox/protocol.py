@@ -96,7 +96,7 @@ class Inbox(Protocol):
         dry_run: bool = False,
         on_progress: Callable[[int], object] | None = None,
     ) -> int:
-        """Return failed, ignored and dead events to `received`, with all attempts before them.
+        """Return failed, ignored and dead events to `received`, with all attempts before them, in small batches.
 
         Name one event by its id, or several by their status, type or object. Handlers that succeeded do not run again.
         Unless a status is named, events that wait for a handler become due as well. Events whose payload was deleted

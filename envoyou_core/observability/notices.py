@@ -139,6 +139,7 @@ class HandlerFailed(Notice):
         attempt: counted from 1.
         error: the exception as it was raised. Its text and local variables may contain secrets and payloads.
         traceback: the traceback as the inbox stores it: redacted, without the event's payload.
+        is_fatal: whether it is the last handler of the event's last attempt, so that the event is dead.
     """
 
     level: ClassVar[int] = logging.WARNING
@@ -150,10 +151,11 @@ class HandlerFailed(Notice):
     attempt: int
     error: BaseException
     traceback: str = ""
+    is_fatal: bool = False
 
     def failure(self) -> tuple[BaseException | None, str]:
-        """See `Notice.failure`."""
-        return self.error, self.traceback
+        """See `Notice.failure`. If it is fatal, `Settled` logs the exception, as an error."""
+        return (None, "") if self.is_fatal else (self.error, self.traceback)
 
 
 @dataclass(frozen=True, slots=True)

@@ -345,7 +345,7 @@ class Engine:
                 yield hook_step(hook, self.contexts, claim.event, settlement.error)
             except Exception as error:
                 name = getattr(hook, "__qualname__", type(hook).__qualname__)
-                traceback = traceback_of(error, private=private_texts(claim.event))
+                traceback = traceback_of(error, private=private_texts(claim.event), from_caller=True)
                 self.notices.emit(HookFailed(name, claim.event.id, error, traceback))
 
     def _run_unfinished(self, attempt: RunningAttempt) -> Flow[None]:
@@ -391,8 +391,18 @@ class Engine:
         if (yield from self._is_interrupted(attempt, invocation, error)):
             return
         failure = attempt.fail(handler, error)
-        event = claim.event
-        self.notices.emit(HandlerFailed(event.id, event.type, handler.name, attempt.number, error, failure.traceback))
+        is_fatal = is_last and attempt.settle().status is Status.DEAD
+        self.notices.emit(
+            HandlerFailed(
+                event_id=claim.event.id,
+                event_type=claim.event.type,
+                handler=handler.name,
+                attempt=attempt.number,
+                error=error,
+                traceback=failure.traceback,
+                is_fatal=is_fatal,
+            )
+        )
 
     def _is_interrupted(self, attempt: RunningAttempt, invocation: Invocation, error: Exception) -> Flow[bool]:
         """Whether the database has failed and not the handler, so that the attempt ends without being counted."""

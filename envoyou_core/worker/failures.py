@@ -14,6 +14,7 @@ from envoyou_core.event import Event
 from envoyou_core.inbox.history import Failure
 from envoyou_core.payloads import IDENTIFYING_NAMES
 from envoyou_core.redaction import MAX_READ, excerpt, printable, redact
+from envoyou_core.worker.frames import leave_out_callers
 
 __all__ = ["MAX_TRACEBACK", "failure_of", "private_texts", "traceback_of"]
 
@@ -43,18 +44,23 @@ SECRET_NAMES: Final = ("secret", "passw", "passphrase", "token", "key", "pin", "
 def failure_of(handler: str, error: BaseException, event: Event) -> Failure:
     """Describe how `handler` failed, without the event's payload and anything that looks like a secret."""
     private = private_texts(event)
-    return Failure(handler, describe(error, private=private), traceback_of(error, private=private))
+    return Failure(handler, describe(error, private=private), traceback_of(error, private=private, from_caller=True))
 
 
-def traceback_of(error: BaseException, *, private: Collection[str] = ()) -> str:
+def traceback_of(error: BaseException, *, private: Collection[str] = (), from_caller: bool = False) -> str:
     """Return the redacted traceback of `error`, including its causes and exception groups, with its beginning cut.
 
     Args:
         error: a raised exception.
         private: texts to remove, such as those of `private_texts`.
+        from_caller: whether the error comes from a function of the user's, so that the frames of this library which
+            lead to its call are left out.
     """
     try:
-        text = "".join(traceback.format_exception(error, limit=-MAX_FRAMES))
+        formatted = traceback.TracebackException.from_exception(error, limit=-MAX_FRAMES, compact=True)
+        if from_caller:
+            leave_out_callers(formatted)
+        text = "".join(formatted.format())
     except Exception:
         # The exception's own code has failed, for example its `__str__`.
         return describe(error, private=private)

@@ -1,9 +1,7 @@
-"""The page that asks for confirmation before an action on events."""
+"""The pages of an action on events: the confirmation before it, and its progress."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from django.contrib import admin
@@ -11,68 +9,70 @@ from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.http import HttpRequest
 from django.template.response import TemplateResponse
 
+from envoyou_core.inbox import COUNTED
+from envoyou_django.admin.actions import EventAction
+from envoyou_django.admin.bulk import Progress
 from envoyou_django.admin.formatting import badge
 from envoyou_django.models import ProcessedEventQuerySet
 
-__all__ = ["Confirmation", "confirmation_page", "is_confirmed"]
-
-CONFIRMED: Final = "confirmed"
-"""The name of the form field."""
+__all__ = ["confirmation_page", "progress_page"]
 
 MAX_LISTED: Final = 20
-"""Events that the page lists; the others are counted."""
-
-
-@dataclass(frozen=True, slots=True)
-class Confirmation:
-    """An action that needs confirmation.
-
-    Attributes:
-        action: the name of the action.
-        title: the question to the user.
-        consequence: what the action does.
-        button: the text of the button.
-        log_message: the text for the history of each event.
-        events: the selected events.
-        eligible: those of them that the action would change.
-    """
-
-    action: str
-    title: str
-    consequence: str
-    button: str
-    log_message: str
-    events: ProcessedEventQuerySet
-    eligible: ProcessedEventQuerySet
-
-
-def is_confirmed(request: HttpRequest) -> bool:
-    """Return whether the user has confirmed the action."""
-    return CONFIRMED in request.POST
+"""Events that the page lists; the others are counted, up to `COUNTED`."""
 
 
 def confirmation_page(
-    model_admin: admin.ModelAdmin, request: HttpRequest, confirmation: Confirmation
+    model_admin: admin.ModelAdmin,
+    request: HttpRequest,
+    action: EventAction,
+    events: ProcessedEventQuerySet,
+    eligible: ProcessedEventQuerySet,
 ) -> TemplateResponse:
-    """Return the page whose form repeats the action for the same selection, confirmed."""
-    eligible = confirmation.eligible.count()
+    """Return the page that asks for confirmation of an action.
+
+    Args:
+        model_admin: the admin of the events.
+        request: the request with the selection.
+        action: the action.
+        events: the selected events.
+        eligible: those of them that the action would change.
+    """
+    count, selected = (rows.order_by()[: COUNTED + 1].count() for rows in (eligible, events))
+    listed = eligible.defer("body", "history")[:MAX_LISTED]
+    context = {
+        "title": action.title,
+        "eligible": count,
+        "counted": COUNTED,
+        "is_bounded": count > COUNTED,
+        "unchanged": selected - count if selected <= COUNTED else 0,
+        "listed": [(event, badge(event.status)) for event in listed],
+        "unlisted": max(0, count - MAX_LISTED),
+        "progress": Progress.begin(eligible),
+    }
+    return _page(model_admin, request, action, "confirmation", context)
+
+
+def progress_page(
+    model_admin: admin.ModelAdmin, request: HttpRequest, action: EventAction, progress: Progress
+) -> TemplateResponse:
+    """Return the page that shows how far an action is, and continues it."""
+    return _page(model_admin, request, action, "progress", {"title": action.running, "progress": progress})
+
+
+def _page(
+    model_admin: admin.ModelAdmin, request: HttpRequest, action: EventAction, name: str, context: dict[str, Any]
+) -> TemplateResponse:
     across = request.POST.get("select_across", "0")
-    listed = confirmation.eligible.defer("body", "history")[:MAX_LISTED]
-    context: Mapping[str, Any] = {
+    query = request.GET.urlencode()
+    context |= {
         **model_admin.admin_site.each_context(request),
-        "title": confirmation.title,
         "opts": model_admin.opts,
         "media": model_admin.media,
-        "confirmation": confirmation,
-        "eligible": eligible,
-        "unchanged": confirmation.events.count() - eligible,
-        "listed": [(event, badge(event.status)) for event in listed],
-        "unlisted": max(0, eligible - MAX_LISTED),
-        "confirmed": CONFIRMED,
+        "action": action,
         "checkbox": ACTION_CHECKBOX_NAME,
         "across": across,
-        "cancel_url": request.get_full_path(),
-        # If all events are selected, the admin needs one key to run the action.
-        "keys": request.POST.getlist(ACTION_CHECKBOX_NAME)[: 1 if across == "1" else None],
+        "query": f"?{query}" if query else "",
+        # If all events are selected, the keys do not matter.
+        "keys": [] if across == "1" else request.POST.getlist(ACTION_CHECKBOX_NAME),
     }
-    return TemplateResponse(request, "envoyou_django/admin/confirmation.html", context)
+    return TemplateResponse(request, f"envoyou_django/admin/{name}.html", context)

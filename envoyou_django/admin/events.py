@@ -2,38 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
-from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.utils import unquote
-from django.core.exceptions import PermissionDenied
+from django.contrib.admin.views.main import SEARCH_VAR
+from django.core.exceptions import BadRequest, PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.defaultfilters import truncatechars
 from django.urls import URLPattern, path, reverse
 from django.utils.decorators import method_decorator
 from django.utils.html import format_html
+from django.utils.http import urlencode
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy, ngettext
+from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_POST, require_safe
 
 from envoyou_django import conf, webhooks
-from envoyou_django.admin.confirmation import Confirmation, confirmation_page, is_confirmed
+from envoyou_django.admin.actions import ACTIONS, EventAction
+from envoyou_django.admin.attention import AttentionFilter
+from envoyou_django.admin.bulk import Progress, advance
+from envoyou_django.admin.confirmation import confirmation_page, progress_page
 from envoyou_django.admin.download import payload_download
 from envoyou_django.admin.formatting import (
     attempts_table,
     badge,
     handlers_list,
+    labelled,
     payload_text,
     to_the_second,
     unreadable_note,
+    with_zone,
 )
-from envoyou_django.admin.lists import DayFilter, EventList, InboxFilter, search
+from envoyou_django.admin.lists import (
+    BoundedPaginator,
+    DayFilter,
+    EventList,
+    InboxFilter,
+    ReceivedFilter,
+    ValuesFilter,
+    search,
+)
 from envoyou_django.admin.summary import summarize
+from envoyou_django.connections import outside_transactions
 from envoyou_django.models import ProcessedEvent, ProcessedEventQuerySet
 
 __all__ = ["ProcessedEventAdmin"]
@@ -46,13 +60,24 @@ MAX_ERROR = 80
 class ProcessedEventAdmin(admin.ModelAdmin):
     """A read-only view of the events, with actions to requeue events, mark them dead and run them now."""
 
-    list_display = ("event_id", "type", "state", "error", "received", "attempts", "due")
-    list_filter = ("status", DayFilter, "type", ("name", InboxFilter))
+    list_display = ("event_id", "state", "type", "ended_attempts", "due_in_list", "received_in_list", "error")
+    list_filter = (
+        "status",
+        AttentionFilter,
+        DayFilter,
+        ReceivedFilter,
+        ("type", ValuesFilter),
+        ("name", InboxFilter),
+    )
     search_fields = ("event_id", "object_key")
     ordering = ("-id",)
+    # The other columns have no index that serves every filter.
+    sortable_by = ("received_in_list",)
+    paginator = BoundedPaginator
     list_per_page = 50
     show_full_result_count = False
-    actions = ("requeue", "mark_dead")
+    show_facets = admin.ShowFacets.NEVER
+    actions = ("requeue", "run_now", "mark_dead")
     fieldsets = (
         (None, {"fields": (("event_id", "type"), ("object_id", "created_at"))}),
         (
@@ -104,28 +129,37 @@ class ProcessedEventAdmin(admin.ModelAdmin):
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """Return the list with a summary above it."""
         # The template calls it, so that responses without the summary do not query it.
-        get_summary = partial(summarize, self.get_queryset(request), datetime.fromtimestamp(conf.clock()(), UTC))
+        get_summary = partial(summarize, self.get_queryset(request), conf.current_time())
         return super().changelist_view(request, {"get_summary": get_summary, **(extra_context or {})})
 
-    @admin.display(description=gettext_lazy("status"), ordering="status")
+    @admin.display(description=gettext_lazy("status"))
     def state(self, event: ProcessedEvent) -> str:
         """Return the status as a badge."""
         return badge(event.status)
 
-    @admin.display(description=gettext_lazy("received at"), ordering="received_at")
-    def received(self, event: ProcessedEvent) -> str | None:
-        """Return when the event was received."""
-        return to_the_second(event.received_at)
+    @admin.display(description=gettext_lazy("attempts"))
+    def ended_attempts(self, event: ProcessedEvent) -> str:
+        """Return the number of ended attempts."""
+        return labelled(_("attempts"), event.attempts)
 
-    @admin.display(description=gettext_lazy("due at"), ordering="due_at")
-    def due(self, event: ProcessedEvent) -> str:
+    @admin.display(description=gettext_lazy("due at"))
+    def due_in_list(self, event: ProcessedEvent) -> str:
         """Return when the event's next attempt is due, or when its worker's lease expires."""
-        return self._or_empty(to_the_second(event.due_at))
+        moment = to_the_second(event.due_at)
+        return labelled(_("due at"), moment) if moment else self._empty_cell()
+
+    @admin.display(description=gettext_lazy("received at"), ordering="received_at")
+    def received_in_list(self, event: ProcessedEvent) -> str:
+        """Return when the event was received."""
+        return labelled(_("received at"), to_the_second(event.received_at))
 
     @admin.display(description=gettext_lazy("last error"))
-    def error(self, event: ProcessedEvent) -> str | None:
+    def error(self, event: ProcessedEvent) -> str:
         """Return the start of the last error."""
-        return event.last_error and truncatechars(event.last_error, MAX_ERROR)
+        return truncatechars(event.last_error, MAX_ERROR) if event.last_error else self._empty_cell()
+
+    def _empty_cell(self) -> str:
+        return format_html('<span class="envoyou-empty">{}</span>', self.get_empty_value_display())
 
     # Page of an event
 
@@ -142,19 +176,35 @@ class ProcessedEventAdmin(admin.ModelAdmin):
 
     @admin.display(description=gettext_lazy("object"))
     def object_id(self, event: ProcessedEvent) -> str:
-        """Return the id of the event's object."""
-        return self._or_empty(event.object_key)
+        """Return the id of the event's object, as a link to all events about it."""
+        if event.object_key in {None, ""}:
+            return self.get_empty_value_display()
+        return format_html(
+            '<a href="{}?{}"><bdi>{}</bdi></a>',
+            self._reverse("changelist"),
+            urlencode({SEARCH_VAR: event.object_key}),
+            event.object_key,
+        )
 
     @admin.display(description=gettext_lazy("created"))
-    def created_at(self, event: ProcessedEvent) -> str:
+    def created_at(self, event: ProcessedEvent) -> str | None:
         """Return when the event was created on the platform."""
-        # In UTC, because the last second of the year 9999 cannot be expressed in every time zone.
-        return f"{event.event.created_at:%Y-%m-%d %H:%M:%S} UTC"
+        return with_zone(event.event.created_at)
+
+    @admin.display(description=gettext_lazy("received at"))
+    def received(self, event: ProcessedEvent) -> str | None:
+        """Return when the event was received."""
+        return with_zone(event.received_at)
+
+    @admin.display(description=gettext_lazy("due at"))
+    def due(self, event: ProcessedEvent) -> str:
+        """Return when the event's next attempt is due, or when its worker's lease expires."""
+        return self._or_empty(with_zone(event.due_at))
 
     @admin.display(description=gettext_lazy("settled at"))
     def settled(self, event: ProcessedEvent) -> str:
         """Return when the event was settled."""
-        return self._or_empty(to_the_second(event.settled_at))
+        return self._or_empty(with_zone(event.settled_at))
 
     @admin.display(description=gettext_lazy("finished handlers"))
     def handlers(self, event: ProcessedEvent) -> str:
@@ -170,14 +220,17 @@ class ProcessedEventAdmin(admin.ModelAdmin):
     def payload(self, event: ProcessedEvent) -> Any:
         """Return the payload, or when it was deleted, preceded by the reason if the event is unreadable."""
         if event.scrubbed_at is not None:
-            text = _("deleted: %(moment)s") % {"moment": to_the_second(event.scrubbed_at)}
+            text = format_html("{}: {}", _("deleted"), with_zone(event.scrubbed_at))
         else:
             text = payload_text(event, self._url_of("payload", event))
         return format_html("{}{}", unreadable_note(event), text)
 
     def _url_of(self, view: str, event: ProcessedEvent) -> str:
+        return self._reverse(view, event.pk)
+
+    def _reverse(self, view: str, *arguments: object) -> str:
         name = f"admin:{self.opts.app_label}_{self.opts.model_name}_{view}"
-        return reverse(name, args=[event.pk], current_app=self.admin_site.name)
+        return reverse(name, args=arguments, current_app=self.admin_site.name)
 
     def _or_empty(self, value: Any) -> str:
         return value or self.get_empty_value_display()
@@ -185,70 +238,63 @@ class ProcessedEventAdmin(admin.ModelAdmin):
     # Actions
 
     @admin.action(permissions=["requeue"], description=gettext_lazy("Requeue selected events"))
-    def requeue(self, request: HttpRequest, queryset: ProcessedEventQuerySet) -> HttpResponse | None:
+    def requeue(self, request: HttpRequest, queryset: ProcessedEventQuerySet) -> HttpResponse:
         """Requeue failed, ignored and dead events after confirmation."""
-        confirmation = Confirmation(
-            action="requeue",
-            title=_("Requeue events?"),
-            consequence=_(
-                "A requeued event is handled again as soon as possible, with all its attempts. Handlers that have "
-                "succeeded do not run again."
-            ),
-            button=_("Yes, requeue"),
-            log_message=_("Requeued."),
-            events=queryset,
-            eligible=queryset.requeuable(),
-        )
-        return self._run_action(
-            request,
-            confirmation,
-            queryset.requeue,
-            lambda count: ngettext("%d event was requeued.", "%d events were requeued.", count),
-        )
+        return self._confirm(request, ACTIONS["requeue"], queryset)
+
+    @admin.action(permissions=["requeue"], description=gettext_lazy("Run selected events now"))
+    def run_now(self, request: HttpRequest, queryset: ProcessedEventQuerySet) -> HttpResponse:
+        """Make events that wait for their next attempt due now, after confirmation."""
+        return self._confirm(request, ACTIONS["run_now"], queryset)
 
     @admin.action(permissions=["mark_dead"], description=gettext_lazy("Mark selected events dead"))
-    def mark_dead(self, request: HttpRequest, queryset: ProcessedEventQuerySet) -> HttpResponse | None:
+    def mark_dead(self, request: HttpRequest, queryset: ProcessedEventQuerySet) -> HttpResponse:
         """Mark unfinished events dead after confirmation."""
-        confirmation = Confirmation(
-            action="mark_dead",
-            title=_("Mark events dead?"),
-            consequence=_("A dead event is not retried and no longer blocks later events. It can be requeued."),
-            button=_("Yes, mark dead"),
-            log_message=_("Marked dead."),
-            events=queryset,
-            eligible=queryset.unheld(),
-        )
-        return self._run_action(
-            request,
-            confirmation,
-            queryset.mark_dead,
-            lambda count: ngettext("%d event was marked dead.", "%d events were marked dead.", count),
-        )
+        return self._confirm(request, ACTIONS["mark_dead"], queryset)
 
-    def _run_action(
-        self,
-        request: HttpRequest,
-        confirmation: Confirmation,
-        change: Callable[[], int],
-        message: Callable[[int], str],
-    ) -> HttpResponse | None:
-        if not is_confirmed(request):
-            return confirmation_page(self, request, confirmation)
-        events = list(confirmation.eligible.only("event_id", "type"))
-        # Logged first, so that the user is known even if a server timeout interrupts the action.
-        LogEntry.objects.log_actions(request.user.pk, events, CHANGE, confirmation.log_message)
-        changed = change()
+    def _confirm(self, request: HttpRequest, action: EventAction, rows: ProcessedEventQuerySet) -> HttpResponse:
+        return confirmation_page(self, request, action, rows, action.operation.eligible(rows, conf.current_time()))
+
+    @outside_transactions
+    @method_decorator(require_POST)
+    def apply_view(self, request: HttpRequest) -> HttpResponse:
+        """Carry out a confirmed action, or a part of it if there are many events.
+
+        The view is not part of the request's transaction, so that each batch is committed when it is done.
+        """
+        name = request.POST.get("action", "")
+        if not self.has_view_permission(request) or name not in self.get_actions(request) or name not in ACTIONS:
+            raise PermissionDenied
+        action = ACTIONS[name]
+        progress = Progress.of(request.POST)
+        progress = advance(self._selected(request), action, progress, request.user.pk, conf.current_time())
         webhooks.wake()
-        self.message_user(request, message(changed) % changed, messages.SUCCESS if changed else messages.WARNING)
-        return None
+        if not progress.is_finished:
+            return progress_page(self, request, action, progress)
+        level = messages.SUCCESS if progress.done else messages.WARNING
+        self.message_user(request, action.result % progress.done, level)
+        return HttpResponseRedirect(f"{self._reverse('changelist')}?{request.GET.urlencode()}".rstrip("?"))
+
+    def _selected(self, request: HttpRequest) -> ProcessedEventQuerySet:
+        try:
+            rows = self.get_changelist_instance(request).queryset
+        except IncorrectLookupParameters as error:
+            raise BadRequest(str(error)) from error
+        if request.POST.get("select_across") == "1":
+            return rows
+        try:
+            return rows.filter(pk__in=request.POST.getlist(ACTION_CHECKBOX_NAME))
+        except ValueError as error:
+            raise BadRequest("a key must be a number") from error
 
     def get_urls(self) -> list[URLPattern]:
-        """Return the URLs of the admin, with those for running an event and downloading its payload."""
+        """Return the URLs of the admin, with those for actions and for downloading a payload."""
         name = f"{self.opts.app_label}_{self.opts.model_name}"
         view = self.admin_site.admin_view
         run_now = path("<path:object_id>/run-now/", view(self.run_now_view), name=f"{name}_run_now")
         payload = path("<path:object_id>/payload/", view(self.payload_view), name=f"{name}_payload")
-        return [run_now, payload, *super().get_urls()]
+        apply = path("apply/", view(self.apply_view), name=f"{name}_apply")
+        return [apply, run_now, payload, *super().get_urls()]
 
     @method_decorator(require_safe)
     def payload_view(self, request: HttpRequest, object_id: str) -> HttpResponse:

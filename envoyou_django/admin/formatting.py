@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 
 from django.template.loader import render_to_string
@@ -16,7 +16,16 @@ from envoyou_core.adapter import body_bytes, decode_history, excerpt_of, progres
 from envoyou_core.inbox import HandlerStatus, Status
 from envoyou_django.models import ProcessedEvent
 
-__all__ = ["attempts_table", "badge", "handlers_list", "payload_text", "to_the_second", "unreadable_note"]
+__all__ = [
+    "attempts_table",
+    "badge",
+    "handlers_list",
+    "labelled",
+    "payload_text",
+    "to_the_second",
+    "unreadable_note",
+    "with_zone",
+]
 
 SYMBOLS: Final[dict[str, str]] = {
     Status.RECEIVED: "○",
@@ -47,13 +56,39 @@ def attempts_table(event: ProcessedEvent) -> str | None:
     history = decode_history(event.history)
     if not history:
         return None
-    attempts = [(attempt, attempt.status and badge(attempt.status)) for attempt in history]
+    attempts = [
+        (attempt, attempt.status and badge(attempt.status), with_zone(attempt.began_at), with_zone(attempt.ended_at))
+        for attempt in history
+    ]
     return render_to_string("envoyou_django/admin/attempts.html", {"attempts": attempts})
 
 
-def to_the_second(moment: datetime | None) -> str | None:
+def to_the_second(moment: datetime | None) -> SafeString | None:
     """Format `moment` in the current time zone, without fractions of a second."""
-    return None if moment is None else f"{timezone.localtime(moment):%Y-%m-%d %H:%M:%S}"
+    return None if moment is None else _time(_localtime(moment), "%Y-%m-%d %H:%M:%S")
+
+
+def with_zone(moment: datetime | None) -> SafeString | None:
+    """Format `moment` like `to_the_second`, with the name of the time zone."""
+    return None if moment is None else _time(_localtime(moment), "%Y-%m-%d %H:%M:%S %Z")
+
+
+def _localtime(moment: datetime) -> datetime:
+    try:
+        return timezone.localtime(moment)
+    except OverflowError:
+        # The last second of the year 9999 cannot be expressed in every time zone.
+        return moment.astimezone(UTC)
+
+
+def _time(moment: datetime, form: str) -> SafeString:
+    # From left to right also on pages in languages that are written from right to left.
+    return format_html('<time dir="ltr">{}</time>', moment.strftime(form))
+
+
+def labelled(label: str, value: object) -> SafeString:
+    """Return a value of the list with a label, which is shown if the list is too narrow for a table."""
+    return format_html('<span class="envoyou-label">{}: </span>{}', label, value)
 
 
 def handlers_list(event: ProcessedEvent) -> SafeString | None:
@@ -64,7 +99,7 @@ def handlers_list(event: ProcessedEvent) -> SafeString | None:
     except ValueError:
         return None
     items = ((handler, labels[status]) for handler, status in progress.items())
-    return format_html_join("", '<div class="envoyou-handler">{}: {}</div>', items) or None
+    return format_html_join("", '<div class="envoyou-handler"><bdi>{}</bdi>: {}</div>', items) or None
 
 
 def unreadable_note(event: ProcessedEvent) -> SafeString:

@@ -1,4 +1,4 @@
-"""The summary above the list of events: the number of events by status, and a chart of the last 24 hours."""
+"""The summary above the list of events: counts by status, what needs attention, a chart of the last 24 hours."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from django.db.models import Case, Count, IntegerField, Value, When
+from django.db.models import Case, Count, IntegerField, Min, Value, When
 from django.utils.safestring import SafeString
 
 from envoyou_core.inbox import COUNTED, Status, stats_of
+from envoyou_django.admin.attention import Pauses, overdue
 from envoyou_django.admin.formatting import badge
 from envoyou_django.counting import count_by_status, count_waiting
 from envoyou_django.models import ProcessedEventQuerySet
@@ -76,10 +77,16 @@ class Summary:
 
     Attributes:
         waiting: the number of events that wait for a process with a handler, by the handler.
+        overdue: the number of events that no worker has taken although they are due, at most `COUNTED`.
+        overdue_since: when the first of them was due.
+        paused: the paused types and handlers, such as `type:user.*`, with the name of the inbox if there are several.
     """
 
     counts: tuple[StatusCount, ...]
     waiting: Mapping[str, int]
+    overdue: int
+    overdue_since: datetime | None
+    paused: tuple[str, ...]
     bars: tuple[Bar, ...]
     width: int = HOURS * (BAR_WIDTH + BAR_GAP)
     height: int = CHART_HEIGHT
@@ -109,7 +116,17 @@ def summarize(rows: ProcessedEventQuerySet, now: datetime) -> Summary:
         StatusCount(status.value, badge(status.value), by_status.get(status.value, 0), status in at_least)
         for status in Status
     )
-    return Summary(counts, count_waiting(rows), _bars(rows, now))
+    pauses = Pauses.read(rows.db)
+    late = overdue(rows, pauses, now).order_by()
+    number = late[:COUNTED].count()
+    return Summary(
+        counts=counts,
+        waiting=count_waiting(rows),
+        overdue=number,
+        overdue_since=late.aggregate(first=Min("due_at"))["first"] if number else None,
+        paused=pauses.labels,
+        bars=_bars(rows, now),
+    )
 
 
 def _bars(rows: ProcessedEventQuerySet, now: datetime) -> tuple[Bar, ...]:

@@ -51,6 +51,7 @@ from envoyou_core.inbox import (
 from envoyou_django.counting import count_by_status, count_waiting
 from envoyou_django.fields import stored_moment
 from envoyou_django.inbox import registry
+from envoyou_django.inbox.bulk import REQUEUE, change_in_batches
 from envoyou_django.inbox.claims import awaiting, claimable, has_type
 from envoyou_django.inbox.cleanup import fill_object_keys, scrub, update_each
 from envoyou_django.inbox.columns import encode
@@ -76,7 +77,6 @@ from envoyou_django.loading import load
 from envoyou_django.models import (
     EVENTS,
     MAX_NAME,
-    REQUEUE_BATCH,
     TABLES,
     ObjectMark,
     PausedSubject,
@@ -441,11 +441,9 @@ class OrmInbox(TransactionalInbox):
         rows = self.requeuable(event_id, status=status, type=type, object_id=object_id, tenant=tenant)
         if dry_run:
             return rows.count()
-        now = self._now()
-        keys: Sequence[int] = rows.order_by("pk").values_list("pk", flat=True)
         requeued = 0
-        for start in range(0, len(keys), REQUEUE_BATCH):
-            requeued += rows.filter(pk__in=keys[start : start + REQUEUE_BATCH]).requeue(now)
+        for batch in change_in_batches(rows, REQUEUE, self._now()):
+            requeued += len(batch.rows)
             if on_progress is not None:
                 on_progress(requeued)
         return requeued

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from asgiref.sync import sync_to_async
 from django.apps import apps
 from django.db import connections, router
 from django.test import AsyncClient, Client, TestCase
@@ -20,6 +21,9 @@ from envoyou_django.endpoints import endpoints
 from envoyou_django.project import project_webhooks
 
 __all__ = ["WebhookClient"]
+
+
+UNAVAILABLE = 503
 
 
 class WebhookClient:
@@ -79,10 +83,13 @@ class WebhookClient:
             Django's response.
 
         Raises:
-            Exception: the exception of a handler, if `raise_handler_errors` is set.
+            Exception: the exception of a handler, if `raise_handler_errors` is set; or that of the database, if the
+                test has none.
         """
         with _run_on_commit_callbacks():
             response = self.client.post(self._address, **_request(_signed(event, secret)))
+            if response.status_code == UNAVAILABLE:
+                _check_database()
             if self._should_run_handlers(response):
                 with self._raise_failures(event):
                     project_webhooks.drain()
@@ -96,6 +103,8 @@ class WebhookClient:
     async def asend(self, event: Event, *, secret: Secret | None = None) -> Any:
         """Deliver `event` and run its handlers, like `send`, except that a `TestCase` runs no `on_commit` callbacks."""
         response = await self.async_client.post(self._address, **_request(_signed(event, secret)))
+        if response.status_code == UNAVAILABLE:
+            await sync_to_async(_check_database)()
         if self._should_run_handlers(response):
             with self._raise_failures(event):
                 await project_webhooks.adrain()
@@ -139,6 +148,12 @@ def _failures_of(webhooks: Webhooks) -> list[HandlerFailed]:
         webhooks.subscribe(listen)
         _failures[webhooks] = failures
     return _failures[webhooks]
+
+
+def _check_database() -> None:
+    """Raise the reason if events cannot be stored because the test has no database, or the database no tables."""
+    with connections[router.db_for_write(apps.get_model("envoyou_django", "ProcessedEvent"))].cursor():
+        project_webhooks.inbox.open()
 
 
 def _sample(type: str, object: Mapping[str, Any] | None, event: Mapping[str, Any]) -> Event:

@@ -1,6 +1,7 @@
 """The record of a handler's failure: readable, short, storable, and without secrets."""
 
 import json
+import re
 import sys
 import time
 import traceback
@@ -10,11 +11,12 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from envoyou_core import Event
+from envoyou_core import Event, WebhookRequest, Webhooks
 from envoyou_core.errors import describe
 from envoyou_core.inbox.history import Failure
 from envoyou_core.redaction import MAX_READ, redact
-from envoyou_core.testing import sample_event
+from envoyou_core.steps import run_in_own_loop
+from envoyou_core.testing import sample_event, sign_delivery
 from envoyou_core.worker.failures import MAX_TRACEBACK, failure_of
 
 EVENT = sample_event(id="evt_1", object={"id": "user_1", "email": "ada@example.com", "name": "Ada Ünal 'AU' \\ \n"})
@@ -51,6 +53,64 @@ def test_a_traceback_includes_causes_and_notes():
     text = failure(error).traceback
     assert text.index("OSError: the disk is full") < text.index("direct cause") < text.index("ValueError: outer")
     assert text.endswith("while saving\n")
+
+
+def fail_here(event):
+    try:
+        raise OSError("the disk is full")
+    except OSError as error:
+        raise ValueError("outer") from error
+
+
+def test_the_stored_traceback_begins_with_the_handler(tmp_path):
+    webhooks = Webhooks(secret=SECRET, inbox=f"sqlite:///{tmp_path}/inbox.db", handoff="manual")
+
+    @webhooks.on("*", name="plain")
+    def plain(event):
+        fail_here(event)
+
+    @webhooks.on("*", name="async")
+    async def async_(event):
+        fail_here(event)
+
+    @webhooks.on("*", name="transactional")
+    def transactional(event, connection):
+        fail_here(event)
+
+    @webhooks.on("*", name="inbox")
+    def inbox(event):
+        webhooks.inbox.requeue()
+
+    delivery = sign_delivery(sample_event(id="evt_1"), secret=SECRET)
+    webhooks.receive(WebhookRequest.from_http("POST", delivery.headers, delivery.body))
+    webhooks.drain()
+    webhooks.stop()
+    [attempt] = webhooks.inbox.get("evt_1").history
+    for failure, first in zip(attempt.failures, ("plain", "async_", "transactional"), strict=False):
+        cause, _, effect = failure.traceback.partition("direct cause")
+        assert re.findall(r", in (\w+)", cause) == ["fail_here"]
+        assert re.findall(r", in (\w+)", effect) == [first, "fail_here"]
+    # What a handler calls stays, although it is this library's.
+    assert re.findall(r", in (\w+)", attempt.failures[3].traceback)[:2] == ["inbox", "requeue"]
+
+
+def test_the_traceback_of_an_error_of_the_library_itself_is_complete():
+    def provoke():
+        try:
+            Webhooks(secret="")
+        except Exception as error:
+            return failure(error)
+
+    # Called by the test, as nothing of the library calls it.
+    assert re.findall(r", in (\w+)", provoke().traceback)[0] == "provoke"
+    error = None
+    try:
+        run_in_own_loop(None)
+    except TypeError as raised:
+        error = raised
+    error.__traceback__ = error.__traceback__.tb_next
+    frames = re.findall(r", in (\w+)", failure(error).traceback)
+    assert (frames[0], frames[-1]) == ("run_in_own_loop", "main")
 
 
 def test_a_traceback_does_not_include_local_variables():
@@ -350,7 +410,7 @@ def test_a_traceback_that_cannot_be_formatted_is_replaced_by_the_line(monkeypatc
     def fail(*_, **__):
         raise RecursionError
 
-    monkeypatch.setattr(traceback, "format_exception", fail)
+    monkeypatch.setattr(traceback.TracebackException, "from_exception", fail)
     assert failure(raised(ValueError("no"))).traceback == "ValueError: no"
 
 

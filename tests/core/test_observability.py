@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import envoyou_core
-from envoyou_core import RetryPolicy, WebhookRequest, Webhooks, observability
+from envoyou_core import PermanentError, RetryPolicy, WebhookRequest, Webhooks, observability
 from envoyou_core.inbox import Added, Status
 from envoyou_core.observability import (
     Accepted,
@@ -286,6 +286,33 @@ def test_only_a_dead_event_is_logged_with_the_traceback_of_its_last_attempt(stat
     log_notice(replace(settled(status), exception=ValueError("why")))
     [record] = caplog.records
     assert record.getMessage().splitlines()[1:] == lines
+
+
+@pytest.mark.parametrize(("attempts", "error"), [(1, ValueError("why")), (3, PermanentError("why"))])
+def test_the_log_of_a_dying_event_has_its_traceback_once_as_an_error(attempts, error, caplog):
+    webhooks = Webhooks(
+        secret="whsec_test", inbox="memory:", handoff="manual", retry=RetryPolicy(max_attempts=attempts)
+    )
+
+    @webhooks.on("*")
+    def fail(event):
+        raise error
+
+    delivery = sign_delivery(sample_event(), secret="whsec_test")
+    webhooks.receive(WebhookRequest.from_http("POST", delivery.headers, delivery.body))
+    webhooks.drain()
+    with_traceback = [record.levelname for record in caplog.records if "Traceback" in record.getMessage()]
+    assert with_traceback == ["ERROR"]
+
+
+def test_an_event_that_is_tried_again_is_logged_with_the_traceback_of_its_handler(caplog):
+    webhooks = Webhooks(secret="whsec_test", inbox="memory:", handoff="manual", retry=RetryPolicy(max_attempts=2))
+    webhooks.on("*")(lambda event: 1 / 0)
+    delivery = sign_delivery(sample_event(), secret="whsec_test")
+    webhooks.receive(WebhookRequest.from_http("POST", delivery.headers, delivery.body))
+    webhooks.drain()
+    with_traceback = [record.envoyou["notice"] for record in caplog.records if "Traceback" in record.getMessage()]
+    assert with_traceback == ["HandlerFailed"]
 
 
 def test_a_dead_event_has_the_exception_of_the_last_handler_that_failed():

@@ -22,7 +22,7 @@ from envoyou_core.event import EventData
 from envoyou_core.inbox import COUNTED, Added, ClaimFilter, NewEvent, Status, open_inbox
 from envoyou_core.inbox.handler_sets import HandlerSet
 from envoyou_core.inbox.memory import MemoryInbox
-from envoyou_core.inbox.sql import cleanup, engines
+from envoyou_core.inbox.sql import cleanup, engines, requeueing
 from envoyou_core.inbox.sql.inbox import SqlInbox
 from envoyou_core.inbox.sql.migrations import OLDEST_COMPATIBLE, REVISION
 from envoyou_core.testing import sample_event, sign_delivery
@@ -72,6 +72,28 @@ def statements_of(inbox, action):
 
 def path_of(url):
     return make_url(url).database
+
+
+# Requeueing
+
+
+def test_many_events_are_requeued_in_batches_of_few_statements(inbox, clock, monkeypatch):
+    monkeypatch.setattr(requeueing, "BATCH", 4)
+    for number in range(10):
+        add_settled(inbox, f"evt_{number}", Status.DEAD)
+    progress = []
+
+    def fail_again(requeued):
+        progress.append(requeued)
+        if requeued == 4:
+            # The batches are committed one by one, so that others can work in between.
+            (claim,) = inbox.claim(1, LEASE)
+            settle(inbox, claim, Status.DEAD)
+
+    sent = statements_of(inbox, lambda: progress.append(inbox.requeue(status="dead", on_progress=fail_again)))
+    assert progress == [4, 8, 10, 10]
+    assert len([1 for statement, _ in sent if statement.startswith("UPDATE") and "waits_for" in statement]) <= 4
+    assert inbox.stats().by_status["dead"] == 1
 
 
 # SQLite

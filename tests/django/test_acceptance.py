@@ -232,7 +232,8 @@ def test_on_sqlite_an_acceptance_reaches_the_disk_whatever_the_project_has_set(
             ProcessedEvent.objects.mark_dead()
             with connections["default"].execute_wrapper(look):
                 assert OrmInbox().add(entry).result() is Added.REARMED
-            assert seen[1:] == [("INSERT", while_stored), ("UPDATE", while_stored)]
+            assert seen[1] == ("INSERT", while_stored)
+            assert set(seen[2:]) == {("UPDATE", while_stored)}
             assert synchronous() == usual
         finally:
             connections.close_all()

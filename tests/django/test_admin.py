@@ -25,6 +25,7 @@ pytestmark = pytest.mark.django_db
 LIST = "admin:envoyou_django_processedevent_changelist"
 CHANGE = "admin:envoyou_django_processedevent_change"
 PAYLOAD = "admin:envoyou_django_processedevent_payload"
+APPLY = "admin:envoyou_django_processedevent_apply"
 
 
 @pytest.fixture
@@ -100,7 +101,7 @@ def test_the_history_shows_each_attempt(admin_client, dead, clock):
     first, second = re.findall(r'<tr class="envoyou-attempt">.*?</tr>', page, flags=re.DOTALL)
     assert formatted(attempt.began_at) in first
     assert formatted(attempt.ended_at) in first
-    assert "members.welcome</strong>: OSError: no mail today" in first
+    assert "members.welcome</bdi></strong>: <bdi>OSError: no mail today" in first
     assert "send(&lt;script&gt;)" in first
     assert "<script>)" not in page
     assert formatted(clock.moment()) in second
@@ -118,7 +119,7 @@ def test_an_erased_event_shows_when_its_payload_was_deleted(admin_client, dead):
     assert "usr_dead" in admin_client.get(reverse(CHANGE, args=[dead.pk])).content.decode()
     webhooks.inbox.erase("usr_dead")
     page = admin_client.get(reverse(CHANGE, args=[dead.pk])).content.decode()
-    assert page.count("usr_dead") == 1
+    assert page.count("usr_dead") == page.count("?q=usr_dead") + 1 == 2
     assert "Zoë" not in page
     assert "no mail today" not in page
     assert formatted(reloaded().scrubbed_at) in page
@@ -315,7 +316,7 @@ def test_the_number_of_queries_does_not_depend_on_the_number_of_events(admin_cli
         dead.pk, dead.event_id = None, f"evt_{number}"
         dead.save()
     assert count() == before
-    assert max(before) <= 15
+    assert max(before) <= 17
 
 
 def test_the_list_does_not_query_payloads(admin_client, dead):
@@ -356,8 +357,8 @@ def test_an_unreadable_row_is_shown(admin_client, dead, column, value, reason):
     assert page.status_code == 200
     assert ("unreadable: " in page.content.decode()) is (reason is not None)
     assert reason is None or reason in page.content.decode()
-    data = {"action": "requeue", "_selected_action": [dead.pk], "confirmed": "1"}
-    assert admin_client.post(reverse(LIST), data).status_code == 302
-    data = {"action": "mark_dead", "_selected_action": [dead.pk], "confirmed": "1"}
     ProcessedEvent.objects.update(erase_requested_at=timezone.now())
-    assert admin_client.post(reverse(LIST), data).status_code == 302
+    for action in ("requeue", "mark_dead", "run_now"):
+        data = {"action": action, "_selected_action": [dead.pk], "start": 0, "until": dead.pk, "after": 0, "done": 0}
+        assert admin_client.post(reverse(LIST), data).status_code == 200
+        assert admin_client.post(reverse(APPLY), data).status_code == 302

@@ -1,5 +1,7 @@
 """Tests of the actions in the admin and their permissions."""
 
+import html
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -12,13 +14,14 @@ from django.urls import reverse
 from envoyou_core.inbox import NewEvent, Settlement, Status
 from envoyou_core.testing import sample_event
 from envoyou_django import webhooks
-from envoyou_django.models import ProcessedEvent, ProcessedEventQuerySet
+from envoyou_django.models import ProcessedEvent
 from envoyou_django.runtime import DjangoWebhooks
 
 pytestmark = pytest.mark.django_db
 
 LIST = "admin:envoyou_django_processedevent_changelist"
 CHANGE = "admin:envoyou_django_processedevent_change"
+APPLY = "admin:envoyou_django_processedevent_apply"
 RUN_NOW = "admin:envoyou_django_processedevent_run_now"
 
 
@@ -72,8 +75,22 @@ def act(client, action, *rows, **values):
     return client.post(reverse(LIST), selected, follow=True).content.decode()
 
 
-def confirm(client, action, *rows, **values):
-    return act(client, action, *rows, confirmed="yes", **values)
+def confirm(client, action, *rows):
+    """Send the form of the confirmation, also if the page would not offer it."""
+    fields = {"action": action, "_selected_action": [row.pk for row in rows]}
+    progress = {"start": 0, "until": max(row.pk for row in rows), "after": 0, "done": 0}
+    return client.post(reverse(APPLY), fields | progress, follow=True).content.decode()
+
+
+def submit(client, page, **changes):
+    """Send the form of an action's page as a browser does; return the next page, and whether it is the list again."""
+    form = re.search(r'<form id="envoyou-step".*?</form>', page, flags=re.DOTALL)[0]
+    fields = {}
+    for name, value in re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', form):
+        fields.setdefault(name, []).append(value)
+    url = html.unescape(re.search(r'action="([^"]*)"', form)[1])
+    response = client.post(url, fields | changes, follow=True)
+    return response.content.decode(), bool(response.redirect_chain)
 
 
 def run_now(client, row):
@@ -109,18 +126,16 @@ def test_requeue_after_confirmation(admin_client, events, woken):
     assert "0 events were requeued." in confirm(admin_client, "requeue", events["dead"])
 
 
-def test_an_interrupted_action_is_in_the_history(admin_client, events, monkeypatch):
-    class Interrupted(BaseException):
-        """Like the exception of a server timeout."""
-
-    def interrupt(rows, now=None):
-        raise Interrupted
-
-    monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", False)
-    monkeypatch.setattr(ProcessedEventQuerySet, "requeue", interrupt)
-    with pytest.raises(Interrupted):
-        confirm(admin_client, "requeue", events["dead"])
-    assert log() == {("evt_dead (user.created)", "Requeued.")}
+def test_run_now_as_an_action(admin_client, events, woken):
+    page = act(admin_client, "run_now", *events.values())
+    assert "Run events now?" in page
+    assert "1 event will be changed:" in page
+    page, _ = submit(admin_client, page)
+    assert "1 event is due now." in page
+    record = webhooks.inbox.get("evt_failed")
+    assert (record.status, record.attempts) == (Status.FAILED, 3)
+    assert record.next_attempt_at <= datetime.now(UTC)
+    assert log() == {("evt_failed (user.created)", "Made due.")}
 
 
 def test_mark_dead_asks_for_confirmation(admin_client, events, woken):
@@ -160,19 +175,124 @@ def test_an_event_without_payload_cannot_be_requeued(admin_client, events):
     assert "Requeue…" not in admin_client.get(reverse(CHANGE, args=[events["dead"].pk])).content.decode()
 
 
-def test_requeue_all_events_that_match_a_filter(admin_client, events):
+@pytest.fixture
+def many(events):
+    """120 dead events of one type."""
     for number in range(120):
         webhooks.inbox.add(NewEvent(sample_event("auth.login", id=f"evt_{number}")))
-    ProcessedEvent.objects.filter(type="auth.login").update(status="dead", due_at=None)
-    selected = {"action": "requeue", "select_across": "1", "_selected_action": [events["dead"].pk]}
-    page = admin_client.post(f"{reverse(LIST)}?type=auth.login", selected).content.decode()
+    rows = ProcessedEvent.objects.filter(type="auth.login")
+    rows.update(status="dead", due_at=None)
+    return rows
+
+
+def select_many(client, action="requeue"):
+    selected = {"action": action, "select_across": "1", "_selected_action": ["1"]}
+    return client.post(f"{reverse(LIST)}?type=auth.login", selected).content.decode()
+
+
+def test_requeue_all_events_that_match_a_filter(admin_client, events, many):
+    page = select_many(admin_client)
     assert "120 events will be changed:" in page
     assert "and 100 more" in page
-    assert page.count('name="_selected_action"') == 1
-    assert 'name="select_across" value="1"' in page
-    page = admin_client.post(f"{reverse(LIST)}?type=auth.login", {**selected, "confirmed": "yes"}, follow=True)
-    assert "120 events were requeued." in page.content.decode()
+    assert 'name="_selected_action"' not in page
+    page, is_list = submit(admin_client, page)
+    assert is_list
+    assert "120 events were requeued." in page
     assert statuses()["evt_dead"] == "dead"
+
+
+def test_an_action_on_many_events_goes_on_in_steps(admin_client, many, monkeypatch, woken):
+    monkeypatch.setattr("envoyou_django.inbox.bulk.BATCH", 50)
+    monkeypatch.setattr("envoyou_django.admin.bulk.STEP", 0.0)
+    page = select_many(admin_client)
+    seen = []
+    is_list = False
+    while not is_list:
+        page, is_list = submit(admin_client, page)
+        # The history never says more than what is done.
+        seen.append((many.filter(status="received").count(), LogEntry.objects.count()))
+        if len(seen) == 1:
+            assert "50 events are done." in page
+            assert "progress.js" in page
+            # One that fails again, and one that arrives now: neither is changed by the action.
+            many.filter(pk=many.first().pk).update(status="dead", due_at=None)
+            webhooks.inbox.add(NewEvent(sample_event("auth.login", id="evt_later"))).result()
+            many.filter(event_id="evt_later").update(status="dead", due_at=None)
+    assert seen == [(50, 50), (99, 100), (119, 120), (119, 120)]
+    assert "120 events were requeued." in page
+    assert {"evt_later", "evt_0"} <= {id for id, status in statuses().items() if status == "dead"}
+    assert len(woken) == 4
+
+
+def test_an_interrupted_action_keeps_what_is_done_and_its_history(admin_client, many, monkeypatch):
+    monkeypatch.setattr("envoyou_django.inbox.bulk.BATCH", 50)
+    log_actions = LogEntry.objects.log_actions
+
+    def interrupt(*arguments, **keywords):
+        if LogEntry.objects.exists():
+            raise Interrupted
+        return log_actions(*arguments, **keywords)
+
+    monkeypatch.setattr(LogEntry.objects, "log_actions", interrupt)
+    page = select_many(admin_client)
+    with pytest.raises(Interrupted):
+        submit(admin_client, page)
+    assert LogEntry.objects.count() == 50
+    requeued = set(many.filter(status="received").values_list("pk", flat=True))
+    assert {int(entry.object_id) for entry in LogEntry.objects.all()} == requeued
+
+
+class Interrupted(BaseException):
+    """Like the exception of a server timeout."""
+
+
+@pytest.mark.django_db(transaction=True)
+def test_each_batch_is_committed_although_requests_are_atomic(admin_client, many, monkeypatch):
+    assert connection.settings_dict["ATOMIC_REQUESTS"]
+    in_transaction = []
+    monkeypatch.setattr(DjangoWebhooks, "wake", lambda _: in_transaction.append(connection.in_atomic_block))
+    page = select_many(admin_client)
+    submit(admin_client, page)
+    assert in_transaction == [False]
+    assert not many.filter(status="dead").exists()
+
+
+@pytest.mark.parametrize(
+    ("action", "seconds"), [("requeue", None), ("mark_dead", None), ("run_now", 60)], ids=lambda value: str(value)
+)
+def test_a_batch_takes_few_statements(admin_client, many, action, seconds, django_assert_max_num_queries):
+    if action != "requeue":
+        many.update(status="failed", due_at=datetime.now(UTC) + timedelta(seconds=60))
+    page = select_many(admin_client, action)
+    with django_assert_max_num_queries(40):
+        page, _ = submit(admin_client, page)
+    assert "120 events " in page
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        ({"until": "x"}, 400),
+        ({"select_across": "0", "_selected_action": "x"}, 400),
+        ({"action": "delete_selected"}, 403),
+        ({"action": "nothing"}, 403),
+    ],
+)
+def test_a_form_that_no_page_has_sent(admin_client, many, changes, status):
+    fields = {"action": "requeue", "select_across": "1", "start": 0, "until": 10**6, "after": 0, "done": 0}
+    assert admin_client.post(reverse(APPLY), fields | changes).status_code == status
+    assert admin_client.post(f"{reverse(APPLY)}?day=x", fields | changes).status_code in {400, 403}
+    assert not many.exclude(status="dead").exists()
+
+
+def test_an_action_requires_post_a_csrf_token_and_a_login(admin_client, admin_user, many, client):
+    assert admin_client.get(reverse(APPLY)).status_code == 405
+    fields = {"action": "requeue", "select_across": "1", "start": 0, "until": 10**6, "after": 0, "done": 0}
+    assert client.post(reverse(APPLY), fields).status_code == 302
+    strict = Client(enforce_csrf_checks=True)
+    strict.force_login(admin_user)
+    assert strict.post(reverse(APPLY), fields).status_code == 403
+    assert not many.exclude(status="dead").exists()
 
 
 def test_run_now_makes_a_waiting_event_due(admin_client, events, woken):
@@ -215,11 +335,14 @@ def test_run_now_requires_post_a_csrf_token_and_a_login(admin_client, admin_user
 )
 def test_permissions(staff, events, permissions, may):
     client = staff(*permissions)
+    made_due = ("evt_failed (user.created)", "Made due.")
     page = client.get(reverse(CHANGE, args=[events["failed"].pk])).content.decode()
     assert {button for button in ("Run now", "Requeue…", "Mark dead…") if button in page} == may
     assert run_now(client, events["failed"]).status_code == (200 if "Run now" in may else 403)
     confirm(client, "requeue", events["dead"])
     assert statuses()["evt_dead"] == ("received" if "Requeue…" in may else "dead")
+    confirm(client, "run_now", events["failed"])
+    assert log() == ({("evt_dead (user.created)", "Requeued."), made_due} if "Run now" in may else set())
     confirm(client, "mark_dead", events["received"])
     assert statuses()["evt_received"] == ("dead" if "Mark dead…" in may else "received")
 
@@ -228,7 +351,8 @@ def test_actions_require_the_view_permission(staff, events):
     client = staff("requeue_processedevent")
     assert client.get(reverse(LIST)).status_code == 403
     assert run_now(client, events["failed"]).status_code == 403
-    assert act(client, "requeue", events["dead"], confirmed="yes").startswith("\n<!doctype html>")
+    assert client.post(reverse(LIST), {"action": "requeue", "_selected_action": "1"}).status_code == 403
+    assert "403 Forbidden" in confirm(client, "requeue", events["dead"])
     assert statuses()["evt_dead"] == "dead"
 
 
@@ -259,5 +383,6 @@ def test_a_custom_admin_site_links_to_itself(admin_client, events):
     page = admin_client.post(here, selected).content.decode()
     assert "Requeue events?" in page
     assert 'href="/admin/' not in page
-    assert admin_client.post(here, {**selected, "confirmed": "yes"}).url == here
+    assert f'action="{here}apply/"' in page
+    submit(admin_client, page, _selected_action=events["dead"].pk)
     assert statuses()["evt_dead"] == "received"

@@ -7,6 +7,7 @@ import pytest
 from envoyou_core.inbox import ClaimFilter, NewEvent, Settlement, Status
 from envoyou_core.testing import sample_event, sign_delivery
 from envoyou_django import webhooks
+from envoyou_django.inbox.bulk import REQUEUE, change_in_batches
 from envoyou_django.inbox.inbox import OrmInbox
 from envoyou_django.models import ProcessedEvent
 from tests.django.conftest import SECRET
@@ -131,3 +132,24 @@ def test_the_inbox_never_reads_from_a_replica(replica, client, inbox_alias):
     assert inbox.prune(timedelta(seconds=-1)) == 1
     assert inbox.prune_watermarks(timedelta(0)) == 1
     assert inbox.get("evt_1") is None
+
+
+def test_a_bulk_change_leaves_out_what_changed_after_it_was_listed(inbox_alias, clock, settings, monkeypatch):
+    settings.ENVOYOU = {"WEBHOOK_SECRET": SECRET, "CLOCK": clock}
+    monkeypatch.setattr("envoyou_django.inbox.bulk.BATCH", 1)
+    inbox = OrmInbox(clock=clock)
+    for id in ("evt_1", "evt_2", "evt_3"):
+        add(inbox, id)
+        settle(inbox, id, Status.FAILED, retry_in=5)
+    batches = change_in_batches(ProcessedEvent.objects.all(), REQUEUE, clock.moment())
+    assert [row.event_id for row in next(batches).rows] == ["evt_1"]
+    clock.advance(5)
+    held = {claim.event.id: claim for claim in inbox.claim(10, LEASE)}
+    assert [[row.event_id for row in batch.rows] for batch in batches] == [[], []]
+    assert inbox.settle(held["evt_2"], Settlement(Status.PROCESSED, 2))
+
+
+@pytest.mark.parametrize("method", ["requeue", "make_due", "mark_dead"])
+def test_a_template_cannot_change_events(method):
+    assert getattr(ProcessedEvent.objects.dead(), method).alters_data
+    assert getattr(ProcessedEvent.objects, method).alters_data

@@ -6,12 +6,14 @@ from types import ModuleType
 
 import pytest
 from django.db import connection, transaction
-from django.test import TestCase, TransactionTestCase, override_settings
+from django.test import SimpleTestCase, TestCase, TransactionTestCase, override_settings
+from django.test.testcases import DatabaseOperationForbidden
 from django.urls import include, path
 
 from envoyou_core import ConfigurationError, PermanentError, Tenant
 from envoyou_core.testing import sample_event
 from envoyou_django import webhooks
+from envoyou_django.inbox.inbox import OrmInbox
 from envoyou_django.testing import WebhookClient, WebhookTestMixin
 from tests.django.conftest import SECRET
 from tests.django.members.models import Member
@@ -157,3 +159,37 @@ def test_a_project_without_an_endpoint_is_reported(envoyou_client):
     urlconf.urlpatterns = [path("", include([]))]
     with override_settings(ROOT_URLCONF=urlconf), pytest.raises(ConfigurationError, match="no URL"):
         envoyou_client.post("member.joined")
+
+
+# Without a database
+
+
+def test_a_test_without_the_database_mark_gets_the_error_of_the_database(django_db_blocker):
+    with django_db_blocker.block(), pytest.raises(RuntimeError, match="Database access not allowed"):
+        WebhookClient().post("member.joined")
+
+
+async def test_an_async_test_without_the_database_mark_gets_the_error_of_the_database(django_db_blocker):
+    with django_db_blocker.block(), pytest.raises(RuntimeError, match="Database access not allowed"):
+        await WebhookClient().apost("member.joined")
+
+
+class TestWithoutDatabase(WebhookTestMixin, SimpleTestCase):
+    def test_the_error_of_the_database_is_raised(self):
+        with pytest.raises(DatabaseOperationForbidden, match="SimpleTestCase"):
+            self.post_event("member.joined")
+
+    def test_a_forged_event_is_refused(self):
+        assert self.send_event(sample_event(), secret="whsec_wrong").status_code == 401
+
+
+@pytest.mark.django_db
+def test_a_database_without_tables_is_reported(monkeypatch):
+    def fail(*_):
+        raise ConfigurationError("the inbox's tables do not exist yet: run `manage.py migrate`")
+
+    monkeypatch.setattr(OrmInbox, "add", fail)
+    assert WebhookClient().post("member.joined").status_code == 503
+    monkeypatch.setattr(OrmInbox, "open", fail)
+    with pytest.raises(ConfigurationError, match="migrate"):
+        WebhookClient().post("member.joined")

@@ -481,7 +481,9 @@ class InboxContract(
         add_settled(inbox, "evt_4", Status.IGNORED, type="auth.login")
         assert inbox.requeue(status="ignored", type="auth.login") == 1
         assert ids(inbox.list(status="received")) == ["evt_4"]
-        assert inbox.requeue(status=Status.DEAD) == 2
+        progress = []
+        assert inbox.requeue(status=Status.DEAD, on_progress=progress.append) == 2
+        assert progress == [2]
         assert inbox.requeue(type="user.created") == 1
         assert inbox.stats().by_status[Status.RECEIVED] == 4
 

@@ -15,7 +15,7 @@ from envoyou_core.inbox.records import Added, NewEvent
 from envoyou_core.inbox.rows import body_bytes
 from envoyou_core.inbox.sql.columns import encode
 from envoyou_core.inbox.sql.engines import dialect_of
-from envoyou_core.inbox.sql.requeue import requeue
+from envoyou_core.inbox.sql.requeueing import requeue
 from envoyou_core.inbox.sql.schema import inbox_table
 
 __all__ = ["Key", "insert_new", "new_rows", "resolve"]

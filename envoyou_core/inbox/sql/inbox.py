@@ -47,13 +47,13 @@ from envoyou_core.inbox.sql import (
     reading,
     registry,
     rejections,
+    requeueing,
     sessions,
     settling,
 )
 from envoyou_core.inbox.sql.claims import IS_HELD, lease_of
 from envoyou_core.inbox.sql.database import SqlDatabase
 from envoyou_core.inbox.sql.engines import close_engine, is_outage, max_connections
-from envoyou_core.inbox.sql.requeue import requeue
 from envoyou_core.inbox.sql.schema import inbox_table, paused_table, rejected_table
 
 __all__ = ["SqlInbox"]
@@ -475,10 +475,14 @@ class SqlInbox(SqlDatabase, TransactionalInbox):
         )
         if dry_run:
             return self._count(and_(condition, _t.scrubbed_at.is_(None)))
-        with self._writing() as connection:
-            requeued = requeue(connection, condition, self._moment())
-        if on_progress is not None:
-            on_progress(requeued)
+        with self._reading() as connection:
+            batches = requeueing.batches(connection, condition)
+        requeued = 0
+        for batch in batches:
+            with self._writing() as connection:
+                requeued += requeueing.requeue(connection, batch, self._moment())
+            if on_progress is not None:
+                on_progress(requeued)
         return requeued
 
     # Deletion
