@@ -61,7 +61,7 @@ from envoyou_core.observability.redacted import RedactedLogger
 from envoyou_core.reception.secrets import newest_secret, written_secrets
 from envoyou_core.reception.signature import Secret
 from envoyou_core.redaction import one_line
-from envoyou_core.settings import SECRET_NAMES, WorkerSettings, read_settings
+from envoyou_core.settings import MISSING_SECRET, SECRET_NAMES, WorkerSettings, above_environment, read_settings
 from envoyou_core.unreadable_bodies import DisconnectedError, as_body_error
 from envoyou_core.worker.failures import private_texts, traceback_of
 from envoyou_core.worker.waker import Waker
@@ -85,6 +85,7 @@ __all__ = [
     "MAX_CREATED",
     "MAX_NAME_LENGTH",
     "MAX_WAITING",
+    "MISSING_SECRET",
     "NONCE_HEADER",
     "POSTGRES_LIMITS",
     "REFUSALS",
@@ -118,6 +119,7 @@ __all__ = [
     "Source",
     "Waker",
     "WorkerSettings",
+    "above_environment",
     "application",
     "as_body_error",
     "awaited_handlers",
