@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from envoyou_core.cli.commands import Source, application
     from envoyou_core.cli.sending import secret_from_environment, send_sample
     from envoyou_core.inbox.deadlines import TRANSACTION_LIMIT, time_limit
+    from envoyou_core.worker.celery import has_celery_app
     from envoyou_core.worker.maintenance import MAINTENANCE_INTERVAL
     from envoyou_core.worker.task import DrainTask
     from envoyou_core.worker.threads import DaemonThreads
@@ -134,6 +135,7 @@ __all__ = [
     "encode_history",
     "encode_owed",
     "event_of",
+    "has_celery_app",
     "keep_rejection",
     "lease_holder",
     "location_of",
@@ -174,6 +176,7 @@ _LOADED_ON_FIRST_USE = {
     "Source": "envoyou_core.cli.commands",
     "TRANSACTION_LIMIT": "envoyou_core.inbox.deadlines",
     "application": "envoyou_core.cli.commands",
+    "has_celery_app": "envoyou_core.worker.celery",
     "secret_from_environment": "envoyou_core.cli.sending",
     "send_sample": "envoyou_core.cli.sending",
     "time_limit": "envoyou_core.inbox.deadlines",

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from functools import cache
+from importlib import import_module
 from typing import Any, Final
 
 from django.conf import settings
@@ -117,6 +118,8 @@ def webhooks_keywords() -> dict[str, Any]:
     keywords = {**_keywords(), **_secret_keyword()}
     if keywords.get("secret") is None:
         raise ConfigurationError(f'{MISSING_SECRET}; or set {SETTING} = {{"WEBHOOK_SECRET": ...}}')
+    if keywords.get("spool"):
+        _check_spool_is_supported()
     keywords["secret"] = _import_secret(keywords["secret"])
     if "handoff" in keywords:
         keywords["handoff"] = _core_handoff(keywords["handoff"])
@@ -180,6 +183,15 @@ def _keywords() -> Mapping[str, Any]:
 
 def _secret_keyword() -> dict[str, Any]:
     return read_settings({name: value for name, value in _setting().items() if name in SECRET_NAMES})
+
+
+def _check_spool_is_supported() -> None:
+    try:
+        import_module("sqlalchemy")
+    except ImportError:
+        raise ConfigurationError(
+            f"{SETTING}[\"SPOOL\"] requires SQLAlchemy: pip install 'envoyou-webhooks[django,sql]'"
+        ) from None
 
 
 def _import_secret(secret: object) -> object:
