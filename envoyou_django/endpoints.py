@@ -56,6 +56,6 @@ def _endpoints(
             localized = is_localized or isinstance(pattern.pattern, LocalePrefixPattern)
             yield from _endpoints(pattern.url_patterns, prefix + str(pattern.pattern), inner, localized)
         elif inspect.unwrap(pattern.callback).__module__ == VIEWS:
-            # If the view is not included, this is its whole route. The route of the included URLs is a regular expression.
+            # If the view is not included, this is its whole route. That of the included URLs is a regular expression.
             route = prefix + str(pattern.pattern) if isinstance(pattern.pattern, RoutePattern) else prefix
             yield Endpoint(route, pattern.callback, ":".join((*namespaces, pattern.name or "")), is_localized)
