@@ -62,7 +62,7 @@ from envoyou_core.payloads import excerpt_of
 from envoyou_core.reception.secrets import newest_secret, written_secrets
 from envoyou_core.reception.signature import Secret
 from envoyou_core.redaction import one_line
-from envoyou_core.settings import SECRET_NAMES, WorkerSettings, read_settings
+from envoyou_core.settings import MISSING_SECRET, SECRET_NAMES, WorkerSettings, above_environment, read_settings
 from envoyou_core.unreadable_bodies import DisconnectedError, as_body_error
 from envoyou_core.worker.claim_plan import paused_patterns
 from envoyou_core.worker.failures import private_texts, traceback_of
@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     from envoyou_core.cli.command_line import application, run_commands
     from envoyou_core.cli.target import Target
     from envoyou_core.inbox.deadlines import TRANSACTION_LIMIT, time_limit
+    from envoyou_core.worker.celery import has_celery_app
     from envoyou_core.worker.maintenance import MAINTENANCE_INTERVAL
     from envoyou_core.worker.task import DrainTask
     from envoyou_core.worker.threads import DaemonThreads
@@ -87,6 +88,7 @@ __all__ = [
     "MAX_CREATED",
     "MAX_NAME_LENGTH",
     "MAX_WAITING",
+    "MISSING_SECRET",
     "NONCE_HEADER",
     "POSTGRES_LIMITS",
     "REFUSALS",
@@ -120,6 +122,7 @@ __all__ = [
     "Target",
     "Waker",
     "WorkerSettings",
+    "above_environment",
     "application",
     "as_body_error",
     "awaited_handlers",
@@ -134,6 +137,7 @@ __all__ = [
     "encode_owed",
     "event_of",
     "excerpt_of",
+    "has_celery_app",
     "keep_rejection",
     "lease_holder",
     "location_of",
@@ -172,6 +176,7 @@ _LOADED_ON_FIRST_USE = {
     "Target": "envoyou_core.cli.target",
     "TRANSACTION_LIMIT": "envoyou_core.inbox.deadlines",
     "application": "envoyou_core.cli.command_line",
+    "has_celery_app": "envoyou_core.worker.celery",
     "run_commands": "envoyou_core.cli.command_line",
     "time_limit": "envoyou_core.inbox.deadlines",
     "time_limited": "envoyou_core.worker.time_limits",

@@ -38,12 +38,15 @@ class Lifecycle:
         inbox: the inbox; its name is that of the `Webhooks` object.
         spool: where events are stored while the inbox is unavailable, if anywhere.
         settings: how events are handled.
+        wants_spool: whether a missing spool is worth a warning.
     """
 
     works_on_loops = True
     """Whether a worker may run on the application's event loop. Adapters of sync frameworks set this to `False`."""
 
-    def __init__(self, *, inbox: WorkerInbox, spool: Spool | None, settings: WorkerSettings) -> None:
+    def __init__(
+        self, *, inbox: WorkerInbox, spool: Spool | None, settings: WorkerSettings, wants_spool: bool = True
+    ) -> None:
         self.inbox: Inbox = inbox
         self._inbox = inbox
         self._handlers = Handlers()
@@ -58,7 +61,7 @@ class Lifecycle:
         self._own_worker: Worker | None = None
         self._worker_pid: int | None = None
         self._open_lifespans = 0
-        self._missing_spool_reported = False
+        self._reports_missing_spool = wants_spool and spool is None and inbox.remote
         self._announcer = self._make_announcer(settings.handoff) if callable(settings.handoff) else None
         self._relay = None if spool is None else self._make_relay(spool)
 
@@ -104,6 +107,7 @@ class Lifecycle:
         """Start the worker if this process has not started it yet; adapters call this on every request. See `wake`."""
         if self._worker_pid != os.getpid():
             self._worker_pid = os.getpid()
+            self._report_missing_spool()
             self.wake()
 
     def start(self) -> None:
@@ -112,8 +116,7 @@ class Lifecycle:
         With a function as `handoff`, it is called when events are due.
 
         Raises:
-            ConfigurationError: no handler is registered, the inbox needs a migration by an operator, or the spool
-                cannot be opened.
+            ConfigurationError: the inbox needs a migration by an operator, or the spool cannot be opened.
         """
         self._open()
         self._announce_due_events()
@@ -146,12 +149,12 @@ class Lifecycle:
         It may be entered several times; the worker stops with the last exit.
 
         Raises:
-            ConfigurationError: no handler is registered, the inbox needs a migration by an operator, or the spool
-                cannot be opened.
+            ConfigurationError: the inbox needs a migration by an operator, or the spool cannot be opened.
         """
         import asyncio
 
         await asyncio.to_thread(self._open)
+        self._report_missing_spool()
         self._announce_due_events()
         if self._works_in_process:
             self._handoff.start_on_loop()
@@ -237,6 +240,7 @@ class Lifecycle:
 
     def _hand_over(self, event_id: str) -> None:
         """Wake whatever handles an event that has just been accepted."""
+        self._report_missing_spool()
         if self._relay is not None and self._relay.inbox_is_down:
             # The event waits in the spool. But if no lifespan has started a worker, the first event must do so, in the
             # thread and on the event loop of its request: the relay's thread has the wrong event loop.
@@ -277,8 +281,11 @@ class Lifecycle:
     def _start_relay(self) -> None:
         if self._relay is not None:
             self._relay.start()
-        elif self._inbox.remote and not self._missing_spool_reported:
-            self._missing_spool_reported = True
+
+    def _report_missing_spool(self) -> None:
+        # Only in a process that accepts events: a worker or a command loses nothing without a spool.
+        if self._reports_missing_spool:
+            self._reports_missing_spool = False
             self._notices.emit(NoSpool(self.inbox.name))
 
     def _empty_spool(self) -> None:

@@ -8,6 +8,7 @@ guide, or `WEBHOOK_SECRET_FILE`: the path of a file with one secret per line.
 from __future__ import annotations
 
 import difflib
+import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -15,12 +16,25 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from envoyou_core.errors import ConfigurationError
+from envoyou_core.observability.redacted import RedactedLogger
 from envoyou_core.reception.stored_secrets import read_secret_file, split_secrets
 from envoyou_core.retention import Retention
 from envoyou_core.retry import RetryPolicy
 from envoyou_core.validation import check_count, check_seconds
 
-__all__ = ["DEFAULT_MAX_BODY_SIZE", "SECRET_NAMES", "SETTING_NAMES", "Handoff", "WorkerSettings", "read_settings"]
+__all__ = [
+    "DEFAULT_MAX_BODY_SIZE",
+    "MISSING_SECRET",
+    "SECRET_NAMES",
+    "SETTING_NAMES",
+    "Handoff",
+    "WorkerSettings",
+    "above_environment",
+    "read_environment",
+    "read_settings",
+]
+
+log = RedactedLogger("envoyou")
 
 DEFAULT_MAX_BODY_SIZE: Final = 1_048_576
 """Bytes."""
@@ -28,10 +42,19 @@ DEFAULT_MAX_BODY_SIZE: Final = 1_048_576
 MIN_LEASE: Final = 1.0
 """Seconds."""
 
+PREFIX: Final = "ENVOYOU_"
+"""The prefix of the names in the environment."""
+
 SECRET: Final = "WEBHOOK_SECRET"  # noqa: S105 - the name of a setting
 SECRET_FILE: Final = "WEBHOOK_SECRET_FILE"  # noqa: S105 - the name of a setting
+SECRET_WORD: Final = "SECRET"  # noqa: S105 - a part of names of settings
 SECRET_NAMES: Final = frozenset({SECRET, SECRET_FILE})
 """The settings from which `secret` is read."""
+
+MISSING_SECRET: Final = (
+    f"the webhook secret is missing: set the environment variable {PREFIX}{SECRET} to the signing secret of the "
+    f"endpoint, or {PREFIX}{SECRET_FILE} to the path of a file that contains it"
+)
 
 Handoff = Literal["auto", "manual", "celery"] | Callable[[str], object]
 """How accepted events reach a worker."""
@@ -61,6 +84,10 @@ class WorkerSettings:
             raise ConfigurationError(f"retry must be a RetryPolicy or None, got {type(self.retry).__name__}")
         if self.retention is not None and not isinstance(self.retention, Retention):
             raise ConfigurationError(f"retention must be a Retention or None, got {type(self.retention).__name__}")
+        if not callable(self.clock):
+            raise ConfigurationError(
+                f"clock must be a function that returns epoch seconds, got {type(self.clock).__name__}"
+            )
         check_count("concurrency", self.concurrency)
         check_seconds("lease", self.lease, minimum=MIN_LEASE)
         check_seconds("shutdown_timeout", self.shutdown_timeout, minimum=0.0)
@@ -75,6 +102,12 @@ def _text(value: object) -> str:
 
 def _text_or_function(value: object) -> object:
     return value if callable(value) else _text(value)
+
+
+def _function(value: object) -> object:
+    if not callable(value):
+        raise ValueError("must be a function")
+    return value
 
 
 def _as_given(value: object) -> object:
@@ -120,6 +153,10 @@ def _boolean(value: object) -> bool:
     return words[value.lower()]
 
 
+def _spool(value: object) -> object:
+    return False if isinstance(value, str) and value.lower() in {"false", "no", "off", "none", "0"} else value
+
+
 def _retry(value: object) -> object:
     if isinstance(value, str) and value.lower() == "patient":
         return RetryPolicy.patient()
@@ -152,7 +189,7 @@ _KEYWORDS: Final[Mapping[str, Setting]] = {
     SECRET: ("secret", _as_given),
     "NAME": ("name", _text),
     "INBOX": ("inbox", _as_given),
-    "SPOOL": ("spool", _as_given),
+    "SPOOL": ("spool", _spool),
     "NONCES": ("nonces", _as_given),
     "HANDOFF": ("handoff", _text_or_function),
     "TOLERANCE": ("tolerance", _number),
@@ -164,7 +201,7 @@ _KEYWORDS: Final[Mapping[str, Setting]] = {
     "LEASE": ("lease", _number),
     "SHUTDOWN_TIMEOUT": ("shutdown_timeout", _number),
     "HANDLER_WAIT": ("handler_wait", _number),
-    "CLOCK": ("clock", _as_given),
+    "CLOCK": ("clock", _function),
     "RETRY": ("retry", _retry),
     "RETENTION": ("retention", _retention),
 }
@@ -230,12 +267,12 @@ def read_settings(
 
 
 def read_environment(
-    environ: Mapping[str, str], *, others: frozenset[str] = frozenset(), prefix: str = "ENVOYOU_"
+    environ: Mapping[str, str], *, others: frozenset[str] = frozenset(), prefix: str = PREFIX
 ) -> dict[str, Any]:
     """Convert environment variables to keyword arguments of `Webhooks`.
 
-    Other variables with the prefix are ignored, unless one looks like a misspelt setting. Several secrets are separated
-    by commas: only here, because a framework's configuration can hold a list.
+    Other variables with the prefix are ignored, because other software may use them, unless one looks like a misspelt
+    setting. Several secrets are separated by commas: only here, because a framework's configuration can hold a list.
 
     Args:
         environ: the environment.
@@ -245,14 +282,78 @@ def read_environment(
     Raises:
         ConfigurationError: a name looks like a misspelt setting, or a value is of the wrong type.
     """
-    prefixed = {name.removeprefix(prefix): value for name, value in environ.items() if name.startswith(prefix)}
-    known: dict[str, Any] = {name: value for name, value in prefixed.items() if name in SETTING_NAMES - others}
-    if SECRET in known:
-        known[SECRET] = split_secrets(known[SECRET], prefix + SECRET)
-    for name in prefixed.keys() - SETTING_NAMES:
-        if difflib.get_close_matches(name, SETTING_NAMES, n=1, cutoff=0.85):
-            raise ConfigurationError(_unknown_setting(name, SETTING_NAMES, prefix))
-    return read_settings(known, prefix=prefix)
+    return read_settings(_variables(environ, SETTING_NAMES, others, prefix), prefix=prefix)
+
+
+def above_environment(
+    settings: Mapping[str, Any],
+    environ: Mapping[str, str] | None = None,
+    *,
+    others: frozenset[str] = frozenset(),
+    ignored: frozenset[str] = frozenset(),
+) -> dict[str, Any]:
+    """Complete a framework's configuration from environment variables. What the configuration sets takes precedence.
+
+    A secret in the configuration also replaces the secret file of the environment, and the other way round. The same
+    applies to a policy that is given as a whole in one place and field by field in the other.
+
+    Args:
+        settings: the configuration, by upper-case name without prefix. A secret that is `None` is not set.
+        environ: the environment; by default that of the process.
+        others: names of the caller's own settings, which may also be set in the environment.
+        ignored: names that this caller does not take from the environment.
+
+    Raises:
+        ConfigurationError: a variable looks like a misspelt setting, or its value is of the wrong type.
+    """
+    environ = os.environ if environ is None else environ
+    given = {name: value for name, value in settings.items() if value is not None or name not in SECRET_NAMES}
+    replaced = ignored.union(given, *map(_alternatives, given))
+    variables = _variables(environ, SETTING_NAMES | others, replaced, PREFIX)
+    # Converted here as well, so that an error names the variable. A secret file is read when the secret is used.
+    read_settings(variables, others=others | SECRET_NAMES, prefix=PREFIX)
+    return {**variables, **given}
+
+
+def _variables(
+    environ: Mapping[str, str], known: frozenset[str], others: frozenset[str], prefix: str
+) -> dict[str, Any]:
+    """Select the variables of the known settings but `others`. Another one that may be meant as a setting is reported.
+
+    Raises:
+        ConfigurationError: a name looks like a misspelt setting.
+    """
+    selected: dict[str, Any] = {}
+    for variable, value in environ.items():
+        name = variable.removeprefix(prefix)
+        if name != variable and name in known:
+            if name not in others:
+                selected[name] = split_secrets(value, variable) if name == SECRET else value
+        elif variable.upper().startswith(prefix):
+            _report_misspelt(variable, variable[len(prefix) :], known, prefix)
+    return selected
+
+
+def _report_misspelt(variable: str, name: str, known: frozenset[str], prefix: str) -> None:
+    if variable.startswith(prefix) and difflib.get_close_matches(name, known, n=1, cutoff=0.85):
+        raise ConfigurationError(_unknown_setting(name, known, prefix))
+    if (meant := _meant(name, known)) is not None:
+        log.warning(
+            "the environment variable %(variable)s is no setting and has no effect; did you mean %(meant)s?",
+            {"variable": variable, "meant": prefix + meant},
+        )
+
+
+def _alternatives(name: str) -> frozenset[str]:
+    """The settings that may not be set beside `name`."""
+    if name in SECRET_NAMES:
+        return SECRET_NAMES
+    for whole, (_, parts) in _PARTS.items():
+        if name == whole:
+            return frozenset(parts)
+        if name in parts:
+            return frozenset({whole})
+    return frozenset()
 
 
 def _convert(given: Mapping[str, object], known: Mapping[str, Setting], prefix: str) -> dict[str, Any]:
@@ -268,6 +369,14 @@ def _convert(given: Mapping[str, object], known: Mapping[str, Setting], prefix: 
 
 
 def _unknown_setting(name: str, known: frozenset[str], prefix: str) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {prefix + close[0]!r}?" if close else f"known settings: {', '.join(sorted(known))}"
+    meant = _meant(name, known) or next(iter(difflib.get_close_matches(name.upper(), known, n=1)), None)
+    if meant is None and SECRET_WORD in name.upper():
+        meant = SECRET
+    hint = f"known settings: {', '.join(sorted(known))}" if meant is None else f"did you mean {prefix + meant!r}?"
     return f"unknown setting {prefix + name!r}; {hint}"
+
+
+def _meant(name: str, known: frozenset[str]) -> str | None:
+    """The setting that has this name in another case, or that ends with it."""
+    upper = name.upper()
+    return upper if upper in known else min((each for each in known if each.endswith(f"_{upper}")), default=None)

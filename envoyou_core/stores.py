@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from envoyou_core.errors import ConfigurationError
 from envoyou_core.inbox import WorkerInbox, open_inbox
@@ -43,16 +43,20 @@ def as_nonce_store(setting: str | NonceStore | None) -> NonceStore:
     return setting
 
 
-def as_spool(setting: str | None, *, name: str, inbox: WorkerInbox, clock: Callable[[], float]) -> Spool | None:
+def as_spool(
+    setting: str | Literal[False] | None, *, name: str, inbox: WorkerInbox, clock: Callable[[], float]
+) -> Spool | None:
     """Return the spool at a URL, if one is given; its file must not be that of `inbox`.
 
     Raises:
         ConfigurationError: the URL is invalid, or SQLAlchemy is not installed.
     """
-    if setting is None:
+    if setting is None or setting is False:
         return None
     if not isinstance(setting, str):
-        raise ConfigurationError(f"spool must be a URL such as sqlite:///spool.db, got {type(setting).__name__}")
+        raise ConfigurationError(
+            f"spool must be a URL such as sqlite:///spool.db, or False for none, got {type(setting).__name__}"
+        )
     try:
         from envoyou_core.spool.spool import Spool
     except ImportError as error:

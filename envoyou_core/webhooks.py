@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
-from envoyou_core.errors import WebhookError
+from envoyou_core.errors import ConfigurationError, WebhookError
 from envoyou_core.event import Event
 from envoyou_core.handlers import Handler, Registration, check_transaction_support
 from envoyou_core.hooks import Hook, HookKind
@@ -21,7 +21,14 @@ from envoyou_core.reception.signature import SIGNED_CONTENT_FORMS, Secret, Signe
 from envoyou_core.reception.verification import DEFAULT_REQUIRED_HEADERS, DEFAULT_TOLERANCE, VerificationPolicy
 from envoyou_core.retention import Retention
 from envoyou_core.retry import RetryPolicy
-from envoyou_core.settings import DEFAULT_MAX_BODY_SIZE, SECRET_NAMES, Handoff, WorkerSettings, read_environment
+from envoyou_core.settings import (
+    DEFAULT_MAX_BODY_SIZE,
+    MISSING_SECRET,
+    SECRET_NAMES,
+    Handoff,
+    WorkerSettings,
+    read_environment,
+)
 from envoyou_core.steps import Call, arun, run, run_in_own_loop
 from envoyou_core.stores import as_inbox, as_nonce_store, as_spool
 
@@ -41,7 +48,8 @@ class Webhooks(Registration, Pausing):
         name: separates several `Webhooks` objects that share a database.
         inbox: a URL (`sqlite:///envoyou.db`, `postgresql+psycopg://...`, `memory:` for tests), or an inbox.
         spool: `sqlite:///spool.db`, a local file that stores events while the inbox is unavailable, so that they are
-            accepted all the same. They are moved to the inbox once it is available, in no guaranteed order.
+            accepted all the same. They are moved to the inbox once it is available, in no guaranteed order. `False` for
+            no spool on purpose: without one, a process that accepts events into a remote inbox logs a warning.
         nonces: where nonces are remembered: `redis://...`, a nonce store, or by default the memory of each process.
         handoff: how accepted events reach a worker. `auto`: a worker in this process, on its event loop or in a thread.
             `manual`: call `drain`, or run another process. `celery`: a task of the project's Celery app. A function: it
@@ -75,7 +83,7 @@ class Webhooks(Registration, Pausing):
         secret: SecretSetting,
         name: str = "default",
         inbox: str | WorkerInbox = "sqlite:///envoyou.db",
-        spool: str | None = None,
+        spool: str | Literal[False] | None = None,
         nonces: str | NonceStore | None = None,
         handoff: Handoff = "auto",
         tolerance: float = DEFAULT_TOLERANCE,
@@ -110,7 +118,7 @@ class Webhooks(Registration, Pausing):
         self.request_limits = RequestLimits(max_body_size)
         store = as_inbox(inbox, name=name, clock=clock)
         spool_store = as_spool(spool, name=name, inbox=store, clock=clock)
-        super().__init__(inbox=store, spool=spool_store, settings=settings)
+        super().__init__(inbox=store, spool=spool_store, settings=settings, wants_spool=spool is not False)
         self._reception = Receiver(
             policy=VerificationPolicy(
                 tolerance=tolerance,
@@ -137,10 +145,14 @@ class Webhooks(Registration, Pausing):
         `ENVOYOU_WEBHOOK_SECRET_FILE` may name a file with one secret per line.
 
         Raises:
-            ConfigurationError: as the constructor does, and for a variable that looks like a misspelt setting.
+            ConfigurationError: as the constructor does, and for a variable that looks like a misspelt setting. If the
+                secret is missing, the error names the variable to set.
         """
         others = SECRET_NAMES if "secret" in settings else frozenset()
-        return cls(**{"secret": None, **read_environment(environ, others=others), **settings})
+        keywords = {"secret": None, **read_environment(environ, others=others), **settings}
+        if not keywords["secret"] and "secret" not in settings:
+            raise ConfigurationError(MISSING_SECRET)
+        return cls(**keywords)
 
     # Registration
 
@@ -283,7 +295,8 @@ class Webhooks(Registration, Pausing):
     def drain(self, *, until_idle: bool = False, within: float | None = None) -> int:
         """Handle the events that are due now, in the calling thread, and return how many were settled.
 
-        Events in the spool are moved to the inbox first; a failure of the spool is reported, not raised.
+        Events in the spool are moved to the inbox first; a failure of the spool is reported, not raised. If no handler
+        is registered, nothing is handled or set aside as ignored, and that is reported.
 
         Args:
             until_idle: also wait for retries, until only paused events are left.

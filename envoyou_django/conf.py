@@ -1,7 +1,8 @@
 """The setting `ENVOYOU`: one dict, parsed once and again after a test has changed it. Secrets are read at each use.
 
-Its names are the keywords of `Webhooks` in upper case; `secret` is `WEBHOOK_SECRET`. There is no `INBOX`: events are
-stored in the model `ProcessedEvent`, on the database that `DATABASE_ROUTERS` choose.
+Its names are the keywords of `Webhooks` in upper case; `secret` is `WEBHOOK_SECRET`. A name that is not in the dict is
+read from the environment, with the prefix `ENVOYOU_`. There is no `INBOX`: events are stored in the model
+`ProcessedEvent`, on the database that `DATABASE_ROUTERS` choose.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cache
+from importlib import import_module
 from typing import Any, Final
 
 from django.conf import settings
@@ -18,7 +20,7 @@ from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 
 from envoyou_core import ConfigurationError
-from envoyou_core.adapter import SECRET_NAMES, newest_secret, read_settings
+from envoyou_core.adapter import MISSING_SECRET, SECRET_NAMES, above_environment, newest_secret, read_settings
 from envoyou_core.adapter import written_secrets as secrets_in
 
 __all__ = [
@@ -42,6 +44,7 @@ SETTING: Final = "ENVOYOU"
 HANDLERS_MODULE: Final = "HANDLERS_MODULE"
 TASKS_BACKEND: Final = "TASKS_BACKEND"
 TASKS_QUEUE: Final = "TASKS_QUEUE"
+INBOX: Final = frozenset({"INBOX"})
 OWN_NAMES: Final = frozenset({HANDLERS_MODULE, TASKS_BACKEND, TASKS_QUEUE})
 """Names that exist only in Django's setting."""
 
@@ -121,7 +124,9 @@ def webhooks_keywords() -> dict[str, Any]:
     """
     keywords = {**_keywords(), **_secret_keyword()}
     if keywords.get("secret") is None:
-        raise ConfigurationError(f'the webhook secret is missing: set {SETTING} = {{"WEBHOOK_SECRET": ...}}')
+        raise ConfigurationError(f'{MISSING_SECRET}; or set {SETTING} = {{"WEBHOOK_SECRET": ...}}')
+    if keywords.get("spool"):
+        _check_spool_is_supported()
     keywords["secret"] = _import_secret(keywords["secret"])
     if "handoff" in keywords:
         keywords["handoff"] = _core_handoff(keywords["handoff"])
@@ -163,11 +168,12 @@ def _own_text(name: str) -> str:
     return value
 
 
+@cache
 def _setting() -> Mapping[str, Any]:
     setting = getattr(settings, SETTING, {})
     if not isinstance(setting, Mapping):
         raise ConfigurationError(f"the setting {SETTING} must be a dict, got {type(setting).__name__}")
-    return setting
+    return above_environment(setting, others=OWN_NAMES, ignored=INBOX)
 
 
 @cache
@@ -184,6 +190,15 @@ def _keywords() -> Mapping[str, Any]:
 
 def _secret_keyword() -> dict[str, Any]:
     return read_settings({name: value for name, value in _setting().items() if name in SECRET_NAMES})
+
+
+def _check_spool_is_supported() -> None:
+    try:
+        import_module("sqlalchemy")
+    except ImportError:
+        raise ConfigurationError(
+            f"{SETTING}[\"SPOOL\"] requires SQLAlchemy: pip install 'envoyou-webhooks[django,sql]'"
+        ) from None
 
 
 def _import_secret(secret: object) -> object:
@@ -230,6 +245,7 @@ def _is_dotted_path(text: str) -> bool:
 
 def _forget_parsed_settings(*, setting: str, **_: Any) -> None:
     if setting == SETTING:
+        _setting.cache_clear()
         _keywords.cache_clear()
 
 

@@ -62,6 +62,7 @@ class DjangoWebhooks(Webhooks):
         """See `Webhooks.ensure_worker`. From then on, accepted events wake the worker or the task queue."""
         if self._worker_pid != os.getpid():
             self._enable_worker()
+            self._report_missing_spool()
             self.wake()
 
     def delay_termination(self) -> None:
@@ -76,6 +77,7 @@ class DjangoWebhooks(Webhooks):
         self._open_lifespans += 1
         try:
             self._enable_worker()
+            self._report_missing_spool()
             self.wake()
             yield
         finally:

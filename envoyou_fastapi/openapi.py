@@ -77,8 +77,9 @@ _ACCEPTED: Final = {
     "type": "object",
     "required": ["received"],
     "properties": {
-        "received": {"const": True},
-        "duplicate": {"const": True, "description": "The event was stored by an earlier delivery."},
+        # With a type as well: some generators of clients fail on a constant without one.
+        "received": {"type": "boolean", "const": True},
+        "duplicate": {"type": "boolean", "const": True, "description": "The event was stored by an earlier delivery."},
     },
     "additionalProperties": False,
 }
@@ -89,7 +90,10 @@ def _refusal(status: int) -> dict[str, Any]:
     schema = {
         "type": "object",
         "required": ["error", "message"],
-        "properties": {"error": {"enum": [error.code for error in errors]}, "message": {"type": "string"}},
+        "properties": {
+            "error": {"type": "string", "enum": [error.code for error in errors]},
+            "message": {"type": "string"},
+        },
         "additionalProperties": False,
     }
     responses = {error.code: WebhookResponse.of_error(error()) for error in errors}

@@ -13,7 +13,7 @@ from envoyou_fastapi.openapi import any_event, operation
 __all__ = ["create_router"]
 
 
-def create_router(webhooks: Webhooks) -> APIRouter:
+def create_router(webhooks: Webhooks, *, name: str = "envoyou") -> APIRouter:
     """Create a router that receives webhooks at its prefix, with and without a final slash.
 
     The worker starts and stops with the application's lifespan, and async handlers run on the application's event loop.
@@ -22,6 +22,7 @@ def create_router(webhooks: Webhooks) -> APIRouter:
 
     Args:
         webhooks: the webhooks to receive.
+        name: the route's name, for `url_for`.
     """
     endpoint = WebhookEndpoint(webhooks)
 
@@ -35,6 +36,6 @@ def create_router(webhooks: Webhooks) -> APIRouter:
             await endpoint(scope, receive, send)
 
     router = APIRouter(lifespan=webhooks.lifespan, route_class=WebhookRoute)
-    router.post("", name="envoyou", **operation(webhooks))(any_event)
-    router.post("/", name="envoyou", include_in_schema=False)(any_event)
+    router.post("", name=name, **operation(webhooks))(any_event)
+    router.post("/", name=name, include_in_schema=False)(any_event)
     return router

@@ -1,4 +1,4 @@
-"""The Flask extension: webhooks configured by `app.config`."""
+"""The Flask extension: webhooks configured by `app.config` and the environment."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from weakref import WeakSet
 from flask import Blueprint, Flask, current_app
 
 from envoyou_core import ConfigurationError, Handlers, Webhooks
-from envoyou_core.adapter import Handler, Hook, HookKind, read_settings
+from envoyou_core.adapter import MISSING_SECRET, Handler, Hook, HookKind, above_environment, read_settings
 from envoyou_flask.blueprint import receiving_blueprint
 from envoyou_flask.wiring import attach
 
@@ -22,11 +22,6 @@ DEFAULT_URL_PREFIX = "/webhooks/envoyou"
 
 NAME = "envoyou"
 """The name of the blueprint, and the key in `app.extensions["envoyou"]`."""
-
-MISSING = (
-    'the webhook secret is missing: set app.config["ENVOYOU_WEBHOOK_SECRET"], for example to '
-    'os.environ["ENVOYOU_WEBHOOK_SECRET"]'
-)
 
 OWN_SETTINGS = frozenset({"URL_PREFIX", "SUBDOMAIN"})
 """Settings that are not keywords of `Webhooks`."""
@@ -70,6 +65,8 @@ class Envoyou(Handlers):
     ) -> None:
         """Receive webhooks in `app`. The `ENVOYOU_...` settings of its configuration are the keywords of `Webhooks`.
 
+        A setting that is not in the configuration is read from the environment variable of the same name.
+
         The `Webhooks` object is `app.extensions["envoyou"]["envoyou"]`. Its worker starts in a thread with the first
         request to any URL of the app.
 
@@ -85,10 +82,13 @@ class Envoyou(Handlers):
         """
         if NAME in app.extensions.get("envoyou", {}):
             raise ConfigurationError(f"Envoyou is already initialised for the app {app.name!r}")
-        settings = app.config.get_namespace("ENVOYOU_", lowercase=False)
+        # With `db`, the inbox is in the app's database, whatever other processes read from the environment.
+        ignored = frozenset({"INBOX"} if self._db is not None else ())
+        configured = app.config.get_namespace("ENVOYOU_", lowercase=False)
+        settings = above_environment(configured, others=OWN_SETTINGS, ignored=ignored)
         keywords = read_settings(settings, others=OWN_SETTINGS, prefix="ENVOYOU_")
         if keywords.get("secret") is None:
-            raise ConfigurationError(MISSING)
+            raise ConfigurationError(f'{MISSING_SECRET}; or set app.config["ENVOYOU_WEBHOOK_SECRET"]')
         webhooks = self._make_webhooks(app, keywords)
         webhooks.include(self)
         self._initialised.add(webhooks)

@@ -360,11 +360,12 @@ class RetentionApplied(Notice):
 
 @dataclass(frozen=True, slots=True)
 class NoSpool(Notice):
-    """The inbox is remote and there is no spool. Emitted once, at start-up."""
+    """The inbox is remote and there is no spool. Emitted once by a process that accepts events."""
 
     level: ClassVar[int] = logging.WARNING
     template: ClassVar[str] = (
-        "remote inbox of %(name)s without a spool: events delivered during an outage longer than about 15 s are lost"
+        "remote inbox of %(name)s without a spool: events delivered during an outage longer than about 15 s are lost. "
+        "Set spool to a local file, or to False if that is intended"
     )
 
     name: str
@@ -456,6 +457,19 @@ class WorkerStarted(Notice):
     name: str
     kind: str
     inbox: str
+
+
+@dataclass(frozen=True, slots=True)
+class NoHandlers(Notice):
+    """A worker started in a process in which no handler is registered. It handles events once there is one."""
+
+    level: ClassVar[int] = logging.ERROR
+    template: ClassVar[str] = (
+        "no handler is registered for %(name)s in this process: events are stored and stay in the inbox. "
+        "The module that registers the handlers may not be imported"
+    )
+
+    name: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from envoyou_core.worker.task import DrainTask
 if TYPE_CHECKING:
     from envoyou_core.webhooks import Webhooks
 
-__all__ = ["TASK", "celery_handoff"]
+__all__ = ["TASK", "celery_handoff", "has_celery_app"]
 
 TASK = "envoyou.handle_due_events"
 """The name is part of messages in brokers: do not change it."""
@@ -38,11 +38,18 @@ def celery_handoff(webhooks: Webhooks, name: str) -> Callable[[str], None]:
     return lambda event_id: _enqueue(name)
 
 
-def _enqueue(name: str, delay: float = 0.0) -> None:
+def has_celery_app() -> bool:
+    """Return whether this process has a Celery app of the project.
+
+    Celery's substitute for a missing app would send the task to a broker that no worker of the project consumes.
+    """
     from celery import current_app
 
-    if current_app.main == "default" and not current_app.set_as_current:
-        # Celery's substitute for a missing app would send the task to a broker that no worker of the project consumes.
+    return bool(current_app.main != "default" or current_app.set_as_current)
+
+
+def _enqueue(name: str, delay: float = 0.0) -> None:
+    if not has_celery_app():
         raise ConfigurationError(
             "handoff 'celery' found no Celery app: import the project's app in this process and call app.set_default()"
         )

@@ -12,7 +12,7 @@ from typing import Any
 
 from envoyou_core.errors import ConfigurationError
 from envoyou_core.inbox.records import Claim, InboxRecord, Status
-from envoyou_core.observability.notices import HandlerOverdue
+from envoyou_core.observability.notices import HandlerOverdue, NoHandlers
 from envoyou_core.patterns import matches_any
 from envoyou_core.steps import Call, CallHandler, Flow, arun, result_of, run
 from envoyou_core.worker.engine import Engine
@@ -117,6 +117,9 @@ def _handle(engine: Engine, claim: Claim) -> Flow[bool]:
 def _handle_due(
     engine: Engine, deadline: float, hold: Callable[[Claim], None], drop: Callable[[Claim], None]
 ) -> Flow[int]:
+    if not engine.has_handlers:
+        engine.notices.emit(NoHandlers(engine.inbox.name))
+        return 0
     settled = 0
     engine.presence.drains()
     engine.known_handlers.look_now()

@@ -96,16 +96,21 @@ class Engine:
     claim_order: RoundRobin = field(default_factory=RoundRobin)
     outages: OutageBackoff = field(default_factory=OutageBackoff)
 
+    @property
+    def has_handlers(self) -> bool:
+        """Whether a handler is registered. Without one nothing is claimed, and so nothing is set aside as ignored."""
+        return len(self.handlers) > 0
+
     def check_handlers(self) -> None:
-        """Check that there are handlers.
+        """Check that a handler is registered.
 
         Raises:
-            ConfigurationError: there are none, so a worker would set every event aside as ignored.
+            ConfigurationError: none is.
         """
-        if not len(self.handlers):
+        if not self.has_handlers:
             raise ConfigurationError(
-                f"the worker of {self.inbox.name!r} has no handlers, and would set every event aside as ignored: "
-                "register them before it starts, or use handoff='manual' if another process does the work"
+                f"no handler is registered for {self.inbox.name!r}, so no event can be handled: the module that "
+                "registers the handlers may not be imported"
             )
 
     def is_sync(self, claim: Claim) -> bool:

@@ -62,22 +62,14 @@ class InProcessHandoff:
         self._retired_pid: int | None = None
 
     def start_on_loop(self) -> None:
-        """Start the worker if it is not running: on the running event loop if `on_loops` allows that.
-
-        Raises:
-            ConfigurationError: there are no handlers, so a worker would set every event aside as ignored.
-        """
+        """Start the worker if it is not running: on the running event loop if `on_loops` allows that."""
         if self._on_loops:
             self._start("event loop", self._run_on_this_loop)
         else:
             self.start_in_thread()
 
     def start_in_thread(self) -> None:
-        """Start the worker if it is not running: on an event loop in a thread of its own.
-
-        Raises:
-            ConfigurationError: there are no handlers, so a worker would set every event aside as ignored.
-        """
+        """Start the worker if it is not running: on an event loop in a thread of its own."""
         self._start("thread", self._run_in_thread)
 
     @property
@@ -139,7 +131,6 @@ class InProcessHandoff:
         with self._lock:
             if self.alive or self._retired_pid == os.getpid():
                 return
-            self._engine.check_handlers()
             # The worker was not stopped, or it would not be kept. So its event loop has ended.
             ended = self._worker if self._pid == os.getpid() else None
             worker = Worker(

@@ -22,7 +22,7 @@ from envoyou_core.inbox.files import location_of
 from envoyou_core.inbox.group_commit import MAX_BATCH
 from envoyou_core.inbox.records import Claim
 from envoyou_core.observability.disabled import report_disabled_loggers
-from envoyou_core.observability.notices import HandlersBounded, WorkerFailed, WorkerStarted, WorkerStopped
+from envoyou_core.observability.notices import HandlersBounded, NoHandlers, WorkerFailed, WorkerStarted, WorkerStopped
 from envoyou_core.steps import Call, CallHandler, arun, result_of, run
 from envoyou_core.worker.attempt import RunningAttempt
 from envoyou_core.worker.backoff import Backoff
@@ -163,6 +163,8 @@ class Worker:
             self._settler.start()
             report_disabled_loggers()
             self._engine.notices.emit(WorkerStarted(self._name, self._kind, location_of(self._engine.inbox)))
+            if not self._engine.has_handlers:
+                self._engine.notices.emit(NoHandlers(self._name))
             self._report_connection_budget()
             await self._dispatch()
             queued = self._in_flight.withdraw()
@@ -278,6 +280,8 @@ class Worker:
     def _poll(self, capacity: int, in_flight: Sequence[Claim]) -> tuple[list[Claim], float | None]:
         if self._engine.recovery.is_due:
             self._engine.recover()
+        if not self._engine.has_handlers:
+            return [], None
         # A claim takes SQLite's only write lock, so an idle worker first reads whether an event is due.
         if waiting := self._engine.claim_waiting(capacity, in_flight):
             return waiting, 0.0

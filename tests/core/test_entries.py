@@ -262,11 +262,11 @@ def test_asgi_the_worker_runs_within_the_lifespan_of_the_application(working):
 
 
 def test_asgi_the_application_does_not_start_if_the_worker_cannot():
-    life = Life(Webhooks(secret=SECRET, inbox="memory:"))
+    life = Life(Webhooks(secret=SECRET, inbox="memory:", spool="sqlite:////nowhere/spool.db"))
     asyncio.run(life.run())
     [message] = life.sent
     assert message["type"] == "lifespan.startup.failed"
-    assert "handler" in message["message"]
+    assert "/nowhere" in message["message"]
 
 
 def test_asgi_a_crashed_lifespan_stops_the_worker(working):
@@ -305,12 +305,12 @@ def test_asgi_the_worker_has_a_lifespan_even_if_the_application_has_none(working
 
 
 def test_asgi_a_server_does_not_start_if_the_worker_of_an_application_without_a_lifespan_cannot():
-    life = Life(Webhooks(secret=SECRET, inbox="memory:"))
+    life = Life(Webhooks(secret=SECRET, inbox="memory:", spool="sqlite:////nowhere/spool.db"))
     life.app = refuses_lifespan
     asyncio.run(life.run())
     [message] = life.sent
     assert message["type"] == "lifespan.startup.failed"
-    assert "handler" in message["message"]
+    assert "/nowhere" in message["message"]
 
 
 def test_asgi_if_no_lifespan_is_run_the_first_request_to_any_path_starts_the_worker(working):

@@ -17,7 +17,7 @@ from envoyou_core.inbox import HandlerSet, HandlerStatus, NewEvent, Status
 from envoyou_core.inbox.memory import MemoryInbox
 from envoyou_core.inbox.processes import LIVE_FOR, ProcessKind
 from envoyou_core.inbox.sql.inbox import SqlInbox
-from envoyou_core.observability import HandlerAwaited, HandlerDropped, Settled
+from envoyou_core.observability import HandlerAwaited, HandlerDropped, NoHandlers, Settled
 from envoyou_core.spool.spool import Spool
 from envoyou_core.testing import sample_event, sign_delivery
 from tests.inbox.acts import HandClock
@@ -53,6 +53,9 @@ class Deployment:
         made.on_dead(lambda event, error: self.calls.append(("on_dead", error)))
         for name in handlers:
             self.add(made, name, pattern)
+        if not handlers:
+            # A process without any handler would leave every event alone.
+            self.add(made, "unrelated", "unrelated.type")
         return made
 
     def add(self, process, name, pattern="user.created", was=()):
@@ -212,6 +215,17 @@ def test_how_long_a_process_counts_as_live_depends_on_what_it_does(deployment, c
     clock.advance(LIVE_FOR[ProcessKind.DRAIN])
     one.drain()
     assert one.inbox.get("evt_1").status is Status.PROCESSED
+
+
+def test_a_process_without_any_handler_takes_no_event_and_ignores_none(deployment):
+    bare = Webhooks(secret=SECRET, inbox=deployment.open_inbox(), clock=deployment.clock, handoff="manual")
+    notices = []
+    bare.subscribe(notices.append)
+    deployment.deliver(bare)
+    assert bare.drain() == bare.drain(until_idle=True) == 0
+    assert bare.inbox.get("evt_1").status is Status.RECEIVED
+    assert kinds(notices, NoHandlers) == [NoHandlers("default")] * 2
+    assert deployment.process("welcome").drain() == 1
 
 
 def test_an_event_is_not_ignored_if_a_live_process_handles_its_type(deployment, clock):

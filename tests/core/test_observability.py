@@ -27,6 +27,7 @@ from envoyou_core.observability import (
     InboxUp,
     LeaseLost,
     MoveRefused,
+    NoHandlers,
     NonceStoreFailed,
     NoSpool,
     Notice,
@@ -167,7 +168,8 @@ RECORDS = [
     (
         NoSpool("default"),
         "WARNING",
-        "remote inbox of default without a spool: events delivered during an outage longer than about 15 s are lost",
+        "remote inbox of default without a spool: events delivered during an outage longer than about 15 s are lost. "
+        "Set spool to a local file, or to False if that is intended",
     ),
     (
         InboxDown("default", "why"),
@@ -191,6 +193,12 @@ RECORDS = [
         WorkerStarted("default", "thread", "sqlite:////srv/app/envoyou.db"),
         "INFO",
         "worker default started (thread), inbox sqlite:////srv/app/envoyou.db",
+    ),
+    (
+        NoHandlers("default"),
+        "ERROR",
+        "no handler is registered for default in this process: events are stored and stay in the inbox. The module "
+        "that registers the handlers may not be imported",
     ),
     (
         WorkerInterrupted("default", 2),

@@ -8,7 +8,7 @@ import pytest
 from envoyou_core import ConfigurationError, Retention, RetryPolicy, Webhooks
 from envoyou_core.inbox.memory import MemoryInbox
 from envoyou_core.nonces.memory import MemoryNonceStore
-from envoyou_core.settings import SECRET_NAMES, SETTING_NAMES, read_environment, read_settings
+from envoyou_core.settings import SECRET_NAMES, SETTING_NAMES, above_environment, read_environment, read_settings
 
 
 def keyword_parameters():
@@ -108,6 +108,8 @@ def test_secrets_are_not_converted():
         ("MAX_BODY_SIZE", True),
         ("MAX_CANONICAL_SIZE", "many"),
         ("NAME", 3),
+        ("CLOCK", 5.0),
+        ("CLOCK", "time.time"),
         ("HANDOFF", None),
         ("SIGNED_CONTENT", 3),
         ("RETRY", "endless"),
@@ -147,7 +149,17 @@ def test_a_value_out_of_range_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("name", "meant"), [("WEBHOOK_SECRETS", "WEBHOOK_SECRET"), ("TOLERENCE", "TOLERANCE"), ("tolerance", None)]
+    ("name", "meant"),
+    [
+        ("WEBHOOK_SECRETS", "WEBHOOK_SECRET"),
+        ("TOLERENCE", "TOLERANCE"),
+        ("tolerance", "TOLERANCE"),
+        ("webhook_secret", "WEBHOOK_SECRET"),
+        ("SECRET", "WEBHOOK_SECRET"),
+        ("SECRET_KEY", "WEBHOOK_SECRET"),
+        ("MAX_ATTEMPTS", "RETRY_MAX_ATTEMPTS"),
+        ("COLOUR", None),
+    ],
 )
 def test_an_unknown_name_is_refused_and_the_closest_one_suggested(name, meant):
     with pytest.raises(ConfigurationError, match=f"unknown setting {name!r}") as caught:
@@ -217,6 +229,7 @@ def test_a_policy_of_the_wrong_type_is_refused(keyword, value):
         ("handler_wait", [-1, float("inf"), float("nan"), "60", None, True]),
         ("shutdown_timeout", [-1, float("inf"), float("nan"), "60", None, True]),
         ("handoff", ["thread", None, 3]),
+        ("clock", [5.0, None]),
     ],
 )
 def test_a_keyword_of_the_wrong_type_or_range_is_refused(keyword, values):
@@ -263,10 +276,59 @@ def test_webhooks_from_the_environment():
     assert Webhooks.from_env(environ, name="given").name == "given"
 
 
-def test_an_environment_without_a_secret_is_refused():
-    for environ in ({}, {"ENVOYOU_WEBHOOK_SECRET": ""}):
-        with pytest.raises(ConfigurationError, match="secret"):
-            Webhooks.from_env(environ)
+@pytest.mark.parametrize("environ", [{}, {"ENVOYOU_WEBHOOK_SECRET": ""}])
+def test_an_environment_without_a_secret_is_refused_with_the_name_of_the_variable(environ):
+    with pytest.raises(ConfigurationError, match=r"set the environment variable ENVOYOU_WEBHOOK_SECRET to "):
+        Webhooks.from_env(environ)
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("ENVOYOU_SECRET", "ENVOYOU_WEBHOOK_SECRET"),
+        ("ENVOYOU_MAX_ATTEMPTS", "ENVOYOU_RETRY_MAX_ATTEMPTS"),
+        ("envoyou_inbox", "ENVOYOU_INBOX"),
+    ],
+)
+def test_a_variable_that_may_be_meant_as_a_setting_is_logged(variable, meant, caplog):
+    assert read_environment({variable: "private"}) == {}
+    [record] = caplog.records
+    assert record.getMessage() == (
+        f"the environment variable {variable} is no setting and has no effect; did you mean {meant}?"
+    )
+
+
+@pytest.mark.parametrize("value", ["false", "False", "off", "no", "0"])
+def test_no_spool_on_purpose(value):
+    assert read_environment({"ENVOYOU_SPOOL": value}) == read_settings({"SPOOL": False}) == {"spool": False}
+
+
+# A framework's configuration above the environment
+
+
+@pytest.mark.parametrize(
+    ("settings", "environ", "combined"),
+    [
+        ({}, {"WEBHOOK_SECRET": f"{16 * 'a'},{16 * 'b'}"}, {"WEBHOOK_SECRET": [16 * "a", 16 * "b"]}),
+        ({"NAME": "ours"}, {"NAME": "theirs", "LEASE": "5"}, {"NAME": "ours", "LEASE": "5"}),
+        ({"WEBHOOK_SECRET": "ours"}, {"WEBHOOK_SECRET_FILE": "/nowhere"}, {"WEBHOOK_SECRET": "ours"}),
+        ({"WEBHOOK_SECRET_FILE": "/ours"}, {"WEBHOOK_SECRET": "theirs"}, {"WEBHOOK_SECRET_FILE": "/ours"}),
+        ({"WEBHOOK_SECRET": None}, {"WEBHOOK_SECRET": "theirs"}, {"WEBHOOK_SECRET": "theirs"}),
+        ({"WEBHOOK_SECRET": ""}, {"WEBHOOK_SECRET": "theirs"}, {"WEBHOOK_SECRET": ""}),
+        ({"RETRY": None}, {"RETRY_FACTOR": "3"}, {"RETRY": None}),
+        ({"RETRY_FACTOR": 3}, {"RETRY": "patient", "RETRY_JITTER": "no"}, {"RETRY_FACTOR": 3, "RETRY_JITTER": "no"}),
+        ({}, {"INBOX": "memory:", "URL_PREFIX": "/hooks", "API_KEY": "k"}, {"URL_PREFIX": "/hooks"}),
+    ],
+)
+def test_a_configuration_is_completed_from_the_environment(settings, environ, combined):
+    variables = {f"ENVOYOU_{name}": value for name, value in environ.items()}
+    found = above_environment(settings, variables, others=frozenset({"URL_PREFIX"}), ignored=frozenset({"INBOX"}))
+    assert found == combined
+
+
+def test_an_error_in_the_environment_names_the_variable():
+    with pytest.raises(ConfigurationError, match="the setting ENVOYOU_TOLERANCE must be a number"):
+        above_environment({"LEASE": 5}, {"ENVOYOU_TOLERANCE": "soon"})
 
 
 def test_the_environment_of_the_process_is_the_default(monkeypatch):

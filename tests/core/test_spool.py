@@ -333,6 +333,7 @@ def test_a_failing_spool_does_not_stop_a_drain(webhooks, inbox, monkeypatch, dra
         raise OSError("disk error")
 
     monkeypatch.setattr(webhooks._relay, "move_due", fail)
+    webhooks.on("*")(lambda event: None)
     deliver(webhooks)
     assert (webhooks.drain() if drained == "in a thread" else asyncio.run(webhooks.adrain())) == 1
     assert of_type(webhooks, SpoolFailed) == [SpoolFailed("default", "OSError: disk error", None)]
@@ -925,6 +926,7 @@ def test_a_spool_must_not_be_the_file_of_the_inbox(tmp_path, monkeypatch):
 def test_several_webhooks_share_one_file(make, inbox, tmp_path, clock):
     """If the file is also an inbox, its worker must not handle the spooled events."""
     other = make(inbox=url(tmp_path), spool=None, moves=True)
+    other.on("*")(lambda event: None)
     billing = make(name="billing", inbox=FailingInbox(name="billing", clock=clock))
     webhooks = make()
     inbox.down = billing.inbox.down = True
@@ -943,25 +945,47 @@ class RemoteInbox(MemoryInbox):
     remote = True
 
 
-@pytest.mark.parametrize("begin", ["start", "lifespan", "wake"])
-def test_a_remote_inbox_without_a_spool_is_logged_once(begin, make, caplog):
-    webhooks = make(inbox=RemoteInbox(), spool=None, moves=True)
-
+def accept_in_a_lifespan(webhooks):
     async def live():
         async with webhooks.lifespan():
             pass
 
+    asyncio.run(live())
+
+
+@pytest.mark.parametrize("accept", [accept_in_a_lifespan, Webhooks.ensure_worker, lambda webhooks: deliver(webhooks)])
+def test_a_process_that_accepts_into_a_remote_inbox_without_a_spool_logs_that_once(accept, make, caplog):
+    webhooks = make(inbox=RemoteInbox(), spool=None, moves=True)
     for _ in range(2):
-        asyncio.run(live()) if begin == "lifespan" else getattr(webhooks, begin)()
-    assert webhooks.notices == [NoSpool("default")]
+        accept(webhooks)
+    assert of_type(webhooks, NoSpool) == [NoSpool("default")]
     [record] = [record for record in caplog.records if "without a spool" in record.getMessage()]
     assert record.levelno == logging.WARNING
 
 
-def test_no_warning_with_a_spool_or_a_local_inbox(make):
-    for webhooks in (make(inbox=RemoteInbox()), make(spool=None, moves=True)):
-        webhooks.start()
+def test_no_warning_with_a_spool_or_a_local_inbox_or_without_a_spool_on_purpose(make):
+    no_spool = make(inbox=RemoteInbox(), spool=False, moves=True)
+    assert no_spool.spool is None
+    for webhooks in (make(inbox=RemoteInbox()), make(spool=None, moves=True), no_spool):
+        accept_in_a_lifespan(webhooks)
+        deliver(webhooks)
         assert not of_type(webhooks, NoSpool)
+
+
+def test_no_warning_in_a_process_that_accepts_nothing(make):
+    webhooks = make(inbox=RemoteInbox(), spool=None, moves=True)
+    handled = threading.Event()
+    webhooks.on("*")(lambda event: handled.set())
+    webhooks.start()
+    assert webhooks.drain() == 0
+    webhooks.inbox.add(NewEvent(sample_event())).result()
+    worker = threading.Thread(target=webhooks.run_worker)
+    worker.start()
+    assert handled.wait(PATIENCE)
+    webhooks.stop()
+    worker.join(PATIENCE)
+    assert not worker.is_alive()
+    assert not of_type(webhooks, NoSpool)
 
 
 # Random order

@@ -14,7 +14,7 @@ from envoyou_core import ConfigurationError, RetryPolicy, WebhookRequest, Webhoo
 from envoyou_core.inbox import ANY, NewEvent, Settlement, Status
 from envoyou_core.inbox.memory import MemoryInbox
 from envoyou_core.inbox.rows import EPOCH
-from envoyou_core.observability import HandlerOverdue, WorkerFailed, WorkerStarted, WorkerStopped
+from envoyou_core.observability import HandlerOverdue, NoHandlers, WorkerFailed, WorkerStarted, WorkerStopped
 from envoyou_core.testing import sample_event, sign_delivery
 from envoyou_core.worker import backoff, maintenance, prefetch
 from envoyou_core.worker import worker as worker_module
@@ -150,24 +150,34 @@ def test_constructing_webhooks_starts_no_thread():
     assert set(threading.enumerate()) <= before
 
 
-def test_without_handlers_it_refuses_to_start(webhooks):
-    with pytest.raises(ConfigurationError, match="no handlers"):
-        webhooks.start()
+def test_without_handlers_events_are_stored_and_that_is_reported_once(webhooks):
+    webhooks.start()
+    for id in ("evt_1", "evt_2"):
+        assert webhooks.receive(request(id)).status == 200
+    pause_until(lambda: notices_of(webhooks, NoHandlers))
+    webhooks.stop()
+    assert notices_of(webhooks, NoHandlers) == [NoHandlers("default")]
+    assert status(webhooks, "evt_1") is status(webhooks, "evt_2") is Status.RECEIVED
+
+
+def test_handlers_that_are_registered_after_the_start_are_used(webhooks):
+    done = []
 
     async def main():
         async with webhooks.lifespan():
-            raise AssertionError("it started")
+            assert (await webhooks.areceive(request())).status == 200
+            await async_until(lambda: notices_of(webhooks, NoHandlers))
+            webhooks.on("*")(lambda event: done.append(event.id))
+            await async_until(lambda: done)
 
-    with pytest.raises(ConfigurationError, match="no handlers"):
-        asyncio.run(main())
+    asyncio.run(main())
+    assert done == ["evt_1"]
 
 
-def test_events_are_accepted_without_handlers_and_the_worker_failure_is_reported(webhooks):
-    assert webhooks.receive(request()).status == 200
-    assert status(webhooks) is Status.RECEIVED
-    [notice] = notices_of(webhooks, WorkerFailed)
-    assert "no handlers" in notice.detail
-    assert notice.retry_in is None
+def test_a_worker_process_does_not_start_without_handlers(webhooks):
+    with pytest.raises(ConfigurationError, match="no handler is registered for 'default'"):
+        webhooks.run_worker()
+    assert notices_of(webhooks, WorkerStarted) == []
 
 
 def test_with_a_manual_handoff_nothing_starts(make_webhooks):

@@ -208,7 +208,7 @@ def test_in_another_thread_it_works_until_it_is_stopped():
         (
             "hooks:webhooks",
             "from envoyou_core import Webhooks; webhooks = Webhooks(secret='s', inbox='memory:')",
-            "no handlers",
+            "no handler is registered",
         ),
     ],
 )

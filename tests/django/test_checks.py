@@ -9,21 +9,28 @@ import sys
 from contextlib import ExitStack
 from functools import wraps
 from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType
 
 import django
 import pytest
 from asgiref.local import Local
 from django.apps import apps
+from django.conf import settings
+from django.conf.urls.i18n import i18n_patterns
+from django.contrib.admin.views.decorators import staff_member_required
+from django.contrib.auth.decorators import login_required, permission_required
 from django.core import checks
 from django.db import connections
 from django.test import modify_settings, override_settings
 from django.urls import clear_url_caches, include, path
+from django.views.decorators.cache import never_cache
 
-from envoyou_core import Handlers
+from envoyou_core import ConfigurationError, Handlers
 from envoyou_django.checks import TAG
 from envoyou_django.project import project_webhooks
 from envoyou_django.tasks import tasks_framework
+from envoyou_django.urls import patterns_for
 from tests.django.databases import inbox_on
 from tests.walkthrough import PROJECT
 
@@ -89,6 +96,10 @@ def test_missing_secret(settings):
     ("settings", "words"),
     [
         ({"TOLERENCE": 5}, "did you mean 'TOLERANCE'"),
+        ({"WEBHOOK_SECRET": None, "webhook_secret": GOOD_SECRET}, "did you mean 'WEBHOOK_SECRET'"),
+        ({"WEBHOOK_SECRET": None, "SECRET": GOOD_SECRET}, "did you mean 'WEBHOOK_SECRET'"),
+        ({"MAX_ATTEMPTS": 5}, "did you mean 'RETRY_MAX_ATTEMPTS'"),
+        ({"CLOCK": 5.0}, "the setting CLOCK must be a function"),
         ({"HANDLERS_MODULE": "no module"}, "HANDLERS_MODULE"),
         ({"HANDOFF": "cellery"}, "'celery'"),
         ({"NAME": "n" * 65}, "64 characters"),
@@ -107,6 +118,19 @@ def test_invalid_settings(settings, words):
         assert check_ids(deploy=True) == ["envoyou.E002"]
         assert words in text_of("envoyou.E002")
         assert "whsec" not in text_of("envoyou.E002")
+
+
+def test_a_spool_without_sqlalchemy(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sqlalchemy", None)
+    with with_settings(SPOOL="sqlite:////var/spool/envoyou.db"):
+        assert check_ids() == ["envoyou.E002"]
+        assert "pip install 'envoyou-webhooks[django,sql]'" in text_of("envoyou.E002")
+
+
+def test_an_inbox_in_the_environment(monkeypatch):
+    assert check_ids(only={"envoyou.W016"}) == []
+    monkeypatch.setenv("ENVOYOU_INBOX", "memory:")
+    assert check_ids(only={"envoyou.W016"}) == ["envoyou.W016"]
 
 
 def test_valid_settings():
@@ -134,7 +158,7 @@ def test_checks_run_without_a_tag():
 
 # URLs
 
-URL_CHECKS = {"envoyou.W001", "envoyou.W002", "envoyou.E004"}
+URL_CHECKS = {"envoyou.W001", "envoyou.W002", "envoyou.W015", "envoyou.E004", "envoyou.E008"}
 
 
 def test_urls_without_the_view(urls):
@@ -152,6 +176,31 @@ def test_url_with_a_trailing_slash(urls):
     urls(path("webhooks/envoyou/", include("envoyou_django.urls")))
     assert check_ids(only=URL_CHECKS) == ["envoyou.W002"]
     assert "'webhooks/envoyou/'" in text_of("envoyou.W002")
+
+
+def test_url_in_i18n_patterns(urls):
+    urls(*i18n_patterns(path("hooks/", include([path("envoyou", include("envoyou_django.urls"))]))))
+    assert check_ids(only=URL_CHECKS) == ["envoyou.W015"]
+    assert "hooks/envoyou'" in text_of("envoyou.W015")
+
+
+@pytest.mark.parametrize("decorate", [login_required, permission_required("auth.add_user"), staff_member_required])
+def test_view_that_requires_a_login(urls, decorate):
+    from envoyou_django.views import receive
+
+    urls(path("webhooks/envoyou", never_cache(decorate(never_cache(receive))), name="receive"))
+    assert check_ids(only=URL_CHECKS) == ["envoyou.E008"]
+    assert "'webhooks/envoyou'" in text_of("envoyou.E008")
+
+
+def test_urls_of_an_app_that_is_not_installed():
+    others = [app for app in settings.INSTALLED_APPS if not app.startswith("envoyou_django")]
+    # The models of the app stay imported, so only the URLs can be tested in this process.
+    with (
+        override_settings(INSTALLED_APPS=others),
+        pytest.raises(ConfigurationError, match='add "envoyou_django" to INSTALLED_APPS'),
+    ):
+        patterns_for(print)
 
 
 def test_decorator_that_loses_exemptions(urls):
@@ -268,6 +317,21 @@ class QueueBackend(import_module(f"{FRAMEWORK.__name__}.backends.base").BaseTask
     def enqueue(self, task, args, kwargs): ...
 
 
+@pytest.mark.skipif(find_spec("celery") is None, reason="requires Celery")
+def test_celery_without_an_app(monkeypatch):
+    from celery import Celery, current_app
+
+    monkeypatch.delitem(sys.modules, "envoyou_django.tasks", raising=False)
+    with with_settings(HANDOFF="celery"):
+        assert check_ids(only={"envoyou.E007"}) == ["envoyou.E007"]
+        before = current_app._get_current_object()
+        try:
+            Celery("site").set_current()
+            assert check_ids(only={"envoyou.E007"}) == []
+        finally:
+            before.set_current()
+
+
 # Databases
 
 SQLITE = {"envoyou.W004", "envoyou.W005"}
@@ -279,6 +343,13 @@ def sqlite_with(monkeypatch, **options):
 
 def test_sqlite_with_the_defaults_of_django(monkeypatch):
     assert check_ids(only=SQLITE) == ["envoyou.W004", "envoyou.W005"]
+
+
+def test_sqlite_in_development(monkeypatch):
+    with override_settings(DEBUG=True):
+        assert check_ids(only=SQLITE) == []
+        assert check_ids(only=SQLITE, deploy=True) == ["envoyou.W004", "envoyou.W005"]
+    assert check_ids(only=SQLITE, deploy=True) == ["envoyou.W004", "envoyou.W005"]
 
 
 def test_sqlite_with_atomic_requests(monkeypatch):
@@ -419,7 +490,7 @@ def test_disabled_logger(monkeypatch):
 
 
 def test_the_documentation_lists_all_checks():
-    source = (PROJECT / "envoyou_django" / "checks.py").read_text()
+    source = "".join(file.read_text() for file in (PROJECT / "envoyou_django" / "checks").glob("*.py"))
     page = (PROJECT / "docs" / "django-operations.md").read_text()
     in_code = re.findall(r'id="(envoyou\.[EW]\d{3})"', source)
     in_table = re.findall(r"^\| `(envoyou\.[EW]\d{3})` \|", page, flags=re.MULTILINE)

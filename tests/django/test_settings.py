@@ -49,6 +49,15 @@ def test_names_are_the_keywords_in_upper_case():
         assert (webhooks.name, webhooks.inbox.name, webhooks.max_body_size) == ("billing", "billing", 100)
 
 
+def test_what_the_setting_does_not_name_comes_from_the_environment(monkeypatch):
+    for name, value in {"WEBHOOK_SECRET": "whsec_env", "TOLERANCE": "60", "LEASE": "5", "INBOX": "memory:"}.items():
+        monkeypatch.setenv(f"ENVOYOU_{name}", value)
+    with override_settings(ENVOYOU={"LEASE": 7}):
+        assert conf.webhooks_keywords() == {"secret": "whsec_env", "tolerance": 60.0, "lease": 7.0}
+    with with_settings():
+        assert conf.webhooks_keywords()["secret"] == SECRET
+
+
 def test_settings_are_parsed_once_until_they_change(monkeypatch):
     parsed = []
 

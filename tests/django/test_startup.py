@@ -34,7 +34,7 @@ def site(tmp_path_factory):
     ("command", "settings", "id", "message"),
     [
         ("check", MISSPELT, "envoyou.E002", "did you mean 'TOLERANCE'"),
-        ("migrate", NO_SECRET, "envoyou.E001", "ENVOYOU_WEBHOOK_SECRET"),
+        ("check", NO_SECRET, "envoyou.E001", "ENVOYOU_WEBHOOK_SECRET"),
         ("runserver --noreload 127.0.0.1:0", NO_SECRET, "envoyou.E001", "ENVOYOU_WEBHOOK_SECRET"),
     ],
 )
@@ -45,6 +45,27 @@ def test_a_command_reports_invalid_settings_without_a_traceback(site, command, s
     assert id in ran.stderr
     assert message in ran.stderr
     assert "Traceback" not in ran.stderr
+
+
+@pytest.mark.parametrize("command", ["makemigrations --check", "migrate", "test"])
+def test_a_command_that_neither_serves_nor_handles_events_needs_no_secret(site, command):
+    site.configure("ENVOYOU = {}")
+    ran = site.run(*command.split())
+    assert ran.returncode == 0, ran.stderr
+    assert "envoyou." not in ran.stderr
+
+
+def test_a_project_can_have_its_secret_in_the_environment_only(site):
+    site.configure("del ENVOYOU")
+    ran = site.run("check", ENVOYOU_WEBHOOK_SECRET="whsec_of_the_environment")
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_the_urls_of_an_app_that_is_not_installed(site):
+    site.configure('INSTALLED_APPS = ["django.contrib.auth", "django.contrib.contenttypes"]')
+    ran = site.run("check")
+    assert ran.returncode == 1
+    assert 'add "envoyou_django" to INSTALLED_APPS' in ran.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("settings", [NO_SECRET, MISSPELT])

@@ -161,7 +161,7 @@ def test_with_reload_it_finishes_running_attempts_on_sigterm(project):
 def test_with_reload_it_starts_once_there_are_handlers(project):
     project.write("shop/webhooks.py", "")
     with project.running("envoyou", "worker", "--reload") as worker:
-        worker.wait_until(lambda: "no handlers" in worker.said)
+        worker.wait_until(lambda: "no handler is registered" in worker.said)
         project.write("shop/webhooks.py", HANDLERS_WITH_HOOKS)
         event = accept()
         worker.wait_until(lambda: f"handled {event}" in project.log)
@@ -179,7 +179,7 @@ def test_it_reports_in_one_line_why_it_cannot_start(project):
     ran = project.run("envoyou", "worker")
     assert ran.returncode == 1
     assert ran.stderr.splitlines()[-1].startswith("Error: cannot start the worker: ")
-    assert "no handlers" in ran.stderr
+    assert "no handler is registered" in ran.stderr
     assert "Traceback" not in ran.stderr
 
 

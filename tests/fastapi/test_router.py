@@ -52,6 +52,9 @@ def test_a_router_without_a_prefix_is_refused_at_once(manual):
 
 def test_the_route_has_a_name(manual):
     assert make_app(manual).url_path_for("envoyou") == PATH
+    app = FastAPI()
+    app.include_router(create_router(manual, name="billing"), prefix=PATH)
+    assert app.url_path_for("billing") == PATH
 
 
 @pytest.mark.parametrize("method", ["GET", "OPTIONS", "PUT", "PROPFIND"])

@@ -14,9 +14,8 @@ from fastapi import APIRouter, FastAPI, Request
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from envoyou_core import ConfigurationError
 from envoyou_core.inbox import Status
-from envoyou_core.observability import WorkerStarted, WorkerStopped
+from envoyou_core.observability import NoHandlers, WorkerStarted, WorkerStopped
 from envoyou_core.testing import sample_event, sign_delivery
 from envoyou_fastapi import create_router
 from tests.fastapi.conftest import PATH, PATIENCE, SECRET, TestClient, deliver
@@ -142,9 +141,13 @@ def test_running_handlers_are_finished_at_the_end(webhooks):
     assert webhooks.inbox.get(event.id).status is Status.PROCESSED
 
 
-def test_an_application_without_handlers_does_not_start(webhooks):
-    with pytest.raises(ConfigurationError, match="has no handlers"), TestClient(make_app(webhooks)):
-        pass
+def test_an_application_without_handlers_starts_and_stores_events(webhooks):
+    reported = threading.Event()
+    webhooks.subscribe(lambda notice: isinstance(notice, NoHandlers) and reported.set())
+    with TestClient(make_app(webhooks)) as client:
+        assert deliver(client, sample_event(id="evt_1")).status_code == 200
+        assert reported.wait(PATIENCE)
+    assert webhooks.inbox.get("evt_1").status is Status.RECEIVED
 
 
 @asynccontextmanager

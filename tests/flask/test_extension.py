@@ -115,8 +115,25 @@ def test_an_invalid_setting_is_refused_by_init_app(make_app, settings, message):
 
 
 def test_an_app_without_a_secret_is_refused():
-    with pytest.raises(ConfigurationError, match=r'set app\.config\["ENVOYOU_WEBHOOK_SECRET"\]'):
+    with pytest.raises(ConfigurationError, match=r"set the environment variable ENVOYOU_WEBHOOK_SECRET to "):
         Envoyou(Flask("app"))
+
+
+def test_what_the_app_does_not_configure_comes_from_the_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("ENVOYOU_WEBHOOK_SECRET", SECRET)
+    monkeypatch.setenv("ENVOYOU_INBOX", f"sqlite:///{tmp_path / 'inbox.db'}")
+    monkeypatch.setenv("ENVOYOU_HANDOFF", "manual")
+    monkeypatch.setenv("ENVOYOU_URL_PREFIX", "/hooks")
+    monkeypatch.setenv("ENVOYOU_NAME", "theirs")
+    app = Flask("app")
+    app.config["ENVOYOU_NAME"] = "ours"
+    Envoyou(app)
+    event = sample_event()
+    delivery = sign_delivery(event, secret=SECRET)
+    assert app.test_client().post("/hooks", data=delivery.body, headers=delivery.headers).status_code == 200
+    assert webhooks_of(app).name == "ours"
+    assert webhooks_of(app).inbox.get(event.id) is not None
+    webhooks_of(app).inbox.close()
 
 
 def test_an_app_cannot_be_initialised_twice(make_app):

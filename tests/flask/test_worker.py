@@ -14,6 +14,7 @@ import pytest
 from flask import Flask, current_app, g
 
 from envoyou_core import PermanentError, Webhooks
+from envoyou_core.observability import NoHandlers
 from envoyou_core.testing import sample_event
 from envoyou_flask import create_blueprint
 from tests.flask.conftest import deliver, make_app
@@ -46,14 +47,17 @@ def test_importing_and_registering_start_nothing(webhooks):
     assert threading.enumerate() == before
 
 
-def test_a_worker_that_cannot_start_is_an_error_in_the_log_and_not_on_every_page(webhooks, caplog):
+def test_a_missing_handler_is_an_error_in_the_log_and_not_on_every_page(webhooks, caplog):
     app = make_app(webhooks)
     app.add_url_rule("/", view_func=lambda: "a page")
+    reported = threading.Event()
+    webhooks.subscribe(lambda notice: isinstance(notice, NoHandlers) and reported.set())
     with caplog.at_level(logging.ERROR, "envoyou"):
         assert app.test_client().get("/").text == "a page"
         assert app.test_client().get("/").text == "a page"
+    assert reported.wait(PATIENCE)
     (record,) = caplog.records
-    assert "has no handlers" in record.getMessage()
+    assert "no handler is registered" in record.getMessage()
 
     handled = Queue()
     webhooks.on("*")(lambda event: handled.put(event.id))
