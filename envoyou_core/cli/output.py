@@ -26,6 +26,7 @@ __all__ = [
     "PIPE_CLOSED",
     "fail",
     "ignore_closed_pipe",
+    "is_narrow",
     "print_json_line",
     "print_line",
     "print_note",
@@ -43,8 +44,16 @@ MAX_ERROR_LENGTH = 2_000
 PIPE_WIDTH = 10_000
 """In characters: more than the id, the type and the last error of an event need together."""
 
+MIN_WIDTH = 110
+"""Columns that the full table of events needs without breaking ids and times into lines."""
+
 PIPE_CLOSED = 141
 """The exit code if the reader of standard output has gone, as a shell reports a process that SIGPIPE ended."""
+
+
+def is_narrow() -> bool:
+    """Whether standard output is a terminal that is too narrow for the full tables."""
+    return sys.stdout.isatty() and Console().width < MIN_WIDTH
 
 
 def print_result(result: Table | dict[str, Any] | Sequence[dict[str, Any]]) -> None:
