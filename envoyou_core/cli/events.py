@@ -117,7 +117,6 @@ def tail(
             print_json_line(event_as_json(record))
         else:
             print_line(event_line(record))
-            sys.stdout.flush()
 
     following = Tail(inbox_of(context))
     try:

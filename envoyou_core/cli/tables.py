@@ -133,9 +133,10 @@ def handlers_table(rows: Iterable[tuple[Handler, Sequence[str]]]) -> Table:
             *([] if handler.time_limit is None else [f"{handler.time_limit:g} s"]),
             *([] if handler.concurrency is None else [f"{handler.concurrency} at once"]),
         ]
-        cells = (handler.names, handler.patterns, kind, order, limits)
-        name, *others = (Text(printable(", ".join(cell))) for cell in cells)
-        table.add_row(name, *others, Text(printable(", ".join(paused)), "yellow"))
+        former = f" (was {', '.join(handler.was)})" if handler.was else ""
+        cells = ([handler.name + former], handler.patterns, kind, order, limits)
+        columns = [Text(printable(", ".join(cell))) for cell in cells]
+        table.add_row(*columns, Text(printable(", ".join(paused)), "yellow"))
     return table
 
 
