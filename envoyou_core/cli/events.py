@@ -13,6 +13,7 @@ import typer
 from envoyou_core.cli.documents import event_as_json, event_details_as_json
 from envoyou_core.cli.output import (
     fail,
+    is_narrow,
     print_json_line,
     print_line,
     print_note,
@@ -62,7 +63,9 @@ def list_events(
     """List the newest events. Payloads are not shown."""
     with report_usage_errors():
         records = inbox_of(context).list(status=status, type=type, object_id=object_id, limit=limit)
-    print_result([event_as_json(record) for record in records] if as_json else events_table(records))
+    print_result(
+        [event_as_json(record) for record in records] if as_json else events_table(records, narrow=is_narrow())
+    )
 
 
 @events.command()
@@ -114,7 +117,6 @@ def tail(
             print_json_line(event_as_json(record))
         else:
             print_line(event_line(record))
-            sys.stdout.flush()
 
     following = Tail(inbox_of(context))
     try:

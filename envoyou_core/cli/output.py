@@ -26,6 +26,8 @@ __all__ = [
     "PIPE_CLOSED",
     "fail",
     "ignore_closed_pipe",
+    "is_narrow",
+    "print_bytes",
     "print_json_line",
     "print_line",
     "print_note",
@@ -43,8 +45,20 @@ MAX_ERROR_LENGTH = 2_000
 PIPE_WIDTH = 10_000
 """In characters: more than the id, the type and the last error of an event need together."""
 
+MIN_WIDTH = 110
+"""Columns that the full table of events needs without breaking ids and times into lines."""
+
 PIPE_CLOSED = 141
 """The exit code if the reader of standard output has gone, as a shell reports a process that SIGPIPE ended."""
+
+
+class OutputClosedError(Exception):
+    """The reader of standard output has gone."""
+
+
+def is_narrow() -> bool:
+    """Whether standard output is a terminal that is too narrow for the full tables."""
+    return sys.stdout.isatty() and Console().width < MIN_WIDTH
 
 
 def print_result(result: Table | dict[str, Any] | Sequence[dict[str, Any]]) -> None:
@@ -52,24 +66,35 @@ def print_result(result: Table | dict[str, Any] | Sequence[dict[str, Any]]) -> N
     if isinstance(result, Table):
         # In a pipe, rows are not wrapped, so that grep finds an id on one line.
         console = _Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
-        console.print(result, highlight=False)
+        with _writing():
+            console.print(result, highlight=False)
     else:
-        print(json.dumps(result, indent=2))
+        print_text(json.dumps(result, indent=2))
 
 
 def print_json_line(document: dict[str, Any]) -> None:
     """Print one line of a stream of JSON documents at once."""
-    print(json.dumps(document), flush=True)
+    print_text(json.dumps(document))
 
 
 def print_line(text: str) -> None:
-    """Print one line of text, without interpreting it as markup."""
-    _Console().print(escape(printable(text)), highlight=False, soft_wrap=True)
+    """Print one line of text at once, without interpreting it as markup."""
+    with _writing():
+        _Console().print(escape(printable(text)), highlight=False, soft_wrap=True)
+        sys.stdout.flush()
 
 
 def print_text(text: str) -> None:
-    """Print lines that contain no control characters."""
-    print(text, flush=True)
+    """Print lines that contain no control characters, at once."""
+    with _writing():
+        print(text, flush=True)
+
+
+def print_bytes(content: bytes) -> None:
+    """Write bytes to standard output as they are."""
+    with _writing():
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
 
 
 def print_note(text: str) -> None:
@@ -106,7 +131,7 @@ def report_errors(*, show_traceback: bool = False) -> Iterator[None]:
         yield
     except (typer.Exit, typer.Abort, typer.BadParameter):
         raise
-    except BrokenPipeError:
+    except OutputClosedError:
         _discard_output()
         raise typer.Exit(PIPE_CLOSED) from None
     except ApplicationImportError as error:
@@ -154,14 +179,23 @@ def report_usage_errors() -> Iterator[None]:
 def ignore_closed_pipe() -> Iterator[None]:
     """End the process quietly if the reader of its output has gone, as in `envoyou events list | head -1`."""
     try:
+        yield
+    finally:
         try:
-            yield
-        finally:
             # Otherwise the interpreter flushes when it ends, and reports the error.
             sys.stdout.flush()
+        except BrokenPipeError:
+            _discard_output()
+            sys.exit(PIPE_CLOSED)
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    # A `BrokenPipeError` of a database's connection is another matter.
+    try:
+        yield
     except BrokenPipeError:
-        _discard_output()
-        sys.exit(PIPE_CLOSED)
+        raise OutputClosedError from None
 
 
 def _discard_output() -> None:
@@ -170,5 +204,5 @@ def _discard_output() -> None:
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        """Leave it to `ignore_closed_pipe`."""
+        """Leave it to the callers of `print`, because Rich would end the process."""
         raise BrokenPipeError

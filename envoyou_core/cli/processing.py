@@ -68,7 +68,8 @@ def worker(
         raise typer.BadParameter("--drain and --reload exclude each other")
     if reload and target.reload is None:
         raise typer.BadParameter("--reload is a part of `manage.py envoyou worker` only")
-    webhooks = target.find()
+    # A worker may create its SQLite file, unless the path is relative.
+    webhooks = webhooks_of(context) if drain else target.find()
     target.set_up_logging()
     if log_level is not None:
         logging.getLogger("envoyou").setLevel(log_level)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from envoyou_core.cli.documents import rejected_as_json
-from envoyou_core.cli.output import fail, print_line, print_result, reporting
+from envoyou_core.cli.output import fail, print_bytes, print_line, print_result, print_text, reporting
 from envoyou_core.cli.parameters import AS_JSON, LIMIT
 from envoyou_core.cli.tables import rejected_details, rejected_table
 from envoyou_core.cli.target import inbox_of, webhooks_of
@@ -53,9 +53,9 @@ def show_rejected(
         print_result(rejected_as_json(delivery) if as_json else rejected_details(delivery))
     elif sys.stdout.isatty():
         # The body may control the terminal.
-        print(printable(delivery.body.decode("utf-8", "replace"), keep="\n\t"))
+        print_text(printable(delivery.body.decode("utf-8", "replace"), keep="\n\t"))
     else:
-        sys.stdout.buffer.write(delivery.body)
+        print_bytes(delivery.body)
 
 
 @rejected.command("retry")

@@ -66,20 +66,25 @@ def stats_table(
     return table
 
 
-def events_table(records: Iterable[InboxRecord]) -> Table:
-    """Return a table with one row for each event; times are in UTC."""
+def events_table(records: Iterable[InboxRecord], *, narrow: bool = False) -> Table:
+    """Return a table with one row for each event; times are in UTC.
+
+    Args:
+        records: the events.
+        narrow: leave out attempts, errors and seconds, so that 80 columns are enough and an id stays on one line.
+    """
     table = Table(box=None, pad_edge=False)
-    for column in ("event", "type", "status", "attempts", "received (UTC)", "last error"):
-        table.add_column(column, overflow="fold")
+    details = ("attempts", "received (UTC)", "last error")
+    for column in ("event", "type", "status", *(("received (UTC)",) if narrow else details)):
+        table.add_column(column, overflow="fold", no_wrap=narrow and column in {"event", "status"})
     for record in records:
-        table.add_row(
-            Text(printable(record.event.id)),
-            Text(printable(record.event.type)),
-            _styled(record.status),
-            str(record.attempts),
-            _format_time(record.received_at),
-            Text(record.last_error or (f"unreadable: {record.unreadable}" if record.unreadable else "")),
-        )
+        cells = [Text(printable(record.event.id)), Text(printable(record.event.type)), _styled(record.status)]
+        received = _format_time(record.received_at)
+        if narrow:
+            table.add_row(*cells, received.removesuffix(f":{record.received_at:%S}"))
+        else:
+            error = record.last_error or (f"unreadable: {record.unreadable}" if record.unreadable else "")
+            table.add_row(*cells, str(record.attempts), received, Text(error))
     return table
 
 
@@ -128,9 +133,10 @@ def handlers_table(rows: Iterable[tuple[Handler, Sequence[str]]]) -> Table:
             *([] if handler.time_limit is None else [f"{handler.time_limit:g} s"]),
             *([] if handler.concurrency is None else [f"{handler.concurrency} at once"]),
         ]
-        cells = (handler.names, handler.patterns, kind, order, limits)
-        name, *others = (Text(printable(", ".join(cell))) for cell in cells)
-        table.add_row(name, *others, Text(printable(", ".join(paused)), "yellow"))
+        former = f" (was {', '.join(handler.was)})" if handler.was else ""
+        cells = ([handler.name + former], handler.patterns, kind, order, limits)
+        columns = [Text(printable(", ".join(cell))) for cell in cells]
+        table.add_row(*columns, Text(printable(", ".join(paused)), "yellow"))
     return table
 
 

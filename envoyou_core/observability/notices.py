@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from envoyou_core.inbox.records import Added, Status
 from envoyou_core.observability.notice import Notice
 from envoyou_core.observability.redacted import MAX_QUOTED, Quoted, RedactedLogger
 
 log = RedactedLogger("envoyou")
+
+MAX_LISTED: Final = 20
+"""Handlers that a log line names."""
 
 # Deliveries
 
@@ -450,13 +453,27 @@ class WakeFailed(Notice):
 
 @dataclass(frozen=True, slots=True)
 class WorkerStarted(Notice):
-    """A worker of this process started. `inbox` is the location of its inbox, without a password."""
+    """A worker of this process started.
 
-    template: ClassVar[str] = "worker %(name)s started (%(kind)s), inbox %(inbox)s"
+    Attributes:
+        name: the name of the `Webhooks`.
+        kind: where it runs, such as `process` or `thread`.
+        inbox: the location of its inbox, without a password.
+        handlers: the names of the registered handlers.
+    """
+
+    template: ClassVar[str] = "worker %(name)s started (%(kind)s), inbox %(inbox)s, handlers %(listed)s"
 
     name: str
     kind: str
     inbox: str
+    handlers: tuple[str, ...] = ()
+
+    def arguments(self) -> Mapping[str, object]:
+        """See `Notice.arguments`. A long list of handlers is cut."""
+        listed = ", ".join(self.handlers[:MAX_LISTED]) or "none"
+        more = len(self.handlers) - MAX_LISTED
+        return {**self.fields(), "listed": f"{listed} and {more} more" if more > 0 else listed}
 
 
 @dataclass(frozen=True, slots=True)

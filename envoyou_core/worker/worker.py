@@ -162,8 +162,10 @@ class Worker:
             self._handler_threads.start()
             self._settler.start()
             report_disabled_loggers()
-            self._engine.notices.emit(WorkerStarted(self._name, self._kind, location_of(self._engine.inbox)))
-            if not self._engine.has_handlers:
+            handlers = tuple(handler.name for handler in self._engine.handlers)
+            location = location_of(self._engine.inbox)
+            self._engine.notices.emit(WorkerStarted(self._name, self._kind, location, handlers))
+            if not handlers:
                 self._engine.notices.emit(NoHandlers(self._name))
             self._report_connection_budget()
             await self._dispatch()

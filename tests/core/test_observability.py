@@ -190,9 +190,15 @@ RECORDS = [
         "spool of default cannot be emptied, retrying at the next drain: why",
     ),
     (
-        WorkerStarted("default", "thread", "sqlite:////srv/app/envoyou.db"),
+        WorkerStarted("default", "thread", "sqlite:////srv/app/envoyou.db", ("welcome", "audit")),
         "INFO",
-        "worker default started (thread), inbox sqlite:////srv/app/envoyou.db",
+        "worker default started (thread), inbox sqlite:////srv/app/envoyou.db, handlers welcome, audit",
+    ),
+    (
+        WorkerStarted("default", "loop", "memory:", tuple("abcdefghijklmnopqrstuvw")),
+        "INFO",
+        "worker default started (loop), inbox memory:, "
+        "handlers a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t and 3 more",
     ),
     (
         NoHandlers("default"),

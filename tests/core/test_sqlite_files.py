@@ -223,7 +223,7 @@ def test_the_worker_logs_the_path_of_the_file(tmp_path, monkeypatch, caplog):
     webhooks.start()
     webhooks.stop()
     webhooks.inbox.close()
-    assert f"worker default started (thread), inbox sqlite:///{tmp_path}/envoyou.db" in caplog.messages
+    assert f"worker default started (thread), inbox sqlite:///{tmp_path}/envoyou.db, handlers print" in caplog.messages
 
 
 def test_a_changed_working_directory_does_not_change_the_file(tmp_path, monkeypatch):

@@ -29,6 +29,8 @@ __all__ = ["Command"]
 NAME: Final = "manage.py envoyou"
 LEVELS: Final = {0: logging.WARNING, 1: logging.INFO}
 
+COLOR_VARIABLES: Final = {"no_color": "NO_COLOR", "force_color": "FORCE_COLOR"}
+
 WITH_VALUE: Final = ("-v", "--verbosity", "--settings", "--pythonpath")
 FLAGS: Final = ("--traceback", "--no-color", "--force-color", "--skip-checks")
 """Django's own options, which every command takes at any place."""
@@ -65,10 +67,9 @@ class Command(BaseCommand):
             from envoyou_core.adapter import application, run_commands
         except ImportError as error:
             raise CommandError(f"{error.name} is not installed: pip install 'envoyou-webhooks[django]'") from error
-        if options["no_color"]:
-            os.environ["NO_COLOR"] = "1"
-        if options["force_color"]:
-            os.environ["FORCE_COLOR"] = "1"
+        for option, variable in COLOR_VARIABLES.items():
+            if options[option] and not self._is_called_from_code:
+                os.environ[variable] = "1"
         given = list(arguments[1:] if arguments[:1] == ("--",) else arguments)
         stdout = options.get("stdout")
         try:
