@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,6 +14,7 @@ from django.utils.translation import gettext_lazy as _
 from envoyou_core import Event
 from envoyou_core.adapter import (
     MAX_NAME_LENGTH,
+    Changes,
     decode_history,
     event_of,
     object_key,
@@ -22,7 +23,7 @@ from envoyou_core.adapter import (
     record_of,
     transitions,
 )
-from envoyou_core.inbox import REQUEUABLE, Status
+from envoyou_core.inbox import REQUEUABLE, Status, check_handler_names
 from envoyou_django import conf
 from envoyou_django.fields import ExactCharField, UtcDateTimeField, stored_moment
 from envoyou_django.inbox.cleanup import SCRUBBED_BY, scrubbed, update_each
@@ -77,24 +78,36 @@ class ProcessedEventQuerySet(models.QuerySet):
         """Return the events about an object: its `id`, or else its `user_id`."""
         return self.filter(object_key=object_key(object_id))
 
-    def requeue(self, now: datetime | None = None) -> int:
+    def requeue(self, now: datetime | None = None, *, drop_handlers: Collection[str] = ()) -> int:
         """Requeue the failed, ignored and dead events, due at `now`.
 
         They get all their attempts again. Handlers that have succeeded do not run again. Events whose payload was
         deleted are not requeued.
 
+        Args:
+            now: when the events become due.
+            drop_handlers: names of handlers that will not run for these events. Only events that owe one of them are
+                requeued.
+
         Returns:
             The number of requeued events.
+
+        Raises:
+            ValueError: `drop_handlers` is not a list.
         """
-        rows = self._for_writing().requeuable() | self._for_writing().awaiting()
-        alias = rows.db
-        candidates = list(rows.order_by("pk").values("pk", "status", "attempts", "progress", "owed"))
+        now = now or _now()
+        candidates = list(self._changed_by_requeue(now, drop_handlers))
+        alias = self._for_writing().db
         requeued = 0
         for start in range(0, len(candidates), REQUEUE_BATCH):
             with transaction.atomic(using=alias):
-                for row in candidates[start : start + REQUEUE_BATCH]:
-                    requeued += self._requeue_one(alias, row, now or _now())
+                for row, changes in candidates[start : start + REQUEUE_BATCH]:
+                    requeued += self._requeue_one(alias, row, changes)
         return requeued
+
+    def count_requeuable(self, *, drop_handlers: Collection[str] = ()) -> int:
+        """Return how many events `requeue` would requeue with the same handlers to drop."""
+        return sum(1 for _ in self._changed_by_requeue(_now(), drop_handlers))
 
     def make_due(self, now: datetime | None = None) -> int:
         """Make the events that wait for a later attempt due at `now`, and return their number."""
@@ -143,7 +156,21 @@ class ProcessedEventQuerySet(models.QuerySet):
     def _for_writing(self) -> ProcessedEventQuerySet:
         return self.using(self._db or router.db_for_write(self.model))
 
-    def _requeue_one(self, alias: str, row: Mapping[str, Any], now: datetime) -> int:
+    def _changed_by_requeue(
+        self, now: datetime, drop_handlers: Collection[str]
+    ) -> Iterator[tuple[Mapping[str, Any], Changes]]:
+        """Return the rows that `requeue` changes, with their changes."""
+        check_handler_names(drop_handlers)
+        rows = self._for_writing().requeuable() | self._for_writing().awaiting()
+        if drop_handlers:
+            # An ignored event owes nothing, and there may be millions of them.
+            rows = rows.exclude(status=Status.IGNORED)
+        for row in rows.order_by("pk").values("pk", "status", "attempts", "progress", "owed"):
+            progress, owed = readable_progress(row["progress"]), readable_owed(row["owed"])
+            if changes := transitions.requeue(progress, owed, now, drop_handlers):
+                yield row, changes
+
+    def _requeue_one(self, alias: str, row: Mapping[str, Any], changes: Changes) -> int:
         # The row was read without a lock, so it is updated only if it has not changed since. On SQLite, a transaction
         # that reads before it writes would fail if another one writes in between.
         unchanged = ProcessedEvent.objects.using(alias).filter(
@@ -152,7 +179,6 @@ class ProcessedEventQuerySet(models.QuerySet):
         # On SQLite, a column of numbers may hold any value.
         if isinstance(row["attempts"], int):
             unchanged = unchanged.filter(attempts=row["attempts"])
-        changes = transitions.requeue(readable_progress(row["progress"]), readable_owed(row["owed"]), now)
         changed: int = unchanged.update(**encode(changes))
         return changed
 

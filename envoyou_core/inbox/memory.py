@@ -292,8 +292,9 @@ class MemoryInbox(WorkerInbox):
         status: Status | str | None = None,
         type: str | None = None,
         tenant: str | None = None,
+        drop_handlers: Collection[str] = (),
     ) -> int:
-        statuses = requeuable_statuses(event_id, status, type)
+        statuses = requeuable_statuses(event_id, status, type, drop_handlers)
         with self._lock:
             selected = self._newest(event_id=event_id, type=type, tenant=tenant)
             rows = [
@@ -301,9 +302,12 @@ class MemoryInbox(WorkerInbox):
                 for row in selected
                 if row.scrubbed_at is None and (row.status in statuses or (status is None and row.is_waiting))
             ]
+            requeued = 0
             for row in rows:
-                row.change(transitions.requeue(row.progress, row.owed, self._now()))
-            return len(rows)
+                changes = transitions.requeue(row.progress, row.owed, self._now(), drop_handlers)
+                row.change(changes)
+                requeued += bool(changes)
+            return requeued
 
     def prune(
         self, older_than: timedelta, statuses: tuple[Status | str, ...] = (Status.PROCESSED, Status.IGNORED)

@@ -82,6 +82,7 @@ class Inbox(Protocol):
         status: Status | str | None = None,
         type: str | None = None,
         tenant: str | None = None,
+        drop_handlers: Collection[str] = (),
     ) -> int:
         """Return failed, ignored and dead events to `received`, with all attempts before them.
 
@@ -89,11 +90,21 @@ class Inbox(Protocol):
         status is named, events that wait for a handler become due as well. Events whose payload was deleted stay as
         they are.
 
+        Args:
+            event_id: the event.
+            status: only events with this status.
+            type: only events of this type.
+            tenant: only events of this tenant.
+            drop_handlers: names of handlers that will not run for these events, in no process and not after another
+                `requeue` either: for one that was removed while events still owe it. Only events that owe one of them
+                are requeued, so a name that no event owes changes nothing. Without another argument, all events that
+                owe one are requeued.
+
         Returns:
             The number of requeued events.
 
         Raises:
-            ValueError: no event was named, or a status that cannot be requeued.
+            ValueError: no event was named, a status that cannot be requeued, or `drop_handlers` is not a list.
         """
 
     def prune(

@@ -59,7 +59,12 @@ def to_the_second(moment: datetime | None) -> str | None:
 
 def handlers_list(event: ProcessedEvent) -> SafeString | None:
     """Return the handlers that will not run again, each with its status; `None` if there are none."""
-    labels = {HandlerStatus.DONE: _("done"), HandlerStatus.GIVEN_UP: _("given up"), HandlerStatus.SKIPPED: _("skipped")}
+    labels = {
+        HandlerStatus.DONE: _("done"),
+        HandlerStatus.GIVEN_UP: _("given up"),
+        HandlerStatus.SKIPPED: _("skipped"),
+        HandlerStatus.DROPPED: _("dropped"),
+    }
     try:
         progress = progress_of(event.progress)
     except ValueError:

@@ -429,8 +429,10 @@ class OrmInbox(TransactionalInbox):
         status: Status | str | None = None,
         type: str | None = None,
         tenant: str | None = None,
+        drop_handlers: Collection[str] = (),
     ) -> int:
-        return self.requeuable(event_id, status=status, type=type, tenant=tenant).requeue(self._now())
+        rows = self.requeuable(event_id, status=status, type=type, tenant=tenant, drop_handlers=drop_handlers)
+        return rows.requeue(self._now(), drop_handlers=drop_handlers)
 
     def requeuable(
         self,
@@ -439,13 +441,17 @@ class OrmInbox(TransactionalInbox):
         status: Status | str | None = None,
         type: str | None = None,
         tenant: str | None = None,
+        drop_handlers: Collection[str] = (),
     ) -> ProcessedEventQuerySet:
         """Return the events that `requeue` would requeue with the same arguments.
 
+        With `drop_handlers`, some of them may not owe any of these: the queryset's `requeue` and `count_requeuable`
+        leave them out.
+
         Raises:
-            ValueError: no event was named, or a status that cannot be requeued.
+            ValueError: no event was named, a status that cannot be requeued, or `drop_handlers` is not a list.
         """
-        statuses = requeuable_statuses(event_id, status, type)
+        statuses = requeuable_statuses(event_id, status, type, drop_handlers)
         rows = self._matching(event_id=event_id, type=type, tenant=tenant).filter(scrubbed_at__isnull=True)
         with_status = rows.filter(status__in=statuses)
         return with_status | rows.awaiting() if status is None else with_status

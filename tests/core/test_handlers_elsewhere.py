@@ -586,6 +586,32 @@ def test_a_former_name_belongs_to_one_handler(was, error):
         handlers.on("user.*", name="greet", was=was)(print)
 
 
+def test_an_event_whose_last_owed_handler_is_dropped_is_processed(failed, deployment):
+    other = deployment.process("welcome")
+    other.drain()
+    assert other.inbox.get("evt_1").waits_for == "bill"
+    assert other.inbox.requeue(drop_handlers=["bill"]) == 1
+    assert other.drain() == 1
+    record = other.inbox.get("evt_1")
+    assert (record.status, record.progress["bill"]) == (Status.PROCESSED, HandlerStatus.DROPPED)
+    # Nor does a process that knows it run it.
+    assert deployment.calls == ["welcome", "bill"]
+
+
+@pytest.mark.parametrize("dropped", ["bill", "charge"])
+def test_a_dropped_handler_does_not_run_under_another_of_its_names(deployment, dropped):
+    old, new = deployment.process("bill"), deployment.process()
+    deployment.add(new, "charge", was="bill")
+    deployment.outcomes["bill"] = deployment.outcomes["charge"] = [PermanentError("no address")]
+    deployment.deliver(old)
+    (old if dropped == "bill" else new).drain()
+    assert new.inbox.requeue("evt_1", drop_handlers=[dropped]) == 1
+    assert new.drain() == 1
+    assert new.inbox.get("evt_1").status is Status.PROCESSED
+    assert deployment.calls[:1] == [dropped]
+    assert len([call for call in deployment.calls if call in {"bill", "charge"}]) == 1
+
+
 def test_each_owed_handler_is_awaited_in_turn(deployment, clock):
     killed, other, new = deployment.process("a", "b"), deployment.process(), deployment.process("b")
     deployment.outcomes["a"] = [KeyboardInterrupt()]

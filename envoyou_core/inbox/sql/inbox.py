@@ -458,15 +458,16 @@ class SqlInbox(SqlDatabase, TransactionalInbox):
         status: Status | str | None = None,
         type: str | None = None,
         tenant: str | None = None,
+        drop_handlers: Collection[str] = (),
     ) -> int:
-        statuses = requeuable_statuses(event_id, status, type)
+        statuses = requeuable_statuses(event_id, status, type, drop_handlers)
         self.open()
         condition = and_(
             reading.matching(self.name, event_id=event_id, type=type, tenant=tenant),
             reading.requeuable(statuses, with_waiting=status is None),
         )
         with self._writing() as connection:
-            return requeue(connection, condition, self._moment())
+            return requeue(connection, condition, self._moment(), drop_handlers)
 
     # Deletion
 
