@@ -142,7 +142,10 @@ class Presence:
         if process is None or process.pid != os.getpid():
             process = _this_process(self._clock())
             self._kind = ProcessKind.ACCEPTS
-        known = HandlerSet.of((name, handler.patterns) for handler in self._handlers for name in handler.names)
+        known = HandlerSet.of(
+            ((name, handler.patterns) for handler in self._handlers for name in handler.names),
+            ((handler.alias, handler.patterns) for handler in self._handlers if handler.alias is not None),
+        )
         self._process, self._count = replace(process, kind=self._kind, handlers=known), count
         return self._process
 

@@ -282,7 +282,9 @@ class Engine:
             accepted = yield self._inbox_call(partial(self.known_handlers.set_of, claim.accepted_set))
         if attempt.handlers and accepted is None and not claim.owed:
             return
-        known = {name for handler in attempt.handlers for name in handler.names}
+        if accepted is not None:
+            attempt.mention(accepted.matching(claim.event.type))
+        known = {name for handler in attempt.handlers for name in handler.all_names}
         others = owed_to_others(claim.owed, claim.event.type, claim.progress, accepted, known)
         would_be_ignored = not (attempt.handlers or others or claim.progress)
         held: dict[str, float] = {}
@@ -428,7 +430,7 @@ class Engine:
 
     def _is_recorded(self, claim: Claim, handler: Handler) -> bool:
         record = self.inbox.get(claim.event.id, tenant=claim.tenant)
-        return record is not None and record.progress.get(handler.name) is HandlerStatus.DONE
+        return record is not None and handler.status_in(record.progress) is HandlerStatus.DONE
 
     def _record(self, attempt: RunningAttempt) -> Flow[None]:
         held = yield self._inbox_call(partial(self.inbox.record, attempt.claim, dict(attempt.progress)))

@@ -413,8 +413,10 @@ class DeployMachine(RuleBasedStateMachine):
         process.names = frozenset(handlers)
         self.processes.append(process)
 
+    def register(self, process, name, handle):
+        process.on("*", name=name)(handle)
+
     def add(self, process, name):
-        @process.on("*", name=name)
         def handle(event):
             assert (event.id, name) not in self.done, "it ran again after its success"
             self.begun.add((event.id, name))
@@ -426,6 +428,8 @@ class DeployMachine(RuleBasedStateMachine):
                 self.begun |= {(event.id, other) for other in process.names}
                 raise KeyboardInterrupt
             self.done.add((event.id, name))
+
+        self.register(process, name, handle)
 
     @rule(number=st.integers(0, 2))
     def accept(self, number):
@@ -465,12 +469,27 @@ class DeployMachine(RuleBasedStateMachine):
             assert bool(undone) == (record.status is Status.DEAD)
 
 
-@pytest.mark.parametrize(("kind", "examples"), [("memory", 40), ("sqlite", 6)])
-def test_no_handler_is_lost_or_repeated_whatever_is_deployed(kind, examples, tmp_path):
+class NamesakesMachine(DeployMachine):
+    """The handlers are functions of one name in several modules. A process that has only one of them has the first."""
+
+    def register(self, process, name, handle):
+        handle.__module__, handle.__qualname__ = f"project.{name}", "handle"
+        process.on("*")(handle)
+
+    @rule(handlers=st.sampled_from([NAMES[:number] for number in range(len(NAMES) + 1)]))
+    def deploy(self, handlers):
+        super().deploy(handlers)
+
+
+@pytest.mark.parametrize(
+    ("machine", "kind", "examples"),
+    [(DeployMachine, "memory", 40), (DeployMachine, "sqlite", 6), (NamesakesMachine, "memory", 40)],
+)
+def test_no_handler_is_lost_or_repeated_whatever_is_deployed(machine, kind, examples, tmp_path):
     runs = itertools.count()
     made = []
 
-    class Machine(DeployMachine):
+    class Machine(machine):
         def new_clock(self):
             return HandClock()
 
