@@ -185,6 +185,11 @@ class Engine:
         self.in_context(partial(self.inbox.beat, process))
         self.presence.was_listed(process)
 
+    def list_as_stopped(self) -> None:
+        """List this process as one whose worker has stopped, unless it is not listed at all."""
+        if (process := self.presence.stopped()) is not None:
+            self.in_context(partial(self.inbox.beat, process))
+
     def ensure_listed(self) -> None:
         """List this process in the inbox, unless that was done recently."""
         if not self.presence.is_listed:

@@ -5,6 +5,7 @@ import re
 import threading
 from collections import defaultdict
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -227,6 +228,14 @@ def test_an_event_is_not_ignored_if_a_live_process_handles_its_type(deployment, 
     assert none.inbox.get("evt_2").status is Status.IGNORED
 
 
+def test_a_set_that_is_not_stored_any_more_owes_nothing(deployment, monkeypatch):
+    both, one = deployment.process("welcome", "bill"), deployment.process("welcome")
+    deployment.deliver(both)
+    monkeypatch.setattr(one.inbox, "handler_sets", lambda ids: {})
+    assert one.drain() == 1
+    assert deployment.calls == ["welcome"]
+
+
 def test_a_handler_of_that_name_for_other_types_is_another(failed, deployment):
     same_name = deployment.process("bill", pattern="auth.*")
     assert same_name.drain() == same_name.drain() == 0
@@ -341,6 +350,37 @@ def test_a_worker_is_seen_while_its_handlers_take_all_slots(deployment, clock, u
     finally:
         release.set()
         worker.stop()
+
+
+def test_the_handlers_of_a_worker_that_was_stopped_bind_for_as_long_as_a_restart_takes(deployment, clock, until):
+    old, new = deployment.process("old", handoff="auto"), deployment.process("new")
+    deployment.deliver(old)
+    old.start()
+    until(lambda: new.inbox.get("evt_1").status is Status.PROCESSED)
+    assert [process.kind for process in new.inbox.processes()] == [ProcessKind.WORKER]
+    old.stop()
+    assert [process.kind for process in new.inbox.processes()] == [ProcessKind.STOPPED]
+    # What it has left in the inbox.
+    new.inbox.add(NewEvent(sample_event(id="evt_2"), handlers=old._presence.handlers)).result(20)
+    assert new.drain() == 0
+    assert new.inbox.get("evt_2").waits_for == "old"
+    clock.advance(LIVE_FOR[ProcessKind.STOPPED] + 1)
+    assert new.drain() == 1
+    assert [notice.handler for notice in kinds(new.seen, HandlerDropped)] == ["old"]
+
+
+@pytest.mark.parametrize("works_again", [False, True], ids=["accepts", "works"])
+def test_a_stopped_worker_that_is_used_again_is_live(deployment, until, works_again):
+    process = deployment.process("welcome", handoff="auto")
+    deployment.deliver(process)
+    process.start()
+    until(lambda: process.inbox.get("evt_1").status is Status.PROCESSED)
+    process.stop()
+    process._settings = replace(process._settings, handoff="auto" if works_again else "manual")
+    deployment.deliver(process, "evt_2")
+    kind = ProcessKind.WORKER if works_again else ProcessKind.ACCEPTS
+    until(lambda: process.inbox.processes()[0].kind is kind)
+    process.stop()
 
 
 def test_the_last_handler_leaves_the_rest_in_its_own_transaction(clock, sqlite_url):
