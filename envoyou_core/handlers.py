@@ -5,15 +5,16 @@ from __future__ import annotations
 import difflib
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final, Literal, TypeVar
 
 from envoyou_core.errors import ConfigurationError
 from envoyou_core.event import EVENT_TYPES
+from envoyou_core.handler_names import FunctionName, function_name
 from envoyou_core.hooks import Hook, HookKind, Hooks
-from envoyou_core.inbox import AsyncTransactionalInbox, Inbox, TransactionalInbox
+from envoyou_core.inbox import AsyncTransactionalInbox, HandlerStatus, Inbox, TransactionalInbox
 from envoyou_core.observability import Listener
 from envoyou_core.observability.redacted import RedactedLogger
 from envoyou_core.patterns import check_pattern, matches_any
@@ -71,6 +72,7 @@ class Handler:
         concurrency: how many of its events each worker may have in flight.
         atomic: whether it shares the transaction that records its success; `None` for the default.
         was: its former names.
+        function_name: the name of its function; `None` if it was named by `on(..., name=...)`.
     """
 
     name: str
@@ -84,11 +86,42 @@ class Handler:
     concurrency: int | None = None
     atomic: bool | None = None
     was: tuple[str, ...] = ()
+    function_name: FunctionName | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
         """Its name and its former names, under each of which its success is recorded."""
         return (self.name, *self.was)
+
+    @property
+    def alias(self) -> str | None:
+        """The name by which a process may know it that has other handlers; `None` if it has the same name in all."""
+        if self.function_name is None:
+            return None
+        return self.function_name.full if self.name == self.function_name.short else self.function_name.short
+
+    @property
+    def all_names(self) -> tuple[str, ...]:
+        """All names by which a process may know it."""
+        alias = self.alias
+        return self.names if alias is None else (*self.names, alias)
+
+    def names_in(self, mentioned: Collection[str]) -> tuple[str, ...]:
+        """Return the names under which its success is recorded for an event, its name first.
+
+        If the event mentions the name with the module, only that name is used: another process knows two handlers of
+        the short name, which it could not tell apart.
+
+        Args:
+            mentioned: the names of handlers in the event's row and in the set of the process that accepted it.
+        """
+        if mentioned and self.function_name is not None and self.function_name.full in mentioned:
+            return (self.function_name.full, *self.was)
+        return self.names
+
+    def status_in(self, progress: Mapping[str, HandlerStatus]) -> HandlerStatus | None:
+        """Return its status, which may be recorded under any of its names; `None` if it still has to run."""
+        return next((progress[name] for name in self.all_names if name in progress), None) if progress else None
 
     @property
     def wants_connection(self) -> bool:
@@ -123,8 +156,10 @@ class Registration(ABC):
 
         Args:
             types: exact (`user.created`), by prefix (`user.*`), or all (`*`). See the guide, "Supported Events".
-            name: by which its success is recorded; the function's qualified name by default. Keep it stable, or name
-                the former one with `was`: otherwise events that wait for a retry run the handler anew.
+            name: by which its success is recorded. By default, the function's qualified name without the module; if
+                functions of two modules have the same one, the module is part of both names (`billing.hooks.welcome`).
+                Keep the name stable, or name the former one with `was`: otherwise events that wait for a retry run the
+                handler anew. What was recorded under the short name before there were two counts for both.
             ordered: handle the events of one object (`data.object.id`, else its `user_id`) one after the other, oldest
                 first. An event that waits for a retry holds up those behind it.
             stale: `skip` skips an event that was created before the newest one applied to its object, over all types.
@@ -247,17 +282,23 @@ class Handlers(Registration):
         Raises:
             ConfigurationError: its name is taken.
         """
-        if handler.name in self._handlers:
+        others = [*self]
+        if any(_clash(other, handler) for other in others):
+            others = [_with_full_name(other) if _clash(other, handler) else other for other in others]
+            handler = _with_full_name(handler)
+        if any(other.name == handler.name for other in others):
             raise ConfigurationError(
                 f"two handlers are named {handler.name!r}: name one with on(..., name=...), or register a function for "
                 "several types at once, on('user.created', 'user.updated')"
             )
-        taken = {name: other.name for other in self for name in other.names}
+        taken = {name: other.name for other in others for name in other.names}
         for name in handler.names:
             if name in taken or handler.names.count(name) > 1:
                 raise ConfigurationError(
                     f"{name!r} is a name of the handler {taken.get(name, handler.name)!r} already, present or former"
                 )
+        if any(other.name not in self._handlers for other in others):
+            self._handlers = {other.name: other for other in others}
         self._handlers[handler.name] = handler
 
     def add_hook(self, kind: HookKind, hook: Hook) -> None:
@@ -273,6 +314,14 @@ class Handlers(Registration):
 
     def __len__(self) -> int:
         return len(self._handlers)
+
+
+def _clash(one: Handler, other: Handler) -> bool:
+    return one.function_name is not None and one.function_name.clashes_with(other.function_name)
+
+
+def _with_full_name(handler: Handler) -> Handler:
+    return handler if handler.function_name is None else replace(handler, name=handler.function_name.full)
 
 
 def check_transaction_support(handler: Handler, inbox: Inbox) -> None:
@@ -299,8 +348,9 @@ def describe_handler(function: Callable[..., Any], types: tuple[str, ...], name:
     Raises:
         ConfigurationError: it has no name, or an unsupported required parameter.
     """
-    handler_name = name or getattr(function, "__qualname__", None)
-    if handler_name is None:
+    by_function = None if name else function_name(function)
+    handler_name = by_function.short if by_function is not None else name
+    if not handler_name:
         raise ConfigurationError(f"handler {function!r} has no name: give it one with on(..., name=...)")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise ConfigurationError(f"handler {handler_name!r} is a generator function, which does nothing when called")
@@ -314,6 +364,7 @@ def describe_handler(function: Callable[..., Any], types: tuple[str, ...], name:
         is_async=inspect.iscoroutinefunction(function)
         or inspect.iscoroutinefunction(getattr(function, "__call__", None)),  # noqa: B004 - not a test for callability
         wants=_wanted_parameters(function, handler_name),
+        function_name=by_function,
     )
 
 

@@ -29,7 +29,7 @@ class Pausing(Lifecycle):
             ConfigurationError: the type is malformed.
         """
         subject = subject_of(type=type, handler=handler)
-        if handler is not None and all(handler not in known.names for known in self._handlers):
+        if handler is not None and all(handler not in known.all_names for known in self._handlers):
             log.warning("paused the handler %r, which this process does not have", handler)
         self.inbox.pause(subject)
         self._engine.pauses.forget()

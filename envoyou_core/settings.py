@@ -72,7 +72,7 @@ class WorkerSettings:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     retention: Retention | None = field(default_factory=Retention)
     concurrency: int = 8
-    lease: float = 60.0
+    lease: float = 30.0
     shutdown_timeout: float = 10.0
     handler_wait: float = 86_400.0
     clock: Callable[[], float] = time.time

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
@@ -15,10 +16,10 @@ from envoyou_core.adapter import (
     object_key,
     record_of,
 )
-from envoyou_core.inbox import REQUEUABLE, Status
+from envoyou_core.inbox import REQUEUABLE, Status, check_handler_names
 from envoyou_django import conf
 from envoyou_django.fields import ExactCharField, UtcDateTimeField, stored_moment
-from envoyou_django.inbox.bulk import MAKE_DUE, MARK_DEAD, REQUEUE, Operation, change_in_batches
+from envoyou_django.inbox.bulk import MAKE_DUE, MARK_DEAD, Operation, change_in_batches, requeueing
 
 __all__ = [
     "MAX_NAME",
@@ -66,16 +67,25 @@ class ProcessedEventQuerySet(models.QuerySet):
         """Return the events about an object: its `id`, or else its `user_id`."""
         return self.filter(object_key=object_key(object_id))
 
-    def requeue(self, now: datetime | None = None) -> int:
+    def requeue(self, now: datetime | None = None, *, drop_handlers: Collection[str] = ()) -> int:
         """Requeue the failed, ignored and dead events, due at `now`.
 
         They get all their attempts again. Handlers that have succeeded do not run again. Events whose payload was
         deleted are not requeued.
 
+        Args:
+            now: when the events become due.
+            drop_handlers: names of handlers that will not run for these events. Only events that owe one of them are
+                requeued.
+
         Returns:
             The number of requeued events.
+
+        Raises:
+            ValueError: `drop_handlers` is not a list.
         """
-        return self._change(REQUEUE, now)
+        check_handler_names(drop_handlers)
+        return self._change(requeueing(drop_handlers), now)
 
     def make_due(self, now: datetime | None = None) -> int:
         """Make the events that wait for a later attempt due at `now`, and return their number."""

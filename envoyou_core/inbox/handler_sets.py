@@ -13,6 +13,8 @@ __all__ = ["HandlerSet"]
 
 ID_LENGTH = 16
 
+Patterns = tuple[tuple[str, tuple[str, ...]], ...]
+
 
 @dataclass(frozen=True, slots=True)
 class HandlerSet:
@@ -21,6 +23,7 @@ class HandlerSet:
     Attributes:
         id: a hash of the names and patterns; two sets with the same id are equal.
         handlers: the patterns of each handler by its name, sorted by name.
+        aliases: the same for names by which only other processes may know a handler of this one. They are not stored.
 
     Examples:
         >>> known = HandlerSet.of([("welcome", ["user.created"]), ("log", ["*"])])
@@ -31,13 +34,18 @@ class HandlerSet:
     """
 
     id: str
-    handlers: tuple[tuple[str, tuple[str, ...]], ...] = field(compare=False)
+    handlers: Patterns = field(compare=False)
+    # Not hashed: statements are cached by sets, and the hash of a tuple is computed anew each time.
+    aliases: Patterns = field(default=(), hash=False)
 
     @classmethod
-    def of(cls, handlers: Iterable[tuple[str, Iterable[str]]]) -> HandlerSet:
+    def of(
+        cls, handlers: Iterable[tuple[str, Iterable[str]]], aliases: Iterable[tuple[str, Iterable[str]]] = ()
+    ) -> HandlerSet:
         """Make the set of some handlers, each given by its name and its patterns."""
-        in_order = tuple(sorted((name, tuple(sorted(set(patterns)))) for name, patterns in handlers))
-        return cls(hashlib.sha256(json.dumps(in_order).encode()).hexdigest()[:ID_LENGTH], in_order)
+        in_order = _in_order(handlers)
+        id = hashlib.sha256(json.dumps(in_order).encode()).hexdigest()[:ID_LENGTH]
+        return cls(id, in_order, _in_order(aliases))
 
     def matching(self, event_type: str) -> tuple[str, ...]:
         """Return the names of the handlers for `event_type`."""
@@ -58,3 +66,7 @@ class HandlerSet:
             return cls.of((str(name), [str(pattern) for pattern in patterns]) for name, patterns in json.loads(stored))
         except (ValueError, TypeError, RecursionError):
             raise ValueError("a handler set must be a JSON array of names and patterns") from None
+
+
+def _in_order(handlers: Iterable[tuple[str, Iterable[str]]]) -> Patterns:
+    return tuple(sorted((name, tuple(sorted(set(patterns)))) for name, patterns in handlers))

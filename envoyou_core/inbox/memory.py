@@ -296,8 +296,9 @@ class MemoryInbox(WorkerInbox):
         tenant: str | None = None,
         dry_run: bool = False,
         on_progress: Callable[[int], object] | None = None,
+        drop_handlers: Collection[str] = (),
     ) -> int:
-        statuses = requeuable_statuses(event_id, status, type, object_id)
+        statuses = requeuable_statuses(event_id, status, type, object_id, drop_handlers)
         check_selection(type)
         with self._lock:
             selected = self._newest(event_id=event_id, type=type, object_id=object_id, tenant=tenant)
@@ -306,11 +307,16 @@ class MemoryInbox(WorkerInbox):
                 for row in selected
                 if row.scrubbed_at is None and (row.status in statuses or (status is None and row.is_waiting))
             ]
-            for row in () if dry_run else rows:
-                row.change(transitions.requeue(row.progress, row.owed, self._now()))
-        if on_progress is not None and rows and not dry_run:
-            on_progress(len(rows))
-        return len(rows)
+            requeued = [
+                (row, changes)
+                for row in rows
+                if (changes := transitions.requeue(row.progress, row.owed, self._now(), drop_handlers))
+            ]
+            for row, changes in () if dry_run else requeued:
+                row.change(changes)
+        if on_progress is not None and requeued and not dry_run:
+            on_progress(len(requeued))
+        return len(requeued)
 
     def prune(
         self,

@@ -114,4 +114,5 @@ class MemoryRow:
             history=self.history,
             scrubbed_at=self.scrubbed_at,
             waits_for=self.waits_for if self.is_waiting else None,
+            owed=dict(self.owed),
         )

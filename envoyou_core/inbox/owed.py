@@ -158,7 +158,7 @@ def wait_key(handler: str) -> str:
 
 def awaited_handlers(handlers: HandlerSet) -> list[tuple[str, tuple[str, ...]]]:
     """Return the handlers of a set with their names as the column `waits_for` holds them."""
-    return [(wait_key(name), patterns) for name, patterns in handlers.handlers]
+    return [(wait_key(name), patterns) for name, patterns in (*handlers.handlers, *handlers.aliases)]
 
 
 def encode_owed(owed: Owed | None) -> str | None:

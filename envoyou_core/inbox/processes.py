@@ -32,11 +32,15 @@ __all__ = [
 
 
 class ProcessKind(StrEnum):
-    """What a process does with an inbox: it only accepts events, it handles some now and then, or it runs a worker."""
+    """What a process does with an inbox.
+
+    It only accepts events, handles some now and then, or runs a worker; or it has stopped its worker in good order.
+    """
 
     ACCEPTS = "accepts"
     DRAIN = "drain"
     WORKER = "worker"
+    STOPPED = "stopped"
 
 
 BEAT_INTERVAL: Final = 10.0
@@ -45,11 +49,17 @@ BEAT_INTERVAL: Final = 10.0
 QUIET_INTERVAL: Final = 60.0
 """Seconds after which a process without a worker, when it uses the inbox, is recorded as seen again."""
 
-LIVE_FOR: Final = {ProcessKind.WORKER: 300.0, ProcessKind.ACCEPTS: 3600.0, ProcessKind.DRAIN: 86_400.0}
+LIVE_FOR: Final = {
+    ProcessKind.WORKER: 300.0,
+    ProcessKind.STOPPED: 60.0,
+    ProcessKind.ACCEPTS: 3600.0,
+    ProcessKind.DRAIN: 86_400.0,
+}
 """Seconds after its last beat for which a process counts as live.
 
-For a worker, it is longer than a restart takes: a handler must not be dropped because its only worker is being
-restarted. A process that only accepts is seen with its acceptances. A task queue or a cron job may run once a day.
+A stopped worker counts for as long as a restart takes: its handlers must not be dropped while their only worker is
+being restarted. A worker that was not stopped in good order may also hang for a while. A process that only accepts is
+seen with its acceptances. A task queue or a cron job may run once a day.
 """
 
 KEPT_FOR: Final = timedelta(days=2)
@@ -142,7 +152,10 @@ class Presence:
         if process is None or process.pid != os.getpid():
             process = _this_process(self._clock())
             self._kind = ProcessKind.ACCEPTS
-        known = HandlerSet.of((name, handler.patterns) for handler in self._handlers for name in handler.names)
+        known = HandlerSet.of(
+            ((name, handler.patterns) for handler in self._handlers for name in handler.names),
+            ((handler.alias, handler.patterns) for handler in self._handlers if handler.alias is not None),
+        )
         self._process, self._count = replace(process, kind=self._kind, handlers=known), count
         return self._process
 
@@ -175,6 +188,13 @@ class Presence:
         """Note that the worker of this process has ended."""
         if self.process.kind is ProcessKind.WORKER:
             self._kind = ProcessKind.ACCEPTS
+
+    def stopped(self) -> Process | None:
+        """Return this process as it is to be listed after its worker has stopped; `None` if it was not listed."""
+        listed, self._listed = self._listed, None
+        if listed is None or listed[0].pid != os.getpid():
+            return None
+        return replace(self.process, kind=ProcessKind.STOPPED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,6 +95,7 @@ class Inbox(Protocol):
         tenant: str | None = None,
         dry_run: bool = False,
         on_progress: Callable[[int], object] | None = None,
+        drop_handlers: Collection[str] = (),
     ) -> int:
         """Return failed, ignored and dead events to `received`, with all attempts before them, in small batches.
 
@@ -110,12 +111,17 @@ class Inbox(Protocol):
             tenant: only events of this tenant.
             dry_run: only count the events.
             on_progress: called after each batch with the number of events that are requeued by then.
+            drop_handlers: names of handlers that will not run for these events, in no process and not after another
+                `requeue` either: for one that was removed while events still owe it. Only events that owe one of them
+                are requeued, so a name that no event owes changes nothing. Without another argument, all events that
+                owe one are requeued.
 
         Returns:
             The number of requeued events.
 
         Raises:
-            ValueError: no event was named, a status that cannot be requeued, or an invalid pattern.
+            ValueError: no event was named, a status that cannot be requeued, an invalid pattern, or `drop_handlers` is
+                not a list.
         """
 
     def prune(

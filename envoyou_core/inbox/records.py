@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum, StrEnum
@@ -31,6 +31,7 @@ __all__ = [
     "NewEvent",
     "Settlement",
     "Status",
+    "check_handler_names",
     "completed_handlers",
     "is_applied",
     "prunable_statuses",
@@ -67,11 +68,15 @@ REQUEUABLE = frozenset({Status.FAILED, Status.IGNORED, Status.DEAD})
 
 
 class HandlerStatus(StrEnum):
-    """The result of a handler that will not run again for an event."""
+    """The result of a handler that will not run again for an event.
+
+    A handler has given up by a `PermanentError`. It is skipped if the event is stale, and dropped by `requeue`.
+    """
 
     DONE = "done"
     GIVEN_UP = "given_up"
     SKIPPED = "skipped"
+    DROPPED = "dropped"
 
 
 class Added(Enum):
@@ -230,6 +235,7 @@ class InboxRecord:
             and the stored bytes as its `body`; access to its `data.object` raises `InvalidPayloadError`. A status that
             this release does not know shows as `failed` if the event is still due at some time, else as `dead`.
         waits_for: the handler that it waits for, because no process at hand knows it; `None` if it does not wait.
+        owed: the handlers that earlier attempts have left, by name, and whether each has begun.
     """
 
     event: Event
@@ -247,6 +253,7 @@ class InboxRecord:
     scrubbed_at: datetime | None = None
     unreadable: str | None = None
     waits_for: str | None = None
+    owed: Mapping[str, bool] = field(default_factory=dict)
 
     @property
     def last_traceback(self) -> str | None:
@@ -309,25 +316,43 @@ def is_applied(progress: Mapping[str, HandlerStatus]) -> bool:
 
 
 def completed_handlers(progress: Mapping[str, HandlerStatus]) -> dict[str, HandlerStatus]:
-    """Return the progress that a requeued event keeps: handlers that were given up run again."""
-    return {handler: status for handler, status in progress.items() if status is HandlerStatus.DONE}
+    """Return the progress that a requeued event keeps: handlers that have given up or were skipped run again."""
+    kept = {HandlerStatus.DONE, HandlerStatus.DROPPED}
+    return {handler: status for handler, status in progress.items() if status in kept}
+
+
+def check_handler_names(drop_handlers: Collection[str]) -> None:
+    """Check that the handlers to drop are given as a list and not as one name, of which each letter would be a name.
+
+    Raises:
+        ValueError: they are one name.
+    """
+    if isinstance(drop_handlers, str):
+        raise ValueError(f"drop_handlers must be a list of handler names, got {drop_handlers!r}")
 
 
 def requeuable_statuses(
-    event_id: str | None, status: Status | str | None, type: str | None, object_id: str | None
+    event_id: str | None,
+    status: Status | str | None,
+    type: str | None,
+    object_id: str | None,
+    drop_handlers: Collection[str] = (),
 ) -> frozenset[Status]:
     """Return the statuses that a call of `requeue` selects.
 
     Raises:
-        ValueError: no event was named, or a status that cannot be requeued.
+        ValueError: no event was named, a status that cannot be requeued, or `drop_handlers` is not a list.
     """
-    if event_id is None and status is None and type is None and object_id is None:
-        raise ValueError("name an event id, a status, a type or an object to requeue")
+    check_handler_names(drop_handlers)
+    if event_id is None and status is None and type is None and object_id is None and not drop_handlers:
+        raise ValueError("name an event id, a status, a type, an object or a handler to drop")
+    # An ignored event owes nothing, and there may be millions of them.
+    requeuable = REQUEUABLE - {Status.IGNORED} if drop_handlers else REQUEUABLE
     if status is None:
-        return REQUEUABLE
+        return requeuable
     if Status(status) not in REQUEUABLE:
         raise ValueError(f"{status} events cannot be requeued: only {', '.join(sorted(REQUEUABLE))}")
-    return frozenset({Status(status)})
+    return requeuable & {Status(status)}
 
 
 def prunable_statuses(statuses: tuple[Status | str, ...]) -> frozenset[Status]:

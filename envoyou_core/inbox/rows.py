@@ -89,6 +89,7 @@ def record_of(row: Any, *, moment: Moment) -> InboxRecord:
         history=decode_history(row.history),
         scrubbed_at=reader.time("scrubbed_at"),
         waits_for=_text_or_none(row.waits_for) if transitions.is_waiting(row.status, row.waits_for) else None,
+        owed=reader.owed(),
         unreadable=reader.reason,
     )
 

@@ -8,7 +8,7 @@ All times are aware datetimes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
@@ -197,14 +197,28 @@ def interruptions(history: tuple[Attempt, ...]) -> int:
     return count
 
 
-def requeue(progress: Mapping[str, HandlerStatus] | None, owed: Owed | None, now: datetime) -> Changes:
+def requeue(
+    progress: Mapping[str, HandlerStatus] | None,
+    owed: Owed | None,
+    now: datetime,
+    drop_handlers: Collection[str] = (),
+) -> Changes:
     """Make an event due again with all attempts before it. Handlers that succeeded do not run again.
 
     Args:
         progress: the stored progress; `None` if it is unreadable, in which case it stays.
         owed: the stored handlers that it owes; `None` if they are unreadable, in which case they stay.
         now: when the event becomes due.
+        drop_handlers: handlers that will not run for the event, although it owes them.
+
+    Returns:
+        No changes if there are handlers to drop, and the event does not owe any of them.
     """
+    dropped: set[str] = set()
+    if drop_handlers:
+        dropped = {name for name in drop_handlers if name in _owed_after_requeue(progress, owed)}
+        if not dropped:
+            return {}
     changes: Changes = {
         "status": Status.RECEIVED,
         "attempts": 0,
@@ -215,12 +229,19 @@ def requeue(progress: Mapping[str, HandlerStatus] | None, owed: Owed | None, now
         "waits_since": None,
     }
     if progress is not None:
-        completed = changes["progress"] = completed_handlers(progress)
+        changes["progress"] = completed_handlers(progress) | dict.fromkeys(sorted(dropped), HandlerStatus.DROPPED)
         if owed is not None:
-            # Those that were given up run again, wherever they are known.
-            given_up = [name for name, status in progress.items() if status is HandlerStatus.GIVEN_UP]
-            changes["owed"] = with_begun(owed, given_up, completed)
+            left = _owed_after_requeue(progress, owed)
+            changes["owed"] = {name: begun for name, begun in left.items() if name not in dropped}
     return changes
+
+
+def _owed_after_requeue(progress: Mapping[str, HandlerStatus] | None, owed: Owed | None) -> dict[str, bool]:
+    if progress is None or owed is None:
+        return {}
+    # Those that have given up run again, wherever they are known.
+    given_up = [name for name, status in progress.items() if status is HandlerStatus.GIVEN_UP]
+    return with_begun(owed, given_up, completed_handlers(progress))
 
 
 def scrub(event: Event, history: tuple[Attempt, ...], now: datetime) -> Changes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -39,6 +39,7 @@ class RunningAttempt:
         begun: the handlers of this process that have begun in this attempt.
         elsewhere: the owed handlers that this process does not know; `None` if there are none.
         handler_wait: seconds for which the event may wait for a process that knows a handler.
+        mentioned: the names of handlers in the event's row and in the set of the process that accepted it.
     """
 
     claim: Claim
@@ -57,16 +58,18 @@ class RunningAttempt:
     begun: set[str] = field(default_factory=set)
     elsewhere: OwedElsewhere | None = None
     handler_wait: float = 0.0
+    mentioned: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
+        self.mentioned = frozenset(self.claim.owed).union(self.claim.progress)
         self.progress = dict(self.claim.progress)
+        if not self.progress:
+            return
         for handler in self.handlers:
             # What was recorded under a former name counts, and is recorded under all names: a process of the former
             # release must not run the handler again either.
-            if (
-                status := next((self.progress[name] for name in handler.names if name in self.progress), None)
-            ) is not None:
-                self.progress |= dict.fromkeys(handler.names, status)
+            if (status := handler.status_in(self.claim.progress)) is not None:
+                self.progress |= dict.fromkeys(self.names_of(handler), status)
 
     @property
     def number(self) -> int:
@@ -81,21 +84,30 @@ class RunningAttempt:
     def owed(self, progress: Mapping[str, HandlerStatus] | None = None) -> dict[str, bool]:
         """Return the handlers that still have to run, in this process or another, and whether each has begun."""
         progress = self.progress if progress is None else progress
-        own = {handler.name: False for handler in self.handlers}
+        own = {self.names_of(handler)[0]: handler.name in self.begun for handler in self.handlers}
         others = {} if self.elsewhere is None else self.elsewhere.owed
-        return with_begun({**own, **others, **self.claim.owed}, self.begun, progress)
+        begun = [name for name, has_begun in own.items() if has_begun]
+        return with_begun({**own, **others, **self.claim.owed}, begun, progress)
+
+    def names_of(self, handler: Handler) -> tuple[str, ...]:
+        """Return the names under which the success of `handler` is recorded."""
+        return handler.names_in(self.mentioned)
+
+    def mention(self, names: Iterable[str]) -> None:
+        """Note names of handlers under which another process knows handlers of this event."""
+        self.mentioned = self.mentioned.union(names)
 
     def unfinished(self) -> list[Handler]:
         """Return the handlers that have to run."""
-        return [handler for handler in self.handlers if handler.name not in self.progress]
+        return [handler for handler in self.handlers if handler.status_in(self.progress) is None]
 
     def with_done(self, handler: Handler) -> dict[str, HandlerStatus]:
         """Return the progress with `handler` done."""
-        return {**self.progress, **dict.fromkeys(handler.names, HandlerStatus.DONE)}
+        return {**self.progress, **dict.fromkeys(self.names_of(handler), HandlerStatus.DONE)}
 
     def skip(self, handler: Handler) -> None:
         """Note that `handler` does not run because the event is stale."""
-        self.progress |= dict.fromkeys(handler.names, HandlerStatus.SKIPPED)
+        self.progress |= dict.fromkeys(self.names_of(handler), HandlerStatus.SKIPPED)
 
     def succeed(self, handler: Handler) -> None:
         """Note that `handler` has succeeded. If the inbox called `settle` in its transaction, that is committed now."""
@@ -110,7 +122,7 @@ class RunningAttempt:
         self.failures.append(failure)
         self.errors.append(error)
         if isinstance(error, PermanentError):
-            self.progress |= dict.fromkeys(handler.names, HandlerStatus.GIVEN_UP)
+            self.progress |= dict.fromkeys(self.names_of(handler), HandlerStatus.GIVEN_UP)
             self.is_recorded = False
         return failure
 
@@ -169,7 +181,7 @@ class RunningAttempt:
         )
 
     def _outcome(self, progress: Mapping[str, HandlerStatus], error: str | None) -> Settlement:
-        if any(handler.name not in progress for handler in self.handlers):
+        if any(handler.status_in(progress) is None for handler in self.handlers):
             return self._retried(progress, error, self._delay())
         if self.elsewhere is not None and self.elsewhere.binding:
             return self._left(self.elsewhere, progress, error)

@@ -40,7 +40,7 @@ def paused_patterns(subjects: Iterable[str], handlers: Iterable[Handler]) -> tup
     names = {name for kind, name in kinds if kind == "handler"}
     return tuple(
         dict.fromkeys(
-            [*types, *(p for handler in handlers if names.intersection(handler.names) for p in handler.patterns)]
+            [*types, *(p for handler in handlers if names.intersection(handler.all_names) for p in handler.patterns)]
         )
     )
 

@@ -190,6 +190,11 @@ class Engine:
         self.in_context(partial(self.inbox.beat, process))
         self.presence.was_listed(process)
 
+    def list_as_stopped(self) -> None:
+        """List this process as one whose worker has stopped, unless it is not listed at all."""
+        if (process := self.presence.stopped()) is not None:
+            self.in_context(partial(self.inbox.beat, process))
+
     def ensure_listed(self) -> None:
         """List this process in the inbox, unless that was done recently."""
         if not self.presence.is_listed:
@@ -294,7 +299,9 @@ class Engine:
             accepted = yield self._inbox_call(partial(self.known_handlers.set_of, claim.accepted_set))
         if attempt.handlers and accepted is None and not claim.owed:
             return
-        known = {name for handler in attempt.handlers for name in handler.names}
+        if accepted is not None:
+            attempt.mention(accepted.matching(claim.event.type))
+        known = {name for handler in attempt.handlers for name in handler.all_names}
         others = owed_to_others(claim.owed, claim.event.type, claim.progress, accepted, known)
         would_be_ignored = not (attempt.handlers or others or claim.progress)
         held: dict[str, float] = {}
@@ -450,7 +457,7 @@ class Engine:
 
     def _is_recorded(self, claim: Claim, handler: Handler) -> bool:
         record = self.inbox.get(claim.event.id, tenant=claim.tenant)
-        return record is not None and record.progress.get(handler.name) is HandlerStatus.DONE
+        return record is not None and handler.status_in(record.progress) is HandlerStatus.DONE
 
     def _record(self, attempt: RunningAttempt) -> Flow[None]:
         held = yield self._inbox_call(partial(self.inbox.record, attempt.claim, dict(attempt.progress)))

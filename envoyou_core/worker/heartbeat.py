@@ -16,9 +16,12 @@ FIRST_BEAT = 2.0
 """Seconds after its start at which an idle worker is listed. A server may still be forking, and a SQLite file that is
 being written to at a fork stays locked in the child."""
 
+MAX_LAST_BEAT = 1.0
+"""Seconds for which a worker that stops waits for its last beat: the database may be down."""
+
 
 class Heartbeat:
-    """The regular beats of one worker. They go on while all its slots are taken.
+    """The regular beats of one worker, and a last one. They go on while all its slots are taken.
 
     Args:
         engine: beats.
@@ -44,3 +47,10 @@ class Heartbeat:
                 await asyncio.sleep(BEAT_INTERVAL)
         finally:
             self._engine.presence.retires()
+
+    async def end(self) -> None:
+        """List the process as stopped, after the last regular beat; for at most `MAX_LAST_BEAT` seconds."""
+        last = asyncio.wrap_future(self._inbox_thread.submit(self._engine.list_as_stopped))
+        # If it fails, the process counts as live for some minutes more, which is not worth an error at each stop.
+        last.add_done_callback(lambda beat: beat.cancelled() or beat.exception())
+        await asyncio.wait([last], timeout=MAX_LAST_BEAT)

@@ -201,6 +201,7 @@ class Worker:
         self._left_claims = self._left_claims or unfinished > 0
         await self._loop.cancel_all(timeout=1.0)
         await self._return_to_inbox(self._in_flight.withdraw())
+        await self._heartbeat.end()
         self._leases.stop()
         self._settler.close()
         self._handler_threads.close()

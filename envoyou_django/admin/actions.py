@@ -8,7 +8,7 @@ from typing import Any, Final
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext_lazy
 
-from envoyou_django.inbox.bulk import MAKE_DUE, MARK_DEAD, REQUEUE, Operation
+from envoyou_django.inbox.bulk import MAKE_DUE, MARK_DEAD, Operation, requeueing
 
 __all__ = ["ACTIONS", "EventAction"]
 
@@ -44,7 +44,7 @@ class EventAction:
 _ALL: Final = (
     EventAction(
         name="requeue",
-        operation=REQUEUE,
+        operation=requeueing(),
         title=_("Requeue events?"),
         consequence=_(
             "A requeued event is handled again as soon as possible, with all its attempts. Handlers that have "

@@ -93,7 +93,12 @@ def labelled(label: str, value: object) -> SafeString:
 
 def handlers_list(event: ProcessedEvent) -> SafeString | None:
     """Return the handlers that will not run again, each with its status; `None` if there are none."""
-    labels = {HandlerStatus.DONE: _("done"), HandlerStatus.GIVEN_UP: _("given up"), HandlerStatus.SKIPPED: _("skipped")}
+    labels = {
+        HandlerStatus.DONE: _("done"),
+        HandlerStatus.GIVEN_UP: _("given up"),
+        HandlerStatus.SKIPPED: _("skipped"),
+        HandlerStatus.DROPPED: _("dropped"),
+    }
     try:
         progress = progress_of(event.progress)
     except ValueError:

@@ -6,7 +6,7 @@ never waits long, and an interruption undoes nothing that is done.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -21,7 +21,7 @@ from envoyou_django.inbox.cleanup import scrubbed
 from envoyou_django.inbox.columns import encode
 from envoyou_django.inbox.commits import own_transaction
 
-__all__ = ["MAKE_DUE", "MARK_DEAD", "REQUEUE", "Batch", "Operation", "change_in_batches"]
+__all__ = ["MAKE_DUE", "MARK_DEAD", "Batch", "Operation", "change_in_batches", "count_changed", "requeueing"]
 
 BATCH: Final = 500
 """Rows changed in one transaction, so that new deliveries never wait long for its locks."""
@@ -42,7 +42,7 @@ class Operation:
 
     Attributes:
         eligible: selects the rows that it changes at a time.
-        changes: returns the new values of a row at a time, encoded.
+        changes: returns the new values of a row at a time, encoded; none if the row stays as it is.
         columns: the columns that `changes` reads.
     """
 
@@ -105,18 +105,39 @@ def _change(rows: Rows, statuses: dict[int, str], operation: Operation, now: dat
         rows.model.objects.using(rows.db).filter(pk=0).update(status=F("status"))
     # Locked in the order of the keys, as in every transaction that changes several rows. Others could deadlock.
     locked = rows.order_by("pk").select_for_update().only("status", *NAMED, *operation.columns)
-    changed = [row for row in locked if row.status == statuses[row.pk]]
+    changed = []
     alike: dict[str, tuple[dict[str, Any], list[int]]] = {}
-    for row in changed:
-        values = operation.changes(row, now)
-        alike.setdefault(repr(values), (values, []))[1].append(row.pk)
+    for row in locked:
+        if row.status == statuses[row.pk] and (values := operation.changes(row, now)):
+            changed.append(row)
+            alike.setdefault(repr(values), (values, []))[1].append(row.pk)
     for values, keys in alike.values():
         rows.model.objects.using(rows.db).filter(pk__in=keys).update(**values)
     return changed
 
 
-def _requeued(row: Row, now: datetime) -> dict[str, Any]:
-    return encode(transitions.requeue(readable_progress(row.progress), readable_owed(row.owed), now))
+def count_changed(rows: Rows, operation: Operation, now: datetime) -> int:
+    """Return how many of `rows` an operation would change."""
+    return sum(1 for row in operation.eligible(rows, now).only(*operation.columns) if operation.changes(row, now))
+
+
+def requeueing(drop_handlers: Collection[str] = ()) -> Operation:
+    """Return the operation that returns events to `received`, with all their attempts.
+
+    Args:
+        drop_handlers: handlers that will not run for the events. Only events that owe one of them are requeued.
+    """
+
+    def eligible(rows: Rows, now: datetime) -> Rows:
+        selected = (rows.requeuable() | rows.awaiting()).filter(scrubbed_at__isnull=True)
+        # An ignored event owes nothing, and there may be millions of them.
+        return selected.exclude(status=Status.IGNORED) if drop_handlers else selected
+
+    def changes(row: Row, now: datetime) -> dict[str, Any]:
+        progress, owed = readable_progress(row.progress), readable_owed(row.owed)
+        return encode(transitions.requeue(progress, owed, now, drop_handlers))
+
+    return Operation(eligible, changes, columns=("progress", "owed"))
 
 
 def _marked_dead(row: Row, now: datetime) -> dict[str, Any]:
@@ -132,13 +153,6 @@ def _marked_dead(row: Row, now: datetime) -> dict[str, Any]:
     # Settling an event deletes its payload if that was requested. The payload is read here: few events have a request.
     return dead | scrubbed(row.event, decode_history(row.history), now)
 
-
-REQUEUE: Final = Operation(
-    eligible=lambda rows, _: (rows.requeuable() | rows.awaiting()).filter(scrubbed_at__isnull=True),
-    changes=_requeued,
-    columns=("progress", "owed"),
-)
-"""Returns events to `received`, with all their attempts."""
 
 MARK_DEAD: Final = Operation(
     # The time is not read, because a database may hold one that Python cannot represent.

@@ -51,7 +51,7 @@ from envoyou_core.inbox import (
 from envoyou_django.counting import count_by_status, count_waiting
 from envoyou_django.fields import stored_moment
 from envoyou_django.inbox import registry
-from envoyou_django.inbox.bulk import REQUEUE, change_in_batches
+from envoyou_django.inbox.bulk import change_in_batches, count_changed, requeueing
 from envoyou_django.inbox.claims import awaiting, claimable, has_type
 from envoyou_django.inbox.cleanup import fill_object_keys, scrub, update_each
 from envoyou_django.inbox.columns import encode
@@ -437,12 +437,16 @@ class OrmInbox(TransactionalInbox):
         tenant: str | None = None,
         dry_run: bool = False,
         on_progress: Callable[[int], object] | None = None,
+        drop_handlers: Collection[str] = (),
     ) -> int:
-        rows = self.requeuable(event_id, status=status, type=type, object_id=object_id, tenant=tenant)
+        rows = self.requeuable(
+            event_id, status=status, type=type, object_id=object_id, tenant=tenant, drop_handlers=drop_handlers
+        )
+        operation = requeueing(drop_handlers)
         if dry_run:
-            return rows.count()
+            return count_changed(rows, operation, self._now()) if drop_handlers else rows.count()
         requeued = 0
-        for batch in change_in_batches(rows, REQUEUE, self._now()):
+        for batch in change_in_batches(rows, operation, self._now()):
             requeued += len(batch.rows)
             if on_progress is not None:
                 on_progress(requeued)
@@ -456,13 +460,17 @@ class OrmInbox(TransactionalInbox):
         type: str | None = None,
         object_id: str | None = None,
         tenant: str | None = None,
+        drop_handlers: Collection[str] = (),
     ) -> ProcessedEventQuerySet:
         """Return the events that `requeue` would requeue with the same arguments.
 
+        With `drop_handlers`, some of them may not owe any of these: the queryset's `requeue` leaves them out.
+
         Raises:
-            ValueError: no event was named, a status that cannot be requeued, or an invalid pattern.
+            ValueError: no event was named, a status that cannot be requeued, an invalid pattern, or `drop_handlers` is
+                not a list.
         """
-        statuses = requeuable_statuses(event_id, status, type, object_id)
+        statuses = requeuable_statuses(event_id, status, type, object_id, drop_handlers)
         matching = self._matching(event_id=event_id, type=type, object_id=object_id, tenant=tenant)
         rows = matching.filter(scrubbed_at__isnull=True)
         with_status = rows.filter(status__in=statuses)

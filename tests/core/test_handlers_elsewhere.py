@@ -5,6 +5,7 @@ import re
 import threading
 from collections import defaultdict
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -241,6 +242,14 @@ def test_an_event_is_not_ignored_if_a_live_process_handles_its_type(deployment, 
     assert none.inbox.get("evt_2").status is Status.IGNORED
 
 
+def test_a_set_that_is_not_stored_any_more_owes_nothing(deployment, monkeypatch):
+    both, one = deployment.process("welcome", "bill"), deployment.process("welcome")
+    deployment.deliver(both)
+    monkeypatch.setattr(one.inbox, "handler_sets", lambda ids: {})
+    assert one.drain() == 1
+    assert deployment.calls == ["welcome"]
+
+
 def test_a_handler_of_that_name_for_other_types_is_another(failed, deployment):
     same_name = deployment.process("bill", pattern="auth.*")
     assert same_name.drain() == same_name.drain() == 0
@@ -357,6 +366,37 @@ def test_a_worker_is_seen_while_its_handlers_take_all_slots(deployment, clock, u
         worker.stop()
 
 
+def test_the_handlers_of_a_worker_that_was_stopped_bind_for_as_long_as_a_restart_takes(deployment, clock, until):
+    old, new = deployment.process("old", handoff="auto"), deployment.process("new")
+    deployment.deliver(old)
+    old.start()
+    until(lambda: new.inbox.get("evt_1").status is Status.PROCESSED)
+    assert [process.kind for process in new.inbox.processes()] == [ProcessKind.WORKER]
+    old.stop()
+    assert [process.kind for process in new.inbox.processes()] == [ProcessKind.STOPPED]
+    # What it has left in the inbox.
+    new.inbox.add(NewEvent(sample_event(id="evt_2"), handlers=old._presence.handlers)).result(20)
+    assert new.drain() == 0
+    assert new.inbox.get("evt_2").waits_for == "old"
+    clock.advance(LIVE_FOR[ProcessKind.STOPPED] + 1)
+    assert new.drain() == 1
+    assert [notice.handler for notice in kinds(new.seen, HandlerDropped)] == ["old"]
+
+
+@pytest.mark.parametrize("works_again", [False, True], ids=["accepts", "works"])
+def test_a_stopped_worker_that_is_used_again_is_live(deployment, until, works_again):
+    process = deployment.process("welcome", handoff="auto")
+    deployment.deliver(process)
+    process.start()
+    until(lambda: process.inbox.get("evt_1").status is Status.PROCESSED)
+    process.stop()
+    process._settings = replace(process._settings, handoff="auto" if works_again else "manual")
+    deployment.deliver(process, "evt_2")
+    kind = ProcessKind.WORKER if works_again else ProcessKind.ACCEPTS
+    until(lambda: process.inbox.processes()[0].kind is kind)
+    process.stop()
+
+
 def test_the_last_handler_leaves_the_rest_in_its_own_transaction(clock, sqlite_url):
     inboxes = [SqlInbox(sqlite_url, clock=clock) for _ in range(2)]
     made = Deployment(iter(inboxes).__next__, clock)
@@ -427,8 +467,10 @@ class DeployMachine(RuleBasedStateMachine):
         process.names = frozenset(handlers)
         self.processes.append(process)
 
+    def register(self, process, name, handle):
+        process.on("*", name=name)(handle)
+
     def add(self, process, name):
-        @process.on("*", name=name)
         def handle(event):
             assert (event.id, name) not in self.done, "it ran again after its success"
             self.begun.add((event.id, name))
@@ -440,6 +482,8 @@ class DeployMachine(RuleBasedStateMachine):
                 self.begun |= {(event.id, other) for other in process.names}
                 raise KeyboardInterrupt
             self.done.add((event.id, name))
+
+        self.register(process, name, handle)
 
     @rule(number=st.integers(0, 2))
     def accept(self, number):
@@ -479,12 +523,27 @@ class DeployMachine(RuleBasedStateMachine):
             assert bool(undone) == (record.status is Status.DEAD)
 
 
-@pytest.mark.parametrize(("kind", "examples"), [("memory", 40), ("sqlite", 6)])
-def test_no_handler_is_lost_or_repeated_whatever_is_deployed(kind, examples, tmp_path):
+class NamesakesMachine(DeployMachine):
+    """The handlers are functions of one name in several modules. A process that has only one of them has the first."""
+
+    def register(self, process, name, handle):
+        handle.__module__, handle.__qualname__ = f"project.{name}", "handle"
+        process.on("*")(handle)
+
+    @rule(handlers=st.sampled_from([NAMES[:number] for number in range(len(NAMES) + 1)]))
+    def deploy(self, handlers):
+        super().deploy(handlers)
+
+
+@pytest.mark.parametrize(
+    ("machine", "kind", "examples"),
+    [(DeployMachine, "memory", 40), (DeployMachine, "sqlite", 6), (NamesakesMachine, "memory", 40)],
+)
+def test_no_handler_is_lost_or_repeated_whatever_is_deployed(machine, kind, examples, tmp_path):
     runs = itertools.count()
     made = []
 
-    class Machine(DeployMachine):
+    class Machine(machine):
         def new_clock(self):
             return HandClock()
 
@@ -598,6 +657,32 @@ def test_a_former_name_belongs_to_one_handler(was, error):
     handlers.on("user.*", name="charge", was="bill")(print)
     with pytest.raises(ConfigurationError, match=re.escape(error)):
         handlers.on("user.*", name="greet", was=was)(print)
+
+
+def test_an_event_whose_last_owed_handler_is_dropped_is_processed(failed, deployment):
+    other = deployment.process("welcome")
+    other.drain()
+    assert other.inbox.get("evt_1").waits_for == "bill"
+    assert other.inbox.requeue(drop_handlers=["bill"]) == 1
+    assert other.drain() == 1
+    record = other.inbox.get("evt_1")
+    assert (record.status, record.progress["bill"]) == (Status.PROCESSED, HandlerStatus.DROPPED)
+    # Nor does a process that knows it run it.
+    assert deployment.calls == ["welcome", "bill"]
+
+
+@pytest.mark.parametrize("dropped", ["bill", "charge"])
+def test_a_dropped_handler_does_not_run_under_another_of_its_names(deployment, dropped):
+    old, new = deployment.process("bill"), deployment.process()
+    deployment.add(new, "charge", was="bill")
+    deployment.outcomes["bill"] = deployment.outcomes["charge"] = [PermanentError("no address")]
+    deployment.deliver(old)
+    (old if dropped == "bill" else new).drain()
+    assert new.inbox.requeue("evt_1", drop_handlers=[dropped]) == 1
+    assert new.drain() == 1
+    assert new.inbox.get("evt_1").status is Status.PROCESSED
+    assert deployment.calls[:1] == [dropped]
+    assert len([call for call in deployment.calls if call in {"bill", "charge"}]) == 1
 
 
 def test_each_owed_handler_is_awaited_in_turn(deployment, clock):

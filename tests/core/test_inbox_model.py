@@ -117,7 +117,8 @@ class Row:
 
     def arm(self, now):
         self.status, self.attempts, self.crashes = Status.RECEIVED, 0, 0
-        self.progress = {name: became for name, became in self.progress.items() if became is HandlerStatus.DONE}
+        kept = {HandlerStatus.DONE, HandlerStatus.DROPPED}
+        self.progress = {name: became for name, became in self.progress.items() if became in kept}
         self.due, self.settled = now, None
 
     def scrub(self, now):

@@ -63,7 +63,7 @@ def test_text_values_are_converted():
         {
             "TOLERANCE": "60.5",
             "MAX_BODY_SIZE": "1000",
-            "LEASE": "30",
+            "LEASE": "45",
             "SIGNED_CONTENT": " raw , canonical,",
             "REQUIRED_HEADERS": "",
             "RETRY_MAX_ATTEMPTS": "5",
@@ -80,7 +80,7 @@ def test_text_values_are_converted():
     ) == {
         "tolerance": 60.5,
         "max_body_size": 1000,
-        "lease": 30.0,
+        "lease": 45.0,
         "signed_content": ("raw", "canonical"),
         "required_headers": (),
         "retry": RetryPolicy(

@@ -39,9 +39,9 @@ def ids(rows):
     return list(rows.values_list("event_id", flat=True))
 
 
-def settle(inbox, id, status, *, retry_in=None):
+def settle(inbox, id, status, **values):
     (claim,) = [claim for claim in inbox.claim(10, LEASE) if claim.event.id == id]
-    assert inbox.settle(claim, Settlement(status, 1, retry_in=retry_in))
+    assert inbox.settle(claim, Settlement(status, 1, **values))
 
 
 def test_due(inbox_alias, clock, settings):
@@ -74,6 +74,20 @@ def test_dead(inbox_alias, clock, settings):
     assert ProcessedEvent.objects.dead().requeue() == 1
     assert ids(ProcessedEvent.objects.dead()) == []
     assert (inbox.get(dead).status, inbox.get(dead).next_attempt_at) == (Status.RECEIVED, clock.moment())
+
+
+def test_requeue_drops_a_handler_from_the_events_that_owe_it(inbox_alias, clock):
+    inbox = OrmInbox(clock=clock)
+    for id, owed in (("evt_1", {"bill": True}), ("evt_2", {"mail": True})):
+        add(inbox, id)
+        settle(inbox, id, Status.DEAD, owed=owed)
+    rows = ProcessedEvent.objects.dead()
+    assert inbox.requeue(status="dead", dry_run=True) == 2
+    assert inbox.requeue(drop_handlers=["bill"], dry_run=True) == 1
+    assert rows.requeue(drop_handlers=["bill"]) == 1
+    assert ids(ProcessedEvent.objects.dead()) == ["evt_2"]
+    with pytest.raises(ValueError, match="drop_handlers must be a list"):
+        rows.requeue(drop_handlers="bill")
 
 
 def test_for_object(inbox_alias, clock):

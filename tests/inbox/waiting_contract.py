@@ -3,11 +3,13 @@
 from dataclasses import replace
 from datetime import UTC, datetime
 
+import pytest
+
 from envoyou_core.inbox import Added, ClaimFilter, HandlerStatus, NewEvent, Status
 from envoyou_core.inbox.handler_sets import HandlerSet
 from envoyou_core.inbox.processes import KEPT_FOR, SETS_KEPT_FOR, Process, ProcessKind
 from envoyou_core.testing import sample_event
-from tests.inbox.acts import LEASE, PATIENCE, add, add_about, claim_one, ids, settle
+from tests.inbox.acts import LEASE, PATIENCE, add, add_about, add_settled, claim_one, ids, settle
 
 BOTH = HandlerSet.of([("welcome", ["user.*"]), ("bill", ["user.created"])])
 WELCOME = HandlerSet.of([("welcome", ["user.*"])])
@@ -157,6 +159,38 @@ class WaitingContract:
         settle(inbox, claim_one(inbox), Status.DEAD, progress=progress, owed={"mail": False})
         assert inbox.requeue("evt_1") == 1
         assert claim_one(inbox).owed == {"mail": False, "bill": True}
+
+    def test_a_handler_that_is_dropped_is_not_owed_any_more(self, inbox):
+        add(inbox)
+        progress = {"welcome": HandlerStatus.DONE, "mail": HandlerStatus.GIVEN_UP}
+        owed = {"bill": True, "log": False}
+        settle(inbox, claim_one(inbox), Status.DEAD, progress=progress, owed=owed)
+        assert inbox.get("evt_1").owed == owed
+        assert inbox.requeue("evt_1", drop_handlers=["bill", "mail", "welcome", "unknown"]) == 1
+        claim = claim_one(inbox)
+        dropped = dict.fromkeys(("bill", "mail"), HandlerStatus.DROPPED)
+        assert (claim.owed, claim.progress) == ({"log": False}, {"welcome": HandlerStatus.DONE, **dropped})
+        # Not after another requeue either.
+        settle(inbox, claim, Status.DEAD, progress=claim.progress, owed=claim.owed)
+        assert inbox.requeue("evt_1") == 1
+        assert claim_one(inbox).progress == claim.progress
+
+    def test_only_the_events_that_owe_a_dropped_handler_are_requeued(self, inbox):
+        add_settled(inbox, "evt_ignored", Status.IGNORED)
+        add_settled(inbox, "evt_other", Status.DEAD, owed={"mail": True})
+        add_settled(inbox, "evt_done", Status.DEAD, progress={"bill": HandlerStatus.DONE})
+        add_settled(inbox, "evt_dead", Status.DEAD, owed={"bill": True})
+        add(inbox)
+        let_wait(inbox)
+        assert inbox.requeue("evt_other", drop_handlers=["bill"]) == 0
+        assert inbox.requeue(status=Status.IGNORED, drop_handlers=["bill"]) == 0
+        assert inbox.requeue(drop_handlers=["bill"], dry_run=True) == 2
+        assert inbox.requeue(drop_handlers=["bill"]) == 2
+        assert sorted(ids(claim_by(inbox, HandlerSet.of(())))) == ["evt_1", "evt_dead"]
+        with pytest.raises(ValueError, match="drop_handlers must be a list of handler names, got 'bill'"):
+            inbox.requeue("evt_other", drop_handlers="bill")
+        with pytest.raises(ValueError, match="or a handler to drop"):
+            inbox.requeue(drop_handlers=[])
 
     def test_an_event_that_waits_for_another_process_does_not_hold_up_its_successors(self, inbox, clock):
         add_about(inbox, "user_1", "evt_1", type="user.created")

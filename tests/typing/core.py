@@ -220,6 +220,7 @@ def look(inbox: Inbox) -> None:
     assert_type(inbox.stats(), InboxStats)
     assert_type(inbox.requeue("evt_1"), int)
     assert_type(inbox.requeue(status=Status.DEAD), int)
+    assert_type(inbox.requeue(drop_handlers=["old_name"]), int)
     assert_type(inbox.prune(timedelta(days=30)), int)
     inbox.prune(30)  # type: ignore[arg-type]
 

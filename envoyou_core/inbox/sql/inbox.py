@@ -464,8 +464,9 @@ class SqlInbox(SqlDatabase, TransactionalInbox):
         tenant: str | None = None,
         dry_run: bool = False,
         on_progress: Callable[[int], object] | None = None,
+        drop_handlers: Collection[str] = (),
     ) -> int:
-        statuses = requeuable_statuses(event_id, status, type, object_id)
+        statuses = requeuable_statuses(event_id, status, type, object_id, drop_handlers)
         if object_id is not None:
             self._fill_object_keys(_t.name == self.name)
         self.open()
@@ -473,14 +474,14 @@ class SqlInbox(SqlDatabase, TransactionalInbox):
             reading.matching(self.name, event_id=event_id, type=type, object_id=object_id, tenant=tenant),
             reading.requeuable(statuses, with_waiting=status is None),
         )
-        if dry_run:
-            return self._count(and_(condition, _t.scrubbed_at.is_(None)))
         with self._reading() as connection:
+            if dry_run:
+                return requeueing.count(connection, condition, self._moment(), drop_handlers)
             batches = requeueing.batches(connection, condition)
         requeued = 0
         for batch in batches:
             with self._writing() as connection:
-                requeued += requeueing.requeue(connection, batch, self._moment())
+                requeued += requeueing.requeue(connection, batch, self._moment(), drop_handlers)
             if on_progress is not None:
                 on_progress(requeued)
         return requeued

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, select, update
+from sqlalchemy import ColumnElement, Connection, Select, func, select, update
 
 from envoyou_core.inbox import transitions
 from envoyou_core.inbox.rows import readable_owed, readable_progress
@@ -13,7 +14,7 @@ from envoyou_core.inbox.sql.cleanup import BATCH
 from envoyou_core.inbox.sql.columns import encode
 from envoyou_core.inbox.sql.schema import inbox_table
 
-__all__ = ["batches", "requeue"]
+__all__ = ["batches", "count", "requeue"]
 
 _t = inbox_table.c
 
@@ -27,16 +28,36 @@ def batches(connection: Connection, condition: ColumnElement[bool]) -> Iterator[
     return (condition & _t.key.in_(keys[start : start + BATCH]) for start in range(0, len(keys), BATCH))
 
 
-def requeue(connection: Connection, condition: ColumnElement[bool], now: datetime) -> int:
+def requeue(
+    connection: Connection, condition: ColumnElement[bool], now: datetime, drop_handlers: Collection[str] = ()
+) -> int:
     """Requeue the events that match, except those whose payload was deleted; returns how many there were.
 
-    Rows that change in the same way share a statement.
+    With `drop_handlers`, only the events that owe one of these are requeued, and do not owe it any more. Rows that change
+    in the same way share a statement.
     """
-    matching = select(_t.key, _t.progress, _t.owed).where(condition, _t.scrubbed_at.is_(None)).order_by(_t.key)
     alike: dict[tuple[object, object], list[int]] = {}
-    for row in connection.execute(matching.with_for_update()):
+    for row in connection.execute(_matching(condition).order_by(_t.key).with_for_update()):
         alike.setdefault((row.progress, row.owed), []).append(row.key)
+    requeued = 0
     for (progress, owed), keys in alike.items():
-        changes = transitions.requeue(readable_progress(progress), readable_owed(owed), now)
-        connection.execute(update(inbox_table).where(_t.key.in_(keys)).values(**encode(changes)))
-    return sum(map(len, alike.values()))
+        changes = transitions.requeue(readable_progress(progress), readable_owed(owed), now, drop_handlers)
+        if changes:
+            connection.execute(update(inbox_table).where(_t.key.in_(keys)).values(**encode(changes)))
+            requeued += len(keys)
+    return requeued
+
+
+def count(connection: Connection, condition: ColumnElement[bool], now: datetime, drop_handlers: Collection[str]) -> int:
+    """Return how many events `requeue` would requeue."""
+    if not drop_handlers:
+        return connection.scalar(select(func.count()).where(condition, _t.scrubbed_at.is_(None))) or 0
+    return sum(
+        1
+        for row in connection.execute(_matching(condition))
+        if transitions.requeue(readable_progress(row.progress), readable_owed(row.owed), now, drop_handlers)
+    )
+
+
+def _matching(condition: ColumnElement[bool]) -> Select[Any]:
+    return select(_t.key, _t.progress, _t.owed).where(condition, _t.scrubbed_at.is_(None))
