@@ -26,6 +26,12 @@ RUN_NOW = "admin:envoyou_django_processedevent_run_now"
 
 
 @pytest.fixture(autouse=True)
+def unhurried(monkeypatch):
+    """An action is carried out in one step, however busy the machine is."""
+    monkeypatch.setattr("envoyou_django.admin.bulk.STEP", 60.0)
+
+
+@pytest.fixture(autouse=True)
 def woken(monkeypatch):
     """The calls that wake a worker."""
     calls = []

@@ -7,7 +7,7 @@ import pytest
 from envoyou_core.inbox import ClaimFilter, NewEvent, Settlement, Status
 from envoyou_core.testing import sample_event, sign_delivery
 from envoyou_django import webhooks
-from envoyou_django.inbox.bulk import REQUEUE, change_in_batches
+from envoyou_django.inbox.bulk import change_in_batches, requeueing
 from envoyou_django.inbox.inbox import OrmInbox
 from envoyou_django.models import ProcessedEvent
 from tests.django.conftest import SECRET
@@ -155,7 +155,7 @@ def test_a_bulk_change_leaves_out_what_changed_after_it_was_listed(inbox_alias, 
     for id in ("evt_1", "evt_2", "evt_3"):
         add(inbox, id)
         settle(inbox, id, Status.FAILED, retry_in=5)
-    batches = change_in_batches(ProcessedEvent.objects.all(), REQUEUE, clock.moment())
+    batches = change_in_batches(ProcessedEvent.objects.all(), requeueing(), clock.moment())
     assert [row.event_id for row in next(batches).rows] == ["evt_1"]
     clock.advance(5)
     held = {claim.event.id: claim for claim in inbox.claim(10, LEASE)}

@@ -33,8 +33,8 @@ def requeue(
 ) -> int:
     """Requeue the events that match, except those whose payload was deleted; returns how many there were.
 
-    With `drop_handlers`, only the events that owe one of these are requeued, and do not owe it any more. Rows that change
-    in the same way share a statement.
+    With `drop_handlers`, only the events that owe one of these are requeued, and do not owe it any more. Rows that
+    change in the same way share a statement.
     """
     alike: dict[tuple[object, object], list[int]] = {}
     for row in connection.execute(_matching(condition).order_by(_t.key).with_for_update()):
