@@ -12,6 +12,7 @@ from sqlalchemy import MetaData, create_engine, inspect, make_url
 
 from envoyou_core.inbox.memory import MemoryInbox
 from envoyou_core.inbox.sql.inbox import SqlInbox
+from envoyou_core.inbox.sql.migrations import OLDEST_COMPATIBLE, REVISION
 from envoyou_core.inbox.sql.schema import metadata, schema_table
 from tests import services
 from tests.inbox.acts import HandClock
@@ -117,7 +118,7 @@ def migrate(url: str) -> None:
 
 
 def leave_empty_tables(url: str) -> None:
-    """Empty the tables of the inbox, and drop those that a test added."""
+    """Empty the tables of the inbox, drop those that a test added, and restore the revision of the schema."""
     engine = create_engine(url)
     with engine.begin() as connection:
         existing = MetaData()
@@ -127,6 +128,7 @@ def leave_empty_tables(url: str) -> None:
         for table in reversed(metadata.sorted_tables):
             if table is not schema_table:
                 connection.execute(table.delete())
+        connection.execute(schema_table.update().values(version=OLDEST_COMPATIBLE, revision=REVISION))
     engine.dispose()
 
 
