@@ -8,8 +8,9 @@ name that it would have in those.
 
 from __future__ import annotations
 
+import inspect
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,21 @@ class FunctionName:
     Attributes:
         short: its qualified name without the module.
         full: with the module.
+        place: the file and line of its code; `None` if it has none.
     """
 
     short: str
     full: str
+    place: tuple[str, int] | None = field(default=None, compare=False, repr=False)
 
     def clashes_with(self, other: FunctionName | None) -> bool:
-        """Whether `other` is the name of a function of another module, and differs only by the module."""
-        return other is not None and self.short == other.short and self.full != other.full
+        """Whether `other` is the name of a function of another module, and differs only by the module.
+
+        A function of the same place is no other one: its module was imported under two names.
+        """
+        if other is None or self.short != other.short or self.full == other.full:
+            return False
+        return self.place is None or self.place != other.place
 
 
 def function_name(function: Any) -> FunctionName | None:
@@ -41,7 +49,11 @@ def function_name(function: Any) -> FunctionName | None:
         FunctionName(short='function_name', full='envoyou_core.handler_names.function_name')
     """
     short = getattr(function, "__qualname__", None)
-    return None if short is None else FunctionName(short, f"{_module_of(function)}.{short}")
+    if short is None:
+        return None
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    place = None if code is None else (code.co_filename, code.co_firstlineno)
+    return FunctionName(short, f"{_module_of(function)}.{short}", place)
 
 
 def _module_of(function: Any) -> str:

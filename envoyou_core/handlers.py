@@ -121,7 +121,9 @@ class Handler:
 
     def status_in(self, progress: Mapping[str, HandlerStatus]) -> HandlerStatus | None:
         """Return its status, which may be recorded under any of its names; `None` if it still has to run."""
-        return next((progress[name] for name in self.all_names if name in progress), None) if progress else None
+        if not progress or self.name in progress:
+            return progress.get(self.name)
+        return next((progress[name] for name in self.all_names if name in progress), None)
 
     @property
     def wants_connection(self) -> bool:

@@ -358,6 +358,7 @@ class Lifecycle:
             lambda event_id: engine.in_context(lambda: function(event_id)),
             seconds_until_due=engine.seconds_until_runnable,
             lease=engine.lease,
+            recover=engine.recover,
             report_error=self.report_wake_error,
             on_thread_exit=engine.run_thread_exit_hooks,
         )

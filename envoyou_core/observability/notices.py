@@ -263,6 +263,23 @@ class HandlerDropped(Notice):
 
 
 @dataclass(frozen=True, slots=True)
+class LeasesEnded(Notice):
+    """Leases were ended early, because their processes of this machine are gone; the events are due at once.
+
+    `leases` is the number of events, and `pids` has the ids of the processes.
+    """
+
+    level: ClassVar[int] = logging.WARNING
+    template: ClassVar[str] = (
+        "inbox %(name)s: %(leases)d events are due again, because the process that handled them is gone (pid %(pids)s)"
+    )
+
+    name: str
+    leases: int
+    pids: str
+
+
+@dataclass(frozen=True, slots=True)
 class HookFailed(Notice):
     """An `on_dead` hook failed. The event is dead all the same.
 

@@ -26,6 +26,7 @@ class Announcer:
         function: the function; it may block or raise.
         seconds_until_due: reads the inbox. See `WorkerInbox.seconds_until_due`.
         lease: seconds of a lease.
+        recover: ends the leases of processes that are gone, and returns how many.
         report_error: called with what the function or a read raised.
         on_thread_exit: called in each of the two threads, which call the function and read the inbox, before it ends.
     """
@@ -36,6 +37,7 @@ class Announcer:
         *,
         seconds_until_due: Callable[[float | None], float | None],
         lease: float,
+        recover: Callable[[], int],
         report_error: Callable[[Exception], None],
         on_thread_exit: Callable[[], object] = lambda: None,
     ) -> None:
@@ -44,6 +46,7 @@ class Announcer:
             self.announce,
             seconds_until_due=seconds_until_due,
             lease=lease,
+            recover=recover,
             report_error=report_error,
             check=self._check_call,
             on_thread_exit=on_thread_exit,

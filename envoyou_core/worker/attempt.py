@@ -58,13 +58,12 @@ class RunningAttempt:
     begun: set[str] = field(default_factory=set)
     elsewhere: OwedElsewhere | None = None
     handler_wait: float = 0.0
-    mentioned: frozenset[str] = field(init=False)
+    mentioned: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
-        self.mentioned = frozenset(self.claim.owed).union(self.claim.progress)
         self.progress = dict(self.claim.progress)
-        if not self.progress:
-            return
+        if self.progress or self.claim.owed:
+            self.mention((*self.claim.owed, *self.progress))
         for handler in self.handlers:
             # What was recorded under a former name counts, and is recorded under all names: a process of the former
             # release must not run the handler again either.

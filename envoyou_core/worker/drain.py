@@ -158,7 +158,7 @@ def _pause(engine: Engine, polled_at: float) -> float | None:
         polled_at: epoch seconds of the last poll. All events that were due then have been tried.
     """
     until_due = engine.seconds_until_due()
-    if until_due is None:
+    if until_due is None or not engine.has_handlers:
         return None
     paused = engine.paused_patterns()
     # An event that waits for a handler of another process may be due in a day.

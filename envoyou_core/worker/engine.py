@@ -30,6 +30,7 @@ from envoyou_core.observability.notices import (
     HandlerSkipped,
     HookFailed,
     LeaseLost,
+    LeasesEnded,
     Notices,
     RetentionApplied,
     Settled,
@@ -202,7 +203,11 @@ class Engine:
 
     def recover(self) -> int:
         """End the leases of processes of this machine that are gone; returns how many leases."""
-        return self.in_context(self.recovery.run)
+        ended, gone = self.in_context(self.recovery.run)
+        if ended:
+            pids = ", ".join(str(process.pid) for process in gone)
+            self.notices.emit(LeasesEnded(self.inbox.name, ended, pids))
+        return ended
 
     def seconds_until_due(self, later_than: float | None = None) -> float | None:
         """Seconds until the next event is due; `None` if none will be. See `WorkerInbox.seconds_until_due`."""

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 from envoyou_core.inbox.liveness import LocalProcesses, ProcessTable, is_gone
-from envoyou_core.inbox.processes import Presence
+from envoyou_core.inbox.processes import Presence, Process
 from envoyou_core.inbox.protocol import WorkerInbox
 
 __all__ = ["RECOVERY_INTERVAL", "Recovery"]
@@ -47,13 +47,13 @@ class Recovery:
         """Whether the last look was longer ago than `RECOVERY_INTERVAL`."""
         return self._monotonic() - self._looked_at >= RECOVERY_INTERVAL
 
-    def run(self) -> int:
-        """End the leases of the processes that are gone; returns how many leases."""
+    def run(self) -> tuple[int, list[Process]]:
+        """End the leases of the processes that are gone; returns how many leases there were, and these processes."""
         # First, so that an error does not keep a worker from claiming until the next look.
         self._looked_at = self._monotonic()
         observer = self._presence.process
         if observer.boot_id is None or observer.pid_namespace is None:
-            return 0
+            return 0, []
         others = [process for process in self._inbox.lease_holders() if process.id != observer.id]
-        gone = [process.id for process in others if is_gone(process, observer, self._table)]
-        return self._inbox.end_leases(gone) if gone else 0
+        gone = [process for process in others if is_gone(process, observer, self._table)]
+        return (self._inbox.end_leases([process.id for process in gone]) if gone else 0), gone

@@ -16,27 +16,26 @@ from envoyou_core.worker.due_timer import MARGIN, DueTimer, Intervals, ReadPlan
 SECRET = "whsec_test"
 PATIENCE = 20
 LEASE = 30.0
-OFTEN = Intervals(soon=0.02, idle=0.02, overdue=0.02, longest=0.02)
+OFTEN = Intervals(read=0.02, full=0.02, overdue=0.02, longest=0.02)
 
 
 class Due:
     """Events, by the monotonic times at which they are due, and what a plan announces of them."""
 
-    def __init__(self, *due):
-        self.due = [*due]
-        self.plan = ReadPlan(LEASE, Intervals())
-        self.reads = []
+    def __init__(self, *due, unseen=()):
+        self.due, self.unseen = [*due], unseen
+        """Those that are `unseen` are added only at the time at which they are due."""
+        self.plan = ReadPlan(Intervals())
         self.announced = []
 
     def run(self, until, now=0.0):
         while now < until:
             later_than = self.plan.next_read(now)
-            waits = [at - now for at in self.due if later_than is None or at - now > later_than]
-            announces, pause = self.plan.evaluate(now, min(waits, default=None))
-            self.reads.append(now)
-            if announces:
+            stored = [*self.due, *(at for at in self.unseen if at <= now)]
+            waits = [at - now for at in stored if later_than is None or at - now > later_than]
+            if self.plan.evaluate(now, min(waits, default=None)):
                 self.announced.append(now)
-            now += pause
+            now += Intervals().read
         return self.announced
 
 
@@ -54,6 +53,12 @@ def test_a_retry_in_the_distance_is_announced_within_a_second_too():
     assert LEASE + 14.5 <= announced <= LEASE + 15.5
 
 
+def test_what_a_process_left_behind_that_died_before_it_announced_is_announced_within_a_second():
+    announced = Due(unseen=(4.3, 37.5)).run(until=60.0)
+    assert any(4.3 <= at <= 5.3 for at in announced)
+    assert any(37.5 <= at <= 38.5 for at in announced)
+
+
 def test_an_event_that_stays_due_hides_no_other():
     """For example, because its type is paused."""
     announced = Due(-3600.0, 2.3, 34.7).run(until=36.0)
@@ -63,17 +68,11 @@ def test_an_event_that_stays_due_hides_no_other():
 
 def test_an_event_that_stays_overdue_is_announced_again_and_ever_less_often():
     announced = Due(-0.5).run(until=250.0)
-    assert [later - earlier for earlier, later in pairwise(announced)] == [11, 22, 44, 66, 66]
-
-
-def test_the_inbox_is_read_every_ten_seconds_if_nothing_is_due_soon():
-    idle = Due(3600.0)
-    idle.run(until=60.0)
-    assert idle.reads == [0, 10, 20, 30, 40, 50]
+    assert [later - earlier for earlier, later in pairwise(announced)] == [10, 20, 40, 60, 60]
 
 
 def test_a_read_of_new_events_overlaps_the_one_before():
-    plan = ReadPlan(LEASE, Intervals())
+    plan = ReadPlan(Intervals())
     assert plan.next_read(100.0) is None
     plan.evaluate(100.0, 0.5)
     assert plan.next_read(101.0) == pytest.approx(-1.0 - MARGIN)
@@ -122,7 +121,7 @@ def test_a_failure_is_not_reported_with_each_accepted_event(make):
     timer = make(
         seconds_until_due=lambda later_than: 1 // 0,
         report_error=failures.put,
-        intervals=Intervals(soon=0.01, idle=PATIENCE + 1),
+        intervals=Intervals(read=0.01, full=PATIENCE + 1),
     )
     timer.watch()
     assert failures.get(timeout=PATIENCE)
@@ -131,14 +130,30 @@ def test_a_failure_is_not_reported_with_each_accepted_event(make):
         failures.get(timeout=0.1)
 
 
-def test_an_accepted_event_ends_the_pause(make):
-    reads = queue.Queue()
-    timer = make(seconds_until_due=reads.put, intervals=Intervals(soon=0.02, idle=PATIENCE + 1))
+@pytest.mark.parametrize(
+    ("until_due", "may_be_leased"), [(LEASE, True), (0.0, True), (LEASE + 1, False), (None, False)]
+)
+def test_processes_that_are_gone_are_looked_for_while_events_may_be_leased(make, until_due, may_be_leased):
+    looks, reads = [], queue.Queue()
+    timer = make(
+        seconds_until_due=lambda later_than: reads.put(None) or until_due, recover=lambda: looks.append(True) or 0
+    )
     timer.watch()
-    for _ in range(2):
+    for _ in range(3):
         reads.get(timeout=PATIENCE)
-        timer.watch()
-    reads.get(timeout=PATIENCE)
+    assert bool(looks) is may_be_leased
+
+
+def test_what_they_held_is_announced(make):
+    announced = queue.Queue()
+    ended = iter([2])
+    timer = make(
+        lambda: announced.put("due"), seconds_until_due=lambda later_than: LEASE, recover=lambda: next(ended, 0)
+    )
+    timer.watch()
+    assert announced.get(timeout=PATIENCE) == "due"
+    with pytest.raises(queue.Empty):
+        announced.get(timeout=0.1)
 
 
 def test_stop_ends_the_thread_and_watch_starts_another(make):

@@ -21,6 +21,7 @@ def function(module, name="welcome", do=lambda event: None):
         do(event)
 
     handle.__module__, handle.__qualname__ = module, name
+    handle.__code__ = handle.__code__.replace(co_filename=f"{module}.py")
     return handle
 
 
@@ -87,6 +88,15 @@ def test_a_name_that_was_given_is_never_changed():
     with pytest.raises(ConfigurationError, match=r"two handlers are named 'shop\.mail'"):
         handlers.on("*")(function("shop", "mail"))
     assert names_of(handlers) == ["welcome", "mail", "shop.mail"]
+
+
+def test_a_module_that_is_imported_under_two_names_is_refused():
+    handlers = Handlers()
+    once, again = function("hooks"), function("project.hooks")
+    again.__code__ = once.__code__
+    handlers.on("*")(once)
+    with pytest.raises(ConfigurationError, match="two handlers are named 'welcome'"):
+        handlers.on("*")(again)
 
 
 def test_handlers_of_one_name_in_two_modules_both_run_once(site, clock):

@@ -528,6 +528,7 @@ class NamesakesMachine(DeployMachine):
 
     def register(self, process, name, handle):
         handle.__module__, handle.__qualname__ = f"project.{name}", "handle"
+        handle.__code__ = handle.__code__.replace(co_filename=f"{name}.py")
         process.on("*")(handle)
 
     @rule(handlers=st.sampled_from([NAMES[:number] for number in range(len(NAMES) + 1)]))

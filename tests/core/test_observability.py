@@ -26,6 +26,7 @@ from envoyou_core.observability import (
     InboxDown,
     InboxUp,
     LeaseLost,
+    LeasesEnded,
     MoveRefused,
     NoHandlers,
     NonceStoreFailed,
@@ -159,6 +160,11 @@ RECORDS = [
         settled(Status.DEAD, None, "ValueError: why"),
         "ERROR",
         "dead evt_1 (user.created) after attempt 2, 0.013 s: ValueError: why",
+    ),
+    (
+        LeasesEnded("default", 3, "4711, 4712"),
+        "WARNING",
+        "inbox default: 3 events are due again, because the process that handled them is gone (pid 4711, 4712)",
     ),
     (
         LeaseLost("evt_1", "user.created"),

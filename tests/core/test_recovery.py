@@ -1,6 +1,7 @@
 """What a killed process held is taken over at once on the same machine, and only there."""
 
 import os
+import queue
 import subprocess
 import sys
 import time
@@ -12,6 +13,8 @@ import pytest
 from envoyou_core import Webhooks
 from envoyou_core.inbox import Status
 from envoyou_core.inbox.memory import MemoryInbox
+from envoyou_core.observability import LeasesEnded
+from envoyou_core.worker.announcer import NO_EVENT
 from envoyou_core.worker.recovery import RECOVERY_INTERVAL, Recovery
 from tests.core.test_liveness import pid_namespace_command
 from tests.core.test_worker_process import accept, wait_until
@@ -145,6 +148,28 @@ def test_a_drain_takes_over_at_once(site):
         assert site.webhooks.drain() == 1
     assert handled == [event.id]
     assert site.status(event) == (Status.PROCESSED, 1)
+
+
+@linux
+@pytest.mark.parametrize("inbox_url", ["sqlite"], indirect=True)
+def test_a_process_that_announces_to_a_task_queue_notices_that_a_task_was_killed(site):
+    announced, seen = queue.Queue(), []
+    accepting = Webhooks(secret=SECRET, inbox=site.url, handoff=announced.put, lease=LEASE)
+    accepting.on("user.*", name="handle")(lambda event: None)
+    accepting.subscribe(seen.append)
+    event = accept(site.webhooks, "user.created")
+    with site.worker("first") as first:
+        site.wait_until_handled_by("first", event)
+        accepting.start()
+        try:
+            first.kill()
+            first.wait()
+            assert announced.get(timeout=60) == NO_EVENT
+        finally:
+            accepting.stop()
+            accepting.inbox.close()
+    assert [notice for notice in seen if isinstance(notice, LeasesEnded)] == [LeasesEnded("default", 1, str(first.pid))]
+    assert site.webhooks.inbox.seconds_until_due() <= 0
 
 
 @linux

@@ -59,7 +59,7 @@ def test_the_worker_replaces_broken_connections(postgres):
 
 
 def test_polling_for_overdue_events_replaces_broken_connections(postgres, monkeypatch):
-    often = due_timer.Intervals(soon=0.05, idle=0.05, overdue=0.05, longest=0.05)
+    often = due_timer.Intervals(read=0.05, full=0.05, overdue=0.05, longest=0.05)
     monkeypatch.setattr(due_timer, "INTERVALS", often)
     calls = queue.Queue()
     enqueueing = DjangoWebhooks(secret=SECRET, inbox=OrmInbox(), handoff="manual", hint=lambda: calls.put("task"))

@@ -52,7 +52,7 @@ def hangs_at_first(event):
 SHORT_INTERVALS = """
 from envoyou_core.worker import announcer, due_timer
 
-due_timer.INTERVALS = due_timer.Intervals(idle=1.0, overdue=1.0)
+due_timer.INTERVALS = due_timer.Intervals(full=1.0, overdue=1.0)
 announcer.MAX_CALL = 1.0
 """
 

@@ -21,7 +21,7 @@ PATIENCE = 20
 
 @pytest.fixture
 def short_intervals(monkeypatch):
-    often = due_timer.Intervals(soon=0.02, idle=0.02, overdue=0.02, longest=0.02)
+    often = due_timer.Intervals(read=0.02, full=0.02, overdue=0.02, longest=0.02)
     monkeypatch.setattr(due_timer, "INTERVALS", often)
 
 

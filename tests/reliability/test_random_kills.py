@@ -49,11 +49,14 @@ def test_killed_at_random_moments(
                 name = chance.choice(list(servers))
                 site.server = servers[name]
                 site.start()
+                restarted_at = time.monotonic()
             acknowledged = sending.result()
         site.visit()
         result = outcome(site, acknowledged)
+        seconds = time.monotonic() - restarted_at
     broken = sum(answer.status is None for answer in platform.answers)
-    print(f"\nseed {seed}, {sum(killed.values())} kills {killed}, {broken} connections broken: {result}")
+    print(f"\nseed {seed}, {sum(killed.values())} kills {killed}, {broken} connections broken,")
+    print(f"last effect {seconds:.1f} s after the last restart, with deliveries until then: {result}")
     assert sum(killed.values()) == kills
     assert broken > 0
     assert len(acknowledged) == count

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 
 import pytest
 
@@ -39,9 +40,11 @@ def test_killed_after_the_answer(running: Site, moment: str) -> None:
     assert running.effects == []
 
     running.start()
+    restarted_at = time.monotonic()
     running.visit()
     running.release()
     wait_for(lambda: running.effects)
+    print(f"\nkilled {moment}: last effect {time.monotonic() - restarted_at:.1f} s after the restart")
     wait_for(lambda: running.record(event.id)["status"] == "processed")
     assert [event_id for event_id, _ in running.effects] == [event.id]
     assert running.record(event.id)["crashes"] == (1 if left["status"] == "processing" else 0)
