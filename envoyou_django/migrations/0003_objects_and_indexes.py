@@ -10,6 +10,7 @@ from django.db.models import Max, Min
 
 from envoyou_django.inbox.cleanup import fill_object_keys
 from envoyou_django.indices import AddIndexOnline
+from envoyou_django.migration_progress import with_progress
 
 STRETCH = 1000
 """Rows that are gone through in one query, whatever is found in them."""
@@ -19,7 +20,8 @@ def fill(apps: Any, schema_editor: Any) -> None:
     rows = apps.get_model("envoyou_django", "ProcessedEvent").objects.using(schema_editor.connection.alias)
     ends = rows.aggregate(first=Min("pk"), last=Max("pk"))
     if ends["last"] is not None:
-        for start in range(ends["first"], ends["last"] + 1, STRETCH):
+        starts = range(ends["first"], ends["last"] + 1, STRETCH)
+        for start in with_progress(starts, len(starts), "Filling in the objects of events"):
             fill_object_keys(rows.filter(pk__gte=start, pk__lt=start + STRETCH))
 
 

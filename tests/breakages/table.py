@@ -106,6 +106,23 @@ TEST_OBSERVABILITY = "tests/core/test_observability.py"
 TEST_REDACTION = "tests/core/test_redaction.py"
 
 BREAKAGES = [
+    # Processes without handlers
+    Breakage(
+        "a worker without handlers sets events aside",
+        "envoyou_core/worker/worker.py",
+        "Worker._poll",
+        "        if not self._engine.has_handlers:",
+        "        if False:",
+        ("tests/core/test_worker.py::test_without_handlers_events_are_stored_and_that_is_reported_once",),
+    ),
+    Breakage(
+        "a drain without handlers sets events aside",
+        "envoyou_core/worker/drain.py",
+        "_handle_due",
+        "    if not engine.has_handlers:",
+        "    if False:",
+        ("tests/core/test_handlers_elsewhere.py::test_a_process_without_any_handler_takes_no_event_and_ignores_none",),
+    ),
     # Bodies that cannot be read
     Breakage(
         "the exceptions of a server pass through",
@@ -1076,8 +1093,8 @@ BREAKAGES = [
         "an adapter imports an internal module of the core",
         "envoyou_flask/extension.py",
         "",
-        "from envoyou_core.adapter import Handler, Hook, HookKind, read_settings\n",
-        "from envoyou_core.adapter import Hook, HookKind, read_settings\nfrom envoyou_core.handlers import Handler\n",
+        "from envoyou_core.adapter import MISSING_SECRET, Handler, Hook",
+        "from envoyou_core.handlers import Handler\nfrom envoyou_core.adapter import MISSING_SECRET, Hook",
         ("tests/core/test_laws.py::test_an_adapter_imports_public_names_of_the_core_and_no_other_adapter",),
         adapters=("flask",),
     ),

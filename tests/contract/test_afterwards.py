@@ -146,6 +146,17 @@ def test_an_event_without_a_handler_is_ignored(working: Endpoint) -> None:
     wait_until(working, delivery, Status.IGNORED)
 
 
+def test_without_any_handler_events_are_stored_and_one_error_is_logged(serve: Serve) -> None:
+    endpoint = serve(Handlers())
+    delivery = now(sample_event())
+    endpoint.accepts(delivery)
+    wait_for(lambda: "no handler is registered for default" in endpoint.log)
+    assert endpoint.accepts(delivery, duplicate=True).status is Status.RECEIVED
+    # A server in processes of its own may have several, each with its line.
+    if endpoint.served.output is None:
+        assert endpoint.log.count("no handler is registered") == 1
+
+
 @pytest.mark.policy
 @pytest.mark.parametrize("form", ["half a surrogate pair \ud83d", "NUL \0", "😀"])
 def test_unusual_text_reaches_the_handler(working: Endpoint, work: Work, form: str) -> None:

@@ -150,11 +150,20 @@ def test_constructing_webhooks_starts_no_thread():
     assert set(threading.enumerate()) <= before
 
 
-def test_without_handlers_events_are_stored_and_that_is_reported_once(webhooks):
-    webhooks.start()
+def test_without_handlers_events_are_stored_and_that_is_reported_once(webhooks, monkeypatch):
+    polls = []
+    poll = worker_module.Worker._poll
+
+    def counted_poll(*arguments):
+        answer = poll(*arguments)
+        polls.append(answer)
+        return answer
+
+    monkeypatch.setattr(worker_module.Worker, "_poll", counted_poll)
     for id in ("evt_1", "evt_2"):
         assert webhooks.receive(request(id)).status == 200
-    pause_until(lambda: notices_of(webhooks, NoHandlers))
+    before = len(polls)
+    pause_until(lambda: len(polls) > before + 1)
     webhooks.stop()
     assert notices_of(webhooks, NoHandlers) == [NoHandlers("default")]
     assert status(webhooks, "evt_1") is status(webhooks, "evt_2") is Status.RECEIVED

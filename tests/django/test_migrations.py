@@ -10,6 +10,7 @@ from django.db.migrations.loader import MigrationLoader
 from envoyou_core import ConfigurationError
 from envoyou_core.inbox import Added, ClaimFilter, HandlerStatus, NewEvent, Settlement, Status
 from envoyou_core.testing import sample_event
+from envoyou_django import migration_progress
 from envoyou_django.inbox.inbox import OrmInbox
 from envoyou_django.models import ProcessedEvent
 from tests.django.databases import inbox_on, postgres_database, sqlite_database
@@ -109,6 +110,18 @@ def test_what_is_there_is_taken_along(alias, inbox, first_release, clock, many):
     assert inbox.stats().total == many + len(Status)
     assert all(record.history == () and record.scrubbed_at is None for record in inbox.list())
     assert ids(inbox.claim(10, LEASE, ORDERED)) == ["evt_received"]
+
+
+def test_a_long_migration_shows_its_progress(alias, first_release, capsys, monkeypatch):
+    migrate(alias, "0001")
+    first_release.rows.bulk_create(first_release.row(f"evt_{number}", "usr_1") for number in range(2500))
+    migrate(alias, "0003")
+    assert capsys.readouterr().err == ""
+    migrate(alias, "0002")
+    monkeypatch.setattr(migration_progress, "INTERVAL", 0.0)
+    migrate(alias, "0003")
+    lines = capsys.readouterr().err.split()
+    assert [word for word in lines if word.endswith("%")] == ["0%", "33%", "66%"]
 
 
 def test_each_event_can_do_what_a_new_one_can(alias, inbox, first_release, clock):
