@@ -743,7 +743,7 @@ def test_changes_are_followed_until_ctrl_c(run, hooks, monkeypatch):
 
     monkeypatch.setattr("time.sleep", act)
     result = run("--app", hooks, "events", "tail", "--type", "user.*", "--json")
-    assert result.exit_code == 130
+    assert (result.exit_code, result.stderr) == (130, "")
     changes = [(line["id"], line["status"]) for line in map(json.loads, result.stdout.splitlines())]
     assert changes == [
         (events[0].id, "received"),
@@ -786,11 +786,12 @@ def test_handlers_are_shown_with_what_pauses_them(run, hooks):
     assert run("--app", hooks, "pause", "--type", "user.*").exit_code == 0
     webhooks = sys.modules[hooks].webhooks
     webhooks.on("auth.*", "api.x", name="audit", ordered=True, concurrency=2)(lambda event: None)
+    webhooks.pause(handler="audit")
     lines = run("--app", hooks, "handlers").stdout.splitlines()
     assert lines[1].split() == ["welcome", "user.created", "sync", "type:user.*"]
-    assert lines[2].split() == ["audit", "auth.*,", "api.x", "sync", "ordered", "2", "at", "once"]
+    assert lines[2].split() == ["audit", "auth.*,", "api.x", "sync", "ordered", "2", "at", "once", "handler:audit"]
     welcome, audit = json.loads(run("--app", hooks, "handlers", "--json").stdout)
-    assert (welcome["paused"], audit["paused"]) == (["type:user.*"], [])
+    assert (welcome["paused"], audit["paused"]) == (["type:user.*"], ["handler:audit"])
     assert (audit["types"], audit["ordered"], audit["concurrency"]) == (["auth.*", "api.x"], True, 2)
 
 
