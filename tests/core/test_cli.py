@@ -515,15 +515,13 @@ def test_pause_requires_either_a_type_or_a_handler(run, hooks, command, options)
 
 @pytest.mark.parametrize("command", ["pause", "resume"])
 def test_pause_reports_an_error_in_one_line(run, hooks, command):
-    for arguments, error in (
-        ((hooks, "--type", "user*"), "invalid event type 'user*'"),
-        (("nowhere:webhooks", "--type", "user.*"), "cannot import 'nowhere:webhooks': there is no module 'nowhere'"),
-    ):
-        result = run("--app", arguments[0], command, *arguments[1:])
-        assert result.exit_code == 1
-        assert result.stderr.startswith("Error: ")
-        assert error in result.stderr
-        assert "Traceback" not in result.stderr
+    result = run("--app", hooks, command, "--type", "user*")
+    assert result.exit_code == 2
+    assert "invalid event type 'user*'" in result.stderr
+    result = run("--app", "nowhere:webhooks", command, "--type", "user.*")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: cannot import 'nowhere:webhooks': there is no module 'nowhere'")
+    assert len(result.stderr.splitlines()) == 1
 
 
 def test_an_error_of_the_inbox_is_reported_without_its_password(run, hooks, monkeypatch):
