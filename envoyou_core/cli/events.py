@@ -44,9 +44,6 @@ from envoyou_core.webhooks import Webhooks
 
 __all__ = ["events"]
 
-INTERRUPTED = 130
-"""The exit code after Ctrl-C, as a shell reports a process that SIGINT ended."""
-
 events = typer.Typer(no_args_is_help=True, help="List, show, follow, requeue and erase events.")
 
 
@@ -119,18 +116,15 @@ def tail(
             print_line(event_line(record))
 
     following = Tail(inbox_of(context))
-    try:
-        begun = [record for record in following.look() if is_selected(record)]
-        for record in begun[max(0, len(begun) - lines) :]:
+    begun = [record for record in following.look() if is_selected(record)]
+    for record in begun[max(0, len(begun) - lines) :]:
+        print_record(record)
+    for record in follow(following, partial(time.sleep, interval)):
+        if following.has_gap:
+            following.has_gap = False
+            print_note(f"More than {MAX_WINDOW} events came at once; some are not shown.")
+        if is_selected(record):
             print_record(record)
-        for record in follow(following, partial(time.sleep, interval)):
-            if following.has_gap:
-                following.has_gap = False
-                print_note(f"More than {MAX_WINDOW} events came at once; some are not shown.")
-            if is_selected(record):
-                print_record(record)
-    except KeyboardInterrupt:
-        raise typer.Exit(INTERRUPTED) from None
 
 
 @events.command()
