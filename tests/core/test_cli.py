@@ -704,6 +704,27 @@ def test_ids_to_requeue_are_read_from_standard_input(run, hooks):
     assert result.stderr.count("event not found") == 2
 
 
+def test_a_handler_that_was_removed_is_given_up(run, hooks):
+    assert run("--app", hooks, "stats").exit_code == 0
+    inbox = sys.modules[hooks].webhooks.inbox
+    owing, other = sample_event("user.created"), sample_event("user.created")
+    for event, owed in ((owing, {"old": True}), (other, {})):
+        inbox.add(NewEvent(event)).result(20)
+        (claim,) = inbox.claim(1, 60)
+        inbox.settle(claim, Settlement(Status.DEAD, 1, owed=owed))
+    show = ("--app", hooks, "events", "show", owing.id)
+    assert "owes" in run(*show).stdout
+    assert json.loads(run(*show, "--json").stdout)["owed"] == {"old": True}
+    requeue = ("--app", hooks, "events", "requeue")
+    refused = run(*requeue, other.id, "--drop-handler", "old")
+    assert (refused.exit_code, refused.stderr) == (
+        1,
+        f"Error: cannot requeue {other.id}: it does not owe the handler old\n",
+    )
+    assert run(*requeue, "--drop-handler", "old").stdout == "Requeued: 1.\n"
+    assert inbox.get(owing.id).progress == {"old": "dropped"}
+
+
 def test_what_cannot_be_undone_is_confirmed(run, hooks):
     assert run("--app", hooks, "stats").exit_code == 0
     webhooks = sys.modules[hooks].webhooks
