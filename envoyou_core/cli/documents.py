@@ -90,7 +90,13 @@ def event_details_as_json(record: InboxRecord, *, in_spool: bool = False) -> dic
         for attempt in record.history
     ]
     progress = {name: handler_status.value for name, handler_status in record.progress.items()}
-    return {**event_as_json(record), "in_spool": in_spool, "progress": progress, "history": history}
+    return {
+        **event_as_json(record),
+        "in_spool": in_spool,
+        "progress": progress,
+        "owed": dict(record.owed),
+        "history": history,
+    }
 
 
 def rejected_as_json(delivery: RejectedDelivery) -> dict[str, Any]:

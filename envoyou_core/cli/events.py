@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Annotated
 
@@ -43,9 +43,6 @@ from envoyou_core.payloads import decoded, excerpt_of
 from envoyou_core.webhooks import Webhooks
 
 __all__ = ["events"]
-
-INTERRUPTED = 130
-"""The exit code after Ctrl-C, as a shell reports a process that SIGINT ended."""
 
 events = typer.Typer(no_args_is_help=True, help="List, show, follow, requeue and erase events.")
 
@@ -119,18 +116,15 @@ def tail(
             print_line(event_line(record))
 
     following = Tail(inbox_of(context))
-    try:
-        begun = [record for record in following.look() if is_selected(record)]
-        for record in begun[max(0, len(begun) - lines) :]:
+    begun = [record for record in following.look() if is_selected(record)]
+    for record in begun[max(0, len(begun) - lines) :]:
+        print_record(record)
+    for record in follow(following, partial(time.sleep, interval)):
+        if following.has_gap:
+            following.has_gap = False
+            print_note(f"More than {MAX_WINDOW} events came at once; some are not shown.")
+        if is_selected(record):
             print_record(record)
-        for record in follow(following, partial(time.sleep, interval)):
-            if following.has_gap:
-                following.has_gap = False
-                print_note(f"More than {MAX_WINDOW} events came at once; some are not shown.")
-            if is_selected(record):
-                print_record(record)
-    except KeyboardInterrupt:
-        raise typer.Exit(INTERRUPTED) from None
 
 
 @events.command()
@@ -153,25 +147,36 @@ def requeue(
     type: OF_TYPE = None,
     object_id: OF_OBJECT = None,
     tenant: OF_TENANT = None,
+    drop_handler: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Give up this handler, which was removed: it will never run for the events that owe it; repeatable. "
+            "Only events that owe it are requeued.",
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count the events.")] = False,
     as_json: AS_JSON = False,
 ) -> None:
     """Requeue failed, ignored and dead events, with all their attempts. Handlers that succeeded do not run again.
 
-    Name events by their ids, or select them by status, type or object. The exit code is 1 if one that was named is not
-    requeued.
+    Name events by their ids, or select them by status, type, object or a handler to drop. The exit code is 1 if one
+    that was named is not requeued.
     """
     webhooks = webhooks_of(context)
     webhooks.inbox.open()
     ids = read_words(event_ids or [])
     select = partial(webhooks.inbox.requeue, status=status, type=type, object_id=object_id, tenant=tenant)
+    if drop_handler:
+        select = partial(select, drop_handlers=drop_handler)
     with report_usage_errors():
         if event_ids:
             counts = {event_id: select(event_id, dry_run=dry_run) for event_id in ids}
             requeued, refused = sum(counts.values()), [event_id for event_id, count in counts.items() if not count]
         else:
             requeued, refused = _requeue_all(select, dry_run=dry_run), []
-    reasons = [f"cannot requeue {event_id}: {_why_not_requeued(webhooks, event_id)}" for event_id in refused]
+    why = {event_id: _why_not_requeued(webhooks, event_id, drop_handler or []) for event_id in refused}
+    reasons = [f"cannot requeue {event_id}: {reason}" for event_id, reason in why.items()]
     if as_json:
         print_result({"would_be_requeued" if dry_run else "requeued": requeued, "refused": refused})
     elif requeued or not refused:
@@ -240,11 +245,13 @@ def _get_event(webhooks: Webhooks, event_id: str) -> tuple[InboxRecord, bool]:
     fail(f"event not found: {event_id}")
 
 
-def _why_not_requeued(webhooks: Webhooks, event_id: str) -> str:
+def _why_not_requeued(webhooks: Webhooks, event_id: str, dropped: Sequence[str]) -> str:
     record = webhooks.inbox.get(event_id)
     if record is None:
         in_spool = webhooks.spool is not None and webhooks.spool.get(event_id) is not None
         return "it is still in the spool" if in_spool else "event not found"
+    if dropped and not record.owed.keys() & set(dropped):
+        return f"it does not owe the handler {' or '.join(dropped)}"
     if record.status not in REQUEUABLE:
         return f"its status is {record.status}"
     if record.scrubbed_at is not None:

@@ -13,7 +13,7 @@ import typer
 
 from envoyou_core.cli.documents import handler_as_json, process_as_json
 from envoyou_core.cli.output import fail, print_line, print_note, print_result, report_usage_errors, reporting
-from envoyou_core.cli.parameters import AS_JSON
+from envoyou_core.cli.parameters import AS_JSON, pattern
 from envoyou_core.cli.tables import handlers_table, processes_table
 from envoyou_core.cli.target import inbox_of, target_of, webhooks_of
 from envoyou_core.errors import ConfigurationError, WorkerStuckError, describe
@@ -28,7 +28,9 @@ log = RedactedLogger("envoyou")
 
 PAUSED_TYPE = Annotated[
     str | None,
-    typer.Option("--type", metavar="PATTERN", help="An event type, such as user.created, 'user.*' or '*'."),
+    typer.Option(
+        "--type", parser=pattern, metavar="PATTERN", help="An event type, such as user.created, 'user.*' or '*'."
+    ),
 ]
 PAUSED_HANDLER = Annotated[str | None, typer.Option("--handler", help="The name of a handler, instead of a type.")]
 

@@ -89,7 +89,7 @@ def send(
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     except OSError as error:
-        fail(f"no response from {url}: {error}. Is the server running?")
+        fail(f"no response from {url}: {getattr(error, 'reason', error)}. Is the server running?")
     if as_json:
         print_result({"id": event_id, "url": url, "status": status, "answer": answer})
     else:

@@ -112,6 +112,8 @@ def event_details(record: InboxRecord, *, in_spool: bool = False) -> Table:
         table.add_row("waits for", Text(printable(f"a process with the handler {record.waits_for}")))
     for name, handler_status in record.progress.items():
         table.add_row("handler", Text(printable(f"{name}: {handler_status.value.replace('_', ' ')}")))
+    for name, has_begun in record.owed.items():
+        table.add_row("owes", Text(printable(f"{name}{', which has begun' if has_begun else ''}")))
     for number, attempt in enumerate(record.history, start=1):
         outcome = "worker crashed" if attempt.status is None else attempt.status
         table.add_row(f"attempt {number}", Text(f"{_format_time(attempt.ended_at)} UTC  {outcome}"))

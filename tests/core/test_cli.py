@@ -515,15 +515,13 @@ def test_pause_requires_either_a_type_or_a_handler(run, hooks, command, options)
 
 @pytest.mark.parametrize("command", ["pause", "resume"])
 def test_pause_reports_an_error_in_one_line(run, hooks, command):
-    for arguments, error in (
-        ((hooks, "--type", "user*"), "invalid event type 'user*'"),
-        (("nowhere:webhooks", "--type", "user.*"), "cannot import 'nowhere:webhooks': there is no module 'nowhere'"),
-    ):
-        result = run("--app", arguments[0], command, *arguments[1:])
-        assert result.exit_code == 1
-        assert result.stderr.startswith("Error: ")
-        assert error in result.stderr
-        assert "Traceback" not in result.stderr
+    result = run("--app", hooks, command, "--type", "user*")
+    assert result.exit_code == 2
+    assert "invalid event type 'user*'" in result.stderr
+    result = run("--app", "nowhere:webhooks", command, "--type", "user.*")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: cannot import 'nowhere:webhooks': there is no module 'nowhere'")
+    assert len(result.stderr.splitlines()) == 1
 
 
 def test_an_error_of_the_inbox_is_reported_without_its_password(run, hooks, monkeypatch):
@@ -706,6 +704,27 @@ def test_ids_to_requeue_are_read_from_standard_input(run, hooks):
     assert result.stderr.count("event not found") == 2
 
 
+def test_a_handler_that_was_removed_is_given_up(run, hooks):
+    assert run("--app", hooks, "stats").exit_code == 0
+    inbox = sys.modules[hooks].webhooks.inbox
+    owing, other = sample_event("user.created"), sample_event("user.created")
+    for event, owed in ((owing, {"old": True}), (other, {})):
+        inbox.add(NewEvent(event)).result(20)
+        (claim,) = inbox.claim(1, 60)
+        inbox.settle(claim, Settlement(Status.DEAD, 1, owed=owed))
+    show = ("--app", hooks, "events", "show", owing.id)
+    assert "owes" in run(*show).stdout
+    assert json.loads(run(*show, "--json").stdout)["owed"] == {"old": True}
+    requeue = ("--app", hooks, "events", "requeue")
+    refused = run(*requeue, other.id, "--drop-handler", "old")
+    assert (refused.exit_code, refused.stderr) == (
+        1,
+        f"Error: cannot requeue {other.id}: it does not owe the handler old\n",
+    )
+    assert run(*requeue, "--drop-handler", "old").stdout == "Requeued: 1.\n"
+    assert inbox.get(owing.id).progress == {"old": "dropped"}
+
+
 def test_what_cannot_be_undone_is_confirmed(run, hooks):
     assert run("--app", hooks, "stats").exit_code == 0
     webhooks = sys.modules[hooks].webhooks
@@ -743,7 +762,7 @@ def test_changes_are_followed_until_ctrl_c(run, hooks, monkeypatch):
 
     monkeypatch.setattr("time.sleep", act)
     result = run("--app", hooks, "events", "tail", "--type", "user.*", "--json")
-    assert result.exit_code == 130
+    assert (result.exit_code, result.stderr) == (130, "")
     changes = [(line["id"], line["status"]) for line in map(json.loads, result.stdout.splitlines())]
     assert changes == [
         (events[0].id, "received"),
@@ -786,11 +805,12 @@ def test_handlers_are_shown_with_what_pauses_them(run, hooks):
     assert run("--app", hooks, "pause", "--type", "user.*").exit_code == 0
     webhooks = sys.modules[hooks].webhooks
     webhooks.on("auth.*", "api.x", name="audit", ordered=True, concurrency=2)(lambda event: None)
+    webhooks.pause(handler="audit")
     lines = run("--app", hooks, "handlers").stdout.splitlines()
     assert lines[1].split() == ["welcome", "user.created", "sync", "type:user.*"]
-    assert lines[2].split() == ["audit", "auth.*,", "api.x", "sync", "ordered", "2", "at", "once"]
+    assert lines[2].split() == ["audit", "auth.*,", "api.x", "sync", "ordered", "2", "at", "once", "handler:audit"]
     welcome, audit = json.loads(run("--app", hooks, "handlers", "--json").stdout)
-    assert (welcome["paused"], audit["paused"]) == (["type:user.*"], [])
+    assert (welcome["paused"], audit["paused"]) == (["type:user.*"], ["handler:audit"])
     assert (audit["types"], audit["ordered"], audit["concurrency"]) == (["auth.*", "api.x"], True, 2)
 
 
