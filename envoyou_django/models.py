@@ -152,23 +152,23 @@ class ProcessedEvent(models.Model):
     tenant = ExactCharField(_("tenant"), max_length=255, blank=True)
     event_id = ExactCharField(_("event id"), max_length=255)
     type = ExactCharField(_("type"), max_length=255)
-    created = models.BigIntegerField(_("created"), help_text=_("Epoch seconds, as sent."))
+    created = models.BigIntegerField(_("created"), help_text="Epoch seconds, as sent.")
     webhook_id = models.CharField(_("webhook id"), max_length=255, null=True, blank=True)
-    body = models.BinaryField(_("body"), help_text=_("The verified bytes, exactly as received."))
+    body = models.BinaryField("body", help_text="The verified bytes, exactly as received.")
     status = models.CharField(
         _("status"), max_length=16, choices=[(status.value, _(status.value)) for status in Status]
     )
     attempts = models.PositiveIntegerField(_("attempts"), help_text=_("Number of ended attempts."))
     crashes = models.PositiveIntegerField(_("crashes"), help_text=_("Number of worker crashes."))
-    progress = models.JSONField(_("progress"), help_text=_("The handlers that will not run again."))
+    progress = models.JSONField("progress", help_text="The handlers that will not run again.")
     received_at = UtcDateTimeField(_("received at"))
     due_at = UtcDateTimeField(
         _("due at"),
         null=True,
         blank=True,
-        help_text=_("When it is due, or when the worker's lease expires."),
+        help_text="When it is due, or when the worker's lease expires.",
     )
-    lease_token = models.CharField(_("lease token"), max_length=32, null=True, blank=True)
+    lease_token = models.CharField("lease token", max_length=32, null=True, blank=True)
     settled_at = UtcDateTimeField(_("settled at"), null=True, blank=True)
     last_error = models.TextField(_("last error"), null=True, blank=True)
     # All columns below are nullable, because processes of earlier releases insert rows without them.
@@ -177,21 +177,19 @@ class ProcessedEvent(models.Model):
         max_length=MAX_NAME_LENGTH,
         null=True,
         blank=True,
-        help_text=_("The id of its object: empty if it has none, NULL if not determined yet."),
+        help_text="The id of its object: empty if it has none, NULL if not determined yet.",
     )
-    history = models.TextField(_("history"), null=True, blank=True)
-    scrubbed_at = UtcDateTimeField(
-        _("scrubbed at"), null=True, blank=True, help_text=_("When the payload was deleted.")
-    )
+    history = models.TextField("history", null=True, blank=True)
+    scrubbed_at = UtcDateTimeField("scrubbed at", null=True, blank=True, help_text="When the payload was deleted.")
     erase_requested_at = UtcDateTimeField(
-        _("erase requested at"),
+        "erase requested at",
         null=True,
         blank=True,
-        help_text=_("The payload is deleted when the event is settled."),
+        help_text="The payload is deleted when the event is settled.",
     )
-    accepted_set = models.CharField(_("accepted set"), max_length=16, null=True, blank=True)
-    claimed_set = models.CharField(_("claimed set"), max_length=16, null=True, blank=True)
-    owed = models.TextField(_("owed"), null=True, blank=True, help_text=_("The handlers that still have to run."))
+    accepted_set = models.CharField("accepted set", max_length=16, null=True, blank=True)
+    claimed_set = models.CharField("claimed set", max_length=16, null=True, blank=True)
+    owed = models.TextField("owed", null=True, blank=True, help_text="The handlers that still have to run.")
     waits_for = ExactCharField(
         _("waits for"),
         max_length=255,
@@ -199,7 +197,7 @@ class ProcessedEvent(models.Model):
         blank=True,
         help_text=_("The handler that no process at hand has."),
     )
-    waits_since = UtcDateTimeField(_("waits since"), null=True, blank=True)
+    waits_since = UtcDateTimeField("waits since", null=True, blank=True)
 
     objects = ProcessedEventManager()
 
@@ -212,8 +210,8 @@ class ProcessedEvent(models.Model):
         # Events are neither added nor changed nor deleted by hand.
         default_permissions = ("view",)
         permissions = [
-            ("requeue_processedevent", _("Can requeue event")),
-            ("mark_dead_processedevent", _("Can mark event dead")),
+            ("requeue_processedevent", "Can requeue event"),
+            ("mark_dead_processedevent", "Can mark event dead"),
         ]
         # The id precedes the tenant, so that the index also serves queries by id only.
         constraints = [models.UniqueConstraint(fields=["name", "event_id", "tenant"], name="envoyou_event_key")]
@@ -270,10 +268,10 @@ class ProcessedEvent(models.Model):
 class ObjectMark(models.Model):
     """The time of the newest event of an object that was applied and has been pruned since."""
 
-    name = ExactCharField(_("inbox"), max_length=MAX_NAME)
-    tenant = ExactCharField(_("tenant"), max_length=255, blank=True)
-    object_key = ExactCharField(_("object"), max_length=MAX_NAME_LENGTH)
-    created = models.BigIntegerField(_("created"), help_text=_("Epoch seconds, as sent."))
+    name = ExactCharField("inbox", max_length=MAX_NAME)
+    tenant = ExactCharField("tenant", max_length=255, blank=True)
+    object_key = ExactCharField("object", max_length=MAX_NAME_LENGTH)
+    created = models.BigIntegerField("created", help_text="Epoch seconds, as sent.")
 
     class Meta:
         """Table, constraint and index."""
@@ -290,9 +288,9 @@ class ObjectMark(models.Model):
 class PausedSubject(models.Model):
     """An event type or a handler that is paused."""
 
-    name = ExactCharField(_("inbox"), max_length=MAX_NAME)
+    name = ExactCharField("inbox", max_length=MAX_NAME)
     # Not unique, because its length is unbounded; duplicates do no harm.
-    subject = models.TextField(_("subject"))
+    subject = models.TextField("subject")
 
     class Meta:
         """Table and index."""
@@ -308,7 +306,7 @@ class PausedSubject(models.Model):
 class ClaimLock(models.Model):
     """One row for each inbox, locked while claiming on databases without advisory locks."""
 
-    name = ExactCharField(_("inbox"), max_length=MAX_NAME)
+    name = ExactCharField("inbox", max_length=MAX_NAME)
 
     class Meta:
         """Table and constraint."""
@@ -329,14 +327,14 @@ class RejectedDelivery(models.Model):
 
     name = ExactCharField(_("inbox"), max_length=MAX_NAME, help_text=_("The Webhooks object that received it."))
     tenant = ExactCharField(_("tenant"), max_length=255, blank=True)
-    digest = ExactCharField(_("digest"), max_length=64, help_text=_("SHA-256 of the body."))
+    digest = ExactCharField("digest", max_length=64, help_text="SHA-256 of the body.")
     reason = models.CharField(_("reason"), max_length=64)
     error = models.TextField(_("error"))
-    headers = models.TextField(_("headers"), help_text=_("What verification reads, the signature included."))
+    headers = models.TextField("headers", help_text="What verification reads, the signature included.")
     received_at = UtcDateTimeField(_("received at"))
     object_key = ExactCharField(_("object"), max_length=MAX_NAME_LENGTH, blank=True)
     size = models.PositiveBigIntegerField(_("size"), help_text=_("Bytes of the body."))
-    body = models.BinaryField(_("body"), help_text=_("The verified bytes, exactly as received."))
+    body = models.BinaryField("body", help_text="The verified bytes, exactly as received.")
 
     objects = PrimaryDatabaseManager()
 
@@ -347,7 +345,7 @@ class RejectedDelivery(models.Model):
         verbose_name = _("rejected delivery")
         verbose_name_plural = _("rejected deliveries")
         default_permissions = ("view", "delete")
-        permissions = [("retry_rejecteddelivery", _("Can retry rejected delivery"))]
+        permissions = [("retry_rejecteddelivery", "Can retry rejected delivery")]
         constraints = [
             models.UniqueConstraint(fields=["name", "tenant", "digest"], name="envoyou_rejected_delivery_key")
         ]
@@ -359,10 +357,10 @@ class RejectedDelivery(models.Model):
 class HandlerSetRow(models.Model):
     """The names and patterns of the handlers of some process; it never changes."""
 
-    name = ExactCharField(_("inbox"), max_length=MAX_NAME)
-    set_id = models.CharField(_("set"), max_length=16)
-    handlers = models.TextField(_("handlers"))
-    seen_at = UtcDateTimeField(_("seen at"))
+    name = ExactCharField("inbox", max_length=MAX_NAME)
+    set_id = models.CharField("set", max_length=16)
+    handlers = models.TextField("handlers")
+    seen_at = UtcDateTimeField("seen at")
 
     class Meta:
         """Table and constraint."""
@@ -378,18 +376,18 @@ class HandlerSetRow(models.Model):
 class ProcessRow(models.Model):
     """A process that uses the inbox."""
 
-    name = ExactCharField(_("inbox"), max_length=MAX_NAME)
-    process_id = models.CharField(_("process"), max_length=32)
-    kind = models.CharField(_("kind"), max_length=16)
-    handler_set = models.CharField(_("handler set"), max_length=16)
-    host = models.CharField(_("host"), max_length=255)
-    pid = models.BigIntegerField(_("process id"))
-    version = models.CharField(_("version"), max_length=64)
-    started_at = UtcDateTimeField(_("started at"))
-    seen_at = UtcDateTimeField(_("seen at"))
-    boot_id = models.CharField(_("boot"), max_length=64, null=True, blank=True)
-    pid_namespace = models.CharField(_("namespace of the process id"), max_length=64, null=True, blank=True)
-    pid_started = models.BigIntegerField(_("start of the process"), null=True, blank=True)
+    name = ExactCharField("inbox", max_length=MAX_NAME)
+    process_id = models.CharField("process", max_length=32)
+    kind = models.CharField("kind", max_length=16)
+    handler_set = models.CharField("handler set", max_length=16)
+    host = models.CharField("host", max_length=255)
+    pid = models.BigIntegerField("process id")
+    version = models.CharField("version", max_length=64)
+    started_at = UtcDateTimeField("started at")
+    seen_at = UtcDateTimeField("seen at")
+    boot_id = models.CharField("boot", max_length=64, null=True, blank=True)
+    pid_namespace = models.CharField("namespace of the process id", max_length=64, null=True, blank=True)
+    pid_started = models.BigIntegerField("start of the process", null=True, blank=True)
 
     class Meta:
         """Table and constraint."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin, messages
-from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
@@ -102,8 +101,6 @@ class RejectedDeliveryAdmin(admin.ModelAdmin):
 
     def _retry(self, request: HttpRequest, queryset: QuerySet, *, use_signed_headers: bool) -> None:
         deliveries = list(queryset.order_by("pk").only("reason"))
-        # Logged first, so that the user is known even if a server timeout interrupts the action.
-        LogEntry.objects.log_actions(request.user.pk, deliveries, CHANGE, _("Retried."))
         accepted = 0
         for delivery in deliveries:
             try:
@@ -112,6 +109,8 @@ class RejectedDeliveryAdmin(admin.ModelAdmin):
                 self.message_user(request, f"{delivery.pk}: {error}", messages.ERROR)
             else:
                 accepted += event is not None
+            # One by one, so that the history says no more than what is done if a server timeout interrupts the action.
+            self.log_change(request, delivery, _("Retried."))
         webhooks.wake()
         message = ngettext("%d delivery was accepted.", "%d deliveries were accepted.", accepted) % accepted
         self.message_user(request, message, messages.SUCCESS if accepted else messages.WARNING)

@@ -7,6 +7,7 @@ import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
 from django.core.management import CommandError, call_command
+from django.db import connection
 from django.urls import reverse
 
 from envoyou_core.testing import sample_event, sign_delivery
@@ -90,6 +91,22 @@ def test_retrying_accepts_what_passes_and_says_why_the_rest_does_not(admin_clien
     assert webhooks.inbox.stats().rejected == 1
     assert LogEntry.objects.filter(object_repr=str(changed), change_message="Retried.").count() == 2
     assert woken
+
+
+def test_the_history_of_an_interrupted_retry_says_what_is_done(admin_client, deliver, monkeypatch):
+    rows = [deliver(PRIVATE), deliver(PRIVATE + b" ")]
+    retried = []
+
+    def retry(_, key, **keywords):
+        if retried:
+            raise KeyboardInterrupt
+        retried.append(key)
+
+    monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", False)
+    monkeypatch.setattr(DjangoWebhooks, "retry_rejected", retry)
+    with pytest.raises(KeyboardInterrupt):
+        act(admin_client, "retry", *rows)
+    assert [int(entry.object_id) for entry in LogEntry.objects.all()] == retried == [rows[0].pk]
 
 
 def test_the_command_lists_shows_and_retries(deliver, capsys):
