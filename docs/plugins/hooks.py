@@ -15,22 +15,21 @@ from mkdocs.structure.pages import Page
 README = Path(__file__).parents[2] / "README.md"
 QUICKSTARTS = "<!-- The quickstarts of the README, in tabs. -->"
 SECTION = re.compile(r"^## Quickstart: ([^\n]+)\n(.*?)(?=^## )", re.DOTALL | re.MULTILINE)
-CODE = re.compile(r"^```.*?^```$\n?", re.DOTALL | re.MULTILINE)
 PICTURE = re.compile(r'(<p>)?<img alt="[^"]*" src="(?P<address>[^"]+\.svg)" ?/?>(?(1)</p>)')
 
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Show the code of the README's quickstarts, so that it is written once."""
+    """Show the quickstarts of the README, so that they are written once."""
     return markdown.replace(QUICKSTARTS, quickstarts()) if QUICKSTARTS in markdown else markdown
 
 
 def quickstarts() -> str:
-    """Return one tab for each quickstart of the README, with its code and without its text."""
+    """Return one tab for each quickstart of the README. Its links are relative to the project, not to `docs`."""
     sections = SECTION.findall(README.read_text(encoding="utf-8"))
     if not sections:
         raise PluginError(f"{README} has no section `## Quickstart: ...`")
     return "\n".join(
-        f'=== "{framework}"\n\n' + indent("\n".join(CODE.findall(text)), " " * 4) for framework, text in sections
+        f'=== "{framework}"\n\n' + indent(text.replace("](docs/", "]("), " " * 4) for framework, text in sections
     )
 
 
