@@ -17,7 +17,7 @@ browsers.require_browser()
 
 pytestmark = pytest.mark.slow
 
-PAGES = ["", "performance/", "reference/envoyou_core/", "reference/envoyou_core.errors/"]
+PAGES = ["", "performance/", "reference/envoyou_core.errors/", "reference/envoyou_core.testing/"]
 """The pages that are looked at in a browser."""
 
 PHONE = {"width": 390, "height": 844}
@@ -99,6 +99,7 @@ def open_page(browser, address):
 
     def open_page(scheme, viewport=DESKTOP):
         contexts.append(browser.new_context(base_url=address, color_scheme=scheme, viewport=viewport))
+        contexts[-1].set_default_timeout(60_000)
         page = contexts[-1].new_page()
         page.on("request", lambda request: request.url.startswith((address, "data:")) or problems.append(request.url))
         page.on("requestfailed", lambda request: problems.append(request.url))
