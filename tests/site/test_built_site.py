@@ -32,7 +32,7 @@ def read(site, page):
     return (site / page / "index.html").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("module", EXPORTS)
+@pytest.mark.parametrize("module", sorted(EXPORTS))
 def test_each_public_name_is_on_the_page_of_its_module_once(site, module):
     page = read(site, f"reference/{module}")
     entries = [entry.removeprefix(f"{module}.") for entry in ENTRY.findall(page)]
