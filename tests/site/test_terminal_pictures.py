@@ -29,7 +29,7 @@ SCREENSHOTS = os.environ.get("ENVOYOU_TEST_SCREENSHOTS")
 
 PICTURES = {
     "stats": ("envoyou --app hooks:webhooks stats", 50),
-    "events": ("envoyou --app hooks:webhooks events list --limit 8", 100),
+    "events": ("envoyou --app hooks:webhooks events list --limit 8", 124),
 }
 """The command in each picture, and the width of its terminal in characters."""
 
