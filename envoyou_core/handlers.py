@@ -39,6 +39,7 @@ OFFERED_PARAMETERS: Final = frozenset({"attempt", "connection", "delivery", "ses
 """The parameters that a handler may have besides the event, which is its first argument."""
 
 TRANSACTION_PARAMETERS: Final = frozenset({"connection", "session"})
+"""The parameters by which a handler takes the transaction that records its success."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,10 +39,20 @@ __all__ = [
 ]
 
 SIGNATURE_HEADER: Final = "X-EnvoyOU-Signature"
+"""The header with the signature."""
+
 TIMESTAMP_HEADER: Final = "X-EnvoyOU-Timestamp"
+"""The header with the time of the delivery, in epoch seconds; it is signed."""
+
 WEBHOOK_ID_HEADER: Final = "X-EnvoyOU-Webhook-ID"
+"""The header with the endpoint's id."""
+
 EVENT_TYPE_HEADER: Final = "X-EnvoyOU-Event-Type"
+"""The header with the event's type."""
+
 NONCE_HEADER: Final = "X-EnvoyOU-Nonce"
+"""The header with the delivery's nonce."""
+
 
 Headers = Mapping[str, str] | Mapping[bytes, bytes] | Iterable[tuple[str, str]] | Iterable[tuple[bytes, bytes]]
 """Headers as a mapping or as pairs, text or bytes, in any case."""

@@ -55,6 +55,7 @@ MISSING_SECRET: Final = (
     f"the webhook secret is missing: set the environment variable {PREFIX}{SECRET} to the signing secret of the "
     f"endpoint, or {PREFIX}{SECRET_FILE} to the path of a file that contains it"
 )
+"""The error if no secret is configured."""
 
 Handoff = Literal["auto", "manual", "celery"] | Callable[[str], object]
 """How accepted events reach a worker."""

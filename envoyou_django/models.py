@@ -35,7 +35,7 @@ __all__ = [
     "RejectedDelivery",
 ]
 
-EVENTS, MARKS, PAUSED, CLAIM_LOCKS, REJECTED, HANDLER_SETS, PROCESSES = TABLES = (
+TABLES = (
     "envoyou_processed_event",
     "envoyou_object_mark",
     "envoyou_paused_subject",
@@ -44,6 +44,9 @@ EVENTS, MARKS, PAUSED, CLAIM_LOCKS, REJECTED, HANDLER_SETS, PROCESSES = TABLES =
     "envoyou_handler_set",
     "envoyou_process",
 )
+"""The names of the tables."""
+
+EVENTS, MARKS, PAUSED, CLAIM_LOCKS, REJECTED, HANDLER_SETS, PROCESSES = TABLES
 
 MAX_NAME = 64
 """The maximum length of an inbox's name."""

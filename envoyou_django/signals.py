@@ -42,19 +42,19 @@ class _EventSignal(Signal):
         log.error("receiver %s of a signal failed", getattr(receiver, "__qualname__", repr(receiver)), exc_info=err)
 
 
-event_received = _EventSignal()
+event_received: Signal = _EventSignal()
 """An event was stored: a `new` one, or a dead one that a redelivery has `rearmed`.
 
 Arguments: `added` (one of these two), `tenant`.
 """
 
-event_processed = _EventSignal()
+event_processed: Signal = _EventSignal()
 """All handlers of an event have succeeded. Arguments: `attempt`, `seconds` (that the attempt took)."""
 
-event_failed = _EventSignal()
+event_failed: Signal = _EventSignal()
 """An attempt failed and will be retried. Arguments: `attempt`, `error`, `retry_in` (seconds)."""
 
-event_dead = _EventSignal()
+event_dead: Signal = _EventSignal()
 """An event failed for good. Arguments: `attempt`, `error`."""
 
 

@@ -1,6 +1,6 @@
 """The one definition of public: the modules whose `__all__` is a promise to users. Everything else is internal.
 
-`tests/core/test_public_modules.py` holds this list against the code, `CONTRIBUTING.md` and `docs/reference.md`;
+`tests/core/test_public_modules.py` holds this list against the code, `CONTRIBUTING.md` and the reference;
 `tests/core/test_laws.py` lets adapters import these modules of the core, and no others.
 """
 

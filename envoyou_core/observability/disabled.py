@@ -19,6 +19,7 @@ REMEDY: Final = (
     'Write "disable_existing_loggers": False in the logging configuration; '
     "in Alembic's env.py, fileConfig(..., disable_existing_loggers=False)."
 )
+"""How to keep a logging configuration from disabling the library's loggers."""
 
 
 def disabled_loggers() -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from envoyou_core import adapter
+from envoyou_core import adapter, errors
 from tests.core.imports import exports_of, modules_of
 from tests.public_modules import PUBLIC_MODULES
 
@@ -45,10 +45,19 @@ def test_the_contributing_guide_lists_them():
     assert re.findall(r"^- `(\S+)`", section("CONTRIBUTING.md", "Public names"), re.MULTILINE) == list(PUBLIC_MODULES)
 
 
-def test_the_reference_has_a_section_for_each():
-    reference = (PROJECT / "docs/reference.md").read_text(encoding="utf-8")
-    assert re.findall(r"^## (\S+)$", reference, re.MULTILINE) == list(PUBLIC_MODULES)
-    assert re.findall(r"^::: (\S+)$", reference, re.MULTILINE) == list(PUBLIC_MODULES)
+def test_the_reference_has_a_page_for_each():
+    assert sorted(path.stem for path in (PROJECT / "docs/reference").iterdir()) == list(PUBLIC_MODULES)
+    overview = (PROJECT / "docs/reference.md").read_text(encoding="utf-8")
+    linked = re.findall(r"^\| \[`(\S+)`\]\(reference/(\S+)\.md\)", overview, re.MULTILINE)
+    assert sorted(linked) == [(name, name) for name in PUBLIC_MODULES]
+
+
+def test_the_table_of_errors_has_the_status_the_code_and_the_reason_of_each():
+    page = (PROJECT / "docs/reference/envoyou_core.errors.md").read_text(encoding="utf-8")
+    row = re.compile(r"^\| (\d+) \| `(\w+)` \| \[`(\w+)`\]\(#envoyou_core\.errors\.\3\) \| `(\w+)` \|$", re.MULTILINE)
+    answers = {it for it in vars(errors).values() if isinstance(it, type) and issubclass(it, errors.WebhookError)}
+    answers -= {errors.WebhookError, errors.WebhookVerificationError}  # base classes, never raised themselves
+    assert sorted(row.findall(page)) == sorted((str(it.status), it.code, it.__name__, it.reason) for it in answers)
 
 
 @pytest.mark.parametrize(
