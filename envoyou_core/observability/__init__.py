@@ -6,35 +6,40 @@ Monitoring".
 
 from __future__ import annotations
 
-from envoyou_core.observability.logs import log_notice
-from envoyou_core.observability.notice import Notice
-from envoyou_core.observability.notices import (
-    Accepted,
+from envoyou_core.observability.attempt_notices import (
     DatabaseFailed,
     HandlerAwaited,
     HandlerDropped,
     HandlerFailed,
     HandlerOverdue,
-    HandlersBounded,
     HandlerSkipped,
     HookFailed,
-    InboxDown,
-    InboxUp,
     LeaseLost,
-    LeasesEnded,
-    Listener,
-    MoveRefused,
-    NoHandlers,
+    Settled,
+)
+from envoyou_core.observability.delivery_notices import (
+    Accepted,
     NonceStoreFailed,
-    NoSpool,
-    Notices,
     Rejected,
     RejectedNotKept,
     RejectedPruned,
+)
+from envoyou_core.observability.logs import log_notice
+from envoyou_core.observability.notice import Notice
+from envoyou_core.observability.notices import Listener, Notices
+from envoyou_core.observability.storage_notices import (
+    InboxDown,
+    InboxUp,
+    MoveRefused,
+    NoSpool,
     RetentionApplied,
-    Settled,
     Spooled,
     SpoolFailed,
+)
+from envoyou_core.observability.worker_notices import (
+    HandlersBounded,
+    LeasesEnded,
+    NoHandlers,
     WakeFailed,
     WorkerFailed,
     WorkerInterrupted,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from enum import Enum
 
-__all__ = ["Notice"]
+__all__ = ["Notice", "retry_text"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,3 +44,8 @@ class Notice:
     def failure(self) -> tuple[BaseException | None, str]:
         """Return the exception whose traceback is logged, and its redacted traceback if it is known."""
         return None, ""
+
+
+def retry_text(seconds: float | None, *, otherwise: str) -> str:
+    """Return when something is tried again, for a message; `otherwise` if the number of seconds is unknown."""
+    return otherwise if seconds is None else f"in {seconds:g} s"

@@ -30,15 +30,15 @@ from envoyou_core.inbox.protocol import WorkerInbox
 from envoyou_core.inbox.records import Added, NewEvent
 from envoyou_core.inbox.rejected import RejectedDelivery
 from envoyou_core.nonces import NONCE_LIFETIME, NonceStore, nonce_key
-from envoyou_core.observability.notices import (
+from envoyou_core.observability.delivery_notices import (
     Accepted,
     NonceStoreFailed,
-    Notices,
     Rejected,
     RejectedNotKept,
     RejectedPruned,
-    Spooled,
 )
+from envoyou_core.observability.notices import Notices
+from envoyou_core.observability.storage_notices import Spooled
 from envoyou_core.reception.bounded_thread import BoundedThread
 from envoyou_core.reception.canonical import SMALL_BODY, pause_regularly
 from envoyou_core.reception.rejection import rejection_of, request_of, with_signed_headers

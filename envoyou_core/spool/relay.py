@@ -29,7 +29,8 @@ from envoyou_core.errors import InvalidPayloadError, describe
 from envoyou_core.inbox.handler_sets import HandlerSet
 from envoyou_core.inbox.protocol import WorkerInbox
 from envoyou_core.inbox.records import Added, Claim, NewEvent, Settlement, Status
-from envoyou_core.observability.notices import InboxDown, InboxUp, MoveRefused, Notices, SpoolFailed
+from envoyou_core.observability.notices import Notices
+from envoyou_core.observability.storage_notices import InboxDown, InboxUp, MoveRefused, SpoolFailed
 from envoyou_core.worker.failures import private_texts
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from typing import Any
 
 from envoyou_core.errors import ConfigurationError
 from envoyou_core.inbox.records import Claim, InboxRecord, Status
-from envoyou_core.observability.notices import HandlerOverdue, NoHandlers
+from envoyou_core.observability.attempt_notices import HandlerOverdue
+from envoyou_core.observability.worker_notices import NoHandlers
 from envoyou_core.patterns import matches_any
 from envoyou_core.steps import Call, CallHandler, Flow, arun, result_of, run
 from envoyou_core.worker.engine import Engine

@@ -22,7 +22,7 @@ from envoyou_core.inbox.processes import Presence
 from envoyou_core.inbox.protocol import WorkerInbox
 from envoyou_core.inbox.records import Claim, HandlerStatus, Settlement, Status
 from envoyou_core.inbox.transitions import interruptions
-from envoyou_core.observability.notices import (
+from envoyou_core.observability.attempt_notices import (
     DatabaseFailed,
     HandlerAwaited,
     HandlerDropped,
@@ -30,11 +30,11 @@ from envoyou_core.observability.notices import (
     HandlerSkipped,
     HookFailed,
     LeaseLost,
-    LeasesEnded,
-    Notices,
-    RetentionApplied,
     Settled,
 )
+from envoyou_core.observability.notices import Notices
+from envoyou_core.observability.storage_notices import RetentionApplied
+from envoyou_core.observability.worker_notices import LeasesEnded
 from envoyou_core.retention import Retention, RetentionReport, apply_retention, preview_retention
 from envoyou_core.retry import RetryPolicy
 from envoyou_core.steps import Call, Flow

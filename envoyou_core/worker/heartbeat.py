@@ -6,7 +6,7 @@ import asyncio
 
 from envoyou_core.errors import describe
 from envoyou_core.inbox.processes import BEAT_INTERVAL
-from envoyou_core.observability.notices import WorkerFailed
+from envoyou_core.observability.worker_notices import WorkerFailed
 from envoyou_core.worker.engine import Engine
 from envoyou_core.worker.inbox_thread import InboxThread
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 
 from envoyou_core.forks import ForkSafeLock
-from envoyou_core.observability.notices import WorkerInterrupted
+from envoyou_core.observability.worker_notices import WorkerInterrupted
 from envoyou_core.worker.engine import Engine
 from envoyou_core.worker.worker import Worker
 

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from envoyou_core.errors import describe
-from envoyou_core.observability.notices import WorkerFailed
+from envoyou_core.observability.worker_notices import WorkerFailed
 from envoyou_core.worker.backoff import Backoff
 from envoyou_core.worker.engine import Engine
 from envoyou_core.worker.threads import DaemonThreads

@@ -6,7 +6,7 @@ import threading
 
 from envoyou_core.errors import describe
 from envoyou_core.inbox.records import Claim
-from envoyou_core.observability.notices import WorkerFailed
+from envoyou_core.observability.worker_notices import WorkerFailed
 from envoyou_core.worker.engine import Engine
 
 __all__ = ["LeaseKeeper"]

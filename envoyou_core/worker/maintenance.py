@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from envoyou_core.errors import describe
-from envoyou_core.observability.notices import WorkerFailed
+from envoyou_core.observability.worker_notices import WorkerFailed
 from envoyou_core.worker.engine import Engine
 from envoyou_core.worker.threads import DaemonThreads
 

@@ -10,7 +10,7 @@ from typing import Any
 from envoyou_core.errors import describe
 from envoyou_core.inbox.group_commit import GroupCommit
 from envoyou_core.inbox.records import Claim, Settlement, Status
-from envoyou_core.observability.notices import WorkerFailed
+from envoyou_core.observability.worker_notices import WorkerFailed
 from envoyou_core.steps import Call, arun, run
 from envoyou_core.worker.attempt import RunningAttempt
 from envoyou_core.worker.engine import Engine

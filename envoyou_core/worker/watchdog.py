@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from envoyou_core.observability.notices import HandlerOverdue, Notices
+from envoyou_core.observability.attempt_notices import HandlerOverdue
+from envoyou_core.observability.notices import Notices
 from envoyou_core.steps import CallHandler
 from envoyou_core.worker.loop_tasks import LoopTasks
 

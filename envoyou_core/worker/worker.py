@@ -22,7 +22,13 @@ from envoyou_core.inbox.files import location_of
 from envoyou_core.inbox.group_commit import MAX_BATCH
 from envoyou_core.inbox.records import Claim
 from envoyou_core.observability.disabled import report_disabled_loggers
-from envoyou_core.observability.notices import HandlersBounded, NoHandlers, WorkerFailed, WorkerStarted, WorkerStopped
+from envoyou_core.observability.worker_notices import (
+    HandlersBounded,
+    NoHandlers,
+    WorkerFailed,
+    WorkerStarted,
+    WorkerStopped,
+)
 from envoyou_core.steps import Call, CallHandler, arun, result_of, run
 from envoyou_core.worker.attempt import RunningAttempt
 from envoyou_core.worker.backoff import Backoff

@@ -1,0 +1,234 @@
+"""Notices about the attempts of an event: its handlers, its database, and how it ended."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from envoyou_core.inbox.records import Status
+from envoyou_core.observability.notice import Notice
+
+__all__ = [
+    "DatabaseFailed",
+    "HandlerAwaited",
+    "HandlerDropped",
+    "HandlerFailed",
+    "HandlerOverdue",
+    "HandlerSkipped",
+    "HookFailed",
+    "LeaseLost",
+    "Settled",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerFailed(Notice):
+    """One handler of one event failed in one attempt.
+
+    Attributes:
+        event_id: of the event.
+        event_type: of the event.
+        handler: the handler's name.
+        attempt: counted from 1.
+        error: the exception as it was raised. Its text and local variables may contain secrets and payloads.
+        traceback: the traceback as the inbox stores it: redacted, without the event's payload.
+        is_fatal: whether it is the last handler of the event's last attempt, so that the event is dead.
+    """
+
+    level: ClassVar[int] = logging.WARNING
+    template: ClassVar[str] = "handler %(handler)s failed for event %(event_id)s (%(event_type)s), attempt %(attempt)d"
+
+    event_id: str
+    event_type: str
+    handler: str
+    attempt: int
+    error: BaseException
+    traceback: str = ""
+    is_fatal: bool = False
+
+    def failure(self) -> tuple[BaseException | None, str]:
+        """See `Notice.failure`. If it is fatal, `Settled` logs the exception, as an error."""
+        return (None, "") if self.is_fatal else (self.error, self.traceback)
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseFailed(Notice):
+    """The inbox's database interrupted an attempt, which does not count; the event is retried.
+
+    Attributes:
+        event_id: of the event.
+        event_type: of the event.
+        handler: the handler that was about to run, or was running.
+        database: the location of the inbox, without a password.
+        detail: the type and text of the exception, redacted.
+        retry_in: seconds until the event is due again.
+        interruption: counted from 1 if the database worked again at once, so that the handler may be the reason;
+            `None` during an outage.
+    """
+
+    level: ClassVar[int] = logging.WARNING
+
+    event_id: str
+    event_type: str
+    handler: str
+    database: str
+    detail: str
+    retry_in: float
+    interruption: int | None = None
+
+    @property
+    def template(self) -> str:
+        """One for an outage and one for an interruption of this event."""
+        template = (
+            "database %(database)s failed at handler %(handler)s for event %(event_id)s (%(event_type)s), retrying in "
+            "%(retry_in)g s, not counted as an attempt: %(detail)s"
+        )
+        return template if self.interruption is None else f"{template} (interruption %(interruption)d of this event)"
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerOverdue(Notice):
+    """A sync handler has exceeded its time limit of `seconds` and is still running. Python cannot stop it."""
+
+    level: ClassVar[int] = logging.ERROR
+    template: ClassVar[str] = (
+        "handler %(handler)s exceeded its time limit of %(seconds)g s for event %(event_id)s (%(event_type)s) and is "
+        "still running"
+    )
+
+    event_id: str
+    event_type: str
+    handler: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerSkipped(Notice):
+    """A handler skipped an event that is older than the newest one applied to its object."""
+
+    template: ClassVar[str] = (
+        "handler %(handler)s skipped event %(event_id)s (%(event_type)s): a newer event of the same object has been "
+        "applied"
+    )
+
+    event_id: str
+    event_type: str
+    handler: str
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerAwaited(Notice):
+    """Events wait for a process that knows a handler, which this process does not. Emitted once for each handler.
+
+    `event_id` and `event_type` are those of the first such event; `InboxStats.waiting` counts them.
+    """
+
+    level: ClassVar[int] = logging.WARNING
+    template: ClassVar[str] = (
+        "event %(event_id)s (%(event_type)s) waits for a process that has the handler %(handler)s, as may others; "
+        "this process does not have it"
+    )
+
+    handler: str
+    event_id: str
+    event_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerDropped(Notice):
+    """A handler is not called, because no live process has it and it has not begun. Emitted once for each handler.
+
+    `event_id` and `event_type` are those of the first such event.
+    """
+
+    level: ClassVar[int] = logging.WARNING
+    template: ClassVar[str] = (
+        "handler %(handler)s is not called for event %(event_id)s (%(event_type)s), as for others: no live process has "
+        "it any longer"
+    )
+
+    handler: str
+    event_id: str
+    event_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class HookFailed(Notice):
+    """An `on_dead` hook failed. The event is dead all the same.
+
+    `error` and `traceback` are those of `HandlerFailed`.
+    """
+
+    level: ClassVar[int] = logging.ERROR
+    template: ClassVar[str] = "on_dead hook %(hook)s failed for event %(event_id)s"
+
+    hook: str
+    event_id: str
+    error: BaseException
+    traceback: str = ""
+
+    def failure(self) -> tuple[BaseException | None, str]:
+        """See `Notice.failure`."""
+        return self.error, self.traceback
+
+
+@dataclass(frozen=True, slots=True)
+class Settled(Notice):
+    """An attempt ended.
+
+    Attributes:
+        event_id: of the event.
+        event_type: of the event.
+        status: the state of the event after the attempt.
+        attempt: counted from 1.
+        retry_in: seconds until the next attempt, `None` if the event is finished.
+        error: the type and text of the exception, redacted.
+        seconds: how long the attempt took.
+        exception: the exception of the last handler that failed in this attempt. Its text may contain secrets.
+        traceback: its redacted traceback.
+    """
+
+    template: ClassVar[str] = (
+        "%(status)s %(event_id)s (%(event_type)s) after attempt %(attempt)d, %(seconds).3f s%(retry)s%(cause)s"
+    )
+
+    event_id: str
+    event_type: str
+    status: Status
+    attempt: int
+    retry_in: float | None
+    error: str | None
+    seconds: float
+    exception: BaseException | None = None
+    traceback: str = ""
+
+    @property
+    def level(self) -> int:
+        """An error if the event is dead, a warning if it failed or has no handler."""
+        levels = {Status.DEAD: logging.ERROR, Status.FAILED: logging.WARNING, Status.IGNORED: logging.WARNING}
+        return levels.get(self.status, logging.INFO)
+
+    def arguments(self) -> Mapping[str, object]:
+        """See `Notice.arguments`."""
+        retry = "" if self.retry_in is None else f"; next attempt in {self.retry_in:g} s"
+        cause = "" if self.error is None else f": {self.error}"
+        return {**self.fields(), "retry": retry, "cause": cause}
+
+    def failure(self) -> tuple[BaseException | None, str]:
+        """See `Notice.failure`. If the event is not dead, `HandlerFailed` has logged the exception."""
+        return (self.exception, self.traceback) if self.status is Status.DEAD else (None, "")
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseLost(Notice):
+    """An attempt ended after its lease had passed to another worker. Its result was not recorded."""
+
+    level: ClassVar[int] = logging.ERROR
+    template: ClassVar[str] = (
+        "lease of event %(event_id)s (%(event_type)s) passed to another worker before the attempt ended"
+    )
+
+    event_id: str
+    event_type: str
