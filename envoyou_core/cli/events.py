@@ -133,7 +133,7 @@ def requeue(
     context: typer.Context,
     event_ids: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[EVENT_ID]...", help="The ids of events; - reads them from standard input."),
+        typer.Argument(metavar="EVENT_ID", help="The ids of events; - reads them from standard input."),
     ] = None,
     status: Annotated[
         Status | None,
