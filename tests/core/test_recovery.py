@@ -56,6 +56,8 @@ def handle(event):
         time.sleep(0.02)
 """
 
+CLI = "from envoyou_core.cli import main; main()"
+
 linux = pytest.mark.skipif(sys.platform != "linux", reason="other systems do not show what is needed")
 
 
@@ -71,7 +73,16 @@ class Site:
     @contextmanager
     def worker(self, name, command=()) -> Iterator[subprocess.Popen[bytes]]:
         process = subprocess.Popen(
-            [*command, sys.executable, "-P", "-c", "from envoyou_core.cli import main; main()", "worker", "hooks"],
+            [
+                *command,
+                sys.executable,
+                "-P",
+                "-c",
+                "from envoyou_core.cli import main; main()",
+                "--app",
+                "hooks",
+                "worker",
+            ],
             cwd=self.folder,
             env={
                 **os.environ,
