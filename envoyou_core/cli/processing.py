@@ -24,6 +24,8 @@ from envoyou_core.webhooks import Webhooks
 
 __all__ = ["handlers", "pause", "resume", "worker", "workers"]
 
+NO_HANDLER = "no handler is registered: the module that registers them may not be imported by the application's module"
+
 log = RedactedLogger("envoyou")
 
 PAUSED_TYPE = Annotated[
@@ -96,6 +98,8 @@ def _work(webhooks: Webhooks, shutdown_timeout: float | None) -> None:
 
 
 def _drain(webhooks: Webhooks) -> None:
+    if not webhooks.registered:
+        fail(NO_HANDLER)
     webhooks.inbox.open()
     settled = webhooks.drain()
     webhooks.apply_retention()
@@ -117,7 +121,7 @@ def handlers(context: typer.Context, as_json: AS_JSON = False) -> None:
         print_result([handler_as_json(*row) for row in rows])
         return
     if not rows:
-        fail("no handler is registered: the module that registers them may not be imported by the application's module")
+        fail(NO_HANDLER)
     print_result(handlers_table(rows))
 
 

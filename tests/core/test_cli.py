@@ -857,6 +857,16 @@ def test_a_worker_drains_for_cron(run, hooks):
     assert (result.exit_code, result.stdout) == (0, "Settled 1 event.\n")
 
 
+@pytest.mark.parametrize("arguments", [["worker", "--drain"], ["handlers"]])
+def test_without_a_handler_a_command_that_needs_one_fails(run, hooks, tmp_path, arguments):
+    (tmp_path / f"{hooks}.py").write_text(
+        "from envoyou_core import Webhooks\nwebhooks = Webhooks(secret='whsec_test')\n"
+    )
+    result = run("--app", hooks, *arguments)
+    assert result.exit_code == 1
+    assert "no handler is registered" in result.stderr
+
+
 # The command line
 
 
