@@ -1,4 +1,4 @@
-"""The source uses plain technical English: words that a reader can search for, and no former names."""
+"""The source and the documentation use plain technical English, and no former names."""
 
 import re
 from pathlib import Path
@@ -31,6 +31,14 @@ FORMER_NAMES = (
     *("passes_the_line", "_Alarms", "DIFFERENT", "brings_work", "unfinished_progress", "both_forms", "for_senders"),
     *("ready_made", "make_ready", "attaching", "AddIndexBesideWriters"),
 )
+IN_DOCUMENTATION = (
+    *PHRASES,
+    r"\b[Ss]omebody\b",
+    r"\b[Nn]obody\b",
+    r"\bwork(s|ed|ing)? off\b",
+    r"\bis what it\b",
+    r"(^|[.:] )Where (?!the worker runs|the promise ends)[a-z]",
+)
 FORMER_PREFIXES = r"\b_?(LONGEST|MOST|SHORTEST)_[A-Z]"
 
 
@@ -48,3 +56,14 @@ def test_the_source_does_not_contain(pattern):
 
 def test_the_source_is_read():
     assert sum(1 for _ in source_lines()) > 10_000
+
+
+def documentation_lines():
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            yield f"{path.relative_to(ROOT)}:{number}: {line.strip()}", line
+
+
+@pytest.mark.parametrize("pattern", IN_DOCUMENTATION)
+def test_the_documentation_does_not_contain(pattern):
+    assert [place for place, line in documentation_lines() if re.search(pattern, line)] == []

@@ -32,7 +32,7 @@ from envoyou_django.project import project_webhooks
 from envoyou_django.tasks import tasks_framework
 from envoyou_django.urls import patterns_for
 from tests.django.databases import inbox_on
-from tests.walkthrough import PROJECT
+from tests.documentation.pages import PROJECT
 
 GOOD_SECRET = "whsec_9b4f2c7d1e8a6053"
 SAMPLE = "whsec_your_webhook_secret_key"
@@ -491,7 +491,7 @@ def test_disabled_logger(monkeypatch):
 
 def test_the_documentation_lists_all_checks():
     source = "".join(file.read_text() for file in (PROJECT / "envoyou_django" / "checks").glob("*.py"))
-    page = (PROJECT / "docs" / "django-operations.md").read_text()
+    page = (PROJECT / "docs" / "django-checks.md").read_text()
     in_code = re.findall(r'id="(envoyou\.[EW]\d{3})"', source)
     in_table = re.findall(r"^\| `(envoyou\.[EW]\d{3})` \|", page, flags=re.MULTILINE)
     assert len(in_code) == len(set(in_code))

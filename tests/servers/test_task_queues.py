@@ -20,12 +20,12 @@ from sqlalchemy import create_engine, text
 from envoyou_core.inbox.sql.inbox import SqlInbox
 from envoyou_core.testing import sample_event
 from tests import services
+from tests.documentation.pages import Page
 from tests.servers.processes import GTHREAD, PATIENCE, Site, gunicorn, site, wait_for
-from tests.walkthrough import read_page
 
 pytestmark = pytest.mark.slow
 
-PAGE = read_page("docs/task-queues.md")
+RECIPES = {block.file: block.code for block in Page("docs/task-queues.md").all_blocks()}
 
 HANDLERS = """
 
@@ -139,7 +139,7 @@ def test_a_killed_worker_of_a_task_queue_loses_and_doubles_nothing(queue: str, t
     if find_spec(queue) is None:
         pytest.skip(f"{queue} is not installed")
     module = f"{queue}_hooks"
-    (tmp_path / f"{module}.py").write_text(PAGE.files[f"{module}.py"] + HANDLERS)
+    (tmp_path / f"{module}.py").write_text(RECIPES[f"{module}.py"] + HANDLERS)
     (tmp_path / "app.py").write_text(APP.format(module=module))
     hanging = sample_event("user.created")
     events = [sample_event("auth.login"), *(sample_event("user.updated") for _ in range(3))]

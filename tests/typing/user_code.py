@@ -12,17 +12,19 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.quickstart.pages import PROJECT, Page
+from tests.documentation.pages import PROJECT, README, Page
 
-PAGES = ("docs/fastapi.md", "docs/flask.md", "docs/starlette.md")
+PAGES = [f"docs/{name}.md" for name in ("fastapi-guide", "flask-guide", "secrets", "starlette")]
 EXAMPLES = ("example_projects/fastapi_app", "example_projects/flask_app")
 
 
 def write_page(page: Page, folder: Path) -> None:
-    """Write a page's Python into `folder`: files under their names, and each piece that is none as a module."""
-    blocks = [block for title in (None, *page.titles()) for block in page.blocks(title) if block.language == "python"]
+    """Write a page's Python into `folder`, with the `hooks.py` that it continues. Pieces without a name get one."""
+    blocks = [block for block in page.all_blocks() if block.language == "python" and "test_" not in (block.file or "")]
     assert blocks, f"{page.path} shows no Python"
     folder.mkdir(parents=True)
+    (hooks,) = [block for block in README.blocks("Quickstart: FastAPI") if block.file == "hooks.py"]
+    (folder / "hooks.py").write_text(hooks.code, encoding="utf-8")
     for number, block in enumerate(blocks, start=1):
         (folder / (block.file or f"snippet_{number}.py")).write_text(block.code, encoding="utf-8")
 
