@@ -53,7 +53,7 @@ def run_tests(copy: Path, tests: Iterable[str], adapters: Iterable[str] = ()) ->
         env=environment,
         capture_output=True,
         text=True,
-        timeout=150,
+        timeout=600,
         check=False,
     )
     assert f"envoyou_core: {copy / 'envoyou_core'}" in ended.stdout, ended.stdout + ended.stderr
