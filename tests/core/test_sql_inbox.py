@@ -609,15 +609,10 @@ def test_a_delivery_that_finds_no_tables_is_answered_503_and_a_start_refused(bar
 
 def test_envoyou_migrate_sets_up_postgresql_and_may_be_run_again(bare_postgres_url, sql_inboxes):
     for _ in range(2):
-        ended = envoyou("migrate", "--inbox", bare_postgres_url)
+        ended = envoyou("migrate", inbox=bare_postgres_url)
         assert (ended.returncode, ended.stderr) == (0, "")
         assert f"schema {REVISION}" in ended.stdout
     assert add(sql_inboxes(bare_postgres_url)) is Added.NEW
-
-
-def test_envoyou_migrate_reads_the_environment(sqlite_url, sql_inboxes):
-    assert envoyou("migrate", inbox=sqlite_url).returncode == 0
-    assert sql_inboxes(sqlite_url).stats().total == 0
 
 
 def test_envoyou_migrate_by_several_machines_at_once(bare_postgres_url, sql_inboxes):
@@ -635,10 +630,10 @@ def test_envoyou_migrate_by_several_machines_at_once(bare_postgres_url, sql_inbo
     ["postgresql+psycopg://envoyou:very-private@127.0.0.1:1/nowhere", "very-private", "sqlite://", "mysql+nowhere://x"],
 )
 def test_envoyou_migrate_that_fails_says_so_in_one_line_without_the_password(inbox):
-    ended = envoyou("migrate", "--inbox", inbox)
+    ended = envoyou("migrate", inbox=inbox)
     assert ended.returncode == 1
-    assert "Error: cannot migrate the inbox: " in ended.stderr
-    assert "Traceback" not in ended.stderr
+    [line] = ended.stderr.splitlines()
+    assert line.startswith("Error: ")
     assert "very-private" not in ended.stdout + ended.stderr
 
 
