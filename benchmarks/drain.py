@@ -27,7 +27,7 @@ __all__ = ["comparisons", "drain_inbox"]
 
 LOGGING_WORKER = [
     *[sys.executable, "-c", "from envoyou_core.cli import main; main()"],
-    *["worker", "benchmarks.workers.envoyou_app"],
+    *["--app", "benchmarks.workers.envoyou_app", "worker"],
 ]
 WORKER = [*LOGGING_WORKER, "--log-level", "warning"]
 CELERY = [sys.executable, "-m", "celery", "-A", "benchmarks.workers.celery_app", "worker"]

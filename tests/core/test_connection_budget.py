@@ -8,6 +8,7 @@ from sqlalchemy import create_engine
 from envoyou_core import ConfigurationError, WebhookRequest, Webhooks
 from envoyou_core.inbox import Added, NewEvent, Status
 from envoyou_core.inbox.connection_budget import RESERVED, ConnectionBudget
+from envoyou_core.inbox.sql.engines import close_engine
 from envoyou_core.inbox.sql.inbox import SqlInbox
 from envoyou_core.observability import DatabaseFailed, HandlersBounded
 from envoyou_core.reception import receiver
@@ -26,7 +27,7 @@ def test_a_pool_of_one_connection_is_refused(postgres_inbox_url):
     engine = create_engine(postgres_inbox_url, pool_size=1, max_overflow=0)
     with pytest.raises(ConfigurationError, match="at least 2 connections, got 1"):
         SqlInbox(engine)
-    engine.dispose()
+    close_engine(engine)
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def small_pool(postgres_inbox_url):
     inbox = SqlInbox(engine)
     yield inbox
     inbox.close()
-    engine.dispose()
+    close_engine(engine)
 
 
 def test_acceptance_and_settlements_go_on_while_all_handlers_hold_a_connection(small_pool, until):
@@ -82,4 +83,4 @@ def test_a_503_because_of_an_exhausted_pool_names_the_pool(postgres_inbox_url, m
     assert response.status == 503
     assert "all 2 connections of its pool are in use" in caplog.text
     inbox.close()
-    engine.dispose()
+    close_engine(engine)
