@@ -7,8 +7,9 @@ from django.db import transaction
 
 from envoyou_core.inbox import NewEvent, Settlement, Status
 from envoyou_core.testing import sample_event
+from envoyou_django.inbox import bulk
+from envoyou_django.inbox.commits import own_transaction
 from envoyou_django.inbox.inbox import OrmInbox
-from envoyou_django.models import ProcessedEventQuerySet
 from tests.django.databases import empty, in_a_thread, inbox_on, wait_until_locked
 
 LEASE = 60.0
@@ -66,12 +67,11 @@ def test_an_event_scrubbed_during_its_requeue_is_not_requeued(inbox_alias, clock
     inbox = OrmInbox(clock=clock)
     (claim,) = claim_new(inbox, 1)
     inbox.settle(claim, Settlement(Status.DEAD, 1))
-    requeue_one = ProcessedEventQuerySet._requeue_one
 
-    def erase_first(*arguments):
+    def erase_first(alias):
         inbox.erase("usr_1")
-        return requeue_one(*arguments)
+        return own_transaction(alias)
 
-    monkeypatch.setattr(ProcessedEventQuerySet, "_requeue_one", erase_first)
+    monkeypatch.setattr(bulk, "own_transaction", erase_first)
     assert inbox.requeue("evt_0") == 0
     assert inbox.get("evt_0").status is Status.DEAD
