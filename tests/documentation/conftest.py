@@ -60,7 +60,7 @@ def reader(tmp_path, forks):
 
 @pytest.fixture(scope="session")
 def application(tmp_path_factory, forks):
-    """The directory of a reader who has done the quickstart of FastAPI, some days ago: its inbox has events."""
+    """A directory in which the quickstart of FastAPI was followed: its inbox has events."""
     reader = Reader(tmp_path_factory.mktemp("application"), shared_environment(), forks)
     for block in README.blocks("Quickstart: FastAPI"):
         if block.file == "hooks.py" or (block.file and "fastapi" in chosen()):
@@ -74,7 +74,7 @@ def application(tmp_path_factory, forks):
 
 @pytest.fixture(scope="session")
 def django_project(tmp_path_factory, forks):
-    """The directory of a reader who has done the quickstart of Django."""
+    """A directory in which the quickstart of Django was followed."""
     reader = Reader(tmp_path_factory.mktemp("django"), shared_environment(), forks)
     reader.type(f"export ENVOYOU_WEBHOOK_SECRET={SECRET}")
     for block in README.blocks(f"Quickstart: {QUICKSTARTS['django']}"):
