@@ -50,10 +50,15 @@ def postgres_schema(url: str) -> Iterator[str]:
     """Yield a URL whose tables live in a new schema, which is dropped afterwards."""
     schema = f"test_{uuid.uuid4().hex}"
     parsed = make_url(url)
-    with psycopg.connect(parsed.set(drivername="postgresql").render_as_string(False), autocommit=True) as connection:
-        connection.execute(f"CREATE SCHEMA {schema}")
-        yield parsed.update_query_dict({"options": f"-csearch_path={schema}"}).render_as_string(False)
-        connection.execute(f"DROP SCHEMA {schema} CASCADE")
+
+    def execute(statement: str) -> None:
+        # On a connection for each: a test may close all connections to the database.
+        with psycopg.connect(parsed.set(drivername="postgresql").render_as_string(False), autocommit=True) as server:
+            server.execute(statement)
+
+    execute(f"CREATE SCHEMA {schema}")
+    yield parsed.update_query_dict({"options": f"-csearch_path={schema}"}).render_as_string(False)
+    execute(f"DROP SCHEMA {schema} CASCADE")
 
 
 @pytest.fixture
