@@ -12,7 +12,6 @@ from sqlalchemy import MetaData, create_engine, inspect, make_url
 
 from envoyou_core.inbox.memory import MemoryInbox
 from envoyou_core.inbox.sql.inbox import SqlInbox
-from envoyou_core.inbox.sql.migrations import OLDEST_COMPATIBLE, REVISION
 from envoyou_core.inbox.sql.schema import metadata, schema_table
 from tests import services
 from tests.inbox.acts import HandClock
@@ -77,8 +76,15 @@ def migrated_postgres_url(postgres_url):
 
 
 @pytest.fixture
-def postgres_inbox_url(migrated_postgres_url):
-    """A URL of empty tables, after `envoyou migrate`. Creating them for each test would take longer than the test."""
+def postgres_inbox_url(bare_postgres_url):
+    """The same, after `envoyou migrate`."""
+    migrate(bare_postgres_url)
+    return bare_postgres_url
+
+
+@pytest.fixture
+def emptied_postgres_url(migrated_postgres_url):
+    """A URL of empty tables that are shared by tests which leave no thread behind; to create them takes longer."""
     yield migrated_postgres_url
     leave_empty_tables(migrated_postgres_url)
 
@@ -111,8 +117,15 @@ def migrated_mariadb_url(mariadb_server):
 
 
 @pytest.fixture
-def mariadb_inbox_url(migrated_mariadb_url):
-    """A URL of empty tables, after `envoyou migrate`."""
+def mariadb_inbox_url(bare_mariadb_url):
+    """The same, after `envoyou migrate`."""
+    migrate(bare_mariadb_url)
+    return bare_mariadb_url
+
+
+@pytest.fixture
+def emptied_mariadb_url(migrated_mariadb_url):
+    """As `emptied_postgres_url`."""
     yield migrated_mariadb_url
     leave_empty_tables(migrated_mariadb_url)
 
@@ -123,7 +136,7 @@ def migrate(url: str) -> None:
 
 
 def leave_empty_tables(url: str) -> None:
-    """Empty the tables of the inbox, drop those that a test added, and restore the revision of the schema."""
+    """Empty the tables of the inbox, and drop those that a test added."""
     engine = create_engine(url)
     with engine.begin() as connection:
         existing = MetaData()
@@ -133,7 +146,6 @@ def leave_empty_tables(url: str) -> None:
         for table in reversed(metadata.sorted_tables):
             if table is not schema_table:
                 connection.execute(table.delete())
-        connection.execute(schema_table.update().values(version=OLDEST_COMPATIBLE, revision=REVISION))
     engine.dispose()
 
 

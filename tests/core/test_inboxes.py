@@ -93,18 +93,18 @@ class TestSqliteInbox(SqlTransactionContract, SqlUnreadableContract, DurableInbo
 
 class TestPostgresInbox(SqlTransactionContract, SqlUnreadableContract, DurableInboxContract):
     @pytest.fixture
-    def make_inbox(self, sql_inboxes, postgres_inbox_url):
+    def make_inbox(self, sql_inboxes, emptied_postgres_url):
         def make(clock, name="default"):
-            return sql_inboxes(postgres_inbox_url, clock, name)
+            return sql_inboxes(emptied_postgres_url, clock, name)
 
         return make
 
 
 class TestMariadbInbox(SqlTransactionContract, SqlUnreadableContract, DurableInboxContract):
     @pytest.fixture
-    def make_inbox(self, sql_inboxes, mariadb_inbox_url):
+    def make_inbox(self, sql_inboxes, emptied_mariadb_url):
         def make(clock, name="default"):
-            return sql_inboxes(mariadb_inbox_url, clock, name)
+            return sql_inboxes(emptied_mariadb_url, clock, name)
 
         return make
 
@@ -166,8 +166,8 @@ class TestSqliteTransactionsOnALoop(AsyncTransactionContract):
 
 class TestPsycopgTransactionsOnALoop(AsyncTransactionContract):
     @pytest.fixture
-    def url(self, postgres_inbox_url):
-        return postgres_inbox_url
+    def url(self, emptied_postgres_url):
+        return emptied_postgres_url
 
     def make_engine(self, url):
         return create_async_engine(url.set(drivername="postgresql+psycopg"))
