@@ -99,8 +99,7 @@ class WebhookRequest:
         if not isinstance(body, bytes | bytearray | memoryview):
             raise TypeError(f"the body must be the raw bytes of the request, got {type(body).__name__}")
         pairs = headers.items() if isinstance(headers, Mapping) else headers
-        fields = _select_headers((_to_bytes(name).lower(), _to_bytes(value)) for name, value in pairs)
-        return cls(method.upper(), bytes(body), **fields, path=path, peer=peer)
+        return cls(method.upper(), bytes(body), **_select_headers(pairs), path=path, peer=peer)
 
     @classmethod
     def from_asgi(
@@ -136,7 +135,7 @@ class WebhookRequest:
         return f"WebhookRequest({self.method!r}, {len(self.body)} bytes)"
 
 
-_FIELD_OF_HEADER: Final = {
+_FIELD_OF_HEADER: Final[dict[str | bytes, str]] = {
     b"content-type": "content_type",
     SIGNATURE_HEADER.lower().encode(): "signature",
     TIMESTAMP_HEADER.lower().encode(): "timestamp",
@@ -147,16 +146,19 @@ _FIELD_OF_HEADER: Final = {
 _FIELD_OF_WSGI_KEY: Final = {
     (name if name == b"content-type" else b"http-" + name).decode().upper().replace("-", "_"): field
     for name, field in _FIELD_OF_HEADER.items()
+    if isinstance(name, bytes)
 }
+_FIELD_OF_HEADER.update({name.decode(): field for name, field in _FIELD_OF_HEADER.items() if isinstance(name, bytes)})
 _WHITE_SPACE: Final = b" \t"
 
 
-def _select_headers(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, bytes]:
+def _select_headers(pairs: Iterable[tuple[str | bytes, str | bytes]]) -> dict[str, bytes]:
     fields: dict[str, bytes] = {}
-    for name, value in pairs:
-        field = _FIELD_OF_HEADER.get(name)
-        if field is not None:
-            value = value.strip(_WHITE_SPACE)
+    for name, text in pairs:
+        field = _FIELD_OF_HEADER.get(name.lower())
+        # Other letters may become ASCII in lower case.
+        if field is not None and name.isascii():
+            value = _to_bytes(text).strip(_WHITE_SPACE)
             fields[field] = fields[field] + b"," + value if field in fields else value
     return fields
 

@@ -93,7 +93,7 @@ class Added(Enum):
     @property
     def is_runnable(self) -> bool:
         """Whether the event became due by this call."""
-        return self in {Added.NEW, Added.REARMED}
+        return self is Added.NEW or self is Added.REARMED
 
 
 @dataclass(frozen=True, slots=True)

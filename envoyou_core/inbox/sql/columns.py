@@ -16,7 +16,8 @@ __all__ = ["encode"]
 
 _ENCODERS: Final[dict[str, Callable[[Any], object]]] = {
     "status": attrgetter("value"),
-    "progress": json.dumps,
+    # New events have none.
+    "progress": lambda progress: json.dumps(progress) if progress else "{}",
     "history": encode_history,
     "owed": encode_owed,
     **dict.fromkeys(("received_at", "due_at", "settled_at", "scrubbed_at", "waits_since"), instant),
