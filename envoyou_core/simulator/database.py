@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from envoyou_core.errors import ConfigurationError
+from envoyou_core.inbox.files import SqliteFile
 
 __all__ = ["Database"]
 
@@ -44,6 +45,7 @@ CREATE TABLE deliveries (
     due_at REAL NOT NULL
 );
 CREATE INDEX deliveries_due ON deliveries (state, due_at, sequence);
+CREATE INDEX deliveries_of_event ON deliveries (event);
 CREATE TABLE attempts (
     sequence INTEGER PRIMARY KEY AUTOINCREMENT,
     delivery INTEGER NOT NULL REFERENCES deliveries (sequence),
@@ -72,6 +74,9 @@ class Database:
     def __init__(self, file: str | Path | None = None) -> None:
         self._lock = threading.RLock()
         name = MEMORY if file is None else str(file)
+        if file is not None:
+            # It contains the webhooks' secrets.
+            SqliteFile.at(name).create()
         try:
             self._connection = sqlite3.connect(name, isolation_level=None, check_same_thread=False)
             self._connection.row_factory = sqlite3.Row

@@ -70,7 +70,7 @@ class Sender:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def deliver_due(self) -> None:
-        """Make one attempt of each delivery that is due now."""
+        """Make one attempt of each delivery that is due now, of at most `concurrency`."""
         self.begin_due()
         await asyncio.gather(*self._tasks)
 

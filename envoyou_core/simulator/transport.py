@@ -113,11 +113,7 @@ class HttpTransport:
 
     async def _resolve(self, host: str, port: int) -> list[str]:
         """Return the addresses of `host`, after checking that every one of them is allowed."""
-        try:
-            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError):
-            raise DeliveryError(f"the host {host} has no address") from None
-        addresses = [str(address[0]) for *_, address in found]
+        addresses = [host] if _is_address(host) else await _look_up(host, port)
         if self._loopback_only:
             for address in addresses:
                 if not ipaddress.ip_address(address).is_loopback:
@@ -131,3 +127,19 @@ class HttpTransport:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self._client.aclose()
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+async def _look_up(host: str, port: int) -> list[str]:
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        raise DeliveryError(f"the host {host} has no address") from None
+    return [str(address[0]) for *_, address in found]
