@@ -13,6 +13,7 @@ PUBLIC_MODULES = (
     "envoyou_core.inbox",
     "envoyou_core.nonces",
     "envoyou_core.observability",
+    "envoyou_core.simulator",
     "envoyou_core.testing",
     "envoyou_core.wsgi",
     "envoyou_django",

@@ -15,6 +15,7 @@ from envoyou_core.cli.output import ignore_closed_pipe, print_text, report_error
 from envoyou_core.cli.processing import handlers, pause, resume, worker, workers
 from envoyou_core.cli.rejected import rejected
 from envoyou_core.cli.sending import secret, send
+from envoyou_core.cli.simulating import simulate
 from envoyou_core.cli.storage import migrate, prune, stats
 from envoyou_core.cli.target import Target
 
@@ -105,3 +106,4 @@ def run_commands(
 
 
 app = application(_standalone, has_completion=True)
+app.command()(simulate)
