@@ -75,7 +75,8 @@ class ApiError(EnvoyouError):
         self.fields = fields
 
     def __str__(self) -> str:
-        parts = [f"{issue.field}: {issue.issue}" for issue in self.fields]
+        # No colon: "secret: ..." looks like a value, and a redaction would remove the text after it.
+        parts = [f"{issue.field} ({issue.issue})" for issue in self.fields]
         named = [str(part) for part in (self.status, self.code) if part is not None]
         request = "" if self.request_id is None else f" (request {self.request_id})"
         return f"{' '.join(named)}{': ' if named else ''}{'; '.join([self.message, *parts])}{request}"

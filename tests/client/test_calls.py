@@ -207,7 +207,7 @@ def test_both_forms_of_error_are_read(form, caller):
     assert (error.status, error.code, error.message) == (400, "validation_error", "Invalid request.")
     assert (error.request_id, error.fields) == ("req_a", (FieldIssue("url", "must use https"),))
     assert error.rate_limit == RateLimit(limit=10, remaining=9, reset=1_750_000_060)
-    assert str(error) == "400 validation_error: Invalid request.; url: must use https (request req_a)"
+    assert str(error) == "400 validation_error: Invalid request.; url (must use https) (request req_a)"
 
 
 @pytest.mark.parametrize(
