@@ -49,6 +49,7 @@ WALKS = {
     "testing": Walk(APPLICATION, needs=("fastapi", "flask")),
     "django-testing": Walk(PROJECT, needs=("django",)),
     "development": Walk(APPLICATION, serving=True, needs=("fastapi",)),
+    "simulator": Walk(APPLICATION, serving=True, needs=("fastapi",)),
     "requeue": Walk(APPLICATION),
     "pause": Walk(APPLICATION),
     "retention": Walk(APPLICATION),

@@ -8,10 +8,13 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from dataclasses import fields
 
 import pytest
 
 from envoyou_core import verify
+from envoyou_core.simulator import Trouble
+from tests.documentation.pages import Page
 from tests.simulator.receiver import SECRET, receiver
 
 pytest_plugins = ["envoyou_core.testing.fixtures"]
@@ -166,3 +169,9 @@ def test_the_guides_commands_work_but_for_host_key_and_id(envoyou_platform):
     assert changed["events"] == ["user.created", "user.updated", "auth.login", "api.rate_limit_exceeded"]
     assert run(delete, created["id"]) == ""
     assert json.loads(run(show))["items"] == []
+
+
+def test_the_documentation_lists_every_trouble():
+    assert {name.strip("`") for name, _ in Page("docs/simulator.md").rows("Make trouble")} == {
+        field.name for field in fields(Trouble)
+    }
