@@ -15,6 +15,7 @@ PUBLIC_MODULES = (
     "envoyou_core.observability",
     "envoyou_core.simulator",
     "envoyou_core.testing",
+    "envoyou_core.testing.fixtures",
     "envoyou_core.wsgi",
     "envoyou_django",
     "envoyou_django.admin",

@@ -41,7 +41,9 @@ DOCUMENTED = {
     "envoyou_core.inbox.sql": "SqlInbox",
     "envoyou_core.nonces": "NonceStore open_nonces",
     "envoyou_core.observability": "Accepted HandlerFailed HandlerOverdue Listener Notice Rejected Settled",
+    "envoyou_core.simulator": "Attempt Platform Trouble",
     "envoyou_core.testing": "Delivery sample_event sign_delivery",
+    "envoyou_core.testing.fixtures": "envoyou_platform",
     "envoyou_core.wsgi": "webhooks_entry",
 }
 DOCUMENTED_OF_ADAPTERS = {
