@@ -344,6 +344,31 @@ BREAKAGES = [
         "if not request.webhook_id and event.webhook_id == '?':",
         (f"{TEST_VERIFICATION}::test_a_webhook_id_header_that_contradicts_the_body",),
     ),
+    Breakage(
+        "a required custom header is not checked",
+        RECEPTION,
+        "Receiver.receive",
+        "self.endpoint_headers.check(request)",
+        "self.endpoint_headers.keep(request)",
+        ("tests/core/test_endpoint_headers.py::test_the_reason_of_a_refusal_names_the_header_and_no_value",),
+    ),
+    # The client of the management API
+    Breakage(
+        "a creation whose outcome is unknown is repeated",
+        "envoyou_core/client/policy.py",
+        "exchange",
+        "is_safe = operation.is_idempotent or not failure.may_be_done",
+        "is_safe = True",
+        ("tests/client/test_calls.py::test_a_failure_of_the_platform_is_repeated_unless_it_may_create_twice",),
+    ),
+    Breakage(
+        "a redirect gets the API key",
+        "envoyou_core/client/transports.py",
+        "BlockingTransport._exchange",
+        "follow_redirects=False",
+        "follow_redirects=True",
+        ("tests/client/test_odd_answers.py::test_no_redirect_is_followed",),
+    ),
     # Acceptance
     Breakage(
         "200 before the commit",

@@ -258,6 +258,7 @@ LATER = "Sun, 15 Jun 2025 15:07:00 GMT"  # twenty seconds after the clock of the
         ({"X_RateLimit_Retry_After": "3"}, 3),
         ({"Retry_After": "2.5"}, 2.5),
         ({"Retry_After": "2", "X_RateLimit_Retry_After": "5"}, 5),
+        ({"Retry_After": "5", "X_RateLimit_Retry_After": "2"}, 5),
         ({"Retry_After": LATER}, 20),
         ({"Retry_After": "Sun, 15 Jun 2025 15:06:00 GMT"}, 0),
         *(({"Retry_After": odd}, None) for odd in ("soon", "-1", "nan", "inf", "1e999", "")),

@@ -36,6 +36,7 @@ DOCUMENTED = {
         WebhookRequest WebhookResponse WebhookVerificationError Webhooks sign verify
     """,
     "envoyou_core.asgi": "WebhookEndpoint webhooks_entry",
+    "envoyou_core.client": "ApiError AsyncEnvoyouClient DeliveryRetryPolicy EnvoyouClient NotFoundError OMITTED",
     "envoyou_core.inbox": "AsyncSqlInbox Inbox MemoryInbox RejectedDelivery SqlInbox Status",
     "envoyou_core.inbox.async_sql": "AsyncSqlInbox",
     "envoyou_core.inbox.sql": "SqlInbox",
