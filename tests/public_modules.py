@@ -8,6 +8,7 @@ PUBLIC_MODULES = (
     "envoyou_core",
     "envoyou_core.adapter",
     "envoyou_core.asgi",
+    "envoyou_core.client",
     "envoyou_core.errors",
     "envoyou_core.inbox",
     "envoyou_core.nonces",

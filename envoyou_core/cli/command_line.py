@@ -18,6 +18,7 @@ from envoyou_core.cli.sending import secret, send
 from envoyou_core.cli.simulating import simulate
 from envoyou_core.cli.storage import migrate, prune, stats
 from envoyou_core.cli.target import Target
+from envoyou_core.cli.webhooks import webhooks
 
 __all__ = ["app", "application", "run_commands"]
 
@@ -83,6 +84,7 @@ def application(group: Callable[..., None] = envoyou, *, has_completion: bool = 
     for command in (handlers, workers, pause, resume, prune, worker, migrate, send):
         commands.command()(command)
     commands.add_typer(secret, name="secret")
+    commands.add_typer(webhooks, name="webhooks")
     return commands
 
 
