@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from envoyou_core import ConfigurationError, InvalidPayloadError, SignatureMismatchError, verify
+from envoyou_core import ConfigurationError, EnvoyouError, InvalidPayloadError, SignatureMismatchError, verify
 from envoyou_core.simulator import Platform, Trouble
 from tests.simulator.conftest import call
 from tests.simulator.receiver import SECRET, receiver
@@ -172,7 +172,12 @@ def test_what_is_unfinished_is_delivered_by_the_next_process(endpoint, tmp_path)
 def test_other_processes_send_events_over_http(endpoint):
     with Platform() as platform:
         platform.register(endpoint.url, secret=SECRET)
-        sent = call(platform, "POST", "/_simulator/events", {"type": "auth.login", "object": {"id": 1}, "count": 2})
+        sent = call(
+            platform,
+            "POST",
+            "/_simulator/events",
+            {"type": "auth.login", "object": {"id": 1}, "count": 2, "created": 5},
+        )
         assert sent.status == 202
         ids = sent.json["events"]
         assert len(ids) == 2
@@ -183,7 +188,7 @@ def test_other_processes_send_events_over_http(endpoint):
         items = call(platform, "GET", f"/_simulator/attempts?event_id={ids[0]}").json["items"]
         assert [(item["event_id"], item["status"]) for item in items] == [(ids[0], 200)] * 2
         assert call(platform, "GET", f"/_simulator/attempts?after={items[0]['sequence']}&limit=1").json["items"]
-        assert {event.data.object["id"] for event in endpoint.events} == {1}
+        assert {(event.data.object["id"], event.created) for event in endpoint.events} == {(1, 5)}
         assert "x-ratelimit-limit" not in sent.headers
         assert call(platform, "GET", "/_simulator/state", headers={}).status == 401
 
@@ -195,6 +200,9 @@ def test_other_processes_send_events_over_http(endpoint):
         ("POST", "events", {"type": ["user.created"]}, 400),
         ("POST", "events", {"count": 0}, 400),
         ("POST", "events", {"count": "1"}, 400),
+        ("POST", "events", {"count": 100_001}, 400),
+        ("POST", "events", {"created": -1}, 400),
+        ("POST", "events", {"created": "now"}, 400),
         ("POST", "events", {"object": []}, 400),
         ("POST", "events", {"kind": "user.created"}, 400),
         ("POST", "events/evt_unknown/resend", {}, 404),
@@ -214,6 +222,30 @@ def test_wrong_arguments_are_refused(platform, wrong):
         platform.send(object={"number": float("nan")})
     with pytest.raises(ConfigurationError, match="url must be an absolute http or https URL"):
         platform.register("localhost")
+
+
+def test_a_platform_that_has_stopped_says_so():
+    platform = Platform()
+    with platform:
+        platform.send()
+    with pytest.raises(EnvoyouError, match="the platform has stopped"):
+        platform.attempts()
+    with pytest.raises(EnvoyouError, match="the platform has stopped"):
+        platform.send()
+    with pytest.raises(ConfigurationError, match="can be started once"):
+        platform.start()
+
+
+def test_a_platform_that_cannot_record_attempts_fails(endpoint):
+    platform = Platform()
+    platform.start()
+    platform.register(endpoint.url, secret=SECRET)
+    platform._database.rows("ALTER TABLE attempts RENAME TO lost")
+    platform.send(count=3)
+    for call in (platform.wait_until_idle, platform.stop):
+        with pytest.raises(EnvoyouError, match="the platform has failed: OperationalError"):
+            call()
+    assert not platform.is_running
 
 
 def test_secrets_are_in_no_representation(platform):
