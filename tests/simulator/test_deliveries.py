@@ -2,6 +2,7 @@
 
 import json
 import socket
+import time
 
 import pytest
 
@@ -126,9 +127,13 @@ def test_other_than_loopback_addresses_are_refused(host, addresses, monkeypatch)
 
 
 def resolve_to(addresses, monkeypatch):
-    monkeypatch.setattr(
-        socket, "getaddrinfo", lambda _, port, *__, **___: [(socket.AF_INET, 1, 6, "", (it, port)) for it in addresses]
-    )
+    """Let the first look-up of a name return `addresses`, and every other one nothing."""
+    answers = iter([addresses])
+
+    def look_up(_, port, *__, **___):
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in next(answers, [])]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
 
 
 def test_a_name_is_resolved_once_and_its_addresses_are_tried_in_turn(endpoint, monkeypatch):
@@ -167,6 +172,17 @@ def test_what_is_unfinished_is_delivered_by_the_next_process(endpoint, tmp_path)
     with Platform(database=file) as platform:
         platform.wait_until_idle()
         assert [attempt.status for attempt in platform.attempts(event_id)] == [500, 200]
+
+
+def test_what_a_killed_process_was_sending_is_sent_by_the_next(endpoint, tmp_path):
+    killed = Platform(database=tmp_path / "platform.db")
+    killed.register(endpoint.url, secret=SECRET)
+    ids = killed.send(count=2)
+    assert len(killed._outbox.claim(time.time(), 1)) == 1
+    killed.stop()
+    with Platform(database=tmp_path / "platform.db") as platform:
+        platform.wait_until_idle()
+    assert sorted(event.id for event in endpoint.events) == sorted(ids)
 
 
 def test_other_processes_send_events_over_http(endpoint):
@@ -242,9 +258,9 @@ def test_a_platform_that_cannot_record_attempts_fails(endpoint):
     platform.register(endpoint.url, secret=SECRET)
     platform._database.rows("ALTER TABLE attempts RENAME TO lost")
     platform.send(count=3)
-    for call in (platform.wait_until_idle, platform.stop):
+    for method in (platform.wait_until_idle, platform.stop):
         with pytest.raises(EnvoyouError, match="the platform has failed: OperationalError"):
-            call()
+            method()
     assert not platform.is_running
 
 

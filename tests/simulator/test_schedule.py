@@ -123,16 +123,6 @@ async def test_a_changed_policy_applies_to_the_next_attempt():
     assert await platform.run() == [0, 1]
 
 
-async def test_what_a_killed_process_was_sending_is_sent_again():
-    platform = Platform([200] * 2)
-    platform.add(count=2)
-    assert len(platform.outbox.claim(platform.now, 1)) == 1
-    assert await platform.run() == [0]
-    platform.outbox.recover()
-    assert await platform.run() == [0, 0]
-    assert len({attempt.event_id for attempt in platform.outbox.attempts()}) == 2
-
-
 async def test_at_most_so_many_requests_at_a_time():
     platform = Platform([200] * 3, concurrency=2)
     platform.add(count=3)
