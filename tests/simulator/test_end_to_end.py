@@ -31,8 +31,8 @@ TROUBLE = Trouble(
     repeated_nonces=0.2,
     clock_skew=-60,
 )
-PATIENT = DeliveryRetryPolicy(max_attempts=20, backoff_multiplier=1.5, initial_delay=200)
-"""Longer than a restart on a busy machine."""
+PATIENT = DeliveryRetryPolicy(max_attempts=20, backoff_multiplier=1.2, initial_delay=500)
+"""Lasts for more than a minute, as two restarts on a busy machine may."""
 
 ACCEPTED = '{"received": true}'
 PATIENCE = 120.0
