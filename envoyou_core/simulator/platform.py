@@ -28,13 +28,14 @@ from envoyou_core.simulator.transport import HttpTransport
 from envoyou_core.simulator.trouble import Trouble
 from envoyou_core.simulator.webhook import Webhook, changes_of
 from envoyou_core.testing.deliveries import sample_event
-from envoyou_core.validation import check_count, check_seconds
+from envoyou_core.validation import check_count, check_seconds, is_number
 
 __all__ = ["Platform"]
 
 TEST_API_KEY: Final = "test_api_key"
 API: Final = "v1"
 CONTROL: Final = "_simulator"
+MAX_PORT: Final = 65_535
 MAX_COUNT: Final = 100_000
 """The events of one call, which are held in memory."""
 
@@ -83,6 +84,8 @@ class Platform:
         _check_key(api_key)
         if error_form not in ERROR_FORMS:
             raise ConfigurationError(f"error_form must be one of {', '.join(ERROR_FORMS)}, got {error_form!r}")
+        if not (is_number(port) and isinstance(port, int) and 0 <= port <= MAX_PORT):
+            raise ConfigurationError(f"port must be an integer from 0 to {MAX_PORT}, got {port!r}")
         check_count("rate_limit", rate_limit)
         check_count("concurrency", concurrency)
         check_seconds("timeout", timeout, minimum=0.0)

@@ -223,6 +223,8 @@ def test_a_file_keeps_webhooks(tmp_path):
         {"rate_limit": 0},
         {"concurrency": 0},
         {"timeout": -1},
+        {"port": 65_536},
+        {"port": "8787"},
         {"database": __file__},
         {"database": "/nowhere/platform.db"},
     ],
