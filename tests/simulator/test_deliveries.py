@@ -146,6 +146,10 @@ def test_a_name_is_resolved_once_and_its_addresses_are_tried_in_turn(endpoint, m
     assert endpoint.received[0].headers["Host"] == f"receiver.example:{endpoint.port}"
 
 
+def no_address(*_, **__):
+    raise OSError
+
+
 def test_what_is_not_an_answer_is_recorded(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as silent, Platform(timeout=0.1) as platform:
         port = silent.getsockname()[1]
@@ -155,9 +159,17 @@ def test_what_is_not_an_answer_is_recorded(monkeypatch):
         silent.close()
         platform.send()
         platform.wait_until_idle()
+        monkeypatch.setattr(socket, "getaddrinfo", no_address)
+        platform.register("http://receiver.example/", ["auth.login"], retry_policy={"max_attempts": 1})
+        platform.send("auth.login")
+        platform.wait_until_idle()
         errors = [attempt.error for attempt in platform.attempts()]
     assert errors[0] == "no answer within 0.1 s"
     assert errors[1].startswith("ConnectError: ")
+    assert set(errors[2:]) == {
+        "ConnectError: All connection attempts failed",
+        "the host receiver.example has no address",
+    }
 
 
 def test_what_is_unfinished_is_delivered_by_the_next_process(endpoint, tmp_path):

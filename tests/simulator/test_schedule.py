@@ -195,6 +195,11 @@ async def test_repeated_nonces():
     assert sorted({len(each) for each in nonces.values()}) == [1, 20]
 
 
+def test_a_text_that_is_not_a_number_is_refused():
+    with pytest.raises(ConfigurationError, match="seed must be a number, got 'x'"):
+        Trouble.from_texts(["seed=x"])
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
