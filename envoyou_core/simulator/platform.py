@@ -216,7 +216,7 @@ class Platform:
             EnvoyouError: the platform has failed, for example because the disk is full.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._failure is not None or self.count_unfinished() == 0, timeout)
+            self._changed.wait_for(lambda: self._failure is not None or self._outbox.is_idle(), timeout)
         self._check()
         if unfinished := self.count_unfinished():
             raise TimeoutError(f"{unfinished} deliveries are unfinished after {timeout:g} s")

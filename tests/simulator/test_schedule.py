@@ -123,6 +123,13 @@ async def test_a_changed_policy_applies_to_the_next_attempt():
     assert await platform.run() == [0, 1]
 
 
+async def test_one_request_at_a_time_keeps_the_order():
+    platform = Platform([200] * 20, concurrency=1)
+    platform.add(count=20)
+    await platform.run()
+    assert [attempt.delivery for attempt in platform.outbox.attempts()] == list(range(1, 21))
+
+
 async def test_at_most_so_many_requests_at_a_time():
     platform = Platform([200] * 3, concurrency=2)
     platform.add(count=3)
