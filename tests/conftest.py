@@ -22,10 +22,27 @@ pytest.register_assert_rewrite(
     "tests.servers.processes",
 )
 
+MEMORY = Path("/dev/shm")
+NEEDED_MEMORY = 4_000_000_000
+"""Bytes that must be free for the files of the tests."""
+
 HOSTILE = ("test_canonical.py", "test_hostile_payloads.py")
 """Modules whose numbers of tried inputs are reported."""
 
 collect_ignore = [name for name in ADAPTERS if name not in chosen()]
+
+
+def has_room(folder: Path) -> bool:
+    """Whether the folder can hold all files of the tests, programs included."""
+    if not hasattr(os, "statvfs") or not os.access(folder, os.W_OK):
+        return False
+    free = os.statvfs(folder)
+    return free.f_bavail * free.f_frsize >= NEEDED_MEMORY and not free.f_flag & os.ST_NOEXEC
+
+
+if has_room(MEMORY):
+    # Inboxes sync each commit, which costs nothing in memory. What a loss of power leaves is not tested here.
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 
 def pytest_configure() -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["simulate"]
 
 PORT: Final = 8787
+INTERVAL: Final = 1.0
+"""Seconds between two looks at whether the platform is running."""
+
 STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -71,11 +74,20 @@ def simulate(
     )
     with _ending(attempts), platform:
         _print_ready(platform, as_json=as_json)
-        while (attempt := attempts.get()) is not None:
+        for attempt in _until_the_end(attempts, platform):
             if as_json:
                 print_json_line({"event": "attempt", **asdict(attempt)})
             else:
                 print_line(_text_of(attempt))
+
+
+def _until_the_end(attempts: SimpleQueue[Attempt | None], platform: Platform) -> Iterator[Attempt]:
+    """Yield the attempts until `None` comes, or until the platform has failed."""
+    while platform.is_running:
+        with suppress(Empty):
+            if (attempt := attempts.get(timeout=INTERVAL)) is None:
+                return
+            yield attempt
 
 
 @contextmanager

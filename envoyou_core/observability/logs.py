@@ -15,6 +15,9 @@ def log_notice(notice: Notice) -> None:
 
     For structured logs, the record's attribute `envoyou` has the notice's kind as `notice` and its data, redacted.
     """
+    if not log.isEnabledFor(notice.level):
+        # A server receives many notices for each one that is logged. The record's data is the costly part.
+        return
     error, traceback = notice.failure()
     extra = {"envoyou": {"notice": type(notice).__name__, **notice.fields()}}
     log.log(notice.level, notice.template, notice.arguments(), exc_info=error, traceback=traceback, extra=extra)

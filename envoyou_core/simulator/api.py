@@ -112,7 +112,7 @@ class Api:
         return ApiResponse(response.status, response.document, {**response.headers, **headers})
 
     def _answer(self, request: ApiRequest, headers: dict[str, str]) -> ApiResponse:
-        _, first, *segments = [*request.path.split("/"), ""][:-1] or ["", ""]
+        first, *segments = request.path.removeprefix("/").split("/")
         resource = self._resources.get(first)
         self._check_key(request)
         if first in self._limited:

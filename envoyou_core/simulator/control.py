@@ -13,13 +13,15 @@ from envoyou_core.simulator.outbox import Attempt
 
 __all__ = ["ControlResource", "Controlled"]
 
-FIELDS = ("type", "object", "count")
+FIELDS = ("type", "object", "count", "created")
 
 
 class Controlled(Protocol):
     """What can be done over HTTP; see `Platform`."""
 
-    def send(self, event_type: str, *, object: dict[str, Any] | None = None, count: int = 1) -> Sequence[str]:
+    def send(
+        self, event_type: str, *, object: dict[str, Any] | None = None, count: int = 1, created: int | None = None
+    ) -> Sequence[str]:
         """Send events and return their ids."""
 
     def resend(self, event_id: str) -> None:
@@ -68,7 +70,9 @@ class ControlResource:
         if not (object is None or isinstance(object, dict)):
             raise ApiError(400, "invalid_request", "object must be a JSON object.")
         try:
-            ids = self._platform.send(document.get("type", "user.created"), object=object, count=count)
+            ids = self._platform.send(
+                document.get("type", "user.created"), object=object, count=count, created=document.get("created")
+            )
         except (ConfigurationError, InvalidPayloadError) as error:
             raise ApiError(400, "invalid_request", str(error)) from None
         return ApiResponse(202, {"events": list(ids)})

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from envoyou_core.errors import ConfigurationError
+from envoyou_core.errors import ConfigurationError, EnvoyouError
 from envoyou_core.inbox.files import SqliteFile
 
 __all__ = ["Database"]
@@ -73,6 +73,7 @@ class Database:
 
     def __init__(self, file: str | Path | None = None) -> None:
         self._lock = threading.RLock()
+        self._is_open = True
         name = MEMORY if file is None else str(file)
         if file is not None:
             # It contains the webhooks' secrets.
@@ -101,8 +102,13 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Run statements in one transaction, which is rolled back if the block raises."""
+        """Run statements in one transaction, which is rolled back if the block raises.
+
+        Raises:
+            EnvoyouError: the database is closed.
+        """
         with self._lock:
+            self._check_open()
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
@@ -112,11 +118,21 @@ class Database:
             self._connection.execute("COMMIT")
 
     def rows(self, statement: str, *values: object) -> list[sqlite3.Row]:
-        """Return the rows that a statement selects."""
+        """Return the rows that a statement selects.
+
+        Raises:
+            EnvoyouError: the database is closed.
+        """
         with self._lock:
+            self._check_open()
             return self._connection.execute(statement, values).fetchall()
 
     def close(self) -> None:
         """Close the connection."""
         with self._lock:
+            self._is_open = False
             self._connection.close()
+
+    def _check_open(self) -> None:
+        if not self._is_open:
+            raise EnvoyouError("the platform has stopped, and its database is closed")

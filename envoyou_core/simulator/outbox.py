@@ -194,6 +194,10 @@ class Outbox:
         number: int = row["number"]
         return number
 
+    def is_idle(self) -> bool:
+        """Return whether no delivery is unfinished. It takes the same time however many there are."""
+        return not self._database.rows("SELECT 1 FROM deliveries WHERE state IN ('pending', 'sending') LIMIT 1")
+
     def attempts(self, event_id: str | None = None, *, after: int = 0, limit: int = -1) -> list[Attempt]:
         """Return the attempts in the order of their ends.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from envoyou_core.errors import ConfigurationError
+from envoyou_core.errors import ConfigurationError, EnvoyouError, describe
 from envoyou_core.event import EVENT_TYPES
 from envoyou_core.simulator.api import Api, WebhooksResource
 from envoyou_core.simulator.api_errors import ERROR_FORMS, ErrorForm
@@ -27,13 +28,16 @@ from envoyou_core.simulator.transport import HttpTransport
 from envoyou_core.simulator.trouble import Trouble
 from envoyou_core.simulator.webhook import Webhook, changes_of
 from envoyou_core.testing.deliveries import sample_event
-from envoyou_core.validation import check_count, check_seconds
+from envoyou_core.validation import check_count, check_seconds, is_number
 
 __all__ = ["Platform"]
 
 TEST_API_KEY: Final = "test_api_key"
 API: Final = "v1"
 CONTROL: Final = "_simulator"
+MAX_PORT: Final = 65_535
+MAX_COUNT: Final = 100_000
+"""The events of one call, which are held in memory."""
 
 
 class Platform:
@@ -80,6 +84,8 @@ class Platform:
         _check_key(api_key)
         if error_form not in ERROR_FORMS:
             raise ConfigurationError(f"error_form must be one of {', '.join(ERROR_FORMS)}, got {error_form!r}")
+        if not (is_number(port) and isinstance(port, int) and 0 <= port <= MAX_PORT):
+            raise ConfigurationError(f"port must be an integer from 0 to {MAX_PORT}, got {port!r}")
         check_count("rate_limit", rate_limit)
         check_count("concurrency", concurrency)
         check_seconds("timeout", timeout, minimum=0.0)
@@ -93,7 +99,8 @@ class Platform:
         self._loopback_only = loopback_only
         self._changed = threading.Condition()
         self._started: Future[None] = Future()
-        self._thread = threading.Thread(target=self._run, name="envoyou-simulator", daemon=True)
+        self._thread: threading.Thread | None = None
+        self._failure: BaseException | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._sender: Sender | None = None
         self._stopping = asyncio.Event()
@@ -122,6 +129,11 @@ class Platform:
         """The base URL of what other processes use to send events and read attempts."""
         return f"http://{LOOPBACK}:{self._port}/{CONTROL}"
 
+    @property
+    def is_running(self) -> bool:
+        """Whether the API is served and events are delivered."""
+        return self._thread is not None and self._thread.is_alive()
+
     def register(self, url: str, events: Sequence[str] = EVENT_TYPES, **settings: Any) -> Webhook:
         """Register a webhook, as a client of the management API would.
 
@@ -136,24 +148,33 @@ class Platform:
         return self._registry.create(changes_of({"url": url, "events": events, **settings}, is_new=True))
 
     def send(
-        self, event_type: str = "user.created", *, object: Mapping[str, Any] | None = None, count: int = 1
+        self,
+        event_type: str = "user.created",
+        *,
+        object: Mapping[str, Any] | None = None,
+        count: int = 1,
+        created: int | None = None,
     ) -> list[str]:
         """Create events, deliver them to the webhooks that receive this type, and return the ids of the events.
 
         Args:
             event_type: one of the guide's.
             object: the `data.object` of each event; by default a sample for the type.
-            count: the number of events.
+            count: the number of events, up to 100,000.
+            created: when they were created, in epoch seconds; now by default.
 
         Raises:
-            ConfigurationError: the type is unknown, or the count is not at least 1.
-            InvalidPayloadError: the object does not make a valid event.
+            ConfigurationError: the type is unknown, or the count is out of range.
+            InvalidPayloadError: the object or the time does not make a valid event.
         """
         if event_type not in EVENT_TYPES:
             raise ConfigurationError(f"event_type must be one of {', '.join(EVENT_TYPES)}, got {event_type!r}")
         check_count("count", count)
+        if count > MAX_COUNT:
+            raise ConfigurationError(f"count must be at most {MAX_COUNT}, got {count}")
         now = self._clock()
-        events = [sample_event(event_type, created=int(now), object=object, webhook_id=None) for _ in range(count)]
+        created = int(now) if created is None else created
+        events = [sample_event(event_type, created=created, object=object, webhook_id=None) for _ in range(count)]
         self._outbox.add(events, self._registry.subscribed(event_type), now)
         self._wake()
         return [event.id for event in events]
@@ -192,29 +213,44 @@ class Platform:
 
         Raises:
             TimeoutError: deliveries are unfinished.
+            EnvoyouError: the platform has failed, for example because the disk is full.
         """
         with self._changed:
-            if not self._changed.wait_for(lambda: self.count_unfinished() == 0, timeout):
-                raise TimeoutError(f"{self.count_unfinished()} deliveries are unfinished after {timeout:g} s")
+            self._changed.wait_for(lambda: self._failure is not None or self._outbox.is_idle(), timeout)
+        self._check()
+        if unfinished := self.count_unfinished():
+            raise TimeoutError(f"{unfinished} deliveries are unfinished after {timeout:g} s")
 
     def start(self) -> None:
         """Serve the API, and begin to deliver.
 
         Raises:
-            ConfigurationError: the port cannot be used.
+            ConfigurationError: the port cannot be used, or the platform was started before.
         """
-        self._socket = listen(self._port)
-        self._port = self._socket.getsockname()[1]
+        if self._started.done():
+            raise ConfigurationError("a Platform can be started once")
+        try:
+            listener = listen(self._port)
+        except ConfigurationError:
+            self._database.close()
+            raise
+        self._port = listener.getsockname()[1]
+        self._thread = threading.Thread(target=self._run, args=(listener,), name="envoyou-simulator", daemon=True)
         self._thread.start()
         self._started.result()
 
     def stop(self) -> None:
-        """Stop serving and delivering. What is unfinished stays in the database."""
-        if self._loop is not None:
+        """Stop serving and delivering. What is unfinished stays in the database.
+
+        Raises:
+            EnvoyouError: the platform has failed before.
+        """
+        if self._thread is not None and self._loop is not None:
             with suppress(RuntimeError):  # the loop has ended by itself
                 self._loop.call_soon_threadsafe(self._stopping.set)
             self._thread.join()
         self._database.close()
+        self._check()
 
     def __enter__(self) -> Self:
         self.start()
@@ -225,15 +261,17 @@ class Platform:
     ) -> None:
         self.stop()
 
-    def _run(self) -> None:
+    def _run(self, listener: socket.socket) -> None:
         try:
-            asyncio.run(self._serve())
+            asyncio.run(self._serve(listener))
         except BaseException as error:
             if self._started.done():
-                raise
-            self._started.set_exception(error)
+                self._failure = error
+                self._notify()
+            else:
+                self._started.set_exception(error)
 
-    async def _serve(self) -> None:
+    async def _serve(self, listener: socket.socket) -> None:
         self._loop = asyncio.get_running_loop()
         server = ApiServer(self._api.handle)
         async with HttpTransport(
@@ -248,24 +286,35 @@ class Platform:
                 concurrency=self._concurrency,
                 on_attempt=self._report,
             )
-            serving = asyncio.create_task(server.serve(sockets=[self._socket]))
+            serving = asyncio.create_task(server.serve(sockets=[listener]))
             sending = asyncio.create_task(self._sender.run())
             await server.ready.wait()
             self._started.set_result(None)
-            await self._stopping.wait()
+            stopping = asyncio.create_task(self._stopping.wait())
+            await asyncio.wait({sending, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
             sending.cancel()
             server.should_exit = True
-            await asyncio.gather(sending, serving, return_exceptions=True)
+            await serving
+            with suppress(asyncio.CancelledError):
+                await sending
 
     def _wake(self) -> None:
         if self._loop is not None and self._sender is not None:
             with suppress(RuntimeError):  # the loop is closed: the next process delivers
                 self._loop.call_soon_threadsafe(self._sender.wake)
 
-    def _report(self, attempt: Attempt | None) -> None:
-        """Called after each attempt, and with `None` after a delivery is dropped."""
+    def _notify(self) -> None:
         with self._changed:
             self._changed.notify_all()
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise EnvoyouError(f"the platform has failed: {describe(self._failure)}") from self._failure
+
+    def _report(self, attempt: Attempt | None) -> None:
+        """Called after each attempt, and with `None` after a delivery is dropped."""
+        self._notify()
         if attempt is not None and self._on_attempt is not None:
             self._on_attempt(attempt)
 

@@ -51,16 +51,21 @@ class Sender:
         self._on_attempt = on_attempt
         self._woken = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._failure: BaseException | None = None
 
     def wake(self) -> None:
         """Look for due deliveries now. Call it on the event loop."""
         self._woken.set()
 
     async def run(self) -> None:
-        """Deliver what is due, until it is cancelled."""
+        """Deliver what is due, until it is cancelled.
+
+        Raises:
+            Exception: the sender itself has failed, for example because the disk is full.
+        """
         self._outbox.recover()
         try:
-            while True:
+            while self._failure is None:
                 self._woken.clear()
                 self.begin_due()
                 await self._wait()
@@ -68,6 +73,7 @@ class Sender:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+        raise self._failure
 
     async def deliver_due(self) -> None:
         """Make one attempt of each delivery that is due now, of at most `concurrency`."""
@@ -84,6 +90,8 @@ class Sender:
 
     def _end(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        if not task.cancelled():
+            self._failure = self._failure or task.exception()
         self._woken.set()
 
     async def _wait(self) -> None:

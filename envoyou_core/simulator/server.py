@@ -104,5 +104,5 @@ def listen(port: int) -> socket.socket:
     """
     try:
         return socket.create_server((LOOPBACK, port))
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise ConfigurationError(f"cannot listen on port {port} of {LOOPBACK}: {error}") from None

@@ -7,6 +7,8 @@ from tests.breakages.copies import FAILED, PROJECT, broken, copy_to, run_tests
 from tests.breakages.pitfalls import PITFALLS
 from tests.breakages.table import BREAKAGES
 
+pytestmark = pytest.mark.text
+
 
 def name_of(breakage):
     return breakage.name

@@ -10,6 +10,8 @@ import pytest
 
 import envoyou_core
 
+pytestmark = pytest.mark.text
+
 MODULES = [
     importlib.import_module(name)
     for name in [

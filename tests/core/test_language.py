@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.text
+
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("envoyou_core", "envoyou_django", "envoyou_flask", "envoyou_fastapi")
 

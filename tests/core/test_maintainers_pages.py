@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.text
+
 PROJECT = Path(__file__).parents[2]
 PAGES = ("ARCHITECTURE.md", "SECURITY.md")
 TEXTS = {page: (PROJECT / page).read_text(encoding="utf-8") for page in PAGES}

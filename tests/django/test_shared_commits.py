@@ -145,6 +145,7 @@ def test_as_many_rows_as_one_statement_can_hold(inbox, monkeypatch):
 @pytest.fixture
 def inbox_on_server(server_alias, django_db_blocker):
     with django_db_blocker.unblock(), inbox_on(server_alias):
+        empty(server_alias)
         inbox = OrmInbox()
         inbox.shares_commits = True
         yield inbox

@@ -14,6 +14,8 @@ from envoyou_core.settings import SETTING_NAMES
 from tests.adapters import chosen
 from tests.documentation.pages import PAGES, PROJECT, QUICKSTARTS, README, Page
 
+pytestmark = pytest.mark.text
+
 RESPONSES, SETTINGS, NOTICES = (Page(f"docs/{name}.md") for name in ("responses", "settings", "notices"))
 
 SCREEN = 55

@@ -1,5 +1,8 @@
 """The management API: what it answers to a client."""
 
+import sqlite3
+from contextlib import closing
+
 import pytest
 
 from envoyou_core import ConfigurationError
@@ -54,11 +57,14 @@ def test_without_a_secret_the_platform_makes_one(api):
         ({**SETTINGS, "url": "http://user:password@localhost/"}, "url"),
         ({**SETTINGS, "url": "http://localhost:99999/"}, "url"),
         ({**SETTINGS, "url": None}, "url"),
+        ({**SETTINGS, "url": f"{URL}?{'a' * 2048}"}, "url"),
+        ({**SETTINGS, "url": "http://[::1/"}, "url"),
         ({**SETTINGS, "events": []}, "events"),
         ({**SETTINGS, "events": ["user.created", "user.*"]}, "events[1]"),
         ({**SETTINGS, "events": [["user.created"]]}, "events[0]"),
         ({**SETTINGS, "secret": " whsec"}, "secret"),
         ({**SETTINGS, "secret": ""}, "secret"),
+        ({**SETTINGS, "secret": "s" * 256}, "secret"),
         ({**SETTINGS, "active": 1}, "active"),
         ({**SETTINGS, "retry_policy": {"max_attempts": 0}}, "retry_policy.max_attempts"),
         ({**SETTINGS, "retry_policy": {"max_attempts": 2.5}}, "retry_policy.max_attempts"),
@@ -70,6 +76,7 @@ def test_without_a_secret_the_platform_makes_one(api):
         ({**SETTINGS, "headers": {"Content-Length": "1"}}, "headers.Content-Length"),
         ({**SETTINGS, "headers": {"X-Key": "a\r\nb"}}, "headers.X-Key"),
         ({**SETTINGS, "headers": {"X Key": "a"}}, "headers"),
+        ({**SETTINGS, "headers": []}, "headers"),
         ({**SETTINGS, "retries": 3}, "retries"),
     ],
 )
@@ -201,6 +208,14 @@ def test_the_other_forms_of_errors_and_lists():
     }
 
 
+def test_the_database_of_another_program_is_refused(tmp_path):
+    file = tmp_path / "other.db"
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("CREATE TABLE webhooks (id TEXT)")
+    with pytest.raises(ConfigurationError, match="is not a database of the simulator"):
+        Platform(database=file)
+
+
 def test_a_file_keeps_webhooks(tmp_path):
     file = tmp_path / "platform.db"
     with Platform(database=file) as platform:
@@ -223,6 +238,8 @@ def test_a_file_keeps_webhooks(tmp_path):
         {"rate_limit": 0},
         {"concurrency": 0},
         {"timeout": -1},
+        {"port": 65_536},
+        {"port": "8787"},
         {"database": __file__},
         {"database": "/nowhere/platform.db"},
     ],

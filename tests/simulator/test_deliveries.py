@@ -2,10 +2,11 @@
 
 import json
 import socket
+import time
 
 import pytest
 
-from envoyou_core import ConfigurationError, InvalidPayloadError, SignatureMismatchError, verify
+from envoyou_core import ConfigurationError, EnvoyouError, InvalidPayloadError, SignatureMismatchError, verify
 from envoyou_core.simulator import Platform, Trouble
 from tests.simulator.conftest import call
 from tests.simulator.receiver import SECRET, receiver
@@ -126,9 +127,13 @@ def test_other_than_loopback_addresses_are_refused(host, addresses, monkeypatch)
 
 
 def resolve_to(addresses, monkeypatch):
-    monkeypatch.setattr(
-        socket, "getaddrinfo", lambda _, port, *__, **___: [(socket.AF_INET, 1, 6, "", (it, port)) for it in addresses]
-    )
+    """Let the first look-up of a name return `addresses`, and every other one nothing."""
+    answers = iter([addresses])
+
+    def look_up(_, port, *__, **___):
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in next(answers, [])]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
 
 
 def test_a_name_is_resolved_once_and_its_addresses_are_tried_in_turn(endpoint, monkeypatch):
@@ -141,6 +146,10 @@ def test_a_name_is_resolved_once_and_its_addresses_are_tried_in_turn(endpoint, m
     assert endpoint.received[0].headers["Host"] == f"receiver.example:{endpoint.port}"
 
 
+def no_address(*_, **__):
+    raise OSError
+
+
 def test_what_is_not_an_answer_is_recorded(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as silent, Platform(timeout=0.1) as platform:
         port = silent.getsockname()[1]
@@ -150,9 +159,17 @@ def test_what_is_not_an_answer_is_recorded(monkeypatch):
         silent.close()
         platform.send()
         platform.wait_until_idle()
+        monkeypatch.setattr(socket, "getaddrinfo", no_address)
+        platform.register("http://receiver.example/", ["auth.login"], retry_policy={"max_attempts": 1})
+        platform.send("auth.login")
+        platform.wait_until_idle()
         errors = [attempt.error for attempt in platform.attempts()]
     assert errors[0] == "no answer within 0.1 s"
     assert errors[1].startswith("ConnectError: ")
+    assert set(errors[2:]) == {
+        "ConnectError: All connection attempts failed",
+        "the host receiver.example has no address",
+    }
 
 
 def test_what_is_unfinished_is_delivered_by_the_next_process(endpoint, tmp_path):
@@ -169,10 +186,26 @@ def test_what_is_unfinished_is_delivered_by_the_next_process(endpoint, tmp_path)
         assert [attempt.status for attempt in platform.attempts(event_id)] == [500, 200]
 
 
+def test_what_a_killed_process_was_sending_is_sent_by_the_next(endpoint, tmp_path):
+    killed = Platform(database=tmp_path / "platform.db")
+    killed.register(endpoint.url, secret=SECRET)
+    ids = killed.send(count=2)
+    assert len(killed._outbox.claim(time.time(), 1)) == 1
+    killed.stop()
+    with Platform(database=tmp_path / "platform.db") as platform:
+        platform.wait_until_idle()
+    assert sorted(event.id for event in endpoint.events) == sorted(ids)
+
+
 def test_other_processes_send_events_over_http(endpoint):
     with Platform() as platform:
         platform.register(endpoint.url, secret=SECRET)
-        sent = call(platform, "POST", "/_simulator/events", {"type": "auth.login", "object": {"id": 1}, "count": 2})
+        sent = call(
+            platform,
+            "POST",
+            "/_simulator/events",
+            {"type": "auth.login", "object": {"id": 1}, "count": 2, "created": 5},
+        )
         assert sent.status == 202
         ids = sent.json["events"]
         assert len(ids) == 2
@@ -183,7 +216,7 @@ def test_other_processes_send_events_over_http(endpoint):
         items = call(platform, "GET", f"/_simulator/attempts?event_id={ids[0]}").json["items"]
         assert [(item["event_id"], item["status"]) for item in items] == [(ids[0], 200)] * 2
         assert call(platform, "GET", f"/_simulator/attempts?after={items[0]['sequence']}&limit=1").json["items"]
-        assert {event.data.object["id"] for event in endpoint.events} == {1}
+        assert {(event.data.object["id"], event.created) for event in endpoint.events} == {(1, 5)}
         assert "x-ratelimit-limit" not in sent.headers
         assert call(platform, "GET", "/_simulator/state", headers={}).status == 401
 
@@ -195,6 +228,9 @@ def test_other_processes_send_events_over_http(endpoint):
         ("POST", "events", {"type": ["user.created"]}, 400),
         ("POST", "events", {"count": 0}, 400),
         ("POST", "events", {"count": "1"}, 400),
+        ("POST", "events", {"count": 100_001}, 400),
+        ("POST", "events", {"created": -1}, 400),
+        ("POST", "events", {"created": "now"}, 400),
         ("POST", "events", {"object": []}, 400),
         ("POST", "events", {"kind": "user.created"}, 400),
         ("POST", "events/evt_unknown/resend", {}, 404),
@@ -214,6 +250,30 @@ def test_wrong_arguments_are_refused(platform, wrong):
         platform.send(object={"number": float("nan")})
     with pytest.raises(ConfigurationError, match="url must be an absolute http or https URL"):
         platform.register("localhost")
+
+
+def test_a_platform_that_has_stopped_says_so():
+    platform = Platform()
+    with platform:
+        platform.send()
+    with pytest.raises(EnvoyouError, match="the platform has stopped"):
+        platform.attempts()
+    with pytest.raises(EnvoyouError, match="the platform has stopped"):
+        platform.send()
+    with pytest.raises(ConfigurationError, match="can be started once"):
+        platform.start()
+
+
+def test_a_platform_that_cannot_record_attempts_fails(endpoint):
+    platform = Platform()
+    platform.start()
+    platform.register(endpoint.url, secret=SECRET)
+    platform._database.rows("ALTER TABLE attempts RENAME TO lost")
+    platform.send(count=3)
+    for method in (platform.wait_until_idle, platform.stop):
+        with pytest.raises(EnvoyouError, match="the platform has failed: OperationalError"):
+            method()
+    assert not platform.is_running
 
 
 def test_secrets_are_in_no_representation(platform):

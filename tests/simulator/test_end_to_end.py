@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from envoyou_core.client import DeliveryRetryPolicy, EnvoyouClient
 from envoyou_core.simulator import Platform, Trouble
 from tests.adapters import chosen
 from tests.reliability.sites import DJANGO_SERVERS, SERVERS, crashing_site, outcome
 from tests.servers.processes import PATH, SECRET, Server, free_port, uvicorn, wait_for
-from tests.simulator.conftest import call
 
 ADAPTERS = {
     **{name: DJANGO_SERVERS[name] for name in ("django",) if name in DJANGO_SERVERS},
@@ -31,8 +31,8 @@ TROUBLE = Trouble(
     repeated_nonces=0.2,
     clock_skew=-60,
 )
-PATIENT = {"max_attempts": 20, "backoff_multiplier": 1.5, "initial_delay": 200}
-"""Longer than a restart on a busy machine."""
+PATIENT = DeliveryRetryPolicy(max_attempts=20, backoff_multiplier=1.2, initial_delay=500)
+"""Lasts for more than a minute, as two restarts on a busy machine may."""
 
 ACCEPTED = '{"received": true}'
 PATIENCE = 120.0
@@ -57,15 +57,15 @@ def deliver_through_restarts(server: Server, folder: Path, count: int) -> None:
     with (
         crashing_site(at_port(server, free_port()), folder, inbox_url) as site,
         Platform(trouble=TROUBLE, timeout=20) as platform,
+        EnvoyouClient(platform.api_key, platform.base_url) as client,
     ):
         site.start()
-        webhook = {
-            "url": f"http://127.0.0.1:{site.address[1]}{PATH}",
-            "events": ["user.created"],
-            "secret": SECRET,
-            "retry_policy": PATIENT,
-        }
-        assert call(platform, "POST", "/v1/webhooks", webhook).status == 201
+        client.webhooks.create(
+            url=f"http://127.0.0.1:{site.address[1]}{PATH}",
+            events=["user.created"],
+            secret=SECRET,
+            retry_policy=PATIENT,
+        )
         sent = frozenset(platform.send("user.created", count=count))
         wait_until_left(platform, 0.7 * count)
         site.kill()

@@ -123,14 +123,11 @@ async def test_a_changed_policy_applies_to_the_next_attempt():
     assert await platform.run() == [0, 1]
 
 
-async def test_what_a_killed_process_was_sending_is_sent_again():
-    platform = Platform([200] * 2)
-    platform.add(count=2)
-    assert len(platform.outbox.claim(platform.now, 1)) == 1
-    assert await platform.run() == [0]
-    platform.outbox.recover()
-    assert await platform.run() == [0, 0]
-    assert len({attempt.event_id for attempt in platform.outbox.attempts()}) == 2
+async def test_one_request_at_a_time_keeps_the_order():
+    platform = Platform([200] * 20, concurrency=1)
+    platform.add(count=20)
+    await platform.run()
+    assert [attempt.delivery for attempt in platform.outbox.attempts()] == list(range(1, 21))
 
 
 async def test_at_most_so_many_requests_at_a_time():
@@ -203,6 +200,11 @@ async def test_repeated_nonces():
     for attempt, delivery in zip(platform.outbox.attempts(), platform.sent, strict=True):
         nonces.setdefault(attempt.event_id, set()).add(delivery.headers["X-EnvoyOU-Nonce"])
     assert sorted({len(each) for each in nonces.values()}) == [1, 20]
+
+
+def test_a_text_that_is_not_a_number_is_refused():
+    with pytest.raises(ConfigurationError, match="seed must be a number, got 'x'"):
+        Trouble.from_texts(["seed=x"])
 
 
 @pytest.mark.parametrize(

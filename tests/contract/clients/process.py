@@ -73,7 +73,8 @@ WAYS: dict[str, dict[str, Way]] = {
     },
     "flask": WSGI,
     "fastapi": {**ASGI, "uvicorn httptools": HTTPTOOLS},
-    "starlette": ASGI,
+    # A router of FastAPI is one of Starlette: the other servers find nothing in it that they do not find above.
+    "starlette": {"uvicorn": UVICORN},
 }
 
 
