@@ -417,8 +417,8 @@ BREAKAGES = [
         "the time of the move is the time of the event",
         SPOOL_RELAY,
         "SpoolRelay._add",
-        "claim.webhook_id, claim.received_at, handlers)",
-        "claim.webhook_id, None, handlers)",
+        "claim.webhook_id, claim.received_at, handlers, headers",
+        "claim.webhook_id, None, handlers, headers",
         (f"{TEST_SPOOL}::test_a_moved_event_keeps_all_its_data",),
     ),
     Breakage(
