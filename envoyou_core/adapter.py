@@ -46,6 +46,7 @@ from envoyou_core.inbox.rejected import rejected_of, surplus
 from envoyou_core.inbox.rows import (
     body_bytes,
     claim_of,
+    encode_headers,
     event_of,
     object_key_in,
     progress_of,
@@ -134,6 +135,7 @@ __all__ = [
     "decode_history",
     "describe_changes",
     "disabled_loggers",
+    "encode_headers",
     "encode_history",
     "encode_owed",
     "event_of",

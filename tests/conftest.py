@@ -16,6 +16,7 @@ from tests.adapters import ADAPTERS, chosen
 
 # pytest does not rewrite assertions in shared test code unless its modules are registered.
 pytest.register_assert_rewrite(
+    "envoyou_core.testing.fixtures",
     "tests.contract.endpoint",
     "tests.inbox",
     "tests.reliability.sites",

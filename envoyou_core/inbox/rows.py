@@ -8,7 +8,7 @@ why the row is unreadable, and has the id and type of its event from the columns
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -24,6 +24,7 @@ __all__ = [
     "EPOCH",
     "body_bytes",
     "claim_of",
+    "encode_headers",
     "event_of",
     "instant",
     "moment",
@@ -67,6 +68,7 @@ def claim_of(row: Any, *, key: int, token: str, moment: Moment) -> Claim:
         accepted_set=_text_or_none(row.accepted_set),
         waits_for=_text_or_none(row.waits_for),
         waits_since=None if row.waits_since is None else reader.time("waits_since"),
+        headers=_headers_of(row.headers),
         unreadable=reader.reason,
     )
 
@@ -154,6 +156,22 @@ def progress_of(stored: object) -> dict[str, HandlerStatus]:
         return {handler: HandlerStatus(status) for handler, status in progress.items()}
     except (ValueError, TypeError, AttributeError, RecursionError):
         raise ValueError("progress must be a JSON object with a known status for each handler") from None
+
+
+def encode_headers(headers: Mapping[str, str]) -> str | None:
+    """Encode the column `headers`, which is NULL if there are none."""
+    return json.dumps(headers) if headers else None
+
+
+def _headers_of(stored: object) -> dict[str, str]:
+    """Decode the column `headers`; none if it is unreadable, because the event can be handled without them."""
+    if stored is None:
+        return {}
+    try:
+        headers: Any = json.loads(_text(stored))
+        return {name: value for name, value in headers.items() if isinstance(value, str)}
+    except (ValueError, AttributeError, RecursionError):
+        return {}
 
 
 def readable_progress(stored: object) -> dict[str, HandlerStatus] | None:
