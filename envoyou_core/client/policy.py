@@ -55,6 +55,10 @@ class ApiKey:
         """Return the value of the header `Authorization`."""
         return f"Bearer {self._text}"
 
+    def hidden_with(self, private: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the texts that no error may repeat: the key and `private`."""
+        return (self._text, *private)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientSettings:
@@ -133,7 +137,7 @@ def exchange(operation: Operation[Any], settings: ClientSettings, transport: Tra
     request = _request(operation, settings)
     may_be_done = False
     for attempt in range(1, settings.max_retries + 2):
-        answer = _judged((yield transport.send(request)), operation, may_be_done)
+        answer = _judged((yield transport.send(request)), operation, settings.api_key, may_be_done)
         if isinstance(answer, Reply):
             return answer
         failure = answer
@@ -161,14 +165,16 @@ def read(operation: Operation[Result], reply: Reply) -> Result:
     raise _final(operation, failure)
 
 
-def _judged(answer: Reply | ApiError, operation: Operation[Any], may_be_done: bool) -> Reply | ApiError:
+def _judged(
+    answer: Reply | ApiError, operation: Operation[Any], api_key: ApiKey, may_be_done: bool
+) -> Reply | ApiError:
     """Return a successful response, or the error that a response is."""
     if isinstance(answer, ApiError):
         return answer
     if may_be_done and operation.method == "DELETE" and answer.status == 404:
         # An earlier attempt has deleted it, and its response did not arrive.
         return answer
-    return error_of(answer, operation.private) or answer
+    return error_of(answer, api_key.hidden_with(operation.private)) or answer
 
 
 def _final(operation: Operation[Any], failure: ApiError) -> ApiError:

@@ -70,6 +70,7 @@ def test_update_changes_what_is_named(created, run):
     assert (changed["active"], changed["events"], changed["url"]) == (False, ["user.created", "user.deleted"], URL)
     assert changed["retry_policy"] == {"max_attempts": 3, "backoff_multiplier": 1.5, "initial_delay": 50}
     assert changed["headers"] == {"X-Token": "[redacted]"}
+    assert run("update", created["id"], "--secret-file", "-", input="whsec_another\n").exit_code == 0
 
 
 def test_delete_is_confirmed(created, run):
@@ -77,6 +78,8 @@ def test_delete_is_confirmed(created, run):
     assert refused.exit_code == 2
     assert "confirm it with --yes" in refused.stderr
     assert json.loads(run("delete", created["id"], "--yes", "--json").stdout) == {"id": created["id"], "deleted": True}
+    another = json.loads(run("create", URL, "--event", "user.created", "--json").stdout)["id"]
+    assert run("delete", another, "--yes").stdout == f"Deleted: {another}.\n"
     gone = run("delete", created["id"], "--yes")
     assert (gone.exit_code, gone.stdout) == (1, "")
     assert "Error: 404 not_found" in gone.stderr

@@ -140,6 +140,13 @@ def test_an_error_in_neither_form(sent, text, blocking):
     assert str(raised.value) == text
 
 
+def test_even_a_short_key_is_in_no_error(blocking):
+    echoing = answer(401, {"error": "unauthorized", "message": "The key k1 is unknown."})
+    with serving(echoing) as server, pytest.raises(ApiStatusError) as raised:
+        blocking.call(server, get, api_key="k1")
+    assert str(raised.value) == "401 unauthorized: The key [redacted] is unknown."
+
+
 def test_the_key_and_the_secrets_are_nowhere_to_be_seen(caller, caplog):
     caplog.set_level(logging.DEBUG)
     secret = "a secret with spaces"

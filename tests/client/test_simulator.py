@@ -1,15 +1,22 @@
 """The client against the local platform: the same contract from both sides."""
 
+import threading
+from contextlib import contextmanager
+from wsgiref.simple_server import WSGIRequestHandler, make_server
+
 import pytest
 
+from envoyou_core import Webhooks
 from envoyou_core.client import (
     AuthenticationError,
     BadRequestError,
     DeliveryRetryPolicy,
+    EnvoyouClient,
     NotFoundError,
     RateLimitError,
 )
 from envoyou_core.simulator import Platform
+from envoyou_core.wsgi import webhooks_entry
 
 URL = "http://127.0.0.1:9/hooks"
 
@@ -120,3 +127,42 @@ def test_a_client_waits_for_the_next_period(caller):
     assert len(clock.waits) == 1
     assert clock.now % 60 == 0
     assert (raised.value.rate_limit.retry_after, raised.value.rate_limit.remaining) == (60, 0)
+
+
+def test_registered_headers_reach_the_handler():
+    """The way of a custom header: the client registers it, the platform sends it, the application requires it."""
+    seen = []
+    webhooks = Webhooks(
+        secret="whsec_1",
+        inbox="memory:",
+        handoff="manual",
+        endpoint_headers={"X-Token": "value-of-the-token"},
+        kept_headers=["X-Region"],
+    )
+    webhooks.on("*")(lambda event, delivery: seen.append((event.id, delivery.headers)))
+    with serving(webhooks) as url, Platform() as platform, EnvoyouClient(platform.api_key, platform.base_url) as client:
+        settings = {"events": ["user.created"], "secret": "whsec_1"}
+        client.webhooks.create(url=f"{url}/a", headers={"X-Region": "eu", "X-Token": "value-of-the-token"}, **settings)
+        [event_id] = platform.send("user.created")
+        platform.wait_until_idle()
+        webhooks.drain()
+        assert [attempt.status for attempt in platform.attempts()] == [200]
+    assert seen == [(event_id, {"X-Region": "eu"})]
+
+
+@contextmanager
+def serving(webhooks):
+    entry = webhooks_entry(None, webhooks, path="/a")
+    with make_server("127.0.0.1", 0, entry, handler_class=QuietHandler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+class QuietHandler(WSGIRequestHandler):
+    def log_message(self, *_):
+        pass
