@@ -221,7 +221,8 @@ class _Reader:
         return {} if self.row.owed is None else self._read("owed", owed_of, {})
 
     def count(self, column: str) -> int:
-        return self._read(column, _count, 0)
+        stored = getattr(self.row, column)
+        return stored if isinstance(stored, int) and stored >= 0 else self._unreadable(column, 0)
 
     def received_at(self) -> datetime:
         return self._read("received_at", self.moment, EPOCH)
@@ -236,21 +237,20 @@ class _Reader:
         try:
             return convert(getattr(self.row, column))
         except (ValueError, TypeError, OverflowError):
-            self.reason = self.reason or f"the column {column} holds a value that this release cannot read"
-            return default
+            return self._unreadable(column, default)
 
-
-def _count(stored: object) -> int:
-    if not isinstance(stored, int) or stored < 0:
-        raise ValueError("a count must be a whole number, zero or more")
-    return stored
+    def _unreadable(self, column: str, default: Value) -> Value:
+        self.reason = self.reason or f"the column {column} holds a value that this release cannot read"
+        return default
 
 
 def _text(stored: object) -> str:
+    if isinstance(stored, str):
+        return stored
     if isinstance(stored, bytes):
         return stored.decode("utf-8", "replace")
     return "" if stored is None else str(stored)
 
 
 def _text_or_none(stored: object) -> str | None:
-    return None if stored is None else _text(stored)
+    return stored if stored is None or isinstance(stored, str) else _text(stored)
