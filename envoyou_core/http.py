@@ -146,6 +146,17 @@ class WebhookRequest(msgspec.Struct, frozen=True):
         values = [_to_bytes(value).strip(_WHITE_SPACE) for value in found]
         return b",".join(values) if values else None
 
+    # Servers spell the other headers of one request differently.
+
+    def __eq__(self, other: object) -> bool:
+        return self._compared() == other._compared() if isinstance(other, WebhookRequest) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._compared())
+
+    def _compared(self) -> tuple[object, ...]:
+        return msgspec.structs.astuple(self)[:-1]
+
     def __repr__(self) -> str:
         # Neither the body nor the signature may be logged.
         return f"WebhookRequest({self.method!r}, {len(self.body)} bytes)"
