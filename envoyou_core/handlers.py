@@ -10,15 +10,16 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final, Literal, TypeVar
 
-from envoyou_core.errors import ConfigurationError
+from envoyou_core.errors import ConfigurationError, PermanentError, RetryLater
 from envoyou_core.event import EVENT_TYPES
 from envoyou_core.handler_names import FunctionName, function_name
+from envoyou_core.handler_options import ErrorTypes, check_conditions, check_retry, error_types, former_names
 from envoyou_core.hooks import Hook, HookKind, Hooks
 from envoyou_core.inbox import AsyncTransactionalInbox, HandlerStatus, Inbox, TransactionalInbox
 from envoyou_core.observability import Listener
 from envoyou_core.observability.redacted import RedactedLogger
 from envoyou_core.patterns import check_pattern, matches_any
-from envoyou_core.validation import check_count, is_number
+from envoyou_core.retry import RetryPolicy
 
 __all__ = [
     "TRANSACTION_PARAMETERS",
@@ -73,6 +74,9 @@ class Handler:
         concurrency: how many of its events each worker may have in flight.
         atomic: whether it shares the transaction that records its success; `None` for the default.
         was: its former names.
+        retry: when it is retried; `None` for the policy of the webhooks.
+        retry_on: the only exceptions after which it is retried; `None` for all.
+        give_up_on: the exceptions after which it is not retried.
         function_name: the name of its function; `None` if it was named by `on(..., name=...)`.
     """
 
@@ -87,6 +91,9 @@ class Handler:
     concurrency: int | None = None
     atomic: bool | None = None
     was: tuple[str, ...] = ()
+    retry: RetryPolicy | None = None
+    retry_on: ErrorTypes | None = None
+    give_up_on: ErrorTypes = ()
     function_name: FunctionName | None = None
 
     @property
@@ -136,6 +143,13 @@ class Handler:
         """Whether the handler runs in the transaction that records its success."""
         return self.wants_connection if self.atomic is None else self.atomic
 
+    def gives_up_on(self, error: Exception) -> bool:
+        """Whether it is not retried after `error`, however many attempts are left."""
+        if isinstance(error, RetryLater):
+            return False
+        is_retried = self.retry_on is None or isinstance(error, self.retry_on)
+        return isinstance(error, (PermanentError, *self.give_up_on)) or not is_retried
+
     def matches(self, event_type: str) -> bool:
         """Whether this handler handles events of `event_type`."""
         return matches_any(self.patterns, event_type)
@@ -154,6 +168,9 @@ class Registration(ABC):
         concurrency: int | None = None,
         atomic: bool | None = None,
         was: str | Sequence[str] = (),
+        retry: RetryPolicy | None = None,
+        retry_on: type[Exception] | Sequence[type[Exception]] | None = None,
+        give_up_on: type[Exception] | Sequence[type[Exception]] = (),
     ) -> Callable[[HandlerFunction], HandlerFunction]:
         """Register the decorated function, sync or async, for events of these types.
 
@@ -175,14 +192,25 @@ class Registration(ABC):
                 every sync handler.
             was: the former name of a renamed handler, or several. Keep it until no event of the former release is left
                 unfinished, and no process of that release is running.
+            retry: how many attempts the handler has, and with which delays; by default as the webhooks have it. The
+                attempts are those of the event, and its next one comes after the longest delay that a failed handler
+                has. `max_crashes` and `max_interruptions` are about the event: those of the webhooks apply.
+            retry_on: the handler is retried after these exceptions only, and after `RetryLater`.
+            give_up_on: the handler is not retried after these exceptions, as if they were a `PermanentError`. They take
+                precedence over `retry_on`.
 
         Raises:
-            ConfigurationError: no event type or an invalid one, a limit out of range, an unsupported parameter, or a
-                name that is taken.
+            ConfigurationError: no event type or an invalid one, a limit out of range, an unsupported parameter, a
+                value of a wrong type, or a name that is taken.
         """
         _check_patterns(types)
-        former = _former_names(was)
-        _check_conditions(stale, time_limit, concurrency, atomic)
+        former = former_names(was)
+        check_conditions(stale, time_limit, concurrency, atomic)
+        check_retry(retry)
+        retried = None if retry_on is None else error_types("retry_on", retry_on)
+        given_up = error_types("give_up_on", give_up_on)
+        if retried == ():
+            raise ConfigurationError("retry_on expects at least one exception type")
 
         def register(function: HandlerFunction) -> HandlerFunction:
             handler = describe_handler(function, types, name)
@@ -199,6 +227,9 @@ class Registration(ABC):
                     concurrency=concurrency,
                     atomic=atomic,
                     was=former,
+                    retry=retry,
+                    retry_on=retried,
+                    give_up_on=given_up,
                 )
             )
             return function
@@ -396,24 +427,6 @@ def _check_patterns(types: tuple[str, ...]) -> None:
         raise ConfigurationError("on() expects at least one event type, such as on('user.created') or on('*')")
     for pattern in types:
         check_pattern(pattern)
-
-
-def _former_names(was: object) -> tuple[str, ...]:
-    names = (was,) if isinstance(was, str) else was
-    if not isinstance(names, list | tuple) or not all(isinstance(name, str) and name for name in names):
-        raise ConfigurationError(f"was must be a handler's former name or a list of them, got {was!r}")
-    return tuple(names)
-
-
-def _check_conditions(stale: object, time_limit: object, concurrency: object, atomic: object) -> None:
-    if stale is not None and stale != "skip":
-        raise ConfigurationError(f"stale must be 'skip' or None, got {stale!r}")
-    if time_limit is not None and not (is_number(time_limit) and 0 < time_limit < float("inf")):
-        raise ConfigurationError(f"time_limit must be a finite number of seconds above 0, got {time_limit!r}")
-    if concurrency is not None:
-        check_count("concurrency", concurrency)
-    if atomic is not None and not isinstance(atomic, bool):
-        raise ConfigurationError(f"atomic must be True, False or None, got {atomic!r}")
 
 
 def _warn_of_likely_misspelling(pattern: str) -> None:

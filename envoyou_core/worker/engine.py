@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TypeVar
 
-from envoyou_core.errors import ConfigurationError, LeaseLostError
+from envoyou_core.errors import ConfigurationError, LeaseLostError, RetryLater
 from envoyou_core.handlers import Handler, Handlers
 from envoyou_core.hooks import Hooks
 from envoyou_core.inbox.files import location_of
@@ -27,6 +27,7 @@ from envoyou_core.observability.attempt_notices import (
     HandlerAwaited,
     HandlerDropped,
     HandlerFailed,
+    HandlerPostponed,
     HandlerSkipped,
     HookFailed,
     LeaseLost,
@@ -351,6 +352,7 @@ class Engine:
                 seconds=time.monotonic() - attempt.began,
                 exception=attempt.errors[-1] if attempt.errors else None,
                 traceback=settlement.failures[-1].traceback if settlement.failures else "",
+                is_postponed=settlement.status is Status.FAILED and attempt.is_only_postponed,
             )
         )
         if settlement.status is Status.DEAD:
@@ -408,6 +410,10 @@ class Engine:
         if (yield from self._is_interrupted(attempt, invocation, error)):
             return
         failure = attempt.fail(handler, error)
+        if isinstance(error, RetryLater) and attempt.will_retry(handler):
+            details = (claim.event.id, claim.event.type, handler.name, attempt.number, error.seconds, failure.error)
+            self.notices.emit(HandlerPostponed(*details))
+            return
         is_fatal = is_last and attempt.settle().status is Status.DEAD
         self.notices.emit(
             HandlerFailed(

@@ -132,6 +132,13 @@ def mirror(event: Event) -> None: ...
 def plainly(event: Event) -> None: ...
 
 
+@webhooks.on("user.deleted", retry=RetryPolicy(max_attempts=5), retry_on=(OSError, TimeoutError), give_up_on=KeyError)
+def patiently(event: Event) -> None: ...
+
+
+webhooks.on("auth.failed", retry=5)  # type: ignore[arg-type]
+webhooks.on("auth.failed", retry_on="OSError")  # type: ignore[arg-type]
+webhooks.on("auth.failed", give_up_on=[KeyboardInterrupt])  # type: ignore[list-item]
 webhooks.on("auth.failed", stale="drop")  # type: ignore[arg-type]
 webhooks.on("auth.failed", concurrency=1.5)  # type: ignore[arg-type]
 
