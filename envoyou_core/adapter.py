@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     from envoyou_core.cli.command_line import application, run_commands
     from envoyou_core.cli.target import Target
     from envoyou_core.inbox.deadlines import TRANSACTION_LIMIT, time_limit
+    from envoyou_core.worker.around import ThreadBoundFunction
     from envoyou_core.worker.celery import has_celery_app
     from envoyou_core.worker.maintenance import MAINTENANCE_INTERVAL
     from envoyou_core.worker.task import DrainTask
@@ -120,6 +121,7 @@ __all__ = [
     "Secret",
     "Slot",
     "Target",
+    "ThreadBoundFunction",
     "Waker",
     "WorkerSettings",
     "above_environment",
@@ -175,6 +177,7 @@ _LOADED_ON_FIRST_USE = {
     "MAINTENANCE_INTERVAL": "envoyou_core.worker.maintenance",
     "Target": "envoyou_core.cli.target",
     "TRANSACTION_LIMIT": "envoyou_core.inbox.deadlines",
+    "ThreadBoundFunction": "envoyou_core.worker.around",
     "application": "envoyou_core.cli.command_line",
     "has_celery_app": "envoyou_core.worker.celery",
     "run_commands": "envoyou_core.cli.command_line",

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final, Literal, TypeVar
 
+from envoyou_core.context_factories import AroundHandler, as_around_handler
 from envoyou_core.errors import ConfigurationError, PermanentError, RetryLater
 from envoyou_core.event import EVENT_TYPES
 from envoyou_core.handler_names import FunctionName, function_name
@@ -35,6 +36,7 @@ log = RedactedLogger("envoyou.handlers")
 
 HandlerFunction = TypeVar("HandlerFunction", bound=Callable[..., Any])
 HookFunction = TypeVar("HookFunction", bound=Callable[..., Any])
+AroundFunction = TypeVar("AroundFunction", bound=AroundHandler)
 
 OFFERED_PARAMETERS: Final = frozenset({"attempt", "connection", "delivery", "session"})
 """The parameters that a handler may have besides the event, which is its first argument."""
@@ -235,6 +237,22 @@ class Registration(ABC):
             return function
 
         return register
+
+    def around_handler(self, function: AroundFunction) -> AroundFunction:
+        """Enter the decorated context manager around every handler: log context, a span, a tenant's schema.
+
+        The function is called with the event, the handler's name and the number of the attempt. It returns a context
+        manager, sync or async, or is a generator function that yields once. Several are nested in the order of
+        registration. A context sees the exception of the handler. What it raises itself, on entry or exit, fails the
+        attempt of that handler. The context variables that it sets reach the handler.
+
+        It is entered inside the transaction that a handler shares, and so before the commit.
+
+        Raises:
+            ConfigurationError: the function does not take these arguments.
+        """
+        self.add_hook(HookKind.AROUND_HANDLER, as_around_handler(function))
+        return function
 
     def on_worker_start(self, hook: HookFunction) -> HookFunction:
         """Call the decorated function, sync or async, before a worker process claims its first event.

@@ -20,6 +20,7 @@ Hook = Callable[..., Any]
 class HookKind(StrEnum):
     """When a hook is called."""
 
+    AROUND_HANDLER = "around_handler"
     WORKER_START = "worker_start"
     WORKER_STOP = "worker_stop"
     DEAD = "dead"
@@ -31,12 +32,14 @@ class Hooks:
     """The registered hooks, in the order of registration. Iteration yields pairs of kind and hook.
 
     Attributes:
+        around_handler: called with the event, a handler's name and the attempt; returns a context manager.
         worker_start: called without arguments before a worker process claims its first event.
         worker_stop: called without arguments after a worker process has settled its last event, in reverse order.
         dead: called with the event and its last error: one line, or `None`.
         notice: called with each lifecycle notice.
     """
 
+    around_handler: list[Hook] = field(default_factory=list)
     worker_start: list[Hook] = field(default_factory=list)
     worker_stop: list[Hook] = field(default_factory=list)
     dead: list[Hook] = field(default_factory=list)

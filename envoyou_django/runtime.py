@@ -16,7 +16,7 @@ from django.apps import apps
 from django.db import connections, router
 
 from envoyou_core import ConfigurationError, Event, WebhookRequest, WebhookResponse, Webhooks
-from envoyou_core.adapter import TRANSACTION_PARAMETERS, Handler, time_limited
+from envoyou_core.adapter import TRANSACTION_PARAMETERS, Handler, ThreadBoundFunction, time_limited
 from envoyou_django.connections import fresh_connections
 from envoyou_django.signals import SignalSender
 
@@ -151,11 +151,8 @@ class DjangoWebhooks(Webhooks):
         return response
 
     def _run_async(self, function: Callable[[], Awaitable[Any]]) -> Any:
-        async def call() -> Any:
-            return await function()
-
         # In a thread of `sync_to_async`, this runs on the event loop of the request.
-        return async_to_sync(call)()
+        return _run_in_thread(function)
 
     async def _install_termination(self) -> None:
         self._termination.install()
@@ -207,8 +204,15 @@ def _as_sync(handler: Handler) -> Handler:
     # The ORM's async methods then run in the handler's thread and on its connection, which `fresh_connections` covers,
     # instead of in asgiref's shared thread, whose connections nothing closes. On its own event loop, the handler can be
     # cancelled at its time limit, as a sync handler cannot.
-    function = async_to_sync(time_limited(handler.function, handler.time_limit))
+    function = ThreadBoundFunction(time_limited(handler.function, handler.time_limit), _run_in_thread)
     return replace(handler, function=function, is_async=False, time_limit=None)
+
+
+def _run_in_thread(function: Callable[[], Awaitable[Any]]) -> Any:
+    async def call() -> Any:
+        return await function()
+
+    return async_to_sync(call)()
 
 
 def _tests_may_run() -> bool:

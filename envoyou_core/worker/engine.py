@@ -70,7 +70,7 @@ class Engine:
         recovery: ends the leases of processes that are gone.
         lease: seconds for which a claim is held; a live worker renews it well before it expires.
         contexts: enter_all around each handler and each call of the inbox.
-        hooks: called when an event is dead.
+        hooks: called around handlers, and when an event is dead.
         thread_exit_hooks: called in each thread of a worker before it ends.
         handler_wait: seconds for which an event may wait for a process that knows a handler.
         retention: how long finished events are kept; `None` to keep them forever.
@@ -395,7 +395,7 @@ class Engine:
         settle = None
         if is_last and handler.shares_transaction and not attempt.has_failures:
             settle = partial(attempt.settle, done)
-        invocation = Invocation(handler, claim, self.inbox, self.contexts, done, settle)
+        invocation = Invocation(handler, claim, self.inbox, self.contexts, done, self.hooks.around_handler, settle)
         error: Exception | None = None
         try:
             yield invocation.step()

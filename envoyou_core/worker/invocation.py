@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import Enum
@@ -15,7 +15,8 @@ from envoyou_core.handlers import DeliveryInfo, Handler
 from envoyou_core.inbox.database_errors import is_database_failure
 from envoyou_core.inbox.protocol import AsyncTransactionalInbox, Inbox, TransactionalInbox
 from envoyou_core.inbox.records import Claim, HandlerStatus, Settlement
-from envoyou_core.steps import Await, CallHandler, Step
+from envoyou_core.steps import Await, Call, CallHandler, Step
+from envoyou_core.worker.around import ThreadBoundFunction, call_in_thread, call_on_loop, within
 from envoyou_core.worker.time_limits import time_limited
 
 __all__ = ["HandlerContext", "Invocation", "Stage", "enter_all", "hook_step"]
@@ -62,6 +63,7 @@ class Invocation:
         inbox: the inbox whose transaction the handler may share.
         contexts: the contexts to enter.
         progress: what the shared transaction records at its end.
+        around: the functions of the application whose context managers are entered.
         settle: makes the settlement that the shared transaction stores instead; `None` if other handlers follow.
         stage: how far the call has got; if it fails, where.
     """
@@ -71,6 +73,7 @@ class Invocation:
     inbox: Inbox
     contexts: Iterable[HandlerContext]
     progress: Mapping[str, HandlerStatus]
+    around: Sequence[Callable[..., object]] = ()
     settle: Callable[[], Settlement] | None = None
     stage: Stage = Stage.RUNNING
 
@@ -100,7 +103,29 @@ class Invocation:
         }
         named = {name: offered[name] for name in handler.wants & offered.keys()}
         function = time_limited(handler.function, handler.time_limit) if handler.is_async else handler.function
-        return partial(function, claim.event, **named)
+        call = partial(function, claim.event, **named)
+        return self._with_contexts(call) if self.around else call
+
+    def _with_contexts(self, call: partial[Any]) -> Callable[..., Any]:
+        """Return `call` inside the contexts of the application, which are those of each single call."""
+        handler, claim = self.handler, self.claim
+        contexts = [partial(one, claim.event, handler.name, claim.attempts + 1) for one in self.around]
+
+        if handler.is_async:
+
+            async def on_loop(**given: Any) -> Any:
+                return await call_on_loop(within(contexts, Await(partial(call, **given))))
+
+            return on_loop
+        function = handler.function
+        if isinstance(function, ThreadBoundFunction):
+            step = Await(partial(function.function, *call.args, **call.keywords))
+            return partial(call_in_thread, within(contexts, step, on_one_loop=True), run_async=function.run)
+
+        def in_thread(**given: Any) -> Any:
+            return call_in_thread(within(contexts, Call(lambda: _refuse_awaitable(call(**given)))))
+
+        return in_thread
 
     def _call_in_transaction(self) -> None:
         inbox, call = cast(TransactionalInbox, self.inbox), self._function()

@@ -146,6 +146,25 @@ async def test_the_last_handlers_transaction_settles_the_event(webhooks, clock, 
     assert await effects() == ["only"]
 
 
+async def test_an_exception_of_a_context_at_its_exit_rolls_back_the_work(webhooks, clock, effects):
+    @webhooks.around_handler
+    async def break_once(event, handler, attempt):
+        yield
+        if attempt == 1:
+            raise ValueError("not yet")
+
+    @webhooks.on("*", name="enclosed")
+    async def enclosed(event, connection, attempt):
+        await write(connection, event, f"enclosed {attempt}")
+
+    event = await accept(webhooks, clock)
+    await webhooks.adrain()
+    assert (webhooks.inbox.get(event.id).status, await effects()) == (Status.FAILED, [])
+    clock.now += 1
+    await webhooks.adrain()
+    assert (webhooks.inbox.get(event.id).status, await effects()) == (Status.PROCESSED, ["enclosed 2"])
+
+
 async def test_what_a_failing_handler_did_is_rolled_back_and_done_once_by_the_retry(webhooks, clock, effects):
     @webhooks.on("*", name="flaky")
     async def flaky(event, connection, attempt):

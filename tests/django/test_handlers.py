@@ -1,6 +1,7 @@
 """Discovery and lifetime of handlers."""
 
 import asyncio
+from contextvars import ContextVar
 
 import pytest
 from django.test import override_settings
@@ -103,6 +104,51 @@ def test_handlers_have_the_options_of_the_core(client):
             webhooks.drain()
         assert handled == ["evt_closed"]
         assert webhooks.inbox.get("evt_opened").progress == {mirror.__qualname__: "skipped"}
+
+
+def test_a_context_around_a_sync_handler_is_inside_its_transaction(client):
+    with override_settings(ENVOYOU={"WEBHOOK_SECRET": SECRET}):
+
+        @webhooks.around_handler
+        def note(event, handler, attempt):
+            Member.objects.create(name=f"before {handler}")
+            yield
+            raise LookupError("no such tenant")
+
+        webhooks.on("shop.opened", name="enclosed")(lambda event: Member.objects.create(name="Ada"))
+        accept(client, "shop.opened", id="evt_shop")
+        assert webhooks.drain() == 1
+        assert webhooks.inbox.get("evt_shop").last_error == "LookupError: no such tenant"
+        assert not Member.objects.exists()
+
+
+def test_contexts_around_an_async_handler_use_its_loop_and_its_connection(client):
+    tenant, seen = ContextVar("tenant"), []
+    with override_settings(ENVOYOU={"WEBHOOK_SECRET": SECRET}):
+
+        @webhooks.around_handler
+        def select(event, handler, attempt):
+            token = tenant.set([Member.objects.create(name="of the sync context").name])
+            yield
+            tenant.reset(token)
+
+        @webhooks.around_handler
+        async def extend(event, handler, attempt):
+            await Member.objects.acreate(name="of the async context")
+            tenant.get().append(asyncio.get_running_loop())
+            yield
+            seen.append(asyncio.get_running_loop())
+
+        @webhooks.on("shop.opened")
+        async def handle(event):
+            seen.extend([*tenant.get(), asyncio.get_running_loop(), await Member.objects.acount()])
+
+        accept(client, "shop.opened", id="evt_shop")
+        assert webhooks.drain() == 1
+        name, entered_on, ran_on, members, exited_on = seen
+        assert (name, members) == ("of the sync context", 2)
+        assert entered_on is ran_on is exited_on
+        assert webhooks.inbox.get("evt_shop").status == "processed"
 
 
 def test_an_async_handler_is_cancelled_at_its_time_limit(client):

@@ -53,6 +53,22 @@ def test_async_handlers_run_on_the_loop_of_the_application(webhooks):
         assert ran_on.get(timeout=PATIENCE) == client.get("/loop").json()
 
 
+def test_async_contexts_around_async_handlers_run_on_the_loop_of_the_application(webhooks):
+    ran_on = Queue()
+
+    @webhooks.around_handler
+    async def note(event, handler, attempt):
+        yield
+        ran_on.put(id(asyncio.get_running_loop()))
+
+    @webhooks.on("*")
+    async def handle(event): ...
+
+    with TestClient(make_app(webhooks)) as client:
+        assert deliver(client).status_code == 200
+        assert ran_on.get(timeout=PATIENCE) == client.get("/loop").json()
+
+
 def test_sync_handlers_do_not_block_the_loop_of_the_application(webhooks):
     begun, release = threading.Event(), threading.Event()
     ran_in = Queue()

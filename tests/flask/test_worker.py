@@ -97,6 +97,28 @@ def test_handlers_run_in_the_context_of_the_app(webhooks):
     assert seen.get(timeout=PATIENCE) == ("the app's", False)
 
 
+def test_contexts_around_handlers_run_in_the_context_of_the_app_and_of_each_handler(make_webhooks):
+    webhooks = make_webhooks(handoff="manual")
+    seen = []
+
+    @webhooks.around_handler
+    def select(event, handler, attempt):
+        g.tenant = f"{current_app.config['MARK']} for {handler}"
+        yield
+
+    webhooks.on("*", name="sync")(lambda event: seen.append(g.tenant))
+
+    @webhooks.on("*", name="async")
+    async def handle(event):
+        seen.append(g.tenant)
+
+    app = make_app(webhooks)
+    app.config["MARK"] = "the app's"
+    deliver(app)
+    assert webhooks.drain() == 1
+    assert seen == ["the app's for sync", "the app's for async"]
+
+
 def test_dead_hooks_run_in_the_context_of_the_app(make_webhooks):
     webhooks = make_webhooks(handoff="manual")
     seen = []

@@ -1,6 +1,7 @@
 """What a type checker must make of user code. It is checked by mypy, and never run."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, assert_type
@@ -145,6 +146,26 @@ webhooks.on("auth.failed", concurrency=1.5)  # type: ignore[arg-type]
 
 @webhooks.on(3)  # type: ignore[arg-type]
 def wrong(event: Event) -> None: ...
+
+
+@webhooks.around_handler
+@contextmanager
+def log_context(event: Event, handler: str, attempt: int) -> Iterator[None]:
+    yield
+
+
+@webhooks.around_handler
+async def traced(event: Event, handler: str, attempt: int) -> AsyncIterator[None]:
+    yield
+
+
+@webhooks.around_handler  # type: ignore[type-var]
+def not_a_context(event: Event, handler: str, attempt: int) -> None: ...
+
+
+@webhooks.around_handler  # type: ignore[type-var]
+def without_arguments() -> Iterator[None]:
+    yield
 
 
 # A decorated handler keeps its own type.
