@@ -8,13 +8,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from envoyou_core.context_factories import AroundHandler, as_around_handler
 from envoyou_core.errors import ConfigurationError, PermanentError, RetryLater
 from envoyou_core.event import EVENT_TYPES
 from envoyou_core.handler_names import FunctionName, function_name
 from envoyou_core.handler_options import ErrorTypes, check_conditions, check_retry, error_types, former_names
+from envoyou_core.handler_parameters import TRANSACTION_PARAMETERS, read_parameters
 from envoyou_core.hooks import Hook, HookKind, Hooks
 from envoyou_core.inbox import AsyncTransactionalInbox, HandlerStatus, Inbox, TransactionalInbox
 from envoyou_core.observability import Listener
@@ -37,12 +38,6 @@ log = RedactedLogger("envoyou.handlers")
 HandlerFunction = TypeVar("HandlerFunction", bound=Callable[..., Any])
 HookFunction = TypeVar("HookFunction", bound=Callable[..., Any])
 AroundFunction = TypeVar("AroundFunction", bound=AroundHandler)
-
-OFFERED_PARAMETERS: Final = frozenset({"attempt", "connection", "delivery", "session"})
-"""The parameters that a handler may have besides the event, which is its first argument."""
-
-TRANSACTION_PARAMETERS: Final = frozenset({"connection", "session"})
-"""The parameters by which a handler takes the transaction that records its success."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +74,7 @@ class Handler:
         retry: when it is retried; `None` for the policy of the webhooks.
         retry_on: the only exceptions after which it is retried; `None` for all.
         give_up_on: the exceptions after which it is not retried.
+        object_type: the type to which the event's object is converted; `None` for a mapping.
         function_name: the name of its function; `None` if it was named by `on(..., name=...)`.
     """
 
@@ -96,6 +92,7 @@ class Handler:
     retry: RetryPolicy | None = None
     retry_on: ErrorTypes | None = None
     give_up_on: ErrorTypes = ()
+    object_type: Any = None
     function_name: FunctionName | None = None
 
     @property
@@ -175,6 +172,10 @@ class Registration(ABC):
         give_up_on: type[Exception] | Sequence[type[Exception]] = (),
     ) -> Callable[[HandlerFunction], HandlerFunction]:
         """Register the decorated function, sync or async, for events of these types.
+
+        If its first parameter is annotated as `Event[Customer]`, `event.data.object` is a `Customer`: a Pydantic model,
+        a msgspec Struct, a dataclass, a TypedDict, or `User` or `Login`. An object that does not fit fails the handler
+        with an `InvalidPayloadError` that names the field and no value.
 
         Args:
             types: exact (`user.created`), by prefix (`user.*`), or all (`*`). See the guide, "Supported Events".
@@ -409,35 +410,17 @@ def describe_handler(function: Callable[..., Any], types: tuple[str, ...], name:
     _check_patterns(types)
     for pattern in types:
         _warn_of_likely_misspelling(pattern)
+    parameters = read_parameters(function, handler_name)
     return Handler(
         name=handler_name,
         function=function,
         patterns=types,
         is_async=inspect.iscoroutinefunction(function)
         or inspect.iscoroutinefunction(getattr(function, "__call__", None)),  # noqa: B004 - not a test for callability
-        wants=_wanted_parameters(function, handler_name),
+        wants=parameters.wants,
+        object_type=parameters.object_type,
         function_name=by_function,
     )
-
-
-def _wanted_parameters(function: Callable[..., Any], name: str) -> frozenset[str]:
-    try:
-        parameters = list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):
-        raise ConfigurationError(f"cannot read the parameters of handler {name!r}") from None
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    if not parameters or parameters[0].kind not in (*positional, inspect.Parameter.VAR_POSITIONAL):
-        raise ConfigurationError(f"the first parameter of handler {name!r} must be the event")
-    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    rest = [parameter for parameter in parameters[1:] if parameter.kind in (*positional, *named)]
-    wants = {parameter.name for parameter in rest if parameter.kind in named} & OFFERED_PARAMETERS
-    for parameter in rest:
-        if parameter.name not in wants and parameter.default is inspect.Parameter.empty:
-            raise ConfigurationError(
-                f"handler {name!r} has an unsupported required parameter {parameter.name!r}; "
-                f"supported: {', '.join(sorted(OFFERED_PARAMETERS))}"
-            )
-    return frozenset(wants)
 
 
 def _check_patterns(types: tuple[str, ...]) -> None:

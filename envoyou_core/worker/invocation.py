@@ -11,6 +11,7 @@ from enum import Enum
 from functools import partial
 from typing import Any, cast
 
+from envoyou_core.event import Event
 from envoyou_core.handlers import DeliveryInfo, Handler
 from envoyou_core.inbox.database_errors import is_database_failure
 from envoyou_core.inbox.protocol import AsyncTransactionalInbox, Inbox, TransactionalInbox
@@ -96,36 +97,37 @@ class Invocation:
 
     def _function(self) -> Callable[..., Any]:
         """The handler's function with all its arguments except the transaction."""
+        handler = self.handler
+        function = time_limited(handler.function, handler.time_limit) if handler.is_async else handler.function
+        return self._within_contexts(function) if self.around else self._bound(function)
+
+    def _bound(self, function: Callable[..., Any]) -> Callable[..., Any]:
         handler, claim = self.handler, self.claim
         offered: dict[str, Any] = {
             "attempt": claim.attempts + 1,
             "delivery": DeliveryInfo(claim.received_at, claim.webhook_id, claim.tenant),
         }
         named = {name: offered[name] for name in handler.wants & offered.keys()}
-        function = time_limited(handler.function, handler.time_limit) if handler.is_async else handler.function
-        call = partial(function, claim.event, **named)
-        return self._with_contexts(call) if self.around else call
+        if handler.object_type is not None:
+            return partial(_call_with_type, function, handler.object_type, claim.event, **named)
+        return partial(function, claim.event, **named)
 
-    def _with_contexts(self, call: partial[Any]) -> Callable[..., Any]:
-        """Return `call` inside the contexts of the application, which are those of each single call."""
+    def _within_contexts(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the call inside the contexts of the application, which are those of each single call."""
         handler, claim = self.handler, self.claim
         contexts = [partial(one, claim.event, handler.name, claim.attempts + 1) for one in self.around]
-
-        if handler.is_async:
-
-            async def on_loop(**given: Any) -> Any:
-                return await call_on_loop(within(contexts, Await(partial(call, **given))))
-
-            return on_loop
-        function = handler.function
         if isinstance(function, ThreadBoundFunction):
-            step = Await(partial(function.function, *call.args, **call.keywords))
+            step = Await(self._bound(function.function))
             return partial(call_in_thread, within(contexts, step, on_one_loop=True), run_async=function.run)
+        call = self._bound(function)
+
+        async def on_loop(**given: Any) -> Any:
+            return await call_on_loop(within(contexts, Await(partial(call, **given))))
 
         def in_thread(**given: Any) -> Any:
             return call_in_thread(within(contexts, Call(lambda: _refuse_awaitable(call(**given)))))
 
-        return in_thread
+        return on_loop if handler.is_async else in_thread
 
     def _call_in_transaction(self) -> None:
         inbox, call = cast(TransactionalInbox, self.inbox), self._function()
@@ -143,6 +145,10 @@ class Invocation:
             self.stage = Stage.RUNNING
             await call(**given)
             self.stage = Stage.ENDING
+
+
+def _call_with_type(function: Callable[..., Any], type_: Any, event: Event, /, **named: Any) -> Any:
+    return function(event.typed_as(type_), **named)
 
 
 def _call_in_contexts(contexts: Iterable[HandlerContext], call: Callable[[], Any]) -> None:

@@ -6,7 +6,7 @@ from contextvars import ContextVar
 import pytest
 from django.test import override_settings
 
-from envoyou_core import ConfigurationError, Handlers
+from envoyou_core import ConfigurationError, Event, Handlers, User
 from envoyou_core.observability import HandlerOverdue
 from envoyou_core.testing import sample_event, sign_delivery
 from envoyou_django import webhooks
@@ -104,6 +104,26 @@ def test_handlers_have_the_options_of_the_core(client):
             webhooks.drain()
         assert handled == ["evt_closed"]
         assert webhooks.inbox.get("evt_opened").progress == {mirror.__qualname__: "skipped"}
+
+
+def test_handlers_get_the_annotated_type(client):
+    with override_settings(ENVOYOU={"WEBHOOK_SECRET": SECRET}):
+        seen = []
+
+        @webhooks.on("shop.opened", name="sync")
+        def handle(event: Event[User]):
+            seen.append(event.data.object)
+
+        @webhooks.on("shop.opened", name="async")
+        async def handle_too(event: Event[User]):
+            seen.append(event.data.object)
+
+        accept(client, "shop.opened", object={"id": "user_1"})
+        accept(client, "shop.opened", id="evt_wrong", object={"id": 3})
+        webhooks.drain()
+        assert seen == [User(id="user_1")] * 2
+        fault = "InvalidPayloadError: data.object is not a User: Expected `str`, got `int` - at `$.id`"
+        assert webhooks.inbox.get("evt_wrong").last_error == f"{fault}; {fault}"
 
 
 def test_a_context_around_a_sync_handler_is_inside_its_transaction(client):

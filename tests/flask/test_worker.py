@@ -13,7 +13,7 @@ from queue import Queue
 import pytest
 from flask import Flask, current_app, g
 
-from envoyou_core import PermanentError, Webhooks
+from envoyou_core import Event, PermanentError, User, Webhooks
 from envoyou_core.observability import NoHandlers
 from envoyou_core.testing import sample_event
 from envoyou_flask import create_blueprint
@@ -139,6 +139,20 @@ def test_dead_hooks_run_in_the_context_of_the_app(make_webhooks):
     deliver(app)
     assert webhooks.drain() == 1
     assert seen == ["one", "one"]
+
+
+def test_handlers_get_the_annotated_type(make_webhooks):
+    webhooks = make_webhooks(handoff="manual")
+    seen = []
+
+    @webhooks.on("user.created")
+    def handle(event: Event[User]):
+        seen.append((event.data.object.id, current_app.name))
+
+    app = make_app(webhooks, "one")
+    deliver(app, sample_event("user.created", object={"id": "user_1"}))
+    assert webhooks.drain() == 1
+    assert seen == [("user_1", "one")]
 
 
 def test_the_context_is_torn_down_after_each_handler(manual):

@@ -108,6 +108,11 @@ def read_the_object(event: Event) -> None:
     assert_type(event.typed_as(Account).data.object, Account)
 
 
+@webhooks.on("user.deleted", name="typed by annotation")
+def forget_account(event: Event[Account]) -> None:
+    assert_type(event.data.object, Account)
+
+
 @webhooks.on("user.*", name="keep in step")
 async def keep_in_step(event: Event, *, attempt: int) -> None: ...
 
