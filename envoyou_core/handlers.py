@@ -15,12 +15,13 @@ from envoyou_core.errors import ConfigurationError, PermanentError, RetryLater
 from envoyou_core.event import EVENT_TYPES
 from envoyou_core.handler_names import FunctionName, function_name
 from envoyou_core.handler_options import ErrorTypes, check_conditions, check_retry, error_types, former_names
-from envoyou_core.handler_parameters import TRANSACTION_PARAMETERS, read_parameters
+from envoyou_core.handler_parameters import OFFERED_PARAMETERS, TRANSACTION_PARAMETERS, read_parameters
 from envoyou_core.hooks import Hook, HookKind, Hooks
 from envoyou_core.inbox import AsyncTransactionalInbox, HandlerStatus, Inbox, TransactionalInbox
 from envoyou_core.observability import Listener
 from envoyou_core.observability.redacted import RedactedLogger
 from envoyou_core.patterns import check_pattern, matches_any
+from envoyou_core.providers import ProvidedParameter, as_provider
 from envoyou_core.retry import RetryPolicy
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "Registration",
     "check_transaction_support",
     "describe_handler",
+    "with_session_of_inbox",
 ]
 
 log = RedactedLogger("envoyou.handlers")
@@ -75,6 +77,7 @@ class Handler:
         retry_on: the only exceptions after which it is retried; `None` for all.
         give_up_on: the exceptions after which it is not retried.
         object_type: the type to which the event's object is converted; `None` for a mapping.
+        provided: its parameters for which the application may have providers.
         function_name: the name of its function; `None` if it was named by `on(..., name=...)`.
     """
 
@@ -93,6 +96,7 @@ class Handler:
     retry_on: ErrorTypes | None = None
     give_up_on: ErrorTypes = ()
     object_type: Any = None
+    provided: tuple[ProvidedParameter, ...] = ()
     function_name: FunctionName | None = None
 
     @property
@@ -217,6 +221,9 @@ class Registration(ABC):
 
         def register(function: HandlerFunction) -> HandlerFunction:
             handler = describe_handler(function, types, name)
+            if atomic is False:
+                # A session can only be the application's then.
+                handler = replace(handler, wants=handler.wants - {"session"})
             if handler.wants_connection and atomic is False:
                 raise ConfigurationError(
                     f"handler {handler.name!r} has a parameter 'connection', which atomic=False rules out"
@@ -254,6 +261,25 @@ class Registration(ABC):
         """
         self.add_hook(HookKind.AROUND_HANDLER, as_around_handler(function))
         return function
+
+    def provide(self, key: str | type[Any], factory: Callable[[], Any]) -> None:
+        """Provide a parameter of handlers: a database session, a client, settings.
+
+        The factory is called for each call of a handler that has such a parameter, inside the contexts of
+        `around_handler`. If it is a generator function, or returns a context manager, sync or async, the handler
+        receives what that yields, and it is closed when the handler has ended. An async factory is awaited.
+
+        When a worker starts, it checks that all required parameters of all handlers are provided.
+
+        Args:
+            key: the name of the parameter, or its type, as annotated. A provider by name takes precedence over one by
+                type, and a later one over an earlier one of the same key.
+            factory: returns the value. It takes no arguments.
+
+        Raises:
+            ConfigurationError: the name is `attempt`, `connection` or `delivery`, or the factory needs arguments.
+        """
+        self.add_hook(HookKind.PROVIDER, as_provider(key, factory, reserved=OFFERED_PARAMETERS - {"session"}))
 
     def on_worker_start(self, hook: HookFunction) -> HookFunction:
         """Call the decorated function, sync or async, before a worker process claims its first event.
@@ -389,17 +415,24 @@ def check_transaction_support(handler: Handler, inbox: Inbox) -> None:
     subject = f"handler {handler.name!r} " + (f"has a parameter {parameters}" if parameters else "is atomic")
     if handler.is_async and not isinstance(inbox, AsyncTransactionalInbox):
         raise ConfigurationError(f"{subject} and is async, but this inbox has no async transactions; use AsyncSqlInbox")
-    if not handler.is_async and "session" in handler.wants:
-        raise ConfigurationError(f"{subject}; only async handlers may have 'session'")
     if not handler.is_async and not isinstance(inbox, TransactionalInbox):
         raise ConfigurationError(f"{subject}, but this inbox has no transactions")
+
+
+def with_session_of_inbox(handler: Handler, inbox: Inbox) -> Handler:
+    """Decide who provides a `session` parameter: `inbox` if it has sessions for this handler, else the application."""
+    if "session" not in handler.wants:
+        return handler
+    if handler.is_async and isinstance(inbox, AsyncTransactionalInbox):
+        return replace(handler, provided=tuple(it for it in handler.provided if it.name != "session"))
+    return replace(handler, wants=handler.wants - {"session"})
 
 
 def describe_handler(function: Callable[..., Any], types: tuple[str, ...], name: str | None = None) -> Handler:
     """Make a `Handler` from a function's name and parameters.
 
     Raises:
-        ConfigurationError: it has no name, or an unsupported required parameter.
+        ConfigurationError: it has no name, or a parameter that cannot be meant.
     """
     by_function = None if name else function_name(function)
     handler_name = by_function.short if by_function is not None else name
@@ -419,6 +452,7 @@ def describe_handler(function: Callable[..., Any], types: tuple[str, ...], name:
         or inspect.iscoroutinefunction(getattr(function, "__call__", None)),  # noqa: B004 - not a test for callability
         wants=parameters.wants,
         object_type=parameters.object_type,
+        provided=parameters.provided,
         function_name=by_function,
     )
 

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 from envoyou_core.errors import ConfigurationError, WebhookError
 from envoyou_core.event import Event
-from envoyou_core.handlers import Handler, Registration, check_transaction_support
+from envoyou_core.handlers import Handler, Registration, check_transaction_support, with_session_of_inbox
 from envoyou_core.hooks import Hook, HookKind
 from envoyou_core.http import RequestLimits, WebhookRequest, WebhookResponse
 from envoyou_core.inbox import WorkerInbox
@@ -162,6 +162,7 @@ class Webhooks(Registration, Pausing):
         Raises:
             ConfigurationError: its name is taken, or it shares a transaction and this inbox has none.
         """
+        handler = with_session_of_inbox(handler, self._inbox)
         check_transaction_support(handler, self._inbox)
         self._handlers.add_handler(handler)
 
@@ -304,7 +305,8 @@ class Webhooks(Registration, Pausing):
                 have begun are finished.
 
         Raises:
-            ConfigurationError: it is called on a running event loop; use `await webhooks.adrain()` there.
+            ConfigurationError: it is called on a running event loop, where `await webhooks.adrain()` is used; or a
+                parameter of a handler is not provided.
         """
         from envoyou_core.worker.drain import drain
 

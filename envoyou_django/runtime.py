@@ -16,7 +16,7 @@ from django.apps import apps
 from django.db import connections, router
 
 from envoyou_core import ConfigurationError, Event, WebhookRequest, WebhookResponse, Webhooks
-from envoyou_core.adapter import TRANSACTION_PARAMETERS, Handler, ThreadBoundFunction, time_limited
+from envoyou_core.adapter import Handler, ThreadBoundFunction, time_limited, with_session_of_inbox
 from envoyou_django.connections import fresh_connections
 from envoyou_django.signals import SignalSender
 
@@ -56,6 +56,7 @@ class DjangoWebhooks(Webhooks):
             ConfigurationError: its name is taken, or Django does not support it.
         """
         check_handler(handler)
+        handler = with_session_of_inbox(handler, self.inbox)
         super().add_handler(_as_sync(handler) if handler.is_async else _as_atomic(handler))
 
     def ensure_worker(self) -> None:
@@ -185,12 +186,11 @@ def check_handler(handler: Handler) -> None:
     """Check that Django supports a handler.
 
     Raises:
-        ConfigurationError: it has a `connection` or `session` parameter, or it is async and atomic.
+        ConfigurationError: it has a `connection` parameter, or it is async and atomic.
     """
-    if handler.wants_connection:
-        parameters = " and ".join(repr(name) for name in sorted(handler.wants & TRANSACTION_PARAMETERS))
+    if "connection" in handler.wants:
         raise ConfigurationError(
-            f"handler {handler.name!r} has a parameter {parameters}, which Django's inbox does not provide; use models"
+            f"handler {handler.name!r} has a parameter 'connection', which Django's inbox does not provide; use models"
         )
     if handler.is_async and handler.atomic:
         raise ConfigurationError(f"handler {handler.name!r} is async and cannot be atomic; make it a sync function")

@@ -1,4 +1,4 @@
-"""Calls a handler inside the context managers of the application.
+"""Calls a handler inside the context managers of the application, with what its providers return.
 
 The flow is written once. A sync handler and its contexts run in one thread: async contexts then run on an event loop of
 the call's own. An async handler and its contexts run on the handler's event loop.
@@ -7,16 +7,16 @@ the call's own. An async handler and its contexts run on the handler's event loo
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from envoyou_core.context_factories import name_of
 from envoyou_core.steps import Await, Call, Flow, Step, arun, run
 
-__all__ = ["ThreadBoundFunction", "call_in_thread", "call_on_loop", "within"]
+__all__ = ["Opening", "ThreadBoundFunction", "call_in_thread", "call_on_loop", "within"]
 
 RunAsync = Callable[[Callable[[], Awaitable[Any]]], Any]
 """Runs an async function in the calling thread and returns its result."""
@@ -39,36 +39,77 @@ class ThreadBoundFunction:
         return self.run(partial(self.function, *arguments, **named))
 
 
-def within(functions: Sequence[Callable[[], object]], call: Step, *, on_one_loop: bool = False) -> Flow[Any]:
-    """Enter the context of each function, do `call`, and exit them in reverse order, as nested `with` statements do.
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """Something that is opened before a handler is called.
+
+    Attributes:
+        function: returns a context manager; that of a provider may also return a value, or an awaitable of either.
+        description: what it is, for errors.
+        keep: called with the value of a provider; `None` for a context without a value.
+    """
+
+    function: Callable[[], object]
+    description: str
+    keep: Callable[[Any], None] | None = None
+
+
+def within(openings: Sequence[Opening], call: Step, *, is_async: bool, on_one_loop: bool = False) -> Flow[Any]:
+    """Open each of `openings`, do `call`, and close them in reverse order, as nested `with` statements do.
 
     Args:
-        functions: return the contexts.
-        call: the step inside all contexts.
-        on_one_loop: whether the first async context and everything inside it are one async step, because each async
+        openings: what to open.
+        call: the step inside all of them.
+        is_async: whether a context manager that is both sync and async is used as an async one.
+        on_one_loop: whether the first async opening and everything inside it are one async step, because each async
             step has an event loop of its own.
     """
-    if not functions:
+    if not openings:
         return (yield call)
-    context = functions[0]()
-    _check_context(context, functions[0])
-    if on_one_loop and not _is_sync(context):
-        return (yield Await(lambda: call_on_loop(_inside(context, functions[1:], call))))
-    return (yield from _inside(context, functions[1:], call, on_one_loop=on_one_loop))
+    opening, *inner = openings
+    opened = yield from _noting(opening, Call(opening.function))
+    if on_one_loop and (_protocol(opened, is_async=is_async) == "a" or inspect.isawaitable(opened)):
+        return (yield Await(lambda: call_on_loop(_inside(opening, opened, inner, call, is_async=is_async))))
+    return (yield from _inside(opening, opened, inner, call, is_async=is_async, on_one_loop=on_one_loop))
 
 
 def _inside(
-    context: object, functions: Sequence[Callable[[], object]], call: Step, *, on_one_loop: bool = False
+    opening: Opening,
+    opened: Any,
+    inner: Sequence[Opening],
+    call: Step,
+    *,
+    is_async: bool,
+    on_one_loop: bool = False,
 ) -> Flow[Any]:
-    yield _method(context, "enter")
+    if _protocol(opened, is_async=is_async) is None and inspect.isawaitable(opened) and opening.keep is not None:
+        opened = yield from _noting(opening, Await(partial(_result_of, opened)))
+    protocol = _protocol(opened, is_async=is_async)
+    if protocol is None:
+        if opening.keep is None:
+            raise TypeError(f"expected a context manager from the {opening.description}, got {type(opened).__name__}")
+        opening.keep(opened)
+        return (yield from within(inner, call, is_async=is_async, on_one_loop=on_one_loop))
+    value = yield from _noting(opening, _method(opened, protocol, "enter"))
+    if opening.keep is not None:
+        opening.keep(value)
     try:
-        result = yield from within(functions, call, on_one_loop=on_one_loop)
+        result = yield from within(inner, call, is_async=is_async, on_one_loop=on_one_loop)
     except BaseException as error:
-        if not (yield _method(context, "exit", type(error), error, error.__traceback__)):
+        if not (yield _method(opened, protocol, "exit", type(error), error, error.__traceback__)):
             raise
         return None
-    yield _method(context, "exit", None, None, None)
+    yield from _noting(opening, _method(opened, protocol, "exit", None, None, None))
     return result
+
+
+def _noting(opening: Opening, step: Step) -> Flow[Any]:
+    """Do a step of an opening. If it fails, the traceback says that it is not the handler which has failed."""
+    try:
+        return (yield step)
+    except Exception as error:
+        error.add_note(f"raised by the {opening.description}")
+        raise
 
 
 def call_in_thread(flow: Flow[Any], *, run_async: RunAsync | None = None) -> Any:
@@ -106,23 +147,17 @@ async def _coroutine(function: Callable[[], Any]) -> Any:
     return await function()
 
 
-def _check_context(context: object, function: Callable[[], object]) -> None:
-    """Check that a function of the application has returned a context manager.
-
-    Raises:
-        TypeError: it has not.
-    """
-    if not _is_sync(context) and not hasattr(type(context), "__aenter__"):
-        name = name_of(function.func if isinstance(function, partial) else function)
-        raise TypeError(f"expected a context manager from {name}, got {type(context).__name__}")
+async def _result_of(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
 
 
-def _is_sync(context: object) -> bool:
-    # A context that is sync and async is used as a sync one. `with` looks methods up on the type as well.
-    return hasattr(type(context), "__enter__")
+def _protocol(context: object, *, is_async: bool) -> str | None:
+    """Return the prefix of a context manager's methods: `a` if async, nothing if sync; `None` if it has none."""
+    # `with` looks its methods up on the type as well.
+    found = [prefix for prefix in ("", "a") if hasattr(type(context), f"__{prefix}enter__")]
+    return (found[-1] if is_async else found[0]) if found else None
 
 
-def _method(context: object, name: str, *arguments: object) -> Step:
-    if _is_sync(context):
-        return Call(partial(getattr(type(context), f"__{name}__"), context, *arguments))
-    return Await(partial(getattr(type(context), f"__a{name}__"), context, *arguments))
+def _method(context: object, protocol: str, name: str, *arguments: object) -> Step:
+    call = partial(getattr(type(context), f"__{protocol}{name}__"), context, *arguments)
+    return Await(call) if protocol else Call(call)

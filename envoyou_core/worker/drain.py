@@ -121,6 +121,7 @@ def _handle_due(
     if not engine.has_handlers:
         engine.notices.emit(NoHandlers(engine.inbox.name))
         return 0
+    engine.check_providers()
     settled = 0
     engine.presence.drains()
     engine.known_handlers.look_now()

@@ -36,6 +36,7 @@ from envoyou_core.observability.attempt_notices import (
 from envoyou_core.observability.notices import Notices
 from envoyou_core.observability.storage_notices import RetentionApplied
 from envoyou_core.observability.worker_notices import LeasesEnded
+from envoyou_core.providers import check_providers
 from envoyou_core.retention import Retention, RetentionReport, apply_retention, preview_retention
 from envoyou_core.retry import RetryPolicy
 from envoyou_core.steps import Call, Flow
@@ -114,6 +115,14 @@ class Engine:
                 f"no handler is registered for {self.inbox.name!r}, so no event can be handled: the module that "
                 "registers the handlers may not be imported"
             )
+
+    def check_providers(self) -> None:
+        """Check that the parameters of all handlers are provided.
+
+        Raises:
+            ConfigurationError: one is not.
+        """
+        check_providers(self.handlers, self.hooks.provider)
 
     def is_sync(self, claim: Claim) -> bool:
         """Whether all handlers of the event are sync."""
@@ -395,7 +404,7 @@ class Engine:
         settle = None
         if is_last and handler.shares_transaction and not attempt.has_failures:
             settle = partial(attempt.settle, done)
-        invocation = Invocation(handler, claim, self.inbox, self.contexts, done, self.hooks.around_handler, settle)
+        invocation = Invocation(handler, claim, self.inbox, self.contexts, done, self.hooks, settle)
         error: Exception | None = None
         try:
             yield invocation.step()

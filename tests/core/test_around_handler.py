@@ -145,6 +145,7 @@ def test_an_exception_of_a_context_fails_the_handler_and_no_other(drained, kind,
     failure = drained.record().history[0].failures[0]
     assert failure.error == "LookupError: no such tenant"
     assert ", in break_one\n" in failure.traceback
+    assert "raised by the context test_an_exception_of_a_context_fails" in failure.traceback
     assert drained.notices_of(HandlerFailed)[0].handler == "broken"
 
 
@@ -183,7 +184,7 @@ def test_a_function_that_returns_no_context_fails_the_attempt_with_its_name(drai
     drained.add()
     drained.work()
     name = "test_a_function_that_returns_no_context_fails_the_attempt_with_its_name.<locals>.returns_nothing"
-    assert drained.record().last_error == f"TypeError: expected a context manager from {name}, got NoneType"
+    assert drained.record().last_error == f"TypeError: expected a context manager from the context {name}, got NoneType"
 
 
 async def coroutine(event, handler, attempt): ...

@@ -1,6 +1,7 @@
 """Discovery and lifetime of handlers."""
 
 import asyncio
+from contextlib import contextmanager
 from contextvars import ContextVar
 
 import pytest
@@ -203,14 +204,38 @@ def test_duplicate_names_are_refused():
         webhooks.on("shop.closed")(note)
 
 
-@pytest.mark.parametrize("name", ["connection", "session"])
-def test_connection_and_session_parameters_are_refused(name):
-    def note(event, connection): ...
+def test_a_connection_parameter_is_refused():
+    with pytest.raises(ConfigurationError, match="has a parameter 'connection'"):
+        webhooks.on("shop.opened")(lambda event, connection: None)
 
-    async def note_in_a_session(event, session): ...
 
-    with pytest.raises(ConfigurationError, match=f"has a parameter '{name}'"):
-        webhooks.on("shop.opened")({"connection": note, "session": note_in_a_session}[name])
+def test_providers_of_both_kinds_serve_handlers_of_both_kinds(client):
+    with override_settings(ENVOYOU={"WEBHOOK_SECRET": SECRET}):
+        seen = []
+
+        @contextmanager
+        def session():
+            yield Member.objects.create(name="Ada")
+            seen.append("closed")
+
+        async def loop():
+            return asyncio.get_running_loop()
+
+        webhooks.on("shop.opened", name="sync")(lambda event, session: seen.append(session.name))
+
+        @webhooks.on("shop.opened", name="async")
+        async def handle(event, session, loop):
+            seen.append((session.name, loop is asyncio.get_running_loop()))
+
+        with pytest.raises(ConfigurationError, match="'session', which nothing provides"):
+            webhooks.drain()
+        webhooks.provide("session", session)
+        webhooks.provide("loop", loop)
+        accept(client, "shop.opened", id="evt_shop")
+        assert webhooks.drain() == 1
+        assert webhooks.inbox.get("evt_shop").status == "processed"
+        assert seen == ["Ada", "closed", ("Ada", True), "closed"]
+        assert Member.objects.count() == 2
 
 
 REGISTERED = ["on_dead", "on_worker_start", "on_worker_stop", "subscribe"]

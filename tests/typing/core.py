@@ -173,6 +173,16 @@ def without_arguments() -> Iterator[None]:
     yield
 
 
+webhooks.provide("account", lambda: Account("user_1"))
+webhooks.provide(Account, lambda: Account("user_1"))
+webhooks.provide(3, dict)  # type: ignore[arg-type]
+webhooks.provide("account", Account("user_1"))  # type: ignore[arg-type]
+
+
+@webhooks.on("user.deleted", name="with what is provided")
+def close(event: Event, account: Account) -> None: ...
+
+
 # A decorated handler keeps its own type.
 assert_type(welcome(sample_event("user.created")), None)
 welcome("evt_1")  # type: ignore[arg-type]
