@@ -119,14 +119,15 @@ class DjangoWebhooks(Webhooks):
         else:
             self._wake()
 
-    def drain(self, *, until_idle: bool = False, within: float | None = None) -> int:
+    def drain(self, *, until_idle: bool = False, within: float | None = None, raise_errors: bool = False) -> int:
         """See `Webhooks.drain`."""
         with self._signals.sending_here():
-            return super().drain(until_idle=until_idle, within=within)
+            return super().drain(until_idle=until_idle, within=within, raise_errors=raise_errors)
 
-    async def adrain(self, *, until_idle: bool = False, within: float | None = None) -> int:
+    async def adrain(self, *, until_idle: bool = False, within: float | None = None, raise_errors: bool = False) -> int:
         """See `Webhooks.adrain`. Runs in the thread in which Django keeps its connections."""
-        settled: int = await sync_to_async(self.drain)(until_idle=until_idle, within=within)
+        drain = sync_to_async(self.drain)
+        settled: int = await drain(until_idle=until_idle, within=within, raise_errors=raise_errors)
         return settled
 
     def receive(self, request: WebhookRequest, *, in_context: bool = False) -> WebhookResponse:

@@ -220,6 +220,7 @@ async def in_an_async_view(request: WebhookRequest) -> int:
     assert_type(await webhooks.averify(request), Event)
     response = await webhooks.areceive(request)
     assert_type(await webhooks.adrain(), int)
+    assert_type(webhooks.drain(raise_errors=True) + await webhooks.adrain(raise_errors=True), int)
     async with webhooks.lifespan():
         return response.status
 
