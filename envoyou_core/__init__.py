@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from envoyou_core.errors import (
     ConfigurationError,
+    EndpointHeaderError,
     EnvoyouError,
     HandlerTimeoutError,
     HeaderMismatchError,
@@ -46,6 +47,7 @@ __all__ = [
     "EVENT_TYPES",
     "ConfigurationError",
     "DeliveryInfo",
+    "EndpointHeaderError",
     "EnvoyouError",
     "Event",
     "EventData",

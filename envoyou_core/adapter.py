@@ -37,6 +37,7 @@ from envoyou_core.inbox.files import location_of
 from envoyou_core.inbox.group_commit import MAX_WAITING, GroupCommit
 from envoyou_core.inbox.handler_queue import HandlerTransactionQueue, Slot
 from envoyou_core.inbox.history import decode_history, encode_history
+from envoyou_core.inbox.insert_statement import insert_batches, insert_statement
 from envoyou_core.inbox.lease_tokens import HOLDER_LENGTH, lease_holder, new_lease_token
 from envoyou_core.inbox.owed import awaited_handlers, encode_owed
 from envoyou_core.inbox.processes import KEPT_FOR, SETS_KEPT_FOR, Beats, ProcessRegistration
@@ -45,6 +46,7 @@ from envoyou_core.inbox.rejected import rejected_of, surplus
 from envoyou_core.inbox.rows import (
     body_bytes,
     claim_of,
+    encode_headers,
     event_of,
     object_key_in,
     progress_of,
@@ -135,11 +137,14 @@ __all__ = [
     "decode_history",
     "describe_changes",
     "disabled_loggers",
+    "encode_headers",
     "encode_history",
     "encode_owed",
     "event_of",
     "excerpt_of",
     "has_celery_app",
+    "insert_batches",
+    "insert_statement",
     "keep_rejection",
     "lease_holder",
     "location_of",

@@ -13,6 +13,7 @@ from envoyou_core.redaction import excerpt, printable, redact
 
 __all__ = [
     "ConfigurationError",
+    "EndpointHeaderError",
     "EnvoyouError",
     "HandlerTimeoutError",
     "HeaderMismatchError",
@@ -181,6 +182,13 @@ class NonceReusedError(WebhookVerificationError):
 
     reason = "nonce_reused"
     default_message = "The nonce is already bound to another event."
+
+
+class EndpointHeaderError(WebhookVerificationError):
+    """A custom header that the application requires is missing, or has another value."""
+
+    reason = "endpoint_header"
+    default_message = "A custom header is missing or has another value."
 
 
 class InvalidPayloadError(WebhookError):

@@ -6,7 +6,7 @@ import difflib
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal, TypeVar
 
@@ -50,11 +50,14 @@ class DeliveryInfo:
         received_at: when the event was accepted, in UTC.
         webhook_id: the endpoint's id, from the signed body, else from the unsigned header.
         tenant: whose secret has proven the event (see `Tenant`); empty if the secrets are fixed.
+        headers: the headers that `kept_headers` names, by the names there, as far as the first delivery had them. They
+            are not signed. Empty once the payload was deleted.
     """
 
     received_at: datetime
     webhook_id: str | None
     tenant: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

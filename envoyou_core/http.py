@@ -6,8 +6,8 @@ See the guide, "Security Headers".
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from envoyou_core.errors import (
@@ -65,6 +65,8 @@ class WebhookRequest:
     A missing header is `None`. The values of a repeated header are joined by a comma, as HTTP prescribes, so that the
     result equals neither of them.
 
+    `headers` are all headers as they were given; `header` returns one of them.
+
     `path`, without the query, and `peer`, the client's address, are optional and only logged. Behind a proxy, `peer` is
     the proxy's address unless the server is configured to trust the proxy's headers.
     """
@@ -79,6 +81,7 @@ class WebhookRequest:
     nonce: bytes | None = None
     path: str | None = None
     peer: str | None = None
+    headers: tuple[tuple[str | bytes, str | bytes], ...] = field(default=(), compare=False)
 
     @classmethod
     def from_http(
@@ -98,9 +101,8 @@ class WebhookRequest:
         """
         if not isinstance(body, bytes | bytearray | memoryview):
             raise TypeError(f"the body must be the raw bytes of the request, got {type(body).__name__}")
-        pairs = headers.items() if isinstance(headers, Mapping) else headers
-        fields = _select_headers((_to_bytes(name).lower(), _to_bytes(value)) for name, value in pairs)
-        return cls(method.upper(), bytes(body), **fields, path=path, peer=peer)
+        pairs = tuple(headers.items() if isinstance(headers, Mapping) else headers)
+        return cls(method.upper(), bytes(body), **_select_headers(pairs), path=path, peer=peer, headers=pairs)
 
     @classmethod
     def from_asgi(
@@ -113,30 +115,42 @@ class WebhookRequest:
         peer: str | None = None,
     ) -> WebhookRequest:
         """Create a request from the `headers` of an ASGI scope, whose names are in lower case."""
-        return cls(method, body, **_select_headers(headers), path=path, peer=peer)
+        pairs = tuple(headers)
+        return cls(method, body, **_select_headers(pairs), path=path, peer=peer, headers=pairs)
 
     @classmethod
     def from_wsgi(cls, environ: Mapping[str, object], body: bytes) -> WebhookRequest:
         """Create a request from a WSGI environment and the body that was read from it."""
         fields = {}
-        for key, field in _FIELD_OF_WSGI_KEY.items():
+        for key, attribute in _FIELD_OF_WSGI_KEY.items():
             value = environ.get(key)
             if value:
-                fields[field] = _to_bytes(str(value)).strip(_WHITE_SPACE)
+                fields[attribute] = _to_bytes(str(value)).strip(_WHITE_SPACE)
         return cls(
             str(environ.get("REQUEST_METHOD", "")),
             body,
             **fields,
             path=_full_path(environ),
             peer=str(environ.get("REMOTE_ADDR") or "") or None,
+            headers=tuple(_headers_of_wsgi(environ)),
         )
+
+    def header(self, name: str) -> bytes | None:
+        """Return the value of any header, whose name may be in any case; `None` if it is missing.
+
+        WSGI does not tell a dash in a name from an underscore.
+        """
+        key = name.lower().encode("latin-1", "replace")
+        found = (value for each, value in self.headers if _to_bytes(each).lower() == key)
+        values = [_to_bytes(value).strip(_WHITE_SPACE) for value in found]
+        return b",".join(values) if values else None
 
     def __repr__(self) -> str:
         # Neither the body nor the signature may be logged.
         return f"WebhookRequest({self.method!r}, {len(self.body)} bytes)"
 
 
-_FIELD_OF_HEADER: Final = {
+_FIELD_OF_HEADER: Final[dict[str | bytes, str]] = {
     b"content-type": "content_type",
     SIGNATURE_HEADER.lower().encode(): "signature",
     TIMESTAMP_HEADER.lower().encode(): "timestamp",
@@ -147,18 +161,28 @@ _FIELD_OF_HEADER: Final = {
 _FIELD_OF_WSGI_KEY: Final = {
     (name if name == b"content-type" else b"http-" + name).decode().upper().replace("-", "_"): field
     for name, field in _FIELD_OF_HEADER.items()
+    if isinstance(name, bytes)
 }
+_FIELD_OF_HEADER.update({name.decode(): field for name, field in _FIELD_OF_HEADER.items() if isinstance(name, bytes)})
 _WHITE_SPACE: Final = b" \t"
 
 
-def _select_headers(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, bytes]:
+def _select_headers(pairs: Iterable[tuple[str | bytes, str | bytes]]) -> dict[str, bytes]:
     fields: dict[str, bytes] = {}
-    for name, value in pairs:
-        field = _FIELD_OF_HEADER.get(name)
-        if field is not None:
-            value = value.strip(_WHITE_SPACE)
-            fields[field] = fields[field] + b"," + value if field in fields else value
+    for name, text in pairs:
+        attribute = _FIELD_OF_HEADER.get(name.lower())
+        # Other letters may become ASCII in lower case.
+        if attribute is not None and name.isascii():
+            value = _to_bytes(text).strip(_WHITE_SPACE)
+            fields[attribute] = fields[attribute] + b"," + value if attribute in fields else value
     return fields
+
+
+def _headers_of_wsgi(environ: Mapping[str, object]) -> Iterator[tuple[bytes, bytes]]:
+    for key, value in environ.items():
+        if key.startswith("HTTP_") or key in {"CONTENT_LENGTH", "CONTENT_TYPE"}:
+            name = key.removeprefix("HTTP_").replace("_", "-").lower()
+            yield _to_bytes(name), _to_bytes(str(value))
 
 
 def _full_path(environ: Mapping[str, object]) -> str | None:

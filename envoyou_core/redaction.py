@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Final
 from urllib.parse import quote, quote_plus
 
-__all__ = ["MAX_READ", "excerpt", "hide", "one_line", "printable", "redact", "remember_secret"]
+__all__ = ["MARK", "MAX_READ", "excerpt", "hide", "one_line", "printable", "redact", "remember_secret"]
 
 MAX_READ: Final = 50_000
 """Characters of an error that are searched for secrets. Bounds the time, because an error may contain megabytes."""

@@ -8,6 +8,7 @@ guide, or `WEBHOOK_SECRET_FILE`: the path of a file with one secret per line.
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -145,6 +146,18 @@ def _numbers(value: object) -> tuple[float, ...]:
     return tuple(_number(item) for item in _tuple(value))
 
 
+def _header_values(value: object) -> object:
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            # The text of the error quotes the value, which is secret.
+            raise ValueError("must be a JSON object of names and values") from None
+    if value is not None and not isinstance(value, Mapping):
+        raise ValueError("must be a mapping of names and values")
+    return value
+
+
 def _boolean(value: object) -> bool:
     words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
     if isinstance(value, bool):
@@ -196,6 +209,8 @@ _KEYWORDS: Final[Mapping[str, Setting]] = {
     "TOLERANCE": ("tolerance", _number),
     "SIGNED_CONTENT": ("signed_content", _tuple),
     "REQUIRED_HEADERS": ("required_headers", _tuple),
+    "ENDPOINT_HEADERS": ("endpoint_headers", _header_values),
+    "KEPT_HEADERS": ("kept_headers", _tuple),
     "MAX_BODY_SIZE": ("max_body_size", _integer),
     "MAX_CANONICAL_SIZE": ("max_canonical_size", _integer_or_none),
     "CONCURRENCY": ("concurrency", _integer),

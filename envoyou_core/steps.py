@@ -122,12 +122,14 @@ async def arun(flow: Flow[Result], *, offload: Offload | None = None) -> Result:
         flow: the flow.
         offload: calls the function of a `Call` in another thread; by default in the default executor of the loop.
     """
+    # With asyncio, which a process without an event loop does not need.
+    from envoyou_core.loop_waits import wait_on_loop
 
     async def do(step: Step) -> Any:
         if isinstance(step, Call):
             return await (offload or _offload_to_default_threads)(step)
         if isinstance(step, Wait):
-            return await _wait(step)
+            return await wait_on_loop(step.future, step.deadline)
         return await step.function()
 
     try:
@@ -163,15 +165,6 @@ async def result_of(thread: asyncio.Future[Any]) -> Any:
             raise
         task.cancel()
         return thread.result()
-
-
-async def _wait(step: Wait) -> Any:
-    if step.future.done():
-        return step.future.result()
-    import asyncio
-
-    async with asyncio.timeout(max(0.0, step.deadline - time.monotonic())):
-        return await asyncio.wrap_future(step.future)
 
 
 async def _offload_to_default_threads(step: Call) -> Any:

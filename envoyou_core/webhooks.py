@@ -15,6 +15,7 @@ from envoyou_core.http import RequestLimits, WebhookRequest, WebhookResponse
 from envoyou_core.inbox import WorkerInbox
 from envoyou_core.nonces import NonceStore
 from envoyou_core.pausing import Pausing
+from envoyou_core.reception.endpoint_headers import EndpointHeaders, HeaderValues
 from envoyou_core.reception.receiver import Receiver
 from envoyou_core.reception.secrets import SecretSetting, key_source, newest_secret
 from envoyou_core.reception.signature import SIGNED_CONTENT_FORMS, Secret, SignedContent
@@ -58,6 +59,10 @@ class Webhooks(Registration, Pausing):
         tolerance: seconds by which a timestamp may differ from now, in the past or the future.
         signed_content: the accepted forms of the signed content; `("raw",)` is the strict setting.
         required_headers: headers required besides signature and timestamp.
+        endpoint_headers: custom headers of the endpoint that are required after the signature, with their values, which
+            are secret. A list of several values accepts each of them. See the guide, "Configure Webhook Settings".
+        kept_headers: names of request headers to keep with the event, for handlers that take `delivery`. Nothing else
+            of the request is stored. They are deleted with the payload.
         max_body_size: bytes; a larger body is refused with 413 before it is read into memory.
         max_canonical_size: bytes; a larger body is accepted only if its raw form is signed. `None`, the default, for no
             separate limit: large bodies that are not signed raw are verified one at a time, in a thread of the process.
@@ -89,6 +94,8 @@ class Webhooks(Registration, Pausing):
         tolerance: float = DEFAULT_TOLERANCE,
         signed_content: Sequence[SignedContent] = SIGNED_CONTENT_FORMS,
         required_headers: Iterable[str] = DEFAULT_REQUIRED_HEADERS,
+        endpoint_headers: HeaderValues | None = None,
+        kept_headers: Iterable[str] = (),
         max_body_size: int = DEFAULT_MAX_BODY_SIZE,
         max_canonical_size: int | None = None,
         retry: RetryPolicy | None = None,
@@ -135,6 +142,7 @@ class Webhooks(Registration, Pausing):
             limits=self.request_limits,
             relay=self._relay,
             presence=self._presence,
+            endpoint_headers=EndpointHeaders.of(endpoint_headers, kept_headers),
         )
 
     @classmethod

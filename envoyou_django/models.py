@@ -201,6 +201,9 @@ class ProcessedEvent(models.Model):
         help_text=_("The handler that no process at hand has."),
     )
     waits_since = UtcDateTimeField("waits since", null=True, blank=True)
+    headers = models.TextField(
+        "headers", null=True, blank=True, help_text="JSON: the headers of the request that were kept."
+    )
 
     objects = ProcessedEventManager()
 

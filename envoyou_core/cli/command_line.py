@@ -15,8 +15,10 @@ from envoyou_core.cli.output import ignore_closed_pipe, print_text, report_error
 from envoyou_core.cli.processing import handlers, pause, resume, worker, workers
 from envoyou_core.cli.rejected import rejected
 from envoyou_core.cli.sending import secret, send
+from envoyou_core.cli.simulating import simulate
 from envoyou_core.cli.storage import migrate, prune, stats
 from envoyou_core.cli.target import Target
+from envoyou_core.cli.webhooks import webhooks
 
 __all__ = ["app", "application", "run_commands"]
 
@@ -82,6 +84,7 @@ def application(group: Callable[..., None] = envoyou, *, has_completion: bool = 
     for command in (handlers, workers, pause, resume, prune, worker, migrate, send):
         commands.command()(command)
     commands.add_typer(secret, name="secret")
+    commands.add_typer(webhooks, name="webhooks")
     return commands
 
 
@@ -105,3 +108,4 @@ def run_commands(
 
 
 app = application(_standalone, has_completion=True)
+app.command()(simulate)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from envoyou_core.handlers import Handler
 from envoyou_core.inbox import InboxRecord, InboxStats, Process, RejectedDelivery, Status
+from envoyou_core.redaction import MARK
+
+if TYPE_CHECKING:
+    from envoyou_core.client import Webhook
 
 __all__ = [
     "count_text",
@@ -17,6 +21,7 @@ __all__ = [
     "process_as_json",
     "rejected_as_json",
     "stats_as_json",
+    "webhook_as_json",
 ]
 
 
@@ -141,6 +146,29 @@ def process_as_json(process: Process, now: datetime) -> dict[str, Any]:
         "seen_at": process.seen_at.isoformat(),
         "live": process.live_for(now) > 0,
         "handlers": {name: list(patterns) for name, patterns in process.handlers.handlers},
+    }
+
+
+def webhook_as_json(webhook: Webhook, *, reveal: bool = False) -> dict[str, Any]:
+    """Return one registered webhook. `reveal`: with the secret and the values of custom headers."""
+    policy = webhook.retry_policy
+    secret = None if webhook.secret is None else webhook.secret if reveal else MARK
+    return {
+        **webhook.extra,
+        "id": webhook.id,
+        "url": webhook.url,
+        "events": list(webhook.events),
+        "active": webhook.active,
+        "secret": secret,
+        "retry_policy": None
+        if policy is None
+        else {
+            **policy.extra,
+            "max_attempts": policy.max_attempts,
+            "backoff_multiplier": policy.backoff_multiplier,
+            "initial_delay": policy.initial_delay,
+        },
+        "headers": {name: value if reveal else MARK for name, value in webhook.headers.items()},
     }
 
 

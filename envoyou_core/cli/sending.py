@@ -24,7 +24,7 @@ from envoyou_core.reception.stored_secrets import read_secret_file
 from envoyou_core.settings import SECRET_NAMES, SETTING_NAMES, read_environment
 from envoyou_core.testing import SAMPLE_WEBHOOK_ID, sample_event, sign_delivery
 
-__all__ = ["secret", "send"]
+__all__ = ["find_secret", "secret", "send"]
 
 TIMEOUT = 10.0
 """Seconds."""
@@ -83,7 +83,7 @@ def send(
         url = urljoin(server or target.server, target.find_path())
     elif server is not None:
         raise typer.BadParameter("name either the URL or --server")
-    key = _find_secret(target, webhook_id, secret_file)
+    key = find_secret(target, webhook_id, secret_file)
     try:
         event_id, status, answer = send_sample(url, type=type, secret=key, object=data, webhook_id=webhook_id)
     except ValueError as error:
@@ -98,7 +98,17 @@ def send(
         raise typer.Exit(1)
 
 
-def _find_secret(target: Target, webhook_id: str, file: str | None) -> Secret:
+def find_secret(target: Target, webhook_id: str, file: str | None) -> Secret:
+    """Return the newest secret of a file, else of the application, else of the environment.
+
+    Args:
+        target: the application.
+        webhook_id: the endpoint's id, if secrets are configured by endpoint.
+        file: the value of `--secret-file`.
+
+    Raises:
+        ConfigurationError: there is no secret.
+    """
     if file == STANDARD_INPUT:
         # One secret a line, as in a file.
         return newest_secret([line for line in sys.stdin.read().splitlines() if line], webhook_id)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from envoyou_core.cli.documents import count_text
+from envoyou_core.cli.documents import count_text, webhook_as_json
 from envoyou_core.handlers import Handler
 from envoyou_core.inbox import InboxRecord, InboxStats, Process, RejectedDelivery, Status
 from envoyou_core.redaction import printable
+
+if TYPE_CHECKING:
+    from envoyou_core.client import Webhook
 
 __all__ = [
     "event_details",
@@ -23,6 +27,8 @@ __all__ = [
     "rejected_details",
     "rejected_table",
     "stats_table",
+    "webhook_details",
+    "webhooks_table",
 ]
 
 COLORS = {
@@ -193,6 +199,45 @@ def rejected_details(delivery: RejectedDelivery) -> Table:
     table.add_row("tenant", Text(printable(delivery.tenant)))
     table.add_row("body", f"{delivery.size} bytes; --body prints it")
     return table
+
+
+def webhooks_table(webhooks: Iterable[Webhook]) -> Table:
+    """Return a table with one row for each registered webhook."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("webhook", "active", "url", "events"):
+        table.add_column(column, overflow="fold", no_wrap=column == "webhook")
+    for webhook in webhooks:
+        cells = [Text(printable(text)) for text in (webhook.url, ", ".join(webhook.events))]
+        table.add_row(Text(printable(webhook.id)), _activity(webhook), *cells)
+    return table
+
+
+def webhook_details(webhook: Webhook, *, reveal: bool = False) -> Table:
+    """Return one registered webhook. `reveal`: with the secret and the values of custom headers."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    document = webhook_as_json(webhook, reveal=reveal)
+    table.add_row("webhook", Text(printable(webhook.id)))
+    table.add_row("url", Text(printable(webhook.url)))
+    table.add_row("active", _activity(webhook))
+    table.add_row("events", Text(printable(", ".join(webhook.events))))
+    if webhook.secret is not None:
+        table.add_row("secret", Text(printable(document["secret"])))
+    if (policy := webhook.retry_policy) is not None:
+        delays = f"first after {policy.initial_delay} ms, then times {policy.backoff_multiplier:g}"
+        table.add_row("attempts", f"{policy.max_attempts}, {delays}")
+    for name, value in document["headers"].items():
+        table.add_row("header", Text(printable(f"{name}: {value}")))
+    for name, value in webhook.extra.items():
+        table.add_row(Text(printable(name)), Text(printable(str(value))))
+    return table
+
+
+def _activity(webhook: Webhook) -> Text:
+    if webhook.active is None:
+        return Text("unknown")
+    return Text("yes", "green") if webhook.active else Text("no", "yellow")
 
 
 def _styled(status: Status) -> Text:

@@ -46,6 +46,7 @@ class MemoryRow:
     owed: Owed = field(default_factory=dict)
     waits_for: str | None = None
     waits_since: datetime | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def object(self) -> tuple[str, str] | None:
@@ -95,6 +96,7 @@ class MemoryRow:
             accepted_set=self.accepted_set,
             waits_for=self.waits_for,
             waits_since=self.waits_since,
+            headers=dict(self.headers),
         )
 
     def record(self) -> InboxRecord:

@@ -93,7 +93,7 @@ class Added(Enum):
     @property
     def is_runnable(self) -> bool:
         """Whether the event became due by this call."""
-        return self in {Added.NEW, Added.REARMED}
+        return self is Added.NEW or self is Added.REARMED
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +104,7 @@ class NewEvent:
         received_at: when it was accepted; `None` if that is now.
         handlers: the handlers of the process that accepted it; `None` if they are not known.
         process: the process that adds it; `None` if it is not to be listed.
+        headers: the headers of the request that are kept.
     """
 
     event: Event
@@ -112,6 +113,7 @@ class NewEvent:
     received_at: datetime | None = None
     handlers: HandlerSet | None = None
     process: Process | None = None
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +163,7 @@ class Claim:
         accepted_set: the id of the handler set of the process that accepted the event; `None` if it is unknown.
         waits_for: the column of that name, which the settlement overwrites.
         waits_since: when the event began to wait for a handler; `None` if it did not wait.
+        headers: the headers of the request that were kept.
     """
 
     key: int
@@ -179,6 +182,7 @@ class Claim:
     accepted_set: str | None = None
     waits_for: str | None = None
     waits_since: datetime | None = None
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def lease_key(self) -> tuple[int, str]:

@@ -8,7 +8,7 @@ why the row is unreadable, and has the id and type of its event from the columns
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -24,6 +24,7 @@ __all__ = [
     "EPOCH",
     "body_bytes",
     "claim_of",
+    "encode_headers",
     "event_of",
     "instant",
     "moment",
@@ -67,6 +68,7 @@ def claim_of(row: Any, *, key: int, token: str, moment: Moment) -> Claim:
         accepted_set=_text_or_none(row.accepted_set),
         waits_for=_text_or_none(row.waits_for),
         waits_since=None if row.waits_since is None else reader.time("waits_since"),
+        headers=_headers_of(row.headers),
         unreadable=reader.reason,
     )
 
@@ -156,6 +158,22 @@ def progress_of(stored: object) -> dict[str, HandlerStatus]:
         raise ValueError("progress must be a JSON object with a known status for each handler") from None
 
 
+def encode_headers(headers: Mapping[str, str]) -> str | None:
+    """Encode the column `headers`, which is NULL if there are none."""
+    return json.dumps(headers) if headers else None
+
+
+def _headers_of(stored: object) -> dict[str, str]:
+    """Decode the column `headers`; none if it is unreadable, because the event can be handled without them."""
+    if stored is None:
+        return {}
+    try:
+        headers: Any = json.loads(_text(stored))
+        return {name: value for name, value in headers.items() if isinstance(value, str)}
+    except (ValueError, AttributeError, RecursionError):
+        return {}
+
+
 def readable_progress(stored: object) -> dict[str, HandlerStatus] | None:
     """Decode the column `progress`; `None` if it is unreadable."""
     try:
@@ -203,7 +221,8 @@ class _Reader:
         return {} if self.row.owed is None else self._read("owed", owed_of, {})
 
     def count(self, column: str) -> int:
-        return self._read(column, _count, 0)
+        stored = getattr(self.row, column)
+        return stored if isinstance(stored, int) and stored >= 0 else self._unreadable(column, 0)
 
     def received_at(self) -> datetime:
         return self._read("received_at", self.moment, EPOCH)
@@ -218,21 +237,20 @@ class _Reader:
         try:
             return convert(getattr(self.row, column))
         except (ValueError, TypeError, OverflowError):
-            self.reason = self.reason or f"the column {column} holds a value that this release cannot read"
-            return default
+            return self._unreadable(column, default)
 
-
-def _count(stored: object) -> int:
-    if not isinstance(stored, int) or stored < 0:
-        raise ValueError("a count must be a whole number, zero or more")
-    return stored
+    def _unreadable(self, column: str, default: Value) -> Value:
+        self.reason = self.reason or f"the column {column} holds a value that this release cannot read"
+        return default
 
 
 def _text(stored: object) -> str:
+    if isinstance(stored, str):
+        return stored
     if isinstance(stored, bytes):
         return stored.decode("utf-8", "replace")
     return "" if stored is None else str(stored)
 
 
 def _text_or_none(stored: object) -> str | None:
-    return None if stored is None else _text(stored)
+    return stored if stored is None or isinstance(stored, str) else _text(stored)

@@ -85,6 +85,7 @@ def accept(entry: NewEvent, now: datetime) -> Changes:
         "due_at": now,
         "object_key": entry.event.object_id or "",
         "accepted_set": None if entry.handlers is None else entry.handlers.id,
+        "headers": entry.headers,
     }
 
 
@@ -245,7 +246,9 @@ def _owed_after_requeue(progress: Mapping[str, HandlerStatus] | None, owed: Owed
 
 
 def scrub(event: Event, history: tuple[Attempt, ...], now: datetime) -> Changes:
-    """Delete the payload and the error texts, which may quote it; the inbox also clears its request to erase.
+    """Delete the payload, the headers, and the error texts, which may quote the payload.
+
+    The inbox also clears its request to erase.
 
     The object is kept, because the order of events and `newest_applied` depend on it.
     """
@@ -254,6 +257,7 @@ def scrub(event: Event, history: tuple[Attempt, ...], now: datetime) -> Changes:
         "object_key": event.object_id or "",
         "last_error": None,
         "history": without_failures(history),
+        "headers": {},
         "scrubbed_at": now,
     }
 

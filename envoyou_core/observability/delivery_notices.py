@@ -26,7 +26,8 @@ class Accepted(Notice):
     @property
     def level(self) -> int:
         """A warning if the event was dead, or is already stored with a different body."""
-        return logging.WARNING if self.added in {Added.REARMED, Added.BODY_DIFFERS} else logging.INFO
+        is_unusual = self.added is Added.REARMED or self.added is Added.BODY_DIFFERS
+        return logging.WARNING if is_unusual else logging.INFO
 
     @property
     def template(self) -> str:

@@ -41,6 +41,7 @@ from envoyou_core.observability.notices import Notices
 from envoyou_core.observability.storage_notices import Spooled
 from envoyou_core.reception.bounded_thread import BoundedThread
 from envoyou_core.reception.canonical import SMALL_BODY, pause_regularly
+from envoyou_core.reception.endpoint_headers import NO_ENDPOINT_HEADERS, EndpointHeaders
 from envoyou_core.reception.rejection import rejection_of, request_of, with_signed_headers
 from envoyou_core.reception.secrets import Keys, KeySource
 from envoyou_core.reception.verification import VerificationPolicy, header_text
@@ -80,6 +81,7 @@ class Receiver:
         limits: what a request must satisfy before its body is read.
         relay: holds the spool, where events are stored while the inbox is unavailable.
         presence: describes this process to the inbox; `None` to list nothing.
+        endpoint_headers: the custom headers that are required, and those that are kept.
         canonical_thread: computes the canonical forms of large bodies.
     """
 
@@ -93,6 +95,7 @@ class Receiver:
     limits: RequestLimits
     relay: SpoolRelay | None = None
     presence: Presence | None = None
+    endpoint_headers: EndpointHeaders = NO_ENDPOINT_HEADERS
     canonical_thread: BoundedThread = CANONICAL_THREAD
 
     def refuse(
@@ -114,6 +117,7 @@ class Receiver:
             self._check_limits(request)
             now = self.clock()
             tenant = yield from self._authenticate(request, now)
+            self.endpoint_headers.check(request)
             try:
                 event = self.policy.read_event(request)
             except InvalidPayloadError as error:
@@ -139,12 +143,14 @@ class Receiver:
         """
         self._check_limits(request)
         yield from self._authenticate(request, self.clock())
+        self.endpoint_headers.check(request)
         return self.policy.read_event(request)
 
     def retry(self, rejected: RejectedDelivery, *, use_signed_headers: bool = False) -> Flow[Event]:
         """Verify a rejected delivery as of the time at which it came, store its event and return it.
 
         The nonce is not checked: it was not bound then, and the key of the event decides whether it is a duplicate.
+        Custom headers were checked before the delivery was kept, and are not kept with it.
 
         Args:
             rejected: the delivery; it is deleted with the commit.
@@ -166,10 +172,15 @@ class Receiver:
 
     def _entry(self, event: Event, tenant: str, request: WebhookRequest) -> NewEvent:
         webhook_id = event.webhook_id or header_text(request.webhook_id)
-        if self.presence is None:
-            return NewEvent(event, tenant, webhook_id)
-        process = self.presence.process
-        return NewEvent(event, tenant, webhook_id, handlers=process.handlers, process=process)
+        process = None if self.presence is None else self.presence.process
+        return NewEvent(
+            event,
+            tenant,
+            webhook_id,
+            handlers=None if process is None else process.handlers,
+            process=process,
+            headers=self.endpoint_headers.keep(request),
+        )
 
     def _check_limits(self, request: WebhookRequest) -> None:
         # Adapters have checked this before they read the body. It is checked again because users build requests

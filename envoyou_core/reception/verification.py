@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from envoyou_core.errors import (
     ConfigurationError,
@@ -47,6 +48,9 @@ DEFAULT_TOLERANCE = 300.0
 
 DEFAULT_REQUIRED_HEADERS = (WEBHOOK_ID_HEADER, EVENT_TYPE_HEADER)
 """The headers that are required in addition to signature and timestamp, which always are."""
+
+MAX_CACHED = 64
+"""How many settings, and how many sets of secrets, `verify` keeps ready. Fewer than the secrets that are redacted."""
 
 _FIELD_OF_OPTIONAL_HEADER = {
     WEBHOOK_ID_HEADER.lower(): "webhook_id",
@@ -215,15 +219,27 @@ def verify(
         InvalidPayloadError: the request is authentic, but its body is not a usable event.
         ConfigurationError: there is no secret, or a setting is invalid.
     """
-    policy = VerificationPolicy(
+    policy = _policy(
         tolerance=tolerance,
-        signed_content=signed_content,
-        required_headers=required_headers,
+        signed_content=signed_content if isinstance(signed_content, str) else tuple(signed_content),
+        required_headers=required_headers if isinstance(required_headers, str) else tuple(required_headers),
         max_canonical_size=max_canonical_size,
     )
     request = WebhookRequest.from_http("POST", headers, body)
-    policy.authenticate(request, signing_keys(secret), now=time.time() if now is None else now)
+    policy.authenticate(request, _keys(secret), now=time.time() if now is None else now)
     return policy.read_event(request)
+
+
+# Callers pass the same few arguments with each request. With `typed`, because True is no size although it equals 1.
+_policy = lru_cache(MAX_CACHED, typed=True)(VerificationPolicy)
+_keys_of = lru_cache(MAX_CACHED, typed=True)(signing_keys)
+
+
+def _keys(secret: Secrets) -> tuple[SigningKey, ...]:
+    if isinstance(secret, list):
+        secret = tuple(secret)
+    # Anything else is an error, which names its type. It may not be hashable.
+    return _keys_of(secret) if type(secret) in {str, bytes, tuple} else signing_keys(secret)
 
 
 def header_text(value: bytes | None) -> str | None:

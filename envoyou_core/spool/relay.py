@@ -234,7 +234,9 @@ class SpoolRelay:
         return list(zip(claims, [*results, *untried], strict=True))
 
     def _add(self, claim: Claim, handlers: HandlerSet | None) -> Future[Added]:
-        entry = NewEvent(claim.event, claim.tenant, claim.webhook_id, claim.received_at, handlers)
+        entry = NewEvent(
+            claim.event, claim.tenant, claim.webhook_id, claim.received_at, handlers, headers=claim.headers
+        )
         try:
             return self._inbox.add(entry)
         except Exception as error:

@@ -110,7 +110,7 @@ class Invocation:
         handler, claim = self.handler, self.claim
         offered: dict[str, Any] = {
             "attempt": claim.attempts + 1,
-            "delivery": DeliveryInfo(claim.received_at, claim.webhook_id, claim.tenant),
+            "delivery": DeliveryInfo(claim.received_at, claim.webhook_id, claim.tenant, claim.headers),
         }
         named = {name: offered[name] for name in handler.wants & offered.keys()}
         if handler.object_type is not None:

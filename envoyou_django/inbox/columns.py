@@ -6,7 +6,7 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import Any, Final
 
-from envoyou_core.adapter import Changes, encode_history, encode_owed
+from envoyou_core.adapter import Changes, encode_headers, encode_history, encode_owed
 
 __all__ = ["encode"]
 
@@ -14,6 +14,7 @@ _ENCODERS: Final[dict[str, Callable[[Any], object]]] = {
     "status": attrgetter("value"),
     "history": encode_history,
     "owed": encode_owed,
+    "headers": encode_headers,
 }
 
 

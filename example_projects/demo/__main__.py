@@ -1,4 +1,4 @@
-"""`make demo`: run the FastAPI example in a process and send it every kind of delivery.
+"""`make demo`: run the FastAPI example in a process, and have a local EnvoyOU and a forger deliver to it.
 
 The exit status is 0 only if all responses, all events in the inbox and all effects of handlers are as expected.
 """
@@ -13,14 +13,17 @@ import tempfile
 from pathlib import Path
 from types import FrameType
 
-from cases import make_cases
+from cases import PATH, make_cases
 from oncall import OnCall
 from rich.console import Console
 from run import Run
 from server import Server, ServerError
 from show import make_show
 
+from envoyou_core import EVENT_TYPES
+from envoyou_core.client import EnvoyouClient
 from envoyou_core.inbox import open_inbox
+from envoyou_core.simulator import Platform
 
 EXAMPLE = Path(__file__).parent.parent / "fastapi_app"
 
@@ -50,9 +53,19 @@ def main() -> int:
             }
             show = make_show(console)
             show.starting()
-            with Server(EXAMPLE, folder, settings) as server:
+            with (
+                Server(EXAMPLE, folder, settings) as server,
+                Platform(timeout=patience) as platform,
+                EnvoyouClient(platform.api_key, platform.base_url) as client,
+            ):
+                client.webhooks.create(url=f"{server.url}{PATH}", events=EVENT_TYPES, secret=secret)
                 run = Run(
-                    make_cases(secret), server=server, inbox=open_inbox(inbox_url), on_call=on_call, patience=patience
+                    make_cases(secret),
+                    server=server,
+                    platform=platform,
+                    inbox=open_inbox(inbox_url),
+                    on_call=on_call,
+                    patience=patience,
                 )
                 with show.following(run):
                     run.go(pause=show.pause)

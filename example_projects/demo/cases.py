@@ -11,7 +11,21 @@ from envoyou_core import Event
 from envoyou_core.inbox import Status
 from envoyou_core.testing import Delivery, sample_event, sign_delivery
 
-__all__ = ["ACCEPTED", "DUPLICATE", "REFUSED", "Answer", "Calls", "Case", "Effect", "Kept", "Page", "make_cases"]
+__all__ = [
+    "ACCEPTED",
+    "DUPLICATE",
+    "REFUSED",
+    "Answer",
+    "Calls",
+    "Case",
+    "Effect",
+    "Kept",
+    "Page",
+    "Posted",
+    "Sent",
+    "SentAgain",
+    "make_cases",
+]
 
 PATH = "/webhooks/envoyou"
 
@@ -57,14 +71,33 @@ Effect = Page | Calls
 
 
 @dataclass(frozen=True)
+class Sent:
+    """The platform creates an event about `object`, and delivers it."""
+
+    object: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class SentAgain:
+    """The platform delivers the event of the case before again."""
+
+
+@dataclass(frozen=True)
+class Posted:
+    """A request that the local platform does not make: it is posted without it."""
+
+    event: Event
+    delivery: Delivery
+
+
+@dataclass(frozen=True)
 class Case:
     """One delivery and its expected outcome.
 
     Attributes:
         about: what is special about the delivery; empty for a plain genuine one.
         type: the event type.
-        event_id: the id of the event.
-        delivery: the request to send.
+        source: how the delivery is made.
         answer: the expected response.
         kept: the expected event in the inbox; `None` if there must be none.
         effects: the expected effects of the handlers.
@@ -73,8 +106,7 @@ class Case:
 
     about: str
     type: str
-    event_id: str
-    delivery: Delivery
+    source: Sent | SentAgain | Posted
     answer: Answer
     kept: Kept | None
     effects: tuple[Effect, ...]
@@ -96,19 +128,18 @@ def _users(secret: str) -> list[Case]:
     signed = sign_delivery(genuine, secret=secret)
     tampered = Delivery(signed.headers, signed.body.replace(b"eve@example.com", b"eve@example.org"))
     return [
-        _genuine(secret, "user.created", ada, Page("/users/user_ada", {"email": "ada@example.com"})),
+        _genuine("user.created", ada, Page("/users/user_ada", {"email": "ada@example.com"})),
         Case(
             about="canonical JSON was signed",
             type=updated.type,
-            event_id=updated.id,
-            delivery=sign_delivery(updated, secret=secret, signed_content="canonical"),
+            source=Posted(updated, sign_delivery(updated, secret=secret, signed_content="canonical")),
             answer=ACCEPTED,
             kept=Kept(),
             effects=(Page("/users/user_ben", {"email": "ben@example.com"}),),
         ),
         _forged("the body was tampered with", genuine, tampered, Page("/users/user_eve", None)),
-        _genuine(secret, "user.deleted", cleo, Page("/users/user_cleo", {"deleted": True})),
-        _genuine(secret, "user.verified", dora, Page("/users/user_dora", {"verified": True})),
+        _genuine("user.deleted", cleo, Page("/users/user_cleo", {"deleted": True})),
+        _genuine("user.verified", dora, Page("/users/user_dora", {"verified": True})),
     ]
 
 
@@ -117,7 +148,7 @@ def _logins(secret: str) -> list[Case]:
     stale = sample_event("auth.login", object=_login("stale"))
     early = sample_event("auth.login", object=_login("early"))
     return [
-        _genuine(secret, "auth.login", _login("ada"), Page("/users/user_ada/audit", [{"what": "login"}])),
+        _genuine("auth.login", _login("ada"), Page("/users/user_ada/audit", [{"what": "login"}])),
         _forged(
             "the timestamp is stale",
             stale,
@@ -130,43 +161,37 @@ def _logins(secret: str) -> list[Case]:
             sign_delivery(early, secret=secret, timestamp=now + 600),
             Page("/users/user_early/audit", []),
         ),
-        _genuine(secret, "auth.logout", _login("ben"), Page("/users/user_ben/audit", [{"what": "logout"}])),
-        _genuine(secret, "auth.failed", _login("cleo"), Page("/users/user_cleo/audit", [{"what": "failed"}])),
-        _genuine(
-            secret, "auth.password_reset", _login("dora"), Page("/users/user_dora/audit", [{"what": "password_reset"}])
-        ),
+        _genuine("auth.logout", _login("ben"), Page("/users/user_ben/audit", [{"what": "logout"}])),
+        _genuine("auth.failed", _login("cleo"), Page("/users/user_cleo/audit", [{"what": "failed"}])),
+        _genuine("auth.password_reset", _login("dora"), Page("/users/user_dora/audit", [{"what": "password_reset"}])),
     ]
 
 
 def _limits(secret: str) -> list[Case]:
     limit = {"id": "key_123", "limit": 1000, "used": 1000}
-    reached = sample_event("api.rate_limit_exceeded", object=limit)
-    exceeded = sample_event("api.quota_exceeded", object=limit)
     guessed = sample_event("api.key_expired", object={"id": "key_mallory"})
     told_once = Calls((200,))
     return [
-        Case("", reached.type, reached.id, sign_delivery(reached, secret=secret), ACCEPTED, Kept(), (told_once,)),
+        _genuine("api.rate_limit_exceeded", limit, told_once),
         Case(
             about="the same event again",
-            type=reached.type,
-            event_id=reached.id,
-            delivery=sign_delivery(reached, secret=secret),
+            type="api.rate_limit_exceeded",
+            source=SentAgain(),
             answer=DUPLICATE,
             kept=Kept(),
             effects=(told_once,),
         ),
         Case(
             about="its handler fails twice",
-            type=exceeded.type,
-            event_id=exceeded.id,
-            delivery=sign_delivery(exceeded, secret=secret),
+            type="api.quota_exceeded",
+            source=Sent(limit),
             answer=ACCEPTED,
             kept=Kept(attempts=3),
             effects=(Calls((503, 503, 200), waits=(2.0, 4.0)),),
             failures=2,
         ),
         _forged("the secret is wrong", guessed, sign_delivery(guessed, secret="whsec_guessed"), Calls(())),  # noqa: S106
-        _genuine(secret, "api.key_expired", {"id": "key_456"}, told_once),
+        _genuine("api.key_expired", {"id": "key_456"}, told_once),
     ]
 
 
@@ -174,19 +199,16 @@ def _notices(secret: str) -> list[Case]:
     unknown = sample_event("billing.invoice_paid", object={"id": "inv_1"})
     return [
         _genuine(
-            secret,
             "system.maintenance_start",
             {"id": "mnt_1", "title": "Databases"},
             Page("/notices/mnt_1", {"what": "maintenance_start"}),
         ),
         _genuine(
-            secret,
             "system.maintenance_end",
             {"id": "mnt_2", "title": "Network"},
             Page("/notices/mnt_2", {"what": "maintenance_end"}),
         ),
         _genuine(
-            secret,
             "system.incident",
             {"id": "inc_1", "title": "Slow answers"},
             Page("/notices/inc_1", {"what": "incident"}),
@@ -195,8 +217,7 @@ def _notices(secret: str) -> list[Case]:
         Case(
             about="a type nobody handles",
             type=unknown.type,
-            event_id=unknown.id,
-            delivery=sign_delivery(unknown, secret=secret),
+            source=Posted(unknown, sign_delivery(unknown, secret=secret)),
             answer=ACCEPTED,
             kept=Kept(Status.IGNORED, attempts=0),
             effects=(Calls(()),),
@@ -204,13 +225,12 @@ def _notices(secret: str) -> list[Case]:
     ]
 
 
-def _genuine(secret: str, type: str, object: Mapping[str, Any], *effects: Effect) -> Case:
-    event = sample_event(type, object=object)
-    return Case("", type, event.id, sign_delivery(event, secret=secret), ACCEPTED, Kept(), effects)
+def _genuine(type: str, object: Mapping[str, Any], *effects: Effect) -> Case:
+    return Case("", type, Sent(object), ACCEPTED, Kept(), effects)
 
 
 def _forged(about: str, event: Event, delivery: Delivery, *effects: Effect) -> Case:
-    return Case(about, event.type, event.id, delivery, REFUSED, None, effects)
+    return Case(about, event.type, Posted(event, delivery), REFUSED, None, effects)
 
 
 def _user(name: str, **more: Any) -> dict[str, Any]:

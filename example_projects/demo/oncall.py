@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections import defaultdict
@@ -30,8 +31,8 @@ class OnCall:
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                self.send_response(on_call.answer(self.headers["Idempotency-Key"]))
+                document = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+                self.send_response(on_call.answer(self.headers["Idempotency-Key"], document["what"]))
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 
@@ -41,13 +42,13 @@ class OnCall:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}/"
 
-    def fail_first(self, event_id: str, times: int) -> None:
-        """Answer 503 to the first calls about an event."""
-        self._failures[event_id] = times
+    def fail_first(self, event_type: str, times: int) -> None:
+        """Answer 503 to the first calls about each event of a type."""
+        self._failures[event_type] = times
 
-    def answer(self, event_id: str) -> int:
+    def answer(self, event_id: str, event_type: str) -> int:
         calls = self._calls[event_id]
-        status = 503 if len(calls) < self._failures.get(event_id, 0) else 200
+        status = 503 if len(calls) < self._failures.get(event_type, 0) else 200
         calls.append(Call(time.monotonic(), status))
         return status
 

@@ -1,4 +1,4 @@
-"""Sends the deliveries, follows their events in the inbox and compares the outcome with the expectations."""
+"""Has the deliveries made, follows their events in the inbox and compares the outcome with the expectations."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx2
-from cases import PATH, Answer, Calls, Case, Effect, Page
+from cases import PATH, Answer, Calls, Case, Effect, Page, Posted, Sent
 from oncall import OnCall
 from server import Server
 
 from envoyou_core import EVENT_TYPES
 from envoyou_core.inbox import FINISHED, Inbox, InboxRecord, Status
+from envoyou_core.simulator import Platform
 
 __all__ = ["Outcome", "Run"]
 
@@ -29,6 +30,7 @@ class Outcome:
     """The state of one case.
 
     Attributes:
+        event_id: the id of the event; empty before the delivery.
         answer: what the server answered; `None` before it did.
         record: the event as the inbox holds it.
         last_error: what the inbox said last of a failed attempt, also after a later one succeeded.
@@ -36,6 +38,7 @@ class Outcome:
     """
 
     case: Case
+    event_id: str = ""
     answer: Answer | None = None
     record: InboxRecord | None = None
     last_error: str | None = None
@@ -58,6 +61,7 @@ class Run:
     Attributes:
         cases: the deliveries and their expected outcomes.
         server: the server under test.
+        platform: the local EnvoyOU, at which the server's URL is registered.
         inbox: the inbox, opened by this process.
         on_call: the service that handlers call.
         patience: seconds that handlers may take after the last delivery.
@@ -69,6 +73,7 @@ class Run:
 
     cases: list[Case]
     server: Server
+    platform: Platform
     inbox: Inbox
     on_call: OnCall
     patience: float
@@ -86,16 +91,17 @@ class Run:
         return not self.faults and all(outcome.faults == [] for outcome in self.outcomes)
 
     def go(self, *, pause: float) -> None:
-        """Send everything, `pause` seconds apart, and wait until every event has come to its end.
+        """Deliver everything, `pause` seconds apart, and wait until every event has come to its end.
 
         Raises:
             ServerError: the server is gone.
         """
         began = time.monotonic()
         with httpx2.Client(base_url=self.server.url, timeout=REQUEST_TIMEOUT, trust_env=False) as client:
+            event_id = ""
             for outcome in self.outcomes:
-                self.on_call.fail_first(outcome.case.event_id, outcome.case.failures)
-                outcome.answer = _send(client, outcome.case)
+                self.on_call.fail_first(outcome.case.type, outcome.case.failures)
+                event_id = self._deliver(client, outcome, event_id)
                 self._follow(client, until=time.monotonic() + pause)
             self._follow(client, until=time.monotonic() + self.patience)
             # Check everything again, because a superfluous call may come late.
@@ -105,6 +111,32 @@ class Run:
             self.faults = list(self._differences_in_all())
         self.seconds = time.monotonic() - began
         self.inbox.close()
+
+    def _deliver(self, client: httpx2.Client, outcome: Outcome, event_id_before: str) -> str:
+        """Have one delivery made, and return the id of its event."""
+        case = outcome.case
+        if isinstance(case.source, Posted):
+            outcome.event_id = case.source.event.id
+            outcome.answer = _post(client, case.source)
+            return outcome.event_id
+        if isinstance(case.source, Sent):
+            [outcome.event_id] = self.platform.send(case.type, object=case.source.object)
+        else:
+            outcome.event_id = event_id_before
+            self.platform.resend(outcome.event_id)
+        outcome.answer = self._answer_to_platform(outcome.event_id)
+        return outcome.event_id
+
+    def _answer_to_platform(self, event_id: str) -> Answer:
+        """Wait for the platform's delivery, with its retries, and return the last answer."""
+        try:
+            self.platform.wait_until_idle(REQUEST_TIMEOUT)
+        except TimeoutError:
+            return Answer(0, {"error": "not delivered"})
+        attempt = self.platform.attempts(event_id)[-1]
+        if attempt.status is None:
+            return Answer(0, {"error": attempt.error})
+        return _answer(attempt.status, attempt.answer)
 
     def _follow(self, client: httpx2.Client, *, until: float) -> None:
         while True:
@@ -120,7 +152,7 @@ class Run:
             time.sleep(POLL_INTERVAL)
 
     def _look(self, outcome: Outcome) -> None:
-        before, record = outcome.record, self.inbox.get(outcome.case.event_id)
+        before, record = outcome.record, self.inbox.get(outcome.event_id)
         outcome.record = record
         if record is None:
             return
@@ -144,7 +176,7 @@ class Run:
                 f"promised {case.kept.status} at attempt {case.kept.attempts}"
             )
         for effect in case.effects:
-            yield from self._missing(client, case.event_id, effect)
+            yield from self._missing(client, outcome.event_id, effect)
 
     def _missing(self, client: httpx2.Client, event_id: str, effect: Effect) -> Iterator[str]:
         if isinstance(effect, Page):
@@ -167,7 +199,7 @@ class Run:
                 yield f"attempt {number + 1} came after {waited:.2f} s, promised {promised:g} s"
 
     def _differences_in_all(self) -> Iterator[str]:
-        events = {case.event_id for case in self.cases if case.kept is not None}
+        events = {outcome.event_id for outcome in self.outcomes if outcome.case.kept is not None}
         held = self.inbox.stats(exact=True).total
         if held != len(events):
             yield f"the inbox holds {held} events, promised {len(events)}"
@@ -188,15 +220,20 @@ class Run:
         return max(failed, key=lambda record: record.next_attempt_at or record.received_at, default=None)
 
 
-def _send(client: httpx2.Client, case: Case) -> Answer:
+def _post(client: httpx2.Client, source: Posted) -> Answer:
     try:
-        response = client.post(PATH, content=case.delivery.body, headers=case.delivery.headers)
-        body = response.json()
+        response = client.post(PATH, content=source.delivery.body, headers=source.delivery.headers)
     except httpx2.TransportError as error:
         return Answer(0, {"error": type(error).__name__})
+    return _answer(response.status_code, response.text)
+
+
+def _answer(status: int, text: str) -> Answer:
+    try:
+        body = json.loads(text)
     except ValueError:
         body = None
-    return Answer(response.status_code, body if isinstance(body, Mapping) else {"error": "not a JSON object"})
+    return Answer(status, body if isinstance(body, Mapping) else {"error": "not a JSON object"})
 
 
 def _says(found: Any, promised: Any) -> bool:

@@ -242,6 +242,7 @@ def _words(answer: Answer) -> str:
 
 def _places(run: Run) -> Iterator[tuple[str, Text]]:
     yield "server", Text.assemble(f"{run.server.url}{PATH}  ", (f"uvicorn, process {run.server.pid}", "dim"))
+    yield "EnvoyOU", Text.assemble(f"{run.platform.base_url}  ", ("a local platform, in this process", "dim"))
     yield "inbox", Text.assemble("SQLite  ", (f"read here by process {os.getpid()}", "dim"))
 
 

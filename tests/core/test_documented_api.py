@@ -36,12 +36,15 @@ DOCUMENTED = {
         WebhookRequest WebhookResponse WebhookVerificationError Webhooks sign verify
     """,
     "envoyou_core.asgi": "WebhookEndpoint webhooks_entry",
+    "envoyou_core.client": "ApiError AsyncEnvoyouClient DeliveryRetryPolicy EnvoyouClient NotFoundError OMITTED",
     "envoyou_core.inbox": "AsyncSqlInbox Inbox MemoryInbox RejectedDelivery SqlInbox Status",
     "envoyou_core.inbox.async_sql": "AsyncSqlInbox",
     "envoyou_core.inbox.sql": "SqlInbox",
     "envoyou_core.nonces": "NonceStore open_nonces",
     "envoyou_core.observability": "Accepted HandlerFailed HandlerOverdue Listener Notice Rejected Settled",
+    "envoyou_core.simulator": "Attempt Platform Trouble",
     "envoyou_core.testing": "Delivery sample_event sign_delivery",
+    "envoyou_core.testing.fixtures": "envoyou_platform",
     "envoyou_core.wsgi": "webhooks_entry",
 }
 DOCUMENTED_OF_ADAPTERS = {

@@ -36,6 +36,8 @@ def test_every_setting_becomes_the_keyword_of_its_name():
         "TOLERANCE": 60,
         "SIGNED_CONTENT": ("raw",),
         "REQUIRED_HEADERS": ["X-EnvoyOU-Nonce"],
+        "ENDPOINT_HEADERS": {"X-Custom-Header": "your-custom-value"},
+        "KEPT_HEADERS": ("X-Custom-Region",),
         "MAX_BODY_SIZE": 1000,
         "MAX_CANONICAL_SIZE": 500,
         "CONCURRENCY": 2,

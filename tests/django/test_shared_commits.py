@@ -13,7 +13,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.test import AsyncClient, Client, TestCase, override_settings
 
 from envoyou_core import WebhookRequest
-from envoyou_core.inbox import Added, NewEvent, Settlement, Status
+from envoyou_core.inbox import Added, NewEvent, Settlement, Status, insert_statement
 from envoyou_core.testing import sample_event, sign_delivery
 from envoyou_django import webhooks
 from envoyou_django.inbox import insert as insertion
@@ -131,7 +131,7 @@ def test_as_many_rows_as_one_statement_can_hold(inbox, monkeypatch):
         return insert(rows, using)
 
     monkeypatch.setattr(insertion, "_insert", noted)
-    monkeypatch.setattr(insertion, "MAX_STATEMENT_SIZE", 1500)
+    monkeypatch.setattr(insert_statement, "MAX_STATEMENT_SIZE", 1500)
     with held_up(inbox, monkeypatch) as batches:
         sizes = [100, 2000, 100, 100]
         added = [inbox.add(NewEvent(sample_event(object={"notes": "n" * size}))) for size in sizes]

@@ -30,10 +30,14 @@ DISTRIBUTION = "envoyou-webhooks"
 
 WEB_SERVERS = (r"python manage\.py (runserver|demo)\b", r"flask( --app \w+)? run\b", r"uvicorn\b", r"gunicorn\b")
 WORKERS = (r"(flask |python manage\.py )?envoyou worker\b(?!.*--)",)
+SIMULATOR = r"envoyou simulate\b"
 """Commands that run until they are stopped. They stay in the background."""
 
 USUAL_PORTS = re.compile(r"\b(127\.0\.0\.1|localhost):(?:5000|8000)\b")
 """The addresses on the pages, whose port is replaced by a free one."""
+
+PLATFORM_PORT = re.compile(r"\b8787\b")
+"""The port of the local platform on the pages, which is replaced by a free one as well."""
 
 VARIABLE = re.compile(r"( ?\.\.\. ?|\bevt_\w+|\d{4}-\d\d-\d\d[ T][\d:.]+(?:\+00:00|Z)?|\b\d+(?:\.\d+)? s\b)")
 """What may differ from the page: anything for `...`, ids, times, durations."""
@@ -91,6 +95,7 @@ class Reader:
         self._installs = installs
         self._replaced: dict[str, str] = {}
         self.port = _free_port()
+        self._platform_port = _free_port()
         # Remove everything of this project, its settings and this test run from the environment.
         ours = ("COVERAGE", "COV_", "DJANGO_", "ENVOYOU_", "FLASK_", "PYTEST_", "PYTHON", "VIRTUAL_ENV", "__PYVENV")
         self._environment = {name: it for name, it in os.environ.items() if not name.startswith(ours)} | {
@@ -177,6 +182,11 @@ class Reader:
         elif any(re.match(pattern, line) for pattern in WORKERS):
             self._start(line)
             self.wait_for("the start of the worker", lambda: re.search(r"worker \S+ started", self._log_of(line)))
+        elif re.match(SIMULATOR, line):
+            for running in [running for running in self._servers if re.match(SIMULATOR, running)]:
+                self._stop(running)
+            self._start(line)
+            self.wait_for("the start of the platform", lambda: "The API is at" in self._log_of(line))
         else:
             if re.search(r"\benvoyou send(?! http)", line):
                 line = f"{line} --server http://127.0.0.1:{self.port}"  # instead of the usual port
@@ -339,13 +349,14 @@ class Reader:
     def _pattern(self, line: str) -> re.Pattern[str]:
         """Return a pattern for a line on a page; an id on it is a group with the name of the id."""
         parts = re.split(
-            r"( ?\.\.\. ?|\bevt_\w+|\d{4}-\d\d-\d\d[ T][\d:.]+(?:\+00:00|Z)?|\b\d+(?:\.\d+)? s\b)", _collapsed(line)
+            r"( ?\.\.\. ?|\b(?:evt|wh)_\w+|\d{4}-\d\d-\d\d[ T][\d:.]+(?:\+00:00|Z)?|\b\d+(?:\.\d+)? s\b)",
+            _collapsed(line),
         )
         found = set[str]()
         pattern = ""
         for part in parts:
-            if part.startswith("evt_") and part not in self._ids.values():
-                pattern += f"(?P={part})" if part in found else rf"(?P<{part}>evt_\w+)"
+            if part.startswith(("evt_", "wh_")) and part not in self._ids.values():
+                pattern += f"(?P={part})" if part in found else rf"(?P<{part}>{part.partition('_')[0]}_\w+)"
                 found.add(part)
             elif part.strip() == "...":
                 pattern += ".*"
@@ -359,6 +370,7 @@ class Reader:
 
     def _here(self, text: str) -> str:
         text = USUAL_PORTS.sub(rf"\1:{self.port}", text)
+        text = PLATFORM_PORT.sub(str(self._platform_port), text)
         for shown, actual in [*self._replaced.items(), *self._ids.items()]:
             text = text.replace(shown, actual)
         return text

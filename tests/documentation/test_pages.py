@@ -49,6 +49,8 @@ WALKS = {
     "testing": Walk(APPLICATION, needs=("fastapi", "flask")),
     "django-testing": Walk(PROJECT, needs=("django",)),
     "development": Walk(APPLICATION, serving=True, needs=("fastapi",)),
+    "simulator": Walk(APPLICATION, serving=True, needs=("fastapi",)),
+    "client": Walk(APPLICATION),
     "requeue": Walk(APPLICATION),
     "pause": Walk(APPLICATION),
     "retention": Walk(APPLICATION),

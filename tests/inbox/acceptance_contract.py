@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -55,6 +56,13 @@ class AcceptanceContract(InboxFixtures):
         assert (record.received_at, record.next_attempt_at) == (clock.moment(), clock.moment())
         assert (record.settled_at, record.last_error, dict(record.progress)) == (None, None, {})
         assert inbox.seconds_until_due() == 0
+
+    def test_the_headers_come_back(self, inbox):
+        headers = {"X-Region": "eu \N{EURO SIGN}", "x-empty": ""}
+        inbox.add(replace(entry("evt_1"), headers=headers)).result(PATIENCE)
+        assert claim_one(inbox).headers == headers
+        add(inbox, "evt_2")
+        assert claim_one(inbox).headers == {}
 
     def test_the_event_comes_back_byte_for_byte(self, inbox):
         body = (

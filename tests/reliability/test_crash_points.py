@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -33,8 +34,22 @@ EVENTS = 40
 SERVERS_OF_EACH_INBOX = SERVERS | dict([*DJANGO_SERVERS.items()][:1])
 
 
-@pytest.mark.parametrize("server", SERVERS_OF_EACH_INBOX)
-@pytest.mark.parametrize("point", POINTS)
+def points_of_each_inbox() -> Iterator[tuple[str, str, str]]:
+    """Each point on each database, for the inbox of the core and for that of Django, and with each server.
+
+    The servers of the core's inbox share the databases: one of them is killed at a point on SQLite, the other one at
+    the same point on PostgreSQL.
+    """
+    for number, point in enumerate(POINTS):
+        databases = ["sqlite", "postgresql"]
+        for server in SERVERS:
+            databases.reverse()
+            yield point, server, databases[number % 2]
+        for server in SERVERS_OF_EACH_INBOX.keys() - SERVERS.keys():
+            yield from ((point, server, database) for database in databases)
+
+
+@pytest.mark.parametrize(("point", "server", "inbox_url"), [*points_of_each_inbox()], indirect=["inbox_url"])
 def test_killed_at(point: str, server: str, inbox_url: str, tmp_path: Path) -> None:
     check_killed_at(point, server, inbox_url, tmp_path)
 

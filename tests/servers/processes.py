@@ -219,7 +219,7 @@ class Site:
         return (self.folder / "begun").exists()
 
     def _python(self, command: Sequence[str]) -> list[str]:
-        return [sys.executable, "-u", "-m", *(part.format(port=_free_port()) for part in command)]
+        return [sys.executable, "-u", "-m", *(part.format(port=free_port()) for part in command)]
 
     def _contexts(self) -> dict[str, Any]:
         ours = {
@@ -234,7 +234,7 @@ class Site:
         return {"cwd": self.apps, "env": inherited | ours}
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port: int = listening.getsockname()[1]
         return port

@@ -5,12 +5,12 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, and_, select
-from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from envoyou_core.inbox import transitions
+from envoyou_core.inbox.insert_statement import insert_batches, insert_statement
 from envoyou_core.inbox.records import Added, NewEvent
 from envoyou_core.inbox.rows import body_bytes
 from envoyou_core.inbox.sql.columns import encode
@@ -22,6 +22,9 @@ __all__ = ["Key", "insert_new", "new_rows", "resolve"]
 
 Key = tuple[str, str]
 """A tenant and an event's id."""
+
+PLACEHOLDERS: Final = {"qmark": "?", "format": "%s", "pyformat": "%s"}
+"""The placeholder of a value for each style of parameters that a driver may have."""
 
 _t = inbox_table.c
 
@@ -36,21 +39,27 @@ def new_rows(name: str, entries: Sequence[NewEvent], now: datetime) -> list[dict
 
 
 def insert_new(connection: Connection, rows: Sequence[dict[str, Any]]) -> set[Key]:
-    """Insert the rows whose key does not exist yet; returns the keys of these."""
-    dialect = dialect_of(connection)
-    if dialect == "mariadb":
-        # The statement also returns the rows that existed, which do not have this token. INSERT IGNORE is not an
-        # option, because it changes invalid values instead of rejecting them.
-        token = uuid.uuid4().hex
-        upsert = mysql.insert(inbox_table)
-        statement = upsert.on_duplicate_key_update(key=_t.key).returning(_t.tenant, _t.event_id, _t.lease_token)
-        returned = connection.execute(statement, [{**row, "lease_token": token} for row in rows])
-        return {(row.tenant, row.event_id) for row in returned if row.lease_token == token}
-    # SQLite and PostgreSQL have the same ON CONFLICT.
-    insert = (sqlite if dialect == "sqlite" else postgresql).insert(inbox_table)
-    unless_exists = insert.on_conflict_do_nothing(index_elements=[_t.name, _t.event_id, _t.tenant])
-    inserted = connection.execute(unless_exists.returning(_t.tenant, _t.event_id), rows)
-    return {(row.tenant, row.event_id) for row in inserted}
+    """Insert the rows whose key does not exist yet; returns the keys of these.
+
+    Args:
+        connection: has a transaction.
+        rows: encoded values, all with the same columns.
+    """
+    dialect = connection.dialect
+    on_mariadb = dialect_of(connection) == "mariadb"
+    # Elsewhere the new rows have no token.
+    token = uuid.uuid4().hex if on_mariadb else None
+    columns = (*rows[0], "lease_token") if on_mariadb else tuple(rows[0])
+    new: set[Key] = set()
+    for batch in insert_batches(rows, dialect.insertmanyvalues_max_parameters // len(columns)):
+        # SQLAlchemy would compile a statement for each batch, which costs more than to execute it.
+        statement = insert_statement(
+            inbox_table.name, columns, len(batch), mariadb=on_mariadb, placeholder=PLACEHOLDERS[dialect.paramstyle]
+        )
+        values = tuple(row.get(column, token) for row in batch for column in columns)
+        returned = connection.exec_driver_sql(statement, values)
+        new.update((tenant, event_id) for tenant, event_id, row_token in returned if row_token == token)
+    return new
 
 
 def resolve(

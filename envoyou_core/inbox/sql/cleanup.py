@@ -42,7 +42,7 @@ IS_ERASABLE = and_(_t.to_erase == 1, _t.status.in_(sorted(FINISHED)))
 
 _IS_ROW = _t.key == bindparam("row_key")
 _SET_OBJECT = update(inbox_table).where(_IS_ROW, _t.object_key.is_(None)).values(object_key=bindparam("new_object_key"))
-_SCRUBBED = ("body", "last_error", "history", "scrubbed_at")
+_SCRUBBED = ("body", "last_error", "history", "headers", "scrubbed_at")
 _SCRUB = (
     update(inbox_table)
     .where(_IS_ROW)

@@ -9,16 +9,18 @@ from typing import Any, Final
 
 from envoyou_core.inbox.history import encode_history
 from envoyou_core.inbox.owed import encode_owed
-from envoyou_core.inbox.rows import instant
+from envoyou_core.inbox.rows import encode_headers, instant
 from envoyou_core.inbox.transitions import Changes
 
 __all__ = ["encode"]
 
 _ENCODERS: Final[dict[str, Callable[[Any], object]]] = {
     "status": attrgetter("value"),
-    "progress": json.dumps,
+    # New events have none.
+    "progress": lambda progress: json.dumps(progress) if progress else "{}",
     "history": encode_history,
     "owed": encode_owed,
+    "headers": encode_headers,
     **dict.fromkeys(("received_at", "due_at", "settled_at", "scrubbed_at", "waits_since"), instant),
 }
 

@@ -58,6 +58,7 @@ _READ = [
         "owed",
         "waits_for",
         "waits_since",
+        "headers",
     )
 ]
 """What a claim reads of a row. Each column costs time."""

@@ -25,7 +25,7 @@ from envoyou_core.inbox.sql.schema import (
 
 __all__ = ["OLDEST_COMPATIBLE", "REVISION", "build_key_online", "build_waits_online", "check_schema", "set_up"]
 
-REVISION = 4
+REVISION = 5
 """The revision of the tables that this release creates."""
 
 OLDEST_COMPATIBLE = 1
@@ -158,7 +158,12 @@ def _to_revision_4(connection: Connection) -> None:
         _add_index(connection, _WAITS)
 
 
-_UPGRADES: list[Callable[[Connection], None]] = [_to_revision_2, _to_revision_3, _to_revision_4]
+def _to_revision_5(connection: Connection) -> None:
+    """The headers that are kept with an event."""
+    _add_column(connection, inbox_table, "headers")
+
+
+_UPGRADES: list[Callable[[Connection], None]] = [_to_revision_2, _to_revision_3, _to_revision_4, _to_revision_5]
 """The upgrades in order; the first one is from revision 1 to 2."""
 
 

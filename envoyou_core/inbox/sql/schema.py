@@ -78,6 +78,8 @@ inbox_table = Table(
     Column("owed", _LongText),  # JSON: handlers that still have to run, and whether each has begun
     Column("waits_for", _exact(255)),  # the handler that the event waits for
     Column("waits_since", BigInteger),
+    # Since revision 5. Earlier releases leave it NULL.
+    Column("headers", _LongText),  # JSON: the headers of the request that were kept
     # The key of a pruned row must not be reused, because keys are the order of arrival.
     sqlite_autoincrement=True,
 )

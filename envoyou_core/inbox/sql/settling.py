@@ -26,6 +26,7 @@ _RECORD = (
 _SETTLED = ("status", "attempts", "due_at", "lease_token", "settled_at", "last_error", "history")
 _PROGRESS = ("progress", "applied")
 _OWED = ("owed", "waits_for", "waits_since")
+_PARAMETERS = {column: f"new_{column}" for column in (*_SETTLED, *_PROGRESS)}
 _SETTLE = (
     update(inbox_table)
     .where(IS_HELD)
@@ -119,6 +120,9 @@ def _progress(claim: Claim, progress: Mapping[str, HandlerStatus]) -> dict[str, 
 
 
 def _parameters(claim: Claim, changes: Changes) -> dict[str, Any]:
-    applied = int(is_applied(changes["progress"])) if "progress" in changes else None
-    values = {**encode(changes), "applied": applied}
-    return {**lease_of(claim), **{f"new_{column}": values.get(column) for column in (*_SETTLED, *_PROGRESS)}}
+    values = encode(changes)
+    values["applied"] = int(is_applied(changes["progress"])) if "progress" in changes else None
+    parameters = lease_of(claim)
+    for column, parameter in _PARAMETERS.items():
+        parameters[parameter] = values.get(column)
+    return parameters

@@ -94,7 +94,7 @@ def install_in_django(created: Signal) -> None:
 
     def after_each(execute: Any, sql: str, *arguments: Any) -> Any:
         result = execute(sql, *arguments)
-        crash_points_after(sql.replace('"', ""), "envoyou_processed_event")
+        crash_points_after(sql, "envoyou_processed_event")
         return result
 
     def wrap(connection: Any, **_: Any) -> None:
@@ -106,6 +106,7 @@ def install_in_django(created: Signal) -> None:
 
 def crash_points_after(statement: str, inbox: str) -> None:
     """End the process after a statement that changes the table `inbox`, if this is the chosen point."""
+    statement = statement.replace('"', "")
     if statement.startswith(f"INSERT INTO {inbox}"):
         crash_point("in the insert")
     elif statement.startswith(f"UPDATE {inbox} SET status") and "settled_at" in statement:

@@ -1,0 +1,34 @@
+"""Custom headers of an endpoint, which the platform sends with each delivery: required ones, and kept ones."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.contract.endpoint import Endpoint, signed
+from tests.contract.wire import HeaderValue
+
+TOKEN = "a-value-of-this-endpoint"
+
+pytestmark = pytest.mark.settings(endpoint_headers={"X-Shop-Token": TOKEN}, kept_headers=("X-Shop-Region", "X-None"))
+
+WRONG: dict[str, HeaderValue | list[HeaderValue] | None] = {
+    "missing": None,
+    "another": f"{TOKEN}x",
+    "not ASCII": f"é{TOKEN}",
+    "sent twice": [TOKEN, TOKEN],
+}
+
+
+@pytest.mark.policy
+@pytest.mark.parametrize("value", WRONG.values(), ids=list(WRONG))
+def test_a_delivery_without_the_required_header_is_not_authentic(
+    endpoint: Endpoint, value: HeaderValue | list[HeaderValue] | None
+) -> None:
+    endpoint.refuses(401, "unauthorized", signed(), headers={"X-Shop-Token": value})
+
+
+def test_the_named_headers_are_kept_and_no_others(endpoint: Endpoint) -> None:
+    sent = {"x-shop-token": TOKEN, "X-SHOP-REGION": "eu", "X-Other": "not kept"}
+    endpoint.accepts(signed(), headers=sent)
+    [claim] = endpoint.served.webhooks.inbox.claim(1, 30)
+    assert claim.headers == {"X-Shop-Region": "eu"}
