@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from envoyou_core.asgi import read_body, request_of
 from envoyou_core.event import MAX_CREATED, MAX_NAME_LENGTH, object_key
 from envoyou_core.forks import call_in_forked_children
-from envoyou_core.handlers import TRANSACTION_PARAMETERS, Handler, Registration
+from envoyou_core.handlers import TRANSACTION_PARAMETERS, Handler, Registration, with_session_of_inbox
 from envoyou_core.hooks import Hook, HookKind
 from envoyou_core.http import (
     EVENT_TYPE_HEADER,
@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     from envoyou_core.cli.command_line import application, run_commands
     from envoyou_core.cli.target import Target
     from envoyou_core.inbox.deadlines import TRANSACTION_LIMIT, time_limit
+    from envoyou_core.worker.around import ThreadBoundFunction
     from envoyou_core.worker.celery import has_celery_app
     from envoyou_core.worker.maintenance import MAINTENANCE_INTERVAL
     from envoyou_core.worker.task import DrainTask
@@ -122,6 +123,7 @@ __all__ = [
     "Secret",
     "Slot",
     "Target",
+    "ThreadBoundFunction",
     "Waker",
     "WorkerSettings",
     "above_environment",
@@ -171,6 +173,7 @@ __all__ = [
     "traceback_of",
     "transitions",
     "unseen_event",
+    "with_session_of_inbox",
     "written_secrets",
 ]
 
@@ -180,6 +183,7 @@ _LOADED_ON_FIRST_USE = {
     "MAINTENANCE_INTERVAL": "envoyou_core.worker.maintenance",
     "Target": "envoyou_core.cli.target",
     "TRANSACTION_LIMIT": "envoyou_core.inbox.deadlines",
+    "ThreadBoundFunction": "envoyou_core.worker.around",
     "application": "envoyou_core.cli.command_line",
     "has_celery_app": "envoyou_core.worker.celery",
     "run_commands": "envoyou_core.cli.command_line",

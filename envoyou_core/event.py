@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import builtins
 import hashlib
-import re
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import msgspec
 
-from envoyou_core.errors import ConfigurationError, InvalidPayloadError
+from envoyou_core.errors import InvalidPayloadError
+from envoyou_core.object_types import convert_object
 from envoyou_core.reception.strict_json import load_json
 
 __all__ = [
@@ -137,16 +137,7 @@ class EventData(Generic[ObjectT]):
                 names the field and contains no data of the event.
             ConfigurationError: objects cannot be converted to `type_`.
         """
-        mapping = self._as_mapping()
-        validate = getattr(type_, "model_validate", None)
-        try:
-            return msgspec.convert(mapping, type_) if validate is None else cast(_T, validate(mapping))
-        except Exception as error:
-            name = getattr(type_, "__name__", repr(type_))
-            # msgspec wraps what a type's own validation raises, so a TypeError is about the type.
-            if validate is None and isinstance(error, TypeError):
-                raise ConfigurationError(f"cannot convert data.object to {name}: {error}") from None
-            raise InvalidPayloadError(f"data.object is not a {name}: {_describe_mismatch(error, type_)}") from None
+        return convert_object(self._as_mapping(), type_)
 
     def typed_as(self, type_: type[_T]) -> EventData[_T]:
         """Return a copy whose object is converted to `type_`. See `as_type`."""
@@ -381,56 +372,6 @@ def _load_leniently(document: bytes, *, read_integer: Callable[[str], object] = 
         return load_json(document, read_integer=read_integer)
     except ValueError as error:
         raise InvalidPayloadError(f"the body is not JSON: {error}") from None
-
-
-_MESSAGES_WITHOUT_DATA = (
-    "Expected ",
-    "Object missing required field ",
-    "Invalid RFC3339 ",
-    "Invalid ISO8601 ",
-    "Invalid UUID",
-)
-_match_path = re.compile(r"(?:`key` in )?`\$(?:\.\w+|\[\d+\]|\[\.\.\.\])*`").fullmatch
-
-
-def _describe_mismatch(error: Exception, type_: object) -> str:
-    """Describe what is wrong in which field, without any data of the event."""
-    if isinstance(error, msgspec.ValidationError):
-        return _describe_msgspec_error(error)
-    if callable(errors := getattr(error, "errors", None)):
-        fields = _field_names(type_)
-        return "; ".join(f"{one['type']} - at `{_path(one['loc'], fields)}`" for one in errors())
-    return f"its validation raised {type(error).__name__}"
-
-
-def _describe_msgspec_error(error: msgspec.ValidationError) -> str:
-    # Some of msgspec's messages contain values of the event, names of its members, or the text of an exception that the
-    # type's own validation has raised.
-    if (cause := error.__cause__) is not None:
-        path = str(error).removeprefix(f"{cause} - at ")
-        raised = f"its validation raised {type(cause).__name__}"
-        return raised if _match_path(path) is None else f"{raised} - at {path}"
-    problem, at, path = str(error).rpartition(" - at ")
-    if not at or _match_path(path) is None:
-        problem, at, path = str(error), "", ""
-    if problem.startswith("Invalid enum value"):
-        problem = "Invalid enum value"
-    elif problem.startswith("Object contains unknown field"):
-        problem = "Object contains unknown field"
-    elif not problem.startswith(_MESSAGES_WITHOUT_DATA):
-        problem = "Invalid value"
-    return problem + at + path
-
-
-def _field_names(type_: object) -> frozenset[str]:
-    """Return the names and aliases of a Pydantic model's fields."""
-    fields: Mapping[str, Any] = getattr(type_, "model_fields", {})
-    aliases = {name for field in fields.values() for name in (field.alias, field.validation_alias)}
-    return frozenset(fields) | {name for name in aliases if isinstance(name, str)}
-
-
-def _path(location: tuple[object, ...], fields: frozenset[str]) -> str:
-    return f"$.{location[0]}" if location and location[0] in fields else "$"
 
 
 def _check_name(member: str, value: str, *, min_length: int) -> None:

@@ -8,17 +8,21 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
-from envoyou_core.errors import ConfigurationError
+from envoyou_core.context_factories import AroundHandler, as_around_handler
+from envoyou_core.errors import ConfigurationError, PermanentError, RetryLater
 from envoyou_core.event import EVENT_TYPES
 from envoyou_core.handler_names import FunctionName, function_name
+from envoyou_core.handler_options import ErrorTypes, check_conditions, check_retry, error_types, former_names
+from envoyou_core.handler_parameters import OFFERED_PARAMETERS, TRANSACTION_PARAMETERS, read_parameters
 from envoyou_core.hooks import Hook, HookKind, Hooks
 from envoyou_core.inbox import AsyncTransactionalInbox, HandlerStatus, Inbox, TransactionalInbox
 from envoyou_core.observability import Listener
 from envoyou_core.observability.redacted import RedactedLogger
 from envoyou_core.patterns import check_pattern, matches_any
-from envoyou_core.validation import check_count, is_number
+from envoyou_core.providers import ProvidedParameter, as_provider
+from envoyou_core.retry import RetryPolicy
 
 __all__ = [
     "TRANSACTION_PARAMETERS",
@@ -28,18 +32,14 @@ __all__ = [
     "Registration",
     "check_transaction_support",
     "describe_handler",
+    "with_session_of_inbox",
 ]
 
 log = RedactedLogger("envoyou.handlers")
 
 HandlerFunction = TypeVar("HandlerFunction", bound=Callable[..., Any])
 HookFunction = TypeVar("HookFunction", bound=Callable[..., Any])
-
-OFFERED_PARAMETERS: Final = frozenset({"attempt", "connection", "delivery", "session"})
-"""The parameters that a handler may have besides the event, which is its first argument."""
-
-TRANSACTION_PARAMETERS: Final = frozenset({"connection", "session"})
-"""The parameters by which a handler takes the transaction that records its success."""
+AroundFunction = TypeVar("AroundFunction", bound=AroundHandler)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,11 @@ class Handler:
         concurrency: how many of its events each worker may have in flight.
         atomic: whether it shares the transaction that records its success; `None` for the default.
         was: its former names.
+        retry: when it is retried; `None` for the policy of the webhooks.
+        retry_on: the only exceptions after which it is retried; `None` for all.
+        give_up_on: the exceptions after which it is not retried.
+        object_type: the type to which the event's object is converted; `None` for a mapping.
+        provided: its parameters for which the application may have providers.
         function_name: the name of its function; `None` if it was named by `on(..., name=...)`.
     """
 
@@ -90,6 +95,11 @@ class Handler:
     concurrency: int | None = None
     atomic: bool | None = None
     was: tuple[str, ...] = ()
+    retry: RetryPolicy | None = None
+    retry_on: ErrorTypes | None = None
+    give_up_on: ErrorTypes = ()
+    object_type: Any = None
+    provided: tuple[ProvidedParameter, ...] = ()
     function_name: FunctionName | None = None
 
     @property
@@ -139,6 +149,13 @@ class Handler:
         """Whether the handler runs in the transaction that records its success."""
         return self.wants_connection if self.atomic is None else self.atomic
 
+    def gives_up_on(self, error: Exception) -> bool:
+        """Whether it is not retried after `error`, however many attempts are left."""
+        if isinstance(error, RetryLater):
+            return False
+        is_retried = self.retry_on is None or isinstance(error, self.retry_on)
+        return isinstance(error, (PermanentError, *self.give_up_on)) or not is_retried
+
     def matches(self, event_type: str) -> bool:
         """Whether this handler handles events of `event_type`."""
         return matches_any(self.patterns, event_type)
@@ -157,8 +174,15 @@ class Registration(ABC):
         concurrency: int | None = None,
         atomic: bool | None = None,
         was: str | Sequence[str] = (),
+        retry: RetryPolicy | None = None,
+        retry_on: type[Exception] | Sequence[type[Exception]] | None = None,
+        give_up_on: type[Exception] | Sequence[type[Exception]] = (),
     ) -> Callable[[HandlerFunction], HandlerFunction]:
         """Register the decorated function, sync or async, for events of these types.
+
+        If its first parameter is annotated as `Event[Customer]`, `event.data.object` is a `Customer`: a Pydantic model,
+        a msgspec Struct, a dataclass, a TypedDict, or `User` or `Login`. An object that does not fit fails the handler
+        with an `InvalidPayloadError` that names the field and no value.
 
         Args:
             types: exact (`user.created`), by prefix (`user.*`), or all (`*`). See the guide, "Supported Events".
@@ -178,17 +202,31 @@ class Registration(ABC):
                 every sync handler.
             was: the former name of a renamed handler, or several. Keep it until no event of the former release is left
                 unfinished, and no process of that release is running.
+            retry: how many attempts the handler has, and with which delays; by default as the webhooks have it. The
+                attempts are those of the event, and its next one comes after the longest delay that a failed handler
+                has. `max_crashes` and `max_interruptions` are about the event: those of the webhooks apply.
+            retry_on: the handler is retried after these exceptions only, and after `RetryLater`.
+            give_up_on: the handler is not retried after these exceptions, as if they were a `PermanentError`. They take
+                precedence over `retry_on`.
 
         Raises:
-            ConfigurationError: no event type or an invalid one, a limit out of range, an unsupported parameter, or a
-                name that is taken.
+            ConfigurationError: no event type or an invalid one, a limit out of range, an unsupported parameter, a
+                value of a wrong type, or a name that is taken.
         """
         _check_patterns(types)
-        former = _former_names(was)
-        _check_conditions(stale, time_limit, concurrency, atomic)
+        former = former_names(was)
+        check_conditions(stale, time_limit, concurrency, atomic)
+        check_retry(retry)
+        retried = None if retry_on is None else error_types("retry_on", retry_on)
+        given_up = error_types("give_up_on", give_up_on)
+        if retried == ():
+            raise ConfigurationError("retry_on expects at least one exception type")
 
         def register(function: HandlerFunction) -> HandlerFunction:
             handler = describe_handler(function, types, name)
+            if atomic is False:
+                # A session can only be the application's then.
+                handler = replace(handler, wants=handler.wants - {"session"})
             if handler.wants_connection and atomic is False:
                 raise ConfigurationError(
                     f"handler {handler.name!r} has a parameter 'connection', which atomic=False rules out"
@@ -202,11 +240,49 @@ class Registration(ABC):
                     concurrency=concurrency,
                     atomic=atomic,
                     was=former,
+                    retry=retry,
+                    retry_on=retried,
+                    give_up_on=given_up,
                 )
             )
             return function
 
         return register
+
+    def around_handler(self, function: AroundFunction) -> AroundFunction:
+        """Enter the decorated context manager around every handler: log context, a span, a tenant's schema.
+
+        The function is called with the event, the handler's name and the number of the attempt. It returns a context
+        manager, sync or async, or is a generator function that yields once. Several are nested in the order of
+        registration. A context sees the exception of the handler. What it raises itself, on entry or exit, fails the
+        attempt of that handler. The context variables that it sets reach the handler.
+
+        It is entered inside the transaction that a handler shares, and so before the commit.
+
+        Raises:
+            ConfigurationError: the function does not take these arguments.
+        """
+        self.add_hook(HookKind.AROUND_HANDLER, as_around_handler(function))
+        return function
+
+    def provide(self, key: str | type[Any], factory: Callable[[], Any]) -> None:
+        """Provide a parameter of handlers: a database session, a client, settings.
+
+        The factory is called for each call of a handler that has such a parameter, inside the contexts of
+        `around_handler`. If it is a generator function, or returns a context manager, sync or async, the handler
+        receives what that yields, and it is closed when the handler has ended. An async factory is awaited.
+
+        When a worker starts, it checks that all required parameters of all handlers are provided.
+
+        Args:
+            key: the name of the parameter, or its type, as annotated. A provider by name takes precedence over one by
+                type, and a later one over an earlier one of the same key.
+            factory: returns the value. It takes no arguments.
+
+        Raises:
+            ConfigurationError: the name is `attempt`, `connection` or `delivery`, or the factory needs arguments.
+        """
+        self.add_hook(HookKind.PROVIDER, as_provider(key, factory, reserved=OFFERED_PARAMETERS - {"session"}))
 
     def on_worker_start(self, hook: HookFunction) -> HookFunction:
         """Call the decorated function, sync or async, before a worker process claims its first event.
@@ -342,17 +418,24 @@ def check_transaction_support(handler: Handler, inbox: Inbox) -> None:
     subject = f"handler {handler.name!r} " + (f"has a parameter {parameters}" if parameters else "is atomic")
     if handler.is_async and not isinstance(inbox, AsyncTransactionalInbox):
         raise ConfigurationError(f"{subject} and is async, but this inbox has no async transactions; use AsyncSqlInbox")
-    if not handler.is_async and "session" in handler.wants:
-        raise ConfigurationError(f"{subject}; only async handlers may have 'session'")
     if not handler.is_async and not isinstance(inbox, TransactionalInbox):
         raise ConfigurationError(f"{subject}, but this inbox has no transactions")
+
+
+def with_session_of_inbox(handler: Handler, inbox: Inbox) -> Handler:
+    """Decide who provides a `session` parameter: `inbox` if it has sessions for this handler, else the application."""
+    if "session" not in handler.wants:
+        return handler
+    if handler.is_async and isinstance(inbox, AsyncTransactionalInbox):
+        return replace(handler, provided=tuple(it for it in handler.provided if it.name != "session"))
+    return replace(handler, wants=handler.wants - {"session"})
 
 
 def describe_handler(function: Callable[..., Any], types: tuple[str, ...], name: str | None = None) -> Handler:
     """Make a `Handler` from a function's name and parameters.
 
     Raises:
-        ConfigurationError: it has no name, or an unsupported required parameter.
+        ConfigurationError: it has no name, or a parameter that cannot be meant.
     """
     by_function = None if name else function_name(function)
     handler_name = by_function.short if by_function is not None else name
@@ -363,35 +446,18 @@ def describe_handler(function: Callable[..., Any], types: tuple[str, ...], name:
     _check_patterns(types)
     for pattern in types:
         _warn_of_likely_misspelling(pattern)
+    parameters = read_parameters(function, handler_name)
     return Handler(
         name=handler_name,
         function=function,
         patterns=types,
         is_async=inspect.iscoroutinefunction(function)
         or inspect.iscoroutinefunction(getattr(function, "__call__", None)),  # noqa: B004 - not a test for callability
-        wants=_wanted_parameters(function, handler_name),
+        wants=parameters.wants,
+        object_type=parameters.object_type,
+        provided=parameters.provided,
         function_name=by_function,
     )
-
-
-def _wanted_parameters(function: Callable[..., Any], name: str) -> frozenset[str]:
-    try:
-        parameters = list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):
-        raise ConfigurationError(f"cannot read the parameters of handler {name!r}") from None
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    if not parameters or parameters[0].kind not in (*positional, inspect.Parameter.VAR_POSITIONAL):
-        raise ConfigurationError(f"the first parameter of handler {name!r} must be the event")
-    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    rest = [parameter for parameter in parameters[1:] if parameter.kind in (*positional, *named)]
-    wants = {parameter.name for parameter in rest if parameter.kind in named} & OFFERED_PARAMETERS
-    for parameter in rest:
-        if parameter.name not in wants and parameter.default is inspect.Parameter.empty:
-            raise ConfigurationError(
-                f"handler {name!r} has an unsupported required parameter {parameter.name!r}; "
-                f"supported: {', '.join(sorted(OFFERED_PARAMETERS))}"
-            )
-    return frozenset(wants)
 
 
 def _check_patterns(types: tuple[str, ...]) -> None:
@@ -399,24 +465,6 @@ def _check_patterns(types: tuple[str, ...]) -> None:
         raise ConfigurationError("on() expects at least one event type, such as on('user.created') or on('*')")
     for pattern in types:
         check_pattern(pattern)
-
-
-def _former_names(was: object) -> tuple[str, ...]:
-    names = (was,) if isinstance(was, str) else was
-    if not isinstance(names, list | tuple) or not all(isinstance(name, str) and name for name in names):
-        raise ConfigurationError(f"was must be a handler's former name or a list of them, got {was!r}")
-    return tuple(names)
-
-
-def _check_conditions(stale: object, time_limit: object, concurrency: object, atomic: object) -> None:
-    if stale is not None and stale != "skip":
-        raise ConfigurationError(f"stale must be 'skip' or None, got {stale!r}")
-    if time_limit is not None and not (is_number(time_limit) and 0 < time_limit < float("inf")):
-        raise ConfigurationError(f"time_limit must be a finite number of seconds above 0, got {time_limit!r}")
-    if concurrency is not None:
-        check_count("concurrency", concurrency)
-    if atomic is not None and not isinstance(atomic, bool):
-        raise ConfigurationError(f"atomic must be True, False or None, got {atomic!r}")
 
 
 def _warn_of_likely_misspelling(pattern: str) -> None:

@@ -9,6 +9,7 @@ from enum import StrEnum
 from functools import partial
 from typing import Any
 
+from envoyou_core.providers import Provider
 from envoyou_core.steps import Await, CallHandler, Step
 
 __all__ = ["Hook", "HookKind", "Hooks", "call_hook"]
@@ -20,6 +21,8 @@ Hook = Callable[..., Any]
 class HookKind(StrEnum):
     """When a hook is called."""
 
+    AROUND_HANDLER = "around_handler"
+    PROVIDER = "provider"
     WORKER_START = "worker_start"
     WORKER_STOP = "worker_stop"
     DEAD = "dead"
@@ -31,12 +34,16 @@ class Hooks:
     """The registered hooks, in the order of registration. Iteration yields pairs of kind and hook.
 
     Attributes:
+        around_handler: called with the event, a handler's name and the attempt; returns a context manager.
+        provider: the providers of handlers' parameters, each a `Provider`.
         worker_start: called without arguments before a worker process claims its first event.
         worker_stop: called without arguments after a worker process has settled its last event, in reverse order.
         dead: called with the event and its last error: one line, or `None`.
         notice: called with each lifecycle notice.
     """
 
+    around_handler: list[Hook] = field(default_factory=list)
+    provider: list[Provider] = field(default_factory=list)
     worker_start: list[Hook] = field(default_factory=list)
     worker_stop: list[Hook] = field(default_factory=list)
     dead: list[Hook] = field(default_factory=list)
@@ -49,8 +56,8 @@ class Hooks:
     def __iter__(self) -> Iterator[tuple[HookKind, Hook]]:
         return iter([(kind, hook) for kind in HookKind for hook in self._of(kind)])
 
-    def _of(self, kind: HookKind) -> list[Hook]:
-        hooks: list[Hook] = getattr(self, kind.value)
+    def _of(self, kind: HookKind) -> list[Any]:
+        hooks: list[Any] = getattr(self, kind.value)
         return hooks
 
 

@@ -116,7 +116,8 @@ class Lifecycle:
         With a function as `handoff`, it is called when events are due.
 
         Raises:
-            ConfigurationError: the inbox needs a migration by an operator, or the spool cannot be opened.
+            ConfigurationError: the inbox needs a migration by an operator, the spool cannot be opened, or a parameter
+                of a handler is not provided.
         """
         self._open()
         self._announce_due_events()
@@ -149,7 +150,8 @@ class Lifecycle:
         It may be entered several times; the worker stops with the last exit.
 
         Raises:
-            ConfigurationError: the inbox needs a migration by an operator, or the spool cannot be opened.
+            ConfigurationError: the inbox needs a migration by an operator, the spool cannot be opened, or a parameter
+                of a handler is not provided.
         """
         import asyncio
 
@@ -182,8 +184,8 @@ class Lifecycle:
             shutdown_timeout: seconds for the attempts to finish at the end; by default the setting of that name.
 
         Raises:
-            ConfigurationError: no handler is registered, the inbox needs a migration by an operator, the spool cannot
-                be opened, or no file exists at a relative path.
+            ConfigurationError: no handler is registered, a parameter of one is not provided, the inbox needs a
+                migration by an operator, the spool cannot be opened, or no file exists at a relative path.
             WorkerStuckError: sync handlers past their time limits hold all slots. The process should exit and be
                 restarted by its supervisor.
         """
@@ -194,6 +196,7 @@ class Lifecycle:
             refuse_creation(store, at_absolute_path=False)
         self._open()
         self._engine.check_handlers()
+        self._engine.check_providers()
         worker = Worker(
             self._engine,
             name=self.inbox.name,

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 from envoyou_core.errors import ConfigurationError, WebhookError
 from envoyou_core.event import Event
-from envoyou_core.handlers import Handler, Registration, check_transaction_support
+from envoyou_core.handlers import Handler, Registration, check_transaction_support, with_session_of_inbox
 from envoyou_core.hooks import Hook, HookKind
 from envoyou_core.http import RequestLimits, WebhookRequest, WebhookResponse
 from envoyou_core.inbox import WorkerInbox
@@ -170,6 +170,7 @@ class Webhooks(Registration, Pausing):
         Raises:
             ConfigurationError: its name is taken, or it shares a transaction and this inbox has none.
         """
+        handler = with_session_of_inbox(handler, self._inbox)
         check_transaction_support(handler, self._inbox)
         self._handlers.add_handler(handler)
 
@@ -300,7 +301,7 @@ class Webhooks(Registration, Pausing):
 
     # Processing
 
-    def drain(self, *, until_idle: bool = False, within: float | None = None) -> int:
+    def drain(self, *, until_idle: bool = False, within: float | None = None, raise_errors: bool = False) -> int:
         """Handle the events that are due now, in the calling thread, and return how many were settled.
 
         Events in the spool are moved to the inbox first; a failure of the spool is reported, not raised. If no handler
@@ -310,20 +311,24 @@ class Webhooks(Registration, Pausing):
             until_idle: also wait for retries, until only paused events are left.
             within: seconds after which no further event is begun, for a task or a cron job that must end. Attempts that
                 have begun are finished.
+            raise_errors: for tests: raise what a handler has raised, once the event's attempt is settled, instead of
+                only reporting it. No further event is begun then. Exceptions of several handlers are raised as an
+                `ExceptionGroup`. `RetryLater` is raised only if no attempt is left.
 
         Raises:
-            ConfigurationError: it is called on a running event loop; use `await webhooks.adrain()` there.
+            ConfigurationError: it is called on a running event loop, where `await webhooks.adrain()` is used; or a
+                parameter of a handler is not provided.
         """
         from envoyou_core.worker.drain import drain
 
         self._empty_spool()
-        return drain(self._engine, until_idle=until_idle, within=within)
+        return drain(self._engine, until_idle=until_idle, within=within, raise_errors=raise_errors)
 
-    async def adrain(self, *, until_idle: bool = False, within: float | None = None) -> int:
+    async def adrain(self, *, until_idle: bool = False, within: float | None = None, raise_errors: bool = False) -> int:
         """Handle the events that are due now, on the running event loop. See `drain`."""
         import asyncio
 
         from envoyou_core.worker.drain import adrain
 
         await asyncio.to_thread(self._empty_spool)
-        return await adrain(self._engine, until_idle=until_idle, within=within)
+        return await adrain(self._engine, until_idle=until_idle, within=within, raise_errors=raise_errors)

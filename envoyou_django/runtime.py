@@ -16,7 +16,7 @@ from django.apps import apps
 from django.db import connections, router
 
 from envoyou_core import ConfigurationError, Event, WebhookRequest, WebhookResponse, Webhooks
-from envoyou_core.adapter import TRANSACTION_PARAMETERS, Handler, time_limited
+from envoyou_core.adapter import Handler, ThreadBoundFunction, time_limited, with_session_of_inbox
 from envoyou_django.connections import fresh_connections
 from envoyou_django.signals import SignalSender
 
@@ -56,6 +56,7 @@ class DjangoWebhooks(Webhooks):
             ConfigurationError: its name is taken, or Django does not support it.
         """
         check_handler(handler)
+        handler = with_session_of_inbox(handler, self.inbox)
         super().add_handler(_as_sync(handler) if handler.is_async else _as_atomic(handler))
 
     def ensure_worker(self) -> None:
@@ -118,14 +119,15 @@ class DjangoWebhooks(Webhooks):
         else:
             self._wake()
 
-    def drain(self, *, until_idle: bool = False, within: float | None = None) -> int:
+    def drain(self, *, until_idle: bool = False, within: float | None = None, raise_errors: bool = False) -> int:
         """See `Webhooks.drain`."""
         with self._signals.sending_here():
-            return super().drain(until_idle=until_idle, within=within)
+            return super().drain(until_idle=until_idle, within=within, raise_errors=raise_errors)
 
-    async def adrain(self, *, until_idle: bool = False, within: float | None = None) -> int:
+    async def adrain(self, *, until_idle: bool = False, within: float | None = None, raise_errors: bool = False) -> int:
         """See `Webhooks.adrain`. Runs in the thread in which Django keeps its connections."""
-        settled: int = await sync_to_async(self.drain)(until_idle=until_idle, within=within)
+        drain = sync_to_async(self.drain)
+        settled: int = await drain(until_idle=until_idle, within=within, raise_errors=raise_errors)
         return settled
 
     def receive(self, request: WebhookRequest, *, in_context: bool = False) -> WebhookResponse:
@@ -151,11 +153,8 @@ class DjangoWebhooks(Webhooks):
         return response
 
     def _run_async(self, function: Callable[[], Awaitable[Any]]) -> Any:
-        async def call() -> Any:
-            return await function()
-
         # In a thread of `sync_to_async`, this runs on the event loop of the request.
-        return async_to_sync(call)()
+        return _run_in_thread(function)
 
     async def _install_termination(self) -> None:
         self._termination.install()
@@ -188,12 +187,11 @@ def check_handler(handler: Handler) -> None:
     """Check that Django supports a handler.
 
     Raises:
-        ConfigurationError: it has a `connection` or `session` parameter, or it is async and atomic.
+        ConfigurationError: it has a `connection` parameter, or it is async and atomic.
     """
-    if handler.wants_connection:
-        parameters = " and ".join(repr(name) for name in sorted(handler.wants & TRANSACTION_PARAMETERS))
+    if "connection" in handler.wants:
         raise ConfigurationError(
-            f"handler {handler.name!r} has a parameter {parameters}, which Django's inbox does not provide; use models"
+            f"handler {handler.name!r} has a parameter 'connection', which Django's inbox does not provide; use models"
         )
     if handler.is_async and handler.atomic:
         raise ConfigurationError(f"handler {handler.name!r} is async and cannot be atomic; make it a sync function")
@@ -207,8 +205,15 @@ def _as_sync(handler: Handler) -> Handler:
     # The ORM's async methods then run in the handler's thread and on its connection, which `fresh_connections` covers,
     # instead of in asgiref's shared thread, whose connections nothing closes. On its own event loop, the handler can be
     # cancelled at its time limit, as a sync handler cannot.
-    function = async_to_sync(time_limited(handler.function, handler.time_limit))
+    function = ThreadBoundFunction(time_limited(handler.function, handler.time_limit), _run_in_thread)
     return replace(handler, function=function, is_async=False, time_limit=None)
+
+
+def _run_in_thread(function: Callable[[], Awaitable[Any]]) -> Any:
+    async def call() -> Any:
+        return await function()
+
+    return async_to_sync(call)()
 
 
 def _tests_may_run() -> bool:

@@ -125,7 +125,8 @@ def event_details(record: InboxRecord, *, in_spool: bool = False) -> Table:
         table.add_row(f"attempt {number}", Text(f"{_format_time(attempt.ended_at)} UTC  {outcome}"))
         for failure in attempt.failures:
             table.add_row("", Text(printable(f"{failure.handler}: {failure.error}")))
-            table.add_row("", Text(printable(failure.traceback.rstrip(), keep="\n"), "dim"))
+            if failure.traceback:
+                table.add_row("", Text(printable(failure.traceback.rstrip(), keep="\n"), "dim"))
     return table
 
 

@@ -16,6 +16,7 @@ __all__ = [
     "HandlerDropped",
     "HandlerFailed",
     "HandlerOverdue",
+    "HandlerPostponed",
     "HandlerSkipped",
     "HookFailed",
     "LeaseLost",
@@ -51,6 +52,32 @@ class HandlerFailed(Notice):
     def failure(self) -> tuple[BaseException | None, str]:
         """See `Notice.failure`. If it is fatal, `Settled` logs the exception, as an error."""
         return (None, "") if self.is_fatal else (self.error, self.traceback)
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerPostponed(Notice):
+    """A handler raised `RetryLater`, and has attempts left. This is not an error.
+
+    Attributes:
+        event_id: of the event.
+        event_type: of the event.
+        handler: the handler's name.
+        attempt: counted from 1.
+        retry_in: seconds after which the handler runs again at the earliest.
+        reason: the type and text of the exception, redacted.
+    """
+
+    template: ClassVar[str] = (
+        "handler %(handler)s postponed event %(event_id)s (%(event_type)s) at attempt %(attempt)d, by at least "
+        "%(retry_in)g s: %(reason)s"
+    )
+
+    event_id: str
+    event_type: str
+    handler: str
+    attempt: int
+    retry_in: float
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +215,7 @@ class Settled(Notice):
         seconds: how long the attempt took.
         exception: the exception of the last handler that failed in this attempt. Its text may contain secrets.
         traceback: its redacted traceback.
+        is_postponed: whether the event has not failed: the only exceptions were `RetryLater`, and it has attempts left.
     """
 
     template: ClassVar[str] = (
@@ -203,10 +231,14 @@ class Settled(Notice):
     seconds: float
     exception: BaseException | None = None
     traceback: str = ""
+    is_postponed: bool = False
 
     @property
     def level(self) -> int:
         """An error if the event is dead, a warning if it failed or has no handler."""
+        if self.is_postponed:
+            # `HandlerPostponed` has been logged.
+            return logging.DEBUG
         levels = {Status.DEAD: logging.ERROR, Status.FAILED: logging.WARNING, Status.IGNORED: logging.WARNING}
         return levels.get(self.status, logging.INFO)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from envoyou_core.errors import PermanentError, RetryLater
+from envoyou_core.errors import RetryLater
 from envoyou_core.handlers import Handler
 from envoyou_core.inbox.history import Failure
 from envoyou_core.inbox.owed import OwedElsewhere, next_wait, with_begun
@@ -27,13 +27,14 @@ class RunningAttempt:
     Attributes:
         claim: the claimed event.
         handlers: all handlers that match the event.
-        retry: when to retry a failed event.
+        retry: when to retry a failed event, unless its handlers have policies of their own.
         scrub_processed: whether to delete the payload once the event is processed.
         began: when the attempt began, in seconds of `time.monotonic`.
         progress: the handlers that will not run again. It grows while the attempt runs.
         is_recorded: whether the inbox knows this progress.
         errors: what the failed handlers raised, the latest last.
         failures: how they failed, as stored.
+        delay: seconds until the failed handlers may run again: the longest delay of any of them.
         settlement: how the attempt ends; `None` while it runs, and if the lease was lost.
         is_settled: whether the transaction of the last handler has stored the settlement.
         is_interrupted: whether the database has interrupted the attempt, which then does not count.
@@ -53,6 +54,7 @@ class RunningAttempt:
     is_recorded: bool = True
     errors: list[Exception] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    delay: float = 0.0
     settlement: Settlement | None = None
     is_settled: bool = False
     is_interrupted: bool = False
@@ -122,10 +124,36 @@ class RunningAttempt:
         failure = failure_of(handler.name, error, self.claim.event)
         self.failures.append(failure)
         self.errors.append(error)
-        if isinstance(error, PermanentError):
+        if handler.gives_up_on(error) or self._is_exhausted(handler):
             self.progress |= dict.fromkeys(self.names_of(handler), HandlerStatus.GIVEN_UP)
             self.is_recorded = False
+        elif isinstance(error, RetryLater):
+            self.delay = max(self.delay, error.seconds)
+        else:
+            self.delay = max(self.delay, self._policy_of(handler).delay_after(self.number))
         return failure
+
+    def will_retry(self, handler: Handler) -> bool:
+        """Whether `handler`, which has failed, has attempts left."""
+        has_attempts = self.number < self._policy_of(handler).max_attempts
+        return has_attempts and handler.status_in(self.progress) is None
+
+    @property
+    def is_only_postponed(self) -> bool:
+        """Whether the attempt ended because handlers requested a retry, and for no other reason."""
+        return bool(self.errors) and all(isinstance(error, RetryLater) for error in self.errors)
+
+    def _policy_of(self, handler: Handler) -> RetryPolicy:
+        return handler.retry or self.retry
+
+    def _is_exhausted(self, handler: Handler) -> bool:
+        """Whether `handler` has had all attempts of its policy, and others may have more.
+
+        If all handlers have the same policy, the event ends with the last attempt, and owes the handlers that failed.
+        """
+        if all(other.retry is None for other in self.handlers):
+            return False
+        return self.number >= self._policy_of(handler).max_attempts
 
     def interrupt(self, handler: Handler, error: Exception, delay: float, *, is_counted: bool) -> Settlement:
         """End the attempt because the database has failed.
@@ -144,7 +172,7 @@ class RunningAttempt:
             status=Status.FAILED if self.claim.attempts else Status.RECEIVED,
             attempts=self.claim.attempts,
             progress=self.progress,
-            retry_in=max(delay, self._delay()),
+            retry_in=max(delay, self.delay),
             error=f"the database failed: {failure.error}",
             seconds=time.monotonic() - self.began if is_counted else None,
             failures=(*self.failures, failure),
@@ -168,7 +196,9 @@ class RunningAttempt:
     def settle_unreadable(self, reason: str) -> None:
         """Fail because no handler can run. Retries leave time for a newer release or an operator to fix the event."""
         error = f"the stored event is unreadable: {reason}"
-        self.settlement = self._retried(self.claim.progress, error, self.retry.delay_after(self.number))
+        self.settlement = self._retried(
+            self.claim.progress, error, self.retry.delay_after(self.number), self.retry.max_attempts
+        )
 
     def settle_without_handlers(self) -> None:
         """End the attempt because this process has no handler for the event, which is ignored if no other has one."""
@@ -182,8 +212,10 @@ class RunningAttempt:
         )
 
     def _outcome(self, progress: Mapping[str, HandlerStatus], error: str | None) -> Settlement:
-        if any(handler.status_in(progress) is None for handler in self.handlers):
-            return self._retried(progress, error, self._delay())
+        remaining = [handler for handler in self.handlers if handler.status_in(progress) is None]
+        if remaining:
+            max_attempts = max(self._policy_of(handler).max_attempts for handler in remaining)
+            return self._retried(progress, error, self.delay, max_attempts)
         if self.elsewhere is not None and self.elsewhere.binding:
             return self._left(self.elsewhere, progress, error)
         if HandlerStatus.GIVEN_UP in progress.values():
@@ -216,9 +248,11 @@ class RunningAttempt:
             waits_since=wait.since,
         )
 
-    def _retried(self, progress: Mapping[str, HandlerStatus], error: str | None, delay: float) -> Settlement:
+    def _retried(
+        self, progress: Mapping[str, HandlerStatus], error: str | None, delay: float, max_attempts: int
+    ) -> Settlement:
         owed = self.owed(progress)
-        if self.number >= self.retry.max_attempts:
+        if self.number >= max_attempts:
             return self._ended(Status.DEAD, progress, error, owed=owed)
         return self._ended(Status.FAILED, progress, error, retry_in=delay, owed=owed)
 
@@ -233,15 +267,4 @@ class RunningAttempt:
             seconds=time.monotonic() - self.began,
             failures=tuple(self.failures),
             **values,
-        )
-
-    def _delay(self) -> float:
-        """Return the longest delay: a handler that raised `RetryLater` must not be called earlier than it said."""
-        return max(
-            (
-                error.seconds if isinstance(error, RetryLater) else self.retry.delay_after(self.number)
-                for error in self.errors
-                if not isinstance(error, PermanentError)
-            ),
-            default=0.0,
         )

@@ -10,12 +10,13 @@ from contextvars import copy_context
 from functools import partial
 from typing import Any
 
-from envoyou_core.errors import ConfigurationError
+from envoyou_core.errors import ConfigurationError, RetryLater
 from envoyou_core.inbox.records import Claim, InboxRecord, Status
 from envoyou_core.observability.attempt_notices import HandlerOverdue
 from envoyou_core.observability.worker_notices import NoHandlers
 from envoyou_core.patterns import matches_any
 from envoyou_core.steps import Call, CallHandler, Flow, arun, result_of, run
+from envoyou_core.worker.attempt import RunningAttempt
 from envoyou_core.worker.engine import Engine
 from envoyou_core.worker.leases import LeaseKeeper
 
@@ -31,13 +32,14 @@ MAX_SCANNED = 10_000
 """How many unfinished events of each status, newest first, are searched for one that will become due."""
 
 
-def drain(engine: Engine, *, until_idle: bool, within: float | None = None) -> int:
+def drain(engine: Engine, *, until_idle: bool, within: float | None = None, raise_errors: bool = False) -> int:
     """Handle the due events in the calling thread; returns how many were settled.
 
     Args:
         engine: runs the events.
         until_idle: also wait for retries.
         within: seconds after which no further event is started.
+        raise_errors: raise what handlers have raised, once their attempt is settled.
 
     Raises:
         ConfigurationError: called inside a running event loop.
@@ -51,7 +53,7 @@ def drain(engine: Engine, *, until_idle: bool, within: float | None = None) -> i
 
     def handle_due() -> int:
         with _lease_keeper(engine) as leases:
-            return run(_handle_due(engine, deadline, leases.hold, leases.drop), call=call)
+            return run(_handle_due(engine, deadline, leases.hold, leases.drop, raise_errors), call=call)
 
     deadline = _deadline(within)
     polled_at = engine.clock()
@@ -63,7 +65,7 @@ def drain(engine: Engine, *, until_idle: bool, within: float | None = None) -> i
     return settled
 
 
-async def adrain(engine: Engine, *, until_idle: bool, within: float | None = None) -> int:
+async def adrain(engine: Engine, *, until_idle: bool, within: float | None = None, raise_errors: bool = False) -> int:
     """Handle the due events on the running event loop, sync handlers in threads. See `drain`."""
     still_running: list[asyncio.Future[Any]] = []
 
@@ -86,7 +88,7 @@ async def adrain(engine: Engine, *, until_idle: bool, within: float | None = Non
                 else:
                     leases.drop(claim)
 
-            return await arun(_handle_due(engine, deadline, leases.hold, drop), offload=offload)
+            return await arun(_handle_due(engine, deadline, leases.hold, drop, raise_errors), offload=offload)
 
     deadline = _deadline(within)
     polled_at = engine.clock()
@@ -102,7 +104,7 @@ async def adrain(engine: Engine, *, until_idle: bool, within: float | None = Non
     return settled
 
 
-def _handle(engine: Engine, claim: Claim) -> Flow[bool]:
+def _handle(engine: Engine, claim: Claim, raise_errors: bool) -> Flow[bool]:
     """Make one attempt at `claim` and settle it; false if the lease was lost, or the database interrupted it."""
     attempt = engine.new_attempt(claim)
     yield from engine.run_handlers(attempt)
@@ -110,17 +112,37 @@ def _handle(engine: Engine, claim: Claim) -> Flow[bool]:
     if attempt.settlement is not None and not held:
         held = yield Call(partial(engine.settle, claim, attempt.settlement))
     yield from engine.report(attempt, held)
+    if raise_errors:
+        _raise_failures(attempt)
     # An event that waits for a handler of another process is not settled.
     is_left = attempt.settlement is None or attempt.settlement.waits_for is not None
     return held and not is_left and not attempt.is_interrupted
 
 
+def _raise_failures(attempt: RunningAttempt) -> None:
+    """Raise what the handlers have raised: one exception as it is, several as a group.
+
+    `RetryLater` is none of them as long as the event has attempts left.
+    """
+    is_retried = attempt.settlement is not None and attempt.settlement.status is Status.FAILED
+    errors = [error for error in attempt.errors if not (is_retried and isinstance(error, RetryLater))]
+    if len(errors) > 1:
+        raise ExceptionGroup(f"several handlers failed for event {attempt.claim.event.id}", errors)
+    for error in errors:
+        raise error
+
+
 def _handle_due(
-    engine: Engine, deadline: float, hold: Callable[[Claim], None], drop: Callable[[Claim], None]
+    engine: Engine,
+    deadline: float,
+    hold: Callable[[Claim], None],
+    drop: Callable[[Claim], None],
+    raise_errors: bool,
 ) -> Flow[int]:
     if not engine.has_handlers:
         engine.notices.emit(NoHandlers(engine.inbox.name))
         return 0
+    engine.check_providers()
     settled = 0
     engine.presence.drains()
     engine.known_handlers.look_now()
@@ -130,7 +152,7 @@ def _handle_due(
     while time.monotonic() < deadline and (claims := (yield Call(lambda: engine.claim_waiting(1) or engine.claim(1)))):
         hold(claims[0])
         try:
-            settled += yield from _handle(engine, claims[0])
+            settled += yield from _handle(engine, claims[0], raise_errors)
         finally:
             # If the attempt was interrupted, its lease expires and the event is claimed again.
             drop(claims[0])

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TypeVar
 
-from envoyou_core.errors import ConfigurationError, LeaseLostError
+from envoyou_core.errors import ConfigurationError, LeaseLostError, RetryLater
 from envoyou_core.handlers import Handler, Handlers
 from envoyou_core.hooks import Hooks
 from envoyou_core.inbox.files import location_of
@@ -27,6 +27,7 @@ from envoyou_core.observability.attempt_notices import (
     HandlerAwaited,
     HandlerDropped,
     HandlerFailed,
+    HandlerPostponed,
     HandlerSkipped,
     HookFailed,
     LeaseLost,
@@ -35,6 +36,7 @@ from envoyou_core.observability.attempt_notices import (
 from envoyou_core.observability.notices import Notices
 from envoyou_core.observability.storage_notices import RetentionApplied
 from envoyou_core.observability.worker_notices import LeasesEnded
+from envoyou_core.providers import check_providers
 from envoyou_core.retention import Retention, RetentionReport, apply_retention, preview_retention
 from envoyou_core.retry import RetryPolicy
 from envoyou_core.steps import Call, Flow
@@ -69,7 +71,7 @@ class Engine:
         recovery: ends the leases of processes that are gone.
         lease: seconds for which a claim is held; a live worker renews it well before it expires.
         contexts: enter_all around each handler and each call of the inbox.
-        hooks: called when an event is dead.
+        hooks: called around handlers, and when an event is dead.
         thread_exit_hooks: called in each thread of a worker before it ends.
         handler_wait: seconds for which an event may wait for a process that knows a handler.
         retention: how long finished events are kept; `None` to keep them forever.
@@ -113,6 +115,14 @@ class Engine:
                 f"no handler is registered for {self.inbox.name!r}, so no event can be handled: the module that "
                 "registers the handlers may not be imported"
             )
+
+    def check_providers(self) -> None:
+        """Check that the parameters of all handlers are provided.
+
+        Raises:
+            ConfigurationError: one is not.
+        """
+        check_providers(self.handlers, self.hooks.provider)
 
     def is_sync(self, claim: Claim) -> bool:
         """Whether all handlers of the event are sync."""
@@ -351,6 +361,7 @@ class Engine:
                 seconds=time.monotonic() - attempt.began,
                 exception=attempt.errors[-1] if attempt.errors else None,
                 traceback=settlement.failures[-1].traceback if settlement.failures else "",
+                is_postponed=settlement.status is Status.FAILED and attempt.is_only_postponed,
             )
         )
         if settlement.status is Status.DEAD:
@@ -393,7 +404,7 @@ class Engine:
         settle = None
         if is_last and handler.shares_transaction and not attempt.has_failures:
             settle = partial(attempt.settle, done)
-        invocation = Invocation(handler, claim, self.inbox, self.contexts, done, settle)
+        invocation = Invocation(handler, claim, self.inbox, self.contexts, done, self.hooks, settle)
         error: Exception | None = None
         try:
             yield invocation.step()
@@ -408,6 +419,10 @@ class Engine:
         if (yield from self._is_interrupted(attempt, invocation, error)):
             return
         failure = attempt.fail(handler, error)
+        if isinstance(error, RetryLater) and attempt.will_retry(handler):
+            details = (claim.event.id, claim.event.type, handler.name, attempt.number, error.seconds, failure.error)
+            self.notices.emit(HandlerPostponed(*details))
+            return
         is_fatal = is_last and attempt.settle().status is Status.DEAD
         self.notices.emit(
             HandlerFailed(

@@ -9,7 +9,7 @@ from contextlib import suppress
 from itertools import islice, product
 from typing import Any, Final
 
-from envoyou_core.errors import describe
+from envoyou_core.errors import RetryLater, describe
 from envoyou_core.event import Event
 from envoyou_core.inbox.history import Failure
 from envoyou_core.payloads import IDENTIFYING_NAMES
@@ -44,7 +44,10 @@ SECRET_NAMES: Final = ("secret", "passw", "passphrase", "token", "key", "pin", "
 def failure_of(handler: str, error: BaseException, event: Event) -> Failure:
     """Describe how `handler` failed, without the event's payload and anything that looks like a secret."""
     private = private_texts(event)
-    return Failure(handler, describe(error, private=private), traceback_of(error, private=private, from_caller=True))
+    # `RetryLater` is a request and not an error: how it came about needs no explanation.
+    is_request = isinstance(error, RetryLater)
+    traceback = "" if is_request else traceback_of(error, private=private, from_caller=True)
+    return Failure(handler, describe(error, private=private), traceback)
 
 
 def traceback_of(error: BaseException, *, private: Collection[str] = (), from_caller: bool = False) -> str:

@@ -131,6 +131,7 @@ class InProcessHandoff:
         with self._lock:
             if self.alive or self._retired_pid == os.getpid():
                 return
+            self._engine.check_providers()
             # The worker was not stopped, or it would not be kept. So its event loop has ended.
             ended = self._worker if self._pid == os.getpid() else None
             worker = Worker(

@@ -11,11 +11,16 @@ from enum import Enum
 from functools import partial
 from typing import Any, cast
 
+from envoyou_core.context_factories import name_of
+from envoyou_core.event import Event
 from envoyou_core.handlers import DeliveryInfo, Handler
+from envoyou_core.hooks import Hooks
 from envoyou_core.inbox.database_errors import is_database_failure
 from envoyou_core.inbox.protocol import AsyncTransactionalInbox, Inbox, TransactionalInbox
 from envoyou_core.inbox.records import Claim, HandlerStatus, Settlement
-from envoyou_core.steps import Await, CallHandler, Step
+from envoyou_core.providers import check_providers, find_provider
+from envoyou_core.steps import Await, Call, CallHandler, Step
+from envoyou_core.worker.around import Opening, ThreadBoundFunction, call_in_thread, call_on_loop, within
 from envoyou_core.worker.time_limits import time_limited
 
 __all__ = ["HandlerContext", "Invocation", "Stage", "enter_all", "hook_step"]
@@ -62,6 +67,7 @@ class Invocation:
         inbox: the inbox whose transaction the handler may share.
         contexts: the contexts to enter.
         progress: what the shared transaction records at its end.
+        hooks: the contexts around handlers, and the providers.
         settle: makes the settlement that the shared transaction stores instead; `None` if other handlers follow.
         stage: how far the call has got; if it fails, where.
     """
@@ -71,6 +77,7 @@ class Invocation:
     inbox: Inbox
     contexts: Iterable[HandlerContext]
     progress: Mapping[str, HandlerStatus]
+    hooks: Hooks
     settle: Callable[[], Settlement] | None = None
     stage: Stage = Stage.RUNNING
 
@@ -93,14 +100,60 @@ class Invocation:
 
     def _function(self) -> Callable[..., Any]:
         """The handler's function with all its arguments except the transaction."""
+        handler = self.handler
+        function = time_limited(handler.function, handler.time_limit) if handler.is_async else handler.function
+        if self.hooks.around_handler or self.handler.provided:
+            return self._within_contexts(function)
+        return self._bound(function)
+
+    def _bound(self, function: Callable[..., Any]) -> Callable[..., Any]:
         handler, claim = self.handler, self.claim
         offered: dict[str, Any] = {
             "attempt": claim.attempts + 1,
             "delivery": DeliveryInfo(claim.received_at, claim.webhook_id, claim.tenant, claim.headers),
         }
         named = {name: offered[name] for name in handler.wants & offered.keys()}
-        function = time_limited(handler.function, handler.time_limit) if handler.is_async else handler.function
+        if handler.object_type is not None:
+            return partial(_call_with_type, function, handler.object_type, claim.event, **named)
         return partial(function, claim.event, **named)
+
+    def _within_contexts(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the call inside the contexts of the application and with what it provides."""
+        handler = self.handler
+        values: dict[str, Any] = {}
+        openings = [*self._contexts(), *self._provided(values)]
+        if not openings:
+            return self._bound(function)
+        if isinstance(function, ThreadBoundFunction):
+            bound = self._bound(function.function)
+            flow = within(openings, Await(lambda: bound(**values)), is_async=True, on_one_loop=True)
+            return partial(call_in_thread, flow, run_async=function.run)
+        call = self._bound(function)
+
+        async def on_loop(**given: Any) -> Any:
+            return await call_on_loop(within(openings, Await(lambda: call(**values, **given)), is_async=True))
+
+        def in_thread(**given: Any) -> Any:
+            step = Call(lambda: _refuse_awaitable(call(**values, **given)))
+            return call_in_thread(within(openings, step, is_async=False))
+
+        return on_loop if handler.is_async else in_thread
+
+    def _contexts(self) -> Iterator[Opening]:
+        details = (self.claim.event, self.handler.name, self.claim.attempts + 1)
+        for function in self.hooks.around_handler:
+            yield Opening(partial(function, *details), f"context {name_of(function)}")
+
+    def _provided(self, values: dict[str, Any]) -> Iterator[Opening]:
+        """Return the openings of what the handler is provided with, which add it to `values`."""
+        for parameter in self.handler.provided:
+            provider = find_provider(self.hooks.provider, parameter)
+            if provider is not None:
+                keep = partial(values.__setitem__, parameter.name)
+                yield Opening(provider, f"provider of {provider.description}", keep)
+            elif parameter.is_required:
+                # The handler was registered after the worker had started.
+                check_providers([self.handler], self.hooks.provider)
 
     def _call_in_transaction(self) -> None:
         inbox, call = cast(TransactionalInbox, self.inbox), self._function()
@@ -118,6 +171,10 @@ class Invocation:
             self.stage = Stage.RUNNING
             await call(**given)
             self.stage = Stage.ENDING
+
+
+def _call_with_type(function: Callable[..., Any], type_: Any, event: Event, /, **named: Any) -> Any:
+    return function(event.typed_as(type_), **named)
 
 
 def _call_in_contexts(contexts: Iterable[HandlerContext], call: Callable[[], Any]) -> None:

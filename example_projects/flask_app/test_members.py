@@ -39,7 +39,7 @@ def deliver(app: Flask) -> Deliver:
         delivery = sign_delivery(event, secret=secret)
         answer = app.test_client().post("/webhooks/envoyou", data=delivery.body, headers=delivery.headers)
         with app.app_context():
-            envoyou.webhooks.drain()
+            envoyou.webhooks.drain(raise_errors=True)
         return answer.status_code
 
     return deliver

@@ -146,6 +146,25 @@ async def test_the_last_handlers_transaction_settles_the_event(webhooks, clock, 
     assert await effects() == ["only"]
 
 
+async def test_an_exception_of_a_context_at_its_exit_rolls_back_the_work(webhooks, clock, effects):
+    @webhooks.around_handler
+    async def break_once(event, handler, attempt):
+        yield
+        if attempt == 1:
+            raise ValueError("not yet")
+
+    @webhooks.on("*", name="enclosed")
+    async def enclosed(event, connection, attempt):
+        await write(connection, event, f"enclosed {attempt}")
+
+    event = await accept(webhooks, clock)
+    await webhooks.adrain()
+    assert (webhooks.inbox.get(event.id).status, await effects()) == (Status.FAILED, [])
+    clock.now += 1
+    await webhooks.adrain()
+    assert (webhooks.inbox.get(event.id).status, await effects()) == (Status.PROCESSED, ["enclosed 2"])
+
+
 async def test_what_a_failing_handler_did_is_rolled_back_and_done_once_by_the_retry(webhooks, clock, effects):
     @webhooks.on("*", name="flaky")
     async def flaky(event, connection, attempt):
@@ -447,15 +466,16 @@ def test_a_url_for_an_async_driver_is_refused_with_the_way_out(tmp_path):
         Webhooks(secret=SECRET, inbox=f"sqlite+aiosqlite:///{tmp_path}/app.db")
 
 
-def test_a_session_is_refused_where_there_is_none_to_give(tmp_path, inbox, webhooks):
+def test_a_session_that_the_inbox_does_not_have_must_be_provided(tmp_path, inbox, webhooks):
     durable = Webhooks(secret=SECRET, inbox=f"sqlite:///{tmp_path}/inbox.db")
-    with pytest.raises(ConfigurationError, match="AsyncSqlInbox"):
 
-        @durable.on("*")
-        async def asynchronous(event, session): ...
+    @durable.on("*")
+    async def asynchronous(event, session): ...
 
+    webhooks.on("*", name="plain")(lambda event, session: None)
     for receiver in (durable, webhooks):
-        with pytest.raises(ConfigurationError, match="only async handlers may have 'session'"):
-
-            @receiver.on("*")
-            def plain(event, session): ...
+        with pytest.raises(ConfigurationError, match=r"'session', which nothing provides.*AsyncSqlInbox"):
+            receiver.drain()
+        receiver.provide("session", lambda: "a session")
+        assert receiver.drain() == 0
+    durable.inbox.close()

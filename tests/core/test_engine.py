@@ -388,6 +388,70 @@ def test_longest_delay_of_several_failures_applies(clock, errors, delay):
     assert (attempt.settlement.status, attempt.settlement.retry_in) == (Status.FAILED, delay)
 
 
+# Errors that a test wants to see
+
+
+@pytest.fixture(params=["drain", "adrain"])
+def raising(request, clock):
+    """An app whose handlers' exceptions are raised when its events are handled."""
+    app = App(request.param, clock, retry=RetryPolicy(max_attempts=2, initial_delay=0))
+
+    def work():
+        if request.param == "drain":
+            return app.webhooks.drain(raise_errors=True)
+        return asyncio.run(app.webhooks.adrain(raise_errors=True))
+
+    app.work = work
+    return app
+
+
+def test_an_exception_of_a_handler_is_raised_once_its_attempt_is_settled(raising, kind):
+    def fail(event, attempt, delivery):
+        raise KeyError("email")
+
+    called = []
+    raising.on("*", name="fails")(kind(fail))
+    raising.on("*", name="succeeds")(lambda event: called.append(event.id))
+    raising.add("evt_1")
+    raising.add("evt_2")
+    with pytest.raises(KeyError, match="email"):
+        raising.work()
+    assert called == ["evt_1"]
+    assert (raising.status(), raising.record().attempts, raising.record("evt_2").attempts) == (Status.FAILED, 1, 0)
+
+
+def test_exceptions_of_several_handlers_are_raised_as_a_group(raising):
+    for name, error in (("a", ValueError()), ("b", KeyError())):
+
+        def handler(event, error=error):
+            raise error
+
+        raising.on("*", name=name)(handler)
+    raising.add()
+    with pytest.raises(ExceptionGroup, match="several handlers failed for event evt_1") as raised:
+        raising.work()
+    assert [type(error) for error in raised.value.exceptions] == [ValueError, KeyError]
+
+
+def test_retry_later_is_raised_only_if_no_attempt_is_left(raising, kind):
+    def later(event, attempt, delivery):
+        raise RetryLater(60)
+
+    raising.on("*", name="h")(kind(later))
+    raising.add()
+    assert raising.work() == 1
+    raising.clock.advance(60)
+    with pytest.raises(RetryLater):
+        raising.work()
+    assert raising.status() is Status.DEAD
+
+
+def test_without_failures_nothing_is_raised(raising):
+    raising.on("*")(lambda event: None)
+    raising.add()
+    assert raising.work() == 1
+
+
 # What a handler gets
 
 

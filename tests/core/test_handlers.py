@@ -189,8 +189,6 @@ def test_detection_of_parameters(function, wants):
         lambda: None,
         lambda *, event: None,
         lambda **rest: None,
-        lambda event, mailer: None,
-        lambda event, *, mailer: None,
         lambda event, attempt, /: None,
         Callable.__call__,
     ],
@@ -198,11 +196,6 @@ def test_detection_of_parameters(function, wants):
 def test_an_unsupported_required_parameter_is_refused(function):
     with pytest.raises(ConfigurationError):
         describe_handler(function, ("*",), "named")
-
-
-def test_the_error_lists_the_supported_parameters():
-    with pytest.raises(ConfigurationError, match=r"parameter 'mailer'.*attempt, connection, delivery"):
-        describe_handler(lambda event, mailer: None, ("*",), "named")
 
 
 def test_an_unreadable_signature_is_refused():

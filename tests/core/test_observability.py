@@ -20,6 +20,7 @@ from envoyou_core.observability import (
     HandlerDropped,
     HandlerFailed,
     HandlerOverdue,
+    HandlerPostponed,
     HandlersBounded,
     HandlerSkipped,
     HookFailed,
@@ -101,6 +102,11 @@ RECORDS = [
         "WARNING",
         "database sqlite:///a.db failed at handler welcome for event evt_1 (user.created), retrying in 2 s, not "
         "counted as an attempt: lost (interruption 2 of this event)",
+    ),
+    (
+        HandlerPostponed("evt_1", "user.created", "welcome", 2, 30.0, "RetryLater: rate limited"),
+        "INFO",
+        "handler welcome postponed event evt_1 (user.created) at attempt 2, by at least 30 s: RetryLater: rate limited",
     ),
     (
         HandlerOverdue("evt_1", "user.created", "welcome", 2.5),
@@ -280,6 +286,7 @@ def test_a_record_has_the_template_of_its_kind_and_the_data_of_the_notice(caplog
         "retry_in": 4.0,
         "error": "ValueError: why",
         "seconds": 0.0125,
+        "is_postponed": False,
     }
 
 

@@ -131,6 +131,25 @@ def test_what_a_failing_handler_did_is_rolled_back_and_done_once_by_the_retry(we
     assert webhooks.inbox.get(event.id).status is Status.PROCESSED
 
 
+def test_an_exception_of_a_context_at_its_exit_rolls_back_the_work(webhooks, clock, effects):
+    @webhooks.around_handler
+    def break_once(event, handler, attempt):
+        yield
+        if attempt == 1:
+            raise ValueError("not yet")
+
+    @webhooks.on("*", name="enclosed")
+    def enclosed(event, connection, attempt):
+        write(connection, event, f"enclosed {attempt}")
+
+    event = accept(webhooks, clock)
+    webhooks.drain()
+    assert (webhooks.inbox.get(event.id).status, effects()) == (Status.FAILED, [])
+    clock.now += 1
+    webhooks.drain()
+    assert (webhooks.inbox.get(event.id).status, effects()) == (Status.PROCESSED, ["enclosed 2"])
+
+
 def test_giving_up_rolls_back_and_leaves_the_others_work(webhooks, clock, effects):
     @webhooks.on("*", name="hopeless")
     def hopeless(event, connection):

@@ -1,11 +1,13 @@
 """Discovery and lifetime of handlers."""
 
 import asyncio
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import pytest
 from django.test import override_settings
 
-from envoyou_core import ConfigurationError, Handlers
+from envoyou_core import ConfigurationError, Event, Handlers, User
 from envoyou_core.observability import HandlerOverdue
 from envoyou_core.testing import sample_event, sign_delivery
 from envoyou_django import webhooks
@@ -105,6 +107,71 @@ def test_handlers_have_the_options_of_the_core(client):
         assert webhooks.inbox.get("evt_opened").progress == {mirror.__qualname__: "skipped"}
 
 
+def test_handlers_get_the_annotated_type(client):
+    with override_settings(ENVOYOU={"WEBHOOK_SECRET": SECRET}):
+        seen = []
+
+        @webhooks.on("shop.opened", name="sync")
+        def handle(event: Event[User]):
+            seen.append(event.data.object)
+
+        @webhooks.on("shop.opened", name="async")
+        async def handle_too(event: Event[User]):
+            seen.append(event.data.object)
+
+        accept(client, "shop.opened", object={"id": "user_1"})
+        accept(client, "shop.opened", id="evt_wrong", object={"id": 3})
+        webhooks.drain()
+        assert seen == [User(id="user_1")] * 2
+        fault = "InvalidPayloadError: data.object is not a User: Expected `str`, got `int` - at `$.id`"
+        assert webhooks.inbox.get("evt_wrong").last_error == f"{fault}; {fault}"
+
+
+def test_a_context_around_a_sync_handler_is_inside_its_transaction(client):
+    with override_settings(ENVOYOU={"WEBHOOK_SECRET": SECRET}):
+
+        @webhooks.around_handler
+        def note(event, handler, attempt):
+            Member.objects.create(name=f"before {handler}")
+            yield
+            raise LookupError("no such tenant")
+
+        webhooks.on("shop.opened", name="enclosed")(lambda event: Member.objects.create(name="Ada"))
+        accept(client, "shop.opened", id="evt_shop")
+        assert webhooks.drain() == 1
+        assert webhooks.inbox.get("evt_shop").last_error == "LookupError: no such tenant"
+        assert not Member.objects.exists()
+
+
+def test_contexts_around_an_async_handler_use_its_loop_and_its_connection(client):
+    tenant, seen = ContextVar("tenant"), []
+    with override_settings(ENVOYOU={"WEBHOOK_SECRET": SECRET}):
+
+        @webhooks.around_handler
+        def select(event, handler, attempt):
+            token = tenant.set([Member.objects.create(name="of the sync context").name])
+            yield
+            tenant.reset(token)
+
+        @webhooks.around_handler
+        async def extend(event, handler, attempt):
+            await Member.objects.acreate(name="of the async context")
+            tenant.get().append(asyncio.get_running_loop())
+            yield
+            seen.append(asyncio.get_running_loop())
+
+        @webhooks.on("shop.opened")
+        async def handle(event):
+            seen.extend([*tenant.get(), asyncio.get_running_loop(), await Member.objects.acount()])
+
+        accept(client, "shop.opened", id="evt_shop")
+        assert webhooks.drain() == 1
+        name, entered_on, ran_on, members, exited_on = seen
+        assert (name, members) == ("of the sync context", 2)
+        assert entered_on is ran_on is exited_on
+        assert webhooks.inbox.get("evt_shop").status == "processed"
+
+
 def test_an_async_handler_is_cancelled_at_its_time_limit(client):
     """It runs on an event loop of its own, in a thread that cannot be stopped."""
     with override_settings(ENVOYOU={"WEBHOOK_SECRET": SECRET}):
@@ -137,14 +204,38 @@ def test_duplicate_names_are_refused():
         webhooks.on("shop.closed")(note)
 
 
-@pytest.mark.parametrize("name", ["connection", "session"])
-def test_connection_and_session_parameters_are_refused(name):
-    def note(event, connection): ...
+def test_a_connection_parameter_is_refused():
+    with pytest.raises(ConfigurationError, match="has a parameter 'connection'"):
+        webhooks.on("shop.opened")(lambda event, connection: None)
 
-    async def note_in_a_session(event, session): ...
 
-    with pytest.raises(ConfigurationError, match=f"has a parameter '{name}'"):
-        webhooks.on("shop.opened")({"connection": note, "session": note_in_a_session}[name])
+def test_providers_of_both_kinds_serve_handlers_of_both_kinds(client):
+    with override_settings(ENVOYOU={"WEBHOOK_SECRET": SECRET}):
+        seen = []
+
+        @contextmanager
+        def session():
+            yield Member.objects.create(name="Ada")
+            seen.append("closed")
+
+        async def loop():
+            return asyncio.get_running_loop()
+
+        webhooks.on("shop.opened", name="sync")(lambda event, session: seen.append(session.name))
+
+        @webhooks.on("shop.opened", name="async")
+        async def handle(event, session, loop):
+            seen.append((session.name, loop is asyncio.get_running_loop()))
+
+        with pytest.raises(ConfigurationError, match="'session', which nothing provides"):
+            webhooks.drain()
+        webhooks.provide("session", session)
+        webhooks.provide("loop", loop)
+        accept(client, "shop.opened", id="evt_shop")
+        assert webhooks.drain() == 1
+        assert webhooks.inbox.get("evt_shop").status == "processed"
+        assert seen == ["Ada", "closed", ("Ada", True), "closed"]
+        assert Member.objects.count() == 2
 
 
 REGISTERED = ["on_dead", "on_worker_start", "on_worker_stop", "subscribe"]

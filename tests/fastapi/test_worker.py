@@ -7,13 +7,15 @@ import contextvars
 import threading
 from contextlib import asynccontextmanager
 from queue import Queue
+from typing import Annotated
 
 import httpx2
 import pytest
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Request
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
+from envoyou_core import ConfigurationError
 from envoyou_core.inbox import Status
 from envoyou_core.observability import NoHandlers, WorkerStarted, WorkerStopped
 from envoyou_core.testing import sample_event, sign_delivery
@@ -47,6 +49,22 @@ def test_async_handlers_run_on_the_loop_of_the_application(webhooks):
     @webhooks.on("*")
     async def handle(event):
         ran_on.put(id(asyncio.get_running_loop()))
+
+    with TestClient(make_app(webhooks)) as client:
+        assert deliver(client).status_code == 200
+        assert ran_on.get(timeout=PATIENCE) == client.get("/loop").json()
+
+
+def test_async_contexts_around_async_handlers_run_on_the_loop_of_the_application(webhooks):
+    ran_on = Queue()
+
+    @webhooks.around_handler
+    async def note(event, handler, attempt):
+        yield
+        ran_on.put(id(asyncio.get_running_loop()))
+
+    @webhooks.on("*")
+    async def handle(event): ...
 
     with TestClient(make_app(webhooks)) as client:
         assert deliver(client).status_code == 200
@@ -325,3 +343,24 @@ def test_a_mounted_application_whose_outer_one_has_the_lifespan_is_drained(webho
         assert notices == [WorkerStarted]
         assert deliver(client, path=f"/api{PATH}").status_code == 200
     assert notices == [WorkerStarted, WorkerStopped]
+
+
+def get_db():
+    yield "the db"
+
+
+def test_depends_in_a_handler_is_refused_with_the_way_that_works(manual):
+    def by_default(event, db=Depends(get_db)): ...  # noqa: B008
+
+    def by_annotation(event, db: Annotated[str, Depends(get_db)]): ...
+
+    for handler in (by_default, by_annotation):
+        with pytest.raises(ConfigurationError, match=r"Depends\(get_db\).*call webhooks\.provide\('db', get_db\)"):
+            manual.on("*")(handler)
+
+    seen = []
+    manual.provide("db", get_db)
+    manual.on("*", name="works")(lambda event, db: seen.append(db))
+    deliver(TestClient(make_app(manual)))
+    assert manual.drain() == 1
+    assert seen == ["the db"]

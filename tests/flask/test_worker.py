@@ -13,7 +13,7 @@ from queue import Queue
 import pytest
 from flask import Flask, current_app, g
 
-from envoyou_core import PermanentError, Webhooks
+from envoyou_core import Event, PermanentError, User, Webhooks
 from envoyou_core.observability import NoHandlers
 from envoyou_core.testing import sample_event
 from envoyou_flask import create_blueprint
@@ -97,6 +97,28 @@ def test_handlers_run_in_the_context_of_the_app(webhooks):
     assert seen.get(timeout=PATIENCE) == ("the app's", False)
 
 
+def test_contexts_around_handlers_run_in_the_context_of_the_app_and_of_each_handler(make_webhooks):
+    webhooks = make_webhooks(handoff="manual")
+    seen = []
+
+    @webhooks.around_handler
+    def select(event, handler, attempt):
+        g.tenant = f"{current_app.config['MARK']} for {handler}"
+        yield
+
+    webhooks.on("*", name="sync")(lambda event: seen.append(g.tenant))
+
+    @webhooks.on("*", name="async")
+    async def handle(event):
+        seen.append(g.tenant)
+
+    app = make_app(webhooks)
+    app.config["MARK"] = "the app's"
+    deliver(app)
+    assert webhooks.drain() == 1
+    assert seen == ["the app's for sync", "the app's for async"]
+
+
 def test_dead_hooks_run_in_the_context_of_the_app(make_webhooks):
     webhooks = make_webhooks(handoff="manual")
     seen = []
@@ -117,6 +139,20 @@ def test_dead_hooks_run_in_the_context_of_the_app(make_webhooks):
     deliver(app)
     assert webhooks.drain() == 1
     assert seen == ["one", "one"]
+
+
+def test_handlers_get_the_annotated_type(make_webhooks):
+    webhooks = make_webhooks(handoff="manual")
+    seen = []
+
+    @webhooks.on("user.created")
+    def handle(event: Event[User]):
+        seen.append((event.data.object.id, current_app.name))
+
+    app = make_app(webhooks, "one")
+    deliver(app, sample_event("user.created", object={"id": "user_1"}))
+    assert webhooks.drain() == 1
+    assert seen == [("user_1", "one")]
 
 
 def test_the_context_is_torn_down_after_each_handler(manual):

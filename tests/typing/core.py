@@ -1,6 +1,7 @@
 """What a type checker must make of user code. It is checked by mypy, and never run."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, assert_type
@@ -107,6 +108,11 @@ def read_the_object(event: Event) -> None:
     assert_type(event.typed_as(Account).data.object, Account)
 
 
+@webhooks.on("user.deleted", name="typed by annotation")
+def forget_account(event: Event[Account]) -> None:
+    assert_type(event.data.object, Account)
+
+
 @webhooks.on("user.*", name="keep in step")
 async def keep_in_step(event: Event, *, attempt: int) -> None: ...
 
@@ -132,12 +138,49 @@ def mirror(event: Event) -> None: ...
 def plainly(event: Event) -> None: ...
 
 
+@webhooks.on("user.deleted", retry=RetryPolicy(max_attempts=5), retry_on=(OSError, TimeoutError), give_up_on=KeyError)
+def patiently(event: Event) -> None: ...
+
+
+webhooks.on("auth.failed", retry=5)  # type: ignore[arg-type]
+webhooks.on("auth.failed", retry_on="OSError")  # type: ignore[arg-type]
+webhooks.on("auth.failed", give_up_on=[KeyboardInterrupt])  # type: ignore[list-item]
 webhooks.on("auth.failed", stale="drop")  # type: ignore[arg-type]
 webhooks.on("auth.failed", concurrency=1.5)  # type: ignore[arg-type]
 
 
 @webhooks.on(3)  # type: ignore[arg-type]
 def wrong(event: Event) -> None: ...
+
+
+@webhooks.around_handler
+@contextmanager
+def log_context(event: Event, handler: str, attempt: int) -> Iterator[None]:
+    yield
+
+
+@webhooks.around_handler
+async def traced(event: Event, handler: str, attempt: int) -> AsyncIterator[None]:
+    yield
+
+
+@webhooks.around_handler  # type: ignore[type-var]
+def not_a_context(event: Event, handler: str, attempt: int) -> None: ...
+
+
+@webhooks.around_handler  # type: ignore[type-var]
+def without_arguments() -> Iterator[None]:
+    yield
+
+
+webhooks.provide("account", lambda: Account("user_1"))
+webhooks.provide(Account, lambda: Account("user_1"))
+webhooks.provide(3, dict)  # type: ignore[arg-type]
+webhooks.provide("account", Account("user_1"))  # type: ignore[arg-type]
+
+
+@webhooks.on("user.deleted", name="with what is provided")
+def close(event: Event, account: Account) -> None: ...
 
 
 # A decorated handler keeps its own type.
@@ -177,6 +220,7 @@ async def in_an_async_view(request: WebhookRequest) -> int:
     assert_type(await webhooks.averify(request), Event)
     response = await webhooks.areceive(request)
     assert_type(await webhooks.adrain(), int)
+    assert_type(webhooks.drain(raise_errors=True) + await webhooks.adrain(raise_errors=True), int)
     async with webhooks.lifespan():
         return response.status
 

@@ -42,7 +42,7 @@ class OrderTests(WebhookTestMixin, TestCase):
     def test_events_are_handled_in_the_order_in_which_they_happened(self) -> None:
         self.post_event("user.updated", {"id": "user_1", "email": "new@example.com"}, created=2)
         self.post_event("user.created", {"id": "user_1", "email": "old@example.com"}, created=1)
-        webhooks.drain()
+        webhooks.drain(raise_errors=True)
         assert User.objects.get(envoyou_id="user_1").email == "new@example.com"
 
 
