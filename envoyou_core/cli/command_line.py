@@ -14,10 +14,11 @@ from envoyou_core.cli.events import events
 from envoyou_core.cli.output import ignore_closed_pipe, print_text, report_errors
 from envoyou_core.cli.processing import handlers, pause, resume, worker, workers
 from envoyou_core.cli.rejected import rejected
-from envoyou_core.cli.sending import secret, send
+from envoyou_core.cli.signing_secrets import secret
 from envoyou_core.cli.simulating import simulate
 from envoyou_core.cli.storage import migrate, prune, stats
 from envoyou_core.cli.target import Target
+from envoyou_core.cli.trigger import trigger
 from envoyou_core.cli.webhooks import webhooks
 
 __all__ = ["app", "application", "run_commands"]
@@ -81,7 +82,7 @@ def application(group: Callable[..., None] = envoyou, *, has_completion: bool = 
     commands.command()(stats)
     commands.add_typer(events, name="events")
     commands.add_typer(rejected, name="rejected")
-    for command in (handlers, workers, pause, resume, prune, worker, migrate, send):
+    for command in (handlers, workers, pause, resume, prune, worker, migrate, trigger):
         commands.command()(command)
     commands.add_typer(secret, name="secret")
     commands.add_typer(webhooks, name="webhooks")

@@ -15,7 +15,7 @@ from envoyou_core.cli.documents import webhook_as_json
 from envoyou_core.cli.events import confirm
 from envoyou_core.cli.output import fail, print_line, print_result, report_usage_errors, reporting
 from envoyou_core.cli.parameters import AS_JSON, STANDARD_INPUT, json_object
-from envoyou_core.cli.sending import find_secret
+from envoyou_core.cli.signing_secrets import SECRET_FILE, find_secret
 from envoyou_core.cli.tables import webhook_details, webhooks_table
 from envoyou_core.cli.target import target_of
 from envoyou_core.client import ApiError, DeliveryRetryPolicy, EnvoyouClient, Webhook
@@ -35,9 +35,6 @@ BASE_URL = Annotated[
 EVENT = Annotated[
     list[str] | None,
     typer.Option("--event", metavar="TYPE", help="A type of event to deliver, such as user.created; repeatable."),
-]
-SECRET_FILE = Annotated[
-    str | None, typer.Option(metavar="FILE", help="A file with the signing secret; - reads it from standard input.")
 ]
 HEADERS_FILE = Annotated[
     str | None,
