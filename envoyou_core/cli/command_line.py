@@ -19,6 +19,7 @@ from envoyou_core.cli.simulating import simulate
 from envoyou_core.cli.storage import migrate, prune, stats
 from envoyou_core.cli.target import Target
 from envoyou_core.cli.trigger import trigger
+from envoyou_core.cli.verify import verify
 from envoyou_core.cli.webhooks import webhooks
 
 __all__ = ["app", "application", "run_commands"]
@@ -82,7 +83,7 @@ def application(group: Callable[..., None] = envoyou, *, has_completion: bool = 
     commands.command()(stats)
     commands.add_typer(events, name="events")
     commands.add_typer(rejected, name="rejected")
-    for command in (handlers, workers, pause, resume, prune, worker, migrate, trigger):
+    for command in (handlers, workers, pause, resume, prune, worker, migrate, trigger, verify):
         commands.command()(command)
     commands.add_typer(secret, name="secret")
     commands.add_typer(webhooks, name="webhooks")

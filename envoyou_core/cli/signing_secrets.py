@@ -14,12 +14,12 @@ from envoyou_core.cli.output import print_text
 from envoyou_core.cli.parameters import STANDARD_INPUT
 from envoyou_core.cli.target import Target
 from envoyou_core.errors import ConfigurationError
-from envoyou_core.reception.secrets import newest_secret
+from envoyou_core.reception.secrets import secrets_of_endpoint
 from envoyou_core.reception.signature import Secret
 from envoyou_core.reception.stored_secrets import read_secret_file
 from envoyou_core.settings import SECRET_NAMES, SETTING_NAMES, read_environment
 
-__all__ = ["SECRET_FILE", "find_secret", "secret"]
+__all__ = ["SECRET_FILE", "find_secret", "find_secrets", "secret"]
 
 RANDOM_BYTES = 32
 """In a new secret: as many as the hash of a signature has."""
@@ -43,7 +43,12 @@ def _secrets() -> None:
 
 
 def find_secret(target: Target, webhook_id: str, file: str | None) -> Secret:
-    """Return the newest secret of a file, else of the application, else of the environment.
+    """Return the newest secret to sign with; see `find_secrets`."""
+    return find_secrets(target, webhook_id, file)[0]
+
+
+def find_secrets(target: Target, webhook_id: str, file: str | None) -> tuple[Secret, ...]:
+    """Return the secrets of a file, else of the application, else of the environment, newest first.
 
     Args:
         target: the application.
@@ -55,15 +60,15 @@ def find_secret(target: Target, webhook_id: str, file: str | None) -> Secret:
     """
     if file == STANDARD_INPUT:
         # One secret a line, as in a file.
-        return newest_secret([line for line in sys.stdin.read().splitlines() if line], webhook_id)
+        return secrets_of_endpoint([line for line in sys.stdin.read().splitlines() if line], webhook_id)
     if file is not None:
-        return newest_secret(read_secret_file(Path(file), "--secret-file"), webhook_id)
+        return secrets_of_endpoint(read_secret_file(Path(file), "--secret-file"), webhook_id)
     if target.is_named:
-        return target.find().newest_secret(webhook_id)
+        return target.find().secrets_of(webhook_id)
     found = read_environment(os.environ, others=SETTING_NAMES - SECRET_NAMES).get("secret")
     if found is None:
         raise ConfigurationError(
             "the webhook secret is missing: set ENVOYOU_WEBHOOK_SECRET, name the application with --app, or use "
             "--secret-file"
         )
-    return newest_secret(found, webhook_id)
+    return secrets_of_endpoint(found, webhook_id)

@@ -19,6 +19,7 @@ from envoyou_core.observability.attempt_notices import (
 )
 from envoyou_core.observability.delivery_notices import (
     Accepted,
+    CaptureFailed,
     NonceStoreFailed,
     Rejected,
     RejectedNotKept,
@@ -49,6 +50,7 @@ from envoyou_core.observability.worker_notices import (
 
 __all__ = [
     "Accepted",
+    "CaptureFailed",
     "DatabaseFailed",
     "HandlerAwaited",
     "HandlerDropped",

@@ -7,6 +7,7 @@ import configparser
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -70,6 +71,7 @@ WALKS = {
     "notices": Walk(APPLICATION),
     "tables": Walk((*APPLICATION, *PROJECT), needs=("django",)),
     "django-checks": Walk(PROJECT, needs=("django",)),
+    "verify": Walk(APPLICATION, needs=("fastapi",)),
     "troubleshooting": Walk(APPLICATION),
 }
 """Each page that has blocks to run, by its name."""
@@ -92,9 +94,11 @@ def parse_nginx(text):
     assert text.count("{") == text.count("}")
     assert statements.rstrip().endswith(";")
     if shutil.which("nginx"):
-        subprocess.run(
-            ["nginx", "-t", "-c", "/dev/stdin"], input=f"events {{}} http {{ server {{ {text} }} }}", check=True
-        )
+        with tempfile.NamedTemporaryFile("w", suffix=".conf") as file:
+            file.write(f"events {{}} http {{ access_log off; server {{ {text} }} }}")
+            file.flush()
+            command = ["nginx", "-t", "-c", file.name, "-g", "error_log stderr; pid /dev/null;"]
+            subprocess.run(command, check=True)
 
 
 NOT_RUN: dict[tuple[str, str], Callable[[str], object] | str] = {
