@@ -17,6 +17,7 @@ from envoyou_core.cli.rejected import rejected
 from envoyou_core.cli.signing_secrets import secret
 from envoyou_core.cli.simulating import simulate
 from envoyou_core.cli.storage import migrate, prune, stats
+from envoyou_core.cli.sync import sync
 from envoyou_core.cli.target import Target
 from envoyou_core.cli.trigger import trigger
 from envoyou_core.cli.verify import verify
@@ -25,8 +26,9 @@ from envoyou_core.cli.webhooks import webhooks
 __all__ = ["app", "application", "run_commands"]
 
 EPILOG: Final = (
-    "Exit codes: 0 done; 1 failed, or a check was not met; 2 wrong usage; 130 ended by Ctrl-C; 141 the reader of the "
-    "output has gone. Data is printed to standard output, all else to standard error. NO_COLOR turns colours off."
+    "Exit codes: 0 done; 1 failed, or a check was not met; 2 wrong usage; 3 what is registered differs from the file "
+    "of webhooks sync; 130 ended by Ctrl-C; 141 the reader of the output has gone. Data is printed to standard output, "
+    "all else to standard error. NO_COLOR turns colours off."
 )
 
 
@@ -109,5 +111,6 @@ def run_commands(
         commands(None if arguments is None else list(arguments), prog_name=name, obj=target)
 
 
+webhooks.command()(sync)
 app = application(_standalone, has_completion=True)
 app.command()(simulate)
