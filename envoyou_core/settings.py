@@ -213,6 +213,7 @@ _KEYWORDS: Final[Mapping[str, Setting]] = {
     "KEPT_HEADERS": ("kept_headers", _tuple),
     "MAX_BODY_SIZE": ("max_body_size", _integer),
     "MAX_CANONICAL_SIZE": ("max_canonical_size", _integer_or_none),
+    "CAPTURE_REJECTED": ("capture_rejected", _as_given),
     "CONCURRENCY": ("concurrency", _integer),
     "LEASE": ("lease", _number),
     "SHUTDOWN_TIMEOUT": ("shutdown_timeout", _number),

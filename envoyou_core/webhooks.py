@@ -15,9 +15,10 @@ from envoyou_core.http import RequestLimits, WebhookRequest, WebhookResponse
 from envoyou_core.inbox import WorkerInbox
 from envoyou_core.nonces import NonceStore
 from envoyou_core.pausing import Pausing
+from envoyou_core.reception.captures import capture_directory
 from envoyou_core.reception.endpoint_headers import EndpointHeaders, HeaderValues
 from envoyou_core.reception.receiver import Receiver
-from envoyou_core.reception.secrets import SecretSetting, key_source, newest_secret
+from envoyou_core.reception.secrets import SecretSetting, key_source, secrets_of_endpoint
 from envoyou_core.reception.signature import SIGNED_CONTENT_FORMS, Secret, SignedContent
 from envoyou_core.reception.verification import DEFAULT_REQUIRED_HEADERS, DEFAULT_TOLERANCE, VerificationPolicy
 from envoyou_core.retention import Retention
@@ -76,6 +77,8 @@ class Webhooks(Registration, Pausing):
             should be longer.
         handler_wait: seconds for which an event waits for a process that knows a handler, if it is unfinished and this
             process does not know it, as during a rolling deploy. After that the event is dead.
+        capture_rejected: a directory to which requests that are refused with 400 or 401 are written, for `envoyou
+            verify`: at most 100 files, the newest. They contain bodies, and no secrets; off by default.
         clock: returns epoch seconds; for tests. An inbox that is given as an object has its own clock.
 
     Raises:
@@ -104,6 +107,7 @@ class Webhooks(Registration, Pausing):
         lease: float = DEFAULTS.lease,
         shutdown_timeout: float = DEFAULTS.shutdown_timeout,
         handler_wait: float = DEFAULTS.handler_wait,
+        capture_rejected: str | os.PathLike[str] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         if handoff == "celery":
@@ -143,6 +147,7 @@ class Webhooks(Registration, Pausing):
             relay=self._relay,
             presence=self._presence,
             endpoint_headers=EndpointHeaders.of(endpoint_headers, kept_headers),
+            captures=capture_directory(capture_rejected, endpoint_headers),
         )
 
     @classmethod
@@ -254,7 +259,20 @@ class Webhooks(Registration, Pausing):
         Raises:
             ConfigurationError: the endpoint has no secret.
         """
-        return newest_secret(self._secret, webhook_id)
+        return self.secrets_of(webhook_id)[0]
+
+    def secrets_of(self, webhook_id: str) -> tuple[Secret, ...]:
+        """Return the secrets of an endpoint, newest first. For command lines.
+
+        Raises:
+            ConfigurationError: the endpoint has no secret.
+        """
+        return secrets_of_endpoint(self._secret, webhook_id)
+
+    @property
+    def verification_policy(self) -> VerificationPolicy:
+        """How requests are verified. For command lines."""
+        return self._reception.policy
 
     @property
     def required_headers(self) -> tuple[str, ...]:

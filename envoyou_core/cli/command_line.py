@@ -14,17 +14,21 @@ from envoyou_core.cli.events import events
 from envoyou_core.cli.output import ignore_closed_pipe, print_text, report_errors
 from envoyou_core.cli.processing import handlers, pause, resume, worker, workers
 from envoyou_core.cli.rejected import rejected
-from envoyou_core.cli.sending import secret, send
+from envoyou_core.cli.signing_secrets import secret
 from envoyou_core.cli.simulating import simulate
 from envoyou_core.cli.storage import migrate, prune, stats
+from envoyou_core.cli.sync import sync
 from envoyou_core.cli.target import Target
+from envoyou_core.cli.trigger import trigger
+from envoyou_core.cli.verify import verify
 from envoyou_core.cli.webhooks import webhooks
 
 __all__ = ["app", "application", "run_commands"]
 
 EPILOG: Final = (
-    "Exit codes: 0 done; 1 failed, or a check was not met; 2 wrong usage; 130 ended by Ctrl-C; 141 the reader of the "
-    "output has gone. Data is printed to standard output, all else to standard error. NO_COLOR turns colours off."
+    "Exit codes: 0 done; 1 failed, or a check was not met; 2 wrong usage; 3 what is registered differs from the file "
+    "of webhooks sync; 130 ended by Ctrl-C; 141 the reader of the output has gone. Data is printed to standard output, "
+    "all else to standard error. NO_COLOR turns colours off."
 )
 
 
@@ -81,7 +85,7 @@ def application(group: Callable[..., None] = envoyou, *, has_completion: bool = 
     commands.command()(stats)
     commands.add_typer(events, name="events")
     commands.add_typer(rejected, name="rejected")
-    for command in (handlers, workers, pause, resume, prune, worker, migrate, send):
+    for command in (handlers, workers, pause, resume, prune, worker, migrate, trigger, verify):
         commands.command()(command)
     commands.add_typer(secret, name="secret")
     commands.add_typer(webhooks, name="webhooks")
@@ -107,5 +111,6 @@ def run_commands(
         commands(None if arguments is None else list(arguments), prog_name=name, obj=target)
 
 
+webhooks.command()(sync)
 app = application(_standalone, has_completion=True)
 app.command()(simulate)

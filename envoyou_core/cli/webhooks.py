@@ -15,13 +15,13 @@ from envoyou_core.cli.documents import webhook_as_json
 from envoyou_core.cli.events import confirm
 from envoyou_core.cli.output import fail, print_line, print_result, report_usage_errors, reporting
 from envoyou_core.cli.parameters import AS_JSON, STANDARD_INPUT, json_object
-from envoyou_core.cli.sending import find_secret
+from envoyou_core.cli.signing_secrets import SECRET_FILE, find_secret
 from envoyou_core.cli.tables import webhook_details, webhooks_table
 from envoyou_core.cli.target import target_of
 from envoyou_core.client import ApiError, DeliveryRetryPolicy, EnvoyouClient, Webhook
 from envoyou_core.errors import ConfigurationError
 
-__all__ = ["webhooks"]
+__all__ = ["BASE_URL", "PAGE_SIZE", "api_client", "webhooks"]
 
 PAGE_SIZE: Final = 100
 
@@ -35,9 +35,6 @@ BASE_URL = Annotated[
 EVENT = Annotated[
     list[str] | None,
     typer.Option("--event", metavar="TYPE", help="A type of event to deliver, such as user.created; repeatable."),
-]
-SECRET_FILE = Annotated[
-    str | None, typer.Option(metavar="FILE", help="A file with the signing secret; - reads it from standard input.")
 ]
 HEADERS_FILE = Annotated[
     str | None,
@@ -66,7 +63,7 @@ def list_webhooks(
     as_json: AS_JSON = False,
 ) -> None:
     """List the registered webhooks."""
-    with _client(base_url) as client:
+    with api_client(base_url) as client:
         page = client.webhooks.list(limit=min(limit, PAGE_SIZE))
         found = list(islice(page, limit))
     print_result([webhook_as_json(webhook) for webhook in found] if as_json else webhooks_table(found))
@@ -82,7 +79,7 @@ def get_webhook(
     as_json: AS_JSON = False,
 ) -> None:
     """Show one webhook."""
-    with _client(base_url) as client, report_usage_errors():
+    with api_client(base_url) as client, report_usage_errors():
         _print(client.webhooks.get(webhook_id), reveal=reveal, as_json=as_json)
 
 
@@ -112,7 +109,7 @@ def create_webhook(
     settings = _settings(active=active, events=event, headers_file=headers_file)
     settings["secret"] = _text(find_secret(target_of(context), "", secret_file))
     policy = _policy_changes(max_attempts, backoff_multiplier, initial_delay)
-    with _client(base_url) as client, report_usage_errors():
+    with api_client(base_url) as client, report_usage_errors():
         if policy:
             settings["retry_policy"] = DeliveryRetryPolicy(**policy)
         _print(client.webhooks.create(url=url, **settings), reveal=reveal, as_json=as_json)
@@ -141,7 +138,7 @@ def update_webhook(
     if secret_file is not None:
         settings["secret"] = _text(find_secret(target_of(context), webhook_id, secret_file))
     policy = _policy_changes(max_attempts, backoff_multiplier, initial_delay)
-    with _client(base_url) as client, report_usage_errors():
+    with api_client(base_url) as client, report_usage_errors():
         if policy:
             # The policy is replaced as a whole, so what is not named must be sent as it is.
             current = client.webhooks.get(webhook_id).retry_policy or DeliveryRetryPolicy()
@@ -159,7 +156,7 @@ def delete_webhook(
     as_json: AS_JSON = False,
 ) -> None:
     """Delete a webhook. EnvoyOU delivers nothing more to it."""
-    with _client(base_url) as client, report_usage_errors():
+    with api_client(base_url) as client, report_usage_errors():
         confirm(f"Delete the webhook {webhook_id}?", yes=yes)
         deleted = client.webhooks.delete(webhook_id)
     if as_json:
@@ -169,7 +166,7 @@ def delete_webhook(
 
 
 @contextmanager
-def _client(base_url: str | None) -> Iterator[EnvoyouClient]:
+def api_client(base_url: str | None) -> Iterator[EnvoyouClient]:
     """Return a client whose errors end the command. The API key comes from the environment only: `ps` shows arguments.
 
     Raises:

@@ -20,6 +20,7 @@ from envoyou_core.observability.attempt_notices import (
 )
 from envoyou_core.observability.delivery_notices import (
     Accepted,
+    CaptureFailed,
     NonceStoreFailed,
     Rejected,
     RejectedNotKept,
@@ -50,6 +51,7 @@ from envoyou_core.observability.worker_notices import (
 
 __all__ = [
     "Accepted",
+    "CaptureFailed",
     "DatabaseFailed",
     "HandlerAwaited",
     "HandlerDropped",

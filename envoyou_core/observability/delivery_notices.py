@@ -11,7 +11,7 @@ from envoyou_core.inbox.records import Added
 from envoyou_core.observability.notice import Notice
 from envoyou_core.observability.redacted import MAX_QUOTED, Quoted
 
-__all__ = ["Accepted", "NonceStoreFailed", "Rejected", "RejectedNotKept", "RejectedPruned"]
+__all__ = ["Accepted", "CaptureFailed", "NonceStoreFailed", "Rejected", "RejectedNotKept", "RejectedPruned"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +110,16 @@ class RejectedPruned(Notice):
 
     name: str
     number: int
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureFailed(Notice):
+    """A refused request could not be written to the directory of `capture_rejected`."""
+
+    level: ClassVar[int] = logging.WARNING
+    template: ClassVar[str] = "a refused request was not captured: %(detail)s"
+
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from envoyou_core.errors import (
     SignatureMismatchError,
     UnavailableError,
     WebhookError,
+    WebhookVerificationError,
     describe,
 )
 from envoyou_core.event import Event
@@ -34,6 +35,7 @@ from envoyou_core.inbox.rejected import RejectedDelivery
 from envoyou_core.nonces import NONCE_LIFETIME, NonceStore, nonce_key
 from envoyou_core.observability.delivery_notices import (
     Accepted,
+    CaptureFailed,
     NonceStoreFailed,
     Rejected,
     RejectedNotKept,
@@ -43,6 +45,7 @@ from envoyou_core.observability.notices import Notices
 from envoyou_core.observability.storage_notices import Spooled
 from envoyou_core.reception.bounded_thread import BoundedThread
 from envoyou_core.reception.canonical import SMALL_BODY, pause_regularly
+from envoyou_core.reception.captures import CaptureDirectory
 from envoyou_core.reception.endpoint_headers import NO_ENDPOINT_HEADERS, EndpointHeaders
 from envoyou_core.reception.rejection import rejection_of, request_of, with_signed_headers
 from envoyou_core.reception.secrets import Keys, KeySource
@@ -85,6 +88,7 @@ class Receiver:
         presence: describes this process to the inbox; `None` to list nothing.
         endpoint_headers: the custom headers that are required, and those that are kept.
         canonical_thread: computes the canonical forms of large bodies.
+        captures: where refused requests are written; `None` for nowhere.
     """
 
     policy: VerificationPolicy
@@ -99,6 +103,7 @@ class Receiver:
     presence: Presence | None = None
     endpoint_headers: EndpointHeaders = NO_ENDPOINT_HEADERS
     canonical_thread: BoundedThread = CANONICAL_THREAD
+    captures: CaptureDirectory | None = None
 
     def refuse(
         self, error: WebhookError, request: WebhookRequest | None = None, *, kept: bool = False
@@ -127,6 +132,7 @@ class Receiver:
                 raise
             added = yield from self._store(event, tenant, request)
         except WebhookError as error:
+            yield from self._capture(request, error)
             return self.refuse(error, request, kept=kept)
         except Exception as error:
             return self.refuse(UnavailableError(describe(error)), request)
@@ -210,6 +216,16 @@ class Receiver:
         if pruned:
             self.notices.emit(RejectedPruned(self.inbox.name, pruned))
         return True
+
+    def _capture(self, request: WebhookRequest, error: WebhookError) -> Flow[None]:
+        """Write a refused request to a file, if that is configured. The answer does not change."""
+        captures = self.captures
+        if captures is None or not isinstance(error, WebhookVerificationError | InvalidPayloadError):
+            return
+        try:
+            yield Call(lambda: captures.write(request, error, now=self.clock()))
+        except Exception as failure:
+            self.notices.emit(CaptureFailed(describe(failure)))
 
     def _check_canonical(self, request: WebhookRequest, keys: Keys) -> Flow[None]:
         """Check the canonical form. That of a large body is computed in a thread with a bounded queue."""

@@ -29,6 +29,7 @@ __all__ = [
     "Tenant",
     "key_source",
     "newest_secret",
+    "secrets_of_endpoint",
     "written_secrets",
 ]
 
@@ -203,6 +204,15 @@ def newest_secret(secret: SecretSetting | None, webhook_id: str) -> Secret:
     Raises:
         ConfigurationError: the endpoint has no secret, or an invalid one.
     """
+    return secrets_of_endpoint(secret, webhook_id)[0]
+
+
+def secrets_of_endpoint(secret: SecretSetting | None, webhook_id: str) -> tuple[Secret, ...]:
+    """Return the secrets of the endpoint `webhook_id`, newest first.
+
+    Raises:
+        ConfigurationError: the endpoint has no secret, or an invalid one.
+    """
     answer: object
     if isinstance(secret, Mapping):
         answer = secret.get(webhook_id)
@@ -212,7 +222,7 @@ def newest_secret(secret: SecretSetting | None, webhook_id: str) -> Secret:
         answer = list(secret) if type(secret) is tuple else secret
     if _keys_of_answer(answer) is None:
         raise ConfigurationError(f"no secret for the webhook id {webhook_id!r}")
-    return _secrets_of(answer)[0]
+    return _secrets_of(answer)
 
 
 def written_secrets(secret: SecretSetting | None) -> tuple[Secret, ...]:

@@ -369,6 +369,47 @@ BREAKAGES = [
         "follow_redirects=True",
         ("tests/client/test_odd_answers.py::test_no_redirect_is_followed",),
     ),
+    # The tools of the command line
+    Breakage(
+        "a capture contains the value of a secret header",
+        "envoyou_core/reception/captures.py",
+        "CaptureDirectory._shown",
+        "if is_shown and key not in self._secret_headers else REMOVED",
+        "if is_shown or key in self._secret_headers else REMOVED",
+        ("tests/contract/test_captures.py",),
+    ),
+    Breakage(
+        "captures fill the disk",
+        "envoyou_core/reception/captures.py",
+        "CaptureDirectory.write",
+        "captures[:-MAX_CAPTURES]",
+        "captures[:0]",
+        ("tests/core/test_captures.py::test_the_newest_are_kept_and_other_files_are_left_alone",),
+    ),
+    Breakage(
+        "a forgery that is accepted is a success",
+        "envoyou_core/cli/trigger.py",
+        "trigger",
+        "expected=401 if bad_signature else 200",
+        "expected=200",
+        ("tests/core/test_trigger.py::test_a_bad_signature_that_is_accepted_is_an_error",),
+    ),
+    Breakage(
+        "webhooks that the file does not declare are deleted",
+        "envoyou_core/cli/sync.py",
+        "plan",
+        "    if prune:",
+        "    if existing:",
+        ("tests/client/test_sync.py::test_others_are_deleted_only_with_prune",),
+    ),
+    Breakage(
+        "members of the retry policy that the file does not declare are reset",
+        "envoyou_core/cli/sync.py",
+        "_update",
+        "replace(policy, **declaration.retry_policy)",
+        "DeliveryRetryPolicy(**declaration.retry_policy)",
+        ("tests/client/test_sync.py::test_check_shows_the_difference_and_changes_nothing",),
+    ),
     # Acceptance
     Breakage(
         "200 before the commit",

@@ -399,13 +399,13 @@ def test_requeue_applies_the_filters_to_a_single_event(run, hooks):
     assert run("--app", hooks, "events", "requeue", "--status", "dead").stdout == "Requeued: 0.\n"
 
 
-def test_send_accepts_only_http_urls(run, monkeypatch):
+def test_trigger_accepts_only_http_urls(run, monkeypatch):
     monkeypatch.setenv("ENVOYOU_WEBHOOK_SECRET", "whsec_test")
-    result = run("send", "file:///etc/passwd")
+    result = run("trigger", "--to", "file:///etc/passwd")
     assert result.exit_code == 1
     assert "the URL must be one such as http://" in result.stderr
     monkeypatch.delenv("ENVOYOU_WEBHOOK_SECRET")
-    assert "--secret-file" in run("send", "http://127.0.0.1:1/").stderr
+    assert "--secret-file" in run("trigger", "--to", "http://127.0.0.1:1/").stderr
 
 
 @contextmanager
@@ -443,28 +443,28 @@ def http_server(status, headers=(), body=b"<h1>Log in</h1>"):
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_send_does_not_follow_a_redirect_and_exits_with_1(run, monkeypatch, status):
+def test_trigger_does_not_follow_a_redirect_and_exits_with_1(run, monkeypatch, status):
     monkeypatch.setenv("ENVOYOU_WEBHOOK_SECRET", "whsec_test")
     with http_server(status, [("Location", "/login")]) as (url, requests):
-        result = run("send", url)
+        result = run("trigger", "--to", url)
     assert [method for method, _, _ in requests] == ["POST"]
     assert result.exit_code == 1
     assert result.stdout.endswith(f": {status} redirect to /login; the platform does not follow redirects\n")
 
 
-def test_send_shows_other_responses_unchanged(run, monkeypatch):
+def test_trigger_shows_other_responses_unchanged(run, monkeypatch):
     monkeypatch.setenv("ENVOYOU_WEBHOOK_SECRET", "whsec_test")
     for status, code in ((200, 0), (300, 1), (404, 1)):
         with http_server(status) as (url, _):
-            result = run("send", url)
+            result = run("trigger", "--to", url)
         assert result.exit_code == code
         assert result.stdout.endswith(f": {status} <h1>Log in</h1>\n")
 
 
-def test_send_with_an_endpoint_id_and_an_object(run, monkeypatch):
+def test_trigger_with_an_endpoint_id_and_an_object(run, monkeypatch):
     monkeypatch.setenv("ENVOYOU_WEBHOOK_SECRET", "whsec_test")
     with http_server(200) as (url, requests):
-        result = run("send", url, "--type", "shop.opened", "--webhook-id", "wh_2", "--data", '{"id": "shop_1"}')
+        result = run("trigger", "shop.opened", "--to", url, "--webhook-id", "wh_2", "--data", '{"id": "shop_1"}')
     assert result.exit_code == 0
     ((_, headers, body),) = requests
     assert headers["X-EnvoyOU-Webhook-ID"] == "wh_2"
@@ -472,18 +472,18 @@ def test_send_with_an_endpoint_id_and_an_object(run, monkeypatch):
     assert (event.webhook_id, event.type, dict(event.data.object)) == ("wh_2", "shop.opened", {"id": "shop_1"})
 
 
-def test_send_signs_with_the_newest_secret_of_the_environment(run, monkeypatch, tmp_path):
+def test_trigger_signs_with_the_newest_secret_of_the_environment(run, monkeypatch, tmp_path):
     monkeypatch.setenv("ENVOYOU_WEBHOOK_SECRET", "whsec_of_this_year,whsec_of_last_year")
     with http_server(200) as (url, requests):
-        assert run("send", url).exit_code == 0
+        assert run("trigger", "--to", url).exit_code == 0
         (tmp_path / "secrets").write_text("whsec_in_a_file\n")
         (tmp_path / "given").write_text("whsec_given\n")
         monkeypatch.setenv("ENVOYOU_WEBHOOK_SECRET_FILE", str(tmp_path / "secrets"))
-        both = run("send", url)
+        both = run("trigger", "--to", url)
         monkeypatch.delenv("ENVOYOU_WEBHOOK_SECRET")
-        assert run("send", url).exit_code == 0
-        assert run("send", url, "--secret-file", str(tmp_path / "given")).exit_code == 0
-        assert run("send", url, "--secret-file", "-", input="whsec_typed\n").exit_code == 0
+        assert run("trigger", "--to", url).exit_code == 0
+        assert run("trigger", "--to", url, "--secret-file", str(tmp_path / "given")).exit_code == 0
+        assert run("trigger", "--to", url, "--secret-file", "-", input="whsec_typed\n").exit_code == 0
     assert both.exit_code == 1
     assert "either ENVOYOU_WEBHOOK_SECRET or ENVOYOU_WEBHOOK_SECRET_FILE" in both.stderr
     for (_, headers, body), secret in zip(
@@ -494,15 +494,15 @@ def test_send_signs_with_the_newest_secret_of_the_environment(run, monkeypatch, 
 
 @pytest.mark.parametrize(("data", "error"), [("{", "invalid JSON"), ("[1]", "expected a JSON object")])
 def test_invalid_data_is_a_usage_error(run, data, error):
-    result = run("send", "http://127.0.0.1:1/", "--data", data)
+    result = run("trigger", "--to", "http://127.0.0.1:1/", "--data", data)
     assert result.exit_code == 2
     assert error in result.stderr
 
 
 def test_an_invalid_url_is_a_usage_error(run, monkeypatch):
     monkeypatch.setenv("ENVOYOU_WEBHOOK_SECRET", "whsec_test")
-    assert run("send", "http://[").exit_code == 2
-    assert run("send").exit_code == 2
+    assert run("trigger", "--to", "http://[").exit_code == 2
+    assert run("trigger").exit_code == 2
 
 
 @pytest.mark.parametrize("command", ["pause", "resume"])

@@ -118,6 +118,7 @@ def test_sections_of_the_guide_are_named_as_the_guide_names_them():
         "Retry Policy",
         "Security and Verification",
         "Security Headers",
+        "Signature Verification Fails",
         "Setting Up Webhooks",
         "Supported Events",
         "Update Webhook",

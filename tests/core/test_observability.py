@@ -15,6 +15,7 @@ from envoyou_core import PermanentError, RetryPolicy, WebhookRequest, Webhooks, 
 from envoyou_core.inbox import Added, Status
 from envoyou_core.observability import (
     Accepted,
+    CaptureFailed,
     DatabaseFailed,
     HandlerAwaited,
     HandlerDropped,
@@ -81,6 +82,7 @@ RECORDS = [
     ),
     (Rejected(401, "signature_mismatch", "why"), "WARNING", "answered 401: signature_mismatch (why)"),
     (Rejected(503, "unavailable", "why"), "ERROR", "answered 503: unavailable (why)"),
+    (CaptureFailed("why"), "WARNING", "a refused request was not captured: why"),
     (
         NonceStoreFailed("why"),
         "ERROR",

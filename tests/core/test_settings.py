@@ -40,6 +40,7 @@ def test_every_setting_becomes_the_keyword_of_its_name():
         "KEPT_HEADERS": ("X-Custom-Region",),
         "MAX_BODY_SIZE": 1000,
         "MAX_CANONICAL_SIZE": 500,
+        "CAPTURE_REJECTED": "captures",
         "CONCURRENCY": 2,
         "LEASE": 30,
         "SHUTDOWN_TIMEOUT": 5,
@@ -167,7 +168,7 @@ def test_an_unknown_name_is_refused_and_the_closest_one_suggested(name, meant):
     with pytest.raises(ConfigurationError, match=f"unknown setting {name!r}") as caught:
         read_settings({name: "private"})
     assert "private" not in str(caught.value)
-    assert (f"did you mean {meant!r}?" if meant else "known settings: CLOCK, CONCURRENCY") in str(caught.value)
+    assert (f"did you mean {meant!r}?" if meant else "known settings: CAPTURE_REJECTED, CLOCK") in str(caught.value)
 
 
 def test_names_of_the_caller_are_ignored():

@@ -226,14 +226,14 @@ def served():
 
 
 @pytest.mark.django_db(transaction=True)
-def test_send_to_the_projects_own_url(served):
-    output = run("send", "--server", served, "--type", "member.seen", "--data", '{"id": "m1"}')
+def test_trigger_to_the_projects_own_url(served):
+    output = run("trigger", "member.seen", "--server", served, "--data", '{"id": "m1"}')
     assert output.endswith(': 200 {"received": true}\n')
     (record,) = webhooks.inbox.list()
     assert (record.event.type, record.event.data.object) == ("member.seen", {"id": "m1"})
-    sent = run_json("send", f"{served}/webhooks/envoyou/")
-    assert (sent["status"], json.loads(sent["answer"])) == (200, {"received": True})
-    assert webhooks.inbox.get(sent["id"]).event.type == "user.created"
+    sent = run_json("trigger", "--to", f"{served}/webhooks/envoyou/")
+    assert [(each["status"], json.loads(each["answer"])) for each in sent["answers"]] == [(200, {"received": True})]
+    assert webhooks.inbox.get(*sent["ids"]).event.type == "user.created"
     webhooks.stop()
 
 
@@ -242,24 +242,24 @@ def tenants(webhook_id):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_send_with_the_secret_of_an_endpoint(served, fails):
+def test_trigger_with_the_secret_of_an_endpoint(served, fails):
     with override_settings(ENVOYOU={"WEBHOOK_SECRET": tenants, "HANDOFF": "manual"}):
-        assert run_json("send", "--server", served, "--webhook-id", "wh_acme")["status"] == 200
-        code, message = fails("send", "--server", served)
+        assert run_json("trigger", "--server", served, "--webhook-id", "wh_acme")["answers"][0]["status"] == 200
+        code, message = fails("trigger", "--server", served)
     assert code == 1
     assert "wh_1234567890" in message
 
 
 @pytest.mark.django_db(transaction=True)
-def test_send_fails_if_the_event_is_refused(served):
+def test_trigger_fails_if_the_event_is_refused(served):
     output = StringIO()
     with pytest.raises(CommandError, match="has failed"):
-        call_command("envoyou", "send", f"{served}/nowhere", stdout=output, skip_checks=True)
+        call_command("envoyou", "trigger", "--to", f"{served}/nowhere", stdout=output, skip_checks=True)
     assert ": 404 " in output.getvalue()
 
 
-def test_send_without_a_server(fails):
-    code, message = fails("send", "--server", "http://127.0.0.1:9")
+def test_trigger_without_a_server(fails):
+    code, message = fails("trigger", "--server", "http://127.0.0.1:9")
     assert code == 1
     assert "Is the server running?" in message
 
@@ -269,21 +269,21 @@ def test_send_without_a_server(fails):
     [
         (["--data", "{"], 2, "invalid JSON"),
         (["--data", "[]"], 2, "expected a JSON object, got list"),
-        (["ftp://127.0.0.1/"], 1, "must be one such as"),
-        (["--type", "\n"], 1, "type"),
+        (["--to", "ftp://127.0.0.1/"], 1, "must be one such as"),
+        (["\n"], 1, "type"),
     ],
 )
-def test_send_with_invalid_options(fails, arguments, code, message):
-    exit_code, error = fails("send", *arguments)
+def test_trigger_with_invalid_options(fails, arguments, code, message):
+    exit_code, error = fails("trigger", *arguments)
     assert exit_code == code
     assert message in error
 
 
-def test_send_in_a_project_without_an_endpoint(fails):
+def test_trigger_in_a_project_without_an_endpoint(fails):
     urlconf = ModuleType("urlconf")
     urlconf.urlpatterns = []
     with override_settings(ROOT_URLCONF=urlconf):
-        assert "name the URL" in fails("send")[1]
+        assert "name the URL" in fails("trigger")[1]
 
 
 # The command itself

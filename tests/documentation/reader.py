@@ -188,7 +188,7 @@ class Reader:
             self._start(line)
             self.wait_for("the start of the platform", lambda: "The API is at" in self._log_of(line))
         else:
-            if re.search(r"\benvoyou send(?! http)", line):
+            if re.search(r"\benvoyou trigger(?!.* --to )", line):
                 line = f"{line} --server http://127.0.0.1:{self.port}"  # instead of the usual port
             self._last = line
             self.printed = self.run(line, may_fail=may_fail)

@@ -72,6 +72,7 @@ WALKS = {
     "notices": Walk(APPLICATION),
     "tables": Walk((*APPLICATION, *PROJECT), needs=("django",)),
     "django-checks": Walk(PROJECT, needs=("django",)),
+    "verify": Walk(APPLICATION, needs=("fastapi",)),
     "troubleshooting": Walk(APPLICATION),
 }
 """Each page that has blocks to run, by its name."""

@@ -63,7 +63,7 @@ def test_flask_lists_the_group_and_the_group_its_commands(app_and_webhooks):
     app, _ = app_and_webhooks
     assert "envoyou" in app.test_cli_runner().invoke(args=["--help"]).output
     listed = run(app, "--help").output
-    for command in ("worker", "stats", "events", "send", "rejected", "pause", "resume", "prune", "migrate"):
+    for command in ("worker", "stats", "events", "trigger", "rejected", "pause", "resume", "prune", "migrate"):
         assert command in listed
 
 
@@ -113,16 +113,16 @@ def test_a_sample_is_sent_to_the_apps_own_url(app_and_webhooks):
     app, webhooks = app_and_webhooks
     with werkzeug_server(app) as port:
         runner = app.test_cli_runner(env={"FLASK_RUN_PORT": str(port)})
-        result = runner.invoke(args=["envoyou", "send", "--type", "user.updated"])
-        refused = runner.invoke(args=["envoyou", "send", "--secret-file", "-"], input="whsec_another")
-        elsewhere = runner.invoke(args=["envoyou", "send", f"http://127.0.0.1:{port}/nowhere"])
+        result = runner.invoke(args=["envoyou", "trigger", "user.updated"])
+        refused = runner.invoke(args=["envoyou", "trigger", "--secret-file", "-"], input="whsec_another")
+        elsewhere = runner.invoke(args=["envoyou", "trigger", "--to", f"http://127.0.0.1:{port}/nowhere"])
     assert result.exit_code == 0, result.output
     event_id, _, answer = result.output.partition(": ")
     assert answer == '200 {"received": true}\n'
     assert webhooks.inbox.get(event_id).event.type == "user.updated"
     assert (refused.exit_code, elsewhere.exit_code) == (1, 1)
     assert ": 401 " in refused.output
-    failed = app.test_cli_runner(env={"FLASK_RUN_PORT": str(port)}).invoke(args=["envoyou", "send"])
+    failed = app.test_cli_runner(env={"FLASK_RUN_PORT": str(port)}).invoke(args=["envoyou", "trigger"])
     assert failed.exit_code == 1
     assert failed.output.startswith("Error: no response from http://127.0.0.1:")
 
@@ -223,9 +223,9 @@ def test_a_sample_is_signed_with_the_secret_of_its_webhook_id(tmp_path, by_id):
     with werkzeug_server(app) as port:
         runner = app.test_cli_runner(env={"FLASK_RUN_PORT": str(port), "ENVOYOU_WEBHOOK_SECRET": "whsec_foreign"})
         for webhook_id in ("wh_1", "wh_2"):
-            result = runner.invoke(args=["envoyou", "send", "--webhook-id", webhook_id])
+            result = runner.invoke(args=["envoyou", "trigger", "--webhook-id", webhook_id])
             assert result.output.endswith('200 {"received": true}\n'), result.output
-        unknown = runner.invoke(args=["envoyou", "send", "--webhook-id", "wh_3"])
+        unknown = runner.invoke(args=["envoyou", "trigger", "--webhook-id", "wh_3"])
     assert unknown.exit_code == 1
     assert "no secret for the webhook id 'wh_3'" in unknown.output
 
