@@ -10,6 +10,7 @@ from typing import Annotated, Final
 import typer
 
 from envoyou_core.cli.applications import find_reference, load
+from envoyou_core.cli.developing import dev
 from envoyou_core.cli.events import events
 from envoyou_core.cli.output import ignore_closed_pipe, print_text, report_errors
 from envoyou_core.cli.processing import handlers, pause, resume, worker, workers
@@ -82,7 +83,7 @@ def application(group: Callable[..., None] = envoyou, *, has_completion: bool = 
     commands.command()(stats)
     commands.add_typer(events, name="events")
     commands.add_typer(rejected, name="rejected")
-    for command in (handlers, workers, pause, resume, prune, worker, migrate, send, prove):
+    for command in (handlers, workers, pause, resume, prune, worker, migrate, send, dev, prove):
         commands.command()(command)
     commands.add_typer(secret, name="secret")
     commands.add_typer(webhooks, name="webhooks")
