@@ -16,7 +16,7 @@ from urllib.parse import urljoin, urlsplit
 
 import typer
 
-from envoyou_core.cli.output import fail, print_line, print_note, print_result, progress, reporting
+from envoyou_core.cli.output import fail, print_colored, print_line, print_note, print_result, progress, reporting
 from envoyou_core.cli.parameters import AS_JSON
 from envoyou_core.cli.sending import find_secret
 from envoyou_core.cli.target import inbox_of, target_of
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from envoyou_core.storm.plan import Plan
     from envoyou_core.storm.report import Report
 
-__all__ = ["prove"]
+__all__ = ["print_report", "prove"]
 
 PORTS: Final = {"http": 80, "https": 443}
 MAX_EVENTS: Final = 100_000
@@ -149,21 +149,23 @@ def prove(
     if as_json:
         print_result(result.as_json())
     else:
-        _print(result)
+        print_report(result)
     if not outcome.passed:
         raise typer.Exit(1)
 
 
-def _print(report: Report) -> None:
+def print_report(report: Report) -> None:
+    """Print the result, and the first findings of each kind."""
     from envoyou_core.storm.report import MEANINGS
 
-    print_line(report.summary)
+    print_colored(report.summary, "green" if report.outcome.passed else "red")
     for line in report.details:
         print_line(line)
     for kind in MEANINGS:
         title, findings = report.findings_of(kind)
         if findings:
-            print_line(f"\n{title}")
+            print_line("")
+            print_colored(title, "bold")
             for line in findings:
                 print_line(f"  {line}")
 

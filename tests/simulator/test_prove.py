@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from envoyou_core.cli.command_line import app
+from envoyou_core.cli.proving import print_report
 from envoyou_core.inbox import HandlerStatus, InboxRecord, Status
 from envoyou_core.inbox.history import Attempt as Handled
 from envoyou_core.simulator import Attempt
@@ -310,7 +311,7 @@ def test_the_events_of_a_run_are_recognisable_and_users_come_first():
     assert handled_types(["own.type"]) == ("user.created",)
 
 
-def test_the_report_names_events_and_their_number():
+def test_the_report_names_events_and_their_number(capsys):
     events = make_plan("ab", ["user.created"], 30, created=0).events
     outcome = compare(events, [attempt(event_id=event.id) for event in events], [], find=lambda _: None)
     report = Report(run="ab", url="http://127.0.0.1/", types=["user.created"], seed=0, outcome=outcome)
@@ -318,4 +319,18 @@ def test_the_report_names_events_and_their_number():
     assert "# Failed: 30 sent, 0 refused as they should be, 30 lost, 0 doubled" in text
     assert f"- {ONE}: answered 200, and not in the inbox" in text
     assert "- and 20 more" in text
+    print_report(report)
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "30 sent, 0 refused as they should be, 30 lost, 0 doubled"
+    assert printed[4:7] == ["", f"30 lost: {MEANINGS['lost']}", f"  {ONE}: answered 200, and not in the inbox"]
     assert "Does --app name the application" in text
+
+
+@pytest.mark.parametrize("command", ["prove", "dev"])
+def test_without_the_extra_the_error_names_it(command, monkeypatch):
+    for name in [*(each for each in sys.modules if each.startswith(("envoyou_core.simulator", "envoyou_core.storm")))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    result = CliRunner().invoke(app, [command, "--to", "http://127.0.0.1:9/hook"])
+    assert result.exit_code == 1
+    assert f"{command} needs uvicorn: pip install 'envoyou-webhooks[simulator]'" in " ".join(result.stderr.split())
