@@ -10,9 +10,11 @@ from typing import Annotated, Final
 import typer
 
 from envoyou_core.cli.applications import find_reference, load
+from envoyou_core.cli.developing import dev
 from envoyou_core.cli.events import events
 from envoyou_core.cli.output import ignore_closed_pipe, print_text, report_errors
 from envoyou_core.cli.processing import handlers, pause, resume, worker, workers
+from envoyou_core.cli.proving import prove
 from envoyou_core.cli.rejected import rejected
 from envoyou_core.cli.signing_secrets import secret
 from envoyou_core.cli.simulating import simulate
@@ -85,7 +87,7 @@ def application(group: Callable[..., None] = envoyou, *, has_completion: bool = 
     commands.command()(stats)
     commands.add_typer(events, name="events")
     commands.add_typer(rejected, name="rejected")
-    for command in (handlers, workers, pause, resume, prune, worker, migrate, trigger, verify):
+    for command in (handlers, workers, pause, resume, prune, worker, migrate, trigger, verify, dev, prove):
         commands.command()(command)
     commands.add_typer(secret, name="secret")
     commands.add_typer(webhooks, name="webhooks")

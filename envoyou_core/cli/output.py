@@ -28,6 +28,7 @@ __all__ = [
     "ignore_closed_pipe",
     "is_narrow",
     "print_bytes",
+    "print_colored",
     "print_json_line",
     "print_line",
     "print_note",
@@ -79,8 +80,13 @@ def print_json_line(document: dict[str, Any]) -> None:
 
 def print_line(text: str) -> None:
     """Print one line of text at once, without interpreting it as markup."""
+    print_colored(text)
+
+
+def print_colored(text: str, style: str = "") -> None:
+    """Print one line of text at once, in a style of Rich, without interpreting it as markup."""
     with _writing():
-        _Console().print(escape(printable(text)), highlight=False, soft_wrap=True)
+        _Console().print(escape(printable(text)), style=style or None, highlight=False, soft_wrap=True)
         sys.stdout.flush()
 
 

@@ -19,7 +19,7 @@ from envoyou_core.errors import ConfigurationError
 if TYPE_CHECKING:
     from envoyou_core.simulator import Attempt, Platform
 
-__all__ = ["simulate"]
+__all__ = ["PORT", "ending", "outcome_of", "simulate"]
 
 PORT: Final = 8787
 INTERVAL: Final = 1.0
@@ -72,7 +72,7 @@ def simulate(
         loopback_only=not allow_any_address,
         on_attempt=attempts.put,
     )
-    with _ending(attempts), platform:
+    with ending(attempts), platform:
         _print_ready(platform, as_json=as_json)
         for attempt in _until_the_end(attempts, platform):
             if as_json:
@@ -91,7 +91,7 @@ def _until_the_end(attempts: SimpleQueue[Attempt | None], platform: Platform) ->
 
 
 @contextmanager
-def _ending(attempts: SimpleQueue[Attempt | None]) -> Iterator[None]:
+def ending(attempts: SimpleQueue[Attempt | None]) -> Iterator[None]:
     """Put `None` into the queue at a signal to stop. A second signal ends the process at once."""
 
     def stop(number: int, _: object) -> None:
@@ -115,8 +115,12 @@ def _print_ready(platform: Platform, *, as_json: bool) -> None:
 
 def _text_of(attempt: Attempt) -> str:
     sent_at = datetime.fromtimestamp(attempt.sent_at, UTC).isoformat(timespec="milliseconds")
-    outcome = " ".join(filter(None, ["" if attempt.status is None else str(attempt.status), attempt.error]))
     return (
         f"{sent_at} {attempt.event_type} {attempt.event_id} to {attempt.webhook_id}, "
-        f"attempt {attempt.number}: {outcome}"
+        f"attempt {attempt.number}: {outcome_of(attempt)}"
     )
+
+
+def outcome_of(attempt: Attempt) -> str:
+    """Return the status of the answer to an attempt, and why it was ignored or missing."""
+    return " ".join(filter(None, ["" if attempt.status is None else str(attempt.status), attempt.error]))

@@ -75,4 +75,8 @@ def _key(record: InboxRecord) -> Key:
 
 
 def _state(record: InboxRecord | None) -> tuple[object, ...] | None:
-    return None if record is None else (record.status, record.attempts, record.crashes, record.waits_for)
+    if record is None:
+        return None
+    # An event that was requeued may have the same status and the same number of attempts again.
+    ended_at = record.history[-1].ended_at if record.history else None
+    return record.status, record.attempts, record.crashes, record.waits_for, ended_at

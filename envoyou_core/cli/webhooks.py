@@ -21,7 +21,16 @@ from envoyou_core.cli.target import target_of
 from envoyou_core.client import ApiError, DeliveryRetryPolicy, EnvoyouClient, Webhook
 from envoyou_core.errors import ConfigurationError
 
-__all__ = ["BASE_URL", "PAGE_SIZE", "api_client", "webhooks"]
+__all__ = [
+    "BASE_URL",
+    "HEADERS_FILE",
+    "PAGE_SIZE",
+    "SECRET_FILE",
+    "api_client",
+    "read_headers",
+    "secret_text",
+    "webhooks",
+]
 
 PAGE_SIZE: Final = 100
 
@@ -107,7 +116,7 @@ def create_webhook(
         raise typer.BadParameter("name at least one type of event with --event")
     _check_standard_input(secret_file, headers_file)
     settings = _settings(active=active, events=event, headers_file=headers_file)
-    settings["secret"] = _text(find_secret(target_of(context), "", secret_file))
+    settings["secret"] = secret_text(find_secret(target_of(context), "", secret_file))
     policy = _policy_changes(max_attempts, backoff_multiplier, initial_delay)
     with api_client(base_url) as client, report_usage_errors():
         if policy:
@@ -136,7 +145,7 @@ def update_webhook(
     _check_standard_input(secret_file, headers_file)
     settings = _settings(url=url, active=active, events=event or None, headers_file=headers_file)
     if secret_file is not None:
-        settings["secret"] = _text(find_secret(target_of(context), webhook_id, secret_file))
+        settings["secret"] = secret_text(find_secret(target_of(context), webhook_id, secret_file))
     policy = _policy_changes(max_attempts, backoff_multiplier, initial_delay)
     with api_client(base_url) as client, report_usage_errors():
         if policy:
@@ -187,21 +196,33 @@ def _check_standard_input(*files: str | None) -> None:
 def _settings(*, headers_file: str | None, **given: Any) -> dict[str, Any]:
     settings = {name: value for name, value in given.items() if value is not None}
     if headers_file is not None:
-        settings["headers"] = json_object(_read(headers_file))
+        settings["headers"] = read_headers(headers_file)
     return settings
 
 
-def _read(file: str) -> str:
+def read_headers(file: str) -> dict[str, Any]:
+    """Return the headers of the file that `--headers-file` names.
+
+    Raises:
+        BadParameter: it is not a JSON object.
+        ConfigurationError: it cannot be read.
+    """
     if file == STANDARD_INPUT:
-        return file
+        return json_object(file)
     try:
-        return Path(file).read_text(encoding="utf-8")
+        text = Path(file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise ConfigurationError(f"cannot read the file that --headers-file names: {reason}") from None
+    return json_object(text)
 
 
-def _text(secret: str | bytes) -> str:
+def secret_text(secret: str | bytes) -> str:
+    """Return a secret as the text that is registered.
+
+    Raises:
+        ConfigurationError: it is not text.
+    """
     if isinstance(secret, str):
         return secret
     try:

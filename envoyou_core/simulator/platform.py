@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from itertools import groupby
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
 from envoyou_core.errors import ConfigurationError, EnvoyouError, describe
-from envoyou_core.event import EVENT_TYPES
+from envoyou_core.event import EVENT_TYPES, Event
 from envoyou_core.simulator.api import Api, WebhooksResource
 from envoyou_core.simulator.api_errors import ERROR_FORMS, ErrorForm
 from envoyou_core.simulator.control import ControlResource
@@ -134,18 +135,22 @@ class Platform:
         """Whether the API is served and events are delivered."""
         return self._thread is not None and self._thread.is_alive()
 
-    def register(self, url: str, events: Sequence[str] = EVENT_TYPES, **settings: Any) -> Webhook:
+    def register(
+        self, url: str, events: Sequence[str] = EVENT_TYPES, *, webhook_id: str | None = None, **settings: Any
+    ) -> Webhook:
         """Register a webhook, as a client of the management API would.
 
         Args:
             url: where events are delivered.
             events: the types of the events that are delivered; by default all.
+            webhook_id: its id, if the application knows the endpoint by one; a random one by default.
             settings: `secret`, `active`, `retry_policy` and `headers`, as in the API.
 
         Raises:
             ConfigurationError: a setting is invalid.
         """
-        return self._registry.create(changes_of({"url": url, "events": events, **settings}, is_new=True))
+        checked = changes_of({"url": url, "events": events, **settings}, is_new=True)
+        return self._registry.create(checked, webhook_id=webhook_id)
 
     def send(
         self,
@@ -172,12 +177,26 @@ class Platform:
         check_count("count", count)
         if count > MAX_COUNT:
             raise ConfigurationError(f"count must be at most {MAX_COUNT}, got {count}")
-        now = self._clock()
-        created = int(now) if created is None else created
+        created = int(self._clock()) if created is None else created
         events = [sample_event(event_type, created=created, object=object, webhook_id=None) for _ in range(count)]
-        self._outbox.add(events, self._registry.subscribed(event_type), now)
-        self._wake()
+        self.send_events(events)
         return [event.id for event in events]
+
+    def send_events(self, events: Sequence[Event]) -> None:
+        """Deliver these events to the webhooks that receive their types. Their ids must be new.
+
+        Args:
+            events: up to 100,000 events. A webhook id in their bodies is replaced.
+
+        Raises:
+            ConfigurationError: there are too many events.
+        """
+        if len(events) > MAX_COUNT:
+            raise ConfigurationError(f"expected at most {MAX_COUNT} events, got {len(events)}")
+        now = self._clock()
+        for event_type, group in groupby(events, key=lambda event: event.type):
+            self._outbox.add(group, self._registry.subscribed(event_type), now)
+        self._wake()
 
     def resend(self, event_id: str) -> None:
         """Deliver an event again to the webhooks that receive its type, with all its retries.

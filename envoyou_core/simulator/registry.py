@@ -31,12 +31,15 @@ class Registry:
         self._database = database
         self._clock = clock
 
-    def create(self, settings: Mapping[str, Any]) -> Webhook:
-        """Store a new webhook. `settings` are checked; without a secret, a random one is made."""
+    def create(self, settings: Mapping[str, Any], *, webhook_id: str | None = None) -> Webhook:
+        """Store a new webhook. `settings` are checked; without a secret or an id, a random one is made."""
         now = self._clock()
         secret = settings.get("secret") or f"whsec_{secrets.token_urlsafe(RANDOM_BYTES)}"
         webhook = Webhook(
-            id=f"wh_{secrets.token_hex(8)}", **{**settings, "secret": secret}, created_at=now, updated_at=now
+            id=webhook_id or f"wh_{secrets.token_hex(8)}",
+            **{**settings, "secret": secret},
+            created_at=now,
+            updated_at=now,
         )
         columns = _columns(webhook)
         names, marks = ", ".join(columns), ", ".join("?" * len(columns))

@@ -30,7 +30,7 @@ DISTRIBUTION = "envoyou-webhooks"
 
 WEB_SERVERS = (r"python manage\.py (runserver|demo)\b", r"flask( --app \w+)? run\b", r"uvicorn\b", r"gunicorn\b")
 WORKERS = (r"(flask |python manage\.py )?envoyou worker\b(?!.*--)",)
-SIMULATOR = r"envoyou simulate\b"
+SIMULATOR = r"envoyou (simulate|dev)\b"
 """Commands that run until they are stopped. They stay in the background."""
 
 USUAL_PORTS = re.compile(r"\b(127\.0\.0\.1|localhost):(?:5000|8000)\b")
@@ -186,7 +186,7 @@ class Reader:
             for running in [running for running in self._servers if re.match(SIMULATOR, running)]:
                 self._stop(running)
             self._start(line)
-            self.wait_for("the start of the platform", lambda: "The API is at" in self._log_of(line))
+            self.wait_for("the start of the platform", lambda: "API is at" in self._log_of(line))
         else:
             if re.search(r"\benvoyou trigger(?!.* --to )", line):
                 line = f"{line} --server http://127.0.0.1:{self.port}"  # instead of the usual port

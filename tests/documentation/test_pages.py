@@ -52,6 +52,7 @@ WALKS = {
     "django-testing": Walk(PROJECT, needs=("django",)),
     "development": Walk(APPLICATION, serving=True, needs=("fastapi",)),
     "simulator": Walk(APPLICATION, serving=True, needs=("fastapi",)),
+    "prove": Walk(APPLICATION, needs=("fastapi",)),
     "client": Walk(APPLICATION),
     "requeue": Walk(APPLICATION),
     "pause": Walk(APPLICATION),
