@@ -108,6 +108,8 @@ class Invocation:
 
     def _bound(self, function: Callable[..., Any]) -> Callable[..., Any]:
         handler, claim = self.handler, self.claim
+        if not handler.wants and handler.object_type is None:
+            return partial(function, claim.event)
         offered: dict[str, Any] = {
             "attempt": claim.attempts + 1,
             "delivery": DeliveryInfo(claim.received_at, claim.webhook_id, claim.tenant, claim.headers),
