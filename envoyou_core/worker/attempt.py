@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from envoyou_core.errors import RetryLater
-from envoyou_core.handlers import Handler
+from envoyou_core.handler import Handler
 from envoyou_core.inbox.history import Failure
 from envoyou_core.inbox.owed import OwedElsewhere, next_wait, with_begun
 from envoyou_core.inbox.records import Claim, HandlerStatus, Settlement, Status

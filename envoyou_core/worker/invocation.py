@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from envoyou_core.context_factories import name_of
 from envoyou_core.event import Event
-from envoyou_core.handlers import DeliveryInfo, Handler
+from envoyou_core.handler import DeliveryInfo, Handler
 from envoyou_core.hooks import Hooks
 from envoyou_core.inbox.database_errors import is_database_failure
 from envoyou_core.inbox.protocol import AsyncTransactionalInbox, Inbox, TransactionalInbox

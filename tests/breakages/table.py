@@ -786,7 +786,7 @@ BREAKAGES = [
     ),
     Breakage(
         "the success of one of two handlers of a name counts for both",
-        "envoyou_core/handlers.py",
+        "envoyou_core/handler.py",
         "Handler.names_in",
         "if mentioned and",
         "if False and",
