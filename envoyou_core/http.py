@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from envoyou_core.errors import (
     ConfigurationError,
@@ -58,8 +60,7 @@ Headers = Mapping[str, str] | Mapping[bytes, bytes] | Iterable[tuple[str, str]] 
 """Headers as a mapping or as pairs, text or bytes, in any case."""
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class WebhookRequest:
+class WebhookRequest(msgspec.Struct, frozen=True):
     """An HTTP request: the method, the raw body, and the values of the relevant headers as raw bytes.
 
     A missing header is `None`. The values of a repeated header are joined by a comma, as HTTP prescribes, so that the
@@ -81,7 +82,7 @@ class WebhookRequest:
     nonce: bytes | None = None
     path: str | None = None
     peer: str | None = None
-    headers: tuple[tuple[str | bytes, str | bytes], ...] = field(default=(), compare=False)
+    headers: tuple[tuple[str | bytes, str | bytes], ...] = ()
 
     @classmethod
     def from_http(
@@ -144,6 +145,17 @@ class WebhookRequest:
         found = (value for each, value in self.headers if _to_bytes(each).lower() == key)
         values = [_to_bytes(value).strip(_WHITE_SPACE) for value in found]
         return b",".join(values) if values else None
+
+    # Servers spell the other headers of one request differently.
+
+    def __eq__(self, other: object) -> bool:
+        return self._compared() == other._compared() if isinstance(other, WebhookRequest) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._compared())
+
+    def _compared(self) -> tuple[object, ...]:
+        return msgspec.structs.astuple(self)[:-1]
 
     def __repr__(self) -> str:
         # Neither the body nor the signature may be logged.

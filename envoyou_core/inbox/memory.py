@@ -11,6 +11,8 @@ from concurrent.futures import Future
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import msgspec
+
 from envoyou_core.event import object_key
 from envoyou_core.inbox import transitions
 from envoyou_core.inbox.handler_sets import HandlerSet
@@ -132,7 +134,7 @@ class MemoryInbox(WorkerInbox):
             crashed = self._sets.get(row.claimed_set or "", (None, now))[0]
             changes = transitions.count_crash(claim, crashed, now)
             row.change(changes)
-            claim = replace(claim, **changes)
+            claim = msgspec.structs.replace(claim, **changes)
         row.change(transitions.lease(token, seconds, now) | transitions.claimed_by(handlers))
         return claim
 

@@ -12,9 +12,10 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextvars import Context, copy_context
-from dataclasses import replace
 from functools import partial
 from typing import Any
+
+from msgspec.structs import replace
 
 from envoyou_core.errors import WorkerStuckError, describe
 from envoyou_core.inbox.connection_budget import ConnectionBudget

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import datetime
 
 from django.db import connections
 from django.db.models import BooleanField, F, Func, Q
 from django.db.models.functions import Coalesce, Left
+from msgspec.structs import replace
 
 from envoyou_core.adapter import HOLDER_LENGTH, claim_of, lease_holder, new_lease_token, transitions
 from envoyou_core.inbox import Claim, ClaimFilter, HandlerSet

@@ -1,10 +1,10 @@
 """The claims of a worker: queued, running in a slot, or waiting to be settled."""
 
 import threading
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from msgspec.structs import replace
 
 from envoyou_core.inbox import Claim
 from envoyou_core.testing import sample_event

@@ -9,6 +9,8 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import yaml
@@ -92,9 +94,14 @@ def parse_nginx(text):
     assert text.count("{") == text.count("}")
     assert statements.rstrip().endswith(";")
     if shutil.which("nginx"):
-        subprocess.run(
-            ["nginx", "-t", "-c", "/dev/stdin"], input=f"events {{}} http {{ server {{ {text} }} }}", check=True
-        )
+        with TemporaryDirectory() as folder:
+            configuration = Path(folder, "nginx.conf")
+            configuration.write_text(
+                f"pid {folder}/nginx.pid; error_log stderr; events {{}} "
+                f"http {{ access_log off; server {{ listen unix:{folder}/socket; {text} }} }}"
+            )
+            # The options replace the folder and the log that nginx has been built with.
+            subprocess.run(["nginx", "-t", "-p", folder, "-e", "stderr", "-c", configuration], check=True)
 
 
 NOT_RUN: dict[tuple[str, str], Callable[[str], object] | str] = {
