@@ -33,7 +33,8 @@ from envoyou_core.errors import (
     WouldDeadlockError,
 )
 from envoyou_core.event import EVENT_TYPES, Event, EventData, Login, User
-from envoyou_core.handlers import DeliveryInfo, Handlers
+from envoyou_core.handler import DeliveryInfo
+from envoyou_core.handlers import Handlers
 from envoyou_core.http import WebhookRequest, WebhookResponse
 from envoyou_core.inbox.records import Status
 from envoyou_core.reception.secrets import Tenant

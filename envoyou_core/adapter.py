@@ -21,7 +21,9 @@ from typing import TYPE_CHECKING, Any
 from envoyou_core.asgi import read_body, request_of
 from envoyou_core.event import MAX_CREATED, MAX_NAME_LENGTH, object_key
 from envoyou_core.forks import call_in_forked_children
-from envoyou_core.handlers import TRANSACTION_PARAMETERS, Handler, Registration, with_session_of_inbox
+from envoyou_core.handler import Handler, with_session_of_inbox
+from envoyou_core.handler_parameters import TRANSACTION_PARAMETERS
+from envoyou_core.handlers import Registration
 from envoyou_core.hooks import Hook, HookKind
 from envoyou_core.http import (
     EVENT_TYPE_HEADER,

@@ -11,7 +11,7 @@ from envoyou_core.context_factories import as_context_function, name_of
 from envoyou_core.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from envoyou_core.handlers import Handler
+    from envoyou_core.handler import Handler
 
 __all__ = ["ProvidedParameter", "Provider", "as_provider", "check_providers", "find_provider"]
 

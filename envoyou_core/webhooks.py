@@ -9,7 +9,8 @@ from typing import Any, Final, Literal
 
 from envoyou_core.errors import ConfigurationError, WebhookError
 from envoyou_core.event import Event
-from envoyou_core.handlers import Handler, Registration, check_transaction_support, with_session_of_inbox
+from envoyou_core.handler import Handler, check_transaction_support, with_session_of_inbox
+from envoyou_core.handlers import Registration
 from envoyou_core.hooks import Hook, HookKind
 from envoyou_core.http import RequestLimits, WebhookRequest, WebhookResponse
 from envoyou_core.inbox import WorkerInbox

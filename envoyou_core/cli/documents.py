@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from envoyou_core.handlers import Handler
+from envoyou_core.handler import Handler
 from envoyou_core.inbox import InboxRecord, InboxStats, Process, RejectedDelivery, Status
 from envoyou_core.redaction import MARK
 

@@ -17,7 +17,7 @@ from envoyou_core.cli.parameters import AS_JSON, pattern
 from envoyou_core.cli.tables import handlers_table, processes_table
 from envoyou_core.cli.target import inbox_of, target_of, webhooks_of
 from envoyou_core.errors import ConfigurationError, WorkerStuckError, describe
-from envoyou_core.handlers import Handler
+from envoyou_core.handler import Handler
 from envoyou_core.observability.redacted import RedactedLogger
 from envoyou_core.patterns import covers
 from envoyou_core.webhooks import Webhooks

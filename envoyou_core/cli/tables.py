@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from envoyou_core.cli.documents import count_text, webhook_as_json
-from envoyou_core.handlers import Handler
+from envoyou_core.handler import Handler
 from envoyou_core.inbox import InboxRecord, InboxStats, Process, RejectedDelivery, Status
 from envoyou_core.redaction import printable
 

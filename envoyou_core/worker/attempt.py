@@ -10,7 +10,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from envoyou_core.errors import RetryLater
-from envoyou_core.handlers import Handler
+from envoyou_core.handler import Handler
 from envoyou_core.inbox.history import Failure
 from envoyou_core.inbox.owed import OwedElsewhere, next_wait, with_begun
 from envoyou_core.inbox.records import Claim, HandlerStatus, Settlement, Status

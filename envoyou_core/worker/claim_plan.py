@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from envoyou_core.handlers import Handler
+from envoyou_core.handler import Handler
 from envoyou_core.inbox.records import Claim, ClaimFilter
 from envoyou_core.patterns import check_pattern, covers
 

@@ -14,7 +14,8 @@ from functools import partial
 from typing import TypeVar
 
 from envoyou_core.errors import ConfigurationError, LeaseLostError, RetryLater
-from envoyou_core.handlers import Handler, Handlers
+from envoyou_core.handler import Handler
+from envoyou_core.handlers import Handlers
 from envoyou_core.hooks import Hooks
 from envoyou_core.inbox.files import location_of
 from envoyou_core.inbox.owed import OwedElsewhere, owed_to_others

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from envoyou_core.context_factories import name_of
 from envoyou_core.event import Event
-from envoyou_core.handlers import DeliveryInfo, Handler
+from envoyou_core.handler import DeliveryInfo, Handler
 from envoyou_core.hooks import Hooks
 from envoyou_core.inbox.database_errors import is_database_failure
 from envoyou_core.inbox.protocol import AsyncTransactionalInbox, Inbox, TransactionalInbox
@@ -108,6 +108,8 @@ class Invocation:
 
     def _bound(self, function: Callable[..., Any]) -> Callable[..., Any]:
         handler, claim = self.handler, self.claim
+        if not handler.wants and handler.object_type is None:
+            return partial(function, claim.event)
         offered: dict[str, Any] = {
             "attempt": claim.attempts + 1,
             "delivery": DeliveryInfo(claim.received_at, claim.webhook_id, claim.tenant, claim.headers),

@@ -322,7 +322,7 @@ BREAKAGES = [
     ),
     Breakage(
         "an error of a type shows what was sent",
-        "envoyou_core/event.py",
+        "envoyou_core/object_types.py",
         "_describe_msgspec_error",
         'problem = "Invalid enum value"',
         "problem = str(error)",
@@ -608,7 +608,7 @@ BREAKAGES = [
         "nothing is tried again",
         ATTEMPT,
         "RunningAttempt._retried",
-        "if self.number >= self.retry.max_attempts:",
+        "if self.number >= max_attempts:",
         "if self.number >= 1:",
         (f"{TEST_ENGINE}::test_failed_event_is_retried_by_the_default_policy_and_then_dead",),
     ),
@@ -827,7 +827,7 @@ BREAKAGES = [
     ),
     Breakage(
         "the success of one of two handlers of a name counts for both",
-        "envoyou_core/handlers.py",
+        "envoyou_core/handler.py",
         "Handler.names_in",
         "if mentioned and",
         "if False and",

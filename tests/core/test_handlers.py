@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from envoyou_core import ConfigurationError, Handlers, Webhooks
-from envoyou_core.handlers import describe_handler
+from envoyou_core.handler import describe_handler
 
 
 def plain(event): ...
