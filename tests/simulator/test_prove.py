@@ -48,7 +48,7 @@ def environment(folder, **variables):
 def arguments(folder, port, *options):
     server = f"{sys.executable} -m uvicorn tests.simulator.faulty_app:app --port {port} --timeout-graceful-shutdown 3"
     url = f"http://127.0.0.1:{port}/webhooks/envoyou"
-    effects = ["--effects", f"cat {folder / 'effects'}"]
+    effects = ["--effects", f"{sys.executable} -m tests.simulator.effects"]
     given = ["--to", url, "--server", server, *effects, "--patience", "20", "--json", *options]
     return [*COMMAND, "--app", "tests.simulator.faulty_app", "prove", *given]
 
