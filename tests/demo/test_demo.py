@@ -37,7 +37,7 @@ TOLERANCE = (
 )
 NO_RETRY = (
     "worker/attempt.py",
-    "if self.number >= self.retry.max_attempts:",
+    "if self.number >= max_attempts:",
     "if self.number >= 1:",
 )
 NO_DELAY = (
