@@ -71,7 +71,8 @@ def test_killed_at_in_a_transaction_on_the_loop(
 
 def check_killed_at(point: str, server: str, inbox_url: str, tmp_path: Path, **settings: str) -> None:
     events = users(EVENTS)
-    on_pass = EVENTS // 20 if point in SEVERAL_EVENTS_AT_ONCE else EVENTS // 4
+    # All events may be claimed and settled together, so that there is one pass only.
+    on_pass = 1 if point in SEVERAL_EVENTS_AT_ONCE else EVENTS // 4
     if point in PLAIN_HANDLER_LAST:
         settings["HANDLERS"] = "transactional plain"
     with crashing_site(
