@@ -102,6 +102,21 @@ def test_any_body_is_signed_and_sent(run, receiver, tmp_path):
     assert run("shop.opened", "--to", url, "--body", "-").exit_code == 2
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--to", "http://127.0.0.1:9/hook"], 1, "no response from http://127.0.0.1:9/hook"),
+        (["--to", "http://127.0.0.1:9/hook", "--server", "http://127.0.0.1:9"], 2, "either --to or --server"),
+        (["--to", "http://127.0.0.1:9/hook", "--body", "-", "--secret-file", "-"], 2, "only one file can be read"),
+        (["--to", "http://127.0.0.1:9/hook", "--body", "no-such-file"], 1, "cannot read no-such-file"),
+    ],
+)
+def test_nothing_is_sent(run, arguments, code, said):
+    result = run(*arguments)
+    assert result.exit_code == code
+    assert said in " ".join(result.stderr.replace("\u2502", " ").split())
+
+
 def test_several_deliveries_end_with_a_summary(run, receiver):
     url, webhooks = receiver
     lines = run("--to", url, "--count", "3", "--duplicate").stdout.splitlines()

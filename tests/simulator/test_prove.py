@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 import pytest
 from typer.testing import CliRunner
 
+from envoyou_core import ConfigurationError
+from envoyou_core.cli import proving
 from envoyou_core.cli.command_line import app
 from envoyou_core.cli.proving import print_report
 from envoyou_core.inbox import HandlerStatus, InboxRecord, Status
@@ -184,7 +186,7 @@ def test_the_example_projects_pass(adapter, tmp_path):
         (["--to", "http://127.0.0.1:9/hook", "--server", "{python} -c broken"], 1, "| NameError: name"),
         (["--to", "http://127.0.0.1:9/hook", "--server", "no-such-command"], 1, "cannot start 'no-such-command'"),
         (["--to", "{url}", "--type", "user.creatd"], 2, "expected one of user.created"),
-        (["--to", "{url}"], 1, "has answered 404 to a POST"),
+        (["--to", "{url}", "--type", "user.created"], 1, "has answered 404 to a POST"),
     ],
 )
 def test_what_cannot_be_proved_is_one_line(arguments, code, said, tmp_path, monkeypatch):
@@ -199,6 +201,19 @@ def test_what_cannot_be_proved_is_one_line(arguments, code, said, tmp_path, monk
     assert result.exit_code == code, result.stderr
     assert said in result.stderr
     assert len(result.stderr.splitlines()) == 1 or code == 2
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (f"{sys.executable} -c raise(SystemExit(3))", "has ended with 3"),
+        ("no-such-command", "cannot run the command"),
+        ("'", "cannot run the command"),
+    ],
+)
+def test_a_command_for_effects_that_fails_is_no_proof(command, said):
+    with pytest.raises(ConfigurationError, match=said):
+        proving._effects(command, make_plan("ab", ["user.created"], 1, created=7))
 
 
 def test_an_inbox_in_memory_cannot_be_compared(tmp_path, monkeypatch):
