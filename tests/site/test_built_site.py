@@ -6,6 +6,7 @@ import http.server
 import inspect
 import re
 import threading
+from contextlib import suppress
 
 import pytest
 
@@ -135,8 +136,17 @@ def test_the_colours_can_be_switched(open_page):
 
 
 def test_a_search_finds_a_name_of_the_reference(open_page):
+    from playwright.sync_api import TimeoutError
+
     page = open_page("light")
     page.goto("")
-    page.get_by_role("textbox", name="Search").fill("retry_reject")
+    query = page.get_by_role("textbox", name="Search")
     found = page.locator(".md-search-result a[href*='envoyou_core.Webhooks.retry_rejected']")
-    found.first.wait_for()
+    # What is entered before the page listens, or before the index is loaded, may not be searched for.
+    for _ in range(20):
+        query.fill("")
+        query.fill("retry_reject")
+        with suppress(TimeoutError):
+            found.first.wait_for(timeout=3_000)
+            break
+    assert found.first.is_visible()
