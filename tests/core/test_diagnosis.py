@@ -38,7 +38,7 @@ def test_a_request_that_is_accepted_has_no_cause():
         ({"timestamp": None}, {"header_missing"}),
         ({"signature": None}, {"header_missing"}),
     ],
-    ids=str,
+    ids=["signature too short", "timestamp no number", "timestamp too long", "no timestamp", "no signature"],
 )
 def test_headers_that_cannot_be_used(headers, expected):
     causes, diagnosis = found(**headers)
