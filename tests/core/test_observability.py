@@ -263,6 +263,13 @@ def test_each_notice_has_its_line_and_level(notice, level, text, caplog):
     assert record.getMessage() == text
 
 
+def test_the_data_of_a_record_that_is_not_written_is_not_built(caplog, monkeypatch):
+    caplog.set_level(logging.WARNING, "envoyou")
+    monkeypatch.setattr(Accepted, "fields", lambda _: pytest.fail("it was built"))
+    log_notice(Accepted("evt_1", "user.created", Added.NEW))
+    assert records_of_this_thread(caplog) == []
+
+
 def test_every_kind_of_notice_is_tested():
     assert {type(notice) for notice, _, _ in RECORDS} == set(KINDS)
 

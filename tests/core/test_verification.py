@@ -275,3 +275,19 @@ def test_arbitrary_signed_requests_raise_only_webhook_errors(body, headers):
 )
 def test_an_unsigned_header_is_stored_only_if_it_is_plain_text(value, text):
     assert header_text(value) == text
+
+
+def test_a_list_of_secrets_that_changes_between_calls_is_read_anew():
+    delivery = sign_delivery(sample_event(), secret="whsec_first")
+    secrets = ["whsec_first"]
+    assert verify(delivery.headers, delivery.body, secret=secrets).type == "user.created"
+    secrets[0] = "whsec_second"
+    with pytest.raises(SignatureMismatchError):
+        verify(delivery.headers, delivery.body, secret=secrets)
+
+
+def test_a_setting_that_equals_an_earlier_one_is_still_checked():
+    delivery = sign_delivery(sample_event(), secret="whsec_first")
+    verify(delivery.headers, delivery.body, secret="whsec_first", max_canonical_size=1)
+    with pytest.raises(ConfigurationError, match="max_canonical_size"):
+        verify(delivery.headers, delivery.body, secret="whsec_first", max_canonical_size=True)
