@@ -196,7 +196,7 @@ class Receiver:
         self.limits.check(request.method, request.content_type, len(request.body))
 
     def _authenticate(self, request: WebhookRequest, now: float) -> Flow[str]:
-        """Check that `request` is genuine and return its tenant. Nothing that fails this check may be written."""
+        """Check that `request` is genuine and return its tenant. Nothing that fails this check may enter a store."""
         self.policy.check_headers(request, now=now)
         keys = yield from self.key_source.find(header_text(request.webhook_id))
         if not self.policy.is_signed_raw(request, keys.keys):
