@@ -234,7 +234,6 @@ def verify(
     return policy.read_event(request)
 
 
-_DEFAULT_POLICY = VerificationPolicy()
 # Callers pass the same few arguments with each request. With `typed`, because True is no size although it equals 1.
 _policy = lru_cache(MAX_CACHED, typed=True)(VerificationPolicy)
 _keys_of = lru_cache(MAX_CACHED, typed=True)(signing_keys)
@@ -277,3 +276,6 @@ def _required_fields(headers: Iterable[str]) -> tuple[tuple[str, str], ...]:
     return tuple(
         (_FIELD_OF_OPTIONAL_HEADER[name.lower()], name) for name in names if name.lower() not in _ALWAYS_REQUIRED
     )
+
+
+_DEFAULT_POLICY = VerificationPolicy()
