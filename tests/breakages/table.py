@@ -1059,7 +1059,7 @@ BREAKAGES = [
     Breakage(
         "handlers may hold all connections of a pool",
         "envoyou_core/inbox/connection_budget.py",
-        "ConnectionBudget.__init__",
+        "ConnectionBudget._set_total",
         "max(1, total - RESERVED)",
         "total",
         (
