@@ -61,7 +61,7 @@ class Lifecycle:
         self._own_worker: Worker | None = None
         self._worker_pid: int | None = None
         self._open_lifespans = 0
-        self._reports_missing_spool = wants_spool and spool is None and inbox.remote
+        self.lacks_spool = self._reports_missing_spool = wants_spool and spool is None and inbox.remote
         self._announcer = self._make_announcer(settings.handoff) if callable(settings.handoff) else None
         self._relay = None if spool is None else self._make_relay(spool)
 

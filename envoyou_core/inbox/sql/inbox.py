@@ -6,7 +6,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import datetime, timedelta
 from typing import cast
 
@@ -19,6 +19,7 @@ from envoyou_core.inbox.deadlines import TRANSACTION_LIMIT, time_limit
 from envoyou_core.inbox.group_commit import MAX_BATCH, MAX_WAITING, GroupCommit
 from envoyou_core.inbox.handler_queue import HandlerTransactionQueue
 from envoyou_core.inbox.handler_sets import HandlerSet
+from envoyou_core.inbox.inspection import probe_entry
 from envoyou_core.inbox.processes import Beats, Process
 from envoyou_core.inbox.protocol import TransactionalInbox
 from envoyou_core.inbox.records import (
@@ -69,6 +70,10 @@ Processes = list[Process]
 RejectedDeliveries = list[RejectedDelivery]
 
 _t = inbox_table.c
+
+
+class _RolledBackError(Exception):
+    """Ends a transaction that is not to be committed."""
 
 
 class SqlInbox(SqlDatabase, TransactionalInbox):
@@ -148,6 +153,14 @@ class SqlInbox(SqlDatabase, TransactionalInbox):
         self._beats.wrote(registration)
         return added
 
+    def try_write(self) -> None:
+        """See `InspectableInbox.try_write`."""
+        self.open()
+        rows = acceptance.new_rows(self.name, [probe_entry()], self._moment())
+        with suppress(_RolledBackError), self._accepting() as connection:
+            acceptance.insert_new(connection, rows)
+            raise _RolledBackError
+
     # Rejected deliveries
 
     def keep_rejected(self, rejection: NewRejection) -> Future[int]:
@@ -158,6 +171,12 @@ class SqlInbox(SqlDatabase, TransactionalInbox):
         with self._writing() as connection:
             deleted = rejections.keep_all(connection, self.name, entries)
         return [deleted, *[0] * (len(entries) - 1)]
+
+    def discard_rejected(self, key: int) -> None:
+        """See `InspectableInbox.discard_rejected`."""
+        self.open()
+        with self._writing() as connection:
+            rejections.delete_matching(connection, rejections.matching(self.name, key=key))
 
     def accept_rejected(self, key: int, entry: NewEvent) -> Added:
         self.open()
