@@ -10,18 +10,13 @@ from typing import Final
 from envoyou_core.doctor.files import check_private
 from envoyou_core.doctor.findings import Finding
 from envoyou_core.errors import ConfigurationError
+from envoyou_core.reception.secret_strength import weakness_of
 from envoyou_core.reception.signature import Secret
 from envoyou_core.webhooks import Webhooks
 
 __all__ = ["check_secret_file", "check_secrets"]
 
 CHECK: Final = "secret"
-
-SAMPLES: Final = frozenset({b"whsec_your_webhook_secret_key", b"whsec_test", b"your_webhook_secret", b"secret"})
-"""Secrets of the guide and of this documentation, which anyone knows."""
-
-MIN_LENGTH: Final = 16
-"""Bytes. A shorter secret can be guessed from one delivery."""
 
 REPLACE: Final = (
     "make a secret with `envoyou secret new`, register it with EnvoyOU, and set ENVOYOU_WEBHOOK_SECRET to it"
@@ -30,26 +25,22 @@ REPLACE: Final = (
 
 def check_secrets(webhooks: Webhooks) -> Iterator[Finding]:
     """Check the secrets that the settings contain. Those that a callable returns are not known."""
-    secrets = [_as_bytes(secret) for secret in webhooks.written_secrets]
+    secrets = webhooks.written_secrets
     if not secrets:
         yield Finding.ok(CHECK, "secrets are looked up by a function, and cannot be checked here")
         return
-    bad = False
-    for number, secret in enumerate(secrets, start=1):
-        name = f"secret {number} of {len(secrets)}" if len(secrets) > 1 else "the secret"
-        if secret in SAMPLES:
-            bad = True
-            yield Finding.problem(CHECK, f"{name} is a sample of the documentation, which anyone knows", REPLACE)
-        elif len(secret) < MIN_LENGTH:
-            bad = True
-            yield Finding.warning(CHECK, f"{name} has only {len(secret)} bytes, and can be guessed", REPLACE)
+    weaknesses = [weakness_of(secret) for secret in secrets]
+    for number, weakness in enumerate(weaknesses, start=1):
+        if weakness:
+            name = f"secret {number} of {len(secrets)}" if len(secrets) > 1 else "the secret"
+            yield Finding.problem(CHECK, f"{name} {weakness}, so anyone can forge events", REPLACE)
     if len(rotated := _secrets_of_all(webhooks)) > 1:
         yield Finding.warning(
             CHECK,
             f"{len(rotated)} secrets are accepted",
             "after a rotation, remove the old secret as soon as EnvoyOU signs with the new one",
         )
-    elif not bad:
+    elif not any(weaknesses):
         yield Finding.ok(CHECK, "the secret is set" if rotated else f"the secrets of {len(secrets)} endpoints are set")
 
 
@@ -66,7 +57,3 @@ def _secrets_of_all(webhooks: Webhooks) -> tuple[Secret, ...]:
         return webhooks.secrets_of("")
     except ConfigurationError:
         return ()
-
-
-def _as_bytes(secret: Secret) -> bytes:
-    return secret.encode() if isinstance(secret, str) else secret

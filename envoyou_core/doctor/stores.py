@@ -73,7 +73,8 @@ def _check_store(name: str, store: Inbox) -> Iterator[Finding]:
     try:
         store.open()
     except ConfigurationError as error:
-        yield Finding.problem(name, f"the {name} {location} is not ready: {text_of(error)}", _advice(error))
+        reason, advice = _divided(text_of(error))
+        yield Finding.problem(name, f"the {name} {location} is not ready: {reason}", advice)
         return
     except Exception as error:
         advice = NOT_WRITABLE if "readonly" in str(error) else UNREACHABLE
@@ -101,9 +102,7 @@ def _check_file(name: str, file: Path) -> Iterator[Finding]:
         yield from check_disk([(f"the {name}", file)])
 
 
-def _advice(error: ConfigurationError) -> str:
-    # The errors of the inbox say what to do behind the last colon.
-    text = str(error)
-    if "manage.py migrate" in text or "envoyou migrate" in text or "upgrade envoyou" in text:
-        return text.rpartition(": ")[2]
-    return "see the error"
+def _divided(text: str) -> tuple[str, str]:
+    """Divide the text of a configuration error. Those of the inbox say what to do behind the last colon."""
+    reason, _, advice = text.rpartition(": ")
+    return (reason, advice) if reason else (text, "correct the setting")

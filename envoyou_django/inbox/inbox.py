@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from django.db import ProgrammingError, connections, router, transaction
 from django.db.models import Max, Min, QuerySet
@@ -22,6 +23,7 @@ from envoyou_core.adapter import (
     body_bytes,
     check_selection,
     object_key,
+    probe_entry,
     record_of,
     transitions,
 )
@@ -50,7 +52,7 @@ from envoyou_core.inbox import (
 )
 from envoyou_django.counting import count_by_status, count_waiting
 from envoyou_django.fields import stored_moment
-from envoyou_django.inbox import registry
+from envoyou_django.inbox import inspection, registry
 from envoyou_django.inbox.bulk import change_in_batches, count_changed, requeueing
 from envoyou_django.inbox.claims import awaiting, claimable, has_type
 from envoyou_django.inbox.cleanup import fill_object_keys, scrub, update_each
@@ -148,6 +150,24 @@ class OrmInbox(TransactionalInbox):
                 # Otherwise the first thread of a worker process would keep an idle connection.
                 connection.close()
 
+    @property
+    def dialect(self) -> str:
+        """See `InspectableInbox.dialect`."""
+        return inspection.dialect(self._alias)
+
+    @property
+    def database_file(self) -> Path | None:
+        """See `InspectableInbox.database_file`."""
+        return inspection.database_file(self._alias)
+
+    def read_row(self, statement: str) -> tuple[object, ...]:
+        """See `InspectableInbox.read_row`."""
+        return inspection.read_row(self._alias, statement)
+
+    def try_write(self) -> None:
+        """See `InspectableInbox.try_write`."""
+        inspection.try_insert(self._alias, self._new_row(probe_entry(), self._now()))
+
     def close(self) -> None:
         """End the threads that store deliveries. Django opens and closes the other connections."""
         self._writer.close()
@@ -228,6 +248,10 @@ class OrmInbox(TransactionalInbox):
             self._rejections.rows.filter(pk=key).delete()
         self._beats.wrote(registration)
         return added
+
+    def discard_rejected(self, key: int) -> None:
+        """See `InspectableInbox.discard_rejected`."""
+        self._rejections.rows.filter(pk=key).delete()
 
     def list_rejected(self, *, limit: int = 100) -> RejectedDeliveries:
         return self._rejections.newest(limit)
