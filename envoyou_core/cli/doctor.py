@@ -133,9 +133,14 @@ def _of_environment() -> Webhooks:
 
 
 def _unusable(error: ConfigurationError) -> Finding:
+    reason: Exception = error
     if isinstance(error, ApplicationImportError):
-        print(error.shown, file=sys.stderr, end="")
-    text = text_of(error)
+        # Usually the application's module makes the `Webhooks`, and has failed to.
+        if isinstance(error.__context__, ConfigurationError):
+            reason = error.__context__
+        else:
+            print(error.shown, file=sys.stderr, end="")
+    text = text_of(reason)
     check = "secret" if "secret" in text else "application"
     return Finding.problem(check, f"the settings cannot be used: {text}", "correct the setting; see Settings")
 

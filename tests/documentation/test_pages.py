@@ -73,6 +73,7 @@ WALKS = {
     "notices": Walk(APPLICATION),
     "tables": Walk((*APPLICATION, *PROJECT), needs=("django",)),
     "django-checks": Walk(PROJECT, needs=("django",)),
+    "doctor": Walk(APPLICATION, needs=("fastapi",)),
     "verify": Walk(APPLICATION, needs=("fastapi",)),
     "troubleshooting": Walk(APPLICATION),
 }
