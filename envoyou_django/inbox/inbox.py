@@ -164,6 +164,11 @@ class OrmInbox(TransactionalInbox):
         """See `InspectableInbox.read_row`."""
         return inspection.read_row(self._alias, statement)
 
+    @property
+    def belongs_to_thread(self) -> bool:
+        """Whether other threads cannot use the database: it is in memory, or a test's transaction is open."""
+        return is_in_memory(self._alias) or connections[self._alias].in_atomic_block
+
     def try_write(self) -> None:
         """See `InspectableInbox.try_write`."""
         inspection.try_insert(self._alias, self._new_row(probe_entry(), self._now()))
