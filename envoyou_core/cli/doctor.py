@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from envoyou_core.cli.applications import ApplicationImportError
-from envoyou_core.cli.output import print_line, print_result, report_usage_errors, reporting
+from envoyou_core.cli.output import print_line, print_result, reporting
 from envoyou_core.cli.parameters import AS_JSON
 from envoyou_core.cli.posting import check_url
 from envoyou_core.cli.signing_secrets import SECRET_FILE, find_secret
@@ -59,12 +59,12 @@ def doctor(
     It checks the secret, the clock, the inbox and its database, workers and handlers, what waits, the spool and the
     nonce store; with --url also DNS, the certificate, redirects, the answers, and whether a proxy changes deliveries.
     """
-    if url is not None:
-        with report_usage_errors():
-            check_url(url)
     api = base_url or os.environ.get(BASE_URL_VARIABLE) or DEFAULT_BASE_URL
-    with report_usage_errors():
-        check_url(api)
+    for given in (api, *([] if url is None else [url])):
+        try:
+            check_url(given)
+        except ConfigurationError as error:
+            raise typer.BadParameter(str(error)) from None
     target = target_of(context)
     found: list[Finding] = []
     for finding in _examine(context, target, api, url, webhook_id, secret_file, headers_file):
@@ -103,15 +103,13 @@ def _examine(
             )
         yield from examine(webhooks, base_url=api)
         for check in target.checks:
-            yield from check()
+            yield from guarded("project", check)
     if url is None:
         return
-    try:
+    secret = None
+    # Otherwise the reason is known already, and the rest can be checked without a secret.
+    if webhooks is not None or secret_file is not None:
         secret = find_secret(target, webhook_id or SAMPLE_WEBHOOK_ID, secret_file)
-        headers = {} if headers_file is None else read_headers(headers_file)
-    except ConfigurationError as error:
-        yield Finding.problem("url", f"the URL is not checked: {text_of(error)}", "configure the secret first")
-        return
     yield from guarded(
         "url",
         partial(
@@ -120,7 +118,7 @@ def _examine(
             webhooks=webhooks,
             secret=secret,
             webhook_id=webhook_id or SAMPLE_WEBHOOK_ID,
-            headers=headers,
+            headers={} if headers_file is None else read_headers(headers_file),
         ),
     )
 

@@ -15,18 +15,21 @@ import pytest
 from sqlalchemy import make_url
 from typer.testing import CliRunner
 
-from envoyou_core import PermanentError, WebhookRequest
+from envoyou_core import PermanentError, WebhookRequest, Webhooks
 from envoyou_core.cli.command_line import app
+from envoyou_core.cli.doctor import _row
 from envoyou_core.doctor.clock import clock_finding
 from envoyou_core.doctor.files import check_disk
-from envoyou_core.doctor.findings import Level
+from envoyou_core.doctor.findings import Finding, Level
 from envoyou_core.doctor.servers import RULES, setting_findings
 from envoyou_core.doctor.work import process_findings
 from envoyou_core.inbox import open_inbox
 from envoyou_core.inbox.processes import ProcessKind, _this_process
 from envoyou_core.testing import sample_event, sign_delivery
+from envoyou_core.wsgi import webhooks_entry
 from tests.core.test_schema_upgrades import SCHEMAS
-from tests.core.web_servers import answering
+from tests.core.test_verify_command import not_found
+from tests.core.web_servers import answering, serving
 from tests.inbox.acts import add
 
 SECRET = "whsec_of_the_doctor_tests_1234"
@@ -494,3 +497,50 @@ def test_a_check_that_fails_is_a_problem_and_the_others_run(examine, hooks, monk
     assert (code, [check for check, *_ in found]) == (1, ["workers", "nonces"])
     assert "the check failed: RuntimeError" in found[0][2]
     assert SECRET not in json.dumps(found)
+
+
+# The command
+
+
+def test_the_url_is_checked_with_the_secret_and_the_headers_of_the_application(examine, hooks, monkeypatch, tmp_path):
+    monkeypatch.setenv("ENVOYOU_ENDPOINT_HEADERS", '{"X-Shop": "custom value"}')
+    (tmp_path / "headers.json").write_text('{"x-shop": "custom value"}')
+    beat(webhooks := imported(hooks))
+    with serving(webhooks_entry(not_found, webhooks, path="/")) as port:
+        url = f"http://127.0.0.1:{port}/"
+        assert examine("--url", url)[0] == 1
+        code, found = examine("--url", url, "--headers-file", "headers.json")
+    assert (code, [check for check, *_ in found]) == (0, ["public"])
+    assert webhooks.inbox.list_rejected() == []
+
+
+def test_without_a_secret_the_rest_of_the_url_is_checked(examine, monkeypatch, hooks, tmp_path):
+    (tmp_path / "secret").write_text(SECRET)
+    monkeypatch.delenv("ENVOYOU_WEBHOOK_SECRET")
+    receiving = Webhooks(secret=SECRET, inbox="memory:", handoff="manual")
+    with serving(webhooks_entry(not_found, receiving, path="/")) as port:
+        url = f"http://127.0.0.1:{port}/"
+        found = examine("--url", url, keep=["answers"])[1]
+        assert [check for check, *_ in found] == ["secret", "public", "answers", "answers", "signature"]
+        assert only(found, "signature")[1] == "no signed delivery was sent, because there is no secret"
+        found = examine("--url", url, "--secret-file", "secret", keep=["body"])[1]
+    assert only(found, "body")[0] == "ok"
+    assert "may keep up to" in only(found, "rejected")[1]
+
+
+@pytest.mark.parametrize("arguments", [["--url", "shop.example"], ["--base-url", "ftp://api.example"]])
+def test_a_wrong_url_is_a_usage_error(hooks, arguments):
+    assert CliRunner().invoke(app, ["--app", hooks, "doctor", *arguments]).exit_code == 2
+
+
+def test_a_finding_is_one_line_in_a_pipe_and_two_on_a_terminal(monkeypatch):
+    finding = Finding.problem("inbox", "it is gone [red]\x1b[0m", "restore it")
+    texts = []
+    for is_terminal in (False, True):
+        monkeypatch.setattr(sys.stdout, "isatty", lambda is_terminal=is_terminal: is_terminal)
+        [level, check, text] = [next(iter(column.cells)) for column in _row(finding).columns]
+        assert (level.plain, check) == ("problem", "inbox")
+        texts.append(text.plain)
+    assert texts[0].endswith("; to do: restore it")
+    assert texts[1].endswith("\nto do: restore it")
+    assert "\x1b" not in texts[0]

@@ -27,14 +27,14 @@ DEFAULT_POLICY: Final = VerificationPolicy()
 
 
 def examine_endpoint(
-    url: str, *, webhooks: Webhooks | None, secret: Secret, webhook_id: str, headers: Mapping[str, str]
+    url: str, *, webhooks: Webhooks | None, secret: Secret | None, webhook_id: str, headers: Mapping[str, str]
 ) -> Iterator[Finding]:
     """Check a URL that receives webhooks, over the network.
 
     Args:
         url: the URL, with the scheme http or https.
         webhooks: the application's, if there is one: for its settings, and to delete the rejected deliveries.
-        secret: the signing secret.
+        secret: the signing secret; without one, no signed delivery is sent.
         webhook_id: the endpoint's id.
         headers: the custom headers of the endpoint.
     """
@@ -62,6 +62,11 @@ def examine_endpoint(
             "signature",
             "no signed delivery was sent, because the server is not authenticated",
             "serve a valid certificate first",
+        )
+        return
+    if secret is None:
+        yield Finding.warning(
+            "signature", "no signed delivery was sent, because there is no secret", "configure it first"
         )
         return
     passage = Passage(

@@ -94,7 +94,8 @@ def check_passage(passage: Passage, *, required_headers: Collection[str], custom
     """
     plain = passage.deliver(PLAIN)
     if (plain.status, code_of(plain)) != (400, "invalid_payload"):
-        yield _refused(plain, sorted(set(custom) - set(passage.headers)))
+        given = {name.lower() for name in passage.headers}
+        yield _refused(plain, sorted(name for name in custom if name.lower() not in given))
         return
     yield Finding.ok("signature", "a signed delivery is recognized: same secret, and the signed headers arrive")
     if passage.signed_content == "raw":
