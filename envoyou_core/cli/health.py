@@ -40,6 +40,13 @@ def health(
     if as_json:
         print_result(document)
     else:
-        print_line(", ".join([str(document.pop("status")), *(f"{name} {value}" for name, value in document.items())]))
+        print_line(
+            ", ".join(
+                [
+                    str(document.pop("status")),
+                    *(f"{name.replace('_', ' ')} {value}" for name, value in document.items()),
+                ]
+            )
+        )
     if not found.is_ok:
         raise typer.Exit(1)

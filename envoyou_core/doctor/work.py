@@ -103,7 +103,10 @@ def backlog_findings(stats: InboxStats) -> Iterator[Finding]:
             "start more workers, raise CONCURRENCY, or look for slow handlers with `envoyou events list`",
         )
     else:
-        yield Finding.ok("events", f"the oldest waiting event is overdue by {stats.overdue:.0f} s")
+        waiting = (
+            f"the oldest waiting event is overdue by {stats.overdue:.0f} s" if stats.overdue else "no event is due"
+        )
+        yield Finding.ok("events", waiting)
     if dead := stats.by_status[Status.DEAD]:
         yield Finding.warning(
             "dead",

@@ -343,7 +343,7 @@ def test_the_command(hooks):
 
     assert health("live") == (0, "ok")
     assert health("ready") == (0, "ok, inbox ok, spool none")
-    assert health("worker") == (1, "unavailable, workers 0, oldest_waiting_seconds 0.0")
+    assert health("worker") == (1, "unavailable, workers 0, oldest waiting seconds 0.0")
     code, text = health("worker", "--json", "--max-overdue", "1h")
     assert (code, json.loads(text)["workers"]) == (1, 0)
     assert health("alive")[0] == 2

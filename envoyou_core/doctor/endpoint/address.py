@@ -68,7 +68,10 @@ def address_findings(address: Address) -> Iterator[Finding]:
             "correct the URL, or add an A or AAAA record for the host",
         )
         return
-    yield Finding.ok("dns", f"the host {address.host} resolves to {', '.join(address.ips)}")
+    if address.ips == (address.host,):
+        yield Finding.ok("dns", f"the URL names the address {address.host}, and no host")
+    else:
+        yield Finding.ok("dns", f"the host {address.host} resolves to {', '.join(address.ips)}")
     private = address.private
     if len(private) == len(address.ips):
         yield Finding.warning(
