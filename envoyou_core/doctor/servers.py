@@ -9,7 +9,7 @@ from typing import Final
 from envoyou_core.doctor.findings import Finding
 from envoyou_core.inbox.inspection import InspectableInbox
 
-__all__ = ["check_server", "setting_findings"]
+__all__ = ["check_server", "setting_findings", "timeout_findings"]
 
 CHECK: Final = "server"
 
@@ -84,6 +84,14 @@ QUERIES: Final[Mapping[str, str]] = {
     "sqlite": "PRAGMA {name}",
 }
 
+TIMEOUTS: Final[Mapping[str, tuple[int, str]]] = {
+    "idle_in_transaction_session_timeout": (10_000, "a handler that shares a transaction fails if it waits for longer"),
+    "statement_timeout": (1_000, "the worker's own statements, and those of handlers, fail if they take longer"),
+}
+"""Milliseconds below which a limit of PostgreSQL is short, and its consequence. Zero is no limit."""
+
+TIMEOUT: Final = "SELECT setting FROM pg_settings WHERE name = '{name}'"
+
 CONNECTIONS: Final = (
     "SELECT current_setting('max_connections'), (SELECT rolconnlimit FROM pg_roles WHERE rolname = current_user)"
 )
@@ -97,6 +105,8 @@ def check_server(inbox: InspectableInbox) -> Iterator[Finding]:
     found = list(setting_findings(dialect, values))
     if dialect == "postgresql":
         found += _connection_findings(inbox.read_row(CONNECTIONS))
+        limits = {name: int(str(_first(inbox.read_row(TIMEOUT.format(name=name))))) for name in TIMEOUTS}
+        found += timeout_findings(limits)
     yield from found or [Finding.ok(CHECK, f"the settings of {dialect} are safe: {', '.join(names)}")]
 
 
@@ -112,6 +122,19 @@ def setting_findings(dialect: str, values: Mapping[str, str]) -> Iterator[Findin
         if value.lower() not in rule.expected:
             make = Finding.problem if rule.is_problem else Finding.warning
             yield make(CHECK, f"{name} is {value}: {rule.consequence}", rule.advice)
+
+
+def timeout_findings(limits: Mapping[str, int]) -> Iterator[Finding]:
+    """Judge the time limits of PostgreSQL.
+
+    Args:
+        limits: milliseconds by the name of the setting.
+    """
+    for name, (short, consequence) in TIMEOUTS.items():
+        if 0 < limits[name] < short:
+            yield Finding.warning(
+                CHECK, f"{name} is {limits[name]} ms: {consequence}", f"raise it for the role to {short} ms or more"
+            )
 
 
 def _connection_findings(row: tuple[object, ...]) -> list[Finding]:

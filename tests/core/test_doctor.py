@@ -311,7 +311,8 @@ def test_tables_of_an_earlier_release(examine, bare_postgres_url, monkeypatch):
 def test_settings_of_a_server_that_are_not_safe(examine, hooks, postgres_inbox_url, monkeypatch):
     url = make_url(postgres_inbox_url)
     options = f"{url.query['options']} -cdefault_transaction_read_only=on -csynchronous_commit=off"
-    unsafe = url.update_query_dict({"options": options + " -cdefault_transaction_isolation=serializable"})
+    options += " -cdefault_transaction_isolation=serializable -cidle_in_transaction_session_timeout=2s"
+    unsafe = url.update_query_dict({"options": options})
     monkeypatch.setenv("ENVOYOU_INBOX", unsafe.render_as_string(False))
     code, found = examine()
     assert code == 1
@@ -321,6 +322,7 @@ def test_settings_of_a_server_that_are_not_safe(examine, hooks, postgres_inbox_u
         "transaction_read_only": "problem",
         "synchronous_commit": "warning",
         "default_transaction_isolation": "warning",
+        "idle_in_transaction_session_timeout": "warning",
     }
     assert "there is no spool" in only(found, "spool")[1]
 
@@ -394,6 +396,13 @@ def test_no_worker_is_a_problem_if_events_wait(examine, hooks):
     code, found = examine()
     assert code == 1
     assert only(found, "workers")[:2] == ("problem", "no live worker, and events wait")
+
+
+def test_a_process_that_only_accepts_is_no_worker():
+    now = datetime.now(UTC)
+    accepting = _this_process(now.timestamp())
+    levels = {it.check: it.level for it in process_findings([accepting], ["welcome"], now, is_waiting=True)}
+    assert levels["workers"] is Level.PROBLEM
 
 
 def test_workers_of_different_releases_are_named():

@@ -2,9 +2,11 @@
 
 import json
 
+from flask import Flask
+
 from envoyou_core.inbox.processes import ProcessKind
-from envoyou_flask import create_health_blueprint
-from tests.flask.conftest import make_app
+from envoyou_flask import Envoyou, create_health_blueprint
+from tests.flask.conftest import SECRET, make_app
 from tests.flask.test_cli import run
 
 
@@ -20,6 +22,16 @@ def test_the_probes_of_a_blueprint(manual):
     assert (worker.status_code, worker.json["status"]) == (503, "unavailable")
     assert client.get("/health/secrets").status_code == 404
     assert client.post("/health/live").status_code == 405
+
+
+def test_the_probes_of_the_extension(tmp_path):
+    app = Flask("app")
+    app.config.from_mapping(ENVOYOU_WEBHOOK_SECRET=SECRET, ENVOYOU_INBOX=f"sqlite:///{tmp_path}/inbox.db")
+    app.config["ENVOYOU_HANDOFF"] = "manual"
+    envoyou = Envoyou(app)
+    app.register_blueprint(envoyou.create_health_blueprint(), url_prefix="/health")
+    assert app.test_client().get("/health/ready").json["inbox"] == "ok"
+    app.extensions["envoyou"]["envoyou"].inbox.close()
 
 
 def test_doctor_checks_the_app(manual, monkeypatch):
