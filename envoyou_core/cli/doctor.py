@@ -6,9 +6,10 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Annotated, Any, Final
+from urllib.parse import urlsplit
 
 import typer
 from rich.table import Table
@@ -65,9 +66,13 @@ def doctor(
             check_url(given)
         except ConfigurationError as error:
             raise typer.BadParameter(str(error)) from None
+        if urlsplit(given).username is not None:
+            raise typer.BadParameter("a URL must not contain a user")
     target = target_of(context)
     found: list[Finding] = []
-    for finding in _examine(context, target, api, url, webhook_id, secret_file, headers_file):
+    for raw in _examine(context, target, api, url, webhook_id, secret_file, headers_file):
+        # An error of a database or a header of a server may contain any character.
+        finding = replace(raw, text=redact(printable(raw.text)), advice=redact(printable(raw.advice)))
         found.append(finding)
         if not as_json:
             print_result(_row(finding))
@@ -148,11 +153,11 @@ def _row(finding: Finding) -> Table:
     table.add_column(width=LEVEL_WIDTH, no_wrap=True)
     table.add_column(width=CHECK_WIDTH, no_wrap=True)
     table.add_column(overflow="fold")
-    text = Text(redact(printable(finding.text)))
+    text = Text(finding.text)
     if finding.advice:
         # In a pipe, a finding is one line.
         separator = "\nto do: " if sys.stdout.isatty() else "; to do: "
-        text.append(separator, "bold").append(redact(printable(finding.advice)))
+        text.append(separator, "bold").append(finding.advice)
     table.add_row(Text(finding.level.value, STYLES[finding.level]), finding.check, text)
     return table
 

@@ -65,7 +65,7 @@ def guarded(name: str, check: Check) -> Iterator[Finding]:
     try:
         yield from check()
     except Exception as error:
-        yield Finding.problem(name, f"the check failed: {text_of(error)}", "see the error")
+        yield Finding.problem(name, f"the check failed: {text_of(error)}", "correct what the error names")
 
 
 def text_of(error: Exception) -> str:

@@ -543,13 +543,24 @@ def test_a_wrong_url_is_a_usage_error(hooks, arguments):
 
 
 def test_a_finding_is_one_line_in_a_pipe_and_two_on_a_terminal(monkeypatch):
-    finding = Finding.problem("inbox", "it is gone [red]\x1b[0m", "restore it")
+    finding = Finding.problem("inbox", "it is gone [red]", "restore it")
     texts = []
     for is_terminal in (False, True):
         monkeypatch.setattr(sys.stdout, "isatty", lambda is_terminal=is_terminal: is_terminal)
         [level, check, text] = [next(iter(column.cells)) for column in _row(finding).columns]
         assert (level.plain, check) == ("problem", "inbox")
         texts.append(text.plain)
-    assert texts[0].endswith("; to do: restore it")
-    assert texts[1].endswith("\nto do: restore it")
-    assert "\x1b" not in texts[0]
+    assert texts == ["it is gone [red]; to do: restore it", "it is gone [red]\nto do: restore it"]
+
+
+def test_what_a_server_sends_is_shown_without_control_characters(examine):
+    with answering(302, lambda: {"Location": "https://shop.example/\x1b[31m"}) as url:
+        found = examine("--url", url)[1]
+    assert "\x1b" not in only(found, "redirects")[1]
+
+
+def test_a_password_in_the_url_is_refused_and_not_shown(hooks):
+    result = CliRunner().invoke(app, ["--app", hooks, "doctor", "--url", "http://shop:hunter2@127.0.0.1:9/"])
+    assert result.exit_code == 2
+    assert "must not contain a user" in result.output
+    assert "hunter2" not in result.output

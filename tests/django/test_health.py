@@ -36,6 +36,14 @@ def test_the_probes_of_the_urls(client):
 
 
 @pytest.mark.django_db(transaction=True)
+@override_settings(ROOT_URLCONF=__name__)
+async def test_the_probes_under_asgi(async_client, until_threads_end):
+    response = await async_client.get("/health/ready")
+    assert (response.status_code, response.json()["inbox"]) == (200, "ok")
+    until_threads_end("envoyou-health-inbox")
+
+
+@pytest.mark.django_db(transaction=True)
 def test_a_probe_in_production_asks_in_a_thread_that_leaves_no_connection(until_threads_end):
     assert not webhooks.inbox.belongs_to_thread
     assert webhooks.probes.check("ready").is_ok

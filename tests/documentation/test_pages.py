@@ -29,12 +29,14 @@ class Walk:
         after: the quickstarts done before, as fixtures of directories; none for an empty directory.
         serving: whether the server of that quickstart is running.
         needs: the adapters that the page uses.
+        exports: what was exported before, so that nothing outside of this machine is asked.
         services: texts on the page that stand for the URL of a service, by the fixture that has it.
     """
 
     after: tuple[str, ...] = ()
     serving: bool = False
     needs: tuple[str, ...] = ()
+    exports: str = ""
     services: tuple[tuple[str, str], ...] = ()
 
 
@@ -74,7 +76,7 @@ WALKS = {
     "tables": Walk((*APPLICATION, *PROJECT), needs=("django",)),
     "django-checks": Walk(PROJECT, needs=("django",)),
     "health": Walk(APPLICATION, needs=("fastapi", "flask")),
-    "doctor": Walk(APPLICATION, needs=("fastapi",)),
+    "doctor": Walk(APPLICATION, needs=("fastapi",), exports="export ENVOYOU_BASE_URL=http://127.0.0.1:9"),
     "verify": Walk(APPLICATION, needs=("fastapi",)),
     "troubleshooting": Walk(APPLICATION),
 }
@@ -151,6 +153,7 @@ def test_a_reader_can_follow_the_page(name, reader, continue_from, request):
         reader.replace(shown, request.getfixturevalue(fixture))
     reader.replace("/srv/app/", f"{reader.folder}/")
     continue_from(*walk.after)
+    reader.type(walk.exports)
     if walk.serving:
         reader.type("uvicorn app:app")
     reader.follow(run)
