@@ -281,11 +281,6 @@ class Webhooks(Registration, Pausing):
         return self._reception.nonces
 
     @property
-    def endpoint_headers(self) -> tuple[str, ...]:
-        """The names of the custom headers that are required. For command lines."""
-        return tuple(name for name, _ in self._reception.endpoint_headers.required)
-
-    @property
     def verification_policy(self) -> VerificationPolicy:
         """How requests are verified. For command lines."""
         return self._reception.policy

@@ -77,7 +77,8 @@ def examine_endpoint(
         signed_content="raw" if "raw" in policy.signed_content else "canonical",
         headers=headers,
     )
-    custom = () if webhooks is None else webhooks.endpoint_headers
+    required = () if webhooks is None else webhooks.required_headers
+    custom = [name for name in required if name not in policy.required_headers]
     is_recognized = False
     for finding in check_passage(passage, required_headers=policy.required_headers, custom=custom):
         is_recognized |= (finding.check, finding.level) == ("signature", Level.OK)
