@@ -629,8 +629,8 @@ BREAKAGES = [
     ),
     Breakage(
         "pruning takes what was settled just now",
-        SQL,
-        "SqlInbox._settled_before",
+        "envoyou_core/inbox/sql/records.py",
+        "SqlRecords._settled_before",
         "_t.settled_at < before)",
         "_t.settled_at != before)",
         (f"{TEST_SQLITE_INBOX}::test_age_counts_from_the_settling_not_from_the_arrival", TEST_SQLITE_INBOX),
