@@ -19,7 +19,7 @@ from envoyou_core.pausing import Pausing
 from envoyou_core.reception.captures import capture_directory
 from envoyou_core.reception.endpoint_headers import EndpointHeaders, HeaderValues
 from envoyou_core.reception.receiver import Receiver
-from envoyou_core.reception.secrets import SecretSetting, key_source, secrets_of_endpoint
+from envoyou_core.reception.secrets import SecretSetting, key_source, secrets_of_endpoint, written_secrets
 from envoyou_core.reception.signature import SIGNED_CONTENT_FORMS, Secret, SignedContent
 from envoyou_core.reception.verification import DEFAULT_REQUIRED_HEADERS, DEFAULT_TOLERANCE, VerificationPolicy
 from envoyou_core.retention import Retention
@@ -269,6 +269,16 @@ class Webhooks(Registration, Pausing):
             ConfigurationError: the endpoint has no secret.
         """
         return secrets_of_endpoint(self._secret, webhook_id)
+
+    @property
+    def written_secrets(self) -> tuple[Secret, ...]:
+        """The secrets that the settings contain; none if a callable looks them up. For command lines."""
+        return written_secrets(self._secret)
+
+    @property
+    def nonces(self) -> NonceStore:
+        """Where nonces are remembered. For command lines."""
+        return self._reception.nonces
 
     @property
     def verification_policy(self) -> VerificationPolicy:

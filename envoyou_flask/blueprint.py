@@ -14,7 +14,7 @@ from envoyou_core.adapter import CheckedInput, DisconnectedError, as_body_error,
 from envoyou_core.errors import PayloadTooLargeError, UnreadableBodyError, WebhookError
 from envoyou_flask.wiring import attach
 
-__all__ = ["create_blueprint", "receiving_blueprint"]
+__all__ = ["create_blueprint", "create_health_blueprint", "health_blueprint", "receiving_blueprint"]
 
 
 def create_blueprint(webhooks: Webhooks, name: str = "envoyou") -> Blueprint:
@@ -30,6 +30,29 @@ def create_blueprint(webhooks: Webhooks, name: str = "envoyou") -> Blueprint:
     """
     blueprint = receiving_blueprint(lambda: webhooks, name)
     blueprint.record(lambda state: attach(cast(Flask, state.app), webhooks, _full_name(state)))
+    return blueprint
+
+
+def create_health_blueprint(webhooks: Webhooks, name: str = "envoyou_health") -> Blueprint:
+    """Create a blueprint with the health probes `/live`, `/ready` and `/worker` below its URL prefix.
+
+    They answer 200 or 503, with a small JSON object.
+
+    Args:
+        webhooks: the webhooks whose health it is.
+        name: the blueprint's name, unique within the app.
+    """
+    return health_blueprint(lambda: webhooks, name)
+
+
+def health_blueprint(current_webhooks: Callable[[], Webhooks], name: str) -> Blueprint:
+    """Create a blueprint with the health probes of the current app's webhooks."""
+    blueprint = Blueprint(name, __name__)
+
+    @blueprint.get("/<any(live, ready, worker):probe>", strict_slashes=False)
+    def check(probe: str) -> Response:
+        return _as_flask(current_webhooks().probes.respond(request.method, probe))
+
     return blueprint
 
 

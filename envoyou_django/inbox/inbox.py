@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from django.db import ProgrammingError, connections, transaction
 from django.db.models import Max
@@ -20,6 +21,7 @@ from envoyou_core.adapter import (
     ConnectionBudget,
     GroupCommit,
     body_bytes,
+    probe_entry,
     transitions,
 )
 from envoyou_core.errors import LeaseLostError
@@ -39,7 +41,7 @@ from envoyou_core.inbox import (
     Status,
     TransactionalInbox,
 )
-from envoyou_django.inbox import registry
+from envoyou_django.inbox import inspection, registry
 from envoyou_django.inbox.claims import awaiting, claimable
 from envoyou_django.inbox.cleanup import fill_object_keys
 from envoyou_django.inbox.columns import encode
@@ -131,6 +133,29 @@ class OrmInbox(OrmRecords, TransactionalInbox):
                 # Otherwise the first thread of a worker process would keep an idle connection.
                 connection.close()
 
+    @property
+    def dialect(self) -> str:
+        """See `InspectableInbox.dialect`."""
+        return inspection.dialect(self._alias)
+
+    @property
+    def database_file(self) -> Path | None:
+        """See `InspectableInbox.database_file`."""
+        return inspection.database_file(self._alias)
+
+    def read_row(self, statement: str) -> tuple[object, ...]:
+        """See `InspectableInbox.read_row`."""
+        return inspection.read_row(self._alias, statement)
+
+    @property
+    def belongs_to_thread(self) -> bool:
+        """Whether other threads cannot use the database: it is in memory, or a test's transaction is open."""
+        return is_in_memory(self._alias) or connections[self._alias].in_atomic_block
+
+    def try_write(self) -> None:
+        """See `InspectableInbox.try_write`."""
+        inspection.try_insert(self._alias, self._new_row(probe_entry(), self._now()))
+
     def close(self) -> None:
         """End the threads that store deliveries. Django opens and closes the other connections."""
         self._writer.close()
@@ -211,6 +236,10 @@ class OrmInbox(OrmRecords, TransactionalInbox):
             self._rejections.rows.filter(pk=key).delete()
         self._beats.wrote(registration)
         return added
+
+    def discard_rejected(self, key: int) -> None:
+        """See `InspectableInbox.discard_rejected`."""
+        self._rejections.rows.filter(pk=key).delete()
 
     def _new_row(self, entry: NewEvent, now: datetime) -> dict[str, object]:
         return {"name": self.name, **encode(transitions.accept(entry, now))}

@@ -6,7 +6,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import cast
 
 from sqlalchemy import URL, Connection, Engine, QueuePool, select, text
@@ -17,6 +17,7 @@ from envoyou_core.inbox.deadlines import TRANSACTION_LIMIT, time_limit
 from envoyou_core.inbox.group_commit import MAX_BATCH, MAX_WAITING, GroupCommit
 from envoyou_core.inbox.handler_queue import HandlerTransactionQueue
 from envoyou_core.inbox.handler_sets import HandlerSet
+from envoyou_core.inbox.inspection import probe_entry
 from envoyou_core.inbox.processes import Beats, Process
 from envoyou_core.inbox.protocol import TransactionalInbox
 from envoyou_core.inbox.records import (
@@ -58,6 +59,10 @@ Processes = list[Process]
 RejectedDeliveries = list[RejectedDelivery]
 
 _t = inbox_table.c
+
+
+class _RolledBackError(Exception):
+    """Ends a transaction that is not to be committed."""
 
 
 class SqlInbox(SqlRecords, TransactionalInbox):
@@ -137,6 +142,14 @@ class SqlInbox(SqlRecords, TransactionalInbox):
         self._beats.wrote(registration)
         return added
 
+    def try_write(self) -> None:
+        """See `InspectableInbox.try_write`."""
+        self.open()
+        rows = acceptance.new_rows(self.name, [probe_entry()], self._moment())
+        with suppress(_RolledBackError), self._accepting() as connection:
+            acceptance.insert_new(connection, rows)
+            raise _RolledBackError
+
     # Rejected deliveries
 
     def keep_rejected(self, rejection: NewRejection) -> Future[int]:
@@ -147,6 +160,12 @@ class SqlInbox(SqlRecords, TransactionalInbox):
         with self._writing() as connection:
             deleted = rejections.keep_all(connection, self.name, entries)
         return [deleted, *[0] * (len(entries) - 1)]
+
+    def discard_rejected(self, key: int) -> None:
+        """See `InspectableInbox.discard_rejected`."""
+        self.open()
+        with self._writing() as connection:
+            rejections.delete_matching(connection, rejections.matching(self.name, key=key))
 
     def accept_rejected(self, key: int, entry: NewEvent) -> Added:
         self.open()
