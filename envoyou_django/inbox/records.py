@@ -12,6 +12,7 @@ from envoyou_core.adapter import check_selection, object_key, record_of
 from envoyou_core.inbox import (
     COUNTED,
     FINISHED,
+    Inbox,
     InboxRecord,
     InboxStats,
     Process,
@@ -42,7 +43,7 @@ Processes = list[Process]
 RejectedDeliveries = list[RejectedDelivery]
 
 
-class OrmRecords:
+class OrmRecords(Inbox):
     """Reads and changes the records of the inbox `name`.
 
     Attributes:

@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, and_, delete, insert, select
 
 from envoyou_core.event import object_key
 from envoyou_core.inbox.processes import Process
+from envoyou_core.inbox.protocol import Inbox
 from envoyou_core.inbox.records import (
     COUNTED,
     InboxRecord,
@@ -33,7 +34,7 @@ RejectedDeliveries = list[RejectedDelivery]
 _t = inbox_table.c
 
 
-class SqlRecords(SqlDatabase):
+class SqlRecords(SqlDatabase, Inbox):
     """Reads and changes the records of the inbox `name`.
 
     Attributes:
