@@ -7,6 +7,7 @@ from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol
 
+from envoyou_core.endpoints import mark_endpoint
 from envoyou_core.errors import LengthRequiredError, UnreadableBodyError, WebhookError
 from envoyou_core.http import (
     CLIENT_CLOSED_REQUEST,
@@ -107,6 +108,7 @@ def webhooks_entry(app: WSGIApplication, webhooks: Webhooks, *, path: str = "/we
         start_response(f"{response.status} {_reason_phrase(response.status)}", [*response.headers, length])
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [response.body]
 
+    mark_endpoint(application, lambda: webhooks, path=path)
     return application
 
 

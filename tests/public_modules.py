@@ -28,4 +28,5 @@ PUBLIC_MODULES = (
     "envoyou_fastapi",
     "envoyou_fastapi.starlette",
     "envoyou_flask",
+    "pytest_envoyou",
 )
