@@ -5,15 +5,17 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from importlib import import_module
 from typing import Any, Final
 
 import pytest
 
 from envoyou_core import ConfigurationError, Webhooks
 from envoyou_core.testing import Delivery
-from envoyou_core.testing.clients import DeliveryClient, DirectClient, FlaskClient, HttpClient, client_for
-from envoyou_core.testing.endpoints import choose_endpoint, endpoints_of
+from envoyou_core.testing.clients import DeliveryClient, DirectClient
 from envoyou_core.testing.kit import WebhooksKit
+from pytest_envoyou.clients import FlaskClient, HttpClient, client_for
+from pytest_envoyou.endpoints import choose_endpoint, endpoints_of
 
 __all__ = ["running_kit"]
 
@@ -102,10 +104,18 @@ class _LazyHttpClient(HttpClient):
 
     async def apost(self, path: str, delivery: Delivery) -> Any:
         """See `DeliveryClient.apost`."""
-        from httpx2 import ASGITransport, AsyncClient
-
-        async with AsyncClient(transport=ASGITransport(self._application), base_url="http://testserver") as client:
+        httpx = _httpx()
+        transport = httpx.ASGITransport(self._application)
+        async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
             return await client.post(path, content=delivery.body, headers=delivery.headers)
+
+
+def _httpx() -> Any:
+    """Return httpx2, or httpx if the application's tests use that."""
+    try:
+        return import_module("httpx2")
+    except ImportError:
+        return import_module("httpx")
 
 
 def _django_kit(request: pytest.FixtureRequest, path: str | None) -> WebhooksKit:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from types import TracebackType
 from typing import Any, Final, Unpack
 
 from envoyou_core.errors import ConfigurationError
@@ -54,6 +55,7 @@ class WebhooksKit:
         self.client = client
         self.path = path
         self.events = AcceptedEvents()
+        self.has_raised = False
 
     @property
     def webhooks(self) -> Webhooks:
@@ -73,7 +75,8 @@ class WebhooksKit:
 
     def unhandled(self) -> UnhandledEventsWarning | None:
         """Return the warning about accepted events that were never handled, if there are any."""
-        waiting = self.events.waiting
+        # After an error, the test has stopped before it could handle them.
+        waiting = [] if self.has_raised else self.events.waiting
         return UnhandledEventsWarning(waiting, has_no_handlers=self.events.has_no_handlers) if waiting else None
 
     def new_event(self, type: str | Event, changes: Mapping[str, Any]) -> Event:
@@ -186,7 +189,8 @@ class Deliver:
                 if kit.should_run_handlers(response, run_handlers):
                     kit.client.drain(kit.webhooks, raise_errors=raise_errors)
         except Exception as error:
-            raise error.with_traceback(without_callers(error.__traceback__)) from error.__cause__
+            kit.has_raised = True
+            raise error.with_traceback(_frames_of_application(error))  # noqa: B904 - it is the same exception
         return kit.result(sent, response, refusals)
 
     def __repr__(self) -> str:
@@ -231,7 +235,8 @@ class AsyncDeliver:
             if kit.should_run_handlers(response, run_handlers):
                 await kit.client.adrain(kit.webhooks, raise_errors=raise_errors)
         except Exception as error:
-            raise error.with_traceback(without_callers(error.__traceback__)) from error.__cause__
+            kit.has_raised = True
+            raise error.with_traceback(_frames_of_application(error))  # noqa: B904 - it is the same exception
         return kit.result(sent, response, refusals)
 
     def __repr__(self) -> str:
@@ -248,6 +253,14 @@ def _changes(
     """Return the arguments of `make_event` that were given."""
     given = {"event_id": event_id, "created": created, "webhook_id": webhook_id, "extra": extra}
     return {**{name: value for name, value in given.items() if value is not None}, **fields}
+
+
+def _frames_of_application(error: Exception) -> TracebackType | None:
+    """Return the frames that matter to the developer: not those of this library; none if the message says it all."""
+    frames = without_callers(error.__traceback__)
+    is_explained = isinstance(error, ConfigurationError | ExceptionGroup) or hasattr(error, "__notes__")
+    # Without a frame of the application, nothing was left out.
+    return None if is_explained and frames is error.__traceback__ else frames
 
 
 def _is_in_event_loop() -> bool:
