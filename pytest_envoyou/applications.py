@@ -34,7 +34,7 @@ def find_application(request: pytest.FixtureRequest) -> object:
     try:
         reference = find_reference(None)
     except ConfigurationError as error:
-        pytest.fail(str(error), pytrace=False)
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
     if reference is not None:
         return _load(reference, default_name="webhooks")
     if _is_django_project():
@@ -50,9 +50,9 @@ def _load(reference: Reference, *, default_name: str) -> object:
     try:
         value: Any = import_object(Reference(text, reference.folder), default_name=default_name, how=HOW)
     except ApplicationImportError as error:
-        pytest.fail(f"{error.shown}\n{error}", pytrace=False)
+        raise pytest.fail.Exception(f"{error.shown}\n{error}", pytrace=False) from None
     except ConfigurationError as error:
-        pytest.fail(str(error), pytrace=False)
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
     return value() if text != reference.text else value
 
 

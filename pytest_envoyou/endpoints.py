@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -9,7 +10,6 @@ from typing import Any
 
 from envoyou_core.endpoints import mark_of
 from envoyou_core.errors import ConfigurationError
-from envoyou_core.http import path_variants
 from envoyou_core.webhooks import Webhooks
 
 __all__ = ["Endpoint", "choose_endpoint", "endpoints_of"]
@@ -50,7 +50,7 @@ def choose_endpoint(endpoints: list[Endpoint], path: str | None) -> Endpoint:
     """
     candidates = endpoints
     if path is not None:
-        candidates = [endpoint for endpoint in endpoints if path in path_variants(endpoint.path)] or endpoints
+        candidates = [endpoint for endpoint in endpoints if _matches(endpoint.path, path)] or endpoints
     if len({id(endpoint.webhooks) for endpoint in candidates}) > 1:
         paths = ", ".join(sorted(endpoint.path for endpoint in candidates))
         raise ConfigurationError(
@@ -64,6 +64,12 @@ def choose_endpoint(endpoints: list[Endpoint], path: str | None) -> Endpoint:
             f"the path {candidates[0].path} has parameters: return one with values from a fixture envoyou_path"
         )
     return plain[0]
+
+
+def _matches(route: str, path: str) -> bool:
+    """Whether a path may lead to a route, which may have parameters such as `<name>` or `{name}`."""
+    literals = re.split(r"<[^>]*>|\{[^}]*\}", route.rstrip("/"))
+    return re.fullmatch(".+".join(map(re.escape, literals)) + "/?", path) is not None
 
 
 def _in_url_map(application: Any) -> Iterator[Endpoint]:

@@ -30,7 +30,7 @@ def running_kit(request: pytest.FixtureRequest, application: Any, path: str | No
         try:
             kit = _kit_for(request, application, path)
         except ConfigurationError as error:
-            pytest.fail(str(error), pytrace=False)
+            raise pytest.fail.Exception(str(error), pytrace=False) from None
         stack.enter_context(kit.running())
         # Before the end of the isolation, so that the lifespan of the application ends in it.
         stack.callback(kit.client.close)
@@ -52,7 +52,8 @@ def _kit_for(request: pytest.FixtureRequest, application: Any, path: str | None)
     if not endpoints:
         raise ConfigurationError(_describe_missing(target))
     endpoint = choose_endpoint(endpoints, path)
-    return WebhooksKit(lambda: endpoint.webhooks, client or _new_client(target), endpoint.path)
+    others = {each.webhooks for each in endpoints} - {endpoint.webhooks}
+    return WebhooksKit(lambda: endpoint.webhooks, client or _new_client(target), endpoint.path, others=others)
 
 
 def _application_of(client: Any) -> Any:

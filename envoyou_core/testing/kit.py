@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any, Final, Unpack
 
 from envoyou_core.errors import ConfigurationError
 from envoyou_core.event import Event
+from envoyou_core.observability import Notice
 from envoyou_core.reception.signature import Secret
 from envoyou_core.testing.accepted import AcceptedEvent, AcceptedEvents
 from envoyou_core.testing.clients import DeliveryClient
@@ -46,9 +47,18 @@ class WebhooksKit:
         current_webhooks: returns the object. A test may replace it, by other settings.
         client: posts the deliveries.
         path: where to.
+        others: further objects of the application, whose workers must not run either.
     """
 
-    def __init__(self, current_webhooks: Callable[[], Webhooks], client: DeliveryClient, path: str) -> None:
+    def __init__(
+        self,
+        current_webhooks: Callable[[], Webhooks],
+        client: DeliveryClient,
+        path: str,
+        *,
+        others: Iterable[Webhooks] = (),
+    ) -> None:
+        self._others = tuple(others)
         self._current_webhooks = current_webhooks
         self._isolated: list[Webhooks] = []
         self._stack = ExitStack()
@@ -71,6 +81,8 @@ class WebhooksKit:
         """Isolate the object until the block ends."""
         with self._stack:
             _ = self.webhooks
+            for webhooks in self._others:
+                self._stack.enter_context(webhooks.isolated(_ignore))
             yield self
 
     def unhandled(self) -> UnhandledEventsWarning | None:
@@ -261,6 +273,9 @@ def _frames_of_application(error: Exception) -> TracebackType | None:
     is_explained = isinstance(error, ConfigurationError | ExceptionGroup) or hasattr(error, "__notes__")
     # Without a frame of the application, nothing was left out.
     return None if is_explained and frames is error.__traceback__ else frames
+
+
+def _ignore(notice: Notice) -> None: ...
 
 
 def _is_in_event_loop() -> bool:
