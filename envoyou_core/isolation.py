@@ -52,6 +52,8 @@ class Isolation(Pausing):
         self._settings = replace(self._settings, handoff="manual")
         self._announcer = None
         self._in_process = None
+        # In Django, a process whose worker was never enabled notifies no task queue.
+        self._worker_pid = None
         if not self.keeps_inbox_in_tests:
             self._use_memory()
         self._notices.subscribe(listener)

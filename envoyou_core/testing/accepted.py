@@ -24,6 +24,7 @@ class AcceptedEvent:
         status: what became of it; `None` if it was accepted before the test.
         attempts: how many attempts have ended in this test.
         deliveries: how many deliveries of it were accepted in this test.
+        duplicate: whether the last of them was a duplicate.
         error: what the last attempt has failed with, in one line.
         failed_handlers: the names of the handlers that failed in the last attempt.
         retry_in: seconds after which a failed event is due again; `None` if it is not retried.
@@ -34,6 +35,7 @@ class AcceptedEvent:
     status: Status | None
     attempts: int = 0
     deliveries: int = 0
+    duplicate: bool = False
     error: str | None = None
     failed_handlers: tuple[str, ...] = ()
     retry_in: float | None = None
@@ -113,6 +115,7 @@ class AcceptedEvents(Sequence[AcceptedEvent]):
             elif notice.added.is_runnable:
                 event.status = Status.RECEIVED
             event.deliveries += 1
+            event.duplicate = not notice.added.is_runnable
         elif isinstance(notice, Rejected):
             self._refusals.append(f"{notice.reason}: {notice.detail}" if notice.detail else notice.reason)
         elif isinstance(notice, NoHandlers):
@@ -122,6 +125,7 @@ class AcceptedEvents(Sequence[AcceptedEvent]):
         elif isinstance(notice, Settled) and (event := self._events.get(notice.event_id)) is not None:
             event.status, event.attempts, event.error = notice.status, notice.attempt, notice.error
             event.retry_in = notice.retry_in
+            self.has_no_handlers = False
             event.failed_handlers = tuple(self._failing.pop(notice.event_id, ()))
         elif isinstance(notice, DatabaseFailed) and (event := self._events.get(notice.event_id)) is not None:
             event.error = f"the database failed: {notice.detail}"

@@ -51,7 +51,7 @@ class DeliveryResult:
     @property
     def duplicate(self) -> bool:
         """Whether the event was stored already by an earlier delivery."""
-        return self.outcome is not None and (self.outcome.deliveries > 1 or self.outcome.status is None)
+        return self.outcome is not None and self.outcome.duplicate
 
     @property
     def status(self) -> Status | None:

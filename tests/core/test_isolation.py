@@ -5,7 +5,16 @@ import asyncio
 import pytest
 import sqlalchemy
 
-from envoyou_core import ConfigurationError, PermanentError, RetryLater, RetryPolicy, Tenant, WebhookRequest, Webhooks
+from envoyou_core import (
+    ConfigurationError,
+    PermanentError,
+    RetryLater,
+    RetryPolicy,
+    Tenant,
+    WebhookRequest,
+    WebhookResponse,
+    Webhooks,
+)
 from envoyou_core.inbox.sql.inbox import SqlInbox
 from envoyou_core.observability import DatabaseFailed, Settled
 from envoyou_core.testing import AsyncDeliver, Deliver, make_event, sample_event, sign_delivery
@@ -278,6 +287,32 @@ def test_webhooks_that_are_made_anew_during_the_test_are_isolated_too():
         assert len(kit.events) == 1
 
 
+def test_further_webhooks_of_the_application_are_isolated_and_not_listed():
+    webhooks, other = made(), made(handoff="auto")
+    for each in (webhooks, other):
+        each.on("*")(lambda event: None)
+    kit = WebhooksKit(lambda: webhooks, DirectClient(webhooks), "/", others=[other])
+    with kit.running():
+        accept(other, make_event())
+        assert other.inbox.stats().by_status["received"] == 1
+        assert len(kit.events) == 0
+    assert other.inbox.stats().total == 0
+
+
+def test_a_path_without_a_route_is_named(kit_for):
+    class NothingHere(DirectClient):
+        def post(self, path, delivery):
+            return WebhookResponse(404, b"")
+
+    kit = kit_for(made())
+    kit.client = NothingHere(kit.webhooks)
+    with kit.running():
+        result = Deliver(kit)()
+    assert repr(result).endswith(
+        "answered 404 at /webhooks/envoyou: the application has no such route, see the fixture envoyou_path>"
+    )
+
+
 # Events
 
 
@@ -318,8 +353,8 @@ def test_the_events_of_a_test_are_listed_with_what_became_of_them(kit_for):
         assert lines[0] == "<events of this test:"
         assert lines[-2] == "  <refused: signature_mismatch: The signature does not match the body.>"
         # A redelivery gives a dead event new attempts.
-        deliver(dead.event, run_handlers=False)
-        assert events[1].waiting
+        revived = deliver(dead.event, run_handlers=False)
+        assert (revived.waiting, revived.duplicate, events[1].deliveries) == (True, False, 2)
         webhooks.drain()
     assert "1 event was accepted" not in str(kit.unhandled())
 
