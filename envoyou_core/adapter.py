@@ -35,7 +35,7 @@ from envoyou_core.http import (
     WEBHOOK_ID_HEADER,
 )
 from envoyou_core.inbox import transitions
-from envoyou_core.inbox.connection_budget import RESERVED, ConnectionBudget, shortage
+from envoyou_core.inbox.connection_budget import CONNECTION_LIMITS, RESERVED, ConnectionBudget, shortage
 from envoyou_core.inbox.files import location_of
 from envoyou_core.inbox.group_commit import MAX_WAITING, GroupCommit
 from envoyou_core.inbox.handler_queue import HandlerTransactionQueue, Slot
@@ -86,6 +86,7 @@ if TYPE_CHECKING:
     from envoyou_core.worker.time_limits import time_limited
 
 __all__ = [
+    "CONNECTION_LIMITS",
     "EVENT_TYPE_HEADER",
     "HOLDER_LENGTH",
     "KEPT_FOR",

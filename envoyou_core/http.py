@@ -100,10 +100,13 @@ class WebhookRequest(msgspec.Struct, frozen=True):
         Raises:
             TypeError: `body` is not bytes. A decoded body cannot be verified.
         """
-        if not isinstance(body, bytes | bytearray | memoryview):
-            raise TypeError(f"the body must be the raw bytes of the request, got {type(body).__name__}")
-        pairs = tuple(headers.items() if isinstance(headers, Mapping) else headers)
-        return cls(method.upper(), bytes(body), **_select_headers(pairs), path=path, peer=peer, headers=pairs)
+        if type(body) is not bytes:
+            if not isinstance(body, bytes | bytearray | memoryview):
+                raise TypeError(f"the body must be the raw bytes of the request, got {type(body).__name__}")
+            body = bytes(body)
+        # The type of most headers is asked first: an abstract class takes longer to ask.
+        pairs = tuple(headers.items() if type(headers) is dict or isinstance(headers, Mapping) else headers)
+        return cls._of(method.upper(), body, _select_headers(pairs), path, peer, pairs)
 
     @classmethod
     def from_asgi(
@@ -117,24 +120,36 @@ class WebhookRequest(msgspec.Struct, frozen=True):
     ) -> WebhookRequest:
         """Create a request from the `headers` of an ASGI scope, whose names are in lower case."""
         pairs = tuple(headers)
-        return cls(method, body, **_select_headers(pairs), path=path, peer=peer, headers=pairs)
+        return cls._of(method, body, _select_headers(pairs), path, peer, pairs)
 
     @classmethod
     def from_wsgi(cls, environ: Mapping[str, object], body: bytes) -> WebhookRequest:
         """Create a request from a WSGI environment and the body that was read from it."""
-        fields = {}
-        for key, attribute in _FIELD_OF_WSGI_KEY.items():
-            value = environ.get(key)
-            if value:
-                fields[attribute] = _to_bytes(str(value)).strip(_WHITE_SPACE)
-        return cls(
+        values = [
+            _to_bytes(str(value)).strip(_WHITE_SPACE) if (value := environ.get(key)) else None for key in _WSGI_KEYS
+        ]
+        return cls._of(
             str(environ.get("REQUEST_METHOD", "")),
             body,
-            **fields,
-            path=_full_path(environ),
-            peer=str(environ.get("REMOTE_ADDR") or "") or None,
-            headers=tuple(_headers_of_wsgi(environ)),
+            values,
+            _full_path(environ),
+            str(environ.get("REMOTE_ADDR") or "") or None,
+            tuple(_headers_of_wsgi(environ)),
         )
+
+    @classmethod
+    def _of(
+        cls,
+        method: str,
+        body: bytes,
+        values: list[bytes | None],
+        path: str | None,
+        peer: str | None,
+        headers: tuple[tuple[str | bytes, str | bytes], ...],
+    ) -> WebhookRequest:
+        """Create a request with the values of `_HEADERS`. Positional arguments take half the time of a mapping."""
+        content_type, signature, timestamp, webhook_id, event_type, nonce = values
+        return cls(method, body, content_type, signature, timestamp, webhook_id, event_type, nonce, path, peer, headers)
 
     def header(self, name: str) -> bytes | None:
         """Return the value of any header, whose name may be in any case; `None` if it is missing.
@@ -162,32 +177,36 @@ class WebhookRequest(msgspec.Struct, frozen=True):
         return f"WebhookRequest({self.method!r}, {len(self.body)} bytes)"
 
 
-_FIELD_OF_HEADER: Final[dict[str | bytes, str]] = {
-    b"content-type": "content_type",
-    SIGNATURE_HEADER.lower().encode(): "signature",
-    TIMESTAMP_HEADER.lower().encode(): "timestamp",
-    WEBHOOK_ID_HEADER.lower().encode(): "webhook_id",
-    EVENT_TYPE_HEADER.lower().encode(): "event_type",
-    NONCE_HEADER.lower().encode(): "nonce",
+_HEADERS: Final = (
+    "content-type",
+    SIGNATURE_HEADER.lower(),
+    TIMESTAMP_HEADER.lower(),
+    WEBHOOK_ID_HEADER.lower(),
+    EVENT_TYPE_HEADER.lower(),
+    NONCE_HEADER.lower(),
+)
+"""The headers that `WebhookRequest` has fields for, in the order of these."""
+
+_WSGI_KEYS: Final = tuple(
+    (name if name == "content-type" else f"http-{name}").upper().replace("-", "_") for name in _HEADERS
+)
+_INDEX_OF_HEADER: Final[dict[str | bytes, int]] = {
+    key: index for index, name in enumerate(_HEADERS) for key in (name, name.encode())
 }
-_FIELD_OF_WSGI_KEY: Final = {
-    (name if name == b"content-type" else b"http-" + name).decode().upper().replace("-", "_"): field
-    for name, field in _FIELD_OF_HEADER.items()
-    if isinstance(name, bytes)
-}
-_FIELD_OF_HEADER.update({name.decode(): field for name, field in _FIELD_OF_HEADER.items() if isinstance(name, bytes)})
 _WHITE_SPACE: Final = b" \t"
 
 
-def _select_headers(pairs: Iterable[tuple[str | bytes, str | bytes]]) -> dict[str, bytes]:
-    fields: dict[str, bytes] = {}
+def _select_headers(pairs: Iterable[tuple[str | bytes, str | bytes]]) -> list[bytes | None]:
+    """Return the values of `_HEADERS`, in that order; `None` for one that is missing."""
+    values: list[bytes | None] = [None] * len(_HEADERS)
+    find = _INDEX_OF_HEADER.get
     for name, text in pairs:
-        attribute = _FIELD_OF_HEADER.get(name.lower())
+        index = find(name.lower())
         # Other letters may become ASCII in lower case.
-        if attribute is not None and name.isascii():
-            value = _to_bytes(text).strip(_WHITE_SPACE)
-            fields[attribute] = fields[attribute] + b"," + value if attribute in fields else value
-    return fields
+        if index is not None and name.isascii():
+            value, earlier = _to_bytes(text).strip(_WHITE_SPACE), values[index]
+            values[index] = value if earlier is None else earlier + b"," + value
+    return values
 
 
 def _headers_of_wsgi(environ: Mapping[str, object]) -> Iterator[tuple[bytes, bytes]]:

@@ -278,8 +278,9 @@ class Webhooks(Registration, Isolation):
 
     @property
     def required_headers(self) -> tuple[str, ...]:
-        """The headers without which a request is refused, including signature and timestamp."""
-        return self._reception.policy.required_headers
+        """The headers without which a request is refused, including signature, timestamp and `endpoint_headers`."""
+        custom = (name for name, _ in self._reception.endpoint_headers.required)
+        return (*self._reception.policy.required_headers, *custom)
 
     def _run_async(self, function: Callable[[], Awaitable[Any]]) -> Any:
         return run_in_own_loop(function)

@@ -186,6 +186,11 @@ def ignore_closed_pipe() -> Iterator[None]:
     """End the process quietly if the reader of its output has gone, as in `envoyou events list | head -1`."""
     try:
         yield
+    except SystemExit as ending:
+        # The pages of `--help` come from a console of Rich's own, which ends the process with 1.
+        if isinstance(ending.__context__, BrokenPipeError):
+            ending.code = PIPE_CLOSED
+        raise
     finally:
         try:
             # Otherwise the interpreter flushes when it ends, and reports the error.

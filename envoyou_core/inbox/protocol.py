@@ -309,6 +309,10 @@ class WorkerInbox(Inbox, Protocol):
         """
         return ""
 
+    def connection_limit(self) -> int | None:
+        """Return how many connections the server admits for the inbox's role and database; `None` for any number."""
+        return None
+
     def responds(self) -> bool:
         """Whether the database answers on a fresh connection now. It decides what an error of the database means."""
         return True

@@ -92,12 +92,16 @@ class NoHandlers(Notice):
 
 @dataclass(frozen=True, slots=True)
 class HandlersBounded(Notice):
-    """The inbox's connection pool of `connections` lets fewer handlers hold a transaction than the worker has slots."""
+    """`connections` for this process let fewer handlers hold a transaction than the worker has slots.
+
+    They are the maximum of its connection pool, or its share of what the server admits for the role.
+    """
 
     level: ClassVar[int] = logging.WARNING
     template: ClassVar[str] = (
-        "the connection pool of %(name)s has at most %(connections)d connections: no more than %(handlers)d handlers "
-        "share the inbox's transaction at once, so that acceptance and settlements keep theirs"
+        "%(name)s has at most %(connections)d connections in this process, because of its connection pool or of the "
+        "limit of its role: no more than %(handlers)d handlers share the inbox's transaction at once, so that "
+        "acceptance and settlements keep theirs"
     )
 
     name: str

@@ -119,7 +119,9 @@ class VerificationPolicy:
 
     def is_signed_raw(self, request: WebhookRequest, keys: Iterable[SigningKey]) -> bool:
         """Whether the raw body was signed and that form is accepted. Hashes the body once for each key."""
-        return "raw" in self.signed_content and self._is_signed(request, "raw", keys)
+        return "raw" in self.signed_content and is_signed(
+            request.body, "raw", signature=request.signature or b"", timestamp=request.timestamp or b"", keys=keys
+        )
 
     def check_canonical(
         self, request: WebhookRequest, keys: Iterable[SigningKey], *, pause: Pause = lambda: None
@@ -134,7 +136,14 @@ class VerificationPolicy:
         Raises:
             SignatureMismatchError: the canonical form was not signed, or is not accepted.
         """
-        if not self.accepts_canonical(request) or not self._is_signed(request, "canonical", keys, pause=pause):
+        if not self.accepts_canonical(request) or not is_signed(
+            request.body,
+            "canonical",
+            signature=request.signature or b"",
+            timestamp=request.timestamp or b"",
+            keys=keys,
+            pause=pause,
+        ):
             raise SignatureMismatchError
 
     def accepts_canonical(self, request: WebhookRequest) -> bool:
@@ -144,7 +153,7 @@ class VerificationPolicy:
             self.max_canonical_size is None or size <= self.max_canonical_size
         )
 
-    def authenticate(self, request: WebhookRequest, keys: Iterable[SigningKey], *, now: float) -> None:
+    def authenticate(self, request: WebhookRequest, keys: Sequence[SigningKey], *, now: float) -> None:
         """Check that the body was recently signed with one of `keys`, in the calling thread.
 
         Args:
@@ -156,21 +165,8 @@ class VerificationPolicy:
             WebhookVerificationError: the request is not authentic.
         """
         self.check_headers(request, now=now)
-        keys = tuple(keys)
         if not self.is_signed_raw(request, keys):
             self.check_canonical(request, keys)
-
-    def _is_signed(
-        self, request: WebhookRequest, form: SignedContent, keys: Iterable[SigningKey], *, pause: Pause = lambda: None
-    ) -> bool:
-        return is_signed(
-            request.body,
-            form,
-            signature=request.signature or b"",
-            timestamp=request.timestamp or b"",
-            keys=keys,
-            pause=pause,
-        )
 
     def read_event(self, request: WebhookRequest) -> Event:
         """Parse the authenticated body and compare the unsigned headers with it.
@@ -219,12 +215,20 @@ def verify(
         InvalidPayloadError: the request is authentic, but its body is not a usable event.
         ConfigurationError: there is no secret, or a setting is invalid.
     """
-    policy = _policy(
-        tolerance=tolerance,
-        signed_content=signed_content if isinstance(signed_content, str) else tuple(signed_content),
-        required_headers=required_headers if isinstance(required_headers, str) else tuple(required_headers),
-        max_canonical_size=max_canonical_size,
-    )
+    if (
+        signed_content is SIGNED_CONTENT_FORMS
+        and required_headers is DEFAULT_REQUIRED_HEADERS
+        and tolerance == DEFAULT_TOLERANCE
+        and max_canonical_size is None
+    ):
+        policy = _DEFAULT_POLICY
+    else:
+        policy = _policy(
+            tolerance=tolerance,
+            signed_content=signed_content if isinstance(signed_content, str) else tuple(signed_content),
+            required_headers=required_headers if isinstance(required_headers, str) else tuple(required_headers),
+            max_canonical_size=max_canonical_size,
+        )
     request = WebhookRequest.from_http("POST", headers, body)
     policy.authenticate(request, _keys(secret), now=time.time() if now is None else now)
     return policy.read_event(request)
@@ -272,3 +276,6 @@ def _required_fields(headers: Iterable[str]) -> tuple[tuple[str, str], ...]:
     return tuple(
         (_FIELD_OF_OPTIONAL_HEADER[name.lower()], name) for name in names if name.lower() not in _ALWAYS_REQUIRED
     )
+
+
+_DEFAULT_POLICY = VerificationPolicy()

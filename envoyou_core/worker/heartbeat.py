@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from envoyou_core.errors import describe
 from envoyou_core.inbox.processes import BEAT_INTERVAL
@@ -27,10 +28,14 @@ class Heartbeat:
         engine: beats.
         name: the name of the `Webhooks`.
         inbox_thread: the thread in which it beats.
+        then: called in that thread after each regular beat.
     """
 
-    def __init__(self, engine: Engine, name: str, inbox_thread: InboxThread) -> None:
+    def __init__(
+        self, engine: Engine, name: str, inbox_thread: InboxThread, *, then: Callable[[], object] = lambda: None
+    ) -> None:
         self._engine = engine
+        self._then = then
         self._name = name
         self._inbox_thread = inbox_thread
 
@@ -41,12 +46,16 @@ class Heartbeat:
             await asyncio.sleep(FIRST_BEAT)
             while True:
                 try:
-                    await asyncio.wrap_future(self._inbox_thread.submit(self._engine.beat))
+                    await asyncio.wrap_future(self._inbox_thread.submit(self._beat))
                 except Exception as error:
                     self._engine.notices.emit(WorkerFailed(self._name, describe(error), BEAT_INTERVAL))
                 await asyncio.sleep(BEAT_INTERVAL)
         finally:
             self._engine.presence.retires()
+
+    def _beat(self) -> None:
+        self._engine.beat()
+        self._then()
 
     async def end(self) -> None:
         """List the process as stopped, after the last regular beat; for at most `MAX_LAST_BEAT` seconds."""

@@ -18,13 +18,11 @@ from typing import Any
 from msgspec.structs import replace
 
 from envoyou_core.errors import WorkerStuckError, describe
-from envoyou_core.inbox.connection_budget import ConnectionBudget
 from envoyou_core.inbox.files import location_of
 from envoyou_core.inbox.group_commit import MAX_BATCH
 from envoyou_core.inbox.records import Claim
 from envoyou_core.observability.disabled import report_disabled_loggers
 from envoyou_core.observability.worker_notices import (
-    HandlersBounded,
     NoHandlers,
     WorkerFailed,
     WorkerStarted,
@@ -33,6 +31,7 @@ from envoyou_core.observability.worker_notices import (
 from envoyou_core.steps import Call, CallHandler, arun, result_of, run
 from envoyou_core.worker.attempt import RunningAttempt
 from envoyou_core.worker.backoff import Backoff
+from envoyou_core.worker.connection_share import ConnectionShare
 from envoyou_core.worker.engine import Engine
 from envoyou_core.worker.heartbeat import Heartbeat
 from envoyou_core.worker.in_flight import InFlight
@@ -98,7 +97,8 @@ class Worker:
         )
         self._maintenance = Maintenance(engine, name)
         self._inbox_thread = InboxThread(engine, name, is_stopping=lambda: self._signals.stopping)
-        self._heartbeat = Heartbeat(engine, name, self._inbox_thread)
+        self._connections = ConnectionShare(engine, name, concurrency)
+        self._heartbeat = Heartbeat(engine, name, self._inbox_thread, then=self._connections.divide)
         self._watchdog = Watchdog(self._loop, engine.notices, on_overdue=self._stop_if_stuck)
         self._settler = Settler(
             engine,
@@ -174,7 +174,7 @@ class Worker:
             self._engine.notices.emit(WorkerStarted(self._name, self._kind, location, handlers))
             if not handlers:
                 self._engine.notices.emit(NoHandlers(self._name))
-            self._report_connection_budget()
+            self._connections.report()
             await self._dispatch()
             queued = self._in_flight.withdraw()
             self._left_claims = bool(queued)
@@ -186,13 +186,6 @@ class Worker:
             await self._shut_down()
         if self._stuck:
             raise WorkerStuckError(self._concurrency)
-
-    def _report_connection_budget(self) -> None:
-        budget: ConnectionBudget | None = getattr(self._engine.inbox, "connection_budget", None)
-        if budget is None or budget.handlers is None or budget.handlers >= self._concurrency:
-            return
-        if any(handler.shares_transaction for handler in self._engine.handlers):
-            self._engine.notices.emit(HandlersBounded(self._name, budget.handlers, budget.total or 0))
 
     async def _finish(self) -> None:
         """Wait until all running attempts are settled, but not beyond the deadline."""

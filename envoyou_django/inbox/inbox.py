@@ -67,7 +67,7 @@ from envoyou_django.inbox.connection import (
 )
 from envoyou_django.inbox.insert import insert_new, supports
 from envoyou_django.inbox.leasing import end_leases, exclusive_claim, lease_holders, lease_rows
-from envoyou_django.inbox.pools import connection_budget, connection_shortage
+from envoyou_django.inbox.pools import connection_budget, connection_limit, connection_shortage
 from envoyou_django.inbox.pruning import had_effect, prune, prune_watermarks
 from envoyou_django.inbox.rejections import OrmRejections
 from envoyou_django.inbox.sessions import explain_missing, may_be_changed, replace_connection, unseen
@@ -352,6 +352,9 @@ class OrmInbox(TransactionalInbox):
 
     def connection_shortage(self) -> str:
         return connection_shortage(self._alias)
+
+    def connection_limit(self) -> int | None:
+        return connection_limit(self._alias)
 
     def responds(self) -> bool:
         return responds(self._alias)

@@ -1,4 +1,4 @@
-"""psycopg's connection pool in Django's `OPTIONS["pool"]`: its size, and how many handlers may hold its connections."""
+"""How many connections a process has: by psycopg's pool in Django's `OPTIONS["pool"]`, and by the limit of the role."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from django.db import connections
 
-from envoyou_core.adapter import ConnectionBudget, shortage
+from envoyou_core.adapter import CONNECTION_LIMITS, ConnectionBudget, shortage
 
-__all__ = ["connection_budget", "connection_shortage", "max_connections"]
+__all__ = ["connection_budget", "connection_limit", "connection_shortage", "max_connections"]
 
 DEFAULT_SIZE: Final = 4
 """The size of a pool of psycopg without options."""
@@ -38,6 +38,17 @@ def connection_budget(alias: str) -> ConnectionBudget:
         if key not in _budgets:
             _budgets[key] = ConnectionBudget(key[1])
         return _budgets[key]
+
+
+def connection_limit(alias: str) -> int | None:
+    """Return how many connections the server admits for the role and the database; `None` for any number."""
+    query = CONNECTION_LIMITS.get(connections[alias].vendor)
+    if query is None:
+        return None
+    with connections[alias].cursor() as cursor:
+        cursor.execute(query)
+        row = cursor.fetchone()
+    return None if row is None else row[0]
 
 
 def connection_shortage(alias: str) -> str:

@@ -59,6 +59,9 @@ def _settings(item: pytest.Item) -> dict[str, Any]:
     return dict(mark.kwargs) if mark else {}
 
 
+KEPT = ("X-Shop-Region", "X-None")
+
+
 class Stage:
     """Serves one endpoint at a time, as long as consecutive tests use the same settings."""
 
@@ -147,7 +150,8 @@ def endpoint(stage: Stage, request: pytest.FixtureRequest) -> Endpoint:
 
     Its settings are those of the mark `settings`. Tests with the same settings share it.
     """
-    return stage.endpoint({"clock": clock, "handoff": "manual", **_settings(request.node)})
+    # With headers to keep, so that no server is started for the one test of these.
+    return stage.endpoint({"clock": clock, "handoff": "manual", "kept_headers": KEPT, **_settings(request.node)})
 
 
 @pytest.fixture

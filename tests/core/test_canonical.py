@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from envoyou_core.reception import canonical
 from envoyou_core.reception.canonical import SMALL_BODY, canonical_form
-from tests.hostile_json import json_texts
+from tests.hostile_json import INPUTS, json_texts
 
 SIZE = 200_000
 
@@ -44,7 +44,7 @@ def padded(body: bytes) -> bytes:
     return body + b" " * (SMALL_BODY + 1 - len(body))
 
 
-@settings(max_examples=1000)
+@settings(max_examples=INPUTS)
 @given(text=json_texts)
 @example('{"b":1,"a":[{"d":-0,"c":-0.0},"\\ud83d\\ude00","\\ud83d"],"\\u007f":1E5}')
 @example('[{"a" : {} , "b":{ }},{"":[ ]} ]')
@@ -58,7 +58,7 @@ def test_a_large_body_has_the_same_form_as_a_small_one(text):
     assert computed(body) == computed(padded(body)) == recipe(body)
 
 
-@settings(max_examples=1000)
+@settings(max_examples=INPUTS)
 @given(body=st.binary(max_size=40) | st.text(alphabet='[]{}",: \\u0d8nt1-.e\n', max_size=40).map(str.encode))
 def test_invalid_json_has_no_canonical_form_at_any_size(body):
     assert computed(body) == computed(padded(body)) == recipe(body)

@@ -887,14 +887,15 @@ def test_exit_codes_and_completion_are_in_the_help(run):
     assert "--install-completion" in shown
 
 
-def test_a_closed_pipe_is_silent(hooks, tmp_path):
+@pytest.mark.parametrize("arguments", [["events", "list"], ["--help"], ["events", "--help"]])
+def test_a_closed_pipe_is_silent(hooks, tmp_path, arguments):
     (tmp_path / f"{hooks}.py").write_text(HOOKS)
     program = "from envoyou_core.cli import main; main()"
     reading, writing = os.pipe()
     os.close(reading)
     path = os.pathsep.join(filter(None, sys.path))
     ran = subprocess.run(
-        [sys.executable, "-c", program, "--app", hooks, "events", "list"],
+        [sys.executable, "-c", program, "--app", hooks, *arguments],
         stdout=writing,
         stderr=subprocess.PIPE,
         cwd=tmp_path,

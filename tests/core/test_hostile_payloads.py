@@ -28,7 +28,7 @@ from envoyou_core import (
 )
 from envoyou_core.inbox.records import NewEvent
 from envoyou_core.testing import sign_delivery
-from tests.hostile_json import json_texts, members_of, string_texts
+from tests.hostile_json import INPUTS, json_texts, members_of, string_texts
 
 SECRET = "whsec_test"
 NOW = 1_640_995_200
@@ -91,7 +91,7 @@ _overriding = members_of(_envelope_names | string_texts, json_texts).map(lambda 
 @given(
     object=_members.map(lambda members: f"{{{members}}}") | json_texts, beside=_further | _overriding, within=_further
 )
-@settings(max_examples=1000)
+@settings(max_examples=INPUTS)
 @example(object="{}", beside=f",{HALF}:1", within="")
 @example(object="{}", beside="", within=f",{HALF}:1")
 @example(object=f"{{{HALF}:1}}", beside="", within="")
@@ -122,7 +122,7 @@ def test_an_authentic_body_raises_only_a_webhook_error(object, beside, within):
     assert found == short["data"]["object"]
 
 
-@settings(max_examples=500)
+@settings(max_examples=INPUTS)
 @given(name=string_texts, value=json_texts, place=st.sampled_from(["beside", "within", "object"]))
 @example(name=HALF, value="1", place="beside")
 def test_valid_json_is_accepted_at_the_first_delivery(name, value, place):

@@ -1,6 +1,7 @@
 """The source and the documentation use plain technical English, and no former names."""
 
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -44,11 +45,17 @@ IN_DOCUMENTATION = (
 FORMER_PREFIXES = r"\b_?(LONGEST|MOST|SHORTEST)_[A-Z]"
 
 
+def lines_of(paths):
+    return tuple(
+        (f"{path.relative_to(ROOT)}:{number}: {line.strip()}", line)
+        for path in paths
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+    )
+
+
+@cache
 def source_lines():
-    for package in PACKAGES:
-        for path in sorted((ROOT / package).rglob("*.py")):
-            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-                yield f"{path.relative_to(ROOT)}:{number}: {line.strip()}", line
+    return lines_of(path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py")))
 
 
 @pytest.mark.parametrize("pattern", [*PHRASES, FORMER_PREFIXES, *(rf"\b{name}\b" for name in FORMER_NAMES)])
@@ -57,13 +64,12 @@ def test_the_source_does_not_contain(pattern):
 
 
 def test_the_source_is_read():
-    assert sum(1 for _ in source_lines()) > 10_000
+    assert len(source_lines()) > 10_000
 
 
+@cache
 def documentation_lines():
-    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-            yield f"{path.relative_to(ROOT)}:{number}: {line.strip()}", line
+    return lines_of([ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))])
 
 
 @pytest.mark.parametrize("pattern", IN_DOCUMENTATION)

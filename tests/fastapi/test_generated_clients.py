@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -99,6 +100,8 @@ def test_openapi_typescript(document, tmp_path):
         text=True,
         timeout=TIMEOUT,
         cwd=tmp_path,
+        # Node brings certificates of its own. A network with a proxy needs those of the system, which Python uses.
+        env={"NODE_EXTRA_CA_CERTS": ssl.get_default_verify_paths().openssl_cafile, **os.environ},
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert f'"{PATH}": {{' in output.read_text()

@@ -78,6 +78,9 @@ class InboxContract(
 
     # Claiming
 
+    def test_a_database_without_a_limit_of_connections_has_none(self, inbox):
+        assert inbox.connection_limit() is None
+
     def test_there_is_nothing_to_claim_in_an_empty_inbox(self, inbox):
         assert inbox.claim(10, LEASE) == []
         assert inbox.seconds_until_due() is None

@@ -10,11 +10,11 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime, timedelta
 from typing import cast
 
-from sqlalchemy import URL, ColumnElement, Connection, Engine, QueuePool, and_, delete, insert, select
+from sqlalchemy import URL, ColumnElement, Connection, Engine, QueuePool, and_, delete, insert, select, text
 
 from envoyou_core.errors import ConfigurationError, LeaseLostError
 from envoyou_core.event import object_key
-from envoyou_core.inbox.connection_budget import ConnectionBudget, shortage
+from envoyou_core.inbox.connection_budget import CONNECTION_LIMITS, ConnectionBudget, shortage
 from envoyou_core.inbox.deadlines import TRANSACTION_LIMIT, time_limit
 from envoyou_core.inbox.group_commit import MAX_BATCH, MAX_WAITING, GroupCommit
 from envoyou_core.inbox.handler_queue import HandlerTransactionQueue
@@ -288,9 +288,17 @@ class SqlInbox(SqlDatabase, TransactionalInbox):
             return registry.prune_processes(connection, self.name, self._moment())
 
     def connection_shortage(self) -> str:
-        total, pool = self.connection_budget.total, self._engine.pool
+        total, pool = max_connections(self._engine), self._engine.pool
         is_exhausted = total is not None and isinstance(pool, QueuePool) and pool.checkedout() >= total
         return shortage(total) if total is not None and is_exhausted else ""
+
+    def connection_limit(self) -> int | None:
+        query = CONNECTION_LIMITS.get(self._engine.dialect.name)
+        if query is None:
+            return None
+        with self._reading() as connection:
+            limit: int | None = connection.execute(text(query)).scalar()
+            return limit
 
     def responds(self) -> bool:
         try:
