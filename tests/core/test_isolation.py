@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 import sqlalchemy
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from envoyou_core import (
     ConfigurationError,
@@ -15,6 +16,7 @@ from envoyou_core import (
     WebhookResponse,
     Webhooks,
 )
+from envoyou_core.inbox import AsyncSqlInbox
 from envoyou_core.inbox.sql.inbox import SqlInbox
 from envoyou_core.observability import DatabaseFailed, Settled
 from envoyou_core.testing import AsyncDeliver, Deliver, make_event, sample_event, sign_delivery
@@ -113,6 +115,24 @@ def test_an_inbox_in_the_applications_database_stays(tmp_path):
             assert webhooks.drain(raise_errors=True) == 1
         own.close()
     engine.dispose()
+
+
+async def test_an_inbox_over_an_async_engine_stays_and_its_handlers_run_on_the_loop_of_the_test(kit_for, tmp_path):
+    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/app.db")
+    webhooks = made(inbox=AsyncSqlInbox(engine))
+    own = webhooks.inbox
+
+    @webhooks.on("user.created")
+    async def store(event, connection):
+        await connection.execute(sqlalchemy.text("CREATE TABLE accounts (id TEXT)"))
+
+    with kit_for(webhooks).running() as kit:
+        assert webhooks.inbox is own
+        assert (await AsyncDeliver(kit)()).processed
+    async with engine.connect() as connection:
+        assert (await connection.execute(sqlalchemy.text("SELECT count(*) FROM accounts"))).scalar() == 0
+    own.close()
+    await engine.dispose()
 
 
 def test_listeners_of_a_test_end_with_it():
