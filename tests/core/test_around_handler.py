@@ -159,6 +159,14 @@ def test_a_context_that_fails_for_a_handler_that_failed_is_named_beside_its_exce
             if handler == "broken":
                 raise OSError("no tracer")
 
+    class RaiseAgain:
+        def __enter__(self): ...
+
+        def __exit__(self, kind, error, traceback):
+            if error is not None:
+                raise error
+
+    drained.webhooks.around_handler(lambda event, handler, attempt: RaiseAgain())
     drained.on("*", name="broken")(as_kind(kind, lambda event: 1 / 0))
     drained.on("*", name="fails")(as_kind(kind, lambda event: [][1]))
     drained.add()
