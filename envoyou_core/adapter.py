@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from envoyou_core.asgi import read_body, request_of
 from envoyou_core.doctor.findings import Check, Finding
+from envoyou_core.endpoints import mark_endpoint
 from envoyou_core.event import MAX_CREATED, MAX_NAME_LENGTH, object_key
 from envoyou_core.forks import call_in_forked_children
 from envoyou_core.handler import Handler, with_session_of_inbox
@@ -156,6 +157,7 @@ __all__ = [
     "keep_rejection",
     "lease_holder",
     "location_of",
+    "mark_endpoint",
     "new_lease_token",
     "newest_secret",
     "object_key",

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import AsyncExitStack, suppress
 from typing import Any
 
+from envoyou_core.endpoints import mark_endpoint
 from envoyou_core.errors import UnreadableBodyError, WebhookError, describe
 from envoyou_core.health.http import probe_in
 from envoyou_core.health.reports import Probe
@@ -56,6 +57,7 @@ def webhooks_entry(app: Application, webhooks: Webhooks, *, path: str = "/webhoo
         else:
             await app(scope, receive, send)
 
+    mark_endpoint(application, lambda: webhooks, path=path)
     return application
 
 
@@ -118,6 +120,7 @@ class WebhookEndpoint:
 
     def __init__(self, webhooks: Webhooks) -> None:
         self._webhooks = webhooks
+        mark_endpoint(self, lambda: webhooks)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""

@@ -14,8 +14,8 @@ from envoyou_core.handlers import Registration
 from envoyou_core.hooks import Hook, HookKind
 from envoyou_core.http import RequestLimits, WebhookRequest, WebhookResponse
 from envoyou_core.inbox import WorkerInbox
+from envoyou_core.isolation import Isolation
 from envoyou_core.nonces import NonceStore
-from envoyou_core.pausing import Pausing
 from envoyou_core.reception.captures import capture_directory
 from envoyou_core.reception.endpoint_headers import EndpointHeaders, HeaderValues
 from envoyou_core.reception.receiver import Receiver
@@ -40,7 +40,7 @@ __all__ = ["Webhooks"]
 DEFAULTS: Final = WorkerSettings()
 
 
-class Webhooks(Registration, Pausing):
+class Webhooks(Registration, Isolation):
     """Receives EnvoyOU webhooks: verifies each, stores it, acknowledges it, and calls its handlers.
 
     A 200 means that the event is on disk. See the guide, "Setting Up Webhooks" and "Best Practices".
@@ -127,6 +127,7 @@ class Webhooks(Registration, Pausing):
         )
         self.name = name
         self._secret = secret
+        self._has_inbox_of_its_own = isinstance(inbox, str)
         self.request_limits = RequestLimits(max_body_size)
         store = as_inbox(inbox, name=name, clock=clock)
         spool_store = as_spool(spool, name=name, inbox=store, clock=clock)

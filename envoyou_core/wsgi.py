@@ -7,6 +7,7 @@ from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol
 
+from envoyou_core.endpoints import mark_endpoint
 from envoyou_core.errors import LengthRequiredError, UnreadableBodyError, WebhookError
 from envoyou_core.health.http import probe_in
 from envoyou_core.http import (
@@ -105,6 +106,7 @@ def webhooks_entry(app: WSGIApplication, webhooks: Webhooks, *, path: str = "/we
             return app(environ, start_response)
         return _send(receive_wsgi(webhooks, environ, in_context=True), environ, start_response)
 
+    mark_endpoint(application, lambda: webhooks, path=path)
     return application
 
 

@@ -7,6 +7,7 @@ from fastapi.routing import APIRoute
 from starlette.types import Receive, Scope, Send
 
 from envoyou_core import Webhooks
+from envoyou_core.adapter import mark_endpoint
 from envoyou_core.asgi import WebhookEndpoint
 from envoyou_fastapi.openapi import any_event, operation
 from envoyou_fastapi.starlette import create_health_routes
@@ -47,6 +48,7 @@ def create_router(webhooks: Webhooks, *, name: str = "envoyou") -> APIRouter:
         async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
             await endpoint(scope, receive, send)
 
+    mark_endpoint(WebhookRoute, lambda: webhooks)
     router = APIRouter(lifespan=webhooks.lifespan, route_class=WebhookRoute)
     router.post("", name=name, **operation(webhooks))(any_event)
     router.post("/", name=name, include_in_schema=False)(any_event)

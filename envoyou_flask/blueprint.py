@@ -10,7 +10,7 @@ from flask.blueprints import BlueprintSetupState
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
 from envoyou_core import WebhookRequest, WebhookResponse, Webhooks
-from envoyou_core.adapter import CheckedInput, DisconnectedError, as_body_error, receive_wsgi
+from envoyou_core.adapter import CheckedInput, DisconnectedError, as_body_error, mark_endpoint, receive_wsgi
 from envoyou_core.errors import PayloadTooLargeError, UnreadableBodyError, WebhookError
 from envoyou_flask.wiring import attach
 
@@ -64,6 +64,8 @@ def receiving_blueprint(current_webhooks: Callable[[], Webhooks], name: str) -> 
         body = _cached_body()
         limit = request.max_content_length
         return _as_flask(receive_wsgi(current_webhooks(), request.environ, body, max_body_size=limit))
+
+    mark_endpoint(receive, current_webhooks)
 
     # These errors occur if the view or a hook before it reads the body through Flask.
 

@@ -29,4 +29,5 @@ PUBLIC_MODULES = (
     "envoyou_fastapi",
     "envoyou_fastapi.starlette",
     "envoyou_flask",
+    "pytest_envoyou",
 )

@@ -9,7 +9,7 @@ from typing import Annotated, Final
 
 import typer
 
-from envoyou_core.cli.applications import find_reference, load
+from envoyou_core.cli.applications import load
 from envoyou_core.cli.developing import dev
 from envoyou_core.cli.doctor import doctor
 from envoyou_core.cli.events import events
@@ -26,6 +26,7 @@ from envoyou_core.cli.target import Target
 from envoyou_core.cli.trigger import trigger
 from envoyou_core.cli.verify import verify
 from envoyou_core.cli.webhooks import webhooks
+from envoyou_core.references import find_reference
 
 __all__ = ["app", "application", "run_commands"]
 

@@ -15,7 +15,6 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from envoyou_core.cli.applications import ApplicationImportError
 from envoyou_core.cli.output import print_line, print_result, reporting
 from envoyou_core.cli.parameters import AS_JSON
 from envoyou_core.cli.posting import check_url
@@ -29,6 +28,7 @@ from envoyou_core.doctor.findings import Finding, Level, guarded, text_of
 from envoyou_core.errors import ConfigurationError
 from envoyou_core.inbox.files import refuse_creation
 from envoyou_core.redaction import printable, redact
+from envoyou_core.references import ApplicationImportError
 from envoyou_core.testing import SAMPLE_WEBHOOK_ID
 from envoyou_core.webhooks import Webhooks
 

@@ -55,6 +55,7 @@ class OrmRecords(Inbox):
     _rejections: OrmRejections
 
     def seconds_until_due(self, *, later_than: float | None = None) -> float | None:
+        """Return the seconds until the next event is due, negative if one is overdue; `None` if none will be."""
         now = self._now()
         rows = self._rows.filter(due_at__range=REPRESENTABLE)
         if later_than is not None:

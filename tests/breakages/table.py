@@ -106,6 +106,41 @@ TEST_OBSERVABILITY = "tests/core/test_observability.py"
 TEST_REDACTION = "tests/core/test_redaction.py"
 
 BREAKAGES = [
+    # Tests of users
+    Breakage(
+        "a delivery of a test hides what a handler raises",
+        "envoyou_core/testing/kit.py",
+        "Deliver.__call__",
+        "raise_errors=raise_errors)",
+        "raise_errors=False)",
+        ("tests/core/test_isolation.py::test_what_a_handler_raises_is_raised_where_the_test_delivers",),
+    ),
+    Breakage(
+        "a test handles the events of the application's own inbox",
+        "envoyou_core/isolation.py",
+        "Isolation.isolated",
+        "if not self.keeps_inbox_in_tests:",
+        "if False:",
+        ("tests/core/test_isolation.py::test_the_applications_inbox_is_neither_read_nor_written",),
+    ),
+    Breakage(
+        "a worker runs beside a test",
+        "envoyou_core/isolation.py",
+        "Isolation.isolated",
+        'handoff="manual"',
+        'handoff="auto"',
+        ("tests/core/test_isolation.py::test_no_worker_and_no_function_learns_of_an_event",),
+    ),
+    Breakage(
+        "a traceback is logged twice",
+        "envoyou_core/observability/attempt_notices.py",
+        "Settled.failure",
+        " and not self.is_reported",
+        "",
+        (
+            "tests/core/test_observability.py::test_the_traceback_of_a_handler_that_is_not_the_last_one_is_logged_once_as_well",
+        ),
+    ),
     # Processes without handlers
     Breakage(
         "a worker without handlers sets events aside",

@@ -134,6 +134,7 @@ class SqlRecords(SqlDatabase, Inbox):
             return registry.read_processes(connection, self.name)
 
     def seconds_until_due(self, *, later_than: float | None = None) -> float | None:
+        """Return the seconds until the next event is due, negative if one is overdue; `None` if none will be."""
         self.open()
         after = None if later_than is None else self._now() + round(later_than * 1e6)
         with self._reading() as connection:
