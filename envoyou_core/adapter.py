@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from envoyou_core.analytics.rollups import Fold, Period, RollUp, Tally, fold
 from envoyou_core.asgi import read_body, request_of
 from envoyou_core.event import MAX_CREATED, MAX_NAME_LENGTH, object_key
 from envoyou_core.forks import call_in_forked_children
@@ -114,16 +115,20 @@ __all__ = [
     "DaemonThreads",
     "DisconnectedError",
     "DrainTask",
+    "Fold",
     "GroupCommit",
     "Handler",
     "HandlerTransactionQueue",
     "Hook",
     "HookKind",
+    "Period",
     "ProcessRegistration",
     "RedactedLogger",
     "Registration",
+    "RollUp",
     "Secret",
     "Slot",
+    "Tally",
     "Target",
     "ThreadBoundFunction",
     "Waker",
@@ -144,6 +149,7 @@ __all__ = [
     "encode_owed",
     "event_of",
     "excerpt_of",
+    "fold",
     "has_celery_app",
     "insert_batches",
     "insert_statement",

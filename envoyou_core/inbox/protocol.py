@@ -6,7 +6,7 @@ import builtins
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from envoyou_core.inbox.records import (
@@ -24,6 +24,7 @@ from envoyou_core.inbox.records import (
 from envoyou_core.inbox.rejected import NewRejection, RejectedDelivery
 
 if TYPE_CHECKING:
+    from envoyou_core.analytics.rollups import Fold, RollUp, Tally
     from envoyou_core.inbox.handler_sets import HandlerSet
     from envoyou_core.inbox.processes import Process
 
@@ -320,6 +321,37 @@ class WorkerInbox(Inbox, Protocol):
 
         Returns:
             The number of objects.
+        """
+
+    # Roll-ups and alerts
+
+    def add_rollups(self, rollups: Sequence[RollUp]) -> None:
+        """Add counts to those of the same periods and keys, in one statement for all of them."""
+
+    def sum_rollups(self, since: datetime, until: datetime) -> builtins.list[Tally]:
+        """Add up the roll-ups whose periods overlap with a window, by key; the result is sorted by it."""
+
+    def fold_rollups(self, step: Fold) -> int:
+        """Move the roll-ups that are old enough into those of a longer period, or delete them; returns how many."""
+
+    def alert_states(self) -> str | None:
+        """Return the states of the alerts as they were stored; `None` if they were never claimed."""
+
+    def claim_alerts(self, token: str, lease: float) -> str | None:
+        """Claim the evaluation of the alerts if it is due, for `lease` seconds.
+
+        Returns:
+            The states that were stored last, at first an empty text; `None` if the evaluation is not due, or another
+            process has claimed it.
+        """
+
+    def store_alerts(self, token: str, states: str, due_in: float) -> bool:
+        """Store the states of the alerts, if the claim is still held; returns whether it is.
+
+        Args:
+            token: that of the claim.
+            states: the new states.
+            due_in: seconds until the next evaluation is due.
         """
 
 

@@ -72,6 +72,7 @@ from envoyou_django.inbox.pruning import had_effect, prune, prune_watermarks
 from envoyou_django.inbox.rejections import OrmRejections
 from envoyou_django.inbox.sessions import explain_missing, may_be_changed, replace_connection, unseen
 from envoyou_django.inbox.settling import settle
+from envoyou_django.inbox.telemetry import OrmTelemetry
 from envoyou_django.inbox.transactions import handler_transaction
 from envoyou_django.loading import load
 from envoyou_django.models import (
@@ -94,7 +95,7 @@ Processes = list[Process]
 RejectedDeliveries = list[RejectedDelivery]
 
 
-class OrmInbox(TransactionalInbox):
+class OrmInbox(OrmTelemetry, TransactionalInbox):
     """An `Inbox` in the table of `ProcessedEvent`, on the database that the project's routers choose for writing.
 
     In a server process, one thread stores the events of all threads on a connection of its own: events that arrive

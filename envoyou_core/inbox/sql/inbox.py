@@ -52,9 +52,9 @@ from envoyou_core.inbox.sql import (
     settling,
 )
 from envoyou_core.inbox.sql.claims import IS_HELD, lease_of
-from envoyou_core.inbox.sql.database import SqlDatabase
 from envoyou_core.inbox.sql.engines import close_engine, is_outage, max_connections
 from envoyou_core.inbox.sql.schema import inbox_table, paused_table, rejected_table
+from envoyou_core.inbox.sql.telemetry import SqlTelemetry
 
 __all__ = ["SqlInbox"]
 
@@ -71,7 +71,7 @@ RejectedDeliveries = list[RejectedDelivery]
 _t = inbox_table.c
 
 
-class SqlInbox(SqlDatabase, TransactionalInbox):
+class SqlInbox(SqlTelemetry, TransactionalInbox):
     """An inbox in a table of a SQL database.
 
     SQLite runs in WAL mode with synchronous=FULL, so that a commit survives a power cut. Its tables are created and

@@ -1,0 +1,1 @@
+"""What the guide asks to track: counts in the inbox's database. See the guide, "Monitoring and Analytics"."""
