@@ -15,6 +15,7 @@ from envoyou_core.hooks import Hook, HookKind
 from envoyou_core.http import RequestLimits, WebhookRequest, WebhookResponse
 from envoyou_core.inbox import WorkerInbox
 from envoyou_core.nonces import NonceStore
+from envoyou_core.observability.notices import Subscription
 from envoyou_core.pausing import Pausing
 from envoyou_core.reception.captures import capture_directory
 from envoyou_core.reception.endpoint_headers import EndpointHeaders, HeaderValues
@@ -183,7 +184,8 @@ class Webhooks(Registration, Pausing):
     def add_hook(self, kind: HookKind, hook: Hook) -> None:
         """Add a hook. Hooks of one kind are called in the order in which they were added."""
         if kind is HookKind.NOTICE:
-            self._notices.subscribe(hook)
+            given = hook if isinstance(hook, Subscription) else Subscription(hook)
+            self._notices.subscribe(given.listener, given.kinds)
         else:
             self._handlers.add_hook(kind, hook)
 

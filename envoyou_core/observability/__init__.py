@@ -14,10 +14,12 @@ from envoyou_core.observability.attempt_notices import (
     HandlerOverdue,
     HandlerPostponed,
     HandlerSkipped,
+    HandlerSucceeded,
     HookFailed,
     LeaseLost,
     Settled,
 )
+from envoyou_core.observability.current import HandlerCall, current_handler
 from envoyou_core.observability.delivery_notices import (
     Accepted,
     CaptureFailed,
@@ -26,7 +28,7 @@ from envoyou_core.observability.delivery_notices import (
     RejectedNotKept,
     RejectedPruned,
 )
-from envoyou_core.observability.logs import log_notice
+from envoyou_core.observability.logs import HandlerFilter, handler_fields, log_notice
 from envoyou_core.observability.notice import Notice
 from envoyou_core.observability.notices import Listener, Notices
 from envoyou_core.observability.storage_notices import (
@@ -54,11 +56,14 @@ __all__ = [
     "CaptureFailed",
     "DatabaseFailed",
     "HandlerAwaited",
+    "HandlerCall",
     "HandlerDropped",
     "HandlerFailed",
+    "HandlerFilter",
     "HandlerOverdue",
     "HandlerPostponed",
     "HandlerSkipped",
+    "HandlerSucceeded",
     "HandlersBounded",
     "HookFailed",
     "InboxDown",
@@ -84,5 +89,7 @@ __all__ = [
     "WorkerInterrupted",
     "WorkerStarted",
     "WorkerStopped",
+    "current_handler",
+    "handler_fields",
     "log_notice",
 ]

@@ -87,6 +87,10 @@ class MoveRefused(Notice):
     error: str
     retry_in: float
 
+    def error_texts(self) -> tuple[str, str]:
+        """See `Notice.error_texts`."""
+        return self.error, ""
+
 
 @dataclass(frozen=True, slots=True)
 class SpoolFailed(Notice):

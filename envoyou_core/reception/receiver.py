@@ -106,20 +106,42 @@ class Receiver:
     captures: CaptureDirectory | None = None
 
     def refuse(
-        self, error: WebhookError, request: WebhookRequest | None = None, *, kept: bool = False
+        self,
+        error: WebhookError,
+        request: WebhookRequest | None = None,
+        *,
+        kept: bool = False,
+        began: float | None = None,
     ) -> WebhookResponse:
-        """Report a refused request and return its response. `kept`: whether the inbox keeps the delivery."""
+        """Report a refused request and return its response.
+
+        Args:
+            error: why it is refused.
+            request: the request, if there is one; its body may be unread.
+            kept: whether the inbox keeps the delivery.
+            began: when it came, in seconds of `time.perf_counter`, if its body was read.
+        """
         if request is None:
             rejected = Rejected(error.status, error.reason, error.detail)
         else:
             webhook_id = None if request.webhook_id is None else request.webhook_id.decode("utf-8", "replace")
-            rejected = Rejected(error.status, error.reason, error.detail, webhook_id, request.path, request.peer, kept)
+            rejected = Rejected(
+                error.status,
+                error.reason,
+                error.detail,
+                webhook_id,
+                request.path,
+                request.peer,
+                kept,
+                body_size=None if began is None else len(request.body),
+                seconds=None if began is None else time.perf_counter() - began,
+            )
         self.notices.emit(rejected)
         return WebhookResponse.of_error(error)
 
     def receive(self, request: WebhookRequest) -> Flow[WebhookResponse]:
         """Verify `request`, store its event and return the response. Errors are responses too; none is raised."""
-        kept = False
+        began, kept = time.perf_counter(), False
         try:
             self._check_limits(request)
             now = self.clock()
@@ -133,10 +155,10 @@ class Receiver:
             added = yield from self._store(event, tenant, request)
         except WebhookError as error:
             yield from self._capture(request, error)
-            return self.refuse(error, request, kept=kept)
+            return self.refuse(error, request, kept=kept, began=began)
         except Exception as error:
-            return self.refuse(UnavailableError(describe(error)), request)
-        self.notices.emit(Accepted(event.id, event.type, added, tenant))
+            return self.refuse(UnavailableError(describe(error)), request, began=began)
+        self._report_accepted(event, tenant, added, now, time.perf_counter() - began)
         if not added.is_runnable:
             return DUPLICATE
         self.wake(event.id)
@@ -175,8 +197,25 @@ class Receiver:
         entry = replace(self._entry(event, tenant, request), received_at=rejected.received_at)
         added: Added = yield Call(lambda: self.inbox.accept_rejected(rejected.key, entry))
         # Workers find the event at their next poll. A wake-up would start one in the process of a command.
-        self.notices.emit(Accepted(event.id, event.type, added, tenant))
+        self._report_accepted(event, tenant, added, rejected.received_at.timestamp(), None)
         return event
+
+    def _report_accepted(
+        self, event: Event, tenant: str, added: Added, received_at: float, seconds: float | None
+    ) -> None:
+        self.notices.emit(
+            Accepted(
+                event.id,
+                event.type,
+                added,
+                tenant,
+                webhook_id=event.webhook_id,
+                created=event.created,
+                received_at=received_at,
+                body_size=len(event.body),
+                seconds=seconds,
+            )
+        )
 
     def _entry(self, event: Event, tenant: str, request: WebhookRequest) -> NewEvent:
         webhook_id = event.webhook_id or header_text(request.webhook_id)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from envoyou_core.errors import ConfigurationError, LeaseLostError, RetryLater
 from envoyou_core.handler import Handler
@@ -30,6 +30,7 @@ from envoyou_core.observability.attempt_notices import (
     HandlerFailed,
     HandlerPostponed,
     HandlerSkipped,
+    HandlerSucceeded,
     HookFailed,
     LeaseLost,
     Settled,
@@ -343,7 +344,7 @@ class Engine:
         """
         event, settlement = attempt.claim.event, attempt.settlement
         if settlement is None or not held:
-            self.notices.emit(LeaseLost(event.id, event.type))
+            self.notices.emit(LeaseLost(event.id, event.type, **_origin(attempt.claim)))
             return
         if attempt.is_interrupted:
             return
@@ -363,6 +364,10 @@ class Engine:
                 exception=attempt.errors[-1] if attempt.errors else None,
                 traceback=settlement.failures[-1].traceback if settlement.failures else "",
                 is_postponed=settlement.status is Status.FAILED and attempt.is_only_postponed,
+                created=event.created,
+                settled_at=self.clock(),
+                body_size=len(event.body),
+                **_origin(attempt.claim),
             )
         )
         if settlement.status is Status.DEAD:
@@ -382,7 +387,9 @@ class Engine:
         for handler in unfinished:
             if handler.stale == "skip" and (yield from self._is_stale(attempt)):
                 attempt.skip(handler)
-                self.notices.emit(HandlerSkipped(attempt.claim.event.id, attempt.claim.event.type, handler.name))
+                claim = attempt.claim
+                skipped = HandlerSkipped(claim.event.id, claim.event.type, handler.name, **_origin(claim))
+                self.notices.emit(skipped)
                 continue
             is_last = handler is unfinished[-1]
             yield from self._run_handler(attempt, handler, is_last=is_last)
@@ -407,6 +414,7 @@ class Engine:
             settle = partial(attempt.settle, done)
         invocation = Invocation(handler, claim, self.inbox, self.contexts, done, self.hooks, settle)
         error: Exception | None = None
+        began = time.perf_counter()
         try:
             yield invocation.step()
         except LeaseLostError:
@@ -416,13 +424,27 @@ class Engine:
         if error is None or (invocation.stage is Stage.ENDING and (yield from self._has_committed(claim, handler))):
             attempt.succeed(handler)
             self.outages.reset()
+            if self.notices.wants(HandlerSucceeded):
+                seconds = time.perf_counter() - began
+                details = (claim.event.id, claim.event.type, handler.name, attempt.number, seconds)
+                self.notices.emit(HandlerSucceeded(*details, **_origin(claim)))
             return
-        if (yield from self._is_interrupted(attempt, invocation, error)):
+        seconds = time.perf_counter() - began
+        if (yield from self._is_interrupted(attempt, invocation, error, seconds)):
             return
         failure = attempt.fail(handler, error)
         if isinstance(error, RetryLater) and attempt.will_retry(handler):
-            details = (claim.event.id, claim.event.type, handler.name, attempt.number, error.seconds, failure.error)
-            self.notices.emit(HandlerPostponed(*details))
+            postponed = HandlerPostponed(
+                event_id=claim.event.id,
+                event_type=claim.event.type,
+                handler=handler.name,
+                attempt=attempt.number,
+                retry_in=error.seconds,
+                reason=failure.error,
+                seconds=seconds,
+                **_origin(claim),
+            )
+            self.notices.emit(postponed)
             return
         is_fatal = is_last and attempt.settle().status is Status.DEAD
         self.notices.emit(
@@ -434,10 +456,15 @@ class Engine:
                 error=error,
                 traceback=failure.traceback,
                 is_fatal=is_fatal,
+                message=failure.error,
+                seconds=seconds,
+                **_origin(claim),
             )
         )
 
-    def _is_interrupted(self, attempt: RunningAttempt, invocation: Invocation, error: Exception) -> Flow[bool]:
+    def _is_interrupted(
+        self, attempt: RunningAttempt, invocation: Invocation, error: Exception, seconds: float
+    ) -> Flow[bool]:
         """Whether the database has failed and not the handler, so that the attempt ends without being counted."""
         is_failure = invocation.is_database_failure(error)
         if not is_failure and invocation.stage is not Stage.OPENING:
@@ -463,6 +490,8 @@ class Engine:
                 detail=settlement.failures[-1].error,
                 retry_in=settlement.retry_in or 0.0,
                 interruption=number if is_counted else None,
+                seconds=seconds,
+                **_origin(claim),
             )
         )
         return True
@@ -488,3 +517,8 @@ class Engine:
 
     def _inbox_call(self, function: Callable[[], object]) -> Call:
         return Call(partial(self.in_context, function))
+
+
+def _origin(claim: Claim) -> dict[str, Any]:
+    """Where the event came from: what every `AttemptNotice` has."""
+    return {"webhook_id": claim.webhook_id, "tenant": claim.tenant}

@@ -24,6 +24,7 @@ from envoyou_core.observability import (
     HandlerPostponed,
     HandlersBounded,
     HandlerSkipped,
+    HandlerSucceeded,
     HookFailed,
     InboxDown,
     InboxUp,
@@ -125,6 +126,11 @@ RECORDS = [
         HandlerDropped("bill", "evt_1", "user.created"),
         "WARNING",
         "handler bill is not called for event evt_1 (user.created), as for others: no live process has it any longer",
+    ),
+    (
+        HandlerSucceeded("evt_1", "user.created", "welcome", 2, 0.0125),
+        "DEBUG",
+        "handler welcome succeeded for event evt_1 (user.created), 0.013 s",
     ),
     (
         HandlerSkipped("evt_1", "user.created", "welcome"),
@@ -288,14 +294,10 @@ def test_a_record_has_the_template_of_its_kind_and_the_data_of_the_notice(caplog
     assert record.msg == Settled.template
     assert record.envoyou == {
         "notice": "Settled",
-        "event_id": "evt_1",
-        "event_type": "user.created",
-        "status": "failed",
-        "attempt": 2,
         "retry_in": 4.0,
-        "error": "ValueError: why",
-        "seconds": 0.0125,
         "is_postponed": False,
+        "created": None,
+        "settled_at": None,
     }
 
 
@@ -305,13 +307,13 @@ def test_the_data_of_a_record_is_redacted_and_cut(caplog):
     assert record.envoyou == {
         "notice": "Rejected",
         "status": 401,
-        "reason": "signature_mismatch",
         "detail": "password=[redacted]",
-        "webhook_id": "[redacted]",
         "path": "/" * 200,
         "peer": None,
         "kept": False,
     }
+    assert (record.reason, record.webhook_id) == ("signature_mismatch", "[redacted]")
+    assert record.error == {"message": "password=[redacted]", "stack": None}
 
 
 def test_a_failed_handler_is_logged_with_a_redacted_traceback_and_without_the_exception_itself(caplog):
