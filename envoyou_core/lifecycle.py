@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from envoyou_core.analytics.analytics import Analytics
+from envoyou_core.analytics.recorder import KINDS, Recorder
 from envoyou_core.errors import ConfigurationError, describe
 from envoyou_core.forks import ForkSafeLock
 from envoyou_core.handlers import Handlers
@@ -54,6 +56,9 @@ class Lifecycle:
         self._notices.subscribe(log_notice)
         self._settings = settings
         self._presence = Presence(self._handlers, clock=settings.clock)
+        self._recorder = self._make_recorder()
+        if settings.analytics:
+            self._notices.subscribe(self._recorder, KINDS)
         self._contexts: list[HandlerContext] = []
         self._thread_exit_hooks: list[Callable[[], object]] = []
         self._lock = ForkSafeLock()
@@ -69,6 +74,11 @@ class Lifecycle:
     def spool(self) -> Spool | None:
         """The spool, for example for `webhooks.spool.stats()`; `None` if there is none."""
         return None if self._relay is None else self._relay.spool
+
+    @property
+    def analytics(self) -> Analytics:
+        """What was counted, for example `webhooks.analytics.summary(timedelta(hours=24))`."""
+        return Analytics(self._inbox.sum_rollups, flush=self._recorder.flush, clock=self._settings.clock)
 
     def add_context(self, context: HandlerContext) -> None:
         """Enter a context around every handler and hook, every inbox call of a worker, and a function as `handoff`.
@@ -142,6 +152,7 @@ class Lifecycle:
             worker.stop(timeout)
             worker.join(timeout + 2)
         self._handoff.stop(timeout)
+        self._recorder.stop()
 
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:
@@ -171,6 +182,7 @@ class Lifecycle:
                 if self._relay is not None:
                     await asyncio.to_thread(self._relay.stop, self._settings.shutdown_timeout)
                 await self._handoff.astop()
+                await asyncio.to_thread(self._recorder.stop)
 
     def run_worker(self, *, shutdown_timeout: float | None = None) -> None:
         """Run a worker in this thread until SIGTERM or SIGINT, as `envoyou worker` does.
@@ -218,6 +230,7 @@ class Lifecycle:
             self._own_worker = None
             if self._relay is not None:
                 self._relay.stop(timeout)
+            self._recorder.stop()
 
     def apply_retention(self, *, dry_run: bool = False) -> RetentionReport:
         """Delete what has been kept for long enough, and return the counts. For cron jobs if no worker is running.
@@ -228,6 +241,13 @@ class Lifecycle:
             dry_run: only count what would be deleted.
         """
         return self._engine.preview_maintenance() if dry_run else self._engine.run_maintenance()
+
+    def store_counts(self) -> None:
+        """Store what this process has counted. Its own thread, `stop` and a lifespan's end do so as well.
+
+        For processes that end without them, such as a cron job.
+        """
+        self._recorder.flush()
 
     def seconds_until_next_due(self) -> float | None:
         """Return the seconds until an event becomes due that is not due yet; `None` if none will. For task queues."""
@@ -354,6 +374,20 @@ class Lifecycle:
         # An event that is accepted between the stop and the end of the process waits for another worker.
         self._handoff.retire()
         self.stop()
+
+    def _make_recorder(self) -> Recorder:
+        return Recorder(
+            lambda rollups: self._engine.in_context(lambda: self._inbox.add_rollups(rollups)),
+            name=self.inbox.name,
+            notices=self._notices,
+            clock=self._settings.clock,
+            may_tick=self._may_tick,
+            on_tick_end=lambda: self._engine.run_thread_exit_hooks(),
+        )
+
+    def _may_tick(self) -> bool:
+        """Whether a thread of this process may use the inbox at regular intervals."""
+        return True
 
     def _make_announcer(self, function: Callable[[str], object]) -> Announcer:
         engine = self._engine

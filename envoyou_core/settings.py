@@ -77,6 +77,7 @@ class WorkerSettings:
     lease: float = 30.0
     shutdown_timeout: float = 10.0
     handler_wait: float = 86_400.0
+    analytics: bool = True
     clock: Callable[[], float] = time.time
 
     def __post_init__(self) -> None:
@@ -86,6 +87,8 @@ class WorkerSettings:
             raise ConfigurationError(f"retry must be a RetryPolicy or None, got {type(self.retry).__name__}")
         if self.retention is not None and not isinstance(self.retention, Retention):
             raise ConfigurationError(f"retention must be a Retention or None, got {type(self.retention).__name__}")
+        if not isinstance(self.analytics, bool):
+            raise ConfigurationError(f"analytics must be true or false, got {type(self.analytics).__name__}")
         if not callable(self.clock):
             raise ConfigurationError(
                 f"clock must be a function that returns epoch seconds, got {type(self.clock).__name__}"
@@ -218,6 +221,7 @@ _KEYWORDS: Final[Mapping[str, Setting]] = {
     "LEASE": ("lease", _number),
     "SHUTDOWN_TIMEOUT": ("shutdown_timeout", _number),
     "HANDLER_WAIT": ("handler_wait", _number),
+    "ANALYTICS": ("analytics", _boolean),
     "CLOCK": ("clock", _function),
     "RETRY": ("retry", _retry),
     "RETENTION": ("retention", _retention),

@@ -79,6 +79,8 @@ class Webhooks(Registration, Pausing):
             should be longer.
         handler_wait: seconds for which an event waits for a process that knows a handler, if it is unfinished and this
             process does not know it, as during a rolling deploy. After that the event is dead.
+        analytics: whether deliveries, attempts and events are counted, for `webhooks.analytics`, `envoyou stats
+            --window` and alerts.
         capture_rejected: a directory to which requests that are refused with 400 or 401 are written, for `envoyou
             verify`: at most 100 files, the newest. They contain bodies, and no secrets; off by default.
         clock: returns epoch seconds; for tests. An inbox that is given as an object has its own clock.
@@ -109,6 +111,7 @@ class Webhooks(Registration, Pausing):
         lease: float = DEFAULTS.lease,
         shutdown_timeout: float = DEFAULTS.shutdown_timeout,
         handler_wait: float = DEFAULTS.handler_wait,
+        analytics: bool = DEFAULTS.analytics,
         capture_rejected: str | os.PathLike[str] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -124,6 +127,7 @@ class Webhooks(Registration, Pausing):
             lease=lease,
             shutdown_timeout=shutdown_timeout,
             handler_wait=handler_wait,
+            analytics=analytics,
             clock=clock,
         )
         self.name = name
@@ -343,7 +347,10 @@ class Webhooks(Registration, Pausing):
         from envoyou_core.worker.drain import drain
 
         self._empty_spool()
-        return drain(self._engine, until_idle=until_idle, within=within, raise_errors=raise_errors)
+        try:
+            return drain(self._engine, until_idle=until_idle, within=within, raise_errors=raise_errors)
+        finally:
+            self._recorder.flush_if_due()
 
     async def adrain(self, *, until_idle: bool = False, within: float | None = None, raise_errors: bool = False) -> int:
         """Handle the events that are due now, on the running event loop. See `drain`."""
@@ -352,4 +359,7 @@ class Webhooks(Registration, Pausing):
         from envoyou_core.worker.drain import adrain
 
         await asyncio.to_thread(self._empty_spool)
-        return await adrain(self._engine, until_idle=until_idle, within=within, raise_errors=raise_errors)
+        try:
+            return await adrain(self._engine, until_idle=until_idle, within=within, raise_errors=raise_errors)
+        finally:
+            await asyncio.to_thread(self._recorder.flush_if_due)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from typing import Final
 
 __all__ = ["BOUNDS", "BUCKETS", "NO_BUCKETS", "add_buckets", "bucket_of", "quantile"]
@@ -49,12 +50,10 @@ def quantile(buckets: Sequence[int], share: float) -> float | None:
     number = sum(buckets)
     if not number:
         return None
-    rank, below = share * number, 0
-    bucket = 0
-    for bucket, count in enumerate(buckets):
-        if count and below + count >= rank:
-            break
-        below += count
+    rank = share * number
+    # Rounding may leave the rank above the sum by a hair.
+    bucket = next((last for last, reached in enumerate(accumulate(buckets)) if reached >= rank), len(buckets) - 1)
+    below = sum(buckets[:bucket])
     lower = BOUNDS[bucket - 1] if bucket else 0.0
     if bucket >= len(BOUNDS):
         return lower

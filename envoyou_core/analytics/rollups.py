@@ -39,6 +39,7 @@ class Measure(StrEnum):
     DUPLICATE = "delivery.duplicate"
     INVALID = "delivery.invalid"
     UNAUTHORIZED = "delivery.unauthorized"
+    REFUSED = "delivery.refused"
     UNAVAILABLE = "delivery.unavailable"
     SPOOLED = "delivery.spooled"
     SUCCEEDED = "attempt.succeeded"

@@ -103,6 +103,7 @@ def _drain(webhooks: Webhooks) -> None:
     webhooks.inbox.open()
     settled = webhooks.drain()
     webhooks.apply_retention()
+    webhooks.store_counts()
     print_line(f"Settled {settled} {'event' if settled == 1 else 'events'}.")
 
 

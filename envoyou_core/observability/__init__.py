@@ -32,6 +32,7 @@ from envoyou_core.observability.logs import HandlerFilter, handler_fields, log_n
 from envoyou_core.observability.notice import Notice
 from envoyou_core.observability.notices import Listener, Notices
 from envoyou_core.observability.storage_notices import (
+    CountsNotStored,
     InboxDown,
     InboxUp,
     MoveRefused,
@@ -54,6 +55,7 @@ from envoyou_core.observability.worker_notices import (
 __all__ = [
     "Accepted",
     "CaptureFailed",
+    "CountsNotStored",
     "DatabaseFailed",
     "HandlerAwaited",
     "HandlerCall",

@@ -277,6 +277,7 @@ class Settled(AttemptNotice):
         traceback: its redacted traceback.
         is_postponed: whether the event has not failed: the only exceptions were `RetryLater`, and it has attempts left.
         created: when the event was created, in epoch seconds; `None` if it is unknown.
+        received_at: when the event was accepted, in epoch seconds of the inbox's clock; `None` if it is unknown.
         settled_at: when the attempt was settled, in epoch seconds of the inbox's clock.
         body_size: bytes of the event's body.
     """
@@ -296,6 +297,7 @@ class Settled(AttemptNotice):
     traceback: str = ""
     is_postponed: bool = False
     created: int | None = None
+    received_at: float | None = None
     settled_at: float | None = None
     body_size: int | None = None
 

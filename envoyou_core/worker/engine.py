@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
 
+from envoyou_core.analytics.rollups import FOLDS
 from envoyou_core.errors import ConfigurationError, LeaseLostError, RetryLater
 from envoyou_core.handler import Handler
 from envoyou_core.handlers import Handlers
@@ -273,8 +274,13 @@ class Engine:
         return self.in_context(lambda: preview_retention(retention, self.inbox))
 
     def run_maintenance(self) -> RetentionReport:
-        """Delete what has been kept for long enough: see `Retention`. Processes that are gone are always deleted."""
+        """Delete what has been kept for long enough: see `Retention`.
+
+        In any case, processes that are gone are deleted, and roll-ups are folded.
+        """
         self.in_context(self.inbox.prune_processes)
+        for step in FOLDS:
+            self.in_context(partial(self.inbox.fold_rollups, step))
         retention = self.retention
         if retention is None:
             return RetentionReport()
@@ -365,6 +371,7 @@ class Engine:
                 traceback=settlement.failures[-1].traceback if settlement.failures else "",
                 is_postponed=settlement.status is Status.FAILED and attempt.is_only_postponed,
                 created=event.created,
+                received_at=attempt.claim.received_at.timestamp(),
                 settled_at=self.clock(),
                 body_size=len(event.body),
                 **_origin(attempt.claim),
