@@ -217,6 +217,7 @@ _KEYWORDS: Final[Mapping[str, Setting]] = {
     "MAX_BODY_SIZE": ("max_body_size", _integer),
     "MAX_CANONICAL_SIZE": ("max_canonical_size", _integer_or_none),
     "CAPTURE_REJECTED": ("capture_rejected", _as_given),
+    "INSTRUMENT": ("instrument", _tuple),
     "CONCURRENCY": ("concurrency", _integer),
     "LEASE": ("lease", _number),
     "SHUTDOWN_TIMEOUT": ("shutdown_timeout", _number),

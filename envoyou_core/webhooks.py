@@ -15,6 +15,7 @@ from envoyou_core.hooks import Hook, HookKind
 from envoyou_core.http import RequestLimits, WebhookRequest, WebhookResponse
 from envoyou_core.inbox import WorkerInbox
 from envoyou_core.nonces import NonceStore
+from envoyou_core.observability.instruments import instrument as instrument_webhooks
 from envoyou_core.observability.notices import Subscription
 from envoyou_core.pausing import Pausing
 from envoyou_core.reception.captures import capture_directory
@@ -83,6 +84,8 @@ class Webhooks(Registration, Pausing):
             --window` and alerts.
         capture_rejected: a directory to which requests that are refused with 400 or 401 are written, for `envoyou
             verify`: at most 100 files, the newest. They contain bodies, and no secrets; off by default.
+        instrument: which libraries measure, trace and report what happens: `prometheus`, `opentelemetry`, `sentry`. The
+            same as to call `instrument(webhooks)` of these modules of `envoyou_core.observability`.
         clock: returns epoch seconds; for tests. An inbox that is given as an object has its own clock.
 
     Raises:
@@ -113,6 +116,7 @@ class Webhooks(Registration, Pausing):
         handler_wait: float = DEFAULTS.handler_wait,
         analytics: bool = DEFAULTS.analytics,
         capture_rejected: str | os.PathLike[str] | None = None,
+        instrument: Iterable[str] = (),
         clock: Callable[[], float] = time.time,
     ) -> None:
         if handoff == "celery":
@@ -155,6 +159,7 @@ class Webhooks(Registration, Pausing):
             endpoint_headers=EndpointHeaders.of(endpoint_headers, kept_headers),
             captures=capture_directory(capture_rejected, endpoint_headers),
         )
+        instrument_webhooks(self, instrument)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ, **settings: Any) -> Webhooks:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
@@ -65,6 +66,13 @@ def worker(
         LogLevel | None,
         typer.Option(case_sensitive=False, help="The lowest level to log; by default info, or as configured."),
     ] = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, metavar="PORT", help="Serve metrics for Prometheus, with the inbox's gauges."),
+    ] = None,
+    metrics_host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Where to serve them: 0.0.0.0 for other machines.")
+    ] = "127.0.0.1",
 ) -> None:
     """Run a worker process until SIGTERM or SIGINT. A second signal ends it at once."""
     target = target_of(context)
@@ -72,6 +80,8 @@ def worker(
         raise typer.BadParameter("--drain and --reload exclude each other")
     if reload and target.reload is None:
         raise typer.BadParameter("--reload is a part of `manage.py envoyou worker` only")
+    if metrics_port is not None and (drain or reload):
+        raise typer.BadParameter("--metrics-port is for a worker that runs without --drain and --reload")
     # A worker may create its SQLite file, unless the path is relative.
     webhooks = webhooks_of(context) if drain else target.find()
     target.set_up_logging()
@@ -82,7 +92,24 @@ def worker(
     elif reload and target.reload is not None:
         target.reload(partial(_work, webhooks, shutdown_timeout), partial(webhooks.stop, shutdown_timeout))
     else:
-        _work(webhooks, shutdown_timeout)
+        with nullcontext() if metrics_port is None else _serving_metrics(webhooks, metrics_host, metrics_port):
+            _work(webhooks, shutdown_timeout)
+
+
+@contextmanager
+def _serving_metrics(webhooks: Webhooks, host: str, port: int) -> Iterator[None]:
+    try:
+        from envoyou_core.observability import prometheus
+    except ImportError as error:
+        fail(f"--metrics-port: {error.name} is not installed: pip install 'envoyou-webhooks[prometheus]'")
+    prometheus.instrument(webhooks)
+    with ExitStack() as stack:
+        try:
+            bound = stack.enter_context(prometheus.serve(webhooks, port=port, host=host))
+        except OSError as error:
+            fail(f"cannot serve metrics on {host}, port {port}: {error.strerror or error}")
+        log.info("metrics are served at http://%s:%d/metrics", host, bound)
+        yield
 
 
 def _work(webhooks: Webhooks, shutdown_timeout: float | None) -> None:

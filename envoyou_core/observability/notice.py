@@ -6,8 +6,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from enum import Enum
-from functools import cache
-from typing import ClassVar
+from typing import ClassVar, Final
 
 __all__ = ["Notice", "retry_text"]
 
@@ -68,10 +67,14 @@ class Notice:
         return None if detail is None else (detail, "")
 
 
-@cache
+_NAMES: Final[dict[type, tuple[str, ...]]] = {}
+
+
 def _names(kind: type[Notice]) -> tuple[str, ...]:
-    # `fields` is slow, and a server makes a notice of each request.
-    return tuple(field.name for field in fields(kind) if field.name != "traceback")
+    """Return the names of the fields. `fields` is slow, and several notices are made of each event."""
+    if (names := _NAMES.get(kind)) is None:
+        names = _NAMES[kind] = tuple(field.name for field in fields(kind) if field.name != "traceback")
+    return names
 
 
 def retry_text(seconds: float | None, *, otherwise: str) -> str:
