@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from envoyou_core.analytics.histogram import BUCKETS, bucket_of
-from envoyou_core.analytics.rollups import Measure, Period, RollUp, Tally, start_of
-from envoyou_core.forks import ForkSafeLock, call_in_forked_children
+from envoyou_core.analytics.rollups import Measure, Period, RollUp, Tally
+from envoyou_core.forks import call_in_forked_children
 from envoyou_core.inbox.records import Added, Status
 from envoyou_core.observability.attempt_notices import (
     HandlerFailed,
@@ -23,22 +24,38 @@ from envoyou_core.observability.storage_notices import Spooled
 __all__ = ["COUNTED", "MAX_ROWS", "OTHER", "Counter"]
 
 MAX_ROWS: Final = 10_000
-"""The largest number of roll-ups that wait to be stored. It bounds memory while the database is down."""
+"""The largest number of roll-ups that wait to be stored by type and handler. It bounds memory during an outage."""
 
 OTHER: Final = "(other)"
 """The type and the handler of what is counted beyond `MAX_ROWS`."""
 
 MAX_NAME: Final = 255
+"""The largest number of characters of a handler's name that are stored."""
+
+Counted = tuple[str, str, str, float | None]
+"""Measure, type of event, handler, and seconds if they are known."""
+
+Key = tuple[int, str, str, str]
+"""The number of a minute since the epoch, measure, type of event, handler."""
 
 _NUMBER, _TOTAL, _BUCKETS = 0, 1, 2
+"""The positions in the row of a key."""
 
-Counted = tuple[Measure, str, str, float | None]
-"""Measure, type of event, handler, and seconds if they are known."""
+# As plain text, because the hash of a member of an enum is computed in Python, each time.
+_ACCEPTED = Measure.ACCEPTED.value
+_DUPLICATE = Measure.DUPLICATE.value
+_PROCESSED = Measure.PROCESSED.value
+_UNPROCESSED: Final[Mapping[Status, str]] = {
+    Status.IGNORED: Measure.IGNORED.value,
+    Status.FAILED: Measure.RETRIED.value,
+    Status.DEAD: Measure.DEAD.value,
+}
 
 
 def _accepted(notice: Accepted) -> Counted:
-    is_new = notice.added is Added.NEW or notice.added is Added.REARMED
-    return (Measure.ACCEPTED if is_new else Measure.DUPLICATE, notice.event_type, "", notice.seconds)
+    added = notice.added
+    is_new = added is Added.NEW or added is Added.REARMED
+    return (_ACCEPTED if is_new else _DUPLICATE, notice.event_type, "", notice.seconds)
 
 
 def _rejected(notice: Rejected) -> Counted:
@@ -51,32 +68,35 @@ def _rejected(notice: Rejected) -> Counted:
         measure = Measure.INVALID
     else:
         measure = Measure.REFUSED
-    return (measure, "", "", notice.seconds)
+    return (measure.value, "", "", notice.seconds)
+
+
+def _spooled(notice: Spooled) -> Counted:
+    return (Measure.SPOOLED.value, notice.event_type, "", None)
+
+
+def _call(measure: Measure) -> Callable[[Any], Counted]:
+    name = measure.value
+    return lambda notice: (name, notice.event_type, notice.handler, getattr(notice, "seconds", None))
 
 
 def _settled(notice: Settled) -> Counted | None:
-    measure = _SETTLED.get(notice.status)
-    if measure is None:
-        return None
-    is_timed = measure is Measure.PROCESSED and notice.settled_at is not None and notice.received_at is not None
-    seconds = max(0.0, (notice.settled_at or 0.0) - (notice.received_at or 0.0)) if is_timed else None
-    return (measure, notice.event_type, "", seconds)
+    if notice.status is not Status.PROCESSED:
+        measure = _UNPROCESSED.get(notice.status)
+        return None if measure is None else (measure, notice.event_type, "", None)
+    settled_at, received_at = notice.settled_at, notice.received_at
+    seconds = None if settled_at is None or received_at is None else max(0.0, settled_at - received_at)
+    return (_PROCESSED, notice.event_type, "", seconds)
 
 
-_SETTLED: Final[Mapping[Status, Measure]] = {
-    Status.PROCESSED: Measure.PROCESSED,
-    Status.IGNORED: Measure.IGNORED,
-    Status.FAILED: Measure.RETRIED,
-    Status.DEAD: Measure.DEAD,
-}
 COUNTED: Final[Mapping[type[Notice], Callable[[Any], Counted | None]]] = {
     Accepted: _accepted,
     Rejected: _rejected,
-    Spooled: lambda notice: (Measure.SPOOLED, notice.event_type, "", None),
-    HandlerSucceeded: lambda notice: (Measure.SUCCEEDED, notice.event_type, notice.handler, notice.seconds),
-    HandlerFailed: lambda notice: (Measure.FAILED, notice.event_type, notice.handler, notice.seconds),
-    HandlerPostponed: lambda notice: (Measure.POSTPONED, notice.event_type, notice.handler, notice.seconds),
-    HandlerSkipped: lambda notice: (Measure.SKIPPED, notice.event_type, notice.handler, None),
+    Spooled: _spooled,
+    HandlerSucceeded: _call(Measure.SUCCEEDED),
+    HandlerFailed: _call(Measure.FAILED),
+    HandlerPostponed: _call(Measure.POSTPONED),
+    HandlerSkipped: _call(Measure.SKIPPED),
     Settled: _settled,
 }
 """The kinds of notices that are counted, and how."""
@@ -91,13 +111,13 @@ class Counter:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._lock = ForkSafeLock()
-        self._rows: dict[tuple[int, str, str, str], list[int]] = {}
+        self._lock = threading.Lock()
+        self._rows: dict[Key, list[int]] = {}
         call_in_forked_children(self._forget)
 
     def _forget(self) -> None:
-        # The parent stores them.
-        self._rows = {}
+        # The parent stores them. Another thread of it may have held the lock.
+        self._rows, self._lock = {}, threading.Lock()
 
     def __bool__(self) -> bool:
         return bool(self._rows)
@@ -105,15 +125,16 @@ class Counter:
     def count(self, notice: Notice) -> None:
         """Count a notice of one of the kinds in `COUNTED`."""
         counted = COUNTED[type(notice)](notice)
-        if counted is not None:
-            measure, event_type, handler, seconds = counted
-            key = (start_of(self._clock(), Period.MINUTE), measure, event_type[:MAX_NAME], handler[:MAX_NAME])
-            with self._lock:
-                row = self._row(key)
-                row[_NUMBER] += 1
-                if seconds is not None:
-                    row[_TOTAL] += round(seconds * 1_000_000)
-                    row[_BUCKETS + bucket_of(seconds)] += 1
+        if counted is None:
+            return
+        measure, event_type, handler, seconds = counted
+        key = (int(self._clock() // 60), measure, event_type, handler)
+        with self._lock:
+            row = self._rows.get(key) or self._new_row(key)
+            row[_NUMBER] += 1
+            if seconds is not None:
+                row[_TOTAL] += round(seconds * 1_000_000)
+                row[_BUCKETS + bucket_of(seconds)] += 1
 
     def take(self) -> list[RollUp]:
         """Return the counts so far, and start again with none."""
@@ -121,9 +142,11 @@ class Counter:
             rows, self._rows = self._rows, {}
         return [
             RollUp(
-                Period.MINUTE, start, Tally(measure, type, handler, row[_NUMBER], row[_TOTAL], tuple(row[_BUCKETS:]))
+                Period.MINUTE,
+                minute * Period.MINUTE,
+                Tally(measure, event_type, handler[:MAX_NAME], row[_NUMBER], row[_TOTAL], tuple(row[_BUCKETS:])),
             )
-            for (start, measure, type, handler), row in rows.items()
+            for (minute, measure, event_type, handler), row in rows.items()
         ]
 
     def put_back(self, rollups: list[RollUp]) -> None:
@@ -131,15 +154,14 @@ class Counter:
         with self._lock:
             for rollup in rollups:
                 tally = rollup.tally
-                row = self._row((rollup.start, *tally.key))
+                key = (rollup.start // Period.MINUTE, *tally.key)
+                row = self._rows.get(key) or self._new_row(key)
                 for column, value in enumerate((tally.number, tally.total, *tally.buckets)):
                     row[column] += value
 
-    def _row(self, key: tuple[int, str, str, str]) -> list[int]:
-        row = self._rows.get(key)
-        if row is None:
-            if len(self._rows) >= MAX_ROWS:
-                start, measure, event_type, handler = key
-                key = (start_of(start, Period.HOUR), measure, event_type and OTHER, handler and OTHER)
-            row = self._rows.setdefault(key, [0] * (_BUCKETS + BUCKETS))
-        return row
+    def _new_row(self, key: Key) -> list[int]:
+        minute, measure, event_type, handler = key
+        if len(self._rows) >= MAX_ROWS:
+            # One row an hour for each measure.
+            key = (minute // 60 * 60, measure, event_type and OTHER, handler and OTHER)
+        return self._rows.setdefault(key, [0] * (_BUCKETS + BUCKETS))

@@ -68,7 +68,7 @@ class Recorder:
         """Count a notice; from the first one on, the counts of this process are stored at regular intervals."""
         if not self._is_ticking and self._may_tick():
             self._is_ticking = self._ticker.add(self.tick)
-        if not isinstance(notice, WorkerStarted):
+        if type(notice) is not WorkerStarted:
             self._counter.count(notice)
 
     def tick(self) -> None:
