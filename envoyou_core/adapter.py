@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from envoyou_core.analytics.rollups import Fold, Period, RollUp, Tally, fold
+from envoyou_core.analytics.rollups import Fold, Period, RollUp, Tally, fold, scoped_name
 from envoyou_core.asgi import read_body, request_of
 from envoyou_core.event import MAX_CREATED, MAX_NAME_LENGTH, object_key
 from envoyou_core.forks import call_in_forked_children
@@ -174,6 +174,7 @@ __all__ = [
     "rejected_of",
     "request_of",
     "run_commands",
+    "scoped_name",
     "shortage",
     "surplus",
     "time_limit",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
@@ -169,6 +170,19 @@ class Registration(ABC):
         death: to miss none, query the inbox for dead events. See the guide, "Handling Failures".
         """
         self.add_hook(HookKind.DEAD, hook)
+        return hook
+
+    def on_alert(self, hook: HookFunction) -> HookFunction:
+        """Call the decorated function with each `Alert` that fires or resolves, in whichever process evaluates it.
+
+        If it raises, it is called again at the next evaluations, ten times in all. See the guide, "Set Up Alerts".
+
+        Raises:
+            ConfigurationError: the function is async.
+        """
+        if inspect.iscoroutinefunction(hook):
+            raise ConfigurationError("an on_alert hook must be a sync function, because no event loop runs it")
+        self.add_hook(HookKind.ALERT, hook)
         return hook
 
     def subscribe(self, listener: Listener, kinds: Collection[type[Notice]] | None = None) -> None:

@@ -15,7 +15,7 @@ from envoyou_core.steps import Await, CallHandler, Step
 __all__ = ["Hook", "HookKind", "Hooks", "call_hook"]
 
 Hook = Callable[..., Any]
-"""A function, sync or async; a hook of the kind `NOTICE` must be sync."""
+"""A function, sync or async; hooks of the kinds `NOTICE` and `ALERT` must be sync."""
 
 
 class HookKind(StrEnum):
@@ -26,6 +26,7 @@ class HookKind(StrEnum):
     WORKER_START = "worker_start"
     WORKER_STOP = "worker_stop"
     DEAD = "dead"
+    ALERT = "alert"
     NOTICE = "notice"
 
 
@@ -39,6 +40,7 @@ class Hooks:
         worker_start: called without arguments before a worker process claims its first event.
         worker_stop: called without arguments after a worker process has settled its last event, in reverse order.
         dead: called with the event and its last error: one line, or `None`.
+        alert: called with each alert that fires or resolves.
         notice: called with each lifecycle notice.
     """
 
@@ -47,6 +49,7 @@ class Hooks:
     worker_start: list[Hook] = field(default_factory=list)
     worker_stop: list[Hook] = field(default_factory=list)
     dead: list[Hook] = field(default_factory=list)
+    alert: list[Hook] = field(default_factory=list)
     notice: list[Hook] = field(default_factory=list)
 
     def add(self, kind: HookKind, hook: Hook) -> None:

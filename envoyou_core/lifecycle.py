@@ -16,12 +16,21 @@ from envoyou_core.handlers import Handlers
 from envoyou_core.inbox import Inbox, WorkerInbox
 from envoyou_core.inbox.files import refuse_creation
 from envoyou_core.inbox.processes import Presence
-from envoyou_core.observability import NoSpool, Notices, SpoolFailed, WakeFailed, WorkerFailed, log_notice
+from envoyou_core.observability import (
+    AlertsNotEvaluated,
+    NoSpool,
+    Notices,
+    SpoolFailed,
+    WakeFailed,
+    WorkerFailed,
+    log_notice,
+)
 from envoyou_core.retention import RetentionReport
 from envoyou_core.settings import WorkerSettings
 from envoyou_core.worker.announcer import Announcer
 
 if TYPE_CHECKING:
+    from envoyou_core.alerts.evaluator import Evaluator
     from envoyou_core.spool.relay import SpoolRelay
     from envoyou_core.spool.spool import Spool
     from envoyou_core.worker.engine import Engine
@@ -382,7 +391,33 @@ class Lifecycle:
             notices=self._notices,
             clock=self._settings.clock,
             may_tick=self._may_tick,
+            on_tick=self._evaluate_alerts,
             on_tick_end=lambda: self._engine.run_thread_exit_hooks(),
+        )
+
+    def _evaluate_alerts(self) -> None:
+        if self._evaluator is None:
+            return
+        evaluator = self._evaluator
+        try:
+            self._engine.in_context(evaluator.run_due)
+        except Exception as error:
+            # The ticker comes again, and a database that is down is reported by whatever else needs it.
+            self._notices.emit(AlertsNotEvaluated(self.inbox.name, describe(error)))
+
+    @cached_property
+    def _evaluator(self) -> Evaluator | None:
+        from envoyou_core.alerts.evaluator import Evaluator, callback_names
+
+        if self._settings.alerts is None:
+            return None
+        return Evaluator(
+            self._inbox,
+            self.spool,
+            config=self._settings.alerts,
+            callbacks=lambda: callback_names(self._handlers.hooks.alert),
+            notices=self._notices,
+            clock=self._settings.clock,
         )
 
     def _may_tick(self) -> bool:

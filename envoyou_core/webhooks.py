@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Literal
 
+from envoyou_core.alerts.config import Alerts
 from envoyou_core.errors import ConfigurationError, WebhookError
 from envoyou_core.event import Event
 from envoyou_core.handler import Handler, check_transaction_support, with_session_of_inbox
@@ -82,6 +83,8 @@ class Webhooks(Registration, Pausing):
             process does not know it, as during a rolling deploy. After that the event is dead.
         analytics: whether deliveries, attempts and events are counted, for `webhooks.analytics`, `envoyou stats
             --window` and alerts.
+        alerts: which alerts fire, and where they are sent besides the log and `on_alert`; `None` for no alerts. They
+            need `analytics`.
         capture_rejected: a directory to which requests that are refused with 400 or 401 are written, for `envoyou
             verify`: at most 100 files, the newest. They contain bodies, and no secrets; off by default.
         instrument: which libraries measure, trace and report what happens: `prometheus`, `opentelemetry`, `sentry`. The
@@ -115,6 +118,7 @@ class Webhooks(Registration, Pausing):
         shutdown_timeout: float = DEFAULTS.shutdown_timeout,
         handler_wait: float = DEFAULTS.handler_wait,
         analytics: bool = DEFAULTS.analytics,
+        alerts: Alerts | None = DEFAULTS.alerts,
         capture_rejected: str | os.PathLike[str] | None = None,
         instrument: Iterable[str] = (),
         clock: Callable[[], float] = time.time,
@@ -132,6 +136,7 @@ class Webhooks(Registration, Pausing):
             shutdown_timeout=shutdown_timeout,
             handler_wait=handler_wait,
             analytics=analytics,
+            alerts=alerts,
             clock=clock,
         )
         self.name = name

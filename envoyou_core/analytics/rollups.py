@@ -14,7 +14,19 @@ from typing import Final
 
 from envoyou_core.analytics.histogram import NO_BUCKETS, Buckets, add_buckets
 
-__all__ = ["FOLDS", "Fold", "Measure", "Period", "RollUp", "Tally", "TallyKey", "fold", "start_of", "sum_tallies"]
+__all__ = [
+    "FOLDS",
+    "Fold",
+    "Measure",
+    "Period",
+    "RollUp",
+    "Tally",
+    "TallyKey",
+    "fold",
+    "scoped_name",
+    "start_of",
+    "sum_tallies",
+]
 
 TallyKey = tuple[str, str, str]
 """Measure, type of event, handler. The last two are empty if the count is not by them."""
@@ -150,3 +162,8 @@ def fold(rollups: Iterable[RollUp], period: int) -> list[RollUp]:
     return [
         RollUp(period, start, tally) for start, tallies in sorted(by_start.items()) for tally in sum_tallies(tallies)
     ]
+
+
+def scoped_name(name: str, scope: str) -> str:
+    """Return the key under which the alerts of an inbox are stored: its name, with the scope if there is one."""
+    return f"{name[:47]}@{scope[:16]}" if scope else name

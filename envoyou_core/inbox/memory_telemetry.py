@@ -19,7 +19,7 @@ class MemoryTelemetry:
 
     def __init__(self) -> None:
         self._rollups: list[RollUp] = []
-        self._alerts: tuple[str, str, datetime] | None = None
+        self._alerts: dict[str, tuple[str, str, datetime]] = {}
 
     @abstractmethod
     def _now(self) -> datetime: ...
@@ -53,20 +53,21 @@ class MemoryTelemetry:
                 self._add_rollups(fold(old, step.into))
             return len(old)
 
-    def alert_states(self) -> str | None:
-        return None if self._alerts is None else self._alerts[0]
-
-    def claim_alerts(self, token: str, lease: float) -> str | None:
+    def alert_states(self, scope: str = "") -> str | None:
         with self._lock:
-            states, _, due_at = self._alerts or ("", "", self._now())
+            return self._alerts[scope][0] if scope in self._alerts else None
+
+    def claim_alerts(self, token: str, lease: float, scope: str = "") -> str | None:
+        with self._lock:
+            states, _, due_at = self._alerts.get(scope, ("", "", self._now()))
             if due_at > self._now():
                 return None
-            self._alerts = (states, token, self._now() + timedelta(seconds=lease))
+            self._alerts[scope] = (states, token, self._now() + timedelta(seconds=lease))
             return states
 
-    def store_alerts(self, token: str, states: str, due_in: float) -> bool:
+    def store_alerts(self, token: str, states: str, due_in: float, scope: str = "") -> bool:
         with self._lock:
-            if self._alerts is None or self._alerts[1] != token:
+            if self._alerts.get(scope, ("", "", None))[1] != token:
                 return False
-            self._alerts = (states, token, self._now() + timedelta(seconds=due_in))
+            self._alerts[scope] = (states, token, self._now() + timedelta(seconds=due_in))
             return True

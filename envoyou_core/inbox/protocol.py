@@ -334,24 +334,30 @@ class WorkerInbox(Inbox, Protocol):
     def fold_rollups(self, step: Fold) -> int:
         """Move the roll-ups that are old enough into those of a longer period, or delete them; returns how many."""
 
-    def alert_states(self) -> str | None:
+    def alert_states(self, scope: str = "") -> str | None:
         """Return the states of the alerts as they were stored; `None` if they were never claimed."""
 
-    def claim_alerts(self, token: str, lease: float) -> str | None:
+    def claim_alerts(self, token: str, lease: float, scope: str = "") -> str | None:
         """Claim the evaluation of the alerts if it is due, for `lease` seconds.
+
+        Args:
+            token: a random text.
+            lease: seconds.
+            scope: up to 16 characters that keep several evaluations apart: each machine has one of its own.
 
         Returns:
             The states that were stored last, at first an empty text; `None` if the evaluation is not due, or another
             process has claimed it.
         """
 
-    def store_alerts(self, token: str, states: str, due_in: float) -> bool:
+    def store_alerts(self, token: str, states: str, due_in: float, scope: str = "") -> bool:
         """Store the states of the alerts, if the claim is still held; returns whether it is.
 
         Args:
             token: that of the claim.
             states: the new states.
             due_in: seconds until the next evaluation is due.
+            scope: that of the claim.
         """
 
 

@@ -6,6 +6,7 @@ Monitoring".
 
 from __future__ import annotations
 
+from envoyou_core.observability.alert_notices import AlertFired, AlertNotSent, AlertResolved, AlertsNotEvaluated
 from envoyou_core.observability.attempt_notices import (
     DatabaseFailed,
     HandlerAwaited,
@@ -54,6 +55,10 @@ from envoyou_core.observability.worker_notices import (
 
 __all__ = [
     "Accepted",
+    "AlertFired",
+    "AlertNotSent",
+    "AlertResolved",
+    "AlertsNotEvaluated",
     "CaptureFailed",
     "CountsNotStored",
     "DatabaseFailed",

@@ -10,7 +10,7 @@ from typing import Any
 from django.db import IntegrityError, connections, transaction
 from django.db.models import Q, QuerySet, Sum
 
-from envoyou_core.adapter import Fold, Period, RollUp, Tally, fold
+from envoyou_core.adapter import Fold, Period, RollUp, Tally, fold, scoped_name
 from envoyou_django.inbox.commits import own_statement, own_transaction
 from envoyou_django.models import BUCKET_COLUMNS, AlertStates
 from envoyou_django.models import RollUp as Row
@@ -72,17 +72,19 @@ class OrmTelemetry:
             if len(batch) < BATCH:
                 return folded
 
-    def alert_states(self) -> str | None:
-        return self._alerts.values_list("states", flat=True).first()
+    def alert_states(self, scope: str = "") -> str | None:
+        return self._alerts(scope).values_list("states", flat=True).first()
 
-    def claim_alerts(self, token: str, lease: float) -> str | None:
+    def claim_alerts(self, token: str, lease: float, scope: str = "") -> str | None:
         alias, now = self._alias, self._now()
         until = now + timedelta(seconds=lease)
-        due_at = self._alerts.values_list("due_at", flat=True).first()
+        due_at = self._alerts(scope).values_list("due_at", flat=True).first()
         if due_at is None:
             try:
                 with transaction.atomic(using=alias):
-                    AlertStates.objects.using(alias).create(name=self.name, states="", token=token, due_at=until)
+                    AlertStates.objects.using(alias).create(
+                        name=scoped_name(self.name, scope), states="", token=token, due_at=until
+                    )
             except IntegrityError:
                 # Another process has inserted the row.
                 return None
@@ -90,22 +92,21 @@ class OrmTelemetry:
         if due_at > now:
             return None
         with own_statement(alias):
-            if not self._alerts.filter(due_at__lte=now).update(token=token, due_at=until):
+            if not self._alerts(scope).filter(due_at__lte=now).update(token=token, due_at=until):
                 return None
-        return self._alerts.filter(token=token).values_list("states", flat=True).first()
+        return self._alerts(scope).filter(token=token).values_list("states", flat=True).first()
 
-    def store_alerts(self, token: str, states: str, due_in: float) -> bool:
+    def store_alerts(self, token: str, states: str, due_in: float, scope: str = "") -> bool:
         due_at = self._now() + timedelta(seconds=due_in)
         with own_statement(self._alias):
-            return bool(self._alerts.filter(token=token).update(states=states, due_at=due_at))
+            return bool(self._alerts(scope).filter(token=token).update(states=states, due_at=due_at))
 
     @property
     def _stored(self) -> QuerySet:
         return Row.objects.using(self._alias).filter(name=self.name)
 
-    @property
-    def _alerts(self) -> QuerySet:
-        return AlertStates.objects.using(self._alias).filter(name=self.name)
+    def _alerts(self, scope: str) -> QuerySet:
+        return AlertStates.objects.using(self._alias).filter(name=scoped_name(self.name, scope))
 
 
 def _add(name: str, rollups: Iterable[RollUp], alias: str) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, and_, delete, func, or_, select, tuple_, upda
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
-from envoyou_core.analytics.rollups import Fold, Period, RollUp, Tally, fold
+from envoyou_core.analytics.rollups import Fold, Period, RollUp, Tally, fold, scoped_name
 from envoyou_core.inbox.rows import instant
 from envoyou_core.inbox.sql.database import SqlDatabase
 from envoyou_core.inbox.sql.engines import dialect_of
@@ -75,37 +75,40 @@ class SqlTelemetry(SqlDatabase):
             if len(batch) < BATCH:
                 return folded
 
-    def alert_states(self) -> str | None:
+    def alert_states(self, scope: str = "") -> str | None:
         self.open()
+        name = scoped_name(self.name, scope)
         with self._reading() as connection:
-            return connection.scalar(select(_a.states).where(_a.name == self.name))
+            return connection.scalar(select(_a.states).where(_a.name == name))
 
-    def claim_alerts(self, token: str, lease: float) -> str | None:
+    def claim_alerts(self, token: str, lease: float, scope: str = "") -> str | None:
         self.open()
+        name = scoped_name(self.name, scope)
         now = self._moment()
         until = instant(now + timedelta(seconds=lease))
         with self._reading() as connection:
-            row = connection.execute(select(_a.due_at).where(_a.name == self.name)).first()
+            row = connection.execute(select(_a.due_at).where(_a.name == name)).first()
         if row is not None and row.due_at > instant(now):
             return None
         try:
             with self._writing() as connection:
                 if row is None:
-                    new = {"name": self.name, "states": "", "token": token, "due_at": until}
+                    new = {"name": name, "states": "", "token": token, "due_at": until}
                     connection.execute(alerts_table.insert().values(new))
                     return ""
-                is_due = and_(_a.name == self.name, _a.due_at <= instant(now))
+                is_due = and_(_a.name == name, _a.due_at <= instant(now))
                 if not connection.execute(
                     update(alerts_table).where(is_due).values(token=token, due_at=until)
                 ).rowcount:
                     return None
-                return connection.scalar(select(_a.states).where(_a.name == self.name, _a.token == token))
+                return connection.scalar(select(_a.states).where(_a.name == name, _a.token == token))
         except IntegrityError:
             # Another process has inserted the row.
             return None
 
-    def store_alerts(self, token: str, states: str, due_in: float) -> bool:
-        held = and_(_a.name == self.name, _a.token == token)
+    def store_alerts(self, token: str, states: str, due_in: float, scope: str = "") -> bool:
+        name = scoped_name(self.name, scope)
+        held = and_(_a.name == name, _a.token == token)
         due_at = instant(self._moment() + timedelta(seconds=due_in))
         with self._writing() as connection:
             stored = connection.execute(update(alerts_table).where(held).values(states=states, due_at=due_at))
