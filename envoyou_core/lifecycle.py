@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from envoyou_core.analytics.analytics import Analytics
+from envoyou_core.analytics.reading import Analytics
 from envoyou_core.analytics.recorder import KINDS, Recorder
 from envoyou_core.errors import ConfigurationError, describe
 from envoyou_core.forks import ForkSafeLock

@@ -7,6 +7,8 @@
 PUBLIC_MODULES = (
     "envoyou_core",
     "envoyou_core.adapter",
+    "envoyou_core.alerts",
+    "envoyou_core.analytics",
     "envoyou_core.asgi",
     "envoyou_core.client",
     "envoyou_core.errors",

@@ -17,8 +17,8 @@ __all__ = ["AlertFired", "AlertNotSent", "AlertResolved", "AlertsNotEvaluated"]
 
 
 @dataclass(frozen=True, slots=True)
-class _AlertNotice(Notice):
-    """An alert has changed.
+class AlertFired(Notice):
+    """An alert has fired.
 
     Attributes:
         name: the name of the `Webhooks`.
@@ -28,6 +28,9 @@ class _AlertNotice(Notice):
         text: what happened, in one line.
         host: the machine that it concerns; empty if it concerns all.
     """
+
+    level: ClassVar[int] = logging.ERROR
+    template: ClassVar[str] = "alert %(rule)s of %(name)s fired%(place)s: %(text)s"
 
     name: str
     rule: str
@@ -43,23 +46,31 @@ class _AlertNotice(Notice):
 
     def arguments(self) -> Mapping[str, object]:
         """See `Notice.arguments`."""
-        return {**self.fields(), "place": f" on {self.host}" if self.host else ""}
+        return {**self.fields(), "place": _place(self.host)}
 
 
 @dataclass(frozen=True, slots=True)
-class AlertFired(_AlertNotice):
-    """An alert has fired."""
-
-    level: ClassVar[int] = logging.ERROR
-    template: ClassVar[str] = "alert %(rule)s of %(name)s fired%(place)s: %(text)s"
-
-
-@dataclass(frozen=True, slots=True)
-class AlertResolved(_AlertNotice):
-    """An alert has resolved."""
+class AlertResolved(Notice):
+    """An alert has resolved. The fields are those of `AlertFired`."""
 
     level: ClassVar[int] = logging.WARNING
     template: ClassVar[str] = "alert %(rule)s of %(name)s resolved%(place)s: %(text)s"
+
+    name: str
+    rule: str
+    value: float
+    threshold: float
+    text: str
+    host: str = ""
+
+    @classmethod
+    def of(cls, alert: Alert) -> Self:
+        """Return the notice of an alert."""
+        return cls(alert.name, alert.rule, alert.value, alert.threshold, alert.text, alert.host)
+
+    def arguments(self) -> Mapping[str, object]:
+        """See `Notice.arguments`."""
+        return {**self.fields(), "place": _place(self.host)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,3 +101,7 @@ class AlertNotSent(Notice):
         """See `Notice.arguments`."""
         retry = ", giving up" if self.retry_in is None else f", retrying in {self.retry_in:g} s"
         return {**self.fields(), "retry": retry}
+
+
+def _place(host: str) -> str:
+    return f" on {host}" if host else ""

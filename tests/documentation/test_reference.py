@@ -52,9 +52,10 @@ def test_every_status_is_in_the_table():
 
 
 def test_every_setting_is_in_the_tables_with_its_default():
-    general, retry, retention = (SETTINGS.rows(title) for title in ("All settings", "Retry", "Retention"))
+    titles = ("All settings", "Retry", "Retention", "Alerts")
+    general, retry, retention, alerts = (SETTINGS.rows(title) for title in titles)
     table = [(in_code(name)[0], default) for _, name, default, _ in general]
-    table += [(in_code(name)[0], default) for name, default, _ in (*retry, *retention)]
+    table += [(in_code(name)[0], default) for name, default, _ in (*retry, *retention, *alerts)]
     assert {name for name, _ in table} == SETTING_NAMES
     parameters = inspect.signature(Webhooks).parameters
     assert {in_code(keyword)[0] for keyword, *_ in general if keyword} == parameters.keys() - {"self"}
