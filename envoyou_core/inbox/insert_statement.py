@@ -47,7 +47,8 @@ def columns_of(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     Args:
         rows: differ in `traceparent` only, which is the last of their columns.
     """
-    return tuple(max(rows, key=lambda row: len(row)))
+    longest: Mapping[str, Any] = max(rows, key=len)
+    return tuple(longest)
 
 
 @lru_cache(2 * MAX_BATCH)

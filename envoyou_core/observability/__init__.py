@@ -41,6 +41,7 @@ from envoyou_core.observability.storage_notices import (
     SpoolFailed,
 )
 from envoyou_core.observability.worker_notices import (
+    Claimed,
     HandlersBounded,
     LeasesEnded,
     NoHandlers,
@@ -54,6 +55,7 @@ from envoyou_core.observability.worker_notices import (
 __all__ = [
     "Accepted",
     "CaptureFailed",
+    "Claimed",
     "DatabaseFailed",
     "HandlerAwaited",
     "HandlerCall",
