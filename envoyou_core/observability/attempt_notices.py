@@ -279,6 +279,7 @@ class Settled(AttemptNotice):
         created: when the event was created, in epoch seconds; `None` if it is unknown.
         settled_at: when the attempt was settled, in epoch seconds of the inbox's clock.
         body_size: bytes of the event's body.
+        handler: the last handler that failed in this attempt; `None` if none did.
     """
 
     template: ClassVar[str] = (
@@ -298,6 +299,7 @@ class Settled(AttemptNotice):
     created: int | None = None
     settled_at: float | None = None
     body_size: int | None = None
+    handler: str | None = None
 
     @property
     def outcome(self) -> str:

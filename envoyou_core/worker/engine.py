@@ -377,6 +377,7 @@ class Engine:
                 created=event.created,
                 settled_at=self.clock(),
                 body_size=len(event.body),
+                handler=settlement.failures[-1].handler if settlement.failures else None,
                 **_origin(attempt.claim),
             )
         )
