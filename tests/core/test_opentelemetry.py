@@ -7,13 +7,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 
 import pytest
-
-from envoyou_core import RetryLater, RetryPolicy, WebhookRequest, Webhooks
-from envoyou_core.testing import sample_event, sign_delivery
-from envoyou_core.wsgi import webhooks_entry
-
-pytest.importorskip("opentelemetry.sdk")
-
+from opentelemetry.instrumentation.wsgi import OpenTelemetryMiddleware
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
@@ -21,7 +15,10 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode, get_current_span
 
+from envoyou_core import RetryLater, RetryPolicy, WebhookRequest, Webhooks
 from envoyou_core.observability import opentelemetry
+from envoyou_core.testing import sample_event, sign_delivery
+from envoyou_core.wsgi import webhooks_entry
 
 SECRET = "whsec_of_the_traces"
 
@@ -164,9 +161,8 @@ def test_a_postponed_attempt_is_no_error(telemetry):
 
 
 def test_the_acceptance_is_below_the_span_of_the_framework(telemetry):
-    wsgi = pytest.importorskip("opentelemetry.instrumentation.wsgi")
     webhooks = make_webhooks(telemetry)
-    app = wsgi.OpenTelemetryMiddleware(
+    app = OpenTelemetryMiddleware(
         webhooks_entry(lambda environ, start_response: [], webhooks), tracer_provider=telemetry.traces
     )
     delivery = sign_delivery(sample_event(), secret=SECRET)

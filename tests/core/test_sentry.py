@@ -5,20 +5,16 @@ import json
 import logging
 
 import pytest
+import sentry_sdk
+from sentry_sdk.integrations.logging import LoggingIntegration
+from sentry_sdk.integrations.wsgi import SentryWsgiMiddleware
+from sentry_sdk.transport import Transport
 
 from envoyou_core import PermanentError, RetryLater, RetryPolicy, WebhookRequest, Webhooks
 from envoyou_core.inbox import Status
-from envoyou_core.observability import HandlerFailed, Settled
+from envoyou_core.observability import HandlerFailed, Settled, sentry
 from envoyou_core.testing import sample_event, sign_delivery
 from envoyou_core.wsgi import webhooks_entry
-
-sentry_sdk = pytest.importorskip("sentry_sdk")
-
-from sentry_sdk.integrations.logging import LoggingIntegration  # noqa: E402
-from sentry_sdk.integrations.wsgi import SentryWsgiMiddleware  # noqa: E402
-from sentry_sdk.transport import Transport  # noqa: E402
-
-from envoyou_core.observability import sentry  # noqa: E402
 
 SECRET = "whsec_of_the_reports"
 
