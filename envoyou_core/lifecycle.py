@@ -70,6 +70,11 @@ class Lifecycle:
         """The spool, for example for `webhooks.spool.stats()`; `None` if there is none."""
         return None if self._relay is None else self._relay.spool
 
+    @property
+    def notices(self) -> Notices:
+        """The stream of this object's notices. To listen, use `subscribe`."""
+        return self._notices
+
     def add_context(self, context: HandlerContext) -> None:
         """Enter a context around every handler and hook, every inbox call of a worker, and a function as `handoff`.
 

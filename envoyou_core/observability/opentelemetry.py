@@ -18,6 +18,7 @@ from opentelemetry.trace import TracerProvider, get_tracer
 from envoyou_core.hooks import HookKind
 from envoyou_core.observability.gauges import GAUGES, Gauge, Reading, read_gauges
 from envoyou_core.observability.measurements import COUNTERS, HISTOGRAMS, MEASURED, Measurements, Metric
+from envoyou_core.observability.notices import Notices
 from envoyou_core.observability.traces import around_handler, claim_listener, trace_acceptance
 from envoyou_core.observability.worker_notices import Claimed
 
@@ -31,7 +32,8 @@ SCOPE: Final = "envoyou_core"
 KEPT_FOR: Final = 1.0
 """Seconds for which the readings of an inbox are kept: all gauges of one collection come from one reading."""
 
-_instrumented: Final[WeakSet[Webhooks]] = WeakSet()
+_instrumented: Final[WeakSet[Notices]] = WeakSet()
+"""The streams, because Django's `webhooks` is a proxy of the object that has one."""
 
 
 def instrument(
@@ -44,9 +46,9 @@ def instrument(
         tracer_provider: receives the spans; by default the global one, which may be set later.
         meter_provider: receives the metrics; by default the global one, which may be set later.
     """
-    if webhooks in _instrumented:
+    if webhooks.notices in _instrumented:
         return
-    _instrumented.add(webhooks)
+    _instrumented.add(webhooks.notices)
     meter = _Meter(get_meter(SCOPE, meter_provider=meter_provider))
     webhooks.subscribe(Measurements(webhooks, meter), kinds=MEASURED)
     tracer = get_tracer(SCOPE, tracer_provider=tracer_provider)

@@ -22,6 +22,7 @@ from envoyou_core.observability import messaging
 from envoyou_core.observability.attempt_notices import AttemptNotice, HandlerFailed, LeaseLost, Settled
 from envoyou_core.observability.current import HandlerCall, current_handler
 from envoyou_core.observability.notice import Notice
+from envoyou_core.observability.notices import Notices
 from envoyou_core.observability.scrubbing import clean_exceptions, install
 from envoyou_core.redaction import MARK, one_line
 from envoyou_core.worker.failures import private_texts
@@ -34,7 +35,8 @@ __all__ = ["instrument"]
 MAX_PENDING: Final = 1_000
 """Events whose failures wait for the end of their attempts. More are in no worker at once."""
 
-_instrumented: Final[WeakSet[Webhooks]] = WeakSet()
+_instrumented: Final[WeakSet[Notices]] = WeakSet()
+"""The streams, because Django's `webhooks` is a proxy of the object that has one."""
 
 
 def instrument(webhooks: Webhooks) -> None:
@@ -43,9 +45,9 @@ def instrument(webhooks: Webhooks) -> None:
     Call `sentry_sdk.init` before or after it. Local variables, payloads and secrets are removed from all of Sentry's
     events that concern webhooks, also from those that other integrations make.
     """
-    if webhooks in _instrumented:
+    if webhooks.notices in _instrumented:
         return
-    _instrumented.add(webhooks)
+    _instrumented.add(webhooks.notices)
     install()
     reports = _Reports(webhooks)
     webhooks.around_handler(reports.around_handler)
