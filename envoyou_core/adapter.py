@@ -40,7 +40,7 @@ from envoyou_core.inbox.files import location_of
 from envoyou_core.inbox.group_commit import MAX_WAITING, GroupCommit
 from envoyou_core.inbox.handler_queue import HandlerTransactionQueue, Slot
 from envoyou_core.inbox.history import decode_history, encode_history
-from envoyou_core.inbox.insert_statement import insert_batches, insert_statement
+from envoyou_core.inbox.insert_statement import columns_of, insert_batches, insert_statement
 from envoyou_core.inbox.lease_tokens import HOLDER_LENGTH, lease_holder, new_lease_token
 from envoyou_core.inbox.owed import awaited_handlers, encode_owed
 from envoyou_core.inbox.processes import KEPT_FOR, SETS_KEPT_FOR, Beats, ProcessRegistration
@@ -141,6 +141,7 @@ __all__ = [
     "call_in_forked_children",
     "check_selection",
     "claim_of",
+    "columns_of",
     "decode_history",
     "describe_changes",
     "disabled_loggers",

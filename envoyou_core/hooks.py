@@ -21,6 +21,7 @@ Hook = Callable[..., Any]
 class HookKind(StrEnum):
     """When a hook is called."""
 
+    ACCEPTANCE = "acceptance"
     AROUND_HANDLER = "around_handler"
     PROVIDER = "provider"
     WORKER_START = "worker_start"
@@ -35,6 +36,7 @@ class Hooks:
     """The registered hooks, in the order of registration. Iteration yields pairs of kind and hook.
 
     Attributes:
+        acceptance: traces the acceptance of an event; see `envoyou_core.reception.tracing`.
         around_handler: called with the event, a handler's name and the attempt; returns a context manager.
         provider: the providers of handlers' parameters, each a `Provider`.
         worker_start: called without arguments before a worker process claims its first event.
@@ -44,6 +46,7 @@ class Hooks:
         notice: called with each lifecycle notice.
     """
 
+    acceptance: list[Hook] = field(default_factory=list)
     around_handler: list[Hook] = field(default_factory=list)
     provider: list[Provider] = field(default_factory=list)
     worker_start: list[Hook] = field(default_factory=list)

@@ -89,6 +89,11 @@ class Lifecycle:
         """What was counted, for example `webhooks.analytics.summary(timedelta(hours=24))`."""
         return Analytics(self._inbox.sum_rollups, flush=self._recorder.flush, clock=self._settings.clock)
 
+    @property
+    def notices(self) -> Notices:
+        """The stream of this object's notices. To listen, use `subscribe`."""
+        return self._notices
+
     def add_context(self, context: HandlerContext) -> None:
         """Enter a context around every handler and hook, every inbox call of a worker, and a function as `handoff`.
 

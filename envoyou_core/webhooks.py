@@ -163,6 +163,7 @@ class Webhooks(Registration, Pausing):
             presence=self._presence,
             endpoint_headers=EndpointHeaders.of(endpoint_headers, kept_headers),
             captures=capture_directory(capture_rejected, endpoint_headers),
+            tracers=self._handlers.hooks.acceptance,
         )
         instrument_webhooks(self, instrument)
 

@@ -209,6 +209,9 @@ class ProcessedEvent(models.Model):
     headers = models.TextField(
         "headers", null=True, blank=True, help_text="JSON: the headers of the request that were kept."
     )
+    traceparent = models.CharField(
+        "trace context", max_length=64, null=True, blank=True, help_text="The trace context of the acceptance."
+    )
 
     objects = ProcessedEventManager()
 

@@ -43,6 +43,7 @@ from envoyou_core.observability.storage_notices import (
     SpoolFailed,
 )
 from envoyou_core.observability.worker_notices import (
+    Claimed,
     HandlersBounded,
     LeasesEnded,
     NoHandlers,
@@ -60,6 +61,7 @@ __all__ = [
     "AlertResolved",
     "AlertsNotEvaluated",
     "CaptureFailed",
+    "Claimed",
     "CountsNotStored",
     "DatabaseFailed",
     "HandlerAwaited",

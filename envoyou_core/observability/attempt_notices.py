@@ -280,6 +280,7 @@ class Settled(AttemptNotice):
         received_at: when the event was accepted, in epoch seconds of the inbox's clock; `None` if it is unknown.
         settled_at: when the attempt was settled, in epoch seconds of the inbox's clock.
         body_size: bytes of the event's body.
+        handler: the last handler that failed in this attempt; `None` if none did.
     """
 
     template: ClassVar[str] = (
@@ -300,6 +301,7 @@ class Settled(AttemptNotice):
     received_at: float | None = None
     settled_at: float | None = None
     body_size: int | None = None
+    handler: str | None = None
 
     @property
     def outcome(self) -> str:

@@ -22,6 +22,7 @@ class HandlerCall(msgspec.Struct, frozen=True):
         received_at: when the event was accepted, in UTC.
         webhook_id: of the endpoint that the event was delivered to; `None` if it is unknown.
         tenant: of the event.
+        traceparent: the trace context of the acceptance, as in W3C Trace Context; `None` if it was not traced.
     """
 
     event: Event
@@ -30,6 +31,7 @@ class HandlerCall(msgspec.Struct, frozen=True):
     received_at: datetime
     webhook_id: str | None = None
     tenant: str = ""
+    traceparent: str | None = None
 
 
 CURRENT: ContextVar[HandlerCall | None] = ContextVar("envoyou_handler", default=None)

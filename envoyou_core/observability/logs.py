@@ -12,7 +12,7 @@ from typing import Final
 
 from envoyou_core.observability.current import current_handler
 from envoyou_core.observability.notice import Notice
-from envoyou_core.observability.redacted import MultiLine, RedactedLogger
+from envoyou_core.observability.redacted import CleanText, RedactedLogger
 from envoyou_core.worker.failures import traceback_of
 
 __all__ = ["COMMON_FIELDS", "HandlerFilter", "handler_fields", "log_notice"]
@@ -52,7 +52,10 @@ def log_notice(notice: Notice) -> None:
     error, traceback = notice.failure()
     if error is not None and not traceback:
         traceback = traceback_of(error)
-    fields = dict(notice.fields())
+    given = notice.fields()
+    # Most notices insert their fields, so that these need not be collected once more.
+    arguments = given if type(notice).arguments is Notice.arguments else notice.arguments()
+    fields = dict(given)
     extra = {attribute: fields.pop(name, None) for name, attribute in _COPIED.items()}
     if (status := notice.event_status) is not None:
         fields.pop("status", None)
@@ -64,14 +67,15 @@ def log_notice(notice: Notice) -> None:
         fields.pop("error", None)
         fields.pop("message", None)
         message, stack = texts
-        extra["error"] = {"message": message, "stack": MultiLine(traceback or stack) or None}
+        extra["error"] = {"message": message, "stack": CleanText(traceback or stack) or None}
     extra[_MAPPING] = {"notice": type(notice).__name__, **fields}
-    log.log(level, notice.template, notice.arguments(), traceback=traceback, extra=extra)
+    log.log(level, notice.template, arguments, traceback=traceback, extra=extra)
 
 
-def _timestamp() -> str:
+def _timestamp() -> CleanText:
     """The time as the guide's example writes it: JavaScript's `toISOString`."""
-    return datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    moment = datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds")
+    return CleanText(moment.removesuffix("+00:00") + "Z")
 
 
 def handler_fields() -> dict[str, object]:

@@ -20,6 +20,7 @@ from prometheus_client.registry import Collector
 
 from envoyou_core.observability.gauges import GAUGES, read_gauges
 from envoyou_core.observability.measurements import COUNTERS, HISTOGRAMS, MEASURED, Measurements, Metric
+from envoyou_core.observability.notices import Notices
 
 if TYPE_CHECKING:
     from envoyou_core.webhooks import Webhooks
@@ -41,8 +42,9 @@ def instrument(webhooks: Webhooks, registry: CollectorRegistry | None = None) ->
     meter = _METERS.get(registry)
     if meter is None:
         _METERS[registry] = meter = _Meter(registry)
-    if webhooks not in meter.measured:
-        meter.measured.add(webhooks)
+    # The stream, because Django's `webhooks` is a proxy of the object that has it.
+    if webhooks.notices not in meter.measured:
+        meter.measured.add(webhooks.notices)
         webhooks.subscribe(Measurements(webhooks, meter), kinds=MEASURED)
 
 
@@ -109,7 +111,7 @@ def _exposed(webhooks: Iterable[Webhooks], registry: CollectorRegistry | None) -
 
 
 def _registry_of(*collectors: Collector) -> CollectorRegistry:
-    registry = CollectorRegistry(support_collectors_without_names=True)
+    registry = CollectorRegistry()
     for collector in collectors:
         registry.register(collector)
     return registry
@@ -117,7 +119,7 @@ def _registry_of(*collectors: Collector) -> CollectorRegistry:
 
 class _Meter:
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.measured: WeakSet[Webhooks] = WeakSet()
+        self.measured: WeakSet[Notices] = WeakSet()
         self._metrics: dict[str, Any] = {
             **{it.name: Counter(it.name, it.description, it.labels, registry=registry) for it in COUNTERS},
             **{
@@ -155,6 +157,10 @@ class _Everything(Collector):
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
 
+    def describe(self) -> Iterable[MetricFamily]:
+        """Return the metrics by whose names a request may select."""
+        return self.collect()
+
     def collect(self) -> Iterable[MetricFamily]:
         return self._registry.collect()
 
@@ -164,6 +170,10 @@ class _Collected(Collector):
 
     def __init__(self, families: Iterable[MetricFamily]) -> None:
         self._families = families
+
+    def describe(self) -> Iterable[MetricFamily]:
+        """Return the metrics by whose names a request may select."""
+        return self._families
 
     def collect(self) -> Iterable[MetricFamily]:
         return self._families
@@ -175,8 +185,16 @@ class _InboxCollector(Collector):
     def __init__(self, webhooks: Webhooks) -> None:
         self._webhooks = webhooks
 
+    def describe(self) -> Iterable[MetricFamily]:
+        """Return the metrics by whose names a request may select, without reading them."""
+        return _families().values()
+
     def collect(self) -> Iterable[MetricFamily]:
-        families = {it.name: GaugeMetricFamily(it.name, it.description, labels=it.labels) for it in GAUGES}
+        families = _families()
         for reading in read_gauges(self._webhooks):
             families[reading.gauge.name].add_metric(reading.labels, reading.value)
         return [family for family in families.values() if family.samples]
+
+
+def _families() -> dict[str, GaugeMetricFamily]:
+    return {it.name: GaugeMetricFamily(it.name, it.description, labels=it.labels) for it in GAUGES}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -49,6 +50,7 @@ from envoyou_core.reception.captures import CaptureDirectory
 from envoyou_core.reception.endpoint_headers import NO_ENDPOINT_HEADERS, EndpointHeaders
 from envoyou_core.reception.rejection import rejection_of, request_of, with_signed_headers
 from envoyou_core.reception.secrets import Keys, KeySource
+from envoyou_core.reception.tracing import AcceptanceTracer, trace
 from envoyou_core.reception.verification import VerificationPolicy, header_text
 from envoyou_core.steps import Call, Flow, Wait
 
@@ -89,6 +91,7 @@ class Receiver:
         endpoint_headers: the custom headers that are required, and those that are kept.
         canonical_thread: computes the canonical forms of large bodies.
         captures: where refused requests are written; `None` for nowhere.
+        tracers: the last of them traces each acceptance.
     """
 
     policy: VerificationPolicy
@@ -104,6 +107,7 @@ class Receiver:
     endpoint_headers: EndpointHeaders = NO_ENDPOINT_HEADERS
     canonical_thread: BoundedThread = CANONICAL_THREAD
     captures: CaptureDirectory | None = None
+    tracers: Sequence[AcceptanceTracer] = ()
 
     def refuse(
         self,
@@ -152,7 +156,10 @@ class Receiver:
             except InvalidPayloadError as error:
                 kept = yield from self._keep(request, tenant, now, error)
                 raise
-            added = yield from self._store(event, tenant, request)
+            if self.tracers:
+                added = yield from trace(self.tracers[-1], event, partial(self._store, event, tenant, request))
+            else:
+                added = yield from self._store(event, tenant, request)
         except WebhookError as error:
             yield from self._capture(request, error)
             return self.refuse(error, request, kept=kept, began=began)
@@ -217,7 +224,7 @@ class Receiver:
             )
         )
 
-    def _entry(self, event: Event, tenant: str, request: WebhookRequest) -> NewEvent:
+    def _entry(self, event: Event, tenant: str, request: WebhookRequest, traceparent: str | None = None) -> NewEvent:
         webhook_id = event.webhook_id or header_text(request.webhook_id)
         process = None if self.presence is None else self.presence.process
         return NewEvent(
@@ -227,6 +234,7 @@ class Receiver:
             handlers=None if process is None else process.handlers,
             process=process,
             headers=self.endpoint_headers.keep(request),
+            traceparent=traceparent,
         )
 
     def _check_limits(self, request: WebhookRequest) -> None:
@@ -286,12 +294,12 @@ class Receiver:
         except Exception as error:
             raise UnavailableError(f"the canonical form was not computed: {describe(error)}") from error
 
-    def _store(self, event: Event, tenant: str, request: WebhookRequest) -> Flow[Added]:
+    def _store(self, event: Event, tenant: str, request: WebhookRequest, traceparent: str | None = None) -> Flow[Added]:
         deadline = time.monotonic() + ANSWER_BUDGET
         key = nonce_key(self.inbox.name, tenant, request.nonce) if request.nonce else None
         if key is not None and (yield from self._bound_event(key)) not in {None, event.id}:
             raise NonceReusedError
-        entry = self._entry(event, tenant, request)
+        entry = self._entry(event, tenant, request, traceparent)
         if self.relay is None:
             added = yield from _add(self.inbox, "inbox", entry, deadline)
         else:

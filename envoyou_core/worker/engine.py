@@ -38,7 +38,7 @@ from envoyou_core.observability.attempt_notices import (
 )
 from envoyou_core.observability.notices import Notices
 from envoyou_core.observability.storage_notices import RetentionApplied
-from envoyou_core.observability.worker_notices import LeasesEnded
+from envoyou_core.observability.worker_notices import Claimed, LeasesEnded
 from envoyou_core.providers import check_providers
 from envoyou_core.retention import Retention, RetentionReport, apply_retention, preview_retention
 from envoyou_core.retry import RetryPolicy
@@ -173,6 +173,16 @@ class Engine:
         return claims
 
     def _claim(self, free: int, in_flight: Sequence[Claim], *, waiting: bool) -> list[Claim]:
+        if not self.notices.wants(Claimed):
+            return self._claim_planned(free, in_flight, waiting=waiting)
+        began = time.perf_counter()
+        claims = self._claim_planned(free, in_flight, waiting=waiting)
+        # An idle worker claims nothing about once a second.
+        if claims:
+            self.notices.emit(Claimed(self.inbox.name, len(claims), time.perf_counter() - began))
+        return claims
+
+    def _claim_planned(self, free: int, in_flight: Sequence[Claim], *, waiting: bool) -> list[Claim]:
         plan = plan_claims(tuple(self.handlers), self.paused_patterns(), in_flight, free, self.claim_order)
         # Listed before it holds leases, so that others can find out whether it is gone.
         self.ensure_listed()
@@ -374,6 +384,7 @@ class Engine:
                 received_at=attempt.claim.received_at.timestamp(),
                 settled_at=self.clock(),
                 body_size=len(event.body),
+                handler=settlement.failures[-1].handler if settlement.failures else None,
                 **_origin(attempt.claim),
             )
         )

@@ -93,7 +93,13 @@ class Invocation:
         handler, claim = self.handler, self.claim
         event = claim.event
         current = HandlerCall(
-            event, handler.name, claim.attempts + 1, claim.received_at, claim.webhook_id, claim.tenant
+            event,
+            handler.name,
+            claim.attempts + 1,
+            claim.received_at,
+            claim.webhook_id,
+            claim.tenant,
+            claim.traceparent,
         )
         if handler.is_async:
             call = self._await_in_transaction if handler.shares_transaction else self._function()

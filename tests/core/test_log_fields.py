@@ -90,9 +90,9 @@ def test_a_failure_has_message_and_stack_redacted_and_on_one_line(caplog):
     kinds = [(it["outcome"], it["handler"], it["attempt"]) for it in told]
     assert kinds == [
         ("failed", "fails", 1),
-        ("failed", None, 1),
+        ("failed", "fails", 1),
         ("failed", "fails", 2),
-        ("dead", None, 2),
+        ("dead", "fails", 2),
     ]
     for fields in told:
         assert fields["error"]["message"].startswith("ValueError: token=[redacted]")

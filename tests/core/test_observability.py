@@ -16,6 +16,7 @@ from envoyou_core.inbox import Added, Status
 from envoyou_core.observability import (
     Accepted,
     CaptureFailed,
+    Claimed,
     DatabaseFailed,
     HandlerAwaited,
     HandlerDropped,
@@ -83,6 +84,7 @@ RECORDS = [
     ),
     (Rejected(401, "signature_mismatch", "why"), "WARNING", "answered 401: signature_mismatch (why)"),
     (Rejected(503, "unavailable", "why"), "ERROR", "answered 503: unavailable (why)"),
+    (Claimed("default", 3, 0.0125), "DEBUG", "inbox default: claimed 3 events, 0.013 s"),
     (CaptureFailed("why"), "WARNING", "a refused request was not captured: why"),
     (
         NonceStoreFailed("why"),

@@ -8,14 +8,12 @@ import sys
 import time
 import urllib.request
 
+import prometheus_client
 import pytest
 
 from envoyou_core import ConfigurationError, PermanentError, RetryLater, RetryPolicy, WebhookRequest, Webhooks
+from envoyou_core.observability import prometheus
 from envoyou_core.testing import sample_event, sign_delivery
-
-prometheus_client = pytest.importorskip("prometheus_client")
-
-from envoyou_core.observability import prometheus  # noqa: E402 - it needs the extra
 
 SECRET = "whsec_of_the_metrics"
 NOW = 1_800_000_000

@@ -7,11 +7,7 @@ import sys
 import time
 import urllib.request
 
-import pytest
-
 from envoyou_core.testing import sample_event, sign_delivery
-
-pytest.importorskip("prometheus_client")
 
 SECRET = "whsec_of_two_workers"
 APPLICATION = f"""

@@ -27,7 +27,7 @@ from envoyou_core.inbox.sql.schema import (
 
 __all__ = ["OLDEST_COMPATIBLE", "REVISION", "build_key_online", "build_waits_online", "check_schema", "set_up"]
 
-REVISION = 6
+REVISION = 7
 """The revision of the tables that this release creates."""
 
 OLDEST_COMPATIBLE = 1
@@ -170,12 +170,18 @@ def _to_revision_6(connection: Connection) -> None:
     metadata.create_all(connection, [rollups_table, alerts_table])
 
 
+def _to_revision_7(connection: Connection) -> None:
+    """The trace context of the acceptance."""
+    _add_column(connection, inbox_table, "traceparent")
+
+
 _UPGRADES: list[Callable[[Connection], None]] = [
     _to_revision_2,
     _to_revision_3,
     _to_revision_4,
     _to_revision_5,
     _to_revision_6,
+    _to_revision_7,
 ]
 """The upgrades in order; the first one is from revision 1 to 2."""
 

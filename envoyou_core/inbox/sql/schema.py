@@ -83,6 +83,8 @@ inbox_table = Table(
     Column("waits_since", BigInteger),
     # Since revision 5. Earlier releases leave it NULL.
     Column("headers", _LongText),  # JSON: the headers of the request that were kept
+    # Since revision 7. Earlier releases leave it NULL.
+    Column("traceparent", String(64)),  # the trace context of the acceptance
     # The key of a pruned row must not be reused, because keys are the order of arrival.
     sqlite_autoincrement=True,
 )
