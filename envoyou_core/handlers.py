@@ -175,7 +175,8 @@ class Registration(ABC):
     def on_alert(self, hook: HookFunction) -> HookFunction:
         """Call the decorated function with each `Alert` that fires or resolves, in whichever process evaluates it.
 
-        If it raises, it is called again at the next evaluations, ten times in all. See the guide, "Set Up Alerts".
+        If it raises, it is called again at the next evaluations, ten times in all. See the guide, "Monitoring and
+        Analytics".
 
         Raises:
             ConfigurationError: the function is async.

@@ -1,4 +1,7 @@
-"""Alerts: rules over what is counted and stored, evaluated by one process at a time. See the guide, "Set Up Alerts"."""
+"""Alerts: rules over what is counted and stored, evaluated by one process at a time.
+
+See the guide, "Monitoring and Analytics".
+"""
 
 from __future__ import annotations
 

@@ -15,7 +15,9 @@ __all__ = ["Alerts"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alerts:
-    """Which alerts fire, and where they are sent, besides the log and `on_alert`. See the guide, "Set Up Alerts".
+    """Which alerts fire, and where they are sent, besides the log and `on_alert`.
+
+    See the guide, "Monitoring and Analytics".
 
     Attributes:
         thresholds: other thresholds than the default ones, by rule; `False` or `None` turns a rule off.

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from envoyou_core.analytics.rollups import Fold, RollUp, Tally, fold, sum_tallies
+from envoyou_core.inbox.protocol import TelemetryInbox
 
 __all__ = ["MemoryTelemetry"]
 
 
-class MemoryTelemetry:
-    """See `WorkerInbox`, "Roll-ups and alerts"."""
+class MemoryTelemetry(TelemetryInbox):
+    """The methods of `TelemetryInbox`, for an inbox."""
 
     _lock: threading.Lock
 

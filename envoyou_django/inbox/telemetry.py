@@ -11,6 +11,7 @@ from django.db import IntegrityError, connections, transaction
 from django.db.models import Q, QuerySet, Sum
 
 from envoyou_core.adapter import Fold, Period, RollUp, Tally, fold, scoped_name
+from envoyou_core.inbox import TelemetryInbox
 from envoyou_django.inbox.commits import own_statement, own_transaction
 from envoyou_django.models import BUCKET_COLUMNS, AlertStates
 from envoyou_django.models import RollUp as Row
@@ -24,8 +25,8 @@ _KEY = ("name", "period", "start", "measure", "event_type", "handler")
 _SUMMED = ("number", "total", *BUCKET_COLUMNS)
 
 
-class OrmTelemetry:
-    """See `WorkerInbox`, "Roll-ups and alerts"."""
+class OrmTelemetry(TelemetryInbox):
+    """The methods of `TelemetryInbox`, for an inbox."""
 
     name: str
 

@@ -12,6 +12,7 @@ from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
 from envoyou_core.analytics.rollups import Fold, Period, RollUp, Tally, fold, scoped_name
+from envoyou_core.inbox.protocol import TelemetryInbox
 from envoyou_core.inbox.rows import instant
 from envoyou_core.inbox.sql.database import SqlDatabase
 from envoyou_core.inbox.sql.engines import dialect_of
@@ -28,8 +29,8 @@ _SUMMED = ("number", "total", *BUCKET_COLUMNS)
 _KEY = ("name", "period", "start", "measure", "event_type", "handler")
 
 
-class SqlTelemetry(SqlDatabase):
-    """See `WorkerInbox`, "Roll-ups and alerts"."""
+class SqlTelemetry(SqlDatabase, TelemetryInbox):
+    """The methods of `TelemetryInbox`, for an inbox."""
 
     name: str
 
