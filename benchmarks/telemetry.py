@@ -1,4 +1,4 @@
-"""What logs, metrics and traces cost: deliveries and drained events per second of CPU time, side by side.
+"""What logs, counts, metrics and traces cost: deliveries and drained events per second of CPU time, side by side.
 
 All candidates run in this process, one after the other, over SQLite with synchronous=FULL. CPU time is that of all
 threads of the process, so that other load on the machine affects it little.
@@ -40,16 +40,18 @@ PLAIN = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
 
 def comparisons(run: Run) -> list[Comparison]:
     """Return the comparisons of this benchmark."""
-    candidates: dict[str, tuple[logging.Formatter | None, Switch]] = {
+    candidates: dict[str, tuple[logging.Formatter | None, Switch | None]] = {
         "bare": (None, lambda webhooks: None),
         "log lines": (PLAIN, lambda webhooks: None),
         "log lines as JSON, with fields": (JsonFormatter(), lambda webhooks: None),
+        "counts for webhooks.analytics": (None, None),
         "metrics": (None, count),
         "traces": (None, trace),
     }
     ratios = [
         Ratio("log lines", "bare"),
         Ratio("log lines as JSON, with fields", "log lines"),
+        Ratio("counts for webhooks.analytics", "bare", TARGET),
         Ratio("metrics", "bare", TARGET),
         Ratio("traces", "bare"),
     ]
@@ -105,13 +107,16 @@ def logging_to(file: Path, formatter: logging.Formatter | None) -> Iterator[None
         handler.close()
 
 
-def measure(run: Run, formatter: logging.Formatter | None, switch: Switch, is_drain: bool) -> Round:
-    """Receive `run.events` deliveries and drain them; measure one of both."""
+def measure(run: Run, formatter: logging.Formatter | None, switch: Switch | None, is_drain: bool) -> Round:
+    """Receive `run.events` deliveries and drain them; measure one of both. Without a switch, they are counted."""
     requests = deliveries(run.events)
     with tempfile.TemporaryDirectory() as folder, logging_to(Path(folder, "log"), formatter):
-        webhooks = Webhooks(secret=SECRET, inbox=f"sqlite:///{folder}/inbox.db", handoff="manual")
+        webhooks = Webhooks(
+            secret=SECRET, inbox=f"sqlite:///{folder}/inbox.db", handoff="manual", analytics=switch is None
+        )
         webhooks.on("*", name="nothing")(lambda event: None)
-        switch(webhooks)
+        if switch is not None:
+            switch(webhooks)
         webhooks.inbox.open()
         began = cpu_seconds()
         with ThreadPoolExecutor(run.requests) as pool:
