@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from benchmarks import acknowledgements, claims, django_acknowledgements, drain, transactions, unsigned
+from benchmarks import acknowledgements, claims, django_acknowledgements, drain, telemetry, transactions, unsigned
 from benchmarks.measuring import MeasurementError, Run, table
 from tests.services import POSTGRES, REDIS, Service
 
@@ -20,6 +20,7 @@ BENCHMARKS = {
     "claims": claims.comparisons,
     "transactions": transactions.comparisons,
     "drain": drain.comparisons,
+    "telemetry": telemetry.comparisons,
     "unsigned": unsigned.comparisons,
 }
 

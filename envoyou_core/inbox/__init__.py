@@ -10,7 +10,7 @@ from envoyou_core.errors import ConfigurationError
 from envoyou_core.inbox.handler_sets import HandlerSet
 from envoyou_core.inbox.history import Attempt, Failure
 from envoyou_core.inbox.processes import Process, ProcessKind
-from envoyou_core.inbox.protocol import AsyncTransactionalInbox, Inbox, TransactionalInbox, WorkerInbox
+from envoyou_core.inbox.protocol import AsyncTransactionalInbox, Inbox, TelemetryInbox, TransactionalInbox, WorkerInbox
 from envoyou_core.inbox.records import (
     ANY,
     COUNTED,
@@ -69,6 +69,7 @@ __all__ = [
     "Settlement",
     "SqlInbox",
     "Status",
+    "TelemetryInbox",
     "TransactionalInbox",
     "WorkerInbox",
     "check_handler_names",

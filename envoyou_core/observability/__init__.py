@@ -6,6 +6,7 @@ Monitoring".
 
 from __future__ import annotations
 
+from envoyou_core.observability.alert_notices import AlertFired, AlertNotSent, AlertResolved, AlertsNotEvaluated
 from envoyou_core.observability.attempt_notices import (
     DatabaseFailed,
     HandlerAwaited,
@@ -14,10 +15,12 @@ from envoyou_core.observability.attempt_notices import (
     HandlerOverdue,
     HandlerPostponed,
     HandlerSkipped,
+    HandlerSucceeded,
     HookFailed,
     LeaseLost,
     Settled,
 )
+from envoyou_core.observability.current import HandlerCall, current_handler
 from envoyou_core.observability.delivery_notices import (
     Accepted,
     CaptureFailed,
@@ -26,10 +29,11 @@ from envoyou_core.observability.delivery_notices import (
     RejectedNotKept,
     RejectedPruned,
 )
-from envoyou_core.observability.logs import log_notice
+from envoyou_core.observability.logs import HandlerFilter, handler_fields, log_notice
 from envoyou_core.observability.notice import Notice
 from envoyou_core.observability.notices import Listener, Notices
 from envoyou_core.observability.storage_notices import (
+    CountsNotStored,
     InboxDown,
     InboxUp,
     MoveRefused,
@@ -39,6 +43,7 @@ from envoyou_core.observability.storage_notices import (
     SpoolFailed,
 )
 from envoyou_core.observability.worker_notices import (
+    Claimed,
     HandlersBounded,
     LeasesEnded,
     NoHandlers,
@@ -51,14 +56,23 @@ from envoyou_core.observability.worker_notices import (
 
 __all__ = [
     "Accepted",
+    "AlertFired",
+    "AlertNotSent",
+    "AlertResolved",
+    "AlertsNotEvaluated",
     "CaptureFailed",
+    "Claimed",
+    "CountsNotStored",
     "DatabaseFailed",
     "HandlerAwaited",
+    "HandlerCall",
     "HandlerDropped",
     "HandlerFailed",
+    "HandlerFilter",
     "HandlerOverdue",
     "HandlerPostponed",
     "HandlerSkipped",
+    "HandlerSucceeded",
     "HandlersBounded",
     "HookFailed",
     "InboxDown",
@@ -84,5 +98,7 @@ __all__ = [
     "WorkerInterrupted",
     "WorkerStarted",
     "WorkerStopped",
+    "current_handler",
+    "handler_fields",
     "log_notice",
 ]
