@@ -71,7 +71,7 @@ class Lifecycle:
         return None if self._relay is None else self._relay.spool
 
     @property
-    def notices(self) -> Notices:
+    def notice_stream(self) -> Notices:
         """The stream of this object's notices. To listen, use `subscribe`."""
         return self._notices
 
