@@ -34,7 +34,7 @@ class Accepted(Notice):
     event_type: str
     added: Added
     tenant: str = ""
-    # Not compared: notices are equal that tell of the same result.
+    # Not compared: two notices with the same result are equal.
     webhook_id: str | None = field(default=None, compare=False)
     created: int | None = field(default=None, compare=False)
     received_at: float | None = field(default=None, compare=False)

@@ -42,7 +42,7 @@ def test_migrate_is_idempotent(run, sqlite_url, monkeypatch):
     monkeypatch.setenv("ENVOYOU_INBOX", sqlite_url)
     for _ in range(2):
         result = run("migrate")
-        assert (result.exit_code, result.stdout) == (0, "The inbox is ready (schema 5).\n")
+        assert (result.exit_code, result.stdout) == (0, "The inbox is ready (schema 7).\n")
     inbox = SqlInbox(sqlite_url)
     assert inbox.stats().total == 0
     inbox.close()
