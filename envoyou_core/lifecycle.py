@@ -110,7 +110,7 @@ class Lifecycle:
         return Analytics(self._inbox.sum_rollups, flush=self._recorder.flush, clock=self._settings.clock)
 
     @property
-    def notices(self) -> Notices:
+    def notice_stream(self) -> Notices:
         """The stream of this object's notices. To listen, use `subscribe`."""
         return self._notices
 

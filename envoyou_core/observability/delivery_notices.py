@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from envoyou_core.inbox.records import Added
@@ -34,11 +34,12 @@ class Accepted(Notice):
     event_type: str
     added: Added
     tenant: str = ""
-    webhook_id: str | None = None
-    created: int | None = None
-    received_at: float | None = None
-    body_size: int | None = None
-    seconds: float | None = None
+    # Not compared: two notices with the same result are equal.
+    webhook_id: str | None = field(default=None, compare=False)
+    created: int | None = field(default=None, compare=False)
+    received_at: float | None = field(default=None, compare=False)
+    body_size: int | None = field(default=None, compare=False)
+    seconds: float | None = field(default=None, compare=False)
 
     @property
     def outcome(self) -> str:
@@ -94,8 +95,8 @@ class Rejected(Notice):
     path: str | None = None
     peer: str | None = None
     kept: bool = False
-    body_size: int | None = None
-    seconds: float | None = None
+    body_size: int | None = field(default=None, compare=False)
+    seconds: float | None = field(default=None, compare=False)
 
     @property
     def outcome(self) -> str:

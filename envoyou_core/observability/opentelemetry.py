@@ -46,9 +46,9 @@ def instrument(
         tracer_provider: receives the spans; by default the global one, which may be set later.
         meter_provider: receives the metrics; by default the global one, which may be set later.
     """
-    if webhooks.notices in _instrumented:
+    if webhooks.notice_stream in _instrumented:
         return
-    _instrumented.add(webhooks.notices)
+    _instrumented.add(webhooks.notice_stream)
     meter = _Meter(get_meter(SCOPE, meter_provider=meter_provider))
     webhooks.subscribe(Measurements(webhooks, meter), kinds=MEASURED)
     tracer = get_tracer(SCOPE, tracer_provider=tracer_provider)

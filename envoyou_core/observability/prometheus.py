@@ -43,8 +43,8 @@ def instrument(webhooks: Webhooks, registry: CollectorRegistry | None = None) ->
     if meter is None:
         _METERS[registry] = meter = _Meter(registry)
     # The stream, because Django's `webhooks` is a proxy of the object that has it.
-    if webhooks.notices not in meter.measured:
-        meter.measured.add(webhooks.notices)
+    if webhooks.notice_stream not in meter.measured:
+        meter.measured.add(webhooks.notice_stream)
         webhooks.subscribe(Measurements(webhooks, meter), kinds=MEASURED)
 
 

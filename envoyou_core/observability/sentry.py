@@ -45,9 +45,9 @@ def instrument(webhooks: Webhooks) -> None:
     Call `sentry_sdk.init` before or after it. Local variables, payloads and secrets are removed from all of Sentry's
     events that concern webhooks, also from those that other integrations make.
     """
-    if webhooks.notices in _instrumented:
+    if webhooks.notice_stream in _instrumented:
         return
-    _instrumented.add(webhooks.notices)
+    _instrumented.add(webhooks.notice_stream)
     install()
     reports = _Reports(webhooks)
     webhooks.around_handler(reports.around_handler)

@@ -123,7 +123,7 @@ class Receiver:
             error: why it is refused.
             request: the request, if there is one; its body may be unread.
             kept: whether the inbox keeps the delivery.
-            began: when it came, in seconds of `time.perf_counter`, if its body was read.
+            began: when it came, in seconds of `time.monotonic`, if its body was read.
         """
         if request is None:
             rejected = Rejected(error.status, error.reason, error.detail)
@@ -138,14 +138,14 @@ class Receiver:
                 request.peer,
                 kept,
                 body_size=None if began is None else len(request.body),
-                seconds=None if began is None else time.perf_counter() - began,
+                seconds=None if began is None else time.monotonic() - began,
             )
         self.notices.emit(rejected)
         return WebhookResponse.of_error(error)
 
     def receive(self, request: WebhookRequest) -> Flow[WebhookResponse]:
         """Verify `request`, store its event and return the response. Errors are responses too; none is raised."""
-        began, kept = time.perf_counter(), False
+        began, kept = time.monotonic(), False
         try:
             self._check_limits(request)
             now = self.clock()
@@ -165,7 +165,7 @@ class Receiver:
             return self.refuse(error, request, kept=kept, began=began)
         except Exception as error:
             return self.refuse(UnavailableError(describe(error)), request, began=began)
-        self._report_accepted(event, tenant, added, now, time.perf_counter() - began)
+        self._report_accepted(event, tenant, added, now, time.monotonic() - began)
         if not added.is_runnable:
             return DUPLICATE
         self.wake(event.id)

@@ -12,7 +12,7 @@ from sentry_sdk.transport import Transport
 
 from envoyou_core import PermanentError, RetryLater, RetryPolicy, WebhookRequest, Webhooks
 from envoyou_core.inbox import Status
-from envoyou_core.observability import HandlerFailed, Settled, sentry
+from envoyou_core.observability import HandlerFailed, LeaseLost, Settled, sentry
 from envoyou_core.testing import sample_event, sign_delivery
 from envoyou_core.wsgi import webhooks_entry
 
@@ -268,3 +268,32 @@ def test_without_a_client_nothing_is_sent_and_events_are_handled():
     deliver(webhooks, sample_event())
     assert webhooks.drain() == 1
     assert logging.getLogger("envoyou").isEnabledFor(logging.ERROR)
+
+
+def test_a_report_bears_the_tenant(sent):
+    webhooks = Webhooks(secret={"wh_1": SECRET}, inbox="memory:", handoff="manual", retry=RetryPolicy(max_attempts=1))
+    sentry.instrument(webhooks)
+    webhooks.on("*", name="fails")(lambda event: 1 / 0)
+    deliver(webhooks, sample_event(webhook_id="wh_1"))
+    webhooks.drain()
+    [dead], [transaction] = sent.errors, sent.transactions
+    assert dead["tags"]["envoyou.tenant"] == transaction["tags"]["envoyou.tenant"] == "wh_1"
+
+
+def test_failures_that_wait_for_the_end_of_their_attempts_are_bounded(sent, monkeypatch):
+    """A failure that is no longer kept is reported with the text of its notice."""
+    monkeypatch.setattr(sentry, "MAX_PENDING", 0)
+    webhooks = make_webhooks(retry=RetryPolicy(max_attempts=1))
+    webhooks.on("*", name="fails")(lambda event: 1 / 0)
+    deliver(webhooks, sample_event())
+    webhooks.drain()
+    [dead] = sent.errors
+    assert dead["exception"]["values"][0]["value"] == "ZeroDivisionError: division by zero"
+    assert dead["fingerprint"] == ["envoyou", "fails", "ZeroDivisionError"]
+
+
+def test_a_lost_lease_is_reported_by_its_log_line_alone(sent):
+    webhooks = make_webhooks()
+    webhooks._notices.emit(LeaseLost("evt_1", "user.created"))
+    [report] = sent.items
+    assert report["logentry"]["message"].startswith("lease of event")
