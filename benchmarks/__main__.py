@@ -7,11 +7,22 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 
-from benchmarks import acknowledgements, claims, django_acknowledgements, drain, transactions, unsigned
+from benchmarks import (
+    acknowledgements,
+    claims,
+    django_acknowledgements,
+    drain,
+    import_time,
+    transactions,
+    unsigned,
+    verification,
+)
 from benchmarks.measuring import MeasurementError, Run, table
+from benchmarks.results import Result, summary, write_json
 from tests.services import POSTGRES, REDIS, Service
 
 BENCHMARKS = {
@@ -21,7 +32,14 @@ BENCHMARKS = {
     "transactions": transactions.comparisons,
     "drain": drain.comparisons,
     "unsigned": unsigned.comparisons,
+    "verify": verification.comparisons,
+    "import": import_time.comparisons,
 }
+LONG: frozenset[str] = frozenset()
+"""Benchmarks that take longer than some minutes: they run if they are named."""
+
+OUTPUT = Path(__file__).parents[1] / "build" / "benchmarks"
+"""Where the raw results are written. Git ignores it."""
 
 
 @contextmanager
@@ -40,10 +58,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description="Run benchmarks and print their results; see docs/performance.md."
     )
-    parser.add_argument("benchmark", nargs="*", help=f"benchmarks to run: {', '.join(BENCHMARKS)}; by default, all")
+    parser.add_argument("benchmark", nargs="*", help=f"benchmarks to run: {', '.join(BENCHMARKS)}; by default, all but the long ones")
     parser.add_argument("--events", type=int, default=4000, help="number of events in each round (%(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="number of rounds (%(default)s)")
     parser.add_argument("--requests", type=int, default=32, help="number of concurrent deliveries (%(default)s)")
+    parser.add_argument("--output", type=Path, default=OUTPUT, help="folder for the raw results (%(default)s)")
     arguments = parser.parse_args()
     if unknown := set(arguments.benchmark) - BENCHMARKS.keys():
         parser.error(f"unknown benchmark: {', '.join(sorted(unknown))}")
@@ -52,12 +71,15 @@ def main() -> None:
     logging.getLogger("envoyou").setLevel(logging.ERROR)
     with optional(REDIS) as redis, optional(POSTGRES) as postgres:
         run = Run(arguments.events, arguments.rounds, arguments.requests, redis, postgres)
-        tables = []
-        for name in arguments.benchmark or BENCHMARKS:
+        results = []
+        for name in arguments.benchmark or [name for name in BENCHMARKS if name not in LONG]:
             for comparison in BENCHMARKS[name](run):
                 print(f"measuring: {comparison.title}", file=sys.stderr)
-                tables.append("\n".join(table(comparison, comparison.measure(run.rounds))))
-        print("\n\n".join(tables))
+                results.append(Result(name, comparison, comparison.measure(run.rounds)))
+        for result in results:
+            print("\n".join(table(result.comparison, result.measured)), end="\n\n")
+        print("\n".join(summary(results)))
+        print(f"raw results: {write_json(results, run, arguments.output)}", file=sys.stderr)
 
 
 if __name__ == "__main__":
