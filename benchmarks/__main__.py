@@ -16,6 +16,7 @@ from benchmarks import (
     claims,
     django_acknowledgements,
     drain,
+    endpoints,
     import_time,
     transactions,
     unsigned,
@@ -32,6 +33,7 @@ BENCHMARKS = {
     "transactions": transactions.comparisons,
     "drain": drain.comparisons,
     "unsigned": unsigned.comparisons,
+    "endpoints": endpoints.comparisons,
     "verify": verification.comparisons,
     "import": import_time.comparisons,
 }
