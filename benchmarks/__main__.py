@@ -60,7 +60,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description="Run benchmarks and print their results; see docs/performance.md."
     )
-    parser.add_argument("benchmark", nargs="*", help=f"benchmarks to run: {', '.join(BENCHMARKS)}; by default, all but the long ones")
+    long = ", ".join(sorted(LONG))
+    parser.add_argument("benchmark", nargs="*", help=f"{', '.join(BENCHMARKS)}; by default, all but {long}")
     parser.add_argument("--events", type=int, default=4000, help="number of events in each round (%(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="number of rounds (%(default)s)")
     parser.add_argument("--requests", type=int, default=32, help="number of concurrent deliveries (%(default)s)")
