@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,12 +17,14 @@ from benchmarks import (
     django_acknowledgements,
     drain,
     endpoints,
+    growth,
     import_time,
+    memory,
     transactions,
     unsigned,
     verification,
 )
-from benchmarks.measuring import MeasurementError, Run, table
+from benchmarks.measuring import Comparison, MeasurementError, Run, table
 from benchmarks.results import Result, summary, write_json
 from tests.services import POSTGRES, REDIS, Service
 
@@ -36,8 +38,10 @@ BENCHMARKS = {
     "endpoints": endpoints.comparisons,
     "verify": verification.comparisons,
     "import": import_time.comparisons,
+    "memory": memory.comparisons,
+    "growth": growth.comparisons,
 }
-LONG: frozenset[str] = frozenset()
+LONG = frozenset({"growth", "memory"})
 """Benchmarks that take longer than some minutes: they run if they are named."""
 
 OUTPUT = Path(__file__).parents[1] / "build" / "benchmarks"
@@ -54,6 +58,11 @@ def optional(service: Service) -> Iterator[str | None]:
             print(f"skipped: {missing}", file=sys.stderr)
             address = None
         yield address
+
+
+def each_of(comparisons: Iterable[Comparison]) -> Generator[Comparison, None, None]:
+    """Yield the comparisons. What they have prepared is removed when this is closed, also after an error."""
+    yield from comparisons
 
 
 def main() -> None:
@@ -76,9 +85,10 @@ def main() -> None:
         run = Run(arguments.events, arguments.rounds, arguments.requests, redis, postgres)
         results = []
         for name in arguments.benchmark or [name for name in BENCHMARKS if name not in LONG]:
-            for comparison in BENCHMARKS[name](run):
-                print(f"measuring: {comparison.title}", file=sys.stderr)
-                results.append(Result(name, comparison, comparison.measure(run.rounds)))
+            with closing(each_of(BENCHMARKS[name](run))) as comparisons:
+                for comparison in comparisons:
+                    print(f"measuring: {comparison.title}", file=sys.stderr)
+                    results.append(Result(name, comparison, comparison.measure(run.rounds)))
         for result in results:
             print("\n".join(table(result.comparison, result.measured)), end="\n\n")
         print("\n".join(summary(results)))
