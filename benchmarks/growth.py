@@ -66,7 +66,7 @@ def comparisons(run: Run) -> Iterator[Comparison]:
             for title, operation in OPERATIONS.items():
                 yield Comparison(
                     f"milliseconds to {title}, {name}",
-                    {size: partial(measure, *inboxes[size], operation) for size in inboxes},
+                    {size: partial(measure, run, *inboxes[size], operation) for size in inboxes},
                     [Ratio(size, smallest, at_most=TARGET) for size in larger],
                 )
 
@@ -119,11 +119,11 @@ OPERATIONS: dict[str, Operation] = {
 }
 
 
-def measure(inbox: SqlInbox, engine: Engine, operation: Operation) -> Round:
+def measure(run: Run, inbox: SqlInbox, engine: Engine, operation: Operation) -> Round:
     """Repeat an operation and return the median of its times."""
     scans = full_scans(engine, sent_by(engine, partial(operation, inbox)))
     times = []
-    for _ in range(REPETITIONS):
+    for _ in range(min(REPETITIONS, run.events)):
         started = time.perf_counter()
         operation(inbox)
         times.append(time.perf_counter() - started)
