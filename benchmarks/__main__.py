@@ -13,6 +13,7 @@ import pytest
 
 from benchmarks import (
     acknowledgements,
+    admin_growth,
     claims,
     django_acknowledgements,
     drain,
@@ -40,8 +41,9 @@ BENCHMARKS = {
     "import": import_time.comparisons,
     "memory": memory.comparisons,
     "growth": growth.comparisons,
+    "admin": admin_growth.comparisons,
 }
-LONG = frozenset({"growth", "memory"})
+LONG = frozenset({"admin", "growth", "memory"})
 """Benchmarks that take longer than some minutes: they run if they are named."""
 
 OUTPUT = Path(__file__).parents[1] / "build" / "benchmarks"

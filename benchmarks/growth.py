@@ -55,7 +55,7 @@ def comparisons(run: Run) -> Iterator[Comparison]:
     for name, database in databases(run).items():
         with ExitStack() as stack:
             inboxes = {}
-            for size in dict.fromkeys(max(100, size * run.events // DEFAULT_EVENTS) for size in SIZES[name]):
+            for size in sizes_of(run, name):
                 engine = create_engine(stack.enter_context(database()))
                 stack.callback(engine.dispose)
                 inbox = stack.enter_context(closing(SqlInbox(engine)))
@@ -69,6 +69,11 @@ def comparisons(run: Run) -> Iterator[Comparison]:
                     {size: partial(measure, run, *inboxes[size], operation) for size in inboxes},
                     [Ratio(size, smallest, at_most=TARGET) for size in larger],
                 )
+
+
+def sizes_of(run: Run, name: str) -> Sequence[int]:
+    """Return the numbers of rows that are compared in a database of this kind, the smallest first."""
+    return list(dict.fromkeys(max(100, size * run.events // DEFAULT_EVENTS) for size in SIZES[name]))
 
 
 def fill(engine: Engine, name: str, rows: int) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import socketserver
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -16,7 +17,7 @@ import psutil
 import pytest
 from sqlalchemy import create_engine
 
-from benchmarks import drain, endpoints, growth, processes, verification
+from benchmarks import admin_growth, drain, endpoints, growth, processes, verification
 from benchmarks.databases import databases
 from benchmarks.effects import effects_database
 from benchmarks.ledger import Ledger
@@ -144,6 +145,20 @@ def assert_served(result):
     assert result.done == EVENTS
     assert result.rate == pytest.approx(1e6 / result.details["CPU us/req"])
     assert 0 < result.details["p50 ms"] <= result.details["p99 ms"]
+
+
+@pytest.mark.long
+def test_a_page_of_the_admin_is_measured(tmp_path):
+    url = f"sqlite:///{tmp_path}/project.db"
+    admin_growth.call(url, ["fill", "200"])
+    with sqlite3.connect(tmp_path / "project.db") as connection:
+        assert connection.execute("SELECT count(*) FROM envoyou_processed_event").fetchone() == (201,)
+    connection.close()
+    result = admin_growth.measure(replace(RUN, events=2), url, "?status__exact=processed")
+    assert result.done == 2
+    assert result.rate > 0
+    with pytest.raises(MeasurementError, match="expected a 200, got 302"):
+        admin_growth.measure(replace(RUN, events=2), url, "?no_such_filter=1")
 
 
 def test_the_endpoint_is_measured_without_a_server():
