@@ -19,6 +19,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from envoyou_core.asgi import read_body, request_of
+from envoyou_core.doctor.findings import Check, Finding
+from envoyou_core.endpoints import mark_endpoint
 from envoyou_core.event import MAX_CREATED, MAX_NAME_LENGTH, object_key
 from envoyou_core.forks import call_in_forked_children
 from envoyou_core.handler import Handler, with_session_of_inbox
@@ -40,6 +42,7 @@ from envoyou_core.inbox.group_commit import MAX_WAITING, GroupCommit
 from envoyou_core.inbox.handler_queue import HandlerTransactionQueue, Slot
 from envoyou_core.inbox.history import decode_history, encode_history
 from envoyou_core.inbox.insert_statement import insert_batches, insert_statement
+from envoyou_core.inbox.inspection import probe_entry
 from envoyou_core.inbox.lease_tokens import HOLDER_LENGTH, lease_holder, new_lease_token
 from envoyou_core.inbox.owed import awaited_handlers, encode_owed
 from envoyou_core.inbox.processes import KEPT_FOR, SETS_KEPT_FOR, Beats, ProcessRegistration
@@ -63,6 +66,7 @@ from envoyou_core.observability.disabled import REMEDY, disabled_loggers
 from envoyou_core.observability.redacted import RedactedLogger
 from envoyou_core.patterns import check_selection
 from envoyou_core.payloads import excerpt_of
+from envoyou_core.reception.secret_strength import weakness_of
 from envoyou_core.reception.secrets import newest_secret, written_secrets
 from envoyou_core.reception.signature import Secret
 from envoyou_core.redaction import one_line
@@ -110,11 +114,13 @@ __all__ = [
     "WEBHOOK_ID_HEADER",
     "Beats",
     "Changes",
+    "Check",
     "CheckedInput",
     "ConnectionBudget",
     "DaemonThreads",
     "DisconnectedError",
     "DrainTask",
+    "Finding",
     "GroupCommit",
     "Handler",
     "HandlerTransactionQueue",
@@ -151,6 +157,7 @@ __all__ = [
     "keep_rejection",
     "lease_holder",
     "location_of",
+    "mark_endpoint",
     "new_lease_token",
     "newest_secret",
     "object_key",
@@ -158,6 +165,7 @@ __all__ = [
     "one_line",
     "paused_patterns",
     "private_texts",
+    "probe_entry",
     "progress_of",
     "read_body",
     "read_settings",
@@ -176,6 +184,7 @@ __all__ = [
     "traceback_of",
     "transitions",
     "unseen_event",
+    "weakness_of",
     "with_session_of_inbox",
     "written_secrets",
 ]

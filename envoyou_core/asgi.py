@@ -9,13 +9,16 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import AsyncExitStack, suppress
 from typing import Any
 
+from envoyou_core.endpoints import mark_endpoint
 from envoyou_core.errors import UnreadableBodyError, WebhookError, describe
+from envoyou_core.health.http import probe_in
+from envoyou_core.health.reports import Probe
 from envoyou_core.http import RequestLimits, WebhookRequest, WebhookResponse, content_length, path_variants
 from envoyou_core.unreadable_bodies import DisconnectedError, as_body_error
 from envoyou_core.webhooks import Webhooks
 from envoyou_core.wsgi import DRAIN_LIMIT
 
-__all__ = ["WebhookEndpoint", "webhooks_entry"]
+__all__ = ["HealthEndpoint", "WebhookEndpoint", "health_app", "webhooks_entry"]
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -54,6 +57,7 @@ def webhooks_entry(app: Application, webhooks: Webhooks, *, path: str = "/webhoo
         else:
             await app(scope, receive, send)
 
+    mark_endpoint(application, lambda: webhooks, path=path)
     return application
 
 
@@ -116,14 +120,11 @@ class WebhookEndpoint:
 
     def __init__(self, webhooks: Webhooks) -> None:
         self._webhooks = webhooks
+        mark_endpoint(self, lambda: webhooks)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""
-        response = await self._respond(scope, receive)
-        headers = [(name.lower().encode(), value.encode()) for name, value in response.headers]
-        headers.append((b"content-length", str(len(response.body)).encode()))
-        await send({"type": "http.response.start", "status": response.status, "headers": headers})
-        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else response.body})
+        await _send(await self._respond(scope, receive), scope, send)
 
     async def _respond(self, scope: Scope, receive: Receive) -> WebhookResponse:
         try:
@@ -131,6 +132,45 @@ class WebhookEndpoint:
         except WebhookError as error:
             return self._webhooks.refuse(error, request_of(scope))
         return await self._webhooks.areceive(request_of(scope, body))
+
+
+class HealthEndpoint:
+    """An ASGI application that answers one health probe, for one path.
+
+    Args:
+        webhooks: the webhooks whose health it is.
+        probe: `live`, `ready` or `worker`; by default the last part of the path.
+
+    Raises:
+        ValueError: there is no such probe.
+    """
+
+    def __init__(self, webhooks: Webhooks, probe: str | None = None) -> None:
+        self._webhooks = webhooks
+        self._probe = None if probe is None else Probe(probe).value
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one HTTP request."""
+        probe = self._probe or probe_in(scope["path"])
+        await _send(await self._webhooks.probes.arespond(scope["method"], probe), scope, send)
+
+
+def health_app(webhooks: Webhooks) -> Application:
+    """Return an ASGI application with the health probes at `/live`, `/ready` and `/worker`, to be mounted.
+
+    They answer 200 or 503, with a small JSON object.
+
+    Args:
+        webhooks: the webhooks whose health it is.
+    """
+    return HealthEndpoint(webhooks)
+
+
+async def _send(response: WebhookResponse, scope: Scope, send: Send) -> None:
+    headers = [(name.lower().encode(), value.encode()) for name, value in response.headers]
+    headers.append((b"content-length", str(len(response.body)).encode()))
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else response.body})
 
 
 def request_of(scope: Scope, body: bytes = b"") -> WebhookRequest:

@@ -18,6 +18,7 @@ from envoyou_core.retention import RetentionReport
 from envoyou_core.settings import WorkerSettings
 
 if TYPE_CHECKING:
+    from envoyou_core.health.probes import Probes
     from envoyou_core.spool.relay import SpoolRelay
     from envoyou_core.spool.spool import Spool
     from envoyou_core.worker.announcer import Announcer
@@ -62,7 +63,7 @@ class Lifecycle:
         self._own_worker: Worker | None = None
         self._worker_pid: int | None = None
         self._open_lifespans = 0
-        self._reports_missing_spool = wants_spool and spool is None and inbox.remote
+        self.lacks_spool = self._reports_missing_spool = wants_spool and spool is None and inbox.remote
         self._announcer = self._make_announcer(settings.handoff) if callable(settings.handoff) else None
         self._relay = None if spool is None else self._make_relay(spool)
 
@@ -70,6 +71,25 @@ class Lifecycle:
     def spool(self) -> Spool | None:
         """The spool, for example for `webhooks.spool.stats()`; `None` if there is none."""
         return None if self._relay is None else self._relay.spool
+
+    @cached_property
+    def probes(self) -> Probes:
+        """Answers health probes: `webhooks.probes.check("ready")`. See the page *Health*."""
+        from envoyou_core.health.probes import Probes
+
+        return Probes(
+            self._inbox,
+            self.spool,
+            in_thread=self._in_ending_thread,
+            own_id=lambda: self._presence.process.id,
+            clock=self._settings.clock,
+        )
+
+    def _in_ending_thread(self, function: Callable[[], object]) -> None:
+        try:
+            self._engine.in_context(function)
+        finally:
+            self._engine.run_thread_exit_hooks()
 
     def add_context(self, context: HandlerContext) -> None:
         """Enter a context around every handler and hook, every inbox call of a worker, and a function as `handoff`.

@@ -14,12 +14,12 @@ from envoyou_core.handlers import Registration
 from envoyou_core.hooks import Hook, HookKind
 from envoyou_core.http import RequestLimits, WebhookRequest, WebhookResponse
 from envoyou_core.inbox import WorkerInbox
+from envoyou_core.isolation import Isolation
 from envoyou_core.nonces import NonceStore
-from envoyou_core.pausing import Pausing
 from envoyou_core.reception.captures import capture_directory
 from envoyou_core.reception.endpoint_headers import EndpointHeaders, HeaderValues
 from envoyou_core.reception.receiver import Receiver
-from envoyou_core.reception.secrets import SecretSetting, key_source, secrets_of_endpoint
+from envoyou_core.reception.secrets import SecretSetting, key_source, secrets_of_endpoint, written_secrets
 from envoyou_core.reception.signature import SIGNED_CONTENT_FORMS, Secret, SignedContent
 from envoyou_core.reception.verification import DEFAULT_REQUIRED_HEADERS, DEFAULT_TOLERANCE, VerificationPolicy
 from envoyou_core.retention import Retention
@@ -40,7 +40,7 @@ __all__ = ["Webhooks"]
 DEFAULTS: Final = WorkerSettings()
 
 
-class Webhooks(Registration, Pausing):
+class Webhooks(Registration, Isolation):
     """Receives EnvoyOU webhooks: verifies each, stores it, acknowledges it, and calls its handlers.
 
     A 200 means that the event is on disk. See the guide, "Setting Up Webhooks" and "Best Practices".
@@ -127,6 +127,7 @@ class Webhooks(Registration, Pausing):
         )
         self.name = name
         self._secret = secret
+        self._has_inbox_of_its_own = isinstance(inbox, str)
         self.request_limits = RequestLimits(max_body_size)
         store = as_inbox(inbox, name=name, clock=clock)
         spool_store = as_spool(spool, name=name, inbox=store, clock=clock)
@@ -271,14 +272,25 @@ class Webhooks(Registration, Pausing):
         return secrets_of_endpoint(self._secret, webhook_id)
 
     @property
+    def written_secrets(self) -> tuple[Secret, ...]:
+        """The secrets that the settings contain; none if a callable looks them up. For command lines."""
+        return written_secrets(self._secret)
+
+    @property
+    def nonces(self) -> NonceStore:
+        """Where nonces are remembered. For command lines."""
+        return self._reception.nonces
+
+    @property
     def verification_policy(self) -> VerificationPolicy:
         """How requests are verified. For command lines."""
         return self._reception.policy
 
     @property
     def required_headers(self) -> tuple[str, ...]:
-        """The headers without which a request is refused, including signature and timestamp."""
-        return self._reception.policy.required_headers
+        """The headers without which a request is refused, including signature, timestamp and `endpoint_headers`."""
+        custom = (name for name, _ in self._reception.endpoint_headers.required)
+        return (*self._reception.policy.required_headers, *custom)
 
     def _run_async(self, function: Callable[[], Awaitable[Any]]) -> Any:
         return run_in_own_loop(function)

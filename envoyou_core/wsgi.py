@@ -7,7 +7,9 @@ from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol
 
+from envoyou_core.endpoints import mark_endpoint
 from envoyou_core.errors import LengthRequiredError, UnreadableBodyError, WebhookError
+from envoyou_core.health.http import probe_in
 from envoyou_core.http import (
     CLIENT_CLOSED_REQUEST,
     RequestLimits,
@@ -22,7 +24,7 @@ from envoyou_core.webhooks import Webhooks
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-__all__ = ["webhooks_entry"]
+__all__ = ["health_app", "webhooks_entry"]
 
 CHUNK_SIZE = 65_536
 DRAIN_LIMIT = 8 * 1_048_576
@@ -102,12 +104,32 @@ def webhooks_entry(app: WSGIApplication, webhooks: Webhooks, *, path: str = "/we
         webhooks.ensure_worker()
         if environ.get("PATH_INFO", "") not in paths:
             return app(environ, start_response)
-        response = receive_wsgi(webhooks, environ, in_context=True)
-        length = ("Content-Length", str(len(response.body)))
-        start_response(f"{response.status} {_reason_phrase(response.status)}", [*response.headers, length])
-        return [] if environ["REQUEST_METHOD"] == "HEAD" else [response.body]
+        return _send(receive_wsgi(webhooks, environ, in_context=True), environ, start_response)
+
+    mark_endpoint(application, lambda: webhooks, path=path)
+    return application
+
+
+def health_app(webhooks: Webhooks) -> WSGIApplication:
+    """Return a WSGI application with the health probes at `/live`, `/ready` and `/worker`, to be mounted.
+
+    They answer 200 or 503, with a small JSON object. It starts no worker.
+
+    Args:
+        webhooks: the webhooks whose health it is.
+    """
+
+    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        probe = probe_in(environ.get("PATH_INFO", ""))
+        return _send(webhooks.probes.respond(environ["REQUEST_METHOD"], probe), environ, start_response)
 
     return application
+
+
+def _send(response: WebhookResponse, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    length = ("Content-Length", str(len(response.body)))
+    start_response(f"{response.status} {_reason_phrase(response.status)}", [*response.headers, length])
+    return [] if environ["REQUEST_METHOD"] == "HEAD" else [response.body]
 
 
 def _reason_phrase(status: int) -> str:

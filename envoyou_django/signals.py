@@ -52,7 +52,10 @@ event_processed: Signal = _EventSignal()
 """All handlers of an event have succeeded. Arguments: `attempt`, `seconds` (that the attempt took)."""
 
 event_failed: Signal = _EventSignal()
-"""An attempt failed and will be retried. Arguments: `attempt`, `error`, `retry_in` (seconds)."""
+"""An attempt failed and will be retried. Arguments: `attempt`, `error`, `retry_in` (seconds).
+
+It is not sent for an attempt that was only postponed, by `RetryLater`.
+"""
 
 event_dead: Signal = _EventSignal()
 """An event failed for good. Arguments: `attempt`, `error`."""
@@ -142,6 +145,8 @@ def _signal_for(notice: Notice) -> tuple[Any, dict[str, Any]]:
     arguments = _event_arguments(notice, attempt=notice.attempt)
     if notice.status is Status.PROCESSED:
         return event_processed, arguments | {"seconds": notice.seconds}
+    if notice.is_postponed:
+        return None, {}
     if notice.status is Status.FAILED:
         return event_failed, arguments | {"error": notice.error, "retry_in": notice.retry_in}
     if notice.status is Status.DEAD:

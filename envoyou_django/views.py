@@ -16,7 +16,7 @@ from envoyou_core.errors import WebhookError
 from envoyou_django import webhooks
 from envoyou_django.connections import outside_transactions
 
-__all__ = ["areceive", "receive"]
+__all__ = ["areceive", "health", "receive"]
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -42,6 +42,13 @@ async def areceive(request: HttpRequest) -> HttpResponse:
     """Answer one delivery without blocking a thread while it is stored. See the guide, "Create Webhook Endpoint"."""
     received = _read(request)
     return _as_django(received if isinstance(received, WebhookResponse) else await webhooks.areceive(received))
+
+
+@login_not_required
+@outside_transactions
+def health(request: HttpRequest, probe: str) -> HttpResponse:
+    """Answer a health probe: `live`, `ready` or `worker`. Under ASGI it runs in a thread, as any sync view."""
+    return _as_django(webhooks.probes.respond(request.method or "", probe))
 
 
 def _read(request: HttpRequest) -> WebhookRequest | WebhookResponse:

@@ -8,11 +8,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from envoyou_fastapi.dependencies import verified_event
     from envoyou_fastapi.openapi import describe_webhooks
-    from envoyou_fastapi.router import create_router
+    from envoyou_fastapi.router import create_health_router, create_router
 
-__all__ = ["create_router", "describe_webhooks", "verified_event"]
+__all__ = ["create_health_router", "create_router", "describe_webhooks", "verified_event"]
 
-_MODULE_OF = {"create_router": "router", "describe_webhooks": "openapi", "verified_event": "dependencies"}
+_MODULE_OF = {
+    "create_health_router": "router",
+    "create_router": "router",
+    "describe_webhooks": "openapi",
+    "verified_event": "dependencies",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -58,7 +58,7 @@ def operation(webhooks: Webhooks, *, summary: str = "Receive an EnvoyOU webhook"
         "response_class": JSONResponse,
         "response_description": "The event is stored, by this or an earlier delivery.",
         "responses": _RESPONSES,
-        "openapi_extra": {"parameters": [_header(name, webhooks.required_headers) for name in _HEADERS]},
+        "openapi_extra": {"parameters": _headers(webhooks.required_headers)},
     }
 
 
@@ -142,15 +142,26 @@ _HEADERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
 }
 
 
-def _header(name: str, required: tuple[str, ...]) -> dict[str, Any]:
-    description, schema = _HEADERS[name]
-    return {
-        "name": name,
-        "in": "header",
-        "required": name.lower() in map(str.lower, required),
-        "description": description,
-        "schema": {"type": "string", **schema},
-    }
+_CUSTOM_HEADER: Final = (
+    "A custom header of the endpoint, with the value that was registered for it.",
+    {"minLength": 1},
+)
+
+
+def _headers(required: tuple[str, ...]) -> list[dict[str, Any]]:
+    described = {name.lower() for name in _HEADERS}
+    needed = {name.lower() for name in required}
+    headers = {**_HEADERS, **{name: _CUSTOM_HEADER for name in required if name.lower() not in described}}
+    return [
+        {
+            "name": name,
+            "in": "header",
+            "required": name.lower() in needed,
+            "description": description,
+            "schema": {"type": "string", **schema},
+        }
+        for name, (description, schema) in headers.items()
+    ]
 
 
 _NO_CONTROL_CHARACTERS: Final = r"^[^\x00-\x1f\x7f-\x9f]*$"

@@ -7,10 +7,23 @@ from fastapi.routing import APIRoute
 from starlette.types import Receive, Scope, Send
 
 from envoyou_core import Webhooks
+from envoyou_core.adapter import mark_endpoint
 from envoyou_core.asgi import WebhookEndpoint
 from envoyou_fastapi.openapi import any_event, operation
+from envoyou_fastapi.starlette import create_health_routes
 
-__all__ = ["create_router"]
+__all__ = ["create_health_router", "create_router"]
+
+
+def create_health_router(webhooks: Webhooks) -> APIRouter:
+    """Create a router with the health probes `/live`, `/ready` and `/worker` below its prefix.
+
+    They answer 200 or 503, with a small JSON object. They are not in the OpenAPI document.
+
+    Args:
+        webhooks: the webhooks whose health it is.
+    """
+    return APIRouter(routes=[*create_health_routes(webhooks, "")])
 
 
 def create_router(webhooks: Webhooks, *, name: str = "envoyou") -> APIRouter:
@@ -35,6 +48,7 @@ def create_router(webhooks: Webhooks, *, name: str = "envoyou") -> APIRouter:
         async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
             await endpoint(scope, receive, send)
 
+    mark_endpoint(WebhookRoute, lambda: webhooks)
     router = APIRouter(lifespan=webhooks.lifespan, route_class=WebhookRoute)
     router.post("", name=name, **operation(webhooks))(any_event)
     router.post("/", name=name, include_in_schema=False)(any_event)

@@ -8,9 +8,9 @@ from contextlib import AbstractAsyncContextManager
 from starlette.routing import Route
 
 from envoyou_core import Webhooks
-from envoyou_core.asgi import WebhookEndpoint
+from envoyou_core.asgi import HealthEndpoint, WebhookEndpoint
 
-__all__ = ["create_routes", "lifespan"]
+__all__ = ["create_health_routes", "create_routes", "lifespan"]
 
 
 def create_routes(webhooks: Webhooks, path: str = "/webhooks/envoyou", *, name: str = "envoyou") -> list[Route]:
@@ -28,6 +28,22 @@ def create_routes(webhooks: Webhooks, path: str = "/webhooks/envoyou", *, name: 
     endpoint = WebhookEndpoint(webhooks)
     stem = path.rstrip("/")
     return [Route(form, endpoint, name=name) for form in (stem, f"{stem}/") if form]
+
+
+def create_health_routes(webhooks: Webhooks, path: str = "/health") -> list[Route]:
+    """Create routes with the health probes `live`, `ready` and `worker` below `path`.
+
+    They answer 200 or 503, with a small JSON object.
+
+    Args:
+        webhooks: the webhooks whose health it is.
+        path: relative to the application or mount, starting with a slash.
+    """
+    stem = path.rstrip("/")
+    return [
+        Route(f"{stem}/{probe}", HealthEndpoint(webhooks, probe), name=f"envoyou_{probe}")
+        for probe in ("live", "ready", "worker")
+    ]
 
 
 def lifespan(webhooks: Webhooks) -> Callable[[object], AbstractAsyncContextManager[None]]:

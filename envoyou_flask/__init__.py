@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from envoyou_flask.blueprint import create_blueprint
+from envoyou_flask.blueprint import create_blueprint, create_health_blueprint
 from envoyou_flask.extension import Envoyou
 
-__all__ = ["Envoyou", "create_blueprint"]
+__all__ = ["Envoyou", "create_blueprint", "create_health_blueprint"]

@@ -10,11 +10,11 @@ from flask.blueprints import BlueprintSetupState
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
 from envoyou_core import WebhookRequest, WebhookResponse, Webhooks
-from envoyou_core.adapter import CheckedInput, DisconnectedError, as_body_error, receive_wsgi
+from envoyou_core.adapter import CheckedInput, DisconnectedError, as_body_error, mark_endpoint, receive_wsgi
 from envoyou_core.errors import PayloadTooLargeError, UnreadableBodyError, WebhookError
 from envoyou_flask.wiring import attach
 
-__all__ = ["create_blueprint", "receiving_blueprint"]
+__all__ = ["create_blueprint", "create_health_blueprint", "health_blueprint", "receiving_blueprint"]
 
 
 def create_blueprint(webhooks: Webhooks, name: str = "envoyou") -> Blueprint:
@@ -33,6 +33,29 @@ def create_blueprint(webhooks: Webhooks, name: str = "envoyou") -> Blueprint:
     return blueprint
 
 
+def create_health_blueprint(webhooks: Webhooks, name: str = "envoyou_health") -> Blueprint:
+    """Create a blueprint with the health probes `/live`, `/ready` and `/worker` below its URL prefix.
+
+    They answer 200 or 503, with a small JSON object.
+
+    Args:
+        webhooks: the webhooks whose health it is.
+        name: the blueprint's name, unique within the app.
+    """
+    return health_blueprint(lambda: webhooks, name)
+
+
+def health_blueprint(current_webhooks: Callable[[], Webhooks], name: str) -> Blueprint:
+    """Create a blueprint with the health probes of the current app's webhooks."""
+    blueprint = Blueprint(name, __name__)
+
+    @blueprint.get("/<any(live, ready, worker):probe>", strict_slashes=False)
+    def check(probe: str) -> Response:
+        return _as_flask(current_webhooks().probes.respond(request.method, probe))
+
+    return blueprint
+
+
 def receiving_blueprint(current_webhooks: Callable[[], Webhooks], name: str) -> Blueprint:
     """Create a blueprint that passes requests to the current app's webhooks and does not start a worker."""
     blueprint = Blueprint(name, __name__)
@@ -41,6 +64,8 @@ def receiving_blueprint(current_webhooks: Callable[[], Webhooks], name: str) -> 
         body = _cached_body()
         limit = request.max_content_length
         return _as_flask(receive_wsgi(current_webhooks(), request.environ, body, max_body_size=limit))
+
+    mark_endpoint(receive, current_webhooks)
 
     # These errors occur if the view or a hook before it reads the body through Flask.
 

@@ -10,7 +10,7 @@ from flask import Blueprint, Flask, current_app
 
 from envoyou_core import ConfigurationError, Handlers, Webhooks
 from envoyou_core.adapter import MISSING_SECRET, Handler, Hook, HookKind, above_environment, read_settings
-from envoyou_flask.blueprint import receiving_blueprint
+from envoyou_flask.blueprint import health_blueprint, receiving_blueprint
 from envoyou_flask.wiring import attach
 
 if TYPE_CHECKING:
@@ -22,6 +22,9 @@ DEFAULT_URL_PREFIX = "/webhooks/envoyou"
 
 NAME = "envoyou"
 """The name of the blueprint, and the key in `app.extensions["envoyou"]`."""
+
+HEALTH_NAME = "envoyou_health"
+"""The name of the blueprint of the health probes."""
 
 OWN_SETTINGS = frozenset({"URL_PREFIX", "SUBDOMAIN"})
 """Settings that are not keywords of `Webhooks`."""
@@ -119,6 +122,14 @@ class Envoyou(Handlers):
             name: the blueprint's name.
         """
         return receiving_blueprint(lambda: self.webhooks, name)
+
+    def create_health_blueprint(self, name: str = HEALTH_NAME) -> Blueprint:
+        """Return a blueprint with the health probes of the current app. See `envoyou_flask.create_health_blueprint`.
+
+        Args:
+            name: the blueprint's name.
+        """
+        return health_blueprint(lambda: self.webhooks, name)
 
     @property
     def webhooks(self) -> Webhooks:

@@ -20,6 +20,7 @@ PUBLIC_MODULES = (
     "envoyou_django",
     "envoyou_django.admin",
     "envoyou_django.async_urls",
+    "envoyou_django.health_urls",
     "envoyou_django.models",
     "envoyou_django.signals",
     "envoyou_django.testing",
@@ -28,4 +29,5 @@ PUBLIC_MODULES = (
     "envoyou_fastapi",
     "envoyou_fastapi.starlette",
     "envoyou_flask",
+    "pytest_envoyou",
 )

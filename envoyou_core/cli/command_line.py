@@ -9,9 +9,11 @@ from typing import Annotated, Final
 
 import typer
 
-from envoyou_core.cli.applications import find_reference, load
+from envoyou_core.cli.applications import load
 from envoyou_core.cli.developing import dev
+from envoyou_core.cli.doctor import doctor
 from envoyou_core.cli.events import events
+from envoyou_core.cli.health import health
 from envoyou_core.cli.output import ignore_closed_pipe, print_text, report_errors
 from envoyou_core.cli.processing import handlers, pause, resume, worker, workers
 from envoyou_core.cli.proving import prove
@@ -24,6 +26,7 @@ from envoyou_core.cli.target import Target
 from envoyou_core.cli.trigger import trigger
 from envoyou_core.cli.verify import verify
 from envoyou_core.cli.webhooks import webhooks
+from envoyou_core.references import find_reference
 
 __all__ = ["app", "application", "run_commands"]
 
@@ -87,7 +90,9 @@ def application(group: Callable[..., None] = envoyou, *, has_completion: bool = 
     commands.command()(stats)
     commands.add_typer(events, name="events")
     commands.add_typer(rejected, name="rejected")
-    for command in (handlers, workers, pause, resume, prune, worker, migrate, trigger, verify, dev, prove):
+    for command in (handlers, workers, pause, resume, prune, worker, health, migrate):
+        commands.command()(command)
+    for command in (trigger, verify, doctor, dev, prove):
         commands.command()(command)
     commands.add_typer(secret, name="secret")
     commands.add_typer(webhooks, name="webhooks")

@@ -16,10 +16,10 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from envoyou_core.cli.applications import ApplicationImportError
 from envoyou_core.cli.target import target_of
 from envoyou_core.errors import ConfigurationError, describe
 from envoyou_core.redaction import printable, redact
+from envoyou_core.references import ApplicationImportError
 from envoyou_core.worker.failures import traceback_of
 
 __all__ = [

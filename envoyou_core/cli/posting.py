@@ -5,17 +5,19 @@ from __future__ import annotations
 import shlex
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from http.client import HTTPException
+from ssl import SSLContext
 from statistics import median, quantiles
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
-from urllib.request import HTTPRedirectHandler, Request, build_opener
+from urllib.request import BaseHandler, HTTPRedirectHandler, HTTPSHandler, Request, build_opener
 
 from envoyou_core.errors import ConfigurationError
 from envoyou_core.testing import Delivery
 
-__all__ = ["Answer", "Tally", "check_url", "curl_command", "paced", "post"]
+__all__ = ["Answer", "Tally", "check_url", "curl_command", "paced", "post", "send"]
 
 TIMEOUT = 10.0
 """Seconds."""
@@ -35,11 +37,13 @@ class Answer:
         status: the HTTP status; `None` if there was no response.
         text: the body, or why there was no response.
         seconds: the time from the request to the end of the answer.
+        headers: the headers of the answer, by their names in lower case.
     """
 
     status: int | None
     text: str
     seconds: float
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -94,17 +98,32 @@ def post(url: str, delivery: Delivery) -> Answer:
         url: a URL that `check_url` accepts.
         delivery: the request.
     """
-    request = Request(url, delivery.body, delivery.headers)  # noqa: S310 - the scheme is checked
+    return send(Request(url, delivery.body, delivery.headers))  # noqa: S310 - the scheme is checked
+
+
+def send(request: Request, *, tls: SSLContext | None = None) -> Answer:
+    """Send one request. Redirects are not followed.
+
+    Args:
+        request: a request to a URL that `check_url` accepts.
+        tls: how the certificate of the server is verified; by default, as Python does.
+    """
+    handlers: list[BaseHandler | type[BaseHandler]] = [_NoRedirects]
+    if tls is not None:
+        handlers.append(HTTPSHandler(context=tls))
     began = time.perf_counter()
+    headers: Iterable[tuple[str, str]] = ()
     try:
-        with build_opener(_NoRedirects).open(request, timeout=TIMEOUT) as response:
+        with build_opener(*handlers).open(request, timeout=TIMEOUT) as response:
             status, text = response.status, response.read(MAX_TEXT).decode(errors="replace")
+            headers = response.headers.items()
     except HTTPError as response:
         with response:
-            status, text = response.code, _text_of(response)
-    except OSError as error:
+            status, text, headers = response.code, _text_of(response), response.headers.items()
+    except (OSError, HTTPException) as error:
         status, text = None, f"{getattr(error, 'reason', error)}"
-    return Answer(status, text, time.perf_counter() - began)
+    lower = {name.lower(): value for name, value in headers}
+    return Answer(status, text, time.perf_counter() - began, lower)
 
 
 def paced(deliveries: Iterable[Delivery], rate: float | None) -> Iterator[Delivery]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
@@ -15,7 +16,7 @@ from envoyou_core.cli.documents import handler_as_json, process_as_json
 from envoyou_core.cli.output import fail, print_line, print_note, print_result, report_usage_errors, reporting
 from envoyou_core.cli.parameters import AS_JSON, pattern
 from envoyou_core.cli.tables import handlers_table, processes_table
-from envoyou_core.cli.target import inbox_of, target_of, webhooks_of
+from envoyou_core.cli.target import Target, inbox_of, target_of, webhooks_of
 from envoyou_core.errors import ConfigurationError, WorkerStuckError, describe
 from envoyou_core.handler import Handler
 from envoyou_core.observability.redacted import RedactedLogger
@@ -61,6 +62,13 @@ def worker(
             min=0, metavar="SECONDS", help="For running handlers to finish after SIGTERM; by default, as configured."
         ),
     ] = None,
+    health_port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65_535, metavar="PORT", help="Answer health probes at this port; 0 takes a free one."),
+    ] = None,
+    health_host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="The address of the health port; by default all of this machine.")
+    ] = "",
     log_level: Annotated[
         LogLevel | None,
         typer.Option(case_sensitive=False, help="The lowest level to log; by default info, or as configured."),
@@ -68,6 +76,8 @@ def worker(
 ) -> None:
     """Run a worker process until SIGTERM or SIGINT. A second signal ends it at once."""
     target = target_of(context)
+    if drain and health_port is not None:
+        raise typer.BadParameter("--drain and --health-port exclude each other")
     if drain and reload:
         raise typer.BadParameter("--drain and --reload exclude each other")
     if reload and target.reload is None:
@@ -77,12 +87,29 @@ def worker(
     target.set_up_logging()
     if log_level is not None:
         logging.getLogger("envoyou").setLevel(log_level)
+    with _answering_probes(webhooks, health_host, health_port):
+        _run(target, webhooks, drain=drain, reload=reload, shutdown_timeout=shutdown_timeout)
+
+
+def _run(target: Target, webhooks: Webhooks, *, drain: bool, reload: bool, shutdown_timeout: float | None) -> None:
     if drain:
         _drain(webhooks)
     elif reload and target.reload is not None:
         target.reload(partial(_work, webhooks, shutdown_timeout), partial(webhooks.stop, shutdown_timeout))
     else:
         _work(webhooks, shutdown_timeout)
+
+
+@contextmanager
+def _answering_probes(webhooks: Webhooks, host: str, port: int | None) -> Iterator[None]:
+    if port is None:
+        yield
+        return
+    from envoyou_core.health.server import serve_probes
+
+    with serve_probes(webhooks.probes, host, port) as used:
+        log.info("health probes are answered at port %(port)d", {"port": used})
+        yield
 
 
 def _work(webhooks: Webhooks, shutdown_timeout: float | None) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
 import typer
 
+from envoyou_core.doctor.findings import Check
 from envoyou_core.inbox import Inbox
 from envoyou_core.inbox.files import refuse_creation
 from envoyou_core.webhooks import Webhooks
@@ -38,6 +39,7 @@ class Target:
         migrate: creates the tables, if the framework does that.
         reload: runs a worker, and restarts it when the code changes; gets what runs it and what stops it.
         set_up_logging: prepares the log of a worker.
+        checks: what the framework checks beyond the core, for `doctor`.
         show_traceback: whether an unexpected error is reported with its traceback.
     """
 
@@ -48,6 +50,7 @@ class Target:
     migrate: Callable[[], object] | None = None
     reload: Callable[[Callable[[], object], Callable[[], object]], None] | None = None
     set_up_logging: Callable[[], object] = _set_up_logging
+    checks: Sequence[Check] = ()
     show_traceback: bool = False
 
 

@@ -23,7 +23,17 @@ from envoyou_core.retry import RetryPolicy
 from envoyou_core.steps import Flow, Step
 from envoyou_core.validation import check_seconds, is_number
 
-__all__ = ["DEFAULT_BASE_URL", "ApiKey", "ApiRequest", "ClientSettings", "Transport", "exchange", "read", "settings_of"]
+__all__ = [
+    "BASE_URL_VARIABLE",
+    "DEFAULT_BASE_URL",
+    "ApiKey",
+    "ApiRequest",
+    "ClientSettings",
+    "Transport",
+    "exchange",
+    "read",
+    "settings_of",
+]
 
 DEFAULT_BASE_URL: Final = "https://api.envoyou.com/v1"
 API_KEY_VARIABLE: Final = "ENVOYOU_API_KEY"

@@ -62,13 +62,13 @@ def claim_of(row: Any, *, key: int, token: str, moment: Moment) -> Claim:
         progress=reader.progress(),
         tenant=_text(row.tenant),
         webhook_id=_text_or_none(row.webhook_id),
-        history=decode_history(row.history),
+        history=decode_history(row.history) if row.history else (),
         last_error=_text_or_none(row.last_error),
         owed=reader.owed(),
         accepted_set=_text_or_none(row.accepted_set),
         waits_for=_text_or_none(row.waits_for),
         waits_since=None if row.waits_since is None else reader.time("waits_since"),
-        headers=_headers_of(row.headers),
+        headers=_headers_of(row.headers) if row.headers else {},
         unreadable=reader.reason,
     )
 

@@ -216,6 +216,7 @@ class Settled(Notice):
         exception: the exception of the last handler that failed in this attempt. Its text may contain secrets.
         traceback: its redacted traceback.
         is_postponed: whether the event has not failed: the only exceptions were `RetryLater`, and it has attempts left.
+        is_reported: whether `HandlerFailed` has reported the exception with its traceback.
     """
 
     template: ClassVar[str] = (
@@ -232,6 +233,7 @@ class Settled(Notice):
     exception: BaseException | None = None
     traceback: str = ""
     is_postponed: bool = False
+    is_reported: bool = False
 
     @property
     def level(self) -> int:
@@ -249,8 +251,9 @@ class Settled(Notice):
         return {**self.fields(), "retry": retry, "cause": cause}
 
     def failure(self) -> tuple[BaseException | None, str]:
-        """See `Notice.failure`. If the event is not dead, `HandlerFailed` has logged the exception."""
-        return (self.exception, self.traceback) if self.status is Status.DEAD else (None, "")
+        """See `Notice.failure`. Each traceback is logged once: here only that of a fatal `HandlerFailed`."""
+        is_new = self.status is Status.DEAD and not self.is_reported
+        return (self.exception, self.traceback) if is_new else (None, "")
 
 
 @dataclass(frozen=True, slots=True)

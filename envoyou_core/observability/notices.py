@@ -24,6 +24,10 @@ class Notices:
         """Call `listener` with every notice from now on, in the thread that emits it. It must return quickly."""
         self._listeners.append(listener)
 
+    def unsubscribe(self, listener: Listener) -> None:
+        """Call `listener` no longer. For test kits."""
+        self._listeners.remove(listener)
+
     def emit(self, notice: Notice) -> None:
         """Call the listeners with `notice`, in the order in which they subscribed."""
         for listener in self._listeners:

@@ -96,19 +96,27 @@ def _inside(
     try:
         result = yield from within(inner, call, is_async=is_async, on_one_loop=on_one_loop)
     except BaseException as error:
-        if not (yield _method(opened, protocol, "exit", type(error), error, error.__traceback__)):
+        leave = _method(opened, protocol, "exit", type(error), error, error.__traceback__)
+        if not (yield from _noting(opening, leave, other_than=error)):
             raise
         return None
     yield from _noting(opening, _method(opened, protocol, "exit", None, None, None))
     return result
 
 
-def _noting(opening: Opening, step: Step) -> Flow[Any]:
-    """Do a step of an opening. If it fails, the traceback says that it is not the handler which has failed."""
+def _noting(opening: Opening, step: Step, *, other_than: BaseException | None = None) -> Flow[Any]:
+    """Do a step of an opening. If it fails, the traceback says that it is not the handler which has failed.
+
+    Args:
+        opening: the opening.
+        step: the step.
+        other_than: the exception of the handler, which the opening may raise again.
+    """
     try:
         return (yield step)
     except Exception as error:
-        error.add_note(f"raised by the {opening.description}")
+        if error is not other_than:
+            error.add_note(f"raised by the {opening.description}")
         raise
 
 

@@ -34,6 +34,7 @@ class RunningAttempt:
         is_recorded: whether the inbox knows this progress.
         errors: what the failed handlers raised, the latest last.
         failures: how they failed, as stored.
+        is_fatal: whether the last handler of the last attempt has failed. Then the settlement reports how.
         delay: seconds until the failed handlers may run again: the longest delay of any of them.
         settlement: how the attempt ends; `None` while it runs, and if the lease was lost.
         is_settled: whether the transaction of the last handler has stored the settlement.
@@ -54,6 +55,7 @@ class RunningAttempt:
     is_recorded: bool = True
     errors: list[Exception] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    is_fatal: bool = False
     delay: float = 0.0
     settlement: Settlement | None = None
     is_settled: bool = False

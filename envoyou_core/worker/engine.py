@@ -363,6 +363,7 @@ class Engine:
                 exception=attempt.errors[-1] if attempt.errors else None,
                 traceback=settlement.failures[-1].traceback if settlement.failures else "",
                 is_postponed=settlement.status is Status.FAILED and attempt.is_only_postponed,
+                is_reported=bool(attempt.errors) and not attempt.is_fatal,
             )
         )
         if settlement.status is Status.DEAD:
@@ -424,7 +425,7 @@ class Engine:
             details = (claim.event.id, claim.event.type, handler.name, attempt.number, error.seconds, failure.error)
             self.notices.emit(HandlerPostponed(*details))
             return
-        is_fatal = is_last and attempt.settle().status is Status.DEAD
+        attempt.is_fatal = is_last and attempt.settle().status is Status.DEAD
         self.notices.emit(
             HandlerFailed(
                 event_id=claim.event.id,
@@ -433,7 +434,7 @@ class Engine:
                 attempt=attempt.number,
                 error=error,
                 traceback=failure.traceback,
-                is_fatal=is_fatal,
+                is_fatal=attempt.is_fatal,
             )
         )
 

@@ -6,13 +6,14 @@ import os
 from itertools import takewhile
 from pathlib import Path
 from traceback import FrameSummary, StackSummary, TracebackException
+from types import TracebackType
 from typing import Final
 
-__all__ = ["leave_out_callers"]
+__all__ = ["leave_out_callers", "without_callers"]
 
 OWN: Final = tuple(
     f"{Path(__file__).parents[2] / package}{os.sep}"
-    for package in ("envoyou_core", "envoyou_django", "envoyou_fastapi", "envoyou_flask")
+    for package in ("envoyou_core", "envoyou_django", "envoyou_fastapi", "envoyou_flask", "pytest_envoyou")
 )
 """How the names of this library's files begin."""
 
@@ -21,6 +22,10 @@ BETWEEN: Final = tuple(
     for part in (f"asyncio{os.sep}", f"concurrent{os.sep}", "contextlib.py", "threading.py")
 )
 """How the names of files begin whose functions may lie between this library and the user's function."""
+
+
+ADAPTERS_OF_LOOPS: Final = tuple(f"{os.sep}{package}{os.sep}" for package in ("asgiref", "anyio"))
+"""Parts of the names of files that call functions on another thread or event loop."""
 
 
 def leave_out_callers(formatted: TracebackException) -> None:
@@ -39,5 +44,17 @@ def leave_out_callers(formatted: TracebackException) -> None:
             one.stack = StackSummary.from_list(one.stack[len(callers) :])
 
 
+def without_callers(frames: TracebackType | None) -> TracebackType | None:
+    """Return a traceback from the call of a user's function on; one of this library's own errors stays as it is."""
+    rest = frames
+    while rest is not None and _is_between(rest.tb_frame.f_code.co_filename):
+        rest = rest.tb_next
+    return frames if rest is None else rest
+
+
 def _is_caller(frame: FrameSummary) -> bool:
-    return frame.filename.startswith((*OWN, *BETWEEN)) or f"{os.sep}asgiref{os.sep}" in frame.filename
+    return _is_between(frame.filename)
+
+
+def _is_between(filename: str) -> bool:
+    return filename.startswith((*OWN, *BETWEEN)) or any(part in filename for part in ADAPTERS_OF_LOOPS)

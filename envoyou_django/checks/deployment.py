@@ -5,40 +5,27 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
 
 from django.conf import settings
 from django.core import checks
 from django.db import connections
 
+from envoyou_core.adapter import weakness_of
 from envoyou_django import conf
 from envoyou_django.checks.databases import inbox_alias
 
 __all__ = ["check_deployment", "check_secret", "check_secret_location"]
 
-SAMPLE_SECRETS: Final = frozenset({"your-webhook-secret", "whsec_your_webhook_secret_key"})
-"""Placeholders for the secret in the guide and in the documentation of this project."""
-
-SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - the prefix of every secret
-MIN_LENGTH: Final = 16
-MIN_DISTINCT_CHARACTERS: Final = 5
-
 
 def check_secret() -> Iterator[checks.CheckMessage]:
     """Check that the secret is not a placeholder and not easy to guess."""
     for secret in conf.written_secrets():
-        random_part = secret.removeprefix(SECRET_PREFIX)
-        if secret in SAMPLE_SECRETS:
-            problem = "is the placeholder of the documentation"
-        elif len(random_part) < MIN_LENGTH or len(set(random_part)) < MIN_DISTINCT_CHARACTERS:
-            problem = "is easy to guess"
-        else:
-            continue
-        yield checks.Warning(
-            f"A webhook secret {problem}, so anyone can forge events.",
-            hint="Use the secret that EnvoyOU generated for the endpoint, or a long random string.",
-            id="envoyou.W008",
-        )
+        if weakness := weakness_of(secret):
+            yield checks.Warning(
+                f"A webhook secret {weakness}, so anyone can forge events.",
+                hint="Use the secret that EnvoyOU generated for the endpoint, or a long random string.",
+                id="envoyou.W008",
+            )
 
 
 def check_secret_location() -> Iterator[checks.CheckMessage]:

@@ -7,10 +7,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
+from pathlib import Path
 
-from django.db import ProgrammingError, connections, router, transaction
-from django.db.models import Max, Min, QuerySet
+from django.db import ProgrammingError, connections, transaction
+from django.db.models import Max
 
 from envoyou_core import ConfigurationError
 from envoyou_core.adapter import (
@@ -20,23 +21,18 @@ from envoyou_core.adapter import (
     ConnectionBudget,
     GroupCommit,
     body_bytes,
-    check_selection,
-    object_key,
-    record_of,
+    probe_entry,
     transitions,
 )
 from envoyou_core.errors import LeaseLostError
 from envoyou_core.inbox import (
     ANY,
-    COUNTED,
-    FINISHED,
     Added,
     Claim,
     ClaimFilter,
     HandlerSet,
     HandlerStatus,
     InboxRecord,
-    InboxStats,
     NewEvent,
     NewRejection,
     Process,
@@ -44,16 +40,10 @@ from envoyou_core.inbox import (
     Settlement,
     Status,
     TransactionalInbox,
-    prunable_statuses,
-    requeuable_statuses,
-    stats_of,
 )
-from envoyou_django.counting import count_by_status, count_waiting
-from envoyou_django.fields import stored_moment
-from envoyou_django.inbox import registry
-from envoyou_django.inbox.bulk import change_in_batches, count_changed, requeueing
-from envoyou_django.inbox.claims import awaiting, claimable, has_type
-from envoyou_django.inbox.cleanup import fill_object_keys, scrub, update_each
+from envoyou_django.inbox import inspection, registry
+from envoyou_django.inbox.claims import awaiting, claimable
+from envoyou_django.inbox.cleanup import fill_object_keys
 from envoyou_django.inbox.columns import encode
 from envoyou_django.inbox.commits import committed, own_statement, own_transaction, read_committed, synced
 from envoyou_django.inbox.connection import (
@@ -68,7 +58,8 @@ from envoyou_django.inbox.connection import (
 from envoyou_django.inbox.insert import insert_new, supports
 from envoyou_django.inbox.leasing import end_leases, exclusive_claim, lease_holders, lease_rows
 from envoyou_django.inbox.pools import connection_budget, connection_limit, connection_shortage
-from envoyou_django.inbox.pruning import had_effect, prune, prune_watermarks
+from envoyou_django.inbox.pruning import had_effect
+from envoyou_django.inbox.records import OrmRecords
 from envoyou_django.inbox.rejections import OrmRejections
 from envoyou_django.inbox.sessions import explain_missing, may_be_changed, replace_connection, unseen
 from envoyou_django.inbox.settling import settle
@@ -78,23 +69,17 @@ from envoyou_django.models import (
     EVENTS,
     MAX_NAME,
     TABLES,
-    ObjectMark,
-    PausedSubject,
-    ProcessedEvent,
     ProcessedEventQuerySet,
 )
 
 __all__ = ["OrmInbox"]
-
-REPRESENTABLE = (datetime(1000, 1, 1, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC))
-"""The range of times that every database and Python can represent, in any time zone. PostgreSQL also has `infinity`."""
 
 Records = list[InboxRecord]
 Processes = list[Process]
 RejectedDeliveries = list[RejectedDelivery]
 
 
-class OrmInbox(TransactionalInbox):
+class OrmInbox(OrmRecords, TransactionalInbox):
     """An `Inbox` in the table of `ProcessedEvent`, on the database that the project's routers choose for writing.
 
     In a server process, one thread stores the events of all threads on a connection of its own: events that arrive
@@ -147,6 +132,29 @@ class OrmInbox(TransactionalInbox):
             if not was_connected:
                 # Otherwise the first thread of a worker process would keep an idle connection.
                 connection.close()
+
+    @property
+    def dialect(self) -> str:
+        """See `InspectableInbox.dialect`."""
+        return inspection.dialect(self._alias)
+
+    @property
+    def database_file(self) -> Path | None:
+        """See `InspectableInbox.database_file`."""
+        return inspection.database_file(self._alias)
+
+    def read_row(self, statement: str) -> tuple[object, ...]:
+        """See `InspectableInbox.read_row`."""
+        return inspection.read_row(self._alias, statement)
+
+    @property
+    def belongs_to_thread(self) -> bool:
+        """Whether other threads cannot use the database: it is in memory, or a test's transaction is open."""
+        return is_in_memory(self._alias) or connections[self._alias].in_atomic_block
+
+    def try_write(self) -> None:
+        """See `InspectableInbox.try_write`."""
+        inspection.try_insert(self._alias, self._new_row(probe_entry(), self._now()))
 
     def close(self) -> None:
         """End the threads that store deliveries. Django opens and closes the other connections."""
@@ -229,17 +237,9 @@ class OrmInbox(TransactionalInbox):
         self._beats.wrote(registration)
         return added
 
-    def list_rejected(self, *, limit: int = 100) -> RejectedDeliveries:
-        return self._rejections.newest(limit)
-
-    def get_rejected(self, key: int) -> RejectedDelivery | None:
-        return self._rejections.get(key)
-
-    def prune_rejected(self, older_than: timedelta, *, dry_run: bool = False) -> int:
-        before = self._now() - older_than
-        if dry_run:
-            return self._rejections.rows.filter(received_at__lt=before).count()
-        return self._rejections.prune(before)
+    def discard_rejected(self, key: int) -> None:
+        """See `InspectableInbox.discard_rejected`."""
+        self._rejections.rows.filter(pk=key).delete()
 
     def _new_row(self, entry: NewEvent, now: datetime) -> dict[str, object]:
         return {"name": self.name, **encode(transitions.accept(entry, now))}
@@ -278,9 +278,6 @@ class OrmInbox(TransactionalInbox):
 
     def handler_sets(self, ids: Collection[str]) -> dict[str, HandlerSet]:
         return registry.read_sets(self.name, ids, self._alias)
-
-    def processes(self) -> Processes:
-        return registry.read_processes(self.name, self._alias)
 
     def lease_holders(self) -> Processes:
         holders = lease_holders(self._rows, self._now())
@@ -373,6 +370,9 @@ class OrmInbox(TransactionalInbox):
                 settled[index] = settle(self._held(claim), claim, settlement, now)
         return settled
 
+    def _held(self, claim: Claim) -> ProcessedEventQuerySet:
+        return self._rows.filter(pk=claim.key, lease_token=claim.token)
+
     def newest_applied(self, claim: Claim) -> int | None:
         object_id = claim.event.object_id
         if object_id is None:
@@ -386,187 +386,6 @@ class OrmInbox(TransactionalInbox):
         # The watermarks come last, so that an event that is pruned meanwhile is seen as one or the other.
         applied += self._watermarks.filter(tenant=claim.tenant, object_key=object_id).values_list("created", flat=True)
         return max((created for created in applied if created is not None), default=None)
-
-    def seconds_until_due(self, *, later_than: float | None = None) -> float | None:
-        now = self._now()
-        rows = self._rows.filter(due_at__range=REPRESENTABLE)
-        if later_than is not None:
-            rows = rows.filter(due_at__gt=now + timedelta(seconds=later_than))
-        due_at = rows.aggregate(first=Min("due_at"))["first"]
-        return None if due_at is None else (due_at - now).total_seconds()
-
-    def pause(self, subject: str) -> None:
-        if subject not in self.paused():
-            self._paused.create(name=self.name, subject=subject)
-
-    def resume(self, subject: str) -> None:
-        # Compared here, because a database may treat different subjects as equal.
-        keys = [key for key, paused in self._paused.values_list("pk", "subject") if paused == subject]
-        self._paused.filter(pk__in=keys).delete()
-
-    def paused(self) -> frozenset[str]:
-        return frozenset(self._paused.values_list("subject", flat=True))
-
-    def get(self, event_id: str, *, tenant: str | None = None) -> InboxRecord | None:
-        rows = load(self._matching(event_id=event_id, tenant=tenant).order_by("-pk")[:1])
-        return record_of(rows[0], moment=stored_moment) if rows else None
-
-    def list(
-        self,
-        *,
-        status: Status | str | None = None,
-        type: str | None = None,
-        object_id: str | None = None,
-        limit: int = 100,
-    ) -> Records:
-        statuses = None if status is None else frozenset({Status(status)})
-        rows = self._matching(statuses=statuses, type=type, object_id=object_id)
-        return [record_of(row, moment=stored_moment) for row in load(rows.order_by("-pk")[:limit])]
-
-    def stats(self, *, exact: bool = False) -> InboxStats:
-        limit = None if exact else COUNTED
-        counts = count_by_status(self._rows, limit, index_order="settled_at")
-        overdue = max(0.0, -(self.seconds_until_due() or 0.0))
-        waiting = count_waiting(self._rows)
-        return stats_of(counts, overdue, limit=limit, rejected=self._rejections.rows.count(), waiting=waiting)
-
-    def requeue(
-        self,
-        event_id: str | None = None,
-        *,
-        status: Status | str | None = None,
-        type: str | None = None,
-        object_id: str | None = None,
-        tenant: str | None = None,
-        dry_run: bool = False,
-        on_progress: Callable[[int], object] | None = None,
-        drop_handlers: Collection[str] = (),
-    ) -> int:
-        rows = self.requeuable(
-            event_id, status=status, type=type, object_id=object_id, tenant=tenant, drop_handlers=drop_handlers
-        )
-        operation = requeueing(drop_handlers)
-        if dry_run:
-            return count_changed(rows, operation, self._now()) if drop_handlers else rows.count()
-        requeued = 0
-        for batch in change_in_batches(rows, operation, self._now()):
-            requeued += len(batch.rows)
-            if on_progress is not None:
-                on_progress(requeued)
-        return requeued
-
-    def requeuable(
-        self,
-        event_id: str | None = None,
-        *,
-        status: Status | str | None = None,
-        type: str | None = None,
-        object_id: str | None = None,
-        tenant: str | None = None,
-        drop_handlers: Collection[str] = (),
-    ) -> ProcessedEventQuerySet:
-        """Return the events that `requeue` would requeue with the same arguments.
-
-        With `drop_handlers`, some of them may not owe any of these: the queryset's `requeue` leaves them out.
-
-        Raises:
-            ValueError: no event was named, a status that cannot be requeued, an invalid pattern, or `drop_handlers` is
-                not a list.
-        """
-        statuses = requeuable_statuses(event_id, status, type, object_id, drop_handlers)
-        matching = self._matching(event_id=event_id, type=type, object_id=object_id, tenant=tenant)
-        rows = matching.filter(scrubbed_at__isnull=True)
-        with_status = rows.filter(status__in=statuses)
-        return with_status | rows.awaiting() if status is None else with_status
-
-    def prune(
-        self,
-        older_than: timedelta,
-        statuses: tuple[Status | str, ...] = (Status.PROCESSED, Status.IGNORED),
-        *,
-        dry_run: bool = False,
-    ) -> int:
-        old = self._settled_before(older_than, statuses)
-        return old.count() if dry_run else prune(old, self._watermarks, self.name)
-
-    def prune_watermarks(self, older_than: timedelta, *, dry_run: bool = False) -> int:
-        before = self._clock() - older_than.total_seconds()
-        if dry_run:
-            return self._watermarks.filter(created__lt=before).count()
-        return prune_watermarks(self._watermarks, before)
-
-    def scrub(
-        self,
-        older_than: timedelta,
-        statuses: tuple[Status | str, ...] = (Status.PROCESSED, Status.IGNORED),
-        *,
-        dry_run: bool = False,
-    ) -> int:
-        old = self._settled_before(older_than, statuses)
-        return old.filter(scrubbed_at__isnull=True).count() if dry_run else scrub(old, self._now())
-
-    def erase(self, object_id: str, *, tenant: str | None = None) -> int:
-        now = self._now()
-        about = self._matching(object_id=object_id, tenant=tenant).filter(scrubbed_at__isnull=True)
-        # All events are marked first: a worker that finishes one from now on deletes its payload.
-        requested = update_each(
-            about.filter(erase_requested_at__isnull=True).only("pk"), lambda _: {"erase_requested_at": now}
-        )
-        scrub(about.filter(status__in=FINISHED), now)
-        self._rejections.erase(object_id, tenant)
-        return requested
-
-    def _settled_before(self, older_than: timedelta, statuses: tuple[Status | str, ...]) -> ProcessedEventQuerySet:
-        return self._matching(statuses=prunable_statuses(statuses)).filter(settled_at__lt=self._now() - older_than)
-
-    def _matching(
-        self,
-        *,
-        statuses: frozenset[Status] | None = None,
-        event_id: str | None = None,
-        type: str | None = None,
-        tenant: str | None = None,
-        object_id: str | None = None,
-    ) -> ProcessedEventQuerySet:
-        check_selection(type)
-        values: dict[str, object] = {"status__in": statuses, "event_id": event_id, "tenant": tenant}
-        if object_id is not None:
-            fill_object_keys(self._rows)
-            values["object_key"] = object_key(object_id)
-        rows = self._rows.filter(**{name: value for name, value in values.items() if value is not None})
-        return rows if type is None else rows.filter(has_type([type]))
-
-    def _held(self, claim: Claim) -> ProcessedEventQuerySet:
-        return self._rows.filter(pk=claim.key, lease_token=claim.token)
-
-    @property
-    def _rows(self) -> ProcessedEventQuerySet:
-        # Never from a replica: its delay could lose an event or repeat one.
-        return ProcessedEvent.objects.using(self._alias).filter(name=self.name)
-
-    @property
-    def _watermarks(self) -> QuerySet:
-        return ObjectMark.objects.using(self._alias).filter(name=self.name)
-
-    @property
-    def _paused(self) -> QuerySet:
-        return PausedSubject.objects.using(self._alias).filter(name=self.name)
-
-    @property
-    def location(self) -> str:
-        """The database of the project that holds the inbox, for display."""
-        connection = connections[self._alias]
-        values = connection.settings_dict
-        host = f" on {values['HOST']}" if values["HOST"] else ""
-        return f"{connection.vendor} {values['NAME']}{host} (DATABASES[{self._alias!r}])"
-
-    @property
-    def _alias(self) -> str:
-        alias: str = router.db_for_write(ProcessedEvent)
-        return alias
-
-    def _now(self) -> datetime:
-        return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=round(self._clock() * 1e6))
 
 
 def _key(entry: NewEvent) -> tuple[str, str]:

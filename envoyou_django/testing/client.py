@@ -20,7 +20,7 @@ from envoyou_django import conf
 from envoyou_django.endpoints import endpoints
 from envoyou_django.project import project_webhooks
 
-__all__ = ["WebhookClient"]
+__all__ = ["WebhookClient", "run_on_commit_callbacks"]
 
 
 UNAVAILABLE = 503
@@ -86,10 +86,8 @@ class WebhookClient:
             Exception: the exception of a handler, if `raise_handler_errors` is set; or that of the database, if the
                 test has none.
         """
-        with _run_on_commit_callbacks():
-            response = self.client.post(self._address, **_request(_signed(event, secret)))
-            if response.status_code == UNAVAILABLE:
-                _check_database()
+        with run_on_commit_callbacks():
+            response = self.deliver(_signed(event, secret))
             if self._should_run_handlers(response):
                 with self._raise_failures(event):
                     project_webhooks.drain()
@@ -102,17 +100,41 @@ class WebhookClient:
 
     async def asend(self, event: Event, *, secret: Secret | None = None) -> Any:
         """Deliver `event` and run its handlers, like `send`, except that a `TestCase` runs no `on_commit` callbacks."""
-        response = await self.async_client.post(self._address, **_request(_signed(event, secret)))
-        if response.status_code == UNAVAILABLE:
-            await sync_to_async(_check_database)()
+        response = await self.adeliver(_signed(event, secret))
         if self._should_run_handlers(response):
             with self._raise_failures(event):
                 await project_webhooks.adrain()
         response.event = event
         return response
 
+    def deliver(self, delivery: Delivery) -> Any:
+        """Post a signed request as it is, and run no handlers.
+
+        Returns:
+            Django's response.
+
+        Raises:
+            Exception: that of the database, if the test has none.
+        """
+        response = self.client.post(self.address, **_request(delivery))
+        if response.status_code == UNAVAILABLE:
+            _check_database()
+        return response
+
+    async def adeliver(self, delivery: Delivery) -> Any:
+        """Post a signed request, like `deliver`."""
+        response = await self.async_client.post(self.address, **_request(delivery))
+        if response.status_code == UNAVAILABLE:
+            await sync_to_async(_check_database)()
+        return response
+
     @property
-    def _address(self) -> str:
+    def address(self) -> str:
+        """The path to post to.
+
+        Raises:
+            ConfigurationError: no path was given, and the project has no URL for webhooks.
+        """
         if self.url is not None:
             return self.url
         candidates = endpoints()
@@ -172,7 +194,7 @@ def _request(delivery: Delivery) -> dict[str, Any]:
 
 
 @contextmanager
-def _run_on_commit_callbacks() -> Iterator[None]:
+def run_on_commit_callbacks() -> Iterator[None]:
     """Run the `on_commit` callbacks at the end of the block, because a `TestCase` never commits."""
     alias = router.db_for_write(apps.get_model("envoyou_django", "ProcessedEvent"))
     if not connections[alias].in_atomic_block:

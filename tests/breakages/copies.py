@@ -24,7 +24,7 @@ FAILED = 1
 
 def copy_to(folder: Path) -> Path:
     """Copy the files that the tests need into `folder`."""
-    for name in ("envoyou_core", "envoyou_django", "envoyou_flask", "envoyou_fastapi", "tests"):
+    for name in ("envoyou_core", "envoyou_django", "envoyou_flask", "envoyou_fastapi", "pytest_envoyou", "tests"):
         shutil.copytree(PROJECT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.db*"))
     shutil.copy(PROJECT / "pyproject.toml", folder)
     return folder

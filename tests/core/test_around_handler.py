@@ -149,6 +149,36 @@ def test_an_exception_of_a_context_fails_the_handler_and_no_other(drained, kind,
     assert drained.notices_of(HandlerFailed)[0].handler == "broken"
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_context_that_fails_for_a_handler_that_failed_is_named_beside_its_exception(drained, kind):
+    @drained.webhooks.around_handler
+    def flush(event, handler, attempt):
+        try:
+            yield
+        finally:
+            if handler == "broken":
+                raise OSError("no tracer")
+
+    class RaiseAgain:
+        def __enter__(self): ...
+
+        def __exit__(self, kind, error, traceback):
+            if error is not None:
+                raise error
+
+    drained.webhooks.around_handler(lambda event, handler, attempt: RaiseAgain())
+    drained.on("*", name="broken")(as_kind(kind, lambda event: 1 / 0))
+    drained.on("*", name="fails")(as_kind(kind, lambda event: [][1]))
+    drained.add()
+    drained.work()
+    broken, fails = drained.record().history[0].failures
+    assert broken.error == "OSError: no tracer"
+    assert broken.traceback.index("ZeroDivisionError") < broken.traceback.index(
+        "OSError: no tracer\nraised by the context"
+    )
+    assert "raised by" not in fails.traceback
+
+
 def test_a_context_that_suppresses_the_exception_lets_the_handler_succeed(drained):
     drained.webhooks.around_handler(lambda event, handler, attempt: suppress(ZeroDivisionError))
     drained.on("*")(lambda event: 1 / 0)

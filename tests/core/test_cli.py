@@ -565,7 +565,7 @@ def test_main_names_the_missing_extra(monkeypatch):
 
 
 def test_counts_that_are_lower_bounds_are_marked(run, monkeypatch, hooks, sqlite_url):
-    monkeypatch.setattr("envoyou_core.inbox.sql.inbox.COUNTED", 2)
+    monkeypatch.setattr("envoyou_core.inbox.sql.records.COUNTED", 2)
     assert run("--app", hooks, "stats").exit_code == 0
     webhooks = sys.modules[hooks].webhooks
     monkeypatch.setattr(webhooks, "inbox", SqlInbox(sqlite_url))

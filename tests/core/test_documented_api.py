@@ -43,9 +43,12 @@ DOCUMENTED = {
     "envoyou_core.nonces": "NonceStore open_nonces",
     "envoyou_core.observability": "Accepted HandlerFailed HandlerOverdue Listener Notice Rejected Settled",
     "envoyou_core.simulator": "Attempt Platform Trouble",
-    "envoyou_core.testing": "Delivery sample_event sign_delivery",
+    "envoyou_core.testing": "Delivery UnhandledEventsWarning make_event sample_event sign_delivery",
     "envoyou_core.testing.fixtures": "envoyou_platform",
     "envoyou_core.wsgi": "webhooks_entry",
+    "pytest_envoyou": """
+        envoyou_adeliver envoyou_app envoyou_deliver envoyou_events envoyou_path envoyou_platform envoyou_webhooks
+    """,
 }
 DOCUMENTED_OF_ADAPTERS = {
     "django": {

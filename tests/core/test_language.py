@@ -9,7 +9,7 @@ import pytest
 pytestmark = pytest.mark.text
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("envoyou_core", "envoyou_django", "envoyou_flask", "envoyou_fastapi")
+PACKAGES = ("envoyou_core", "envoyou_django", "envoyou_flask", "envoyou_fastapi", "pytest_envoyou")
 
 PHRASES = (
     r"\b[Ww]ho(ever|soever)\b",

@@ -134,8 +134,8 @@ RECORDS = [
     (
         HandlersBounded("default", 2, 6),
         "WARNING",
-        "the connection pool of default has at most 6 connections: no more than 2 handlers share the inbox's "
-        "transaction at once, so that acceptance and settlements keep theirs",
+        "default has at most 6 connections in this process, because of its connection pool or of the limit of its role: "
+        "no more than 2 handlers share the inbox's transaction at once, so that acceptance and settlements keep theirs",
     ),
     (
         RetentionApplied("default", 3, 2, 1, 4),
@@ -296,6 +296,7 @@ def test_a_record_has_the_template_of_its_kind_and_the_data_of_the_notice(caplog
         "error": "ValueError: why",
         "seconds": 0.0125,
         "is_postponed": False,
+        "is_reported": False,
     }
 
 
@@ -345,6 +346,22 @@ def test_the_log_of_a_dying_event_has_its_traceback_once_as_an_error(attempts, e
     webhooks.drain()
     with_traceback = [record.levelname for record in caplog.records if "Traceback" in record.getMessage()]
     assert with_traceback == ["ERROR"]
+
+
+def test_the_traceback_of_a_handler_that_is_not_the_last_one_is_logged_once_as_well(caplog):
+    webhooks = Webhooks(secret="whsec_test", inbox="memory:", handoff="manual", retry=RetryPolicy(max_attempts=1))
+    webhooks.on("*", name="fails")(lambda event: 1 / 0)
+    webhooks.on("*", name="succeeds")(lambda event: None)
+    settled = []
+    webhooks.subscribe(lambda notice: isinstance(notice, Settled) and settled.append(notice))
+    delivery = sign_delivery(sample_event(), secret="whsec_test")
+    webhooks.receive(WebhookRequest.from_http("POST", delivery.headers, delivery.body))
+    webhooks.drain()
+    with_traceback = [record.envoyou["notice"] for record in caplog.records if "Traceback" in record.getMessage()]
+    assert with_traceback == ["HandlerFailed"]
+    assert [record.levelname for record in caplog.records if record.envoyou["notice"] == "Settled"] == ["ERROR"]
+    # Listeners have it in both.
+    assert (settled[0].is_reported, type(settled[0].exception)) == (True, ZeroDivisionError)
 
 
 def test_an_event_that_is_tried_again_is_logged_with_the_traceback_of_its_handler(caplog):

@@ -161,7 +161,7 @@ def test_prune_with_invalid_options(fails):
 
 @pytest.mark.django_db
 def test_stats_count_finished_events_up_to_a_limit(settings_with_clock, monkeypatch):
-    monkeypatch.setattr("envoyou_django.inbox.inbox.COUNTED", 1)
+    monkeypatch.setattr("envoyou_django.inbox.records.COUNTED", 1)
     for _ in range(2):
         accept(sample_event("unhandled.type"))
     webhooks.on("shop.never", name="never")(lambda event: None)

@@ -128,7 +128,7 @@ def indexes_used(alias, action):
 
 
 def test_stats_use_indexes(full_table, inbox_alias, clock, monkeypatch):
-    monkeypatch.setattr("envoyou_django.inbox.inbox.COUNTED", 100)
+    monkeypatch.setattr("envoyou_django.inbox.records.COUNTED", 100)
     inbox = OrmInbox(clock=clock)
     # The last table has few rows.
     *counted, _rejected = indexes_used(inbox_alias, inbox.stats)

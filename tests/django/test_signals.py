@@ -10,7 +10,7 @@ import pytest
 from django.db import connection
 from django.test import Client, override_settings
 
-from envoyou_core import PermanentError
+from envoyou_core import PermanentError, RetryLater
 from envoyou_core.testing import sample_event, sign_delivery
 from envoyou_django import webhooks
 from envoyou_django.models import ProcessedEvent
@@ -100,6 +100,33 @@ def test_each_signal_has_its_arguments(sent):
         sent.clear()
         webhooks.drain()
         assert sent == [("dead", of(sold, attempt=1, error="PermanentError: sold"))]
+
+
+@pytest.mark.django_db
+def test_an_attempt_that_is_only_postponed_is_no_failure(sent):
+    @webhooks.on("shop.*", name="work")
+    def work(event):
+        raise RetryLater(0)
+
+    post(sample_event("shop.opened"))
+    webhooks.drain()
+    # The last one has no attempt left.
+    assert [name for name, _ in sent] == ["received", "dead"]
+
+
+@pytest.mark.django_db
+def test_an_attempt_in_which_another_handler_failed_is_a_failure(sent):
+    @webhooks.on("shop.opened", name="waits")
+    def waits(event):
+        raise RetryLater(60)
+
+    @webhooks.on("shop.opened", name="fails")
+    def fails(event):
+        raise ValueError("no")
+
+    post(sample_event("shop.opened"))
+    webhooks.drain()
+    assert [name for name, _ in sent] == ["received", "failed"]
 
 
 @pytest.mark.django_db

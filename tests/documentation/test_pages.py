@@ -29,12 +29,14 @@ class Walk:
         after: the quickstarts done before, as fixtures of directories; none for an empty directory.
         serving: whether the server of that quickstart is running.
         needs: the adapters that the page uses.
+        exports: what was exported before, so that nothing outside of this machine is asked.
         services: texts on the page that stand for the URL of a service, by the fixture that has it.
     """
 
     after: tuple[str, ...] = ()
     serving: bool = False
     needs: tuple[str, ...] = ()
+    exports: str = ""
     services: tuple[tuple[str, str], ...] = ()
 
 
@@ -73,6 +75,8 @@ WALKS = {
     "notices": Walk(APPLICATION),
     "tables": Walk((*APPLICATION, *PROJECT), needs=("django",)),
     "django-checks": Walk(PROJECT, needs=("django",)),
+    "health": Walk(APPLICATION, needs=("fastapi", "flask")),
+    "doctor": Walk(APPLICATION, needs=("fastapi",), exports="export ENVOYOU_BASE_URL=http://127.0.0.1:9"),
     "verify": Walk(APPLICATION, needs=("fastapi",)),
     "troubleshooting": Walk(APPLICATION),
 }
@@ -111,6 +115,9 @@ NOT_RUN: dict[tuple[str, str], Callable[[str], object] | str] = {
     ("deploy", "# /etc/systemd/system/envoyou-worker.service"): parse_unit,
     ("deploy", "# worker.yaml"): parse_yaml,
     ("deploy", "location = /webhooks/envoyou {"): parse_nginx,
+    ("health", "envoyou --app hooks:webhooks worker --health-port 8081"): "tests/core/test_health.py runs it",
+    ("health", "# deployment.yaml"): parse_yaml,
+    ("health", "# /etc/systemd/system/envoyou-health.service"): parse_unit,
     ("serverless", "Drain:"): parse_yaml,
     ("how-it-works", "received ──> processing ──> processed"): "a diagram",
     ("performance", f"make bench{' ' * 40}# without growth, admin and memory: half an hour"): "takes long",
@@ -146,6 +153,7 @@ def test_a_reader_can_follow_the_page(name, reader, continue_from, request):
         reader.replace(shown, request.getfixturevalue(fixture))
     reader.replace("/srv/app/", f"{reader.folder}/")
     continue_from(*walk.after)
+    reader.type(walk.exports)
     if walk.serving:
         reader.type("uvicorn app:app")
     reader.follow(run)

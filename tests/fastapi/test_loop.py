@@ -7,8 +7,11 @@ from queue import Queue
 from typing import Annotated
 
 from fastapi import Depends, FastAPI
+from pydantic import BaseModel
 
+from envoyou_core import Event, RetryPolicy
 from envoyou_core.inbox import NewEvent
+from envoyou_core.observability import Settled
 from envoyou_core.testing import sample_event
 from envoyou_fastapi import create_router
 from tests.fastapi.conftest import PATH, PATIENCE, TestClient, deliver
@@ -83,3 +86,30 @@ def test_a_handler_gets_what_a_dependency_would_give_it(webhooks):
         assert client.get("/ask").json() == "answered"
         assert deliver(client).status_code == 200
         assert answers.get(timeout=PATIENCE) == "answered"
+
+
+class Customer(BaseModel):
+    id: str
+    email: str
+
+
+def test_a_typed_handler_gets_a_model_of_pydantic(make_webhooks):
+    """On the loop of the application; an object that does not fit fails the handler, naming the field and no value."""
+    webhooks = make_webhooks(retry=RetryPolicy(max_attempts=1))
+    handled, settled = Queue(), Queue()
+    webhooks.subscribe(lambda notice: isinstance(notice, Settled) and settled.put(notice.error))
+
+    @webhooks.on("user.created")
+    async def welcome(event: Event[Customer]) -> None:
+        handled.put(event.data.object)
+
+    app = FastAPI()
+    app.include_router(create_router(webhooks), prefix=PATH)
+    with TestClient(app) as client:
+        deliver(client, sample_event(object={"id": "user_1", "email": "ada@example.com"}))
+        assert handled.get(timeout=PATIENCE) == Customer(id="user_1", email="ada@example.com")
+        assert settled.get(timeout=PATIENCE) is None
+        deliver(client, sample_event(object={"id": "user_2", "email": ["not text"]}))
+        error = settled.get(timeout=PATIENCE)
+    assert error == "InvalidPayloadError: data.object is not a Customer: string_type - at `$.email`"
+    assert handled.empty()

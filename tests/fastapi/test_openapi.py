@@ -92,14 +92,16 @@ def test_the_responses_to_an_event_and_to_its_redelivery_are_as_described(manual
         ({}, ALWAYS | BY_DEFAULT),
         ({"required_headers": ()}, ALWAYS),
         ({"required_headers": ("x-envoyou-nonce",)}, ALWAYS | {NONCE}),
+        ({"endpoint_headers": {"X-Shop-Token": "a-value-of-this-endpoint"}}, ALWAYS | BY_DEFAULT | {"X-Shop-Token"}),
     ],
 )
 def test_headers_are_required_if_the_settings_require_them(make_webhooks, settings, required):
     document = make_document(make_webhooks(handoff="manual", **settings))
+    assert "a-value-of-this-endpoint" not in json.dumps(document)
     operations = [item["post"] for item in (document["paths"][PATH], *document["webhooks"].values())]
     for operation in operations:
         headers = {parameter["name"]: parameter for parameter in operation["parameters"]}
-        assert headers.keys() == ALWAYS | BY_DEFAULT | {NONCE}
+        assert headers.keys() == ALWAYS | BY_DEFAULT | {NONCE} | required
         assert {name for name, header in headers.items() if header["required"]} == required
         assert {header["in"] for header in headers.values()} == {"header"}
 

@@ -144,6 +144,7 @@ def test_the_route_can_be_left_out_of_the_document(manual):
 
 def test_the_exports_of_the_package_exist():
     assert {name: callable(getattr(envoyou_fastapi, name)) for name in envoyou_fastapi.__all__} == {
+        "create_health_router": True,
         "create_router": True,
         "describe_webhooks": True,
         "verified_event": True,

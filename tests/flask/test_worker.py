@@ -13,7 +13,7 @@ from queue import Queue
 import pytest
 from flask import Flask, current_app, g
 
-from envoyou_core import Event, PermanentError, User, Webhooks
+from envoyou_core import ConfigurationError, Event, PermanentError, User, Webhooks
 from envoyou_core.observability import NoHandlers
 from envoyou_core.testing import sample_event
 from envoyou_flask import create_blueprint
@@ -244,3 +244,38 @@ def test_unused_webhooks_are_garbage_collected(make_webhooks, tmp_path):
     del webhooks, app
     gc.collect()
     assert reference() is None
+
+
+def test_providers_are_opened_in_the_context_of_the_app_for_each_call(manual):
+    app, opened = make_app(manual), []
+
+    def open_reports():
+        opened.append((current_app.name, g.setdefault("reports", [])))
+        yield g.reports
+        opened.append("closed")
+
+    manual.provide("reports", open_reports)
+
+    @manual.on("user.created")
+    def report(event, reports):
+        # The same context: the handler has the provider's `g`.
+        assert reports is g.reports
+        reports.append(event.id)
+
+    first, second = sample_event(), sample_event()
+    for event in (first, second):
+        assert deliver(app, event).status_code == 200
+    assert manual.drain(raise_errors=True) == 2
+    assert opened == [("app", [first.id]), "closed", ("app", [second.id]), "closed"]
+
+
+def test_a_missing_provider_is_an_error_of_the_drain_and_not_of_the_request(manual):
+    @manual.on("user.created")
+    def report(event, reports): ...
+
+    app = make_app(manual)
+    assert deliver(app).status_code == 200
+    with pytest.raises(
+        ConfigurationError, match=r"parameter 'reports', which nothing provides: call webhooks\.provide"
+    ):
+        manual.drain()

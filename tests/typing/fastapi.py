@@ -9,9 +9,9 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from envoyou_core import Event, Webhooks
-from envoyou_core.asgi import webhooks_entry
-from envoyou_fastapi import create_router, describe_webhooks, verified_event
-from envoyou_fastapi.starlette import create_routes, lifespan
+from envoyou_core.asgi import HealthEndpoint, health_app, webhooks_entry
+from envoyou_fastapi import create_health_router, create_router, describe_webhooks, verified_event
+from envoyou_fastapi.starlette import create_health_routes, create_routes, lifespan
 
 webhooks = Webhooks(secret="whsec_1")
 
@@ -19,6 +19,12 @@ app = FastAPI(lifespan=webhooks.lifespan)
 app.include_router(create_router(webhooks), prefix="/webhooks/envoyou")
 assert_type(create_router(webhooks), APIRouter)
 create_router("whsec_1")  # type: ignore[arg-type]
+app.include_router(create_health_router(webhooks), prefix="/health")
+assert_type(create_health_router(webhooks), APIRouter)
+create_health_router("whsec_1")  # type: ignore[arg-type]
+assert_type(create_health_routes(webhooks, "/health"), list[Route])
+app.mount("/health", health_app(webhooks))
+HealthEndpoint(webhooks, "ready")
 
 
 @app.post("/only-the-check")

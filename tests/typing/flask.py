@@ -6,8 +6,8 @@ from flask import Blueprint, Flask
 from flask_sqlalchemy import SQLAlchemy
 
 from envoyou_core import Event, Webhooks
-from envoyou_core.wsgi import webhooks_entry
-from envoyou_flask import Envoyou, create_blueprint
+from envoyou_core.wsgi import health_app, webhooks_entry
+from envoyou_flask import Envoyou, create_blueprint, create_health_blueprint
 
 webhooks = Webhooks(secret="whsec_1")
 
@@ -17,6 +17,9 @@ assert_type(create_blueprint(webhooks), Blueprint)
 create_blueprint("whsec_1")  # type: ignore[arg-type]
 webhooks_entry(app.wsgi_app, webhooks, path="/webhooks/envoyou")
 webhooks_entry(app, webhooks)
+assert_type(create_health_blueprint(webhooks), Blueprint)
+create_health_blueprint("whsec_1")  # type: ignore[arg-type]
+webhooks_entry(health_app(webhooks), webhooks)
 
 db = SQLAlchemy()
 envoyou = Envoyou(db=db)

@@ -16,6 +16,8 @@ from tests.documentation.pages import PROJECT, README, Page
 
 PAGES = [f"docs/{name}.md" for name in ("fastapi-guide", "flask-guide", "secrets", "starlette")]
 EXAMPLES = ("example_projects/fastapi_app", "example_projects/flask_app")
+TESTS = PROJECT / "tests" / "typing" / "testing.py"
+"""What the tests of a user may look like."""
 
 
 def write_page(page: Page, folder: Path) -> None:
@@ -45,6 +47,8 @@ def main(folder: Path) -> int:
         write_page(Page(path), folder / Path(path).stem)
     for path in EXAMPLES:
         shutil.copytree(PROJECT / path, folder / Path(path).name, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "tests_of_a_user").mkdir()
+    shutil.copy(TESTS, folder / "tests_of_a_user")
     content = [check(it, folder / ".mypy_cache") for it in sorted(folder.iterdir())]
     return 0 if all(content) else 1
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, text, true
@@ -85,6 +86,23 @@ class SqlDatabase:
         self._engine.dispose(close=False)
         if self._url is not None:
             self._engine = open_engine(self._url)
+
+    @property
+    def dialect(self) -> str:
+        """See `InspectableInbox.dialect`."""
+        return self._dialect
+
+    @property
+    def database_file(self) -> Path | None:
+        """See `InspectableInbox.database_file`."""
+        return None if self.file is None else self.file.path
+
+    def read_row(self, statement: str) -> tuple[object, ...]:
+        """See `InspectableInbox.read_row`."""
+        self.open()
+        with self._reading() as connection:
+            row = connection.exec_driver_sql(statement).first()
+        return () if row is None else tuple(row)
 
     def open(self) -> None:
         """See `Inbox.open`."""

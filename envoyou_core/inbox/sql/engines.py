@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event
@@ -190,8 +191,9 @@ def close_engine(engine: Engine) -> None:
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     # `_begin_immediately` begins transactions, not the driver.
     connection.isolation_level = None
-    # One row with text that is not UTF-8 must not fail every statement that returns it.
-    connection.text_factory = _decode_text
+    # One row with text that is not UTF-8 must not fail every statement that returns it. It is called for each text, and
+    # a partial of `str` needs no frame.
+    connection.text_factory = partial(str, encoding="utf-8", errors="replace")
     cursor = connection.cursor()
     try:
         _switch_to_wal(cursor)
@@ -201,10 +203,6 @@ def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
         # SQLAlchemy forgets a connection that it cannot use, and does not close it.
         connection.close()
         raise
-
-
-def _decode_text(stored: bytes) -> str:
-    return stored.decode("utf-8", "replace")
 
 
 def _switch_to_wal(cursor: sqlite3.Cursor) -> None:

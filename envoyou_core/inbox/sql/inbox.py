@@ -6,55 +6,45 @@ import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from datetime import datetime, timedelta
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import cast
 
-from sqlalchemy import URL, ColumnElement, Connection, Engine, QueuePool, and_, delete, insert, select, text
+from sqlalchemy import URL, Connection, Engine, QueuePool, select, text
 
 from envoyou_core.errors import ConfigurationError, LeaseLostError
-from envoyou_core.event import object_key
 from envoyou_core.inbox.connection_budget import CONNECTION_LIMITS, ConnectionBudget, shortage
 from envoyou_core.inbox.deadlines import TRANSACTION_LIMIT, time_limit
 from envoyou_core.inbox.group_commit import MAX_BATCH, MAX_WAITING, GroupCommit
 from envoyou_core.inbox.handler_queue import HandlerTransactionQueue
 from envoyou_core.inbox.handler_sets import HandlerSet
+from envoyou_core.inbox.inspection import probe_entry
 from envoyou_core.inbox.processes import Beats, Process
 from envoyou_core.inbox.protocol import TransactionalInbox
 from envoyou_core.inbox.records import (
     ANY,
-    COUNTED,
     Added,
     Claim,
     ClaimFilter,
     HandlerStatus,
     InboxRecord,
-    InboxStats,
     NewEvent,
     Settlement,
-    Status,
-    prunable_statuses,
-    requeuable_statuses,
-    stats_of,
 )
 from envoyou_core.inbox.rejected import NewRejection, RejectedDelivery
-from envoyou_core.inbox.rows import moment
 from envoyou_core.inbox.sql import (
     acceptance,
-    cleanup,
     joining,
     leasing,
     reading,
     registry,
     rejections,
-    requeueing,
     sessions,
     settling,
 )
 from envoyou_core.inbox.sql.claims import IS_HELD, lease_of
-from envoyou_core.inbox.sql.database import SqlDatabase
 from envoyou_core.inbox.sql.engines import close_engine, is_outage, max_connections
-from envoyou_core.inbox.sql.schema import inbox_table, paused_table, rejected_table
+from envoyou_core.inbox.sql.records import SqlRecords
+from envoyou_core.inbox.sql.schema import inbox_table
 
 __all__ = ["SqlInbox"]
 
@@ -71,7 +61,11 @@ RejectedDeliveries = list[RejectedDelivery]
 _t = inbox_table.c
 
 
-class SqlInbox(SqlDatabase, TransactionalInbox):
+class _RolledBackError(Exception):
+    """Ends a transaction that is not to be committed."""
+
+
+class SqlInbox(SqlRecords, TransactionalInbox):
     """An inbox in a table of a SQL database.
 
     SQLite runs in WAL mode with synchronous=FULL, so that a commit survives a power cut. Its tables are created and
@@ -148,6 +142,14 @@ class SqlInbox(SqlDatabase, TransactionalInbox):
         self._beats.wrote(registration)
         return added
 
+    def try_write(self) -> None:
+        """See `InspectableInbox.try_write`."""
+        self.open()
+        rows = acceptance.new_rows(self.name, [probe_entry()], self._moment())
+        with suppress(_RolledBackError), self._accepting() as connection:
+            acceptance.insert_new(connection, rows)
+            raise _RolledBackError
+
     # Rejected deliveries
 
     def keep_rejected(self, rejection: NewRejection) -> Future[int]:
@@ -158,6 +160,12 @@ class SqlInbox(SqlDatabase, TransactionalInbox):
         with self._writing() as connection:
             deleted = rejections.keep_all(connection, self.name, entries)
         return [deleted, *[0] * (len(entries) - 1)]
+
+    def discard_rejected(self, key: int) -> None:
+        """See `InspectableInbox.discard_rejected`."""
+        self.open()
+        with self._writing() as connection:
+            rejections.delete_matching(connection, rejections.matching(self.name, key=key))
 
     def accept_rejected(self, key: int, entry: NewEvent) -> Added:
         self.open()
@@ -170,26 +178,6 @@ class SqlInbox(SqlDatabase, TransactionalInbox):
             rejections.delete_matching(connection, rejections.matching(self.name, key=key))
         self._beats.wrote(registration)
         return added
-
-    def list_rejected(self, *, limit: int = 100) -> RejectedDeliveries:
-        self.open()
-        with self._reading() as connection:
-            return rejections.newest(connection, rejections.matching(self.name), limit)
-
-    def get_rejected(self, key: int) -> RejectedDelivery | None:
-        self.open()
-        with self._reading() as connection:
-            return next(iter(rejections.newest(connection, rejections.matching(self.name, key=key), limit=1)), None)
-
-    def prune_rejected(self, older_than: timedelta, *, dry_run: bool = False) -> int:
-        self.open()
-        before = self._now() - older_than // timedelta(microseconds=1)
-        old = and_(rejections.matching(self.name), rejected_table.c.received_at < before)
-        if dry_run:
-            with self._reading() as connection:
-                return rejections.count(connection, old)
-        with self._writing() as connection:
-            return rejections.delete_matching(connection, old)
 
     # Leases and attempts
 
@@ -240,13 +228,6 @@ class SqlInbox(SqlDatabase, TransactionalInbox):
         with self._reading() as connection:
             return reading.newest_applied(connection, self.name, claim.tenant, object_id)
 
-    def seconds_until_due(self, *, later_than: float | None = None) -> float | None:
-        self.open()
-        after = None if later_than is None else self._now() + round(later_than * 1e6)
-        with self._reading() as connection:
-            due_at = reading.next_due_at(connection, self.name, after=after)
-        return None if due_at is None else (due_at - self._now()) / 1e6
-
     # Processes and their handlers
 
     def beat(self, process: Process) -> None:
@@ -260,11 +241,6 @@ class SqlInbox(SqlDatabase, TransactionalInbox):
         self.open()
         with self._reading() as connection:
             return registry.read_sets(connection, self.name, ids)
-
-    def processes(self) -> Processes:
-        self.open()
-        with self._reading() as connection:
-            return registry.read_processes(connection, self.name)
 
     def lease_holders(self) -> Processes:
         self.open()
@@ -409,159 +385,3 @@ class SqlInbox(SqlDatabase, TransactionalInbox):
             return nullcontext()
         driver = cast(sqlite3.Connection, connection.connection.dbapi_connection)
         return time_limit(driver, TRANSACTION_LIMIT, expired)
-
-    # Pauses
-
-    def pause(self, subject: str) -> None:
-        self.open()
-        with self._writing() as connection:
-            connection.execute(insert(paused_table).values(name=self.name, subject=subject))
-
-    def resume(self, subject: str) -> None:
-        self.open()
-        p = paused_table.c
-        with self._writing() as connection:
-            connection.execute(delete(paused_table).where(p.name == self.name, p.subject == subject))
-
-    def paused(self) -> frozenset[str]:
-        self.open()
-        with self._reading() as connection:
-            return frozenset(connection.scalars(select(paused_table.c.subject).where(paused_table.c.name == self.name)))
-
-    # Records
-
-    def get(self, event_id: str, *, tenant: str | None = None) -> InboxRecord | None:
-        self.open()
-        with self._reading() as connection:
-            condition = reading.matching(self.name, event_id=event_id, tenant=tenant)
-            return next(iter(reading.records(connection, condition, limit=1)), None)
-
-    def list(
-        self,
-        *,
-        status: Status | str | None = None,
-        type: str | None = None,
-        object_id: str | None = None,
-        limit: int = 100,
-    ) -> Records:
-        statuses = None if status is None else frozenset({Status(status)})
-        if object_id is not None:
-            self._fill_object_keys(_t.name == self.name)
-        self.open()
-        condition = reading.matching(self.name, statuses=statuses, type=type, object_id=object_id)
-        with self._reading() as connection:
-            return reading.records(connection, condition, limit)
-
-    def stats(self, *, exact: bool = False) -> InboxStats:
-        self.open()
-        limit = None if exact else COUNTED
-        with self._reading() as connection:
-            counts = reading.count_by_status(connection, self.name, limit)
-            rejected = rejections.count(connection, rejections.matching(self.name))
-            waiting = reading.count_waiting(connection, self.name)
-        overdue = max(0.0, -(self.seconds_until_due() or 0.0))
-        return stats_of(counts, overdue, limit=limit, rejected=rejected, waiting=waiting)
-
-    def requeue(
-        self,
-        event_id: str | None = None,
-        *,
-        status: Status | str | None = None,
-        type: str | None = None,
-        object_id: str | None = None,
-        tenant: str | None = None,
-        dry_run: bool = False,
-        on_progress: Callable[[int], object] | None = None,
-        drop_handlers: Collection[str] = (),
-    ) -> int:
-        statuses = requeuable_statuses(event_id, status, type, object_id, drop_handlers)
-        if object_id is not None:
-            self._fill_object_keys(_t.name == self.name)
-        self.open()
-        condition = and_(
-            reading.matching(self.name, event_id=event_id, type=type, object_id=object_id, tenant=tenant),
-            reading.requeuable(statuses, with_waiting=status is None),
-        )
-        with self._reading() as connection:
-            if dry_run:
-                return requeueing.count(connection, condition, self._moment(), drop_handlers)
-            batches = requeueing.batches(connection, condition)
-        requeued = 0
-        for batch in batches:
-            with self._writing() as connection:
-                requeued += requeueing.requeue(connection, batch, self._moment(), drop_handlers)
-            if on_progress is not None:
-                on_progress(requeued)
-        return requeued
-
-    # Deletion
-
-    def prune(
-        self,
-        older_than: timedelta,
-        statuses: tuple[Status | str, ...] = (Status.PROCESSED, Status.IGNORED),
-        *,
-        dry_run: bool = False,
-    ) -> int:
-        old = self._settled_before(older_than, statuses)
-        if dry_run:
-            return self._count(old)
-        # The watermarks need the objects.
-        self._fill_object_keys(old)
-        return self._in_batches(lambda connection: cleanup.prune(connection, self.name, old))
-
-    def prune_watermarks(self, older_than: timedelta, *, dry_run: bool = False) -> int:
-        self.open()
-        before = self._clock() - older_than.total_seconds()
-        with self._writing() as connection:
-            return cleanup.prune_watermarks(connection, self.name, before, dry_run=dry_run)
-
-    def scrub(
-        self,
-        older_than: timedelta,
-        statuses: tuple[Status | str, ...] = (Status.PROCESSED, Status.IGNORED),
-        *,
-        dry_run: bool = False,
-    ) -> int:
-        old = self._settled_before(older_than, statuses)
-        if dry_run:
-            return self._count(and_(old, _t.scrubbed_at.is_(None)))
-        # A scrubbed body does not show its object any more.
-        self._fill_object_keys(old)
-        return self._in_batches(lambda connection: cleanup.scrub(connection, old, self._moment()))
-
-    def erase(self, object_id: str, *, tenant: str | None = None) -> int:
-        self._fill_object_keys(_t.name == self.name)
-        about = reading.matching(self.name, object_id=object_id, tenant=tenant)
-        with self._writing() as connection:
-            erased = cleanup.request_erasure(connection, about)
-            rejected = rejections.matching(self.name, object_id=object_key(object_id), tenant=tenant)
-            rejections.delete_matching(connection, rejected)
-        erasable = and_(about, cleanup.IS_ERASABLE)
-        self._in_batches(lambda connection: cleanup.scrub(connection, erasable, self._moment()))
-        return erased
-
-    def _count(self, condition: ColumnElement[bool]) -> int:
-        self.open()
-        with self._reading() as connection:
-            return reading.count(connection, condition)
-
-    def _settled_before(self, older_than: timedelta, statuses: tuple[Status | str, ...]) -> ColumnElement[bool]:
-        before = self._now() - older_than // timedelta(microseconds=1)
-        return and_(reading.matching(self.name, statuses=prunable_statuses(statuses)), _t.settled_at < before)
-
-    def _fill_object_keys(self, condition: ColumnElement[bool]) -> None:
-        """Fill in the objects of events that an older release stored without them."""
-        self.open()
-        unknown = and_(_t.name == self.name, _t.object_key.is_(None), condition)
-        with self._reading() as connection:
-            if connection.scalar(select(_t.key).where(unknown).limit(1)) is None:
-                return
-        self._in_batches(lambda connection: cleanup.fill_object_keys(connection, unknown))
-
-    def _moment(self) -> datetime:
-        return moment(self._now())
-
-    def _now(self) -> int:
-        """Return the time in microseconds since the epoch, as the columns hold it."""
-        return round(self._clock() * 1e6)

@@ -22,7 +22,7 @@ from envoyou_django.models import ProcessedEvent
 from envoyou_django.project import project_webhooks
 
 if TYPE_CHECKING:
-    from envoyou_core.adapter import Target
+    from envoyou_core.adapter import Check, Target
 
 __all__ = ["Command"]
 
@@ -46,6 +46,9 @@ class Command(BaseCommand):
         """Run the command. Django's own options may stand before and behind the others."""
         self._is_called_from_code = False
         own, others = _divide(argv[2:])
+        if others[:1] == ["doctor"] and "--skip-checks" not in own:
+            # It runs the checks itself, and reports them among its findings.
+            own.append("--skip-checks")
         super().run_from_argv([*argv[:2], *own, "--", *others])
 
     def print_help(self, prog_name: str, subcommand: str) -> None:
@@ -106,10 +109,17 @@ def _target(options: dict[str, Any]) -> Target:
         find=project_webhooks.setup,
         find_path=_find_path,
         migrate=_migrate,
+        checks=_checks(),
         reload=lambda work, stop: run_with_reload(work, stop=stop),
         set_up_logging=partial(_set_up_logging, options["verbosity"]),
         show_traceback=options["traceback"],
     )
+
+
+def _checks() -> tuple[Check, ...]:
+    from envoyou_django.doctor import check_migrations, check_project
+
+    return (check_migrations, check_project)
 
 
 def _find_path() -> str:
