@@ -58,7 +58,7 @@ from envoyou_django.inbox.connection import (
 from envoyou_django.inbox.insert import insert_new, supports
 from envoyou_django.inbox.leasing import end_leases, exclusive_claim, lease_holders, lease_rows
 from envoyou_django.inbox.pools import connection_budget, connection_limit, connection_shortage
-from envoyou_django.inbox.pruning import had_effect
+from envoyou_django.inbox.pruning import had_effect, prune_watermarks
 from envoyou_django.inbox.records import OrmRecords
 from envoyou_django.inbox.rejections import OrmRejections
 from envoyou_django.inbox.sessions import explain_missing, may_be_changed, replace_connection, unseen
@@ -386,6 +386,12 @@ class OrmInbox(OrmRecords, TransactionalInbox):
         # The watermarks come last, so that an event that is pruned meanwhile is seen as one or the other.
         applied += self._watermarks.filter(tenant=claim.tenant, object_key=object_id).values_list("created", flat=True)
         return max((created for created in applied if created is not None), default=None)
+
+    def prune_watermarks(self, older_than: timedelta, *, dry_run: bool = False) -> int:
+        before = self._clock() - older_than.total_seconds()
+        if dry_run:
+            return self._watermarks.filter(created__lt=before).count()
+        return prune_watermarks(self._watermarks, before)
 
 
 def _key(entry: NewEvent) -> tuple[str, str]:

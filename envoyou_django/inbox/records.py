@@ -28,7 +28,7 @@ from envoyou_django.inbox import registry
 from envoyou_django.inbox.bulk import change_in_batches, count_changed, requeueing
 from envoyou_django.inbox.claims import has_type
 from envoyou_django.inbox.cleanup import fill_object_keys, scrub, update_each
-from envoyou_django.inbox.pruning import prune, prune_watermarks
+from envoyou_django.inbox.pruning import prune
 from envoyou_django.inbox.rejections import OrmRejections
 from envoyou_django.loading import load
 from envoyou_django.models import ObjectMark, PausedSubject, ProcessedEvent, ProcessedEventQuerySet
@@ -171,12 +171,6 @@ class OrmRecords(Inbox):
     ) -> int:
         old = self._settled_before(older_than, statuses)
         return old.count() if dry_run else prune(old, self._watermarks, self.name)
-
-    def prune_watermarks(self, older_than: timedelta, *, dry_run: bool = False) -> int:
-        before = self._clock() - older_than.total_seconds()
-        if dry_run:
-            return self._watermarks.filter(created__lt=before).count()
-        return prune_watermarks(self._watermarks, before)
 
     def scrub(
         self,

@@ -134,8 +134,9 @@ RECORDS = [
     (
         HandlersBounded("default", 2, 6),
         "WARNING",
-        "default has at most 6 connections in this process, because of its connection pool or of the limit of its role: "
-        "no more than 2 handlers share the inbox's transaction at once, so that acceptance and settlements keep theirs",
+        "default has at most 6 connections in this process, because of its connection pool or of the limit of its "
+        "role: no more than 2 handlers share the inbox's transaction at once, so that acceptance and settlements keep "
+        "theirs",
     ),
     (
         RetentionApplied("default", 3, 2, 1, 4),

@@ -163,7 +163,7 @@ def test_what_nobody_has_looked_into_is_not_taken_out_of_order(alias, inbox, fir
     """As when it is stored between the look and the claim."""
     first_release.store("evt_1", "usr_1")
     with monkeypatch.context() as patch:
-        patch.setattr("envoyou_django.inbox.records.fill_object_keys", lambda rows: None)
+        patch.setattr("envoyou_django.inbox.inbox.fill_object_keys", lambda rows: None)
         assert inbox.claim(10, LEASE, ORDERED) == []
         assert ids(inbox.claim(10, LEASE, ClaimFilter(ordered=("shop.*",)))) == ["evt_1"]
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from datetime import timedelta
 from typing import cast
 
 from sqlalchemy import URL, Connection, Engine, QueuePool, select, text
@@ -33,6 +34,7 @@ from envoyou_core.inbox.records import (
 from envoyou_core.inbox.rejected import NewRejection, RejectedDelivery
 from envoyou_core.inbox.sql import (
     acceptance,
+    cleanup,
     joining,
     leasing,
     reading,
@@ -227,6 +229,12 @@ class SqlInbox(SqlRecords, TransactionalInbox):
             return None
         with self._reading() as connection:
             return reading.newest_applied(connection, self.name, claim.tenant, object_id)
+
+    def prune_watermarks(self, older_than: timedelta, *, dry_run: bool = False) -> int:
+        self.open()
+        before = self._clock() - older_than.total_seconds()
+        with self._writing() as connection:
+            return cleanup.prune_watermarks(connection, self.name, before, dry_run=dry_run)
 
     # Processes and their handlers
 

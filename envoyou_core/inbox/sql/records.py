@@ -179,12 +179,6 @@ class SqlRecords(SqlDatabase, Inbox):
         self._fill_object_keys(old)
         return self._in_batches(lambda connection: cleanup.prune(connection, self.name, old))
 
-    def prune_watermarks(self, older_than: timedelta, *, dry_run: bool = False) -> int:
-        self.open()
-        before = self._clock() - older_than.total_seconds()
-        with self._writing() as connection:
-            return cleanup.prune_watermarks(connection, self.name, before, dry_run=dry_run)
-
     def scrub(
         self,
         older_than: timedelta,
