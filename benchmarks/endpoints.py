@@ -6,13 +6,14 @@ Real servers, kept-alive connections on loopback. The CPU time of a database ser
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -79,12 +80,13 @@ class Side:
         variant: its name in `benchmarks.sites.variants`.
         database: the name of its database.
         table: where its accepted events are counted, if it stores any.
+        signed_content: the form of the body that its deliveries are signed in.
     """
 
     variant: str
     database: str = "SQLite"
     table: str | None = None
-    signed_content: str = field(default="raw")
+    signed_content: str = "raw"
 
 
 def comparisons(run: Run) -> list[Comparison]:
@@ -166,8 +168,6 @@ def _environment(run: Run, side: Side) -> Iterator[Mapping[str, str]]:
 
 
 def _migrate(environment: Mapping[str, str]) -> None:
-    import os
-
     settings = {"DJANGO_SETTINGS_MODULE": "benchmarks.sites.django_settings", "PYTHONPATH": str(ROOT)}
     finished = subprocess.run(
         [sys.executable, "-m", "django", "migrate", "-v", "0"],

@@ -16,7 +16,7 @@ import psutil
 from benchmarks.measuring import MeasurementError
 from benchmarks.processes import ROOT, running, tail
 
-__all__ = ["Server", "gunicorn", "serving", "uvicorn"]
+__all__ = ["Server", "free_port", "gunicorn", "serving", "uvicorn"]
 
 START_TIMEOUT = 60.0
 """Seconds until the server accepts connections."""

@@ -11,7 +11,19 @@ from typing import Any
 from benchmarks.guide_sample import verify_signature
 from envoyou_core import Webhooks
 
-__all__ = ["BARE", "LEAN", "PATH", "RECEIVED", "ROUTE", "SECRET", "VARIANT", "make_webhooks", "verified", "work"]
+__all__ = [
+    "BARE",
+    "LEAN",
+    "PATH",
+    "RECEIVED",
+    "ROUTE",
+    "SECRET",
+    "VARIANT",
+    "blocks",
+    "make_webhooks",
+    "verified",
+    "work",
+]
 
 VARIANT = os.environ["BENCHMARK_VARIANT"]
 BARE, SAMPLE, COMMIT, DELAY, ROUTE, LEAN = "bare", "sample", "commit", "delay", "route", "lean"
