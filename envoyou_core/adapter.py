@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from envoyou_core.analytics.rollups import Fold, Period, RollUp, Tally, fold, scoped_name
 from envoyou_core.asgi import read_body, request_of
 from envoyou_core.doctor.findings import Check, Finding
 from envoyou_core.endpoints import mark_endpoint
@@ -41,7 +42,7 @@ from envoyou_core.inbox.files import location_of
 from envoyou_core.inbox.group_commit import MAX_WAITING, GroupCommit
 from envoyou_core.inbox.handler_queue import HandlerTransactionQueue, Slot
 from envoyou_core.inbox.history import decode_history, encode_history
-from envoyou_core.inbox.insert_statement import insert_batches, insert_statement
+from envoyou_core.inbox.insert_statement import columns_of, insert_batches, insert_statement
 from envoyou_core.inbox.inspection import probe_entry
 from envoyou_core.inbox.lease_tokens import HOLDER_LENGTH, lease_holder, new_lease_token
 from envoyou_core.inbox.owed import awaited_handlers, encode_owed
@@ -121,16 +122,20 @@ __all__ = [
     "DisconnectedError",
     "DrainTask",
     "Finding",
+    "Fold",
     "GroupCommit",
     "Handler",
     "HandlerTransactionQueue",
     "Hook",
     "HookKind",
+    "Period",
     "ProcessRegistration",
     "RedactedLogger",
     "Registration",
+    "RollUp",
     "Secret",
     "Slot",
+    "Tally",
     "Target",
     "ThreadBoundFunction",
     "Waker",
@@ -143,6 +148,7 @@ __all__ = [
     "call_in_forked_children",
     "check_selection",
     "claim_of",
+    "columns_of",
     "decode_history",
     "describe_changes",
     "disabled_loggers",
@@ -151,6 +157,7 @@ __all__ = [
     "encode_owed",
     "event_of",
     "excerpt_of",
+    "fold",
     "has_celery_app",
     "insert_batches",
     "insert_statement",
@@ -177,6 +184,7 @@ __all__ = [
     "rejected_of",
     "request_of",
     "run_commands",
+    "scoped_name",
     "shortage",
     "surplus",
     "time_limit",

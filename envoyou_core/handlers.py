@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
@@ -13,7 +14,8 @@ from envoyou_core.handler import Handler, check_patterns, describe_handler
 from envoyou_core.handler_options import check_conditions, check_retry, error_types, former_names
 from envoyou_core.handler_parameters import OFFERED_PARAMETERS
 from envoyou_core.hooks import Hook, HookKind, Hooks
-from envoyou_core.observability import Listener
+from envoyou_core.observability import Listener, Notice
+from envoyou_core.observability.notices import Subscription
 from envoyou_core.providers import as_provider
 from envoyou_core.retry import RetryPolicy
 
@@ -170,12 +172,31 @@ class Registration(ABC):
         self.add_hook(HookKind.DEAD, hook)
         return hook
 
-    def subscribe(self, listener: Listener) -> None:
+    def on_alert(self, hook: HookFunction) -> HookFunction:
+        """Call the decorated function with each `Alert` that fires or resolves, in whichever process evaluates it.
+
+        If it raises, it is called again at the next evaluations, ten times in all. See the guide, "Monitoring and
+        Analytics".
+
+        Raises:
+            ConfigurationError: the function is async.
+        """
+        if inspect.iscoroutinefunction(hook):
+            raise ConfigurationError("an on_alert hook must be a sync function, because no event loop runs it")
+        self.add_hook(HookKind.ALERT, hook)
+        return hook
+
+    def subscribe(self, listener: Listener, kinds: Collection[type[Notice]] | None = None) -> None:
         """Call `listener` with every lifecycle notice. It is called in the thread that does the work: it must be quick.
 
         See the guide, "Logging and Monitoring".
+
+        Args:
+            listener: the function.
+            kinds: the kinds of notices that it receives; by default all, except the frequent ones that are made on
+                demand, such as `HandlerSucceeded`.
         """
-        self.add_hook(HookKind.NOTICE, listener)
+        self.add_hook(HookKind.NOTICE, listener if kinds is None else Subscription(listener, tuple(kinds)))
 
     def include(self, handlers: Handlers) -> None:
         """Add the handlers and hooks that a registry holds now, in its order. Later registrations there are not added.

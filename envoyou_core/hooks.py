@@ -15,17 +15,19 @@ from envoyou_core.steps import Await, CallHandler, Step
 __all__ = ["Hook", "HookKind", "Hooks", "call_hook"]
 
 Hook = Callable[..., Any]
-"""A function, sync or async; a hook of the kind `NOTICE` must be sync."""
+"""A function, sync or async; hooks of the kinds `NOTICE` and `ALERT` must be sync."""
 
 
 class HookKind(StrEnum):
     """When a hook is called."""
 
+    ACCEPTANCE = "acceptance"
     AROUND_HANDLER = "around_handler"
     PROVIDER = "provider"
     WORKER_START = "worker_start"
     WORKER_STOP = "worker_stop"
     DEAD = "dead"
+    ALERT = "alert"
     NOTICE = "notice"
 
 
@@ -34,19 +36,23 @@ class Hooks:
     """The registered hooks, in the order of registration. Iteration yields pairs of kind and hook.
 
     Attributes:
+        acceptance: traces the acceptance of an event; see `envoyou_core.reception.tracing`.
         around_handler: called with the event, a handler's name and the attempt; returns a context manager.
         provider: the providers of handlers' parameters, each a `Provider`.
         worker_start: called without arguments before a worker process claims its first event.
         worker_stop: called without arguments after a worker process has settled its last event, in reverse order.
         dead: called with the event and its last error: one line, or `None`.
+        alert: called with each alert that fires or resolves.
         notice: called with each lifecycle notice.
     """
 
+    acceptance: list[Hook] = field(default_factory=list)
     around_handler: list[Hook] = field(default_factory=list)
     provider: list[Provider] = field(default_factory=list)
     worker_start: list[Hook] = field(default_factory=list)
     worker_stop: list[Hook] = field(default_factory=list)
     dead: list[Hook] = field(default_factory=list)
+    alert: list[Hook] = field(default_factory=list)
     notice: list[Hook] = field(default_factory=list)
 
     def add(self, kind: HookKind, hook: Hook) -> None:

@@ -18,7 +18,11 @@ from envoyou_core.retention import RetentionReport
 from envoyou_core.settings import WorkerSettings
 
 if TYPE_CHECKING:
+    from envoyou_core.alerts.evaluator import Evaluator
+    from envoyou_core.analytics.reading import Analytics
+    from envoyou_core.analytics.recorder import Recorder
     from envoyou_core.health.probes import Probes
+    from envoyou_core.observability import Notices
     from envoyou_core.spool.relay import SpoolRelay
     from envoyou_core.spool.spool import Spool
     from envoyou_core.worker.announcer import Announcer
@@ -47,6 +51,7 @@ class Lifecycle:
     def __init__(
         self, *, inbox: WorkerInbox, spool: Spool | None, settings: WorkerSettings, wants_spool: bool = True
     ) -> None:
+        from envoyou_core.analytics.recorder import KINDS
         from envoyou_core.inbox.processes import Presence
 
         self.inbox: Inbox = inbox
@@ -56,6 +61,9 @@ class Lifecycle:
         self._notices.subscribe(observability.log_notice)
         self._settings = settings
         self._presence = Presence(self._handlers, clock=settings.clock)
+        self._recorder = self._make_recorder()
+        if settings.analytics:
+            self._notices.subscribe(self._recorder, KINDS)
         self._contexts: list[HandlerContext] = []
         self._thread_exit_hooks: list[Callable[[], object]] = []
         self._lock = ForkSafeLock()
@@ -90,6 +98,18 @@ class Lifecycle:
             self._engine.in_context(function)
         finally:
             self._engine.run_thread_exit_hooks()
+
+    @property
+    def analytics(self) -> Analytics:
+        """What was counted, for example `webhooks.analytics.summary(timedelta(hours=24))`."""
+        from envoyou_core.analytics.reading import Analytics
+
+        return Analytics(self._inbox.sum_rollups, flush=self._recorder.flush, clock=self._settings.clock)
+
+    @property
+    def notice_stream(self) -> Notices:
+        """The stream of this object's notices. To listen, use `subscribe`."""
+        return self._notices
 
     def add_context(self, context: HandlerContext) -> None:
         """Enter a context around every handler and hook, every inbox call of a worker, and a function as `handoff`.
@@ -163,6 +183,7 @@ class Lifecycle:
             worker.stop(timeout)
             worker.join(timeout + 2)
         self._handoff.stop(timeout)
+        self._recorder.stop()
 
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:
@@ -192,6 +213,7 @@ class Lifecycle:
                 if self._relay is not None:
                     await asyncio.to_thread(self._relay.stop, self._settings.shutdown_timeout)
                 await self._handoff.astop()
+                await asyncio.to_thread(self._recorder.stop)
 
     def run_worker(self, *, shutdown_timeout: float | None = None) -> None:
         """Run a worker in this thread until SIGTERM or SIGINT, as `envoyou worker` does.
@@ -239,6 +261,7 @@ class Lifecycle:
             self._own_worker = None
             if self._relay is not None:
                 self._relay.stop(timeout)
+            self._recorder.stop()
 
     def apply_retention(self, *, dry_run: bool = False) -> RetentionReport:
         """Delete what has been kept for long enough, and return the counts. For cron jobs if no worker is running.
@@ -249,6 +272,13 @@ class Lifecycle:
             dry_run: only count what would be deleted.
         """
         return self._engine.preview_maintenance() if dry_run else self._engine.run_maintenance()
+
+    def store_counts(self) -> None:
+        """Store what this process has counted. Its own thread, `stop` and a lifespan's end do so as well.
+
+        For processes that end without them, such as a cron job.
+        """
+        self._recorder.flush()
 
     def seconds_until_next_due(self) -> float | None:
         """Return the seconds until an event becomes due that is not due yet; `None` if none will. For task queues."""
@@ -375,6 +405,48 @@ class Lifecycle:
         # An event that is accepted between the stop and the end of the process waits for another worker.
         self._handoff.retire()
         self.stop()
+
+    def _make_recorder(self) -> Recorder:
+        from envoyou_core.analytics.recorder import Recorder
+
+        return Recorder(
+            lambda rollups: self._engine.in_context(lambda: self._inbox.add_rollups(rollups)),
+            name=self.inbox.name,
+            notices=self._notices,
+            clock=self._settings.clock,
+            may_tick=self._may_tick,
+            on_tick=self._evaluate_alerts,
+            on_tick_end=lambda: self._engine.run_thread_exit_hooks(),
+        )
+
+    def _evaluate_alerts(self) -> None:
+        if self._evaluator is None:
+            return
+        evaluator = self._evaluator
+        try:
+            self._engine.in_context(evaluator.run_due)
+        except Exception as error:
+            # The ticker comes again, and a database that is down is reported by whatever else needs it.
+            self._notices.emit(observability.AlertsNotEvaluated(self.inbox.name, describe(error)))
+
+    @cached_property
+    def _evaluator(self) -> Evaluator | None:
+        from envoyou_core.alerts.evaluator import Evaluator, callback_names
+
+        if self._settings.alerts is None:
+            return None
+        return Evaluator(
+            self._inbox,
+            self.spool,
+            config=self._settings.alerts,
+            callbacks=lambda: callback_names(self._handlers.hooks.alert),
+            notices=self._notices,
+            clock=self._settings.clock,
+        )
+
+    def _may_tick(self) -> bool:
+        """Whether a thread of this process may use the inbox at regular intervals."""
+        return True
 
     def _make_announcer(self, function: Callable[[str], object]) -> Announcer:
         from envoyou_core.worker.announcer import Announcer

@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from envoyou_core.alerts.config import Alerts
 from envoyou_core.errors import ConfigurationError
 from envoyou_core.observability.redacted import RedactedLogger
 from envoyou_core.reception.stored_secrets import read_secret_file, split_secrets
@@ -77,6 +78,8 @@ class WorkerSettings:
     lease: float = 30.0
     shutdown_timeout: float = 10.0
     handler_wait: float = 86_400.0
+    analytics: bool = True
+    alerts: Alerts | None = field(default_factory=Alerts)
     clock: Callable[[], float] = time.time
 
     def __post_init__(self) -> None:
@@ -86,6 +89,10 @@ class WorkerSettings:
             raise ConfigurationError(f"retry must be a RetryPolicy or None, got {type(self.retry).__name__}")
         if self.retention is not None and not isinstance(self.retention, Retention):
             raise ConfigurationError(f"retention must be a Retention or None, got {type(self.retention).__name__}")
+        if not isinstance(self.analytics, bool):
+            raise ConfigurationError(f"analytics must be true or false, got {type(self.analytics).__name__}")
+        if self.alerts is not None and not isinstance(self.alerts, Alerts):
+            raise ConfigurationError(f"alerts must be an Alerts or None, got {type(self.alerts).__name__}")
         if not callable(self.clock):
             raise ConfigurationError(
                 f"clock must be a function that returns epoch seconds, got {type(self.clock).__name__}"
@@ -196,6 +203,25 @@ def _retention(value: object) -> object:
     return value
 
 
+def _alerts(value: object) -> object:
+    if value is None or value is False or (isinstance(value, str) and value.lower() in {"none", "off", "false", "no"}):
+        return None
+    if not isinstance(value, Alerts):
+        raise ValueError("must be an Alerts or 'off'")
+    return value
+
+
+def _thresholds(value: object) -> object:
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            raise ValueError("must be a JSON object of alerts and thresholds") from None
+    if not isinstance(value, Mapping):
+        raise ValueError("must be a mapping of alerts and thresholds")
+    return value
+
+
 Setting = tuple[str, Callable[[object], object]]
 """A keyword of `Webhooks`, and the function that converts the setting to its value."""
 
@@ -214,10 +240,13 @@ _KEYWORDS: Final[Mapping[str, Setting]] = {
     "MAX_BODY_SIZE": ("max_body_size", _integer),
     "MAX_CANONICAL_SIZE": ("max_canonical_size", _integer_or_none),
     "CAPTURE_REJECTED": ("capture_rejected", _as_given),
+    "INSTRUMENT": ("instrument", _tuple),
     "CONCURRENCY": ("concurrency", _integer),
     "LEASE": ("lease", _number),
     "SHUTDOWN_TIMEOUT": ("shutdown_timeout", _number),
     "HANDLER_WAIT": ("handler_wait", _number),
+    "ANALYTICS": ("analytics", _boolean),
+    "ALERTS": ("alerts", _alerts),
     "CLOCK": ("clock", _function),
     "RETRY": ("retry", _retry),
     "RETENTION": ("retention", _retention),
@@ -238,9 +267,17 @@ _RETENTION: Final[Mapping[str, Setting]] = {
     "RETENTION_MARK_DAYS": ("mark_days", _number),
     "RETENTION_SCRUB_PROCESSED": ("scrub_processed", _boolean),
 }
+_ALERTS: Final[Mapping[str, Setting]] = {
+    "ALERTS_THRESHOLDS": ("thresholds", _thresholds),
+    "ALERTS_WEBHOOK_URL": ("webhook_url", _text),
+    "ALERTS_EMAIL_TO": ("email_to", _tuple),
+    "ALERTS_EMAIL_FROM": ("email_from", _text),
+    "ALERTS_SMTP_URL": ("smtp_url", _text),
+}
 _PARTS: Final[Mapping[str, tuple[Callable[..., object], Mapping[str, Setting]]]] = {
     "RETRY": (RetryPolicy, _RETRY),
     "RETENTION": (Retention, _RETENTION),
+    "ALERTS": (Alerts, _ALERTS),
 }
 """Settings that are given as a whole or field by field."""
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Literal
 
+from envoyou_core.alerts.config import Alerts
 from envoyou_core.errors import ConfigurationError, WebhookError
 from envoyou_core.event import Event
 from envoyou_core.handler import Handler, check_transaction_support, with_session_of_inbox
@@ -16,6 +17,8 @@ from envoyou_core.http import RequestLimits, WebhookRequest, WebhookResponse
 from envoyou_core.inbox import WorkerInbox
 from envoyou_core.isolation import Isolation
 from envoyou_core.nonces import NonceStore
+from envoyou_core.observability.instruments import instrument as instrument_webhooks
+from envoyou_core.observability.notices import Subscription
 from envoyou_core.reception.captures import capture_directory
 from envoyou_core.reception.endpoint_headers import EndpointHeaders, HeaderValues
 from envoyou_core.reception.receiver import Receiver
@@ -78,8 +81,14 @@ class Webhooks(Registration, Isolation):
             should be longer.
         handler_wait: seconds for which an event waits for a process that knows a handler, if it is unfinished and this
             process does not know it, as during a rolling deploy. After that the event is dead.
+        analytics: whether deliveries, attempts and events are counted, for `webhooks.analytics`, `envoyou stats
+            --window` and alerts.
+        alerts: which alerts fire, and where they are sent besides the log and `on_alert`; `None` for no alerts. They
+            need `analytics`.
         capture_rejected: a directory to which requests that are refused with 400 or 401 are written, for `envoyou
             verify`: at most 100 files, the newest. They contain bodies, and no secrets; off by default.
+        instrument: which libraries measure, trace and report what happens: `prometheus`, `opentelemetry`, `sentry`. The
+            same as to call `instrument(webhooks)` of these modules of `envoyou_core.observability`.
         clock: returns epoch seconds; for tests. An inbox that is given as an object has its own clock.
 
     Raises:
@@ -108,7 +117,10 @@ class Webhooks(Registration, Isolation):
         lease: float = DEFAULTS.lease,
         shutdown_timeout: float = DEFAULTS.shutdown_timeout,
         handler_wait: float = DEFAULTS.handler_wait,
+        analytics: bool = DEFAULTS.analytics,
+        alerts: Alerts | None = DEFAULTS.alerts,
         capture_rejected: str | os.PathLike[str] | None = None,
+        instrument: Iterable[str] = (),
         clock: Callable[[], float] = time.time,
     ) -> None:
         if handoff == "celery":
@@ -123,6 +135,8 @@ class Webhooks(Registration, Isolation):
             lease=lease,
             shutdown_timeout=shutdown_timeout,
             handler_wait=handler_wait,
+            analytics=analytics,
+            alerts=alerts,
             clock=clock,
         )
         self.name = name
@@ -150,7 +164,9 @@ class Webhooks(Registration, Isolation):
             presence=self._presence,
             endpoint_headers=EndpointHeaders.of(endpoint_headers, kept_headers),
             captures=capture_directory(capture_rejected, endpoint_headers),
+            tracers=self._handlers.hooks.acceptance,
         )
+        instrument_webhooks(self, instrument)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ, **settings: Any) -> Webhooks:
@@ -184,7 +200,8 @@ class Webhooks(Registration, Isolation):
     def add_hook(self, kind: HookKind, hook: Hook) -> None:
         """Add a hook. Hooks of one kind are called in the order in which they were added."""
         if kind is HookKind.NOTICE:
-            self._notices.subscribe(hook)
+            given = hook if isinstance(hook, Subscription) else Subscription(hook)
+            self._notices.subscribe(given.listener, given.kinds)
         else:
             self._handlers.add_hook(kind, hook)
 
@@ -353,7 +370,10 @@ class Webhooks(Registration, Isolation):
         from envoyou_core.worker.drain import drain
 
         self._empty_spool()
-        return drain(self._engine, until_idle=until_idle, within=within, raise_errors=raise_errors)
+        try:
+            return drain(self._engine, until_idle=until_idle, within=within, raise_errors=raise_errors)
+        finally:
+            self._recorder.flush_if_due()
 
     async def adrain(self, *, until_idle: bool = False, within: float | None = None, raise_errors: bool = False) -> int:
         """Handle the events that are due now, on the running event loop. See `drain`."""
@@ -362,4 +382,7 @@ class Webhooks(Registration, Isolation):
         from envoyou_core.worker.drain import adrain
 
         await asyncio.to_thread(self._empty_spool)
-        return await adrain(self._engine, until_idle=until_idle, within=within, raise_errors=raise_errors)
+        try:
+            return await adrain(self._engine, until_idle=until_idle, within=within, raise_errors=raise_errors)
+        finally:
+            await asyncio.to_thread(self._recorder.flush_if_due)

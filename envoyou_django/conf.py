@@ -32,6 +32,7 @@ __all__ = [
     "handlers_module",
     "has_secret",
     "is_manual",
+    "mails_admins",
     "signing_secret",
     "task_queue",
     "tasks_backend",
@@ -45,7 +46,8 @@ HANDLERS_MODULE: Final = "HANDLERS_MODULE"
 TASKS_BACKEND: Final = "TASKS_BACKEND"
 TASKS_QUEUE: Final = "TASKS_QUEUE"
 INBOX: Final = frozenset({"INBOX"})
-OWN_NAMES: Final = frozenset({HANDLERS_MODULE, TASKS_BACKEND, TASKS_QUEUE})
+ALERTS_MAIL_ADMINS: Final = "ALERTS_MAIL_ADMINS"
+OWN_NAMES: Final = frozenset({HANDLERS_MODULE, TASKS_BACKEND, TASKS_QUEUE, ALERTS_MAIL_ADMINS})
 """Names that exist only in Django's setting."""
 
 
@@ -154,6 +156,21 @@ def signing_secret(webhook_id: str) -> str | bytes:
         ConfigurationError: a setting is invalid, or the endpoint has no secret.
     """
     return newest_secret(webhooks_keywords()["secret"], webhook_id)
+
+
+def mails_admins() -> bool:
+    """Whether alerts are sent to the project's `ADMINS`: `ALERTS_MAIL_ADMINS`, by default false.
+
+    Raises:
+        ConfigurationError: it is neither true nor false.
+    """
+    value = _setting().get(ALERTS_MAIL_ADMINS, False)
+    words = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+    if isinstance(value, str) and value.lower() in words:
+        return words[value.lower()]
+    if not isinstance(value, bool):
+        raise ConfigurationError(f'{SETTING}["{ALERTS_MAIL_ADMINS}"] must be true or false')
+    return value
 
 
 def is_manual() -> bool:

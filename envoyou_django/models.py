@@ -22,8 +22,10 @@ from envoyou_django.fields import ExactCharField, UtcDateTimeField, stored_momen
 from envoyou_django.inbox.bulk import MAKE_DUE, MARK_DEAD, Operation, change_in_batches, requeueing
 
 __all__ = [
+    "BUCKET_COLUMNS",
     "MAX_NAME",
     "TABLES",
+    "AlertStates",
     "ClaimLock",
     "HandlerSetRow",
     "ObjectMark",
@@ -33,6 +35,7 @@ __all__ = [
     "ProcessedEventManager",
     "ProcessedEventQuerySet",
     "RejectedDelivery",
+    "RollUp",
 ]
 
 TABLES = (
@@ -43,10 +46,12 @@ TABLES = (
     "envoyou_rejected_delivery",
     "envoyou_handler_set",
     "envoyou_process",
+    "envoyou_rollup",
+    "envoyou_alert_states",
 )
 """The names of the tables."""
 
-EVENTS, MARKS, PAUSED, CLAIM_LOCKS, REJECTED, HANDLER_SETS, PROCESSES = TABLES
+EVENTS, MARKS, PAUSED, CLAIM_LOCKS, REJECTED, HANDLER_SETS, PROCESSES, ROLLUPS, ALERT_STATES = TABLES
 
 MAX_NAME = 64
 """The maximum length of an inbox's name."""
@@ -203,6 +208,9 @@ class ProcessedEvent(models.Model):
     waits_since = UtcDateTimeField("waits since", null=True, blank=True)
     headers = models.TextField(
         "headers", null=True, blank=True, help_text="JSON: the headers of the request that were kept."
+    )
+    traceparent = models.CharField(
+        "trace context", max_length=64, null=True, blank=True, help_text="The trace context of the acceptance."
     )
 
     objects = ProcessedEventManager()
@@ -404,3 +412,57 @@ class ProcessRow(models.Model):
 
     def __str__(self) -> str:
         return f"{self.host} {self.pid} ({self.kind})"
+
+
+BUCKET_COLUMNS = tuple(f"b{number:02}" for number in range(18))
+"""The columns of a roll-up's histogram."""
+
+
+class RollUp(models.Model):
+    """What was counted in one minute, hour or day; see `webhooks.analytics`."""
+
+    name = ExactCharField("inbox", max_length=MAX_NAME)
+    period = models.PositiveIntegerField("period", help_text="Seconds: a minute, an hour or a day.")
+    start = UtcDateTimeField("start")
+    measure = ExactCharField("measure", max_length=32)
+    event_type = ExactCharField("type", max_length=255, blank=True)
+    handler = ExactCharField("handler", max_length=255, blank=True)
+    number = models.BigIntegerField("number")
+    total = models.BigIntegerField("total", help_text="Microseconds, over the counts in the buckets.")
+
+    class Meta:
+        """Table and constraint."""
+
+        db_table = ROLLUPS
+        default_permissions = ()
+        constraints = [
+            models.UniqueConstraint(
+                fields=["name", "period", "start", "measure", "event_type", "handler"], name="envoyou_rollup_key"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.measure} {self.start} ({self.number})"
+
+
+for _bucket in BUCKET_COLUMNS:
+    RollUp.add_to_class(_bucket, models.BigIntegerField(_bucket))
+
+
+class AlertStates(models.Model):
+    """The states of all alert rules of an inbox, the process that evaluates them, and until when."""
+
+    name = ExactCharField("inbox", max_length=MAX_NAME)
+    states = models.TextField("states")
+    token = models.CharField("token", max_length=32, null=True, blank=True)
+    due_at = UtcDateTimeField("due at")
+
+    class Meta:
+        """Table and constraint."""
+
+        db_table = ALERT_STATES
+        default_permissions = ()
+        constraints = [models.UniqueConstraint(fields=["name"], name="envoyou_alert_states_name")]
+
+    def __str__(self) -> str:
+        return self.name

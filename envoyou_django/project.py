@@ -13,6 +13,7 @@ from django.core.signals import setting_changed
 from envoyou_core import ConfigurationError, Handlers
 from envoyou_core.adapter import Handler, Hook, HookKind, Registration
 from envoyou_django import conf
+from envoyou_django.alerts import mail_alert_to_admins
 from envoyou_django.runtime import DjangoWebhooks, check_handler
 
 __all__ = ["ProjectWebhooks", "project_webhooks"]
@@ -88,6 +89,8 @@ class ProjectWebhooks(Registration):
                 inbox = OrmInbox(name=keywords.get("name", "default"), clock=conf.clock())
                 webhooks = DjangoWebhooks(**keywords, inbox=inbox, hint=_task_queue_hint())
                 webhooks.include(self._registry)
+                if conf.mails_admins():
+                    webhooks.on_alert(mail_alert_to_admins)
                 self._webhooks = webhooks
             return self._webhooks
 

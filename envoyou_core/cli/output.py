@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import typer
-from rich.console import Console
+from rich.console import Console, Group
 from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
@@ -62,9 +62,9 @@ def is_narrow() -> bool:
     return sys.stdout.isatty() and Console().width < MIN_WIDTH
 
 
-def print_result(result: Table | dict[str, Any] | Sequence[dict[str, Any]]) -> None:
-    """Print a table, or anything else as JSON."""
-    if isinstance(result, Table):
+def print_result(result: Table | Group | dict[str, Any] | Sequence[dict[str, Any]]) -> None:
+    """Print a table, or several, or anything else as JSON."""
+    if isinstance(result, Table | Group):
         # In a pipe, rows are not wrapped, so that grep finds an id on one line.
         console = _Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
         with _writing():

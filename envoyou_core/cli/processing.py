@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
@@ -73,6 +73,13 @@ def worker(
         LogLevel | None,
         typer.Option(case_sensitive=False, help="The lowest level to log; by default info, or as configured."),
     ] = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, metavar="PORT", help="Serve metrics for Prometheus, with the inbox's gauges."),
+    ] = None,
+    metrics_host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Where to serve them: 0.0.0.0 for other machines.")
+    ] = "127.0.0.1",
 ) -> None:
     """Run a worker process until SIGTERM or SIGINT. A second signal ends it at once."""
     target = target_of(context)
@@ -82,12 +89,17 @@ def worker(
         raise typer.BadParameter("--drain and --reload exclude each other")
     if reload and target.reload is None:
         raise typer.BadParameter("--reload is a part of `manage.py envoyou worker` only")
+    if metrics_port is not None and (drain or reload):
+        raise typer.BadParameter("--metrics-port is for a worker that runs without --drain and --reload")
     # A worker may create its SQLite file, unless the path is relative.
     webhooks = webhooks_of(context) if drain else target.find()
     target.set_up_logging()
     if log_level is not None:
         logging.getLogger("envoyou").setLevel(log_level)
-    with _answering_probes(webhooks, health_host, health_port):
+    with (
+        _answering_probes(webhooks, health_host, health_port),
+        _serving_metrics(webhooks, metrics_host, metrics_port),
+    ):
         _run(target, webhooks, drain=drain, reload=reload, shutdown_timeout=shutdown_timeout)
 
 
@@ -98,6 +110,25 @@ def _run(target: Target, webhooks: Webhooks, *, drain: bool, reload: bool, shutd
         target.reload(partial(_work, webhooks, shutdown_timeout), partial(webhooks.stop, shutdown_timeout))
     else:
         _work(webhooks, shutdown_timeout)
+
+
+@contextmanager
+def _serving_metrics(webhooks: Webhooks, host: str, port: int | None) -> Iterator[None]:
+    if port is None:
+        yield
+        return
+    try:
+        from envoyou_core.observability import prometheus
+    except ImportError as error:
+        fail(f"--metrics-port: {error.name} is not installed: pip install 'envoyou-webhooks[prometheus]'")
+    prometheus.instrument(webhooks)
+    with ExitStack() as stack:
+        try:
+            bound = stack.enter_context(prometheus.serve(webhooks, port=port, host=host))
+        except OSError as error:
+            fail(f"cannot serve metrics on {host}, port {port}: {error.strerror or error}")
+        log.info("metrics are served at http://%s:%d/metrics", host, bound)
+        yield
 
 
 @contextmanager
@@ -130,6 +161,7 @@ def _drain(webhooks: Webhooks) -> None:
     webhooks.inbox.open()
     settled = webhooks.drain()
     webhooks.apply_retention()
+    webhooks.store_counts()
     print_line(f"Settled {settled} {'event' if settled == 1 else 'events'}.")
 
 

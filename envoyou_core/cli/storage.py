@@ -5,19 +5,20 @@ from __future__ import annotations
 import os
 from contextlib import closing
 from dataclasses import asdict
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
 
-from envoyou_core.cli.documents import stats_as_json
+from envoyou_core.cli.documents import process_as_json, stats_as_json
 from envoyou_core.cli.events import confirm
+from envoyou_core.cli.figures import summary_tables
 from envoyou_core.cli.output import fail, print_line, print_result, report_usage_errors, reporting
 from envoyou_core.cli.parameters import AS_JSON, duration, status, statuses
 from envoyou_core.cli.tables import stats_table
 from envoyou_core.cli.target import target_of, webhooks_of
 from envoyou_core.errors import ConfigurationError
-from envoyou_core.inbox import FINISHED, Inbox, InboxStats, Status, open_inbox
+from envoyou_core.inbox import FINISHED, Inbox, InboxStats, Process, Status, open_inbox
 from envoyou_core.inbox.files import location_of
 
 __all__ = ["migrate", "prune", "stats"]
@@ -41,6 +42,14 @@ def stats(
     max_waiting: Annotated[
         int | None, typer.Option(min=0, metavar="N", help="End with 1 if more events wait for a handler.")
     ] = None,
+    window: Annotated[
+        timedelta | None,
+        typer.Option(
+            parser=duration,
+            metavar="AGE",
+            help="Also show the rates, times and volumes of this time, such as 24h or 7d.",
+        ),
+    ] = None,
     as_json: AS_JSON = False,
 ) -> None:
     """Show the number of events by status, how long the oldest due event has waited, and what is paused.
@@ -48,13 +57,18 @@ def stats(
     If there is a spool, also the number of events in it, even while the inbox is unavailable.
     """
     webhooks = webhooks_of(context)
-    counts = spooled = failure = None
+    if window == timedelta(0):
+        raise typer.BadParameter("--window must be longer than 0")
+    counts = spooled = summary = failure = None
+    processes: list[Process] = []
     paused = frozenset[str]()
     try:
         webhooks.inbox.open()
         # An inbox written by an application may not support the argument.
         counts = webhooks.inbox.stats(exact=True) if exact else webhooks.inbox.stats()
         paused = webhooks.paused
+        processes = webhooks.inbox.processes()
+        summary = None if window is None else webhooks.analytics.summary(window)
     except Exception as error:
         failure = error
     try:
@@ -62,8 +76,15 @@ def stats(
     except Exception as error:
         failure = failure or error
     if counts is not None or spooled is not None:
-        render = stats_as_json if as_json else stats_table
-        print_result(render(counts, paused, spooled, location_of(webhooks.inbox), location_of(webhooks.spool)))
+        now = datetime.now(UTC)
+        figures = (counts, paused, spooled, location_of(webhooks.inbox), location_of(webhooks.spool))
+        if as_json:
+            document = stats_as_json(*figures) | {"processes": [process_as_json(each, now) for each in processes]}
+            print_result(document if summary is None else document | {"window": summary.to_json()})
+        else:
+            print_result(stats_table(*figures, [each for each in processes if each.live_for(now) > 0]))
+            if summary is not None:
+                print_result(summary_tables(summary))
     if failure is not None:
         raise failure
     exceeded = [] if counts is None else _exceeded(counts, max_overdue, max_dead, max_waiting)

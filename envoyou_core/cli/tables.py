@@ -12,7 +12,7 @@ from rich.text import Text
 
 from envoyou_core.cli.documents import count_text, webhook_as_json
 from envoyou_core.handler import Handler
-from envoyou_core.inbox import InboxRecord, InboxStats, Process, RejectedDelivery, Status
+from envoyou_core.inbox import InboxRecord, InboxStats, Process, ProcessKind, RejectedDelivery, Status
 from envoyou_core.redaction import printable
 
 if TYPE_CHECKING:
@@ -47,8 +47,11 @@ def stats_table(
     spool: InboxStats | None,
     inbox_location: str,
     spool_location: str,
+    live: Iterable[Process] = (),
 ) -> Table:
     """Return the number of events by status, the wait of the oldest due event, what is paused and the spool's size.
+
+    `live` are the live processes, whose workers are counted.
 
     The last rows are the locations of the inbox and the spool. Rows of a store whose statistics are `None` are omitted.
     """
@@ -63,6 +66,7 @@ def stats_table(
         table.add_row("overdue", f"{stats.overdue:.0f} s")
         for handler, number in stats.waiting.items():
             table.add_row(Text(printable(f"waiting for {handler}")), str(number))
+        table.add_row("workers", str(sum(process.kind is ProcessKind.WORKER for process in live)))
         table.add_row("paused", escape(", ".join(sorted(paused))) or "nothing")
     if spool is not None:
         table.add_row("in the spool", str(spool.total))

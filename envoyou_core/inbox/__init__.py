@@ -13,7 +13,13 @@ if TYPE_CHECKING:
     from envoyou_core.inbox.history import Attempt, Failure
     from envoyou_core.inbox.memory import MemoryInbox
     from envoyou_core.inbox.processes import Process, ProcessKind
-    from envoyou_core.inbox.protocol import AsyncTransactionalInbox, Inbox, TransactionalInbox, WorkerInbox
+    from envoyou_core.inbox.protocol import (
+        AsyncTransactionalInbox,
+        Inbox,
+        TelemetryInbox,
+        TransactionalInbox,
+        WorkerInbox,
+    )
     from envoyou_core.inbox.records import (
         ANY,
         COUNTED,
@@ -69,6 +75,7 @@ __all__ = [
     "Settlement",
     "SqlInbox",
     "Status",
+    "TelemetryInbox",
     "TransactionalInbox",
     "WorkerInbox",
     "check_handler_names",
@@ -131,6 +138,7 @@ _LOADED_ON_FIRST_USE = {
     "Settlement": "envoyou_core.inbox.records",
     "SqlInbox": "envoyou_core.inbox.sql.inbox",
     "Status": "envoyou_core.inbox.records",
+    "TelemetryInbox": "envoyou_core.inbox.protocol",
     "TransactionalInbox": "envoyou_core.inbox.protocol",
     "WorkerInbox": "envoyou_core.inbox.protocol",
     "check_handler_names": "envoyou_core.inbox.records",

@@ -19,6 +19,7 @@ from envoyou_core.inbox.handler_sets import HandlerSet
 from envoyou_core.inbox.lease_tokens import lease_holder, new_lease_token
 from envoyou_core.inbox.memory_rejections import MemoryRejections
 from envoyou_core.inbox.memory_rows import MemoryRow
+from envoyou_core.inbox.memory_telemetry import MemoryTelemetry
 from envoyou_core.inbox.processes import KEPT_FOR, SETS_KEPT_FOR, Beats, Process, ProcessRegistration
 from envoyou_core.inbox.protocol import WorkerInbox
 from envoyou_core.inbox.records import (
@@ -48,7 +49,7 @@ Processes = list[Process]
 RejectedDeliveries = list[RejectedDelivery]
 
 
-class MemoryInbox(WorkerInbox):
+class MemoryInbox(MemoryTelemetry, WorkerInbox):
     """An `Inbox` that loses everything when the process ends. Never use it in production.
 
     Args:
@@ -60,6 +61,7 @@ class MemoryInbox(WorkerInbox):
     location = "memory:"
 
     def __init__(self, *, name: str = "default", clock: Callable[[], float] = time.time) -> None:
+        super().__init__()
         self.name = name
         self._clock = clock
         self._lock = threading.Lock()

@@ -47,6 +47,7 @@ class MemoryRow:
     waits_for: str | None = None
     waits_since: datetime | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    traceparent: str | None = None
 
     @property
     def object(self) -> tuple[str, str] | None:
@@ -97,6 +98,7 @@ class MemoryRow:
             waits_for=self.waits_for,
             waits_since=self.waits_since,
             headers=dict(self.headers),
+            traceparent=self.traceparent,
         )
 
     def record(self) -> InboxRecord:
@@ -117,4 +119,5 @@ class MemoryRow:
             scrubbed_at=self.scrubbed_at,
             waits_for=self.waits_for if self.is_waiting else None,
             owed=dict(self.owed),
+            traceparent=self.traceparent,
         )

@@ -6,12 +6,13 @@ import builtins
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from envoyou_core.inbox.records import ANY, Status
 
 if TYPE_CHECKING:
+    from envoyou_core.analytics.rollups import Fold, RollUp, Tally
     from envoyou_core.inbox.handler_sets import HandlerSet
     from envoyou_core.inbox.processes import Process
     from envoyou_core.inbox.records import (
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     )
     from envoyou_core.inbox.rejected import NewRejection, RejectedDelivery
 
-__all__ = ["AsyncTransactionalInbox", "Inbox", "TransactionalInbox", "WorkerInbox"]
+__all__ = ["AsyncTransactionalInbox", "Inbox", "TelemetryInbox", "TransactionalInbox", "WorkerInbox"]
 
 
 @runtime_checkable
@@ -199,7 +200,47 @@ class Inbox(Protocol):
 
 
 @runtime_checkable
-class WorkerInbox(Inbox, Protocol):
+class TelemetryInbox(Protocol):
+    """The half of an inbox that holds what was counted, and the states of alerts."""
+
+    def add_rollups(self, rollups: Sequence[RollUp]) -> None:
+        """Add counts to those of the same periods and keys, in one statement for all of them."""
+
+    def sum_rollups(self, since: datetime, until: datetime) -> builtins.list[Tally]:
+        """Add up the roll-ups whose periods overlap with a window, by key; the result is sorted by it."""
+
+    def fold_rollups(self, step: Fold) -> int:
+        """Move the roll-ups that are old enough into those of a longer period, or delete them; returns how many."""
+
+    def alert_states(self, scope: str = "") -> str | None:
+        """Return the states of the alerts as they were stored; `None` if they were never claimed."""
+
+    def claim_alerts(self, token: str, lease: float, scope: str = "") -> str | None:
+        """Claim the evaluation of the alerts if it is due, for `lease` seconds.
+
+        Args:
+            token: a random text.
+            lease: seconds.
+            scope: up to 16 characters that keep several evaluations apart: each machine has one of its own.
+
+        Returns:
+            The states that were stored last, at first an empty text; `None` if the evaluation is not due, or another
+            process has claimed it.
+        """
+
+    def store_alerts(self, token: str, states: str, due_in: float, scope: str = "") -> bool:
+        """Store the states of the alerts, if the claim is still held; returns whether it is.
+
+        Args:
+            token: that of the claim.
+            states: the new states.
+            due_in: seconds until the next evaluation is due.
+            scope: that of the claim.
+        """
+
+
+@runtime_checkable
+class WorkerInbox(Inbox, TelemetryInbox, Protocol):
     """A complete inbox: the users' half, and what the receiver, the relay of the spool and the workers need.
 
     It is a durable queue that also remembers the events that were handled. `due_at` alone decides when a row is next

@@ -109,6 +109,7 @@ class NewEvent(msgspec.Struct, frozen=True):
         handlers: the handlers of the process that accepted it; `None` if they are not known.
         process: the process that adds it; `None` if it is not to be listed.
         headers: the headers of the request that are kept.
+        traceparent: the trace context of the acceptance, as in W3C Trace Context; `None` if it is not traced.
     """
 
     event: Event
@@ -118,6 +119,7 @@ class NewEvent(msgspec.Struct, frozen=True):
     handlers: HandlerSet | None = None
     process: Process | None = None
     headers: Mapping[str, str] = msgspec.field(default_factory=dict)
+    traceparent: str | None = None
 
     def __repr__(self) -> str:
         # Headers may contain secrets of the application.
@@ -171,6 +173,7 @@ class Claim(msgspec.Struct, frozen=True):
         waits_for: the column of that name, which the settlement overwrites.
         waits_since: when the event began to wait for a handler; `None` if it did not wait.
         headers: the headers of the request that were kept.
+        traceparent: the trace context of the acceptance; `None` if it was not traced.
     """
 
     key: int
@@ -190,6 +193,7 @@ class Claim(msgspec.Struct, frozen=True):
     waits_for: str | None = None
     waits_since: datetime | None = None
     headers: Mapping[str, str] = msgspec.field(default_factory=dict)
+    traceparent: str | None = None
 
     def __repr__(self) -> str:
         return f"Claim(key={self.key}, token={self.token!r}, event={self.event!r}, attempts={self.attempts})"
@@ -249,6 +253,7 @@ class InboxRecord:
             this release does not know shows as `failed` if the event is still due at some time, else as `dead`.
         waits_for: the handler that it waits for, because no process at hand knows it; `None` if it does not wait.
         owed: the handlers that earlier attempts have left, by name, and whether each has begun.
+        traceparent: the trace context of the acceptance, as in W3C Trace Context; `None` if it was not traced.
     """
 
     event: Event
@@ -267,6 +272,7 @@ class InboxRecord:
     unreadable: str | None = None
     waits_for: str | None = None
     owed: Mapping[str, bool] = field(default_factory=dict)
+    traceparent: str | None = None
 
     @property
     def last_traceback(self) -> str | None:

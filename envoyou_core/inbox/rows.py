@@ -69,6 +69,7 @@ def claim_of(row: Any, *, key: int, token: str, moment: Moment) -> Claim:
         waits_for=_text_or_none(row.waits_for),
         waits_since=None if row.waits_since is None else reader.time("waits_since"),
         headers=_headers_of(row.headers) if row.headers else {},
+        traceparent=_text_or_none(row.traceparent),
         unreadable=reader.reason,
     )
 
@@ -93,6 +94,7 @@ def record_of(row: Any, *, moment: Moment) -> InboxRecord:
         waits_for=_text_or_none(row.waits_for) if transitions.is_waiting(row.status, row.waits_for) else None,
         owed=reader.owed(),
         unreadable=reader.reason,
+        traceparent=_text_or_none(row.traceparent),
     )
 
 

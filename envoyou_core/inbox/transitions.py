@@ -69,8 +69,8 @@ REARMABLE = Status.DEAD
 
 
 def accept(entry: NewEvent, now: datetime) -> Changes:
-    """The columns of a new event; the inbox adds its name."""
-    return {
+    """The columns of a new event; the inbox adds its name. There is no column `traceparent` if it has none."""
+    columns: dict[str, Any] = {
         "tenant": entry.tenant,
         "event_id": entry.event.id,
         "type": entry.event.type,
@@ -87,6 +87,7 @@ def accept(entry: NewEvent, now: datetime) -> Changes:
         "accepted_set": None if entry.handlers is None else entry.handlers.id,
         "headers": entry.headers,
     }
+    return columns if entry.traceparent is None else {**columns, "traceparent": entry.traceparent}
 
 
 def is_rearmed(status: Status, *, has_payload: bool) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from envoyou_core.observability.alert_notices import AlertFired, AlertNotSent, AlertResolved, AlertsNotEvaluated
     from envoyou_core.observability.attempt_notices import (
         DatabaseFailed,
         HandlerAwaited,
@@ -17,10 +18,12 @@ if TYPE_CHECKING:
         HandlerOverdue,
         HandlerPostponed,
         HandlerSkipped,
+        HandlerSucceeded,
         HookFailed,
         LeaseLost,
         Settled,
     )
+    from envoyou_core.observability.current import HandlerCall, current_handler
     from envoyou_core.observability.delivery_notices import (
         Accepted,
         CaptureFailed,
@@ -29,10 +32,11 @@ if TYPE_CHECKING:
         RejectedNotKept,
         RejectedPruned,
     )
-    from envoyou_core.observability.logs import log_notice
+    from envoyou_core.observability.logs import HandlerFilter, handler_fields, log_notice
     from envoyou_core.observability.notice import Notice
     from envoyou_core.observability.notices import Listener, Notices
     from envoyou_core.observability.storage_notices import (
+        CountsNotStored,
         InboxDown,
         InboxUp,
         MoveRefused,
@@ -42,6 +46,7 @@ if TYPE_CHECKING:
         SpoolFailed,
     )
     from envoyou_core.observability.worker_notices import (
+        Claimed,
         HandlersBounded,
         LeasesEnded,
         NoHandlers,
@@ -54,14 +59,23 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Accepted",
+    "AlertFired",
+    "AlertNotSent",
+    "AlertResolved",
+    "AlertsNotEvaluated",
     "CaptureFailed",
+    "Claimed",
+    "CountsNotStored",
     "DatabaseFailed",
     "HandlerAwaited",
+    "HandlerCall",
     "HandlerDropped",
     "HandlerFailed",
+    "HandlerFilter",
     "HandlerOverdue",
     "HandlerPostponed",
     "HandlerSkipped",
+    "HandlerSucceeded",
     "HandlersBounded",
     "HookFailed",
     "InboxDown",
@@ -87,19 +101,30 @@ __all__ = [
     "WorkerInterrupted",
     "WorkerStarted",
     "WorkerStopped",
+    "current_handler",
+    "handler_fields",
     "log_notice",
 ]
 
 _LOADED_ON_FIRST_USE = {
     "Accepted": "envoyou_core.observability.delivery_notices",
+    "AlertFired": "envoyou_core.observability.alert_notices",
+    "AlertNotSent": "envoyou_core.observability.alert_notices",
+    "AlertResolved": "envoyou_core.observability.alert_notices",
+    "AlertsNotEvaluated": "envoyou_core.observability.alert_notices",
     "CaptureFailed": "envoyou_core.observability.delivery_notices",
+    "Claimed": "envoyou_core.observability.worker_notices",
+    "CountsNotStored": "envoyou_core.observability.storage_notices",
     "DatabaseFailed": "envoyou_core.observability.attempt_notices",
     "HandlerAwaited": "envoyou_core.observability.attempt_notices",
+    "HandlerCall": "envoyou_core.observability.current",
     "HandlerDropped": "envoyou_core.observability.attempt_notices",
     "HandlerFailed": "envoyou_core.observability.attempt_notices",
+    "HandlerFilter": "envoyou_core.observability.logs",
     "HandlerOverdue": "envoyou_core.observability.attempt_notices",
     "HandlerPostponed": "envoyou_core.observability.attempt_notices",
     "HandlerSkipped": "envoyou_core.observability.attempt_notices",
+    "HandlerSucceeded": "envoyou_core.observability.attempt_notices",
     "HandlersBounded": "envoyou_core.observability.worker_notices",
     "HookFailed": "envoyou_core.observability.attempt_notices",
     "InboxDown": "envoyou_core.observability.storage_notices",
@@ -125,6 +150,8 @@ _LOADED_ON_FIRST_USE = {
     "WorkerInterrupted": "envoyou_core.observability.worker_notices",
     "WorkerStarted": "envoyou_core.observability.worker_notices",
     "WorkerStopped": "envoyou_core.observability.worker_notices",
+    "current_handler": "envoyou_core.observability.current",
+    "handler_fields": "envoyou_core.observability.logs",
     "log_notice": "envoyou_core.observability.logs",
 }
 

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from envoyou_core.errors import describe
 from envoyou_core.inbox.records import Status
 from envoyou_core.observability.notice import Notice
 
 __all__ = [
+    "AttemptNotice",
     "DatabaseFailed",
     "HandlerAwaited",
     "HandlerDropped",
@@ -18,14 +20,52 @@ __all__ = [
     "HandlerOverdue",
     "HandlerPostponed",
     "HandlerSkipped",
+    "HandlerSucceeded",
     "HookFailed",
     "LeaseLost",
     "Settled",
 ]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptNotice(Notice):
+    """What all notices of an attempt have, as keywords.
+
+    Attributes:
+        webhook_id: of the endpoint that the event was delivered to; `None` if it is unknown.
+        tenant: of the event.
+    """
+
+    webhook_id: str | None = None
+    tenant: str = ""
+
+
 @dataclass(frozen=True, slots=True)
-class HandlerFailed(Notice):
+class HandlerSucceeded(AttemptNotice):
+    """One handler of one event succeeded. Only for listeners that ask for this kind; the log has `Settled`.
+
+    Attributes:
+        event_id: of the event.
+        event_type: of the event.
+        handler: the handler's name.
+        attempt: counted from 1.
+        seconds: how long it took, with its transaction.
+    """
+
+    on_demand: ClassVar[bool] = True
+    level: ClassVar[int] = logging.DEBUG
+    outcome: ClassVar[str] = "succeeded"
+    template: ClassVar[str] = "handler %(handler)s succeeded for event %(event_id)s (%(event_type)s), %(seconds).3f s"
+
+    event_id: str
+    event_type: str
+    handler: str
+    attempt: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerFailed(AttemptNotice):
     """One handler of one event failed in one attempt.
 
     Attributes:
@@ -36,8 +76,11 @@ class HandlerFailed(Notice):
         error: the exception as it was raised. Its text and local variables may contain secrets and payloads.
         traceback: the traceback as the inbox stores it: redacted, without the event's payload.
         is_fatal: whether it is the last handler of the event's last attempt, so that the event is dead.
+        message: the type and text of the exception in one line, redacted, without the event's payload.
+        seconds: how long the handler took.
     """
 
+    outcome: ClassVar[str] = "failed"
     level: ClassVar[int] = logging.WARNING
     template: ClassVar[str] = "handler %(handler)s failed for event %(event_id)s (%(event_type)s), attempt %(attempt)d"
 
@@ -48,6 +91,12 @@ class HandlerFailed(Notice):
     error: BaseException
     traceback: str = ""
     is_fatal: bool = False
+    message: str = ""
+    seconds: float | None = None
+
+    def error_texts(self) -> tuple[str, str]:
+        """See `Notice.error_texts`."""
+        return self.message or describe(self.error), self.traceback
 
     def failure(self) -> tuple[BaseException | None, str]:
         """See `Notice.failure`. If it is fatal, `Settled` logs the exception, as an error."""
@@ -55,7 +104,7 @@ class HandlerFailed(Notice):
 
 
 @dataclass(frozen=True, slots=True)
-class HandlerPostponed(Notice):
+class HandlerPostponed(AttemptNotice):
     """A handler raised `RetryLater`, and has attempts left. This is not an error.
 
     Attributes:
@@ -65,8 +114,10 @@ class HandlerPostponed(Notice):
         attempt: counted from 1.
         retry_in: seconds after which the handler runs again at the earliest.
         reason: the type and text of the exception, redacted.
+        seconds: how long the handler took.
     """
 
+    outcome: ClassVar[str] = "postponed"
     template: ClassVar[str] = (
         "handler %(handler)s postponed event %(event_id)s (%(event_type)s) at attempt %(attempt)d, by at least "
         "%(retry_in)g s: %(reason)s"
@@ -78,10 +129,11 @@ class HandlerPostponed(Notice):
     attempt: int
     retry_in: float
     reason: str
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class DatabaseFailed(Notice):
+class DatabaseFailed(AttemptNotice):
     """The inbox's database interrupted an attempt, which does not count; the event is retried.
 
     Attributes:
@@ -93,8 +145,10 @@ class DatabaseFailed(Notice):
         retry_in: seconds until the event is due again.
         interruption: counted from 1 if the database worked again at once, so that the handler may be the reason;
             `None` during an outage.
+        seconds: how long the handler took.
     """
 
+    outcome: ClassVar[str] = "interrupted"
     level: ClassVar[int] = logging.WARNING
 
     event_id: str
@@ -104,6 +158,7 @@ class DatabaseFailed(Notice):
     detail: str
     retry_in: float
     interruption: int | None = None
+    seconds: float | None = None
 
     @property
     def template(self) -> str:
@@ -132,9 +187,10 @@ class HandlerOverdue(Notice):
 
 
 @dataclass(frozen=True, slots=True)
-class HandlerSkipped(Notice):
+class HandlerSkipped(AttemptNotice):
     """A handler skipped an event that is older than the newest one applied to its object."""
 
+    outcome: ClassVar[str] = "skipped"
     template: ClassVar[str] = (
         "handler %(handler)s skipped event %(event_id)s (%(event_type)s): a newer event of the same object has been "
         "applied"
@@ -200,9 +256,13 @@ class HookFailed(Notice):
         """See `Notice.failure`."""
         return self.error, self.traceback
 
+    def error_texts(self) -> tuple[str, str]:
+        """See `Notice.error_texts`."""
+        return describe(self.error), self.traceback
+
 
 @dataclass(frozen=True, slots=True)
-class Settled(Notice):
+class Settled(AttemptNotice):
     """An attempt ended.
 
     Attributes:
@@ -216,6 +276,11 @@ class Settled(Notice):
         exception: the exception of the last handler that failed in this attempt. Its text may contain secrets.
         traceback: its redacted traceback.
         is_postponed: whether the event has not failed: the only exceptions were `RetryLater`, and it has attempts left.
+        created: when the event was created, in epoch seconds; `None` if it is unknown.
+        received_at: when the event was accepted, in epoch seconds of the inbox's clock; `None` if it is unknown.
+        settled_at: when the attempt was settled, in epoch seconds of the inbox's clock.
+        body_size: bytes of the event's body.
+        handler: the last handler that failed in this attempt; `None` if none did.
         is_reported: whether `HandlerFailed` has reported the exception with its traceback.
     """
 
@@ -234,6 +299,25 @@ class Settled(Notice):
     traceback: str = ""
     is_postponed: bool = False
     is_reported: bool = False
+    created: int | None = None
+    received_at: float | None = None
+    settled_at: float | None = None
+    body_size: int | None = None
+    handler: str | None = None
+
+    @property
+    def outcome(self) -> str:
+        """The state of the event, or `postponed`."""
+        return "postponed" if self.is_postponed else self.status.value
+
+    @property
+    def event_status(self) -> str:
+        """See `Notice.event_status`."""
+        return self.status.value
+
+    def error_texts(self) -> tuple[str, str] | None:
+        """See `Notice.error_texts`."""
+        return None if self.error is None or self.is_postponed else (self.error, self.traceback)
 
     @property
     def level(self) -> int:
@@ -257,9 +341,10 @@ class Settled(Notice):
 
 
 @dataclass(frozen=True, slots=True)
-class LeaseLost(Notice):
+class LeaseLost(AttemptNotice):
     """An attempt ended after its lease had passed to another worker. Its result was not recorded."""
 
+    outcome: ClassVar[str] = "lease_lost"
     level: ClassVar[int] = logging.ERROR
     template: ClassVar[str] = (
         "lease of event %(event_id)s (%(event_type)s) passed to another worker before the attempt ended"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from envoyou_core.inbox.records import Added
@@ -16,12 +16,40 @@ __all__ = ["Accepted", "CaptureFailed", "NonceStoreFailed", "Rejected", "Rejecte
 
 @dataclass(frozen=True, slots=True)
 class Accepted(Notice):
-    """A delivery was answered 200: its event is on disk."""
+    """A delivery was answered 200: its event is on disk.
+
+    Attributes:
+        event_id: of the event.
+        event_type: of the event.
+        added: what the inbox did with it.
+        tenant: of the event.
+        webhook_id: of the endpoint, as the signed body says it; `None` if it does not.
+        created: when the event was created, in epoch seconds; `None` if it is unknown.
+        received_at: when the request was received, in epoch seconds.
+        body_size: bytes of the body.
+        seconds: from the request, whose body has been read, until the event was on disk.
+    """
 
     event_id: str
     event_type: str
     added: Added
     tenant: str = ""
+    # Not compared: two notices with the same result are equal.
+    webhook_id: str | None = field(default=None, compare=False)
+    created: int | None = field(default=None, compare=False)
+    received_at: float | None = field(default=None, compare=False)
+    body_size: int | None = field(default=None, compare=False)
+    seconds: float | None = field(default=None, compare=False)
+
+    @property
+    def outcome(self) -> str:
+        """`accepted`, or why it was not new."""
+        return "accepted" if self.added is Added.NEW else self.added.value
+
+    @property
+    def event_status(self) -> str | None:
+        """See `Notice.event_status`. That of a duplicate is not known."""
+        return "received" if self.added.is_runnable else None
 
     @property
     def level(self) -> int:
@@ -56,6 +84,8 @@ class Rejected(Notice):
         path: as sent.
         peer: the address of the client.
         kept: whether the delivery is genuine and kept in the inbox, to be retried.
+        body_size: bytes of the body; `None` if it was not read.
+        seconds: from the request, whose body has been read, until the answer; `None` if it was not read.
     """
 
     status: int
@@ -65,6 +95,13 @@ class Rejected(Notice):
     path: str | None = None
     peer: str | None = None
     kept: bool = False
+    body_size: int | None = field(default=None, compare=False)
+    seconds: float | None = field(default=None, compare=False)
+
+    @property
+    def outcome(self) -> str:
+        """`rejected`, or `unavailable` if the sender should retry."""
+        return "unavailable" if self.status >= 500 else "rejected"
 
     @property
     def level(self) -> int:

@@ -11,12 +11,18 @@ from typing import Any, Final
 from envoyou_core.redaction import one_line
 from envoyou_core.worker.failures import traceback_of
 
-__all__ = ["MAX_QUOTED", "Quoted", "RedactedLogger"]
+__all__ = ["MAX_QUOTED", "CleanText", "Quoted", "RedactedLogger"]
 
 INDENT: Final = "  "
 
 MAX_QUOTED: Final = 200
 """Characters of a quoted text that are logged."""
+
+
+class CleanText(str):
+    """A text of ours, or one that is redacted already: it is logged as it is, lines included."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +64,7 @@ class RedactedLogger(logging.LoggerAdapter[logging.Logger]):
         *args: object,
         exc_info: Any = None,
         traceback: str = "",
-        extra: Mapping[str, Mapping[str, object]] | None = None,
+        extra: Mapping[str, object] | None = None,
         **options: Any,
     ) -> None:
         """Write a record.
@@ -69,7 +75,7 @@ class RedactedLogger(logging.LoggerAdapter[logging.Logger]):
             args: for the placeholders; or one mapping, if the placeholders have names.
             exc_info: an exception, or true for the one that is being handled.
             traceback: a redacted traceback, if there is one that hides more than `traceback_of` can.
-            extra: attributes of the record, each a mapping of values.
+            extra: attributes of the record, each a value or a mapping of values.
             options: those of `logging.Logger.log`.
         """
         if not self.isEnabledFor(level):
@@ -80,22 +86,37 @@ class RedactedLogger(logging.LoggerAdapter[logging.Logger]):
         if traceback:
             traceback = "\n".join(INDENT + line for line in traceback.splitlines())
         clean: tuple[object, ...]
+        # Most texts of `extra` are arguments as well.
+        known: dict[str, str] = {}
         if len(args) == 1 and isinstance(args[0], Mapping):
-            clean = ({**_clean_values(args[0]), "traceback": traceback},)
+            clean = ({**_clean_values(args[0], known), "traceback": traceback},)
             msg = f"{msg}\n%(traceback)s" if traceback else msg
         else:
-            clean = (*map(_clean, args), *([traceback] if traceback else []))
+            clean = (*(_clean(value, known) for value in args), *([traceback] if traceback else []))
             msg = f"{msg}\n%s" if traceback else msg
-        attributes = {name: _clean_values(data) for name, data in (extra or {}).items()}
+        attributes = {
+            name: _clean_values(data, known) if isinstance(data, Mapping) else _clean(data, known)
+            for name, data in (extra or {}).items()
+        }
         # `stacklevel` skips this method; `logging` itself skips `info`, `error` and the like.
         self.logger.log(level, msg, *clean, **{"stacklevel": 2, "extra": attributes, **options})
 
 
-def _clean_values(data: Mapping[str, object]) -> dict[str, object]:
-    return {name: _clean(value) for name, value in data.items()}
+_AS_THEY_ARE: Final = frozenset({type(None), int, float, bool, CleanText})
 
 
-def _clean(value: object) -> object:
-    if isinstance(value, Quoted):
+def _clean_values(data: Mapping[str, object], known: dict[str, str]) -> dict[str, object]:
+    return {name: _clean(value, known) for name, value in data.items()}
+
+
+def _clean(value: object, known: dict[str, str]) -> object:
+    # By type: with a dozen values in each record, `isinstance` is a large part of the time.
+    kind = type(value)
+    if kind in _AS_THEY_ARE or isinstance(value, int | float):
+        return value
+    if kind is Quoted and isinstance(value, Quoted):
         return repr(one_line(value.text[:MAX_QUOTED]))
-    return value if value is None or isinstance(value, int | float) else one_line(str(value))
+    text = value if isinstance(value, str) else str(value)
+    if (clean := known.get(text)) is None:
+        known[text] = clean = one_line(text)
+    return clean

@@ -9,7 +9,16 @@ from typing import ClassVar
 
 from envoyou_core.observability.notice import Notice, retry_text
 
-__all__ = ["InboxDown", "InboxUp", "MoveRefused", "NoSpool", "RetentionApplied", "SpoolFailed", "Spooled"]
+__all__ = [
+    "CountsNotStored",
+    "InboxDown",
+    "InboxUp",
+    "MoveRefused",
+    "NoSpool",
+    "RetentionApplied",
+    "SpoolFailed",
+    "Spooled",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +35,17 @@ class RetentionApplied(Notice):
     pruned: int
     marks: int
     rejected: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CountsNotStored(Notice):
+    """What this process has counted could not be stored. It tries again; emitted once until that succeeds."""
+
+    level: ClassVar[int] = logging.WARNING
+    template: ClassVar[str] = "counts of %(name)s were not stored and are kept in memory for now: %(detail)s"
+
+    name: str
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +106,10 @@ class MoveRefused(Notice):
     event_type: str
     error: str
     retry_in: float
+
+    def error_texts(self) -> tuple[str, str]:
+        """See `Notice.error_texts`."""
+        return self.error, ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import ClassVar, Final
 from envoyou_core.observability.notice import Notice, retry_text
 
 __all__ = [
+    "Claimed",
     "HandlersBounded",
     "LeasesEnded",
     "NoHandlers",
@@ -39,6 +40,19 @@ class LeasesEnded(Notice):
     name: str
     leases: int
     pids: str
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed(Notice):
+    """A worker has claimed `number` events in `seconds`. Only for listeners that ask for this kind."""
+
+    on_demand: ClassVar[bool] = True
+    level: ClassVar[int] = logging.DEBUG
+    template: ClassVar[str] = "inbox %(name)s: claimed %(number)d events, %(seconds).3f s"
+
+    name: str
+    number: int
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -38,6 +39,7 @@ from envoyou_core.reception.captures import CaptureDirectory
 from envoyou_core.reception.endpoint_headers import NO_ENDPOINT_HEADERS, EndpointHeaders
 from envoyou_core.reception.rejection import rejection_of, request_of, with_signed_headers
 from envoyou_core.reception.secrets import Keys, KeySource
+from envoyou_core.reception.tracing import AcceptanceTracer, trace
 from envoyou_core.reception.verification import VerificationPolicy, header_text
 from envoyou_core.steps import Call, Flow, Wait
 
@@ -81,6 +83,7 @@ class Receiver:
         endpoint_headers: the custom headers that are required, and those that are kept.
         canonical_thread: computes the canonical forms of large bodies.
         captures: where refused requests are written; `None` for nowhere.
+        tracers: the last of them traces each acceptance.
     """
 
     policy: VerificationPolicy
@@ -96,24 +99,45 @@ class Receiver:
     endpoint_headers: EndpointHeaders = NO_ENDPOINT_HEADERS
     canonical_thread: BoundedThread = CANONICAL_THREAD
     captures: CaptureDirectory | None = None
+    tracers: Sequence[AcceptanceTracer] = ()
 
     def refuse(
-        self, error: WebhookError, request: WebhookRequest | None = None, *, kept: bool = False
+        self,
+        error: WebhookError,
+        request: WebhookRequest | None = None,
+        *,
+        kept: bool = False,
+        began: float | None = None,
     ) -> WebhookResponse:
-        """Report a refused request and return its response. `kept`: whether the inbox keeps the delivery."""
+        """Report a refused request and return its response.
+
+        Args:
+            error: why it is refused.
+            request: the request, if there is one; its body may be unread.
+            kept: whether the inbox keeps the delivery.
+            began: when it came, in seconds of `time.monotonic`, if its body was read.
+        """
         if request is None:
             rejected = observability.Rejected(error.status, error.reason, error.detail)
         else:
             webhook_id = None if request.webhook_id is None else request.webhook_id.decode("utf-8", "replace")
             rejected = observability.Rejected(
-                error.status, error.reason, error.detail, webhook_id, request.path, request.peer, kept
+                error.status,
+                error.reason,
+                error.detail,
+                webhook_id,
+                request.path,
+                request.peer,
+                kept,
+                body_size=None if began is None else len(request.body),
+                seconds=None if began is None else time.monotonic() - began,
             )
         self.notices.emit(rejected)
         return WebhookResponse.of_error(error)
 
     def receive(self, request: WebhookRequest) -> Flow[WebhookResponse]:
         """Verify `request`, store its event and return the response. Errors are responses too; none is raised."""
-        kept = False
+        began, kept = time.monotonic(), False
         try:
             self._check_limits(request)
             now = self.clock()
@@ -124,13 +148,16 @@ class Receiver:
             except InvalidPayloadError as error:
                 kept = yield from self._keep(request, tenant, now, error)
                 raise
-            added = yield from self._store(event, tenant, request)
+            if self.tracers:
+                added = yield from trace(self.tracers[-1], event, partial(self._store, event, tenant, request))
+            else:
+                added = yield from self._store(event, tenant, request)
         except WebhookError as error:
             yield from self._capture(request, error)
-            return self.refuse(error, request, kept=kept)
+            return self.refuse(error, request, kept=kept, began=began)
         except Exception as error:
-            return self.refuse(UnavailableError(describe(error)), request)
-        self.notices.emit(observability.Accepted(event.id, event.type, added, tenant))
+            return self.refuse(UnavailableError(describe(error)), request, began=began)
+        self._report_accepted(event, tenant, added, now, time.monotonic() - began)
         if not added.is_runnable:
             return DUPLICATE
         self.wake(event.id)
@@ -169,10 +196,27 @@ class Receiver:
         entry = replace(self._entry(event, tenant, request), received_at=rejected.received_at)
         added: Added = yield Call(lambda: self.inbox.accept_rejected(rejected.key, entry))
         # Workers find the event at their next poll. A wake-up would start one in the process of a command.
-        self.notices.emit(observability.Accepted(event.id, event.type, added, tenant))
+        self._report_accepted(event, tenant, added, rejected.received_at.timestamp(), None)
         return event
 
-    def _entry(self, event: Event, tenant: str, request: WebhookRequest) -> NewEvent:
+    def _report_accepted(
+        self, event: Event, tenant: str, added: Added, received_at: float, seconds: float | None
+    ) -> None:
+        self.notices.emit(
+            observability.Accepted(
+                event.id,
+                event.type,
+                added,
+                tenant,
+                webhook_id=event.webhook_id,
+                created=event.created,
+                received_at=received_at,
+                body_size=len(event.body),
+                seconds=seconds,
+            )
+        )
+
+    def _entry(self, event: Event, tenant: str, request: WebhookRequest, traceparent: str | None = None) -> NewEvent:
         webhook_id = event.webhook_id or header_text(request.webhook_id)
         process = None if self.presence is None else self.presence.process
         return NewEvent(
@@ -182,6 +226,7 @@ class Receiver:
             handlers=None if process is None else process.handlers,
             process=process,
             headers=self.endpoint_headers.keep(request),
+            traceparent=traceparent,
         )
 
     def _check_limits(self, request: WebhookRequest) -> None:
@@ -241,12 +286,12 @@ class Receiver:
         except Exception as error:
             raise UnavailableError(f"the canonical form was not computed: {describe(error)}") from error
 
-    def _store(self, event: Event, tenant: str, request: WebhookRequest) -> Flow[Added]:
+    def _store(self, event: Event, tenant: str, request: WebhookRequest, traceparent: str | None = None) -> Flow[Added]:
         deadline = time.monotonic() + ANSWER_BUDGET
         key = nonce_key(self.inbox.name, tenant, request.nonce) if request.nonce else None
         if key is not None and (yield from self._bound_event(key)) not in {None, event.id}:
             raise NonceReusedError
-        entry = self._entry(event, tenant, request)
+        entry = self._entry(event, tenant, request, traceparent)
         if self.relay is None:
             added = yield from _add(self.inbox, "inbox", entry, deadline)
         else:

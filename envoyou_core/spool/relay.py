@@ -235,7 +235,13 @@ class SpoolRelay:
 
     def _add(self, claim: Claim, handlers: HandlerSet | None) -> Future[Added]:
         entry = NewEvent(
-            claim.event, claim.tenant, claim.webhook_id, claim.received_at, handlers, headers=claim.headers
+            claim.event,
+            claim.tenant,
+            claim.webhook_id,
+            claim.received_at,
+            handlers,
+            headers=claim.headers,
+            traceparent=claim.traceparent,
         )
         try:
             return self._inbox.add(entry)

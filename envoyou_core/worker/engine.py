@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from envoyou_core.analytics.rollups import FOLDS
 from envoyou_core.errors import ConfigurationError, LeaseLostError, RetryLater
 from envoyou_core.handler import Handler
 from envoyou_core.handlers import Handlers
@@ -30,13 +31,14 @@ from envoyou_core.observability.attempt_notices import (
     HandlerFailed,
     HandlerPostponed,
     HandlerSkipped,
+    HandlerSucceeded,
     HookFailed,
     LeaseLost,
     Settled,
 )
 from envoyou_core.observability.notices import Notices
 from envoyou_core.observability.storage_notices import RetentionApplied
-from envoyou_core.observability.worker_notices import LeasesEnded
+from envoyou_core.observability.worker_notices import Claimed, LeasesEnded
 from envoyou_core.providers import check_providers
 from envoyou_core.retention import Retention, RetentionReport, apply_retention, preview_retention
 from envoyou_core.retry import RetryPolicy
@@ -171,6 +173,16 @@ class Engine:
         return claims
 
     def _claim(self, free: int, in_flight: Sequence[Claim], *, waiting: bool) -> list[Claim]:
+        if not self.notices.wants(Claimed):
+            return self._claim_planned(free, in_flight, waiting=waiting)
+        began = time.perf_counter()
+        claims = self._claim_planned(free, in_flight, waiting=waiting)
+        # An idle worker claims nothing about once a second.
+        if claims:
+            self.notices.emit(Claimed(self.inbox.name, len(claims), time.perf_counter() - began))
+        return claims
+
+    def _claim_planned(self, free: int, in_flight: Sequence[Claim], *, waiting: bool) -> list[Claim]:
         plan = plan_claims(tuple(self.handlers), self.paused_patterns(), in_flight, free, self.claim_order)
         # Listed before it holds leases, so that others can find out whether it is gone.
         self.ensure_listed()
@@ -272,8 +284,13 @@ class Engine:
         return self.in_context(lambda: preview_retention(retention, self.inbox))
 
     def run_maintenance(self) -> RetentionReport:
-        """Delete what has been kept for long enough: see `Retention`. Processes that are gone are always deleted."""
+        """Delete what has been kept for long enough: see `Retention`.
+
+        In any case, processes that are gone are deleted, and roll-ups are folded.
+        """
         self.in_context(self.inbox.prune_processes)
+        for step in FOLDS:
+            self.in_context(partial(self.inbox.fold_rollups, step))
         retention = self.retention
         if retention is None:
             return RetentionReport()
@@ -343,7 +360,7 @@ class Engine:
         """
         event, settlement = attempt.claim.event, attempt.settlement
         if settlement is None or not held:
-            self.notices.emit(LeaseLost(event.id, event.type))
+            self.notices.emit(LeaseLost(event.id, event.type, **_origin(attempt.claim)))
             return
         if attempt.is_interrupted:
             return
@@ -364,6 +381,12 @@ class Engine:
                 traceback=settlement.failures[-1].traceback if settlement.failures else "",
                 is_postponed=settlement.status is Status.FAILED and attempt.is_only_postponed,
                 is_reported=bool(attempt.errors) and not attempt.is_fatal,
+                created=event.created,
+                received_at=attempt.claim.received_at.timestamp(),
+                settled_at=self.clock(),
+                body_size=len(event.body),
+                handler=settlement.failures[-1].handler if settlement.failures else None,
+                **_origin(attempt.claim),
             )
         )
         if settlement.status is Status.DEAD:
@@ -383,7 +406,9 @@ class Engine:
         for handler in unfinished:
             if handler.stale == "skip" and (yield from self._is_stale(attempt)):
                 attempt.skip(handler)
-                self.notices.emit(HandlerSkipped(attempt.claim.event.id, attempt.claim.event.type, handler.name))
+                claim = attempt.claim
+                skipped = HandlerSkipped(claim.event.id, claim.event.type, handler.name, **_origin(claim))
+                self.notices.emit(skipped)
                 continue
             is_last = handler is unfinished[-1]
             yield from self._run_handler(attempt, handler, is_last=is_last)
@@ -408,6 +433,7 @@ class Engine:
             settle = partial(attempt.settle, done)
         invocation = Invocation(handler, claim, self.inbox, self.contexts, done, self.hooks, settle)
         error: Exception | None = None
+        began = time.perf_counter()
         try:
             yield invocation.step()
         except LeaseLostError:
@@ -417,13 +443,27 @@ class Engine:
         if error is None or (invocation.stage is Stage.ENDING and (yield from self._has_committed(claim, handler))):
             attempt.succeed(handler)
             self.outages.reset()
+            if self.notices.wants(HandlerSucceeded):
+                seconds = time.perf_counter() - began
+                details = (claim.event.id, claim.event.type, handler.name, attempt.number, seconds)
+                self.notices.emit(HandlerSucceeded(*details, **_origin(claim)))
             return
-        if (yield from self._is_interrupted(attempt, invocation, error)):
+        seconds = time.perf_counter() - began
+        if (yield from self._is_interrupted(attempt, invocation, error, seconds)):
             return
         failure = attempt.fail(handler, error)
         if isinstance(error, RetryLater) and attempt.will_retry(handler):
-            details = (claim.event.id, claim.event.type, handler.name, attempt.number, error.seconds, failure.error)
-            self.notices.emit(HandlerPostponed(*details))
+            postponed = HandlerPostponed(
+                event_id=claim.event.id,
+                event_type=claim.event.type,
+                handler=handler.name,
+                attempt=attempt.number,
+                retry_in=error.seconds,
+                reason=failure.error,
+                seconds=seconds,
+                **_origin(claim),
+            )
+            self.notices.emit(postponed)
             return
         attempt.is_fatal = is_last and attempt.settle().status is Status.DEAD
         self.notices.emit(
@@ -435,10 +475,15 @@ class Engine:
                 error=error,
                 traceback=failure.traceback,
                 is_fatal=attempt.is_fatal,
+                message=failure.error,
+                seconds=seconds,
+                **_origin(claim),
             )
         )
 
-    def _is_interrupted(self, attempt: RunningAttempt, invocation: Invocation, error: Exception) -> Flow[bool]:
+    def _is_interrupted(
+        self, attempt: RunningAttempt, invocation: Invocation, error: Exception, seconds: float
+    ) -> Flow[bool]:
         """Whether the database has failed and not the handler, so that the attempt ends without being counted."""
         is_failure = invocation.is_database_failure(error)
         if not is_failure and invocation.stage is not Stage.OPENING:
@@ -464,6 +509,8 @@ class Engine:
                 detail=settlement.failures[-1].error,
                 retry_in=settlement.retry_in or 0.0,
                 interruption=number if is_counted else None,
+                seconds=seconds,
+                **_origin(claim),
             )
         )
         return True
@@ -489,3 +536,8 @@ class Engine:
 
     def _inbox_call(self, function: Callable[[], object]) -> Call:
         return Call(partial(self.in_context, function))
+
+
+def _origin(claim: Claim) -> dict[str, Any]:
+    """Where the event came from: what every `AttemptNotice` has."""
+    return {"webhook_id": claim.webhook_id, "tenant": claim.tenant}

@@ -18,6 +18,7 @@ from envoyou_core.hooks import Hooks
 from envoyou_core.inbox.database_errors import is_database_failure
 from envoyou_core.inbox.protocol import AsyncTransactionalInbox, Inbox, TransactionalInbox
 from envoyou_core.inbox.records import Claim, HandlerStatus, Settlement
+from envoyou_core.observability.current import CURRENT, HandlerCall
 from envoyou_core.providers import check_providers, find_provider
 from envoyou_core.steps import Await, Call, CallHandler, Step
 from envoyou_core.worker.around import Opening, ThreadBoundFunction, call_in_thread, call_on_loop, within
@@ -89,13 +90,27 @@ class Invocation:
 
     def step(self) -> Step:
         """The step that calls the handler."""
-        handler, event = self.handler, self.claim.event
+        handler, claim = self.handler, self.claim
+        event = claim.event
+        current = HandlerCall(
+            event,
+            handler.name,
+            claim.attempts + 1,
+            claim.received_at,
+            claim.webhook_id,
+            claim.tenant,
+            claim.traceparent,
+        )
         if handler.is_async:
             call = self._await_in_transaction if handler.shares_transaction else self._function()
-            return Await(partial(_await_in_contexts, self.contexts, call))
+            return Await(partial(_await_in_contexts, self.contexts, call, current))
         call = self._call_in_transaction if handler.shares_transaction else self._function()
         return CallHandler(
-            partial(_call_in_contexts, self.contexts, call), event.id, event.type, handler.name, handler.time_limit
+            partial(_call_in_contexts, self.contexts, call, current),
+            event.id,
+            event.type,
+            handler.name,
+            handler.time_limit,
         )
 
     def _function(self) -> Callable[..., Any]:
@@ -179,27 +194,40 @@ def _call_with_type(function: Callable[..., Any], type_: Any, event: Event, /, *
     return function(event.typed_as(type_), **named)
 
 
-def _call_in_contexts(contexts: Iterable[HandlerContext], call: Callable[[], Any]) -> None:
-    with enter_all(contexts):
-        try:
-            _refuse_awaitable(call())
-        except _PASSED_ON:
-            raise
-        except BaseException as error:
-            raise _as_handler_error(error) from error
-
-
-async def _await_in_contexts(contexts: Iterable[HandlerContext], call: Callable[[], Awaitable[Any]]) -> None:
-    with enter_all(contexts):
-        try:
-            await call()
-        except _PASSED_ON:
-            raise
-        except BaseException as error:
-            task = asyncio.current_task()
-            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+def _call_in_contexts(
+    contexts: Iterable[HandlerContext], call: Callable[[], Any], current: HandlerCall | None = None
+) -> None:
+    token = CURRENT.set(current)
+    try:
+        with enter_all(contexts):
+            try:
+                _refuse_awaitable(call())
+            except _PASSED_ON:
                 raise
-            raise _as_handler_error(error) from error
+            except BaseException as error:
+                raise _as_handler_error(error) from error
+    finally:
+        CURRENT.reset(token)
+
+
+async def _await_in_contexts(
+    contexts: Iterable[HandlerContext], call: Callable[[], Awaitable[Any]], current: HandlerCall | None = None
+) -> None:
+    CURRENT.set(current)
+    try:
+        with enter_all(contexts):
+            try:
+                await call()
+            except _PASSED_ON:
+                raise
+            except BaseException as error:
+                task = asyncio.current_task()
+                if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                    raise
+                raise _as_handler_error(error) from error
+    finally:
+        # Not `reset`: a coroutine that is thrown away ends in another context.
+        CURRENT.set(None)
 
 
 def _refuse_awaitable(result: object) -> None:

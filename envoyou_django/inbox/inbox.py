@@ -63,6 +63,7 @@ from envoyou_django.inbox.records import OrmRecords
 from envoyou_django.inbox.rejections import OrmRejections
 from envoyou_django.inbox.sessions import explain_missing, may_be_changed, replace_connection, unseen
 from envoyou_django.inbox.settling import settle
+from envoyou_django.inbox.telemetry import OrmTelemetry
 from envoyou_django.inbox.transactions import handler_transaction
 from envoyou_django.loading import load
 from envoyou_django.models import (
@@ -79,7 +80,7 @@ Processes = list[Process]
 RejectedDeliveries = list[RejectedDelivery]
 
 
-class OrmInbox(OrmRecords, TransactionalInbox):
+class OrmInbox(OrmRecords, OrmTelemetry, TransactionalInbox):
     """An `Inbox` in the table of `ProcessedEvent`, on the database that the project's routers choose for writing.
 
     In a server process, one thread stores the events of all threads on a connection of its own: events that arrive

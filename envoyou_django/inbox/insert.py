@@ -8,7 +8,7 @@ from typing import Any
 
 from django.db import connections
 
-from envoyou_core.adapter import insert_batches, insert_statement
+from envoyou_core.adapter import columns_of, insert_batches, insert_statement
 from envoyou_django.models import ProcessedEvent
 
 __all__ = ["insert_new", "supports"]
@@ -28,7 +28,7 @@ def insert_new(rows: Sequence[Mapping[str, Any]], using: str) -> set[Key]:
     """Insert those of `rows` whose key does not exist.
 
     Args:
-        rows: values by the names of the model's fields; all rows of one inbox, with the same names and distinct keys.
+        rows: values by the names of the model's fields; all rows of one inbox, with distinct keys; see `columns_of`.
         using: the database's alias, on which a transaction is open.
 
     Returns:
@@ -38,9 +38,9 @@ def insert_new(rows: Sequence[Mapping[str, Any]], using: str) -> set[Key]:
     token = uuid.uuid4().hex
     new: set[Key] = set()
     max_parameters = connections[using].features.max_query_params
-    max_rows = len(rows) if max_parameters is None else max_parameters // (len(rows[0]) + 1)
+    max_rows = len(rows) if max_parameters is None else max_parameters // (len(columns_of(rows)) + 1)
     for batch in insert_batches(rows, max_rows):
-        returned = _insert([{**row, "lease_token": token} for row in batch], using)
+        returned = _insert([{"lease_token": token, **row} for row in batch], using)
         new |= {(tenant, event_id) for tenant, event_id, row_token in returned if row_token == token}
     return new
 
@@ -48,12 +48,12 @@ def insert_new(rows: Sequence[Mapping[str, Any]], using: str) -> set[Key]:
 def _insert(rows: Sequence[Mapping[str, Any]], using: str) -> Sequence[tuple[str, str, str | None]]:
     connection = connections[using]
     options = ProcessedEvent._meta  # noqa: SLF001 - a documented API of Django
-    fields = [options.get_field(name) for name in rows[0]]
+    fields = [options.get_field(name) for name in columns_of(rows)]
     columns = tuple(field.column for field in fields)
     statement = insert_statement(
         options.db_table, columns, len(rows), mariadb=connection.vendor == "mysql", placeholder="%s"
     )
-    parameters = [field.get_db_prep_save(row[field.name], connection) for row in rows for field in fields]
+    parameters = [field.get_db_prep_save(row.get(field.name), connection) for row in rows for field in fields]
     with connection.cursor() as cursor:
         cursor.execute(statement, parameters)
         returned: Sequence[tuple[str, str, str | None]] = cursor.fetchall()

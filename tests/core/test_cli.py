@@ -42,7 +42,7 @@ def test_migrate_is_idempotent(run, sqlite_url, monkeypatch):
     monkeypatch.setenv("ENVOYOU_INBOX", sqlite_url)
     for _ in range(2):
         result = run("migrate")
-        assert (result.exit_code, result.stdout) == (0, "The inbox is ready (schema 5).\n")
+        assert (result.exit_code, result.stdout) == (0, "The inbox is ready (schema 7).\n")
     inbox = SqlInbox(sqlite_url)
     assert inbox.stats().total == 0
     inbox.close()
@@ -157,11 +157,19 @@ def test_inspecting_requeueing_and_pruning_after_a_failure(run, hooks):
         ["dead", "0"],
         ["total", "3"],
         ["rejected", "0"],
+        ["workers", "0"],
         ["paused", "type:auth.*"],
         ["inbox", "memory:"],
     ]
     counted = json.loads(run("--app", hooks, "stats", "--json").stdout)
     assert (counted["by_status"]["failed"], counted["at_least"]) == (1, [])
+    assert [(it["kind"], it["live"]) for it in counted["processes"]] == [("drain", True)]
+    figures = run("--app", hooks, "stats", "--window", "24h").stdout
+    assert "error rate     50.0% of 2 handler calls" in figures
+    assert ["fail", "1", "1", "100.0%"] in [line.split()[:4] for line in figures.splitlines()]
+    window = json.loads(run("--app", hooks, "stats", "--window", "24h", "--json").stdout)["window"]
+    assert (window["error_rate"], window["handlers"]["fail"]["failed"]) == (0.5, 1)
+    assert run("--app", hooks, "stats", "--window", "0s").exit_code == 2
     lines = run("--app", hooks, "events", "list", "--type", "user.deleted").stdout.splitlines()
     assert lines[1].split()[:4] == [events[1].id, "user.deleted", "failed", "1"]
     assert len(lines) == 2

@@ -112,6 +112,7 @@ def test_sections_of_the_guide_are_named_as_the_guide_names_them():
         "Handling Failures",
         "List Webhooks",
         "Logging and Monitoring",
+        "Monitoring and Analytics",
         "Recommended Validation Steps",
         "Register Webhook URL",
         "Response Time",

@@ -16,6 +16,7 @@ from envoyou_core.inbox import Added, Status
 from envoyou_core.observability import (
     Accepted,
     CaptureFailed,
+    Claimed,
     DatabaseFailed,
     HandlerAwaited,
     HandlerDropped,
@@ -24,6 +25,7 @@ from envoyou_core.observability import (
     HandlerPostponed,
     HandlersBounded,
     HandlerSkipped,
+    HandlerSucceeded,
     HookFailed,
     InboxDown,
     InboxUp,
@@ -82,6 +84,7 @@ RECORDS = [
     ),
     (Rejected(401, "signature_mismatch", "why"), "WARNING", "answered 401: signature_mismatch (why)"),
     (Rejected(503, "unavailable", "why"), "ERROR", "answered 503: unavailable (why)"),
+    (Claimed("default", 3, 0.0125), "DEBUG", "inbox default: claimed 3 events, 0.013 s"),
     (CaptureFailed("why"), "WARNING", "a refused request was not captured: why"),
     (
         NonceStoreFailed("why"),
@@ -125,6 +128,11 @@ RECORDS = [
         HandlerDropped("bill", "evt_1", "user.created"),
         "WARNING",
         "handler bill is not called for event evt_1 (user.created), as for others: no live process has it any longer",
+    ),
+    (
+        HandlerSucceeded("evt_1", "user.created", "welcome", 2, 0.0125),
+        "DEBUG",
+        "handler welcome succeeded for event evt_1 (user.created), 0.013 s",
     ),
     (
         HandlerSkipped("evt_1", "user.created", "welcome"),
@@ -289,15 +297,11 @@ def test_a_record_has_the_template_of_its_kind_and_the_data_of_the_notice(caplog
     assert record.msg == Settled.template
     assert record.envoyou == {
         "notice": "Settled",
-        "event_id": "evt_1",
-        "event_type": "user.created",
-        "status": "failed",
-        "attempt": 2,
         "retry_in": 4.0,
-        "error": "ValueError: why",
-        "seconds": 0.0125,
         "is_postponed": False,
         "is_reported": False,
+        "created": None,
+        "settled_at": None,
     }
 
 
@@ -307,13 +311,13 @@ def test_the_data_of_a_record_is_redacted_and_cut(caplog):
     assert record.envoyou == {
         "notice": "Rejected",
         "status": 401,
-        "reason": "signature_mismatch",
         "detail": "password=[redacted]",
-        "webhook_id": "[redacted]",
         "path": "/" * 200,
         "peer": None,
         "kept": False,
     }
+    assert (record.reason, record.webhook_id) == ("signature_mismatch", "[redacted]")
+    assert record.error == {"message": "password=[redacted]", "stack": None}
 
 
 def test_a_failed_handler_is_logged_with_a_redacted_traceback_and_without_the_exception_itself(caplog):

@@ -41,6 +41,7 @@ def test_every_setting_becomes_the_keyword_of_its_name():
         "MAX_BODY_SIZE": 1000,
         "MAX_CANONICAL_SIZE": 500,
         "CAPTURE_REJECTED": "captures",
+        "INSTRUMENT": (),
         "CONCURRENCY": 2,
         "LEASE": 30,
         "SHUTDOWN_TIMEOUT": 5,

@@ -7,8 +7,10 @@ import sys
 import pytest
 from asgiref.sync import sync_to_async
 from django.test import override_settings
+from prometheus_client import CollectorRegistry
 
 from envoyou_core import ConfigurationError, RetryPolicy, Tenant, WebhookRequest, Webhooks
+from envoyou_core.observability import prometheus
 from envoyou_core.testing import sample_event, sign_delivery
 from envoyou_django import conf, webhooks
 from tests.django.conftest import SECRET
@@ -304,3 +306,15 @@ def test_an_async_secret_callable_is_awaited_on_the_loop_of_an_async_request():
 
     with with_settings(WEBHOOK_SECRET=secret_of):
         asyncio.run(serve())
+
+
+@pytest.mark.django_db
+def test_the_setting_instruments_the_webhooks_of_the_project(client, monkeypatch):
+    registry = CollectorRegistry()
+    monkeypatch.setattr(prometheus, "REGISTRY", registry)
+    with with_settings(INSTRUMENT=["prometheus"]):
+        assert post(client, sample_event(), SECRET) == 200
+        prometheus.instrument(webhooks)
+        assert post(client, sample_event(), SECRET) == 200
+    accepted = {"outcome": "accepted", "reason": ""}
+    assert registry.get_sample_value("envoyou_webhook_deliveries_total", accepted) == 2

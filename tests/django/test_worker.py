@@ -29,8 +29,9 @@ def wait_until(condition):
 
 
 def belongs_to_worker(thread_name):
-    # These threads outlive the worker: one stores events, one waits for the end of a time limit.
-    return thread_name.startswith("envoyou-") and thread_name not in {"envoyou-inbox-writer", "envoyou-time-limits"}
+    # These threads outlive the worker: one stores events, one waits for the end of a time limit, one stores counts.
+    others = {"envoyou-inbox-writer", "envoyou-time-limits", "envoyou-ticker"}
+    return thread_name.startswith("envoyou-") and thread_name not in others
 
 
 def worker_threads():

@@ -29,7 +29,7 @@ from tests.documentation.session import END
 DISTRIBUTION = "envoyou-webhooks"
 
 WEB_SERVERS = (r"python manage\.py (runserver|demo)\b", r"flask( --app \w+)? run\b", r"uvicorn\b", r"gunicorn\b")
-WORKERS = (r"(flask |python manage\.py )?envoyou worker\b(?!.*--)",)
+WORKERS = (r"(flask |python manage\.py )?envoyou worker\b(?!.*--(?!metrics-port))",)
 SIMULATOR = r"envoyou (simulate|dev)\b"
 """Commands that run until they are stopped. They stay in the background."""
 
@@ -38,6 +38,9 @@ USUAL_PORTS = re.compile(r"\b(127\.0\.0\.1|localhost):(?:5000|8000)\b")
 
 PLATFORM_PORT = re.compile(r"\b8787\b")
 """The port of the local platform on the pages, which is replaced by a free one as well."""
+
+METRICS_PORT = re.compile(r"\b9464\b")
+"""The port of a worker's metrics on the pages, which is replaced by a free one as well."""
 
 VARIABLE = re.compile(r"( ?\.\.\. ?|\bevt_\w+|\d{4}-\d\d-\d\d[ T][\d:.]+(?:\+00:00|Z)?|\b\d+(?:\.\d+)? s\b)")
 """What may differ from the page: anything for `...`, ids, times, durations."""
@@ -96,6 +99,7 @@ class Reader:
         self._replaced: dict[str, str] = {}
         self.port = _free_port()
         self._platform_port = _free_port()
+        self._metrics_port = _free_port()
         # Remove everything of this project, its settings and this test run from the environment.
         ours = ("COVERAGE", "COV_", "DJANGO_", "ENVOYOU_", "FLASK_", "PYTEST_", "PYTHON", "VIRTUAL_ENV", "__PYVENV")
         self._environment = {name: it for name, it in os.environ.items() if not name.startswith(ours)} | {
@@ -371,6 +375,7 @@ class Reader:
     def _here(self, text: str) -> str:
         text = USUAL_PORTS.sub(rf"\1:{self.port}", text)
         text = PLATFORM_PORT.sub(str(self._platform_port), text)
+        text = METRICS_PORT.sub(str(self._metrics_port), text)
         for shown, actual in [*self._replaced.items(), *self._ids.items()]:
             text = text.replace(shown, actual)
         return text

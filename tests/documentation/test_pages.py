@@ -59,6 +59,8 @@ WALKS = {
     "requeue": Walk(APPLICATION),
     "pause": Walk(APPLICATION),
     "retention": Walk(APPLICATION),
+    "analytics": Walk(APPLICATION),
+    "observability": Walk(APPLICATION, needs=("fastapi",)),
     "alerts": Walk(APPLICATION, serving=True, needs=("fastapi",)),
     "deploy": Walk(APPLICATION, services=POSTGRES),
     "databases": Walk((*APPLICATION, *PROJECT), needs=("django",), services=POSTGRES),

@@ -7,7 +7,7 @@ from dataclasses import fields
 
 import pytest
 
-from envoyou_core import EVENT_TYPES, Retention, RetryPolicy, Webhooks, errors
+from envoyou_core import EVENT_TYPES, Retention, RetryPolicy, Webhooks, errors, observability
 from envoyou_core.inbox import Status
 from envoyou_core.observability import Notice
 from envoyou_core.settings import SETTING_NAMES
@@ -52,9 +52,10 @@ def test_every_status_is_in_the_table():
 
 
 def test_every_setting_is_in_the_tables_with_its_default():
-    general, retry, retention = (SETTINGS.rows(title) for title in ("All settings", "Retry", "Retention"))
+    titles = ("All settings", "Retry", "Retention", "Alerts")
+    general, retry, retention, alerts = (SETTINGS.rows(title) for title in titles)
     table = [(in_code(name)[0], default) for _, name, default, _ in general]
-    table += [(in_code(name)[0], default) for name, default, _ in (*retry, *retention)]
+    table += [(in_code(name)[0], default) for name, default, _ in (*retry, *retention, *alerts)]
     assert {name for name, _ in table} == SETTING_NAMES
     parameters = inspect.signature(Webhooks).parameters
     assert {in_code(keyword)[0] for keyword, *_ in general if keyword} == parameters.keys() - {"self"}
@@ -110,13 +111,10 @@ def test_every_notice_is_listed_with_its_fields():
     listed = {}
     for names, fields_shown, _ in (row for title in titles for row in NOTICES.rows(title)):
         shown = [in_code(part) for part in fields_shown.split(";")]
-        listed |= dict(zip(in_code(names), shown, strict=True))
-    kinds = {it.__name__: [field.name for field in fields(it)] for it in Notice.__subclasses__() if in_package(it)}
-    assert listed == kinds
-
-
-def in_package(kind):
-    return kind.__module__.startswith("envoyou_core.")
+        listed |= {name: sorted(those) for name, those in zip(in_code(names), shown, strict=True)}
+    public = (getattr(observability, name) for name in observability.__all__)
+    kinds = [it for it in public if inspect.isclass(it) and issubclass(it, Notice) and it is not Notice]
+    assert listed == {it.__name__: sorted(field.name for field in fields(it)) for it in kinds}
 
 
 def test_the_readme_states_the_number_of_event_types():

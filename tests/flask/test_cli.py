@@ -92,7 +92,7 @@ def test_the_commands_of_an_operator(app_and_webhooks):
     assert webhooks.drain() == 1
     assert run(app, "prune", "--older-than", "0s", "--yes").output == "Deleted: 1 events.\n"
     assert run(app, "prune").output == "Deleted: 0 events, the payloads of 0, 0 marks, 0 rejected deliveries.\n"
-    assert run(app, "migrate").output == "The inbox is ready (schema 5).\n"
+    assert run(app, "migrate").output == "The inbox is ready (schema 7).\n"
 
 
 def test_errors_have_one_line(app_and_webhooks):

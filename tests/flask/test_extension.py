@@ -8,8 +8,10 @@ from queue import Queue
 
 import pytest
 from flask import Blueprint, Flask, current_app, url_for
+from prometheus_client import CollectorRegistry
 
 from envoyou_core import ConfigurationError, Handlers, RetryPolicy, Webhooks
+from envoyou_core.observability import prometheus
 from envoyou_core.testing import sample_event, sign_delivery
 from envoyou_flask import Envoyou
 from tests.flask.conftest import PATH, SECRET, deliver
@@ -64,6 +66,16 @@ def test_settings_come_from_app_config(make_app):
     assert webhooks.name == "ours"
     assert webhooks.drain() == 1
     assert webhooks.inbox.get(event.id).status == "dead"
+
+
+def test_a_setting_instruments_the_webhooks_of_the_app(make_app, monkeypatch):
+    registry = CollectorRegistry()
+    monkeypatch.setattr(prometheus, "REGISTRY", registry)
+    app = make_app(ENVOYOU_HANDOFF="manual", ENVOYOU_INSTRUMENT=["prometheus"])
+    Envoyou(app)
+    deliver(app)
+    accepted = {"outcome": "accepted", "reason": ""}
+    assert registry.get_sample_value("envoyou_webhook_deliveries_total", accepted) == 1
 
 
 def test_rotated_secrets_of_the_app_are_accepted(make_app):

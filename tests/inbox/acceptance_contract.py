@@ -64,6 +64,16 @@ class AcceptanceContract(InboxFixtures):
         add(inbox, "evt_2")
         assert claim_one(inbox).headers == {}
 
+    def test_the_trace_context_comes_back(self, inbox):
+        """In one transaction, only one of two events has a trace context."""
+        traceparent = f"00-{'a' * 32}-{'b' * 16}-01"
+        traced, other = replace(entry("evt_1"), traceparent=traceparent), entry("evt_2")
+        for added in [inbox.add(each) for each in (other, traced)]:
+            assert added.result(PATIENCE) is Added.NEW
+        claims = {claim.event.id: claim.traceparent for claim in inbox.claim(10, 30)}
+        assert claims == {"evt_1": traceparent, "evt_2": None}
+        assert inbox.get("evt_1").traceparent == traceparent
+
     def test_the_event_comes_back_byte_for_byte(self, inbox):
         body = (
             ' {"webhook_id":"wh_1", "type":"user.created",\n"id":"evt_bytes","created":1640995200,"extra":[1.50,1e2],'

@@ -41,6 +41,7 @@ from tests.inbox.recovery_contract import RecoveryContract
 from tests.inbox.rejected_contract import RejectedContract
 from tests.inbox.retention_contract import EraseContract, ScrubContract
 from tests.inbox.selection_contract import SelectionContract
+from tests.inbox.telemetry_contract import TelemetryContract
 from tests.inbox.waiting_contract import WaitingContract
 
 
@@ -55,6 +56,7 @@ class InboxContract(
     ScrubContract,
     EraseContract,
     RejectedContract,
+    TelemetryContract,
 ):
     """For every inbox."""
 

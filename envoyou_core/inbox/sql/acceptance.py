@@ -10,7 +10,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, and_, select
 
 from envoyou_core.inbox import transitions
-from envoyou_core.inbox.insert_statement import insert_batches, insert_statement
+from envoyou_core.inbox.insert_statement import columns_of, insert_batches, insert_statement
 from envoyou_core.inbox.records import Added, NewEvent
 from envoyou_core.inbox.rows import body_bytes
 from envoyou_core.inbox.sql.columns import encode
@@ -43,20 +43,23 @@ def insert_new(connection: Connection, rows: Sequence[dict[str, Any]]) -> set[Ke
 
     Args:
         connection: has a transaction.
-        rows: encoded values, all with the same columns.
+        rows: encoded values; see `columns_of`.
     """
     dialect = connection.dialect
     on_mariadb = dialect_of(connection) == "mariadb"
     # Elsewhere the new rows have no token.
     token = uuid.uuid4().hex if on_mariadb else None
-    columns = (*rows[0], "lease_token") if on_mariadb else tuple(rows[0])
+    columns = columns_of(rows)
+    if on_mariadb:
+        rows = [{**row, "lease_token": token} for row in rows]
+        columns = (*columns, "lease_token")
     new: set[Key] = set()
     for batch in insert_batches(rows, dialect.insertmanyvalues_max_parameters // len(columns)):
         # SQLAlchemy would compile a statement for each batch, which costs more than to execute it.
         statement = insert_statement(
             inbox_table.name, columns, len(batch), mariadb=on_mariadb, placeholder=PLACEHOLDERS[dialect.paramstyle]
         )
-        values = tuple(row.get(column, token) for row in batch for column in columns)
+        values = tuple(row.get(column) for row in batch for column in columns)
         returned = connection.exec_driver_sql(statement, values)
         new.update((tenant, event_id) for tenant, event_id, row_token in returned if row_token == token)
     return new

@@ -47,6 +47,7 @@ from envoyou_core.inbox.sql.claims import IS_HELD, lease_of
 from envoyou_core.inbox.sql.engines import close_engine, is_outage, max_connections
 from envoyou_core.inbox.sql.records import SqlRecords
 from envoyou_core.inbox.sql.schema import inbox_table
+from envoyou_core.inbox.sql.telemetry import SqlTelemetry
 
 __all__ = ["SqlInbox"]
 
@@ -67,7 +68,7 @@ class _RolledBackError(Exception):
     """Ends a transaction that is not to be committed."""
 
 
-class SqlInbox(SqlRecords, TransactionalInbox):
+class SqlInbox(SqlRecords, SqlTelemetry, TransactionalInbox):
     """An inbox in a table of a SQL database.
 
     SQLite runs in WAL mode with synchronous=FULL, so that a commit survives a power cut. Its tables are created and

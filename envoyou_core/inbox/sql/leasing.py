@@ -59,6 +59,7 @@ _READ = [
         "waits_for",
         "waits_since",
         "headers",
+        "traceparent",
     )
 ]
 """What a claim reads of a row. Each column costs time."""

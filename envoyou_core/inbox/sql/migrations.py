@@ -13,19 +13,21 @@ from sqlalchemy.schema import CreateColumn, CreateIndex
 
 from envoyou_core.errors import ConfigurationError
 from envoyou_core.inbox.sql.schema import (
+    alerts_table,
     handler_sets_table,
     inbox_table,
     metadata,
     paused_table,
     processes_table,
     rejected_table,
+    rollups_table,
     schema_table,
     watermarks_table,
 )
 
 __all__ = ["OLDEST_COMPATIBLE", "REVISION", "build_key_online", "build_waits_online", "check_schema", "set_up"]
 
-REVISION = 5
+REVISION = 7
 """The revision of the tables that this release creates."""
 
 OLDEST_COMPATIBLE = 1
@@ -163,7 +165,24 @@ def _to_revision_5(connection: Connection) -> None:
     _add_column(connection, inbox_table, "headers")
 
 
-_UPGRADES: list[Callable[[Connection], None]] = [_to_revision_2, _to_revision_3, _to_revision_4, _to_revision_5]
+def _to_revision_6(connection: Connection) -> None:
+    """Roll-ups and the states of alerts."""
+    metadata.create_all(connection, [rollups_table, alerts_table])
+
+
+def _to_revision_7(connection: Connection) -> None:
+    """The trace context of the acceptance."""
+    _add_column(connection, inbox_table, "traceparent")
+
+
+_UPGRADES: list[Callable[[Connection], None]] = [
+    _to_revision_2,
+    _to_revision_3,
+    _to_revision_4,
+    _to_revision_5,
+    _to_revision_6,
+    _to_revision_7,
+]
 """The upgrades in order; the first one is from revision 1 to 2."""
 
 

@@ -20,12 +20,15 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeEngine
 
 __all__ = [
+    "BUCKET_COLUMNS",
+    "alerts_table",
     "handler_sets_table",
     "inbox_table",
     "metadata",
     "paused_table",
     "processes_table",
     "rejected_table",
+    "rollups_table",
     "schema_table",
     "watermarks_table",
 ]
@@ -80,6 +83,8 @@ inbox_table = Table(
     Column("waits_since", BigInteger),
     # Since revision 5. Earlier releases leave it NULL.
     Column("headers", _LongText),  # JSON: the headers of the request that were kept
+    # Since revision 7. Earlier releases leave it NULL.
+    Column("traceparent", String(64)),  # the trace context of the acceptance
     # The key of a pruned row must not be reused, because keys are the order of arrival.
     sqlite_autoincrement=True,
 )
@@ -172,6 +177,34 @@ processes_table = Table(
     Column("pid_started", BigInteger),
 )
 """The processes that use the inbox; see `envoyou_core.inbox.processes`."""
+
+BUCKET_COLUMNS = tuple(f"b{number:02}" for number in range(18))
+"""The columns of a roll-up's histogram, one for each bucket of `envoyou_core.analytics.histogram`."""
+
+rollups_table = Table(
+    "envoyou_rollups",
+    metadata,
+    Column("name", _exact(64), primary_key=True),
+    Column("period", Integer, primary_key=True, autoincrement=False),  # seconds: a minute, an hour or a day
+    Column("start", BigInteger, primary_key=True, autoincrement=False),
+    Column("measure", _exact(32), primary_key=True),
+    Column("event_type", _exact(255), primary_key=True),  # empty if it is unknown or not counted by type
+    Column("handler", _exact(255), primary_key=True),  # empty if it is not counted by handler
+    Column("number", BigInteger, nullable=False),
+    Column("total", BigInteger, nullable=False),  # microseconds, over the counts in the buckets
+    *(Column(bucket, BigInteger, nullable=False) for bucket in BUCKET_COLUMNS),
+)
+"""Counts for each minute, hour and day; see `envoyou_core.analytics`. Since revision 6."""
+
+alerts_table = Table(
+    "envoyou_alerts",
+    metadata,
+    Column("name", _exact(64), primary_key=True),
+    Column("states", _LongText, nullable=False),
+    Column("token", String(32)),
+    Column("due_at", BigInteger, nullable=False),
+)
+"""The states of all alert rules as JSON, the process that evaluates them, and until when. Since revision 6."""
 
 schema_table = Table(
     "envoyou_schema",

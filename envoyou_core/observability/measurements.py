@@ -1,0 +1,144 @@
+"""What is measured, under which names, and how notices become measurements. Prometheus and OpenTelemetry share it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+from envoyou_core.event import EVENT_TYPES
+from envoyou_core.inbox.records import Added, Status
+from envoyou_core.observability.attempt_notices import (
+    DatabaseFailed,
+    HandlerFailed,
+    HandlerPostponed,
+    HandlerSkipped,
+    HandlerSucceeded,
+    Settled,
+)
+from envoyou_core.observability.delivery_notices import Accepted, Rejected
+from envoyou_core.observability.notice import Notice
+
+if TYPE_CHECKING:
+    from envoyou_core.webhooks import Webhooks
+
+__all__ = ["COUNTERS", "HISTOGRAMS", "MEASURED", "OTHER", "Measurements", "Meter", "Metric"]
+
+OTHER: Final = "other"
+"""The label of event types that are neither EnvoyOU's nor named by a handler, so that labels are bounded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A counter or a histogram.
+
+    Attributes:
+        name: without the suffix that counters have, and without the unit.
+        description: for people.
+        labels: the names of its labels.
+        buckets: the upper bounds of a histogram, in seconds; empty for a counter.
+    """
+
+    name: str
+    description: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+
+
+_FAST: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+_HANDLER: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+_LAG: Final = (0.1, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 21_600.0, 86_400.0)
+
+PROCESSED: Final = Metric(
+    "envoyou_webhook_processed", "Attempts that ended, by the state of the event.", ("event_type", "status")
+)
+DELIVERIES: Final = Metric("envoyou_webhook_deliveries", "Deliveries, by their answer.", ("outcome", "reason"))
+ATTEMPTS: Final = Metric("envoyou_webhook_attempts", "Calls of handlers, by their outcome.", ("handler", "outcome"))
+RETRIES: Final = Metric("envoyou_webhook_retries", "Attempts after which the event is tried again.", ("event_type",))
+DEAD: Final = Metric("envoyou_webhook_dead", "Events that failed for good.", ("event_type",))
+ACKNOWLEDGE: Final = Metric("envoyou_webhook_acknowledge", "From a request to its event being on disk.", buckets=_FAST)
+RECEIVED_LAG: Final = Metric(
+    "envoyou_webhook_received_lag", "From the creation of an event to its first acceptance.", buckets=_LAG
+)
+PROCESSED_LAG: Final = Metric(
+    "envoyou_webhook_processed_lag", "From the creation of an event to the success of its handlers.", buckets=_LAG
+)
+HANDLER: Final = Metric("envoyou_webhook_handler", "How long a handler took.", ("handler", "outcome"), buckets=_HANDLER)
+
+COUNTERS: Final = (PROCESSED, DELIVERIES, ATTEMPTS, RETRIES, DEAD)
+HISTOGRAMS: Final = (ACKNOWLEDGE, RECEIVED_LAG, PROCESSED_LAG, HANDLER)
+
+MEASURED: Final[tuple[type[Notice], ...]] = (
+    Accepted,
+    Rejected,
+    HandlerSucceeded,
+    HandlerFailed,
+    HandlerPostponed,
+    HandlerSkipped,
+    DatabaseFailed,
+    Settled,
+)
+"""The notices that are measured."""
+
+
+class Meter(Protocol):
+    """Where measurements go."""
+
+    def count(self, metric: Metric, *labels: str) -> None:
+        """Add one to a counter."""
+
+    def observe(self, metric: Metric, value: float, *labels: str) -> None:
+        """Add a value, in seconds, to a histogram."""
+
+
+class Measurements:
+    """A listener that measures notices.
+
+    Args:
+        webhooks: what emits the notices. Its handlers name the event types that are labels beside EnvoyOU's own.
+        meter: receives the measurements.
+    """
+
+    def __init__(self, webhooks: Webhooks, meter: Meter) -> None:
+        self._webhooks = webhooks
+        self._meter = meter
+        self._types: dict[str, str] = {type_: type_ for type_ in EVENT_TYPES}
+
+    def __call__(self, notice: Notice) -> None:
+        """Measure one notice."""
+        if isinstance(notice, Settled):
+            self._settled(notice)
+        elif isinstance(notice, Accepted):
+            self._accepted(notice)
+        elif isinstance(notice, Rejected):
+            self._meter.count(DELIVERIES, notice.outcome, notice.reason)
+        elif isinstance(notice, HandlerSucceeded | HandlerFailed | HandlerPostponed | DatabaseFailed):
+            self._meter.count(ATTEMPTS, notice.handler, notice.outcome)
+            if notice.seconds is not None:
+                self._meter.observe(HANDLER, notice.seconds, notice.handler, notice.outcome)
+        elif isinstance(notice, HandlerSkipped):
+            self._meter.count(ATTEMPTS, notice.handler, notice.outcome)
+
+    def _accepted(self, notice: Accepted) -> None:
+        meter = self._meter
+        meter.count(DELIVERIES, notice.outcome, "")
+        if notice.seconds is not None:
+            meter.observe(ACKNOWLEDGE, notice.seconds)
+        # The lag of a redelivery says when it was redelivered.
+        if notice.added is Added.NEW and notice.created is not None and notice.received_at is not None:
+            meter.observe(RECEIVED_LAG, max(0.0, notice.received_at - notice.created))
+
+    def _settled(self, notice: Settled) -> None:
+        meter, type_ = self._meter, self._bounded(notice.event_type)
+        meter.count(PROCESSED, type_, notice.outcome)
+        if notice.retry_in is not None:
+            meter.count(RETRIES, type_)
+        elif notice.status is Status.DEAD:
+            meter.count(DEAD, type_)
+        elif notice.status is Status.PROCESSED and notice.created is not None and notice.settled_at is not None:
+            meter.observe(PROCESSED_LAG, max(0.0, notice.settled_at - notice.created))
+
+    def _bounded(self, event_type: str) -> str:
+        if (known := self._types.get(event_type)) is not None:
+            return known
+        named = {pattern for handler in self._webhooks.registered for pattern in handler.patterns}
+        return self._types.setdefault(event_type, event_type) if event_type in named else OTHER
