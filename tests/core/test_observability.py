@@ -15,8 +15,13 @@ from envoyou_core import PermanentError, RetryPolicy, WebhookRequest, Webhooks, 
 from envoyou_core.inbox import Added, Status
 from envoyou_core.observability import (
     Accepted,
+    AlertFired,
+    AlertNotSent,
+    AlertResolved,
+    AlertsNotEvaluated,
     CaptureFailed,
     Claimed,
+    CountsNotStored,
     DatabaseFailed,
     HandlerAwaited,
     HandlerDropped,
@@ -254,6 +259,28 @@ RECORDS = [
         "on_dead hook tell failed for event evt_1\n  Traceback:\n    ValueError: why",
     ),
     (WakeFailed("default", "why"), "ERROR", "handoff of default failed, the event stays in the inbox: why"),
+    (AlertFired("default", "dead", 3, 0, "3 events died"), "ERROR", "alert dead of default fired: 3 events died"),
+    (
+        AlertResolved("default", "disk", 0.2, 0.1, "20 % are free", host="web-1"),
+        "WARNING",
+        "alert disk of default resolved on web-1: 20 % are free",
+    ),
+    (AlertsNotEvaluated("default", "why"), "DEBUG", "alerts of default were not evaluated: why"),
+    (
+        AlertNotSent("default", "dead", "e-mail", "why", 10.0),
+        "ERROR",
+        "alert dead of default was not sent to e-mail, retrying in 10 s: why",
+    ),
+    (
+        AlertNotSent("default", "dead", "e-mail", "why", None),
+        "ERROR",
+        "alert dead of default was not sent to e-mail, giving up: why",
+    ),
+    (
+        CountsNotStored("default", "why"),
+        "WARNING",
+        "counts of default were not stored and are kept in memory for now: why",
+    ),
 ]
 
 
@@ -301,6 +328,7 @@ def test_a_record_has_the_template_of_its_kind_and_the_data_of_the_notice(caplog
         "is_postponed": False,
         "is_reported": False,
         "created": None,
+        "received_at": None,
         "settled_at": None,
     }
 

@@ -6,6 +6,7 @@ import inspect
 import pytest
 
 from envoyou_core import ConfigurationError, Retention, RetryPolicy, Webhooks
+from envoyou_core.alerts import Alerts
 from envoyou_core.inbox.memory import MemoryInbox
 from envoyou_core.nonces.memory import MemoryNonceStore
 from envoyou_core.settings import SECRET_NAMES, SETTING_NAMES, above_environment, read_environment, read_settings
@@ -18,7 +19,7 @@ def keyword_parameters():
 def test_every_keyword_has_a_setting_and_every_setting_a_keyword():
     parts = {
         f"{whole}_{field.name.upper()}"
-        for whole, kind in (("RETRY", RetryPolicy), ("RETENTION", Retention))
+        for whole, kind in (("RETRY", RetryPolicy), ("RETENTION", Retention), ("ALERTS", Alerts))
         for field in dataclasses.fields(kind)
     }
     upper = {name.upper() for name in keyword_parameters() - {"secret"}}
@@ -48,6 +49,8 @@ def test_every_setting_becomes_the_keyword_of_its_name():
         "HANDLER_WAIT": 600,
         "RETRY": RetryPolicy(max_attempts=7),
         "RETENTION": Retention(id_days=60),
+        "ANALYTICS": False,
+        "ALERTS": Alerts(webhook_url="http://127.0.0.1:1/alerts"),
         "CLOCK": lambda: 5.0,
     }
     assert {name.removeprefix("WEBHOOK_").lower() for name in values} == keyword_parameters()
@@ -169,7 +172,7 @@ def test_an_unknown_name_is_refused_and_the_closest_one_suggested(name, meant):
     with pytest.raises(ConfigurationError, match=f"unknown setting {name!r}") as caught:
         read_settings({name: "private"})
     assert "private" not in str(caught.value)
-    assert (f"did you mean {meant!r}?" if meant else "known settings: CAPTURE_REJECTED, CLOCK") in str(caught.value)
+    assert (f"did you mean {meant!r}?" if meant else "known settings: ALERTS, ALERTS_EMAIL_FROM") in str(caught.value)
 
 
 def test_names_of_the_caller_are_ignored():

@@ -743,7 +743,7 @@ def test_a_handoff_function_is_not_called_for_an_event_that_the_inbox_had_alread
 
 
 def test_events_are_moved_in_the_handler_context_and_the_exit_hooks_of_the_thread_run(make, inbox, until):
-    webhooks = make(moves=True)
+    webhooks = make(moves=True, analytics=False)
     entered, ended = [], []
 
     class HandlerContext:
