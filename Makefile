@@ -22,7 +22,7 @@ breakages: $(TOX) ## breaks the code on purpose and expects a test to fail
 demo: $(TOX)      ## a live demonstration over real HTTP
 	@$(RUN) -q -e demo $(POSARGS)
 
-bench: $(TOX)     ## the benchmarks, in some ten minutes; one alone: make bench ARGS=drain
+bench: $(TOX)     ## the benchmarks, in half an hour; one alone: make bench ARGS=drain
 	@$(RUN) -q -e bench $(POSARGS)
 
 lint format types docs: $(TOX)

@@ -5,13 +5,29 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
 
 import pytest
 
-from benchmarks import acknowledgements, claims, django_acknowledgements, drain, telemetry, transactions, unsigned
-from benchmarks.measuring import MeasurementError, Run, table
+from benchmarks import (
+    acknowledgements,
+    admin_growth,
+    claims,
+    django_acknowledgements,
+    drain,
+    endpoints,
+    growth,
+    import_time,
+    memory,
+    telemetry,
+    transactions,
+    unsigned,
+    verification,
+)
+from benchmarks.measuring import Comparison, MeasurementError, Run, table
+from benchmarks.results import Result, summary, write_json
 from tests.services import POSTGRES, REDIS, Service
 
 BENCHMARKS = {
@@ -22,7 +38,18 @@ BENCHMARKS = {
     "drain": drain.comparisons,
     "telemetry": telemetry.comparisons,
     "unsigned": unsigned.comparisons,
+    "endpoints": endpoints.comparisons,
+    "verify": verification.comparisons,
+    "import": import_time.comparisons,
+    "memory": memory.comparisons,
+    "growth": growth.comparisons,
+    "admin": admin_growth.comparisons,
 }
+LONG = frozenset({"admin", "growth", "memory"})
+"""Benchmarks that take longer than some minutes: they run if they are named."""
+
+OUTPUT = Path(__file__).parents[1] / "build" / "benchmarks"
+"""Where the raw results are written. Git ignores it."""
 
 
 @contextmanager
@@ -37,14 +64,21 @@ def optional(service: Service) -> Iterator[str | None]:
         yield address
 
 
+def each_of(comparisons: Iterable[Comparison]) -> Generator[Comparison, None, None]:
+    """Yield the comparisons. What they have prepared is removed when this is closed, also after an error."""
+    yield from comparisons
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description="Run benchmarks and print their results; see docs/performance.md."
     )
-    parser.add_argument("benchmark", nargs="*", help=f"benchmarks to run: {', '.join(BENCHMARKS)}; by default, all")
+    long = ", ".join(sorted(LONG))
+    parser.add_argument("benchmark", nargs="*", help=f"{', '.join(BENCHMARKS)}; by default, all but {long}")
     parser.add_argument("--events", type=int, default=4000, help="number of events in each round (%(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="number of rounds (%(default)s)")
     parser.add_argument("--requests", type=int, default=32, help="number of concurrent deliveries (%(default)s)")
+    parser.add_argument("--output", type=Path, default=OUTPUT, help="folder for the raw results (%(default)s)")
     arguments = parser.parse_args()
     if unknown := set(arguments.benchmark) - BENCHMARKS.keys():
         parser.error(f"unknown benchmark: {', '.join(sorted(unknown))}")
@@ -53,12 +87,16 @@ def main() -> None:
     logging.getLogger("envoyou").setLevel(logging.ERROR)
     with optional(REDIS) as redis, optional(POSTGRES) as postgres:
         run = Run(arguments.events, arguments.rounds, arguments.requests, redis, postgres)
-        tables = []
-        for name in arguments.benchmark or BENCHMARKS:
-            for comparison in BENCHMARKS[name](run):
-                print(f"measuring: {comparison.title}", file=sys.stderr)
-                tables.append("\n".join(table(comparison, comparison.measure(run.rounds))))
-        print("\n\n".join(tables))
+        results = []
+        for name in arguments.benchmark or [name for name in BENCHMARKS if name not in LONG]:
+            with closing(each_of(BENCHMARKS[name](run))) as comparisons:
+                for comparison in comparisons:
+                    print(f"measuring: {comparison.title}", file=sys.stderr)
+                    results.append(Result(name, comparison, comparison.measure(run.rounds)))
+        for result in results:
+            print("\n".join(table(result.comparison, result.measured)), end="\n\n")
+        print("\n".join(summary(results)))
+        print(f"raw results: {write_json(results, run, arguments.output)}", file=sys.stderr)
 
 
 if __name__ == "__main__":

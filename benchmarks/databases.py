@@ -17,11 +17,11 @@ Database = Callable[[], AbstractContextManager[str]]
 """Creates a database, yields its URL and deletes the database."""
 
 
-def databases(run: Run) -> Mapping[str, Database]:
-    """Return SQLite, and PostgreSQL if a server is available."""
+def databases(run: Run, *, migrated: bool = True) -> Mapping[str, Database]:
+    """Return SQLite, and PostgreSQL if a server is available. `migrated`: whether it has the tables of the inbox."""
     available: dict[str, Database] = {"SQLite": sqlite}
     if run.postgres is not None:
-        available["PostgreSQL"] = partial(postgres, run.postgres)
+        available["PostgreSQL"] = partial(postgres, run.postgres, migrated=migrated)
     return available
 
 
@@ -32,8 +32,9 @@ def sqlite() -> Iterator[str]:
 
 
 @contextmanager
-def postgres(server: str) -> Iterator[str]:
+def postgres(server: str, *, migrated: bool) -> Iterator[str]:
     with database(server) as url:
-        with closing(SqlInbox(url)) as inbox:
-            inbox.migrate()
+        if migrated:
+            with closing(SqlInbox(url)) as inbox:
+                inbox.migrate()
         yield url

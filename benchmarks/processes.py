@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.ledger import Ledger
 from benchmarks.measuring import MeasurementError
 
-__all__ = ["drain"]
+__all__ = ["ROOT", "drain", "running", "tail"]
 
 ROOT = Path(__file__).parents[1]
 ENQUEUE_TIMEOUT = 600.0
@@ -44,15 +44,15 @@ def drain(folder: Path, app: str, worker: Sequence[str], jobs: int, environment:
     }
     log = folder / "log"
     enqueue = f"from benchmarks.workers import {app}; {app}.enqueue({jobs})"
-    with _running([sys.executable, "-c", enqueue], environment, log) as process:
+    with running([sys.executable, "-c", enqueue], environment, log) as process:
         if process.wait(ENQUEUE_TIMEOUT) != 0:
-            raise MeasurementError(f"{app} failed to fill its queue: {_tail(log)}")
+            raise MeasurementError(f"{app} failed to fill its queue: {tail(log)}")
     if ledger.done:
         raise MeasurementError(f"{app} did {ledger.done} jobs before its worker was started")
-    with _running(worker, environment, log) as process:
+    with running(worker, environment, log) as process:
         _wait(ledger, process, log)
     if not ledger.complete:
-        raise MeasurementError(f"{ledger.done} of {jobs} jobs of {app} were done: {_tail(log)}")
+        raise MeasurementError(f"{ledger.done} of {jobs} jobs of {app} were done: {tail(log)}")
     return ledger
 
 
@@ -67,7 +67,8 @@ def _wait(ledger: Ledger, process: subprocess.Popen[bytes], log: Path) -> None:
 
 
 @contextmanager
-def _running(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def running(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a command that leads a process group of its own, and end all its processes at the end of the block."""
     with log.open("ab") as output:
         process = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
@@ -84,5 +85,6 @@ def _running(command: Sequence[str], environment: Mapping[str, str], log: Path) 
         process.wait()
 
 
-def _tail(log: Path) -> str:
+def tail(log: Path) -> str:
+    """Return the end of what a process has written."""
     return log.read_text(errors="replace")[-2000:] or "no output"

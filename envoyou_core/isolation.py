@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Final
 
-from envoyou_core.inbox.processes import Presence
 from envoyou_core.observability import Listener
 from envoyou_core.pausing import Pausing
 from envoyou_core.reception.receiver import Receiver
@@ -73,6 +72,7 @@ class Isolation(Pausing):
 
     def _use_memory(self) -> None:
         from envoyou_core.inbox.memory import MemoryInbox
+        from envoyou_core.inbox.processes import Presence
         from envoyou_core.nonces.memory import MemoryNonceStore
 
         clock = self._settings.clock

@@ -8,32 +8,24 @@ from contextlib import asynccontextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from envoyou_core.analytics.reading import Analytics
-from envoyou_core.analytics.recorder import KINDS, Recorder
+from envoyou_core import observability
 from envoyou_core.errors import ConfigurationError, describe
 from envoyou_core.forks import ForkSafeLock
 from envoyou_core.handlers import Handlers
 from envoyou_core.inbox import Inbox, WorkerInbox
 from envoyou_core.inbox.files import refuse_creation
-from envoyou_core.inbox.processes import Presence
-from envoyou_core.observability import (
-    AlertsNotEvaluated,
-    NoSpool,
-    Notices,
-    SpoolFailed,
-    WakeFailed,
-    WorkerFailed,
-    log_notice,
-)
 from envoyou_core.retention import RetentionReport
 from envoyou_core.settings import WorkerSettings
-from envoyou_core.worker.announcer import Announcer
 
 if TYPE_CHECKING:
     from envoyou_core.alerts.evaluator import Evaluator
+    from envoyou_core.analytics.reading import Analytics
+    from envoyou_core.analytics.recorder import Recorder
     from envoyou_core.health.probes import Probes
+    from envoyou_core.observability import Notices
     from envoyou_core.spool.relay import SpoolRelay
     from envoyou_core.spool.spool import Spool
+    from envoyou_core.worker.announcer import Announcer
     from envoyou_core.worker.engine import Engine
     from envoyou_core.worker.in_process import InProcessHandoff
     from envoyou_core.worker.invocation import HandlerContext
@@ -59,11 +51,14 @@ class Lifecycle:
     def __init__(
         self, *, inbox: WorkerInbox, spool: Spool | None, settings: WorkerSettings, wants_spool: bool = True
     ) -> None:
+        from envoyou_core.analytics.recorder import KINDS
+        from envoyou_core.inbox.processes import Presence
+
         self.inbox: Inbox = inbox
         self._inbox = inbox
         self._handlers = Handlers()
-        self._notices = Notices()
-        self._notices.subscribe(log_notice)
+        self._notices = observability.Notices()
+        self._notices.subscribe(observability.log_notice)
         self._settings = settings
         self._presence = Presence(self._handlers, clock=settings.clock)
         self._recorder = self._make_recorder()
@@ -107,6 +102,8 @@ class Lifecycle:
     @property
     def analytics(self) -> Analytics:
         """What was counted, for example `webhooks.analytics.summary(timedelta(hours=24))`."""
+        from envoyou_core.analytics.reading import Analytics
+
         return Analytics(self._inbox.sum_rollups, flush=self._recorder.flush, clock=self._settings.clock)
 
     @property
@@ -143,7 +140,7 @@ class Lifecycle:
             try:
                 self._handoff.wake()
             except Exception as error:
-                self._notices.emit(WorkerFailed(self.inbox.name, describe(error), retry_in=None))
+                self._notices.emit(observability.WorkerFailed(self.inbox.name, describe(error), retry_in=None))
             if not self._open_lifespans:
                 self._termination.install()
 
@@ -289,7 +286,7 @@ class Lifecycle:
 
     def report_wake_error(self, error: Exception) -> None:
         """Report that a wake-up could not be sent; the event waits in the inbox. For adapters."""
-        self._notices.emit(WakeFailed(self.inbox.name, describe(error)))
+        self._notices.emit(observability.WakeFailed(self.inbox.name, describe(error)))
 
     @property
     def _works_in_process(self) -> bool:
@@ -332,7 +329,7 @@ class Lifecycle:
             if self._relay is None:
                 raise
             # A process that starts during an outage must be able to accept events.
-            self._notices.emit(WorkerFailed(self.inbox.name, describe(error), retry_in=None))
+            self._notices.emit(observability.WorkerFailed(self.inbox.name, describe(error), retry_in=None))
         self._start_relay()
 
     def _start_relay(self) -> None:
@@ -343,7 +340,7 @@ class Lifecycle:
         # Only in a process that accepts events: a worker or a command loses nothing without a spool.
         if self._reports_missing_spool:
             self._reports_missing_spool = False
-            self._notices.emit(NoSpool(self.inbox.name))
+            self._notices.emit(observability.NoSpool(self.inbox.name))
 
     def _empty_spool(self) -> None:
         if self._relay is None:
@@ -352,7 +349,7 @@ class Lifecycle:
             self._relay.move_due()
         except Exception as error:
             # The events that are in the inbox must be handled nevertheless.
-            self._notices.emit(SpoolFailed(self.inbox.name, describe(error), retry_in=None))
+            self._notices.emit(observability.SpoolFailed(self.inbox.name, describe(error), retry_in=None))
 
     # The engine and the worker import asyncio and threading machinery that a process which only verifies does not need.
 
@@ -410,6 +407,8 @@ class Lifecycle:
         self.stop()
 
     def _make_recorder(self) -> Recorder:
+        from envoyou_core.analytics.recorder import Recorder
+
         return Recorder(
             lambda rollups: self._engine.in_context(lambda: self._inbox.add_rollups(rollups)),
             name=self.inbox.name,
@@ -428,7 +427,7 @@ class Lifecycle:
             self._engine.in_context(evaluator.run_due)
         except Exception as error:
             # The ticker comes again, and a database that is down is reported by whatever else needs it.
-            self._notices.emit(AlertsNotEvaluated(self.inbox.name, describe(error)))
+            self._notices.emit(observability.AlertsNotEvaluated(self.inbox.name, describe(error)))
 
     @cached_property
     def _evaluator(self) -> Evaluator | None:
@@ -450,6 +449,8 @@ class Lifecycle:
         return True
 
     def _make_announcer(self, function: Callable[[str], object]) -> Announcer:
+        from envoyou_core.worker.announcer import Announcer
+
         engine = self._engine
         return Announcer(
             lambda event_id: engine.in_context(lambda: function(event_id)),

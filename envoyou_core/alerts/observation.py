@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from envoyou_core.analytics.rollups import Tally
 from envoyou_core.analytics.summary import summarize
-from envoyou_core.inbox.processes import Process, ProcessKind
 from envoyou_core.inbox.records import InboxStats, Status
+
+if TYPE_CHECKING:
+    from envoyou_core.inbox.processes import Process
 
 __all__ = ["Baseline", "FleetObservation", "HostObservation", "has_worker", "observe", "volume_factor"]
 
@@ -142,6 +144,8 @@ def volume_factor(number: int, volumes: Sequence[int]) -> float | None:
 
 def has_worker(processes: Iterable[Process], now: datetime) -> bool | None:
     """Return whether a worker is alive; `None` if none has run, because events are handled in another way."""
+    from envoyou_core.inbox.processes import ProcessKind
+
     workers = [process for process in processes if process.kind in {ProcessKind.WORKER, ProcessKind.STOPPED}]
     if not workers:
         return None

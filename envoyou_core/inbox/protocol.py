@@ -9,24 +9,23 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from envoyou_core.inbox.records import (
-    ANY,
-    Added,
-    Claim,
-    ClaimFilter,
-    HandlerStatus,
-    InboxRecord,
-    InboxStats,
-    NewEvent,
-    Settlement,
-    Status,
-)
-from envoyou_core.inbox.rejected import NewRejection, RejectedDelivery
+from envoyou_core.inbox.records import ANY, Status
 
 if TYPE_CHECKING:
     from envoyou_core.analytics.rollups import Fold, RollUp, Tally
     from envoyou_core.inbox.handler_sets import HandlerSet
     from envoyou_core.inbox.processes import Process
+    from envoyou_core.inbox.records import (
+        Added,
+        Claim,
+        ClaimFilter,
+        HandlerStatus,
+        InboxRecord,
+        InboxStats,
+        NewEvent,
+        Settlement,
+    )
+    from envoyou_core.inbox.rejected import NewRejection, RejectedDelivery
 
 __all__ = ["AsyncTransactionalInbox", "Inbox", "TelemetryInbox", "TransactionalInbox", "WorkerInbox"]
 

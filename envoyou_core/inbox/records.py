@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from envoyou_core.event import Event
-from envoyou_core.inbox.handler_sets import HandlerSet
-from envoyou_core.inbox.history import Attempt, Failure
 
 if TYPE_CHECKING:
+    from envoyou_core.inbox.handler_sets import HandlerSet
+    from envoyou_core.inbox.history import Attempt, Failure
     from envoyou_core.inbox.processes import Process
 
 __all__ = [

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from envoyou_core import observability
 from envoyou_core.errors import (
     InvalidPayloadError,
     NonceReusedError,
@@ -29,21 +30,9 @@ from envoyou_core.http import (
     WebhookRequest,
     WebhookResponse,
 )
-from envoyou_core.inbox.processes import Presence
 from envoyou_core.inbox.protocol import WorkerInbox
 from envoyou_core.inbox.records import Added, NewEvent
-from envoyou_core.inbox.rejected import RejectedDelivery
 from envoyou_core.nonces import NONCE_LIFETIME, NonceStore, nonce_key
-from envoyou_core.observability.delivery_notices import (
-    Accepted,
-    CaptureFailed,
-    NonceStoreFailed,
-    Rejected,
-    RejectedNotKept,
-    RejectedPruned,
-)
-from envoyou_core.observability.notices import Notices
-from envoyou_core.observability.storage_notices import Spooled
 from envoyou_core.reception.bounded_thread import BoundedThread
 from envoyou_core.reception.canonical import SMALL_BODY, pause_regularly
 from envoyou_core.reception.captures import CaptureDirectory
@@ -55,6 +44,9 @@ from envoyou_core.reception.verification import VerificationPolicy, header_text
 from envoyou_core.steps import Call, Flow, Wait
 
 if TYPE_CHECKING:
+    from envoyou_core.inbox.processes import Presence
+    from envoyou_core.inbox.rejected import RejectedDelivery
+    from envoyou_core.observability import Notices
     from envoyou_core.spool.relay import SpoolRelay
 
 __all__ = ["ANSWER_BUDGET", "AUTHENTICATION_BUDGET", "Receiver"]
@@ -126,10 +118,10 @@ class Receiver:
             began: when it came, in seconds of `time.monotonic`, if its body was read.
         """
         if request is None:
-            rejected = Rejected(error.status, error.reason, error.detail)
+            rejected = observability.Rejected(error.status, error.reason, error.detail)
         else:
             webhook_id = None if request.webhook_id is None else request.webhook_id.decode("utf-8", "replace")
-            rejected = Rejected(
+            rejected = observability.Rejected(
                 error.status,
                 error.reason,
                 error.detail,
@@ -211,7 +203,7 @@ class Receiver:
         self, event: Event, tenant: str, added: Added, received_at: float, seconds: float | None
     ) -> None:
         self.notices.emit(
-            Accepted(
+            observability.Accepted(
                 event.id,
                 event.type,
                 added,
@@ -258,10 +250,10 @@ class Receiver:
             rejection = rejection_of(request, tenant, now, error)
             pruned: int = yield Wait(self.inbox.keep_rejected(rejection), time.monotonic() + ANSWER_BUDGET)
         except Exception as failure:
-            self.notices.emit(RejectedNotKept(self.inbox.name, describe(failure)))
+            self.notices.emit(observability.RejectedNotKept(self.inbox.name, describe(failure)))
             return False
         if pruned:
-            self.notices.emit(RejectedPruned(self.inbox.name, pruned))
+            self.notices.emit(observability.RejectedPruned(self.inbox.name, pruned))
         return True
 
     def _capture(self, request: WebhookRequest, error: WebhookError) -> Flow[None]:
@@ -272,7 +264,7 @@ class Receiver:
         try:
             yield Call(lambda: captures.write(request, error, now=self.clock()))
         except Exception as failure:
-            self.notices.emit(CaptureFailed(describe(failure)))
+            self.notices.emit(observability.CaptureFailed(describe(failure)))
 
     def _check_canonical(self, request: WebhookRequest, keys: Keys) -> Flow[None]:
         """Check the canonical form. That of a large body is computed in a thread with a bounded queue."""
@@ -341,7 +333,7 @@ class Receiver:
 
     def _add_to_spool(self, relay: SpoolRelay, entry: NewEvent, deadline: float) -> Flow[Added]:
         added = yield from _add(relay.spool, "spool", replace(entry, process=None), deadline)
-        self.notices.emit(Spooled(entry.event.id, entry.event.type))
+        self.notices.emit(observability.Spooled(entry.event.id, entry.event.type))
         relay.event_spooled()
         return added
 
@@ -351,7 +343,7 @@ class Receiver:
                 return self.nonces.lookup(key)
             bound: str | None = yield Call(lambda: self.nonces.lookup(key))
         except Exception as error:
-            self.notices.emit(NonceStoreFailed(describe(error)))
+            self.notices.emit(observability.NonceStoreFailed(describe(error)))
             return None
         return bound
 
@@ -361,7 +353,7 @@ class Receiver:
                 return self.nonces.bind(key, event_id, NONCE_LIFETIME)
             yield Call(lambda: self.nonces.bind(key, event_id, NONCE_LIFETIME))
         except Exception as error:
-            self.notices.emit(NonceStoreFailed(describe(error)))
+            self.notices.emit(observability.NonceStoreFailed(describe(error)))
 
 
 def _add(inbox: WorkerInbox, label: str, entry: NewEvent, deadline: float) -> Flow[Added]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
 from envoyou_core.errors import InvalidPayloadError
 from envoyou_core.event import Event
 from envoyou_core.http import WebhookRequest
-from envoyou_core.inbox.rejected import NewRejection, RejectedDelivery
 from envoyou_core.redaction import one_line
+
+if TYPE_CHECKING:
+    from envoyou_core.inbox.rejected import NewRejection, RejectedDelivery
 
 __all__ = ["rejection_of", "request_of", "with_signed_headers"]
 
@@ -28,6 +30,8 @@ def rejection_of(request: WebhookRequest, tenant: str, now: float, error: Invali
         now: the time as of which it was authenticated, in epoch seconds.
         error: why it is rejected.
     """
+    from envoyou_core.inbox.rejected import NewRejection
+
     headers = {field: value for field in _KEPT_HEADERS if (value := getattr(request, field)) is not None}
     return NewRejection(
         body=request.body,

@@ -7,14 +7,16 @@ import traceback
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from itertools import islice, product
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from envoyou_core.errors import RetryLater, describe
 from envoyou_core.event import Event
-from envoyou_core.inbox.history import Failure
 from envoyou_core.payloads import IDENTIFYING_NAMES
 from envoyou_core.redaction import MAX_READ, excerpt, printable, redact
 from envoyou_core.worker.frames import leave_out_callers
+
+if TYPE_CHECKING:
+    from envoyou_core.inbox.history import Failure
 
 __all__ = ["MAX_TRACEBACK", "failure_of", "private_texts", "traceback_of"]
 
@@ -43,6 +45,8 @@ SECRET_NAMES: Final = ("secret", "passw", "passphrase", "token", "key", "pin", "
 
 def failure_of(handler: str, error: BaseException, event: Event) -> Failure:
     """Describe how `handler` failed, without the event's payload and anything that looks like a secret."""
+    from envoyou_core.inbox.history import Failure
+
     private = private_texts(event)
     # `RetryLater` is a request and not an error: how it came about needs no explanation.
     is_request = isinstance(error, RetryLater)

@@ -1,21 +1,30 @@
 """Tests of the benchmarks with little work: results are printed only for work that was done."""
 
+import json
 import os
 import re
+import socketserver
+import sqlite3
 import subprocess
 import sys
+import threading
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
+from sqlalchemy import create_engine
 
-from benchmarks import drain, processes
+from benchmarks import admin_growth, drain, endpoints, growth, processes, verification
 from benchmarks.databases import databases
 from benchmarks.effects import effects_database
 from benchmarks.ledger import Ledger
-from benchmarks.measuring import Comparison, MeasurementError, Ratio, Round, Run, table
+from benchmarks.load import send_all
+from benchmarks.measuring import Comparison, Limit, MeasurementError, Ratio, Round, Run, table
+from benchmarks.results import Result, summary, write_json
+from envoyou_core.inbox import SqlInbox
 from tests.services import key_prefix
 
 ROOT = Path(__file__).parents[2]
@@ -48,16 +57,36 @@ CANDIDATES = {
     ],
     "unsigned": ["text", "nested lists", "short floats", "members", "objects"] * 3
     + ["alone", "with unsigned requests", "with unsigned requests, fully parsed"] * 2,
+    "verify": [
+        "floor, payload left raw",
+        "floor, fully decoded",
+        "envoyou_core",
+        "the guide's sample",
+        "stripe",
+        "svix",
+        "standardwebhooks",
+        "slack_sdk, no parsing",
+        "slack_sdk, json.loads",
+        "gidgethub",
+    ]
+    * 3,
+    "import": ["python -c pass", "import msgspec", "import envoyou_core", "from envoyou_core import Webhooks"],
+    "memory": ["growth after the first tenth"],
+    "growth": ["100 rows", "5000 rows"] * 6 + ["100 rows", "5000 rows", "25000 rows"] * 6,
 }
-DONE = {"unsigned": {2, EVENTS}}
+DONE = {"unsigned": {2, EVENTS}, "verify": {5 * EVENTS}, "import": {2}, "memory": {50 * EVENTS}}
 """How much work is done, if it is not `EVENTS`: expensive work is limited."""
 
 RATIOS = {"acknowledgements": 1, "django": 3, "claims": 2, "transactions": 10, "drain": 8, "unsigned": 7}
+RATIOS |= {"verify": 21, "import": 3, "memory": 1, "growth": 18}
 
+FIGURE = r"-?\d[\d.e-]*"
 CANDIDATE = re.compile(
-    r"^  (?!= )(?P<name>\S.*?) +(?P<median>\d+) +(?P<lowest>\d+) +(?P<highest>\d+) +(?P<done>\d+)$", re.M
+    rf"^  (?!= )(?P<name>\S.*?) +(?P<median>{FIGURE}) +(?P<lowest>{FIGURE}) +(?P<highest>{FIGURE}) +(?P<done>\d+)"
+    rf"(?: +{FIGURE})*$",
+    re.M,
 )
-RATIO = re.compile(r"^  = (?P<of>.+) / (?P<to>.+?) +(?P<ratio>\d+\.\d\d)", re.M)
+RATIO = re.compile(r"^  = (?P<label>\S.*?) +(?P<ratio>-?\d+\.\d\d)", re.M)
 
 
 def benchmarks(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -74,9 +103,9 @@ def benchmarks(*arguments: str, **environment: str) -> subprocess.CompletedProce
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", CANDIDATES)
-def test_results_are_printed(name, postgres_server, redis_url):
+def test_results_are_printed(name, postgres_server, redis_url, tmp_path):
     finished = benchmarks(
-        *(name, "--events", str(EVENTS), "--rounds", "1", "--requests", "4"),
+        *(name, "--events", str(EVENTS), "--rounds", "1", "--requests", "4", "--output", str(tmp_path)),
         ENVOYOU_TEST_POSTGRES_URL=postgres_server,
         ENVOYOU_TEST_REDIS_URL=redis_url,
         ENVOYOU_TEST_EMBEDDED="",
@@ -87,8 +116,129 @@ def test_results_are_printed(name, postgres_server, redis_url):
         assert candidate["name"].startswith(start)
     assert {int(candidate["done"]) for candidate in candidates} == DONE.get(name, {EVENTS})
     for candidate in candidates:
-        assert 0 < int(candidate["lowest"]) <= int(candidate["median"]) <= int(candidate["highest"])
+        lowest, median, highest = (float(candidate[name]) for name in ("lowest", "median", "highest"))
+        assert lowest <= median <= highest
+        assert lowest > 0 or name == "memory"
     assert len(RATIO.findall(finished.stdout)) == RATIOS[name]
+    [file] = tmp_path.iterdir()
+    written = json.loads(file.read_text())["comparisons"]
+    assert sum(len(comparison["candidates"]) for comparison in written) == len(candidates)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("stack", endpoints.STACKS)
+def test_a_server_is_measured_with_our_route(stack):
+    side = endpoints.Side("route", table=endpoints.STACKS[stack].table)
+    assert_served(endpoints.measure(RUN, endpoints.STACKS[stack], side))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("variant", ["bare", "sample", "commit", "delay", "lean"])
+def test_a_server_is_measured_with_each_other_variant(variant, redis_url):
+    run = replace(RUN, redis=redis_url)
+    table = {"commit": "accepted", "lean": "envoyou_inbox"}.get(variant)
+    side = endpoints.Side(variant, table=table, signed_content="raw" if variant == "lean" else "canonical")
+    assert_served(endpoints.measure(run, endpoints.STACKS["Flask, gunicorn"], side))
+
+
+def assert_served(result):
+    assert result.done == EVENTS
+    assert result.rate == pytest.approx(1e6 / result.details["CPU us/req"])
+    assert 0 < result.details["p50 ms"] <= result.details["p99 ms"]
+
+
+@pytest.mark.long
+def test_a_page_of_the_admin_is_measured(tmp_path):
+    url = f"sqlite:///{tmp_path}/project.db"
+    admin_growth.call(url, ["fill", "200"])
+    with sqlite3.connect(tmp_path / "project.db") as connection:
+        assert connection.execute("SELECT count(*) FROM envoyou_processed_event").fetchone() == (201,)
+    connection.close()
+    result = admin_growth.measure(replace(RUN, events=2), url, "?status__exact=processed")
+    assert result.done == 2
+    assert result.rate > 0
+    with pytest.raises(MeasurementError, match="expected a 200, got 302"):
+        admin_growth.measure(replace(RUN, events=2), url, "?no_such_filter=1")
+
+
+def test_the_endpoint_is_measured_without_a_server():
+    [measure] = endpoints.in_process(RUN).candidates.values()
+    assert measure().done == EVENTS
+
+
+def test_the_comparison_of_a_stack_has_our_variants_beside_the_others():
+    comparison = endpoints.of_stack(replace(RUN, redis="redis://"), "FastAPI", endpoints.STACKS["FastAPI, uvicorn"])
+    assert list(comparison.candidates) == [
+        *("bare", "the guide's sample", "sample + commit (SQLite)", "sample + Celery .delay()"),
+        *("envoyou, route, SQLite", "envoyou, lean, SQLite"),
+    ]
+    assert [(ratio.label, ratio.target) for ratio in comparison.ratios if ratio.target] == [
+        ("envoyou, route, SQLite / bare", 1.15)
+    ]
+
+
+def test_a_response_that_is_not_a_200_is_an_error():
+    class Refusing(socketserver.StreamRequestHandler):
+        def handle(self):
+            self.rfile.readline()
+            self.wfile.write(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n")
+
+    with socketserver.TCPServer(("127.0.0.1", 0), Refusing) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        with pytest.raises(MeasurementError, match=r"expected a 200 with its length, got b'HTTP/1\.1 401"):
+            send_all(server.server_address[1], [b"POST / HTTP/1.1\r\n\r\n"], connections=1)
+        thread.join()
+
+
+def test_a_library_that_accepts_another_body_is_an_error(monkeypatch):
+    monkeypatch.setattr(verification, "slack", lambda body, now: lambda body: None)
+    with pytest.raises(MeasurementError, match="slack_sdk, no parsing accepts a body that was not signed"):
+        verification.candidates_for(verification.body_of(300))
+
+
+@pytest.mark.parametrize("size", verification.FLOOR_TARGETS)
+def test_a_verified_body_has_the_size_of_its_title(size):
+    assert len(verification.body_of(size)) == size
+
+
+def test_the_summary_has_each_aim_and_whether_it_is_met(tmp_path):
+    comparison = Comparison(
+        "milliseconds",
+        {},
+        [
+            Ratio("fast", "slow", target=2),
+            Ratio("slow", "fast", at_most=0.2),
+            Ratio("slow", "slow"),
+            Limit("slow", at_most=150, above="base"),
+        ],
+    )
+    rounds = {"slow": [Round(1, 200.0)], "fast": [Round(1, 400.0)], "base": [Round(1, 20.0, {"p50": 3.0})]}
+    result = Result("work", comparison, rounds)
+    assert [line.split() for line in summary([result])] == [
+        ["figure", "value", "aim"],
+        ["milliseconds"],
+        ["fast", "/", "slow", "2.00", ">=", "2", "met"],
+        ["slow", "/", "fast", "0.50", "<=", "0.2", "not", "met"],
+        ["slow", "-", "base", "180.00", "<=", "150", "not", "met"],
+    ]
+    document = json.loads(write_json([result], RUN, tmp_path / "new").read_text())
+    [written] = document["comparisons"]
+    assert written["candidates"]["base"] == [{"done": 1, "rate": 20.0, "details": {"p50": 3.0}}]
+    assert written["ratios"][0] == {"figure": "fast / slow", "value": 2.0, "at_least": 2, "at_most": None}
+
+
+def test_a_statement_that_reads_the_whole_inbox_is_counted(tmp_path):
+    engine = create_engine(f"sqlite:///{tmp_path}/inbox.db")
+    with closing(SqlInbox(engine)) as inbox:
+        inbox.open()
+        growth.fill(engine, "SQLite", 200)
+        assert inbox.stats(exact=True).total == 200
+        sent = growth.sent_by(engine, lambda: inbox.get("evt_old_7"))
+        assert sent
+        assert growth.full_scans(engine, sent) == 0
+        assert growth.full_scans(engine, [("SELECT body FROM envoyou_inbox WHERE attempts = 7", ())]) == 1
+    engine.dispose()
 
 
 def test_unknown_benchmark():

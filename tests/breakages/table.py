@@ -629,6 +629,14 @@ BREAKAGES = [
         ("tests/core/test_sqlite_files.py::test_a_new_file_is_readable_by_its_owner_only",),
     ),
     Breakage(
+        "every application defines the notices at its start",
+        "envoyou_core/lifecycle.py",
+        "",
+        "from envoyou_core import observability\n",
+        "from envoyou_core import observability\nfrom envoyou_core.observability import NoSpool\n",
+        ("tests/core/test_laws.py::test_an_application_loads_no_notice_no_worker_and_no_inbox_before_it_needs_them",),
+    ),
+    Breakage(
         "a worker in another working directory creates an empty inbox",
         "envoyou_core/lifecycle.py",
         "Lifecycle.run_worker",

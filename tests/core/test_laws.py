@@ -1,6 +1,7 @@
 """Law 1, imports run one way, and law 5, optional dependencies are imported where they are used."""
 
 import os
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -216,6 +217,34 @@ def test_the_core_loads_nothing_but_the_standard_library_and_msgspec(statement, 
     assert strangers(modules) == set()
     # Large parts of the standard library, which every process that only imports a handler module would pay for.
     assert modules.isdisjoint({"asyncio", "sqlite3", "ssl"})
+
+
+NOTICES = {"attempt_notices", "delivery_notices", "storage_notices", "worker_notices"}
+
+
+def test_the_package_loads_no_module_before_one_of_its_names_is_used():
+    modules = imported_by("import envoyou_core", CORE.parent)
+    assert {module for module in modules if module.startswith("envoyou_core")} == {"envoyou_core"}
+
+
+def test_verification_alone_loads_neither_handlers_nor_an_inbox():
+    loaded = imported_by("from envoyou_core import verify", CORE.parent)
+    assert "envoyou_core.reception.verification" in loaded
+    others = re.compile(r"envoyou_core\.(handler|inbox|lifecycle|observability|worker)")
+    assert not {module for module in loaded if others.match(module)}
+
+
+def test_an_application_loads_no_notice_no_worker_and_no_inbox_before_it_needs_them():
+    # Classes are costly to define, and each process and command of an application does so at its start.
+    loaded = imported_by("from envoyou_core import Event, Handlers, Webhooks", CORE.parent)
+    assert "envoyou_core.webhooks" in loaded
+    assert loaded.isdisjoint({f"envoyou_core.observability.{name}" for name in NOTICES})
+    assert {module for module in loaded if module.startswith("envoyou_core.inbox.")} == {
+        f"envoyou_core.inbox.{name}" for name in ("files", "history", "protocol", "records")
+    }
+    assert {module for module in loaded if module.startswith("envoyou_core.worker.")} == {
+        f"envoyou_core.worker.{name}" for name in ("claim_plan", "failures", "frames")
+    }
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from envoyou_core import adapter, errors
+import envoyou_core
+from envoyou_core import adapter, errors, inbox, observability
 from tests.core.imports import exports_of, modules_of
 from tests.public_modules import PUBLIC_MODULES
 
@@ -70,10 +71,16 @@ def test_the_documentation_imports_public_names_only(page):
             assert name in EXPORTS[module] or f"{module}.{name}" in EXPORTS, f"{module}.{name} is not public"
 
 
-def test_names_that_the_adapter_module_loads_on_first_use_are_declared_for_type_checkers():
-    tree = ast.parse(Path(adapter.__file__).read_text(encoding="utf-8"))
+@pytest.mark.parametrize("module", [envoyou_core, adapter, inbox, observability], ids=lambda module: module.__name__)
+def test_names_that_a_module_loads_on_first_use_are_declared_for_type_checkers(module):
+    tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
     [declared] = (node.body for node in tree.body if isinstance(node, ast.If))
     homes = {alias.name: node.module for node in declared for alias in node.names}
-    assert homes == adapter._LOADED_ON_FIRST_USE
+    assert homes == module._LOADED_ON_FIRST_USE
+    assert homes.keys() <= set(module.__all__)
     with pytest.raises(AttributeError, match="no_such_name"):
-        adapter.no_such_name  # noqa: B018
+        module.no_such_name  # noqa: B018
+
+
+def test_an_interpreter_completes_names_that_are_not_loaded_yet():
+    assert set(dir(envoyou_core)) >= EXPORTS["envoyou_core"]

@@ -122,7 +122,7 @@ NOT_RUN: dict[tuple[str, str], Callable[[str], object] | str] = {
     ("health", "# /etc/systemd/system/envoyou-health.service"): parse_unit,
     ("serverless", "Drain:"): parse_yaml,
     ("how-it-works", "received ──> processing ──> processed"): "a diagram",
-    ("performance", "make bench                                        # all, in some minutes"): "takes minutes",
+    ("performance", f"make bench{' ' * 40}# without growth, admin and memory: half an hour"): "takes long",
     ("task-queues", 'pip install "envoyou-webhooks[celery]"'): "tests/servers/test_task_queues.py runs it",
     ("task-queues", "dramatiq dramatiq_hooks"): "tests/servers/test_task_queues.py runs it",
     ("task-queues", 'rq worker webhooks --url "$BROKER_URL"'): "tests/servers/test_task_queues.py runs it",

@@ -1,0 +1,1 @@
+"""The same endpoint in each framework, in the variants that the benchmark `endpoints` compares."""
