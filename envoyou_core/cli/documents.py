@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from envoyou_core.handler import Handler
 from envoyou_core.inbox import InboxRecord, InboxStats, Process, RejectedDelivery, Status
+from envoyou_core.payloads import MASK
 from envoyou_core.redaction import MARK
 
 if TYPE_CHECKING:
@@ -80,8 +81,14 @@ def event_as_json(record: InboxRecord) -> dict[str, Any]:
     }
 
 
-def event_details_as_json(record: InboxRecord, *, in_spool: bool = False) -> dict[str, Any]:
-    """Return one event with its handlers and its attempts. `in_spool`: whether it is in the spool."""
+def event_details_as_json(record: InboxRecord, *, in_spool: bool = False, reveal: bool = False) -> dict[str, Any]:
+    """Return one event with its handlers and its attempts.
+
+    Args:
+        record: the event.
+        in_spool: whether it is in the spool.
+        reveal: with the values of the headers that were kept.
+    """
     history = [
         {
             "ended_at": attempt.ended_at.isoformat(),
@@ -100,6 +107,7 @@ def event_details_as_json(record: InboxRecord, *, in_spool: bool = False) -> dic
         "in_spool": in_spool,
         "progress": progress,
         "owed": dict(record.owed),
+        "headers": {name: value if reveal else MASK for name, value in record.headers.items()},
         "history": history,
     }
 

@@ -73,17 +73,19 @@ def show(
     payload: Annotated[
         bool, typer.Option("--payload", help="Also print the payload, with its personal values masked.")
     ] = False,
-    reveal: Annotated[bool, typer.Option("--reveal", help="Print the payload as it is: it has personal data.")] = False,
+    reveal: Annotated[
+        bool, typer.Option("--reveal", help="Print the payload and the kept headers as they are.")
+    ] = False,
     as_json: AS_JSON = False,
 ) -> None:
     """Show one event with its attempts and their tracebacks."""
     record, in_spool = _get_event(webhooks_of(context), event_id)
     body = record.event.body if payload or reveal else None
     if as_json:
-        document = event_details_as_json(record, in_spool=in_spool)
+        document = event_details_as_json(record, in_spool=in_spool, reveal=reveal)
         print_result(document if body is None else {**document, "payload": decoded(body, masked=not reveal)})
         return
-    print_result(event_details(record, in_spool=in_spool))
+    print_result(event_details(record, in_spool=in_spool, reveal=reveal))
     if body is not None:
         excerpt = excerpt_of(body, masked=not reveal)
         print_text(f"\n{excerpt.text}")

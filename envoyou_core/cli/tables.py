@@ -13,6 +13,7 @@ from rich.text import Text
 from envoyou_core.cli.documents import count_text, webhook_as_json
 from envoyou_core.handler import Handler
 from envoyou_core.inbox import InboxRecord, InboxStats, Process, ProcessKind, RejectedDelivery, Status
+from envoyou_core.payloads import MASK
 from envoyou_core.redaction import printable
 
 if TYPE_CHECKING:
@@ -105,8 +106,14 @@ def event_line(record: InboxRecord) -> str:
     return f"{place}  {record.status.value}  {record.attempts}{error}"
 
 
-def event_details(record: InboxRecord, *, in_spool: bool = False) -> Table:
-    """Return one event with its attempts and without its payload. `in_spool`: whether it is in the spool."""
+def event_details(record: InboxRecord, *, in_spool: bool = False, reveal: bool = False) -> Table:
+    """Return one event with its attempts and without its payload.
+
+    Args:
+        record: the event.
+        in_spool: whether it is in the spool.
+        reveal: with the values of the headers that were kept.
+    """
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
@@ -124,6 +131,8 @@ def event_details(record: InboxRecord, *, in_spool: bool = False) -> Table:
         table.add_row("handler", Text(printable(f"{name}: {handler_status.value.replace('_', ' ')}")))
     for name, has_begun in record.owed.items():
         table.add_row("owes", Text(printable(f"{name}{', which has begun' if has_begun else ''}")))
+    for name, value in record.headers.items():
+        table.add_row("header", Text(printable(f"{name}: {value if reveal else MASK}")))
     for number, attempt in enumerate(record.history, start=1):
         outcome = "worker crashed" if attempt.status is None else attempt.status
         table.add_row(f"attempt {number}", Text(f"{_format_time(attempt.ended_at)} UTC  {outcome}"))

@@ -119,5 +119,6 @@ class MemoryRow:
             scrubbed_at=self.scrubbed_at,
             waits_for=self.waits_for if self.is_waiting else None,
             owed=dict(self.owed),
+            headers=dict(self.headers),
             traceparent=self.traceparent,
         )

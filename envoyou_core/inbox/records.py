@@ -253,6 +253,7 @@ class InboxRecord:
             this release does not know shows as `failed` if the event is still due at some time, else as `dead`.
         waits_for: the handler that it waits for, because no process at hand knows it; `None` if it does not wait.
         owed: the handlers that earlier attempts have left, by name, and whether each has begun.
+        headers: the headers of the request that were kept.
         traceparent: the trace context of the acceptance, as in W3C Trace Context; `None` if it was not traced.
     """
 
@@ -272,6 +273,7 @@ class InboxRecord:
     unreadable: str | None = None
     waits_for: str | None = None
     owed: Mapping[str, bool] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
     traceparent: str | None = None
 
     @property

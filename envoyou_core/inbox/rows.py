@@ -26,6 +26,7 @@ __all__ = [
     "claim_of",
     "encode_headers",
     "event_of",
+    "headers_of",
     "instant",
     "moment",
     "object_key_in",
@@ -68,7 +69,7 @@ def claim_of(row: Any, *, key: int, token: str, moment: Moment) -> Claim:
         accepted_set=_text_or_none(row.accepted_set),
         waits_for=_text_or_none(row.waits_for),
         waits_since=None if row.waits_since is None else reader.time("waits_since"),
-        headers=_headers_of(row.headers) if row.headers else {},
+        headers=headers_of(row.headers) if row.headers else {},
         traceparent=_text_or_none(row.traceparent),
         unreadable=reader.reason,
     )
@@ -94,6 +95,7 @@ def record_of(row: Any, *, moment: Moment) -> InboxRecord:
         waits_for=_text_or_none(row.waits_for) if transitions.is_waiting(row.status, row.waits_for) else None,
         owed=reader.owed(),
         unreadable=reader.reason,
+        headers=headers_of(row.headers) if row.headers else {},
         traceparent=_text_or_none(row.traceparent),
     )
 
@@ -165,7 +167,7 @@ def encode_headers(headers: Mapping[str, str]) -> str | None:
     return json.dumps(headers) if headers else None
 
 
-def _headers_of(stored: object) -> dict[str, str]:
+def headers_of(stored: object) -> dict[str, str]:
     """Decode the column `headers`; none if it is unreadable, because the event can be handled without them."""
     if stored is None:
         return {}

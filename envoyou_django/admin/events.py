@@ -31,6 +31,7 @@ from envoyou_django.admin.formatting import (
     attempts_table,
     badge,
     handlers_list,
+    headers_list,
     labelled,
     payload_text,
     to_the_second,
@@ -93,7 +94,7 @@ class ProcessedEventAdmin(admin.ModelAdmin):
                 )
             },
         ),
-        (gettext_lazy("Payload"), {"fields": ("payload",)}),
+        (gettext_lazy("Payload"), {"fields": ("payload", "kept_headers")}),
         (gettext_lazy("Origin"), {"fields": (("name", "tenant", "webhook_id"),)}),
     )
     readonly_fields = (
@@ -102,6 +103,7 @@ class ProcessedEventAdmin(admin.ModelAdmin):
         "due",
         "handlers",
         "created_at",
+        "kept_headers",
         "payload",
         "received",
         "settled",
@@ -224,6 +226,11 @@ class ProcessedEventAdmin(admin.ModelAdmin):
         else:
             text = payload_text(event, self._url_of("payload", event))
         return format_html("{}{}", unreadable_note(event), text)
+
+    @admin.display(description=gettext_lazy("kept headers"))
+    def kept_headers(self, event: ProcessedEvent) -> str:
+        """Return the headers of the request that were kept."""
+        return self._or_empty(headers_list(event))
 
     def _url_of(self, view: str, event: ProcessedEvent) -> str:
         return self._reverse(view, event.pk)

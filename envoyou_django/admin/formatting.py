@@ -12,7 +12,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
-from envoyou_core.adapter import body_bytes, decode_history, excerpt_of, progress_of
+from envoyou_core.adapter import body_bytes, decode_history, excerpt_of, headers_of, progress_of
 from envoyou_core.inbox import HandlerStatus, Status
 from envoyou_django.models import ProcessedEvent
 
@@ -20,6 +20,7 @@ __all__ = [
     "attempts_table",
     "badge",
     "handlers_list",
+    "headers_list",
     "labelled",
     "payload_text",
     "to_the_second",
@@ -105,6 +106,12 @@ def handlers_list(event: ProcessedEvent) -> SafeString | None:
         return None
     items = ((handler, labels[status]) for handler, status in progress.items())
     return format_html_join("", '<div class="envoyou-handler"><bdi>{}</bdi>: {}</div>', items) or None
+
+
+def headers_list(event: ProcessedEvent) -> SafeString | None:
+    """Return the headers of the request that were kept; `None` if there are none."""
+    headers = headers_of(event.headers) if event.headers else {}
+    return format_html_join("", "<div><bdi>{}</bdi>: <bdi>{}</bdi></div>", headers.items()) or None
 
 
 def unreadable_note(event: ProcessedEvent) -> SafeString:

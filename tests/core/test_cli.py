@@ -600,6 +600,16 @@ def test_an_unreadable_event_is_shown_as_such():
     assert shown.getvalue().count(reason) == 2
 
 
+def test_kept_headers_are_shown_by_name_and_revealed_on_request(run, hooks):
+    webhooks = importlib.import_module(hooks).webhooks
+    event = sample_event()
+    webhooks.inbox.add(NewEvent(event, headers={"X-Region": "eu-1"})).result(20)
+    show = ("--app", hooks, "events", "show", event.id)
+    for arguments, value in (((), "***"), (("--reveal",), "eu-1")):
+        assert f"X-Region: {value}\n" in run(*show, *arguments).stdout
+        assert json.loads(run(*show, "--json", *arguments).stdout)["headers"] == {"X-Region": value}
+
+
 # The application
 
 

@@ -115,6 +115,12 @@ def test_a_new_event_has_no_history(admin_client):
     assert "worker crashed" not in page.content.decode()
 
 
+def test_kept_headers_are_shown_with_the_payload(admin_client):
+    webhooks.inbox.add(NewEvent(sample_event(), headers={"X-Region": "<b>eu-1</b>"}))
+    page = admin_client.get(reverse(CHANGE, args=[ProcessedEvent.objects.get().pk])).content.decode()
+    assert "<bdi>X-Region</bdi>: <bdi>&lt;b&gt;eu-1&lt;/b&gt;</bdi>" in page
+
+
 def test_an_erased_event_shows_when_its_payload_was_deleted(admin_client, dead):
     assert "usr_dead" in admin_client.get(reverse(CHANGE, args=[dead.pk])).content.decode()
     webhooks.inbox.erase("usr_dead")
