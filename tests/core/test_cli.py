@@ -600,7 +600,8 @@ def test_an_unreadable_event_is_shown_as_such():
     assert shown.getvalue().count(reason) == 2
 
 
-def test_kept_headers_are_shown_by_name_and_revealed_on_request(run, hooks):
+def test_kept_headers_are_shown_by_name_and_revealed_on_request(run, hooks, tmp_path):
+    sys.path.insert(0, str(tmp_path))
     webhooks = importlib.import_module(hooks).webhooks
     event = sample_event()
     webhooks.inbox.add(NewEvent(event, headers={"X-Region": "eu-1"})).result(20)
