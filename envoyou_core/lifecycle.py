@@ -11,18 +11,13 @@ from typing import TYPE_CHECKING
 from envoyou_core import observability
 from envoyou_core.errors import ConfigurationError, describe
 from envoyou_core.forks import ForkSafeLock
-from envoyou_core.handlers import Handlers
-from envoyou_core.inbox import Inbox, WorkerInbox
+from envoyou_core.inbox import WorkerInbox
 from envoyou_core.inbox.files import refuse_creation
+from envoyou_core.monitoring import Monitoring
 from envoyou_core.retention import RetentionReport
 from envoyou_core.settings import WorkerSettings
 
 if TYPE_CHECKING:
-    from envoyou_core.alerts.evaluator import Evaluator
-    from envoyou_core.analytics.reading import Analytics
-    from envoyou_core.analytics.recorder import Recorder
-    from envoyou_core.health.probes import Probes
-    from envoyou_core.observability import Notices
     from envoyou_core.spool.relay import SpoolRelay
     from envoyou_core.spool.spool import Spool
     from envoyou_core.worker.announcer import Announcer
@@ -35,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Lifecycle"]
 
 
-class Lifecycle:
+class Lifecycle(Monitoring):
     """Starts, wakes and stops what handles the events of an inbox in this process: a worker, a waker, a spool relay.
 
     Args:
@@ -51,19 +46,7 @@ class Lifecycle:
     def __init__(
         self, *, inbox: WorkerInbox, spool: Spool | None, settings: WorkerSettings, wants_spool: bool = True
     ) -> None:
-        from envoyou_core.analytics.recorder import KINDS
-        from envoyou_core.inbox.processes import Presence
-
-        self.inbox: Inbox = inbox
-        self._inbox = inbox
-        self._handlers = Handlers()
-        self._notices = observability.Notices()
-        self._notices.subscribe(observability.log_notice)
-        self._settings = settings
-        self._presence = Presence(self._handlers, clock=settings.clock)
-        self._recorder = self._make_recorder()
-        if settings.analytics:
-            self._notices.subscribe(self._recorder, KINDS)
+        super().__init__(inbox, settings)
         self._contexts: list[HandlerContext] = []
         self._thread_exit_hooks: list[Callable[[], object]] = []
         self._lock = ForkSafeLock()
@@ -79,37 +62,6 @@ class Lifecycle:
     def spool(self) -> Spool | None:
         """The spool, for example for `webhooks.spool.stats()`; `None` if there is none."""
         return None if self._relay is None else self._relay.spool
-
-    @cached_property
-    def probes(self) -> Probes:
-        """Answers health probes: `webhooks.probes.check("ready")`. See the page *Health*."""
-        from envoyou_core.health.probes import Probes
-
-        return Probes(
-            self._inbox,
-            self.spool,
-            in_thread=self._in_ending_thread,
-            own_id=lambda: self._presence.process.id,
-            clock=self._settings.clock,
-        )
-
-    def _in_ending_thread(self, function: Callable[[], object]) -> None:
-        try:
-            self._engine.in_context(function)
-        finally:
-            self._engine.run_thread_exit_hooks()
-
-    @property
-    def analytics(self) -> Analytics:
-        """What was counted, for example `webhooks.analytics.summary(timedelta(hours=24))`."""
-        from envoyou_core.analytics.reading import Analytics
-
-        return Analytics(self._inbox.sum_rollups, flush=self._recorder.flush, clock=self._settings.clock)
-
-    @property
-    def notice_stream(self) -> Notices:
-        """The stream of this object's notices. To listen, use `subscribe`."""
-        return self._notices
 
     def add_context(self, context: HandlerContext) -> None:
         """Enter a context around every handler and hook, every inbox call of a worker, and a function as `handoff`.
@@ -273,13 +225,6 @@ class Lifecycle:
         """
         return self._engine.preview_maintenance() if dry_run else self._engine.run_maintenance()
 
-    def store_counts(self) -> None:
-        """Store what this process has counted. Its own thread, `stop` and a lifespan's end do so as well.
-
-        For processes that end without them, such as a cron job.
-        """
-        self._recorder.flush()
-
     def seconds_until_next_due(self) -> float | None:
         """Return the seconds until an event becomes due that is not due yet; `None` if none will. For task queues."""
         return self._engine.seconds_until_due(0.0)
@@ -405,48 +350,6 @@ class Lifecycle:
         # An event that is accepted between the stop and the end of the process waits for another worker.
         self._handoff.retire()
         self.stop()
-
-    def _make_recorder(self) -> Recorder:
-        from envoyou_core.analytics.recorder import Recorder
-
-        return Recorder(
-            lambda rollups: self._engine.in_context(lambda: self._inbox.add_rollups(rollups)),
-            name=self.inbox.name,
-            notices=self._notices,
-            clock=self._settings.clock,
-            may_tick=self._may_tick,
-            on_tick=self._evaluate_alerts,
-            on_tick_end=lambda: self._engine.run_thread_exit_hooks(),
-        )
-
-    def _evaluate_alerts(self) -> None:
-        if self._evaluator is None:
-            return
-        evaluator = self._evaluator
-        try:
-            self._engine.in_context(evaluator.run_due)
-        except Exception as error:
-            # The ticker comes again, and a database that is down is reported by whatever else needs it.
-            self._notices.emit(observability.AlertsNotEvaluated(self.inbox.name, describe(error)))
-
-    @cached_property
-    def _evaluator(self) -> Evaluator | None:
-        from envoyou_core.alerts.evaluator import Evaluator, callback_names
-
-        if self._settings.alerts is None:
-            return None
-        return Evaluator(
-            self._inbox,
-            self.spool,
-            config=self._settings.alerts,
-            callbacks=lambda: callback_names(self._handlers.hooks.alert),
-            notices=self._notices,
-            clock=self._settings.clock,
-        )
-
-    def _may_tick(self) -> bool:
-        """Whether a thread of this process may use the inbox at regular intervals."""
-        return True
 
     def _make_announcer(self, function: Callable[[str], object]) -> Announcer:
         from envoyou_core.worker.announcer import Announcer
