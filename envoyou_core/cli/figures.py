@@ -101,7 +101,11 @@ def _seconds(seconds: float | None) -> str:
 
 
 def _duration(window: timedelta) -> str:
-    hours = window.total_seconds() / 3600
-    if hours < 1:
-        return f"{hours * 60:g} minutes"
-    return f"{hours:g} hours" if hours < 48 else f"{hours / 24:g} days"
+    minutes = window.total_seconds() / 60
+    if minutes < 60:
+        number, unit = minutes, "minute"
+    elif minutes < 48 * 60:
+        number, unit = minutes / 60, "hour"
+    else:
+        number, unit = minutes / (24 * 60), "day"
+    return unit if number == 1 else f"{number:g} {unit}s"

@@ -169,6 +169,14 @@ def test_inspecting_requeueing_and_pruning_after_a_failure(run, hooks):
     assert ["fail", "1", "1", "100.0%"] in [line.split()[:4] for line in figures.splitlines()]
     window = json.loads(run("--app", hooks, "stats", "--window", "24h", "--json").stdout)["window"]
     assert (window["error_rate"], window["handlers"]["fail"]["failed"]) == (0.5, 1)
+    for window, text in (
+        ("1h", "last hour"),
+        ("90m", "last 1.5 hours"),
+        ("1m", "last minute"),
+        ("30d", "last 30 days"),
+    ):
+        heading, *_ = run("--app", hooks, "stats", "--window", window).stdout.split("\n\n")[1].splitlines()
+        assert " ".join(heading.split()) == text
     assert run("--app", hooks, "stats", "--window", "0s").exit_code == 2
     lines = run("--app", hooks, "events", "list", "--type", "user.deleted").stdout.splitlines()
     assert lines[1].split()[:4] == [events[1].id, "user.deleted", "failed", "1"]
