@@ -191,6 +191,7 @@ def test_a_response_that_is_not_a_200_is_an_error():
         thread.join()
 
 
+@pytest.mark.slow  # as all that needs the libraries it is compared with
 def test_a_library_that_accepts_another_body_is_an_error(monkeypatch):
     monkeypatch.setattr(verification, "slack", lambda body, now: lambda body: None)
     with pytest.raises(MeasurementError, match="slack_sdk, no parsing accepts a body that was not signed"):
