@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+import django
 import pytest
 from django.core import mail
 from django.test import override_settings
@@ -11,6 +12,7 @@ from envoyou_core.testing import sample_event, sign_delivery
 from envoyou_django import conf, webhooks
 
 SECRET = "whsec_test"
+ADMINS = ["ann@example.com"] if django.VERSION >= (6, 0) else [("Ann", "ann@example.com")]
 pytestmark = pytest.mark.django_db
 
 
@@ -22,7 +24,7 @@ def receive(type):
 @pytest.mark.parametrize("value", [True, "on"])
 def test_alerts_are_mailed_to_the_administrators(value):
     setting = {"WEBHOOK_SECRET": SECRET, "ALERTS_MAIL_ADMINS": value, "RETRY_MAX_ATTEMPTS": 1}
-    with override_settings(ENVOYOU=setting, ADMINS=[("Ann", "ann@example.com")]):
+    with override_settings(ENVOYOU=setting, ADMINS=ADMINS):
         webhooks.on("user.created", name="fails")(lambda event: 1 / 0)
         receive("user.created")
         webhooks.drain()
