@@ -139,14 +139,13 @@ def test_a_search_finds_a_name_of_the_reference(open_page):
     from playwright.sync_api import TimeoutError
 
     page = open_page("light")
-    page.goto("")
     query = page.get_by_role("textbox", name="Search")
     found = page.locator(".md-search-result a[href*='envoyou_core.Webhooks.retry_rejected']")
-    # What is entered before the page listens, or before the index is loaded, may not be searched for.
-    for _ in range(20):
-        query.fill("")
+    # What is entered before the page listens may not be searched for, and an index that was not loaded stays away.
+    for _ in range(6):
+        page.goto("", wait_until="networkidle")
         query.fill("retry_reject")
         with suppress(TimeoutError):
-            found.first.wait_for(timeout=3_000)
+            found.first.wait_for(timeout=10_000)
             break
     assert found.first.is_visible()
