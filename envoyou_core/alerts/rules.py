@@ -126,7 +126,7 @@ _FLEET: Final[Mapping[AlertRule, Callable[[FleetObservation], float | None]]] = 
         threshold=0,
         clear=0,
         holds_for=300,
-        template="{value:.0f} events wait for a handler that no process at hand has",
+        template="{value:.0f} events wait for a handler that no live process has",
     ): lambda seen: seen.waiting,
     AlertRule(name="no_worker", threshold=0, clear=0, holds_for=60, template="no worker is alive"): lambda seen: (
         None if seen.has_worker is None else float(not seen.has_worker)
