@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from django.apps import apps as installed_apps
 from django.core.management import call_command
@@ -87,6 +87,7 @@ def mariadb_database(alias: str, url: str, *apps: str) -> Iterator[None]:
         "PASSWORD": parts.password or "",
         "HOST": parts.hostname or "",
         "PORT": str(parts.port or ""),
+        "OPTIONS": {**connections.settings[alias].get("OPTIONS", {}), **dict(parse_qsl(parts.query))},
     }
     with _database(alias, values, *apps):
         yield
