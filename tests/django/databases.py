@@ -17,6 +17,12 @@ from django.db import connections
 
 T = TypeVar("T")
 
+# Migrations take longer than most tests, and always end in the same tables.
+_migrated_files: dict[tuple[str, ...], bytes] = {}
+"""From apps to an SQLite file with their tables."""
+_migrated_databases: set[tuple[str, ...]] = set()
+"""The databases of servers, each followed by the apps whose tables it has."""
+
 
 class Router:
     """Sends the inbox to one database, and lets everything else live where Django puts it."""
@@ -58,7 +64,13 @@ def empty(alias: str) -> None:
 @contextmanager
 def sqlite_database(alias: str, path: Path, *apps: str) -> Iterator[None]:
     """Point `alias` to a new SQLite file, with the tables of `apps`, or of all."""
-    with _database(alias, {"NAME": str(path)}, *apps):
+    if file := _migrated_files.get(apps):
+        path.write_bytes(file)
+    with _database(alias, {"NAME": str(path)}):
+        if not file:
+            _migrate(alias, apps)
+            connections[alias].close()
+            _migrated_files[apps] = path.read_bytes()
         yield
 
 
@@ -73,7 +85,7 @@ def postgres_database(alias: str, url: str, *apps: str) -> Iterator[None]:
         "HOST": parts.hostname or dict(pair.split("=") for pair in parts.query.split("&"))["host"],
         "PORT": str(parts.port or ""),
     }
-    with _database(alias, values, *apps):
+    with _server_database(alias, values, apps):
         yield
 
 
@@ -89,20 +101,32 @@ def mariadb_database(alias: str, url: str, *apps: str) -> Iterator[None]:
         "PORT": str(parts.port or ""),
         "OPTIONS": {**connections.settings[alias].get("OPTIONS", {}), **dict(parse_qsl(parts.query))},
     }
-    with _database(alias, values, *apps):
+    with _server_database(alias, values, apps):
         yield
 
 
 @contextmanager
-def _database(alias: str, values: dict[str, Any], *apps: str) -> Iterator[None]:
+def _server_database(alias: str, values: dict[str, Any], apps: tuple[str, ...]) -> Iterator[None]:
+    with _database(alias, values):
+        if (values["NAME"], *apps) not in _migrated_databases:
+            _migrate(alias, apps)
+            _migrated_databases.add((values["NAME"], *apps))
+        yield
+
+
+def _migrate(alias: str, apps: tuple[str, ...]) -> None:
+    for app in apps or (None,):
+        call_command("migrate", *filter(None, [app]), database=alias, verbosity=0, run_syncdb=app is None)
+
+
+@contextmanager
+def _database(alias: str, values: dict[str, Any]) -> Iterator[None]:
     connections[alias].close()
     # Every thread makes its connections from this one dict.
     settings = connections.settings[alias]
     before = dict(settings)
     settings.update(values)
     try:
-        for app in apps or (None,):
-            call_command("migrate", *filter(None, [app]), database=alias, verbosity=0, run_syncdb=app is None)
         yield
     finally:
         connections[alias].close()
