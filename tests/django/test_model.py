@@ -77,8 +77,8 @@ def full_table(inbox_alias, clock):
     waiting = {"status": "received", "due_at": clock.moment()}
     finished = {"status": "processed", "settled_at": clock.moment()}
     rows = ProcessedEvent.objects.using(inbox_alias)
-    rows.bulk_create(row(number, **finished, scrubbed_at=clock.moment()) for number in range(3000))
-    rows.bulk_create(row(number, **finished) for number in range(3000, 3050))
+    rows.bulk_create(row(number, **finished, scrubbed_at=clock.moment()) for number in range(1000))
+    rows.bulk_create(row(number, **finished) for number in range(1000, 1050))
     rows.bulk_create(row(number, **waiting) for number in range(4000, 4050))
     with connections[inbox_alias].cursor() as cursor:
         cursor.execute("ANALYZE TABLE envoyou_processed_event" if inbox_alias == "mariadb" else "ANALYZE")
@@ -138,7 +138,7 @@ def test_stats_use_indexes(full_table, inbox_alias, clock, monkeypatch):
     assert counted[1] == counted[2] == {"envoyou_settled"}
     stats = inbox.stats()
     assert (stats.by_status["processed"], stats.by_status["received"], stats.at_least) == (100, 50, {"processed"})
-    assert inbox.stats(exact=True).total == 3100
+    assert inbox.stats(exact=True).total == 1100
 
 
 def test_the_summary_of_the_admin_uses_indexes(full_table, inbox_alias, clock, monkeypatch):
