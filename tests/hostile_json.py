@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 
 from hypothesis import strategies as st
 
+from tests.thoroughness import examples
+
 __all__ = ["INPUTS", "json_texts", "members_of", "string_texts"]
 
-INPUTS = 1000 if os.environ.get("ENVOYOU_TEST_THOROUGH") else 200
-"""How many of them a test tries. The environment `full` is thorough; elsewhere they would take a tenth of the time."""
+INPUTS = examples(1000, otherwise=200)
+"""How many of them a test tries."""
 
 _escapes = st.sampled_from(
     [r"\ud800", r"\udfff", r"\uD83D", r"\ud83d\ude00", r"\\ud800", r"\u0000", r"\u003a", r"\u0022", r"\n", r"\/", ":"]

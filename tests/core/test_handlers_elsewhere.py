@@ -22,6 +22,7 @@ from envoyou_core.observability import HandlerAwaited, HandlerDropped, NoHandler
 from envoyou_core.spool.spool import Spool
 from envoyou_core.testing import sample_event, sign_delivery
 from tests.inbox.acts import HandClock
+from tests.thoroughness import examples
 
 SECRET = "whsec_test"
 DAY = 86_400.0
@@ -538,10 +539,14 @@ class NamesakesMachine(DeployMachine):
 
 
 @pytest.mark.parametrize(
-    ("machine", "kind", "examples"),
-    [(DeployMachine, "memory", 40), (DeployMachine, "sqlite", 6), (NamesakesMachine, "memory", 40)],
+    ("machine", "kind", "number"),
+    [
+        (DeployMachine, "memory", examples(40, 20)),
+        (DeployMachine, "sqlite", examples(6, 3)),
+        (NamesakesMachine, "memory", examples(40, 20)),
+    ],
 )
-def test_no_handler_is_lost_or_repeated_whatever_is_deployed(machine, kind, examples, tmp_path):
+def test_no_handler_is_lost_or_repeated_whatever_is_deployed(machine, kind, number, tmp_path):
     runs = itertools.count()
     made = []
 
@@ -571,7 +576,7 @@ def test_no_handler_is_lost_or_repeated_whatever_is_deployed(machine, kind, exam
     run_state_machine_as_test(
         Machine,
         settings=settings(
-            max_examples=examples,
+            max_examples=number,
             stateful_step_count=20,
             deadline=None,
             database=None,

@@ -32,6 +32,7 @@ from envoyou_core.inbox import (
 from envoyou_core.inbox.memory import MemoryInbox
 from envoyou_core.testing import sample_event
 from tests.inbox.acts import PATIENCE, HandClock
+from tests.thoroughness import examples
 
 IDS = ("evt_a", "EVT_A", "evt_b ", "evt_é", "evt_c", "evt_d")
 TENANTS = ("", "acme")
@@ -380,7 +381,7 @@ def attempts(history):
     return [(one.ended_at.timestamp(), one.status, one.seconds, one.failures) for one in history]
 
 
-EXAMPLES = {"memory": 60, "sqlite": 15, "postgresql": 10}
+EXAMPLES = {"memory": examples(60, 30), "sqlite": examples(15, 6), "postgresql": examples(10, 4)}
 URLS = {"sqlite": "sqlite_url", "postgresql": "postgres_inbox_url"}
 """The fixtures that give an empty database of each kind."""
 

@@ -8,6 +8,7 @@ from hypothesis.stateful import rule, run_state_machine_as_test
 
 from envoyou_django.inbox.inbox import OrmInbox
 from tests.core.test_inbox_model import IDS, InboxMachine
+from tests.thoroughness import examples
 
 
 def test_the_inbox_does_what_the_model_does(inbox_alias):
@@ -26,7 +27,7 @@ def test_the_inbox_does_what_the_model_does(inbox_alias):
     run_state_machine_as_test(
         Machine,
         settings=settings(
-            max_examples=25,
+            max_examples=examples(25, 8),
             stateful_step_count=25,
             deadline=None,
             database=None,
