@@ -22,7 +22,6 @@ OF_DJANGO = pytest.mark.skipif(not DJANGO_SERVERS, reason="Django is not among t
     [
         (1, "sqlite", 5_000, 20, SERVERS),
         pytest.param(2, "postgresql", 5_000, 20, SERVERS, marks=pytest.mark.service),
-        (3, "sqlite", 5_000, 20, SERVERS),
         pytest.param(4, "sqlite", 1_000, 10, DJANGO_SERVERS, marks=OF_DJANGO),
         pytest.param(5, "postgresql", 1_000, 10, DJANGO_SERVERS, marks=[OF_DJANGO, pytest.mark.service]),
     ],
