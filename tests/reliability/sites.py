@@ -85,6 +85,11 @@ class CrashingSite(Site):
         return {"cwd": APPS, "env": {**os.environ, **variables}}
 
     @property
+    def database_file(self) -> Path | None:
+        scheme, _, path = self.inbox_url.partition(":///")
+        return Path(path) if scheme == "sqlite" else None
+
+    @property
     def is_django(self) -> bool:
         """Whether the site is the Django project. Only its server has a setup command."""
         return bool(self.server.setup)

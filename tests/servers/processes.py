@@ -97,6 +97,9 @@ def of_django(server: Server) -> Server:
     return replace(server, hooks="django_project.hooks", setup=migrate)
 
 
+_files_after_setup: dict[tuple[str, ...], bytes] = {}
+
+
 @dataclass(slots=True)
 class Site:
     """A site: a folder for its database and its handlers' effects, and at most one server at a time."""
@@ -111,8 +114,16 @@ class Site:
     _starts: int = field(default=0, init=False)
 
     def set_up(self) -> None:
-        if self.server.setup:
-            subprocess.run(self._python(self.server.setup), check=True, **self._contexts(), timeout=PATIENCE)
+        """Run the setup of the server. What it leaves in an SQLite file is kept for later sites with the same setup."""
+        setup, file = tuple(self.server.setup), self.database_file
+        if not setup:
+            return
+        if file and setup in _files_after_setup:
+            file.write_bytes(_files_after_setup[setup])
+            return
+        subprocess.run(self._python(setup), check=True, **self._contexts(), timeout=PATIENCE)
+        if file:
+            _files_after_setup[setup] = file.read_bytes()
 
     def start(self) -> None:
         """Start the server and wait until it reports its address."""
@@ -218,6 +229,11 @@ class Site:
         """Whether a handler has started and waits."""
         return (self.folder / "begun").exists()
 
+    @property
+    def database_file(self) -> Path | None:
+        """The file that the setup writes to, if the database is one."""
+        return self.folder / "django.sqlite3"
+
     def _python(self, command: Sequence[str]) -> list[str]:
         return [sys.executable, "-u", "-m", *(part.format(port=free_port()) for part in command)]
 
@@ -228,7 +244,7 @@ class Site:
             "ENVOYOU_INBOX": f"sqlite:///{self.folder / 'inbox.db'}",
             "ENVOYOU_LEASE": str(self.lease),
             "ENVOYOU_SHUTDOWN_TIMEOUT": str(self.shutdown_timeout),
-            "DJANGO_DATABASE": str(self.folder / "django.sqlite3"),
+            "DJANGO_DATABASE": str(self.database_file),
         }
         inherited = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
         return {"cwd": self.apps, "env": inherited | ours}
