@@ -4,6 +4,7 @@ import functools
 import gc
 import os
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from importlib import import_module
@@ -58,15 +59,6 @@ def pytest_configure() -> None:
 
         module = import_module("tests.django.settings")
         settings.configure(**{name: value for name, value in vars(module).items() if name.isupper()})
-    if find_spec("typer"):
-        build_commands_once()
-
-
-def build_commands_once() -> None:
-    """Keep the commands that Typer's `CliRunner` builds from the signatures of all functions, for each call anew."""
-    testing = import_module("typer.testing")
-    testing._get_command = functools.cache(testing._get_command)
-
 
 def pytest_report_header() -> str:
     spec = find_spec("envoyou_core")
@@ -90,7 +82,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Collect garbage less often: thousands of tests are looked through each time, and take a tenth of the run."""
+    collect_garbage_less_often()
+    if testing := sys.modules.get("typer.testing"):
+        # `CliRunner` builds all commands from the signatures of their functions, for each call anew.
+        testing._get_command = functools.cache(testing._get_command)
+
+
+def collect_garbage_less_often() -> None:
+    """Exempt the thousands of tests, because looking through them takes a tenth of the run."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)

@@ -18,6 +18,8 @@ from tests.breakages.table import Breakage
 __all__ = ["FAILED", "PROJECT", "broken", "copy_to", "run_tests"]
 
 PROJECT = Path(__file__).parents[2]
+OPTIONS = ["-x", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:schemathesis"]
+"""Of pytest. Importing the plugin of schemathesis takes longer than most of the tests."""
 FAILED = 1
 """What pytest ends with when tests failed; a test that is missing, or code that cannot be imported, ends otherwise."""
 
@@ -48,7 +50,7 @@ def run_tests(copy: Path, tests: Iterable[str], adapters: Iterable[str] = ()) ->
     environment = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
     environment |= {"PYTHONPATH": str(copy), "ENVOYOU_TEST_ADAPTERS": ",".join(adapters)}
     ended = subprocess.run(
-        [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", *tests],
+        [sys.executable, "-m", "pytest", *OPTIONS, *tests],
         cwd=copy,
         env=environment,
         capture_output=True,
