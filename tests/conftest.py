@@ -60,6 +60,7 @@ def pytest_configure() -> None:
         module = import_module("tests.django.settings")
         settings.configure(**{name: value for name, value in vars(module).items() if name.isupper()})
 
+
 def pytest_report_header() -> str:
     spec = find_spec("envoyou_core")
     path = Path(spec.origin).parent if spec and spec.origin else "not installed"
