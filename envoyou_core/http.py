@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -175,6 +175,10 @@ class WebhookRequest(msgspec.Struct, frozen=True):
     def __repr__(self) -> str:
         # Neither the body nor the signature may be logged.
         return f"WebhookRequest({self.method!r}, {len(self.body)} bytes)"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        # msgspec's own shows all fields.
+        return [("method", self.method), ("size", len(self.body))]
 
 
 _HEADERS: Final = (

@@ -17,10 +17,12 @@ from envoyou_core import (
     SignatureMismatchError,
     TimestampOutOfToleranceError,
     WebhookError,
+    WebhookRequest,
     WebhookVerificationError,
     sign,
     verify,
 )
+from envoyou_core.reception import verification
 from envoyou_core.reception.verification import header_text
 from envoyou_core.testing import sample_event, sign_delivery
 
@@ -275,6 +277,88 @@ def test_arbitrary_signed_requests_raise_only_webhook_errors(body, headers):
 )
 def test_an_unsigned_header_is_stored_only_if_it_is_plain_text(value, text):
     assert header_text(value) == text
+
+
+# Deliveries that pass at sight
+
+_spellings = st.sampled_from([str, str.lower, str.upper, str.title, lambda name: name.lower().encode()])
+_padding = st.sampled_from(["{}", "{}", "{}", " {}\t", "{},{}", "{}\n", "\u00a0{}", ""])
+_as_given = st.sampled_from([str, str, str, str.encode])
+_document = {"id": "evt_1", "type": "user.created", "created": NOW, "data": {"object": {}}, "webhook_id": "wh_1"}
+
+
+@st.composite
+def _nearly_usual_headers(draw, signature, changed):
+    """Headers as the platform sends them, some of which are respelled, repeated, missing, or have another value."""
+    headers = {}
+    for name, value, others in [
+        (SIGNATURE, signature, ["v1," + "0" * 64, "v1,", "é", signature.upper()]),
+        (TIMESTAMP, str(NOW), [str(NOW - 301), f"0{NOW}", "\u0661", "\udc80", "1" * 13]),
+        (WEBHOOK_ID, changed.get("webhook_id", "wh_1") or "wh_any", ["wh_2", "é", " "]),
+        (EVENT_TYPE, changed.get("type", "user.created"), ["user.deleted", "é"]),
+        (NONCE, "nonce_1", []),
+        ("Content-Type", "application/json", []),
+    ]:
+        chosen = draw(st.sampled_from([value] * 4 + others))
+        for _ in range(draw(st.sampled_from([1, 1, 1, 1, 1, 0, 2]))):
+            text = draw(_padding).format(chosen, chosen)
+            given_as = str if not text.isascii() else draw(_as_given)
+            headers[draw(_spellings)(name)] = given_as(text)
+    return headers
+
+
+def _outcome(headers, body, **settings):
+    try:
+        event = verify(headers, body, now=NOW, **settings)
+    except WebhookError as error:
+        return type(error), str(error)
+    return event.id, event.type, event.created, event.webhook_id, event.body, event.data.object
+
+
+@given(data=st.data())
+def test_the_spelling_of_headers_changes_no_decision(data):
+    changed = data.draw(
+        st.sampled_from(
+            [{}, {}, {}, {"webhook_id": None}, {"type": "é"}, {"type": "\x7f"}, {"type": 1}, {"id": "\u3000"}]
+        )
+    )
+    body = json.dumps(_document | changed, ensure_ascii=data.draw(st.booleans())).encode()
+    form = data.draw(st.sampled_from(["raw", "raw", "canonical"]))
+    stamp = data.draw(st.sampled_from([NOW, NOW, NOW - 301, f"0{NOW}"]))
+    signature = sign(body, secret=SECRET, timestamp=stamp, signed_content=form)
+    texts = {key: str(value) for key, value in changed.items() if value is not None}
+    headers = data.draw(_nearly_usual_headers(signature, changed | texts))
+    if data.draw(st.booleans()):
+        headers[TIMESTAMP] = str(stamp)
+    settings = {
+        "secret": data.draw(st.sampled_from([SECRET, ["whsec_newer", SECRET], b"whsec_other"])),
+        "signed_content": data.draw(st.sampled_from([("raw", "canonical"), ("raw",), ("canonical",)])),
+        "required_headers": data.draw(st.sampled_from([(WEBHOOK_ID, EVENT_TYPE), (), (NONCE,)])),
+    }
+    # Only a dict can pass at sight, and only if the names of its headers are known from an authentic delivery.
+    decided = _outcome(list(headers.items()), body, **settings)
+    assert _outcome(headers, body, **settings) == decided
+    assert _outcome(headers, body, **settings) == decided
+
+
+def test_a_delivery_as_the_platform_sends_it_passes_at_sight(monkeypatch):
+    delivery = delivery_of()
+    first = verify(delivery.headers, delivery.body, secret=SECRET, now=NOW)
+    monkeypatch.setattr(WebhookRequest, "from_http", None)
+    assert verify(dict(delivery.headers), delivery.body, secret=SECRET, now=NOW) == first
+    assert verify(dict(delivery.headers), delivery.body, secret=["whsec_newer", SECRET], now=NOW) == first
+
+
+def test_names_of_headers_are_learned_from_authentic_deliveries_only_and_not_without_bound(monkeypatch):
+    monkeypatch.setattr(verification, "_pickers", pickers := {})
+    delivery = delivery_of()
+    with pytest.raises(SignatureMismatchError):
+        checked(delivery, headers={SIGNATURE: "v1," + "0" * 64})
+    assert pickers == {}
+    for number in range(2 * verification.MAX_CACHED + 1):
+        checked(delivery, headers={f"X-{number}": "1"})
+        assert 1 <= len(pickers) <= verification.MAX_CACHED
+    assert SECRET not in repr(pickers)
 
 
 def test_a_list_of_secrets_that_changes_between_calls_is_read_anew():
