@@ -221,7 +221,6 @@ class VerificationPolicy:
                 if (
                     event_type == event.type
                     and event_type.isascii()
-                    and type(webhook_id) is str
                     and webhook_id.isascii()
                     and (webhook_id == event.webhook_id or (event.webhook_id is None and webhook_id.strip()))
                 ):

@@ -226,14 +226,6 @@ BREAKAGES = [
         (f"{TEST_VERIFICATION}::test_the_spelling_of_headers_changes_no_decision",),
     ),
     Breakage(
-        "a delivery in a dict passes at sight although a header occurs in two spellings",
-        VERIFICATION,
-        "_learn_names",
-        "is_plain = all(len(found) == 1 and isinstance(found[0], str) for found in spelled)",
-        "is_plain = all(found and isinstance(found[0], str) for found in spelled)",
-        (f"{TEST_VERIFICATION}::test_the_spelling_of_headers_changes_no_decision",),
-    ),
-    Breakage(
         "the timestamp is not signed",
         SIGNATURE,
         "SigningKey.signature",
