@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
@@ -220,6 +219,8 @@ def check_patterns(types: tuple[str, ...]) -> None:
 def _warn_of_likely_misspelling(pattern: str) -> None:
     if pattern.endswith("*") or pattern in EVENT_TYPES:
         return
-    close = difflib.get_close_matches(pattern, EVENT_TYPES, n=1, cutoff=0.85)
+    from difflib import get_close_matches
+
+    close = get_close_matches(pattern, EVENT_TYPES, n=1, cutoff=0.85)
     if close:
         log.warning("a handler is registered for the unknown event type %r; did you mean %r?", pattern, close[0])

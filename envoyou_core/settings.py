@@ -7,7 +7,6 @@ guide, or `WEBHOOK_SECRET_FILE`: the path of a file with one secret per line.
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import time
@@ -389,7 +388,7 @@ def _variables(
 
 
 def _report_misspelt(variable: str, name: str, known: frozenset[str], prefix: str) -> None:
-    if variable.startswith(prefix) and difflib.get_close_matches(name, known, n=1, cutoff=0.85):
+    if variable.startswith(prefix) and _similar(name, known, cutoff=0.85):
         raise ConfigurationError(_unknown_setting(name, known, prefix))
     if (meant := _meant(name, known)) is not None:
         log.warning(
@@ -423,11 +422,17 @@ def _convert(given: Mapping[str, object], known: Mapping[str, Setting], prefix: 
 
 
 def _unknown_setting(name: str, known: frozenset[str], prefix: str) -> str:
-    meant = _meant(name, known) or next(iter(difflib.get_close_matches(name.upper(), known, n=1)), None)
+    meant = _meant(name, known) or _similar(name.upper(), known)
     if meant is None and SECRET_WORD in name.upper():
         meant = SECRET
     hint = f"known settings: {', '.join(sorted(known))}" if meant is None else f"did you mean {prefix + meant!r}?"
     return f"unknown setting {prefix + name!r}; {hint}"
+
+
+def _similar(name: str, known: frozenset[str], cutoff: float = 0.6) -> str | None:
+    from difflib import get_close_matches
+
+    return next(iter(get_close_matches(name, known, n=1, cutoff=cutoff)), None)
 
 
 def _meant(name: str, known: frozenset[str]) -> str | None:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from envoyou_core.redaction import one_line
-from envoyou_core.worker.failures import traceback_of
 
 __all__ = ["MAX_QUOTED", "CleanText", "Quoted", "RedactedLogger"]
 
@@ -82,6 +81,8 @@ class RedactedLogger(logging.LoggerAdapter[logging.Logger]):
             return
         error = exc_info if isinstance(exc_info, BaseException) else sys.exception() if exc_info else None
         if error is not None and not traceback:
+            from envoyou_core.worker.failures import traceback_of
+
             traceback = traceback_of(error)
         if traceback:
             traceback = "\n".join(INDENT + line for line in traceback.splitlines())

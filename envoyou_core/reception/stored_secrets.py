@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Final
 
 from envoyou_core.errors import ConfigurationError
@@ -57,7 +56,7 @@ def read_secret_file(path: object, setting: str) -> list[str]:
     if not isinstance(path, str | os.PathLike):
         raise ConfigurationError(f"{setting} must be the path of a file, got {type(path).__name__}")
     try:
-        with Path(path).open("rb") as file:
+        with open(path, "rb") as file:  # noqa: PTH123 - pathlib is slow to import
             content = file.read(MAX_FILE_SIZE + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
