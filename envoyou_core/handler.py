@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
+
+import msgspec
 
 from envoyou_core.errors import ConfigurationError, PermanentError, RetryLater
 from envoyou_core.event import EVENT_TYPES
@@ -31,8 +33,7 @@ __all__ = [
 log = RedactedLogger("envoyou.handlers")
 
 
-@dataclass(frozen=True, slots=True)
-class DeliveryInfo:
+class DeliveryInfo(msgspec.Struct, frozen=True):
     """How an event reached the inbox. Passed to handlers with a `delivery` parameter.
 
     Attributes:
@@ -46,7 +47,14 @@ class DeliveryInfo:
     received_at: datetime
     webhook_id: str | None
     tenant: str
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        # The headers may be personal.
+        return f"DeliveryInfo({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("received_at", self.received_at), ("webhook_id", self.webhook_id), ("tenant", self.tenant)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -242,8 +241,7 @@ CLIENT_CLOSED_REQUEST: Final = 499
 JSON_HEADERS: Final = (("Content-Type", "application/json"),)
 
 
-@dataclass(frozen=True, slots=True)
-class WebhookResponse:
+class WebhookResponse(msgspec.Struct, frozen=True):
     """The response to a request. Adapters copy status, headers and body as they are.
 
     Attributes:
@@ -305,8 +303,7 @@ def path_variants(path: str) -> frozenset[str]:
     return frozenset({stem, f"{stem}/"})
 
 
-@dataclass(frozen=True, slots=True)
-class RequestLimits:
+class RequestLimits(msgspec.Struct, frozen=True):
     """What a request must satisfy before its body is read.
 
     Attributes:

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Final
 
+from msgspec import structs
+
 from envoyou_core.observability import Listener
 from envoyou_core.pausing import Pausing
 from envoyou_core.reception.receiver import Receiver
@@ -81,7 +83,7 @@ class Isolation(Pausing):
         self._reports_missing_spool = False
         self.inbox = self._inbox = inbox
         self._presence = Presence(self._handlers, clock=clock)
-        self._reception = replace(
+        self._reception = structs.replace(
             self._reception,
             inbox=inbox,
             nonces=MemoryNonceStore(),

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 from envoyou_core.redaction import one_line
 
@@ -24,8 +25,7 @@ class CleanText(str):
     __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Quoted:
+class Quoted(msgspec.Struct, frozen=True):
     """An argument that a sender wrote: it is cut and logged in quotes, so that it cannot pass for another argument."""
 
     text: str

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import msgspec
 
 from envoyou_core.errors import ConfigurationError, UnavailableError, UnknownEndpointError, describe
 from envoyou_core.event import MAX_NAME_LENGTH, is_plain_text
@@ -40,8 +41,7 @@ MISSING: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class Tenant:
+class Tenant(msgspec.Struct, frozen=True):
     """The tenant of an endpoint, with the endpoint's secrets.
 
     A secret callable may return tenants, and a mapping may contain them. Event ids are unique per tenant. Endpoints
@@ -72,6 +72,9 @@ class Tenant:
     def __repr__(self) -> str:
         return f"Tenant({self.id!r})"
 
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("id", self.id)]
+
 
 SecretAnswer = Tenant | Secret | list[str] | list[bytes] | list[Secret] | None
 """The secrets of a webhook id, newest first, or a `Tenant`; `None` for an unknown id."""
@@ -89,8 +92,7 @@ SecretMapping = Mapping[str, Tenant | Secrets]
 SecretSetting = Secrets | SecretMapping | SecretCallable
 
 
-@dataclass(frozen=True, slots=True)
-class Keys:
+class Keys(msgspec.Struct, frozen=True):
     """The keys that a request is checked against, newest first, and their tenant."""
 
     tenant: str
