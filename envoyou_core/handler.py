@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from envoyou_core.errors import ConfigurationError, PermanentError, RetryLater
 from envoyou_core.event import EVENT_TYPES
@@ -57,8 +57,7 @@ class DeliveryInfo(msgspec.Struct, frozen=True):
         return [("received_at", self.received_at), ("webhook_id", self.webhook_id), ("tenant", self.tenant)]
 
 
-@dataclass(frozen=True, slots=True)
-class Handler:
+class Handler(msgspec.Struct, frozen=True):
     """A registered handler.
 
     Attributes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Final
 
 from msgspec import structs
@@ -50,7 +49,7 @@ class Isolation(Pausing):
             self.stop()
         before = {name: getattr(self, name) for name in _SWITCHED}
         engine = self.__dict__.pop("_engine", None)
-        self._settings = replace(self._settings, handoff="manual")
+        self._settings = structs.replace(self._settings, handoff="manual")
         self._announcer = None
         self._in_process = None
         # In Django, a process whose worker was never enabled notifies no task queue.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from envoyou_core.errors import MAX_DELAY, ConfigurationError
 from envoyou_core.inbox.history import MAX_HISTORY
@@ -11,8 +12,7 @@ from envoyou_core.inbox.history import MAX_HISTORY
 __all__ = ["RetryPolicy"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetryPolicy:
+class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """When to retry a failed event. The default is the guide's: three attempts, with delays of 2 and 4 seconds.
 
     Attributes:

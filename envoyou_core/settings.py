@@ -12,8 +12,9 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any, Final, Literal
+
+import msgspec
 
 from envoyou_core.alerts.config import Alerts
 from envoyou_core.errors import ConfigurationError
@@ -62,8 +63,7 @@ Handoff = Literal["auto", "manual", "celery"] | Callable[[str], object]
 """How accepted events reach a worker."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerSettings:
+class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The settings that concern the handling of accepted events. See `Webhooks` for their meaning.
 
     Raises:
@@ -71,14 +71,14 @@ class WorkerSettings:
     """
 
     handoff: Handoff = "auto"
-    retry: RetryPolicy = field(default_factory=RetryPolicy)
-    retention: Retention | None = field(default_factory=Retention)
+    retry: RetryPolicy = msgspec.field(default_factory=RetryPolicy)
+    retention: Retention | None = msgspec.field(default_factory=Retention)
     concurrency: int = 8
     lease: float = 30.0
     shutdown_timeout: float = 10.0
     handler_wait: float = 86_400.0
     analytics: bool = True
-    alerts: Alerts | None = field(default_factory=Alerts)
+    alerts: Alerts | None = msgspec.field(default_factory=Alerts)
     clock: Callable[[], float] = time.time
 
     def __post_init__(self) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from envoyou_core.errors import ConfigurationError
 
@@ -15,8 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Alerts"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Alerts:
+class Alerts(msgspec.Struct, frozen=True, kw_only=True):
     """Which alerts fire, and where they are sent, besides the log and `on_alert`.
 
     See the guide, "Monitoring and Analytics".
@@ -33,11 +33,11 @@ class Alerts:
             is configured in part only.
     """
 
-    thresholds: Mapping[str, float | bool | None] = field(default_factory=dict)
-    webhook_url: str | None = field(default=None, repr=False)
+    thresholds: Mapping[str, float | bool | None] = msgspec.field(default_factory=dict)
+    webhook_url: str | None = None
     email_to: Sequence[str] = ()
     email_from: str | None = None
-    smtp_url: str | None = field(default=None, repr=False)
+    smtp_url: str | None = None
 
     def __post_init__(self) -> None:
         if self.thresholds:
@@ -61,6 +61,13 @@ class Alerts:
                 raise ConfigurationError(f"the threshold of alert {name!r} must be a number or false")
             if not math.isfinite(threshold) or threshold < 0:
                 raise ConfigurationError(f"the threshold of alert {name!r} must be at least 0, got {threshold}")
+
+    def __repr__(self) -> str:
+        return f"Alerts({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        # Without the URLs, which are secret.
+        return [(name, getattr(self, name)) for name in ("thresholds", "email_to", "email_from")]
 
     def notifiers(self) -> dict[str, Notifier]:
         """Return the configured notifiers by name."""
