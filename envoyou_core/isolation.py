@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Final
 
 from msgspec import structs
@@ -82,7 +83,7 @@ class Isolation(Pausing):
         self._reports_missing_spool = False
         self.inbox = self._inbox = inbox
         self._presence = Presence(self._handlers, clock=clock)
-        self._reception = structs.replace(
+        self._reception = replace(
             self._reception,
             inbox=inbox,
             nonces=MemoryNonceStore(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 
 import msgspec
@@ -15,7 +16,8 @@ MAX_DAYS = 36_500
 """100 years: a date further back may be out of range for `datetime`."""
 
 
-class Retention(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
     """How long finished events are kept. Unfinished and dead events are kept until they are requeued or finished.
 
     Attributes:

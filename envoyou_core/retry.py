@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import msgspec
+from dataclasses import dataclass
 
 from envoyou_core.errors import MAX_DELAY, ConfigurationError
 from envoyou_core.inbox.history import MAX_HISTORY
@@ -12,7 +11,8 @@ from envoyou_core.inbox.history import MAX_HISTORY
 __all__ = ["RetryPolicy"]
 
 
-class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
     """When to retry a failed event. The default is the guide's: three attempts, with delays of 2 and 4 seconds.
 
     Attributes:

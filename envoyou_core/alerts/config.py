@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
-
-import msgspec
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from envoyou_core.errors import ConfigurationError
 
@@ -16,7 +15,8 @@ if TYPE_CHECKING:
 __all__ = ["Alerts"]
 
 
-class Alerts(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alerts:
     """Which alerts fire, and where they are sent, besides the log and `on_alert`.
 
     See the guide, "Monitoring and Analytics".
@@ -33,11 +33,11 @@ class Alerts(msgspec.Struct, frozen=True, kw_only=True):
             is configured in part only.
     """
 
-    thresholds: Mapping[str, float | bool | None] = msgspec.field(default_factory=dict)
-    webhook_url: str | None = None
+    thresholds: Mapping[str, float | bool | None] = field(default_factory=dict)
+    webhook_url: str | None = field(default=None, repr=False)
     email_to: Sequence[str] = ()
     email_from: str | None = None
-    smtp_url: str | None = None
+    smtp_url: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.thresholds:
@@ -61,13 +61,6 @@ class Alerts(msgspec.Struct, frozen=True, kw_only=True):
                 raise ConfigurationError(f"the threshold of alert {name!r} must be a number or false")
             if not math.isfinite(threshold) or threshold < 0:
                 raise ConfigurationError(f"the threshold of alert {name!r} must be at least 0, got {threshold}")
-
-    def __repr__(self) -> str:
-        return f"Alerts({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
-
-    def __rich_repr__(self) -> list[tuple[str, Any]]:
-        # Without the URLs, which are secret.
-        return [(name, getattr(self, name)) for name in ("thresholds", "email_to", "email_from")]
 
     def notifiers(self) -> dict[str, Notifier]:
         """Return the configured notifiers by name."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
-import msgspec
 from msgspec.structs import replace
 
 from envoyou_core import observability
@@ -65,7 +65,8 @@ CANONICAL_THREAD = BoundedThread("envoyou-canonical-form", max_calls=16, max_siz
 request can cause, and must not delay genuine requests. A genuine sender that gets a 503 retries."""
 
 
-class Receiver(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Receiver:
     """Verifies requests and stores their events. Its flows are executed by `run` or `arun`, see `envoyou_core.steps`.
 
     Attributes:

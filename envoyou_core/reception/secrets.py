@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
@@ -41,7 +42,8 @@ MISSING: Final = (
 )
 
 
-class Tenant(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True, repr=False)
+class Tenant:
     """The tenant of an endpoint, with the endpoint's secrets.
 
     A secret callable may return tenants, and a mapping may contain them. Event ids are unique per tenant. Endpoints
@@ -71,9 +73,6 @@ class Tenant(msgspec.Struct, frozen=True):
 
     def __repr__(self) -> str:
         return f"Tenant({self.id!r})"
-
-    def __rich_repr__(self) -> list[tuple[str, Any]]:
-        return [("id", self.id)]
 
 
 SecretAnswer = Tenant | Secret | list[str] | list[bytes] | list[Secret] | None

@@ -55,8 +55,11 @@ def read_secret_file(path: object, setting: str) -> list[str]:
     """
     if not isinstance(path, str | os.PathLike):
         raise ConfigurationError(f"{setting} must be the path of a file, got {type(path).__name__}")
+    # Most applications set the secret itself.
+    from pathlib import Path
+
     try:
-        with open(path, "rb") as file:  # noqa: PTH123 - pathlib is slow to import
+        with Path(path).open("rb") as file:
             content = file.read(MAX_FILE_SIZE + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
