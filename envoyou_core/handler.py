@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
+
+import msgspec
+from msgspec.structs import replace
 
 from envoyou_core.errors import ConfigurationError, PermanentError, RetryLater
 from envoyou_core.event import EVENT_TYPES
@@ -32,8 +33,7 @@ __all__ = [
 log = RedactedLogger("envoyou.handlers")
 
 
-@dataclass(frozen=True, slots=True)
-class DeliveryInfo:
+class DeliveryInfo(msgspec.Struct, frozen=True):
     """How an event reached the inbox. Passed to handlers with a `delivery` parameter.
 
     Attributes:
@@ -47,11 +47,17 @@ class DeliveryInfo:
     received_at: datetime
     webhook_id: str | None
     tenant: str
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        # The headers may be personal.
+        return f"DeliveryInfo({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("received_at", self.received_at), ("webhook_id", self.webhook_id), ("tenant", self.tenant)]
 
 
-@dataclass(frozen=True, slots=True)
-class Handler:
+class Handler(msgspec.Struct, frozen=True):
     """A registered handler.
 
     Attributes:
@@ -220,6 +226,8 @@ def check_patterns(types: tuple[str, ...]) -> None:
 def _warn_of_likely_misspelling(pattern: str) -> None:
     if pattern.endswith("*") or pattern in EVENT_TYPES:
         return
-    close = difflib.get_close_matches(pattern, EVENT_TYPES, n=1, cutoff=0.85)
+    from difflib import get_close_matches
+
+    close = get_close_matches(pattern, EVENT_TYPES, n=1, cutoff=0.85)
     if close:
         log.warning("a handler is registered for the unknown event type %r; did you mean %r?", pattern, close[0])

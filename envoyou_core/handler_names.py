@@ -9,9 +9,9 @@ name that it would have in those.
 from __future__ import annotations
 
 import inspect
+import os.path
 import sys
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 __all__ = ["FunctionName", "function_name"]
@@ -65,4 +65,4 @@ def _module_of(function: Any) -> str:
     if (spec := getattr(main, "__spec__", None)) is not None:
         return str(spec.name).removesuffix(".__main__")
     file = getattr(main, "__file__", None)
-    return module if file is None else Path(file).stem
+    return module if file is None else os.path.splitext(os.path.basename(file))[0]  # noqa: PTH119, PTH122 - pathlib is slow to import

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
 from typing import Annotated, Any, Final, TypeVar, get_args, get_origin, get_type_hints
+
+import msgspec
 
 from envoyou_core.context_factories import name_of
 from envoyou_core.errors import ConfigurationError
@@ -29,8 +29,7 @@ POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITI
 NAMED: Final = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
-@dataclass(frozen=True, slots=True)
-class HandlerParameters:
+class HandlerParameters(msgspec.Struct, frozen=True):
     """What a handler receives.
 
     Attributes:
@@ -100,9 +99,9 @@ def _check_other(parameter: inspect.Parameter, annotation: object, handler: str)
         return
     if name == "event" and is_required:
         raise ConfigurationError(f"the first parameter of handler {handler!r} must be the event, got another before it")
-    if name not in OFFERED_PARAMETERS and (close := difflib.get_close_matches(name, OFFERED_PARAMETERS, 1, 0.85)):
+    if name not in OFFERED_PARAMETERS and (close := _similar_parameter(name)):
         raise ConfigurationError(
-            f"handler {handler!r} has a parameter {name!r}; did you mean {close[0]!r}? If not, choose a name that is "
+            f"handler {handler!r} has a parameter {name!r}; did you mean {close!r}? If not, choose a name that is "
             "less similar"
         )
 
@@ -114,6 +113,12 @@ def _is_depends(value: object) -> bool:
 
 def _metadata_of(annotation: object) -> tuple[Any, ...]:
     return get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
+
+
+def _similar_parameter(name: str) -> str | None:
+    from difflib import get_close_matches
+
+    return next(iter(get_close_matches(name, OFFERED_PARAMETERS, 1, 0.85)), None)
 
 
 def _annotation_of(function: Callable[..., Any], parameter: inspect.Parameter) -> object:

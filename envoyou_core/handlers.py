@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import replace
 from typing import Any, Literal, TypeVar
+
+from msgspec.structs import replace
 
 from envoyou_core.context_factories import AroundHandler, as_around_handler
 from envoyou_core.errors import ConfigurationError

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
 from typing import Any
+
+import msgspec
 
 from envoyou_core.providers import Provider
 from envoyou_core.steps import Await, CallHandler, Step
@@ -31,8 +32,7 @@ class HookKind(StrEnum):
     NOTICE = "notice"
 
 
-@dataclass(frozen=True, slots=True)
-class Hooks:
+class Hooks(msgspec.Struct, frozen=True):
     """The registered hooks, in the order of registration. Iteration yields pairs of kind and hook.
 
     Attributes:
@@ -46,14 +46,14 @@ class Hooks:
         notice: called with each lifecycle notice.
     """
 
-    acceptance: list[Hook] = field(default_factory=list)
-    around_handler: list[Hook] = field(default_factory=list)
-    provider: list[Provider] = field(default_factory=list)
-    worker_start: list[Hook] = field(default_factory=list)
-    worker_stop: list[Hook] = field(default_factory=list)
-    dead: list[Hook] = field(default_factory=list)
-    alert: list[Hook] = field(default_factory=list)
-    notice: list[Hook] = field(default_factory=list)
+    acceptance: list[Hook] = msgspec.field(default_factory=list)
+    around_handler: list[Hook] = msgspec.field(default_factory=list)
+    provider: list[Provider] = msgspec.field(default_factory=list)
+    worker_start: list[Hook] = msgspec.field(default_factory=list)
+    worker_stop: list[Hook] = msgspec.field(default_factory=list)
+    dead: list[Hook] = msgspec.field(default_factory=list)
+    alert: list[Hook] = msgspec.field(default_factory=list)
+    notice: list[Hook] = msgspec.field(default_factory=list)
 
     def add(self, kind: HookKind, hook: Hook) -> None:
         """Append a hook."""

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -176,6 +175,10 @@ class WebhookRequest(msgspec.Struct, frozen=True):
         # Neither the body nor the signature may be logged.
         return f"WebhookRequest({self.method!r}, {len(self.body)} bytes)"
 
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        # msgspec's own shows all fields.
+        return [("method", self.method), ("size", len(self.body))]
+
 
 _HEADERS: Final = (
     "content-type",
@@ -238,8 +241,7 @@ CLIENT_CLOSED_REQUEST: Final = 499
 JSON_HEADERS: Final = (("Content-Type", "application/json"),)
 
 
-@dataclass(frozen=True, slots=True)
-class WebhookResponse:
+class WebhookResponse(msgspec.Struct, frozen=True):
     """The response to a request. Adapters copy status, headers and body as they are.
 
     Attributes:
@@ -301,8 +303,7 @@ def path_variants(path: str) -> frozenset[str]:
     return frozenset({stem, f"{stem}/"})
 
 
-@dataclass(frozen=True, slots=True)
-class RequestLimits:
+class RequestLimits(msgspec.Struct, frozen=True):
     """What a request must satisfy before its body is read.
 
     Attributes:

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Final
 
+from msgspec import structs
+
 from envoyou_core.observability import Listener
 from envoyou_core.pausing import Pausing
 from envoyou_core.reception.receiver import Receiver
@@ -48,7 +50,7 @@ class Isolation(Pausing):
             self.stop()
         before = {name: getattr(self, name) for name in _SWITCHED}
         engine = self.__dict__.pop("_engine", None)
-        self._settings = replace(self._settings, handoff="manual")
+        self._settings = structs.replace(self._settings, handoff="manual")
         self._announcer = None
         self._in_process = None
         # In Django, a process whose worker was never enabled notifies no task queue.

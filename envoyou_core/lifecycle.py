@@ -12,7 +12,6 @@ from envoyou_core import observability
 from envoyou_core.errors import ConfigurationError, describe
 from envoyou_core.forks import ForkSafeLock
 from envoyou_core.inbox import WorkerInbox
-from envoyou_core.inbox.files import refuse_creation
 from envoyou_core.monitoring import Monitoring
 from envoyou_core.retention import RetentionReport
 from envoyou_core.settings import WorkerSettings
@@ -184,6 +183,7 @@ class Lifecycle(Monitoring):
             WorkerStuckError: sync handlers past their time limits hold all slots. The process should exit and be
                 restarted by its supervisor.
         """
+        from envoyou_core.inbox.files import refuse_creation
         from envoyou_core.worker.process import run_worker
         from envoyou_core.worker.worker import Worker
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from envoyou_core.lifecycle import Lifecycle
 from envoyou_core.observability.redacted import RedactedLogger
-from envoyou_core.worker.claim_plan import subject_of
 
 __all__ = ["Pausing"]
 
@@ -28,7 +27,7 @@ class Pausing(Lifecycle):
             ValueError: not exactly one of them was given.
             ConfigurationError: the type is malformed.
         """
-        subject = subject_of(type=type, handler=handler)
+        subject = _subject_of(type, handler)
         if handler is not None and all(handler not in known.all_names for known in self._handlers):
             log.warning("paused the handler %r, which this process does not have", handler)
         self.inbox.pause(subject)
@@ -41,10 +40,17 @@ class Pausing(Lifecycle):
             ValueError: not exactly one of them was given.
             ConfigurationError: the type is malformed.
         """
-        self.inbox.resume(subject_of(type=type, handler=handler))
+        self.inbox.resume(_subject_of(type, handler))
         self._engine.pauses.forget()
 
     @property
     def paused(self) -> frozenset[str]:
         """The paused types and handlers, as `type:user.*` and `handler:welcome`."""
         return self.inbox.paused()
+
+
+def _subject_of(type: str | None, handler: str | None) -> str:
+    # Loaded with the plan of claims, which only workers need.
+    from envoyou_core.worker.claim_plan import subject_of
+
+    return subject_of(type=type, handler=handler)

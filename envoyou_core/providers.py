@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from envoyou_core.context_factories import as_context_function, name_of
 from envoyou_core.errors import ConfigurationError
@@ -16,8 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["ProvidedParameter", "Provider", "as_provider", "check_providers", "find_provider"]
 
 
-@dataclass(frozen=True, slots=True)
-class ProvidedParameter:
+class ProvidedParameter(msgspec.Struct, frozen=True):
     """A parameter of a handler for which the application may have a provider.
 
     Attributes:
@@ -31,8 +31,7 @@ class ProvidedParameter:
     is_required: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Provider:
+class Provider(msgspec.Struct, frozen=True):
     """A provider. Called without arguments, it returns the value, an awaitable of it, or a context manager.
 
     Attributes:

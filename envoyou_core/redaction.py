@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from base64 import b64encode
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator
 from functools import lru_cache
 from typing import Final
-from urllib.parse import quote, quote_plus
 
 __all__ = ["MARK", "MAX_READ", "excerpt", "hide", "one_line", "printable", "redact", "remember_secret"]
 
@@ -156,6 +154,9 @@ def one_line(text: str) -> str:
 @lru_cache(MAX_KNOWN_SECRETS)
 def _spellings(secret: bytes) -> frozenset[str]:
     """Return the forms in which a message may contain `secret`."""
+    # Here, as in `_base64`, because a process that writes no message of an error does not need them.
+    from urllib.parse import quote, quote_plus
+
     text = secret.decode("utf-8", "replace")
     spellings = {text, printable(text), repr(text)[1:-1], repr(secret)[2:-1], json.dumps(text)[1:-1]}
     spellings |= {f"whsec_{text}", f"whsec_{quote(secret, safe='')}"}
@@ -168,6 +169,8 @@ def _base64(secret: bytes) -> Iterator[str]:
 
     A header for HTTP Basic authentication, for example, encodes a user name before it.
     """
+    from base64 import b64encode
+
     for offset in range(3):
         encoded = b64encode(bytes(offset) + secret).decode().rstrip("=")
         # Characters at both ends may also encode bits of neighbouring bytes.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
+import msgspec
+
 from envoyou_core.errors import ConfigurationError
 from envoyou_core.inbox.protocol import WorkerInbox
 
@@ -43,8 +45,7 @@ class Retention:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class RetentionReport:
+class RetentionReport(msgspec.Struct, frozen=True):
     """How much was deleted.
 
     Attributes:

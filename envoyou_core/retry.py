@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -72,7 +71,11 @@ class RetryPolicy:
     def delay_after(self, attempt: int) -> float:
         """Seconds to wait after failed attempt number `attempt`, counted from 1."""
         delay = self._full_delay_after(attempt)
-        return random.uniform(0.0, delay) if self.jitter else delay
+        if not self.jitter:
+            return delay
+        import random
+
+        return random.uniform(0.0, delay)
 
     def _full_delay_after(self, attempt: int) -> float:
         if self.delays:

@@ -7,14 +7,14 @@ guide, or `WEBHOOK_SECRET_FILE`: the path of a file with one secret per line.
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any, Final, Literal
+
+import msgspec
 
 from envoyou_core.alerts.config import Alerts
 from envoyou_core.errors import ConfigurationError
@@ -63,8 +63,7 @@ Handoff = Literal["auto", "manual", "celery"] | Callable[[str], object]
 """How accepted events reach a worker."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerSettings:
+class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The settings that concern the handling of accepted events. See `Webhooks` for their meaning.
 
     Raises:
@@ -72,14 +71,14 @@ class WorkerSettings:
     """
 
     handoff: Handoff = "auto"
-    retry: RetryPolicy = field(default_factory=RetryPolicy)
-    retention: Retention | None = field(default_factory=Retention)
+    retry: RetryPolicy = msgspec.field(default_factory=RetryPolicy)
+    retention: Retention | None = msgspec.field(default_factory=Retention)
     concurrency: int = 8
     lease: float = 30.0
     shutdown_timeout: float = 10.0
     handler_wait: float = 86_400.0
     analytics: bool = True
-    alerts: Alerts | None = field(default_factory=Alerts)
+    alerts: Alerts | None = msgspec.field(default_factory=Alerts)
     clock: Callable[[], float] = time.time
 
     def __post_init__(self) -> None:
@@ -389,7 +388,7 @@ def _variables(
 
 
 def _report_misspelt(variable: str, name: str, known: frozenset[str], prefix: str) -> None:
-    if variable.startswith(prefix) and difflib.get_close_matches(name, known, n=1, cutoff=0.85):
+    if variable.startswith(prefix) and _similar(name, known, cutoff=0.85):
         raise ConfigurationError(_unknown_setting(name, known, prefix))
     if (meant := _meant(name, known)) is not None:
         log.warning(
@@ -423,11 +422,17 @@ def _convert(given: Mapping[str, object], known: Mapping[str, Setting], prefix: 
 
 
 def _unknown_setting(name: str, known: frozenset[str], prefix: str) -> str:
-    meant = _meant(name, known) or next(iter(difflib.get_close_matches(name.upper(), known, n=1)), None)
+    meant = _meant(name, known) or _similar(name.upper(), known)
     if meant is None and SECRET_WORD in name.upper():
         meant = SECRET
     hint = f"known settings: {', '.join(sorted(known))}" if meant is None else f"did you mean {prefix + meant!r}?"
     return f"unknown setting {prefix + name!r}; {hint}"
+
+
+def _similar(name: str, known: frozenset[str], cutoff: float = 0.6) -> str | None:
+    from difflib import get_close_matches
+
+    return next(iter(get_close_matches(name, known, n=1, cutoff=cutoff)), None)
 
 
 def _meant(name: str, known: frozenset[str]) -> str | None:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Generator
-from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     import asyncio
+    from concurrent.futures import Future
+import msgspec
 
 __all__ = [
     "Await",
@@ -32,15 +32,13 @@ __all__ = [
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """Call a function that blocks."""
 
     function: Callable[[], Any]
 
 
-@dataclass(frozen=True, slots=True)
-class CallHandler(Call):
+class CallHandler(Call, frozen=True):
     """Call a user's function, which may block for any time.
 
     Attributes:
@@ -56,16 +54,14 @@ class CallHandler(Call):
     time_limit: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
+class Wait(msgspec.Struct, frozen=True):
     """Wait for another thread's result until `deadline`, in seconds of `time.monotonic`."""
 
     future: Future[Any]
     deadline: float
 
 
-@dataclass(frozen=True, slots=True)
-class Await:
+class Await(msgspec.Struct, frozen=True):
     """Call an async function and await its result."""
 
     function: Callable[[], Awaitable[Any]]

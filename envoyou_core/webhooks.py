@@ -19,7 +19,6 @@ from envoyou_core.isolation import Isolation
 from envoyou_core.nonces import NonceStore
 from envoyou_core.observability.instruments import instrument as instrument_webhooks
 from envoyou_core.observability.notices import Subscription
-from envoyou_core.reception.captures import capture_directory
 from envoyou_core.reception.endpoint_headers import EndpointHeaders, HeaderValues
 from envoyou_core.reception.receiver import Receiver
 from envoyou_core.reception.secrets import SecretSetting, key_source, secrets_of_endpoint, written_secrets
@@ -146,6 +145,11 @@ class Webhooks(Registration, Isolation):
         store = as_inbox(inbox, name=name, clock=clock)
         spool_store = as_spool(spool, name=name, inbox=store, clock=clock)
         super().__init__(inbox=store, spool=spool_store, settings=settings, wants_spool=spool is not False)
+        captures = None
+        if capture_rejected is not None:
+            from envoyou_core.reception.captures import capture_directory
+
+            captures = capture_directory(capture_rejected, endpoint_headers)
         self._reception = Receiver(
             policy=VerificationPolicy(
                 tolerance=tolerance,
@@ -163,7 +167,7 @@ class Webhooks(Registration, Isolation):
             relay=self._relay,
             presence=self._presence,
             endpoint_headers=EndpointHeaders.of(endpoint_headers, kept_headers),
-            captures=capture_directory(capture_rejected, endpoint_headers),
+            captures=captures,
             tracers=self._handlers.hooks.acceptance,
         )
         instrument_webhooks(self, instrument)

@@ -8,12 +8,12 @@ import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, nullcontext
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import async_to_sync, sync_to_async
 from django.apps import apps
 from django.db import connections, router
+from msgspec.structs import replace
 
 from envoyou_core import ConfigurationError, Event, WebhookRequest, WebhookResponse, Webhooks
 from envoyou_core.adapter import Handler, ThreadBoundFunction, time_limited, with_session_of_inbox

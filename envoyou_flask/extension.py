@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from flask import Blueprint, Flask, current_app
+from msgspec.structs import replace
 
 from envoyou_core import ConfigurationError, Handlers, Webhooks
 from envoyou_core.adapter import MISSING_SECRET, Handler, Hook, HookKind, above_environment, read_settings

@@ -5,7 +5,19 @@ See the guide, "Monitoring and Analytics".
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from envoyou_core.alerts.config import Alerts
-from envoyou_core.alerts.states import Alert
+
+if TYPE_CHECKING:
+    from envoyou_core.alerts.states import Alert
 
 __all__ = ["Alert", "Alerts"]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "Alert":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from envoyou_core.alerts.states import Alert
+
+    return Alert

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from envoyou_core.alerts.notifiers import EmailNotifier, Notifier, SlackNotifier
-from envoyou_core.alerts.rules import RULES
 from envoyou_core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from envoyou_core.alerts.notifiers import Notifier
 
 __all__ = ["Alerts"]
 
@@ -38,6 +40,18 @@ class Alerts:
     smtp_url: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        if self.thresholds:
+            self._check_thresholds()
+        if isinstance(self.email_to, str):
+            raise ConfigurationError("email_to of alerts must be a list of addresses")
+        if bool(self.email_to) != bool(self.smtp_url):
+            raise ConfigurationError("e-mail alerts need both email_to and smtp_url")
+        self.notifiers()
+
+    def _check_thresholds(self) -> None:
+        # Here and below, because every application imports the settings, and few processes evaluate alerts.
+        from envoyou_core.alerts.rules import RULES
+
         for name, threshold in self.thresholds.items():
             if name not in RULES:
                 raise ConfigurationError(f"unknown alert {name!r}, expected one of {', '.join(sorted(RULES))}")
@@ -47,15 +61,14 @@ class Alerts:
                 raise ConfigurationError(f"the threshold of alert {name!r} must be a number or false")
             if not math.isfinite(threshold) or threshold < 0:
                 raise ConfigurationError(f"the threshold of alert {name!r} must be at least 0, got {threshold}")
-        if isinstance(self.email_to, str):
-            raise ConfigurationError("email_to of alerts must be a list of addresses")
-        if bool(self.email_to) != bool(self.smtp_url):
-            raise ConfigurationError("e-mail alerts need both email_to and smtp_url")
-        self.notifiers()
 
     def notifiers(self) -> dict[str, Notifier]:
         """Return the configured notifiers by name."""
         notifiers: dict[str, Notifier] = {}
+        if not (self.smtp_url or self.webhook_url):
+            return notifiers
+        from envoyou_core.alerts.notifiers import EmailNotifier, SlackNotifier
+
         if self.smtp_url:
             notifiers["email"] = EmailNotifier(self.smtp_url, self.email_to, self.email_from or self.email_to[0])
         if self.webhook_url:

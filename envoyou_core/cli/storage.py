@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from contextlib import closing
-from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
+from msgspec.structs import asdict
 
 from envoyou_core.cli.documents import process_as_json, stats_as_json
 from envoyou_core.cli.events import confirm

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec.structs import replace
 
 if TYPE_CHECKING:
     from envoyou_core.inbox.records import Settlement
@@ -31,8 +31,7 @@ INTERRUPTED = "interrupted"
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(msgspec.Struct, frozen=True):
     """How one handler failed in one attempt.
 
     Attributes:
@@ -46,8 +45,7 @@ class Failure:
     traceback: str
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(msgspec.Struct, frozen=True):
     """A finished attempt.
 
     Attributes:

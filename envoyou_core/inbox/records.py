@@ -236,8 +236,7 @@ class Settlement(msgspec.Struct, frozen=True):
     interrupted: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class InboxRecord:
+class InboxRecord(msgspec.Struct, frozen=True):
     """An event as the inbox stores it, for display. All times are in UTC.
 
     Attributes:
@@ -265,15 +264,15 @@ class InboxRecord:
     next_attempt_at: datetime | None
     settled_at: datetime | None
     last_error: str | None
-    progress: Mapping[str, HandlerStatus] = field(default_factory=dict)
+    progress: Mapping[str, HandlerStatus] = msgspec.field(default_factory=dict)
     tenant: str = ""
     webhook_id: str | None = None
     history: tuple[Attempt, ...] = ()
     scrubbed_at: datetime | None = None
     unreadable: str | None = None
     waits_for: str | None = None
-    owed: Mapping[str, bool] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict)
+    owed: Mapping[str, bool] = msgspec.field(default_factory=dict)
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
     traceparent: str | None = None
 
     @property
@@ -283,8 +282,7 @@ class InboxRecord:
         return failures[-1].traceback if failures else None
 
 
-@dataclass(frozen=True, slots=True)
-class InboxStats:
+class InboxStats(msgspec.Struct, frozen=True):
     """The number of events by status, and the backlog.
 
     Attributes:
@@ -301,7 +299,7 @@ class InboxStats:
     overdue: float
     at_least: frozenset[Status] = frozenset()
     rejected: int = 0
-    waiting: Mapping[str, int] = field(default_factory=dict)
+    waiting: Mapping[str, int] = msgspec.field(default_factory=dict)
 
     @property
     def total(self) -> int:

@@ -126,7 +126,7 @@ def _unreadable_event(row: Any, body: bytes, reason: str) -> Event:
         id=_text(row.event_id),
         type=_text(row.type),
         created=created,
-        data=UnreadableData(reason),
+        data=UnreadableData.because(reason),
         webhook_id=_text_or_none(row.webhook_id),
         body=body,
     )

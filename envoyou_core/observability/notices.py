@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+
+import msgspec
 
 from envoyou_core.observability.notice import Notice
 from envoyou_core.observability.redacted import RedactedLogger
@@ -15,8 +16,7 @@ log = RedactedLogger("envoyou")
 Listener = Callable[[Notice], object]
 
 
-@dataclass(frozen=True, slots=True)
-class Subscription:
+class Subscription(msgspec.Struct, frozen=True):
     """A listener, and the kinds of notices that it receives: `None` for all that are not made on demand."""
 
     listener: Listener

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
+
 from envoyou_core.redaction import one_line
-from envoyou_core.worker.failures import traceback_of
 
 __all__ = ["MAX_QUOTED", "CleanText", "Quoted", "RedactedLogger"]
 
@@ -25,8 +25,7 @@ class CleanText(str):
     __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Quoted:
+class Quoted(msgspec.Struct, frozen=True):
     """An argument that a sender wrote: it is cut and logged in quotes, so that it cannot pass for another argument."""
 
     text: str
@@ -82,6 +81,8 @@ class RedactedLogger(logging.LoggerAdapter[logging.Logger]):
             return
         error = exc_info if isinstance(exc_info, BaseException) else sys.exception() if exc_info else None
         if error is not None and not traceback:
+            from envoyou_core.worker.failures import traceback_of
+
             traceback = traceback_of(error)
         if traceback:
             traceback = "\n".join(INDENT + line for line in traceback.splitlines())

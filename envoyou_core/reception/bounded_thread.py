@@ -6,10 +6,12 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from envoyou_core.forks import call_in_forked_children
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 __all__ = ["BoundedThread"]
 
@@ -57,6 +59,9 @@ class BoundedThread:
             queue.Full: too many calls are queued, or they hold too many bytes.
             RuntimeError: no thread can be started.
         """
+        # With the first large body, because few processes get one.
+        from concurrent.futures import Future
+
         future: Future[Result] = Future()
         with self._lock:
             if self._calls and (len(self._calls) >= self._max_calls or self._size + size > self._max_size):

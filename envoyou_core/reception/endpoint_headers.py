@@ -9,8 +9,9 @@ from __future__ import annotations
 import hmac
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
+
+import msgspec
 
 from envoyou_core.errors import ConfigurationError, EndpointHeaderError
 from envoyou_core.http import (
@@ -42,8 +43,7 @@ _CREDENTIALS: Final = frozenset({SIGNATURE_HEADER.lower(), "authorization", "coo
 _is_name = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,255}").fullmatch
 
 
-@dataclass(frozen=True, slots=True)
-class EndpointHeaders:
+class EndpointHeaders(msgspec.Struct, frozen=True):
     """Checks and selects the custom headers of a request.
 
     Attributes:
@@ -51,8 +51,14 @@ class EndpointHeaders:
         kept: the names of the headers that are kept.
     """
 
-    required: tuple[tuple[str, tuple[bytes, ...]], ...] = field(default=(), repr=False)
+    required: tuple[tuple[str, tuple[bytes, ...]], ...] = ()
     kept: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"EndpointHeaders(kept={self.kept!r})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("kept", self.kept)]
 
     @classmethod
     def of(cls, required: HeaderValues | None, kept: Iterable[str]) -> EndpointHeaders:

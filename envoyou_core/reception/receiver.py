@@ -35,7 +35,6 @@ from envoyou_core.inbox.records import Added, NewEvent
 from envoyou_core.nonces import NONCE_LIFETIME, NonceStore, nonce_key
 from envoyou_core.reception.bounded_thread import BoundedThread
 from envoyou_core.reception.canonical import SMALL_BODY, pause_regularly
-from envoyou_core.reception.captures import CaptureDirectory
 from envoyou_core.reception.endpoint_headers import NO_ENDPOINT_HEADERS, EndpointHeaders
 from envoyou_core.reception.rejection import rejection_of, request_of, with_signed_headers
 from envoyou_core.reception.secrets import Keys, KeySource
@@ -47,6 +46,7 @@ if TYPE_CHECKING:
     from envoyou_core.inbox.processes import Presence
     from envoyou_core.inbox.rejected import RejectedDelivery
     from envoyou_core.observability import Notices
+    from envoyou_core.reception.captures import CaptureDirectory
     from envoyou_core.spool.relay import SpoolRelay
 
 __all__ = ["ANSWER_BUDGET", "AUTHENTICATION_BUDGET", "Receiver"]

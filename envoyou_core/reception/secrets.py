@@ -9,13 +9,17 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import msgspec
 
 from envoyou_core.errors import ConfigurationError, UnavailableError, UnknownEndpointError, describe
 from envoyou_core.event import MAX_NAME_LENGTH, is_plain_text
-from envoyou_core.reception.secret_cache import AnswerCache
 from envoyou_core.reception.signature import Secret, Secrets, SigningKey, hint_for, signing_keys
 from envoyou_core.steps import Await, Call, Flow, run
+
+if TYPE_CHECKING:
+    from envoyou_core.reception.secret_cache import AnswerCache
 
 __all__ = [
     "FixedSecrets",
@@ -87,8 +91,7 @@ SecretMapping = Mapping[str, Tenant | Secrets]
 SecretSetting = Secrets | SecretMapping | SecretCallable
 
 
-@dataclass(frozen=True, slots=True)
-class Keys:
+class Keys(msgspec.Struct, frozen=True):
     """The keys that a request is checked against, newest first, and their tenant."""
 
     tenant: str
@@ -165,6 +168,8 @@ class LookedUpSecrets:
 
     def __init__(self, function: SecretCallable, clock: Callable[[], float]) -> None:
         self._function = function
+        from envoyou_core.reception.secret_cache import AnswerCache
+
         self._answers: AnswerCache[Keys] = AnswerCache(clock)
 
     def find(self, webhook_id: str | None) -> Flow[Keys]:

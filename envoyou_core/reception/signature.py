@@ -45,7 +45,8 @@ SignedContent = Literal["raw", "canonical"]
 """What was signed: `raw`, the bytes as sent, or `canonical`, the guide's Python recipe for the parsed body."""
 
 SIGNED_CONTENT_FORMS: tuple[SignedContent, ...] = ("raw", "canonical")
-SCHEME = b"v1,"
+SCHEME = "v1,"
+SIGNATURE_LENGTH = len(SCHEME) + 64
 MAX_TIMESTAMP_DIGITS = 12
 
 _match_signature = re.compile(rb"v1,[0-9a-f]{64}").fullmatch
@@ -85,19 +86,19 @@ class SigningKey:
         self._inner = hashlib.sha256(key.translate(_INNER_PAD))
         self._outer = hashlib.sha256(key.translate(_OUTER_PAD))
 
-    def signature(self, timestamp: bytes, content: bytes) -> bytes:
+    def signature(self, timestamp: bytes, content: bytes) -> str:
         """Compute the signature header's value for `content` and the timestamp header's value."""
         inner = self._inner.copy()
         inner.update(timestamp + b".")
         inner.update(content)
         outer = self._outer.copy()
         outer.update(inner.digest())
-        return SCHEME + outer.hexdigest().encode()
+        return SCHEME + outer.hexdigest()
 
     def fingerprint(self) -> str:
         """Return an identifier that does not reveal the key: 128 bits of an HMAC with the key, in hexadecimal."""
         # A timestamp consists of digits, so the fingerprint is never part of a delivery's signature.
-        return self.signature(b"fingerprint", b"").removeprefix(SCHEME).decode()[:32]
+        return self.signature(b"fingerprint", b"").removeprefix(SCHEME)[:32]
 
     def __repr__(self) -> str:
         return "SigningKey(...)"
@@ -164,7 +165,7 @@ def sign(body: bytes, *, secret: Secret, timestamp: int | str, signed_content: S
     if signed_content not in SIGNED_CONTENT_FORMS:
         raise ConfigurationError(f"signed_content must be one of {SIGNED_CONTENT_FORMS}, got {signed_content!r}")
     content = body if signed_content == "raw" else canonical_form(body)
-    return SigningKey(secret).signature(str(timestamp).encode(), content).decode()
+    return SigningKey(secret).signature(str(timestamp).encode(), content)
 
 
 def check_timestamp(timestamp: bytes, *, tolerance: float, now: float) -> None:
@@ -221,6 +222,6 @@ def is_signed(
         return False
     # A loop instead of `any`, which would make a generator for each request.
     for key in keys:  # noqa: SIM110
-        if hmac.compare_digest(key.signature(timestamp, content), signature):
+        if hmac.compare_digest(key.signature(timestamp, content).encode(), signature):
             return True
     return False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Final
 
 from envoyou_core.errors import ConfigurationError
@@ -56,6 +55,9 @@ def read_secret_file(path: object, setting: str) -> list[str]:
     """
     if not isinstance(path, str | os.PathLike):
         raise ConfigurationError(f"{setting} must be the path of a file, got {type(path).__name__}")
+    # Most applications set the secret itself.
+    from pathlib import Path
+
     try:
         with Path(path).open("rb") as file:
             content = file.read(MAX_FILE_SIZE + 1)

@@ -6,11 +6,11 @@ import socketserver
 import threading
 from collections import namedtuple
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+from msgspec.structs import replace
 
 from envoyou_core import ConfigurationError, Handlers, RetryPolicy, WebhookRequest, Webhooks
 from envoyou_core.alerts import Alert, Alerts

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib import metadata
@@ -15,6 +14,7 @@ from io import StringIO
 
 import pytest
 import typer
+from msgspec.structs import replace
 from rich.console import Console
 from typer.testing import CliRunner
 

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import pickle
+import re
 import sys
 from datetime import UTC, datetime
 from typing import TypedDict
@@ -10,8 +12,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from envoyou_core import EVENT_TYPES, Event, InvalidPayloadError, Login, User
-from envoyou_core.event import is_plain_text, object_key
+from envoyou_core import EVENT_TYPES, Event, InvalidPayloadError, Login, User, WebhookRequest
+from envoyou_core import event as event_module
+from envoyou_core.event import MAX_CREATED, is_plain_text, object_key
 from envoyou_core.testing import sample_event
 
 DOCUMENT = {"id": "evt_1", "type": "user.created", "created": 1_640_995_200, "data": {"object": {"id": "user_1"}}}
@@ -424,3 +427,54 @@ def test_a_repr_does_not_show_the_payload():
     for text in (repr(event), str(event), repr(event.data), f"{event}"):
         assert "private" not in text
     assert repr(event) == "Event(id='evt_1', type='user.created', created=5)"
+
+
+# What passes at sight
+
+
+_names = (
+    st.sampled_from(["evt_1", "", "é", "\x7f", "\u3000", "\ud800", "x" * 255, "x" * 256, "é" * 255])
+    | st.text()
+    | st.none()
+)
+
+
+@given(
+    changes=st.fixed_dictionaries(
+        {},
+        optional={
+            "id": _names,
+            "type": _names,
+            "webhook_id": _names,
+            "created": st.sampled_from([0, -1, MAX_CREATED, MAX_CREATED + 1, 10**30, 1.0, 1.5, "1", True, None]),
+            "data": st.sampled_from([{"object": it} for it in ({}, [], "{", 1, None, {"a": "\ud800"}, {"\ud800": 1})]),
+        },
+    ),
+    escaped=st.booleans(),
+)
+def test_what_passes_at_sight_passes_the_close_look_and_gives_the_same_event(changes, escaped):
+    body = json.dumps(DOCUMENT | changes, ensure_ascii=escaped).encode("utf-8", "surrogatepass")
+    try:
+        envelope, data = event_module._parse_closely(body)
+    except InvalidPayloadError as error:
+        with pytest.raises(InvalidPayloadError, match=f"^{re.escape(str(error))}$"):
+            Event.from_body(body)
+    else:
+        event = Event.from_body(body)
+        assert (event.id, event.type, event.webhook_id) == (envelope.id, envelope.type, envelope.webhook_id)
+        assert (event.created, event.data.object, event.body) == (envelope.created, data.object, body)
+
+
+def test_an_event_in_a_pretty_printers_output_shows_no_payload():
+    event = sample_event("user.created")
+    request = WebhookRequest("POST", event.body, signature=b"v1,0")
+    shown = [event.__rich_repr__(), event.data.__rich_repr__(), request.__rich_repr__()]
+    assert "user@" not in repr(shown)
+    assert "v1" not in repr(shown)
+    assert "@" in event.body.decode()
+
+
+def test_an_events_data_can_be_pickled():
+    for event in (Event.from_body(body_with()), Event.from_body(body_with(data={"object": {"name": "\ud800"}}))):
+        copied = pickle.loads(pickle.dumps(event))
+        assert (copied, copied.data.object) == (event, event.data.object)

@@ -5,12 +5,12 @@ import re
 import threading
 from collections import defaultdict
 from contextlib import suppress
-from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+from msgspec.structs import replace
 from sqlalchemy import text
 
 from envoyou_core import ConfigurationError, Handlers, PermanentError, RetryPolicy, WebhookRequest, Webhooks

@@ -5,12 +5,12 @@ import io
 import json
 import logging
 from contextlib import contextmanager
-from dataclasses import asdict
 from urllib.parse import quote
 
 import pydantic
 import pytest
 import sqlalchemy
+from msgspec.structs import asdict
 
 from envoyou_core import Webhooks, redaction
 from envoyou_core.http import WebhookRequest

@@ -1,5 +1,6 @@
 """`verify`: authenticates the body, parses it, and compares it with the headers."""
 
+import itertools
 import json
 import time
 
@@ -17,10 +18,12 @@ from envoyou_core import (
     SignatureMismatchError,
     TimestampOutOfToleranceError,
     WebhookError,
+    WebhookRequest,
     WebhookVerificationError,
     sign,
     verify,
 )
+from envoyou_core.reception import verification
 from envoyou_core.reception.verification import header_text
 from envoyou_core.testing import sample_event, sign_delivery
 
@@ -275,6 +278,98 @@ def test_arbitrary_signed_requests_raise_only_webhook_errors(body, headers):
 )
 def test_an_unsigned_header_is_stored_only_if_it_is_plain_text(value, text):
     assert header_text(value) == text
+
+
+# Deliveries that pass at sight
+
+
+def outcome(headers, body, **settings):
+    try:
+        event = verify(headers, body, now=NOW, **settings)
+    except WebhookError as error:
+        return type(error), str(error)
+    return event.id, event.type, event.created, event.webhook_id, event.body, event.data.object
+
+
+def with_one_change(headers):
+    """Headers as the platform sends them, and the same with one of them respelled, changed, repeated or missing."""
+    yield headers
+    yield {name.lower(): value for name, value in headers.items()}
+    yield {name.encode(): value.encode() for name, value in headers.items()}
+    for name, value in headers.items():
+        others = {key: other for key, other in headers.items() if key != name}
+        yield others
+        for spelling in (name.lower(), name.upper(), name.encode(), name.replace("k", "\N{KELVIN SIGN}")):
+            yield others | {spelling: value.encode() if isinstance(spelling, bytes) else value}
+        for repeated in (name.lower(), name.lower().encode()):
+            yield headers | {repeated: ""}
+            yield headers | {repeated: value}
+        for changed in (f" {value}\t", f"{value}\n", f"\u00a0{value}", value.encode(), value[:-1], value.upper()):
+            yield others | {name: changed}
+        for changed in ("", " ", "\u00a0", b" ", "é", "\u0661", "\udc80", "x" * len(value)):
+            yield others | {name: changed}
+
+
+BODIES = [
+    json.dumps(
+        {"id": "evt_1", "type": "user.created", "created": NOW, "data": {"object": {}}, "webhook_id": "wh_1"} | it
+    )
+    for it in (
+        {},
+        {"webhook_id": None},
+        {"webhook_id": "é"},
+        {"type": "é"},
+        {"type": "\x7f"},
+        {"type": 1},
+        {"data": {"object": [1]}},
+    )
+]
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "form"),
+    [(NOW, "raw"), (NOW, "canonical"), *((each, "raw") for each in (NOW - 301, f"0{NOW}", f"000{NOW}", f"+{NOW}"))],
+)
+def test_the_spelling_of_headers_changes_no_decision(timestamp, form):
+    for text, secret, settings in itertools.product(
+        BODIES,
+        (SECRET, ["whsec_newer", SECRET]),
+        ({"required_headers": ()}, {}, {"required_headers": (NONCE,)}, {"signed_content": "canonical"}),
+    ):
+        body, event = text.encode(), json.loads(text)
+        signature = sign(body, secret=SECRET, timestamp=timestamp, signed_content=form)
+        for headers in with_one_change(
+            {
+                SIGNATURE: signature,
+                TIMESTAMP: str(timestamp),
+                WEBHOOK_ID: event["webhook_id"] or "wh_any",
+                EVENT_TYPE: str(event["type"]),
+            }
+        ):
+            # Only a dict can pass at sight, and only if the names of its headers are known from an authentic delivery.
+            decided = outcome(list(headers.items()), body, secret=secret, **settings)
+            assert outcome(headers, body, secret=secret, **settings) == decided
+            assert outcome(headers, body, secret=secret, **settings) == decided
+
+
+def test_a_delivery_as_the_platform_sends_it_passes_at_sight(monkeypatch):
+    delivery = delivery_of()
+    first = verify(delivery.headers, delivery.body, secret=SECRET, now=NOW)
+    monkeypatch.setattr(WebhookRequest, "from_http", None)
+    assert verify(dict(delivery.headers), delivery.body, secret=SECRET, now=NOW) == first
+    assert verify(dict(delivery.headers), delivery.body, secret=["whsec_newer", SECRET], now=NOW) == first
+
+
+def test_names_of_headers_are_learned_from_authentic_deliveries_only_and_not_without_bound(monkeypatch):
+    monkeypatch.setattr(verification, "_pickers", pickers := {})
+    delivery = delivery_of()
+    with pytest.raises(SignatureMismatchError):
+        checked(delivery, headers={SIGNATURE: "v1," + "0" * 64})
+    assert pickers == {}
+    for number in range(2 * verification.MAX_CACHED + 1):
+        checked(delivery, headers={f"X-{number}": "1"})
+        assert 1 <= len(pickers) <= verification.MAX_CACHED
+    assert SECRET not in repr(pickers)
 
 
 def test_a_list_of_secrets_that_changes_between_calls_is_read_anew():
