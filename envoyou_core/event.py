@@ -314,7 +314,7 @@ def parse_event(body: bytes) -> Event:
         # A view of the body, which may be large.
         data: EventData[dict[str, Any]] = EventData(raw)
     else:
-        envelope, data = _parse_closely(body)
+        envelope, data = _parse_strictly(body)
     return Event(
         id=envelope.id,
         type=envelope.type,
@@ -330,7 +330,7 @@ def _is_utf8(body: bytes) -> bool:
     return True
 
 
-def _parse_closely(body: bytes) -> tuple[_Envelope, EventData]:
+def _parse_strictly(body: bytes) -> tuple[_Envelope, EventData]:
     """Parse a body that is not an event at first sight: find out what is wrong with it, if anything is."""
     envelope, data = _parse(body)
     _check_name("id", envelope.id, min_length=1)

@@ -78,7 +78,7 @@ class VerificationPolicy:
         ConfigurationError: an argument is invalid.
     """
 
-    __slots__ = ("max_canonical_size", "passes_at_sight", "required_fields", "signed_content", "tolerance")
+    __slots__ = ("has_fast_path", "max_canonical_size", "required_fields", "signed_content", "tolerance")
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class VerificationPolicy:
         self.signed_content = _accepted_forms(signed_content)
         self.required_fields = _required_fields(required_headers)
         fields = {field for field, _ in self.required_fields}
-        self.passes_at_sight = "raw" in self.signed_content and fields <= {"webhook_id", "event_type"}
+        self.has_fast_path = "raw" in self.signed_content and fields <= {"webhook_id", "event_type"}
 
     @property
     def required_headers(self) -> tuple[str, ...]:
@@ -190,12 +190,12 @@ class VerificationPolicy:
             now: epoch seconds.
         """
         is_signed_raw = None
-        # To normalise headers takes longer than to compute the signature. A delivery as the platform sends it passes
-        # at sight. It is the same to all checks below, which decide on whatever is unusual in any way.
+        # Normalising the headers takes longer than computing the signature. The fast path only accepts what the platform
+        # usually sends. Everything else, each refusal included, is decided by the checks below.
         if (
             type(headers) is dict
             and type(body) is bytes
-            and self.passes_at_sight
+            and self.has_fast_path
             and (pick := _pickers.get(tuple(headers))) is not None
         ):
             signature, timestamp, webhook_id, event_type = pick(headers)

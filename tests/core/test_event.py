@@ -429,7 +429,7 @@ def test_a_repr_does_not_show_the_payload():
     assert repr(event) == "Event(id='evt_1', type='user.created', created=5)"
 
 
-# What passes at sight
+# The fast path of the parser
 
 
 _names = (
@@ -452,10 +452,10 @@ _names = (
     ),
     escaped=st.booleans(),
 )
-def test_what_passes_at_sight_passes_the_close_look_and_gives_the_same_event(changes, escaped):
+def test_the_fast_path_accepts_nothing_that_the_strict_parser_refuses_and_gives_the_same_event(changes, escaped):
     body = json.dumps(DOCUMENT | changes, ensure_ascii=escaped).encode("utf-8", "surrogatepass")
     try:
-        envelope, data = event_module._parse_closely(body)
+        envelope, data = event_module._parse_strictly(body)
     except InvalidPayloadError as error:
         with pytest.raises(InvalidPayloadError, match=f"^{re.escape(str(error))}$"):
             Event.from_body(body)

@@ -280,7 +280,7 @@ def test_an_unsigned_header_is_stored_only_if_it_is_plain_text(value, text):
     assert header_text(value) == text
 
 
-# Deliveries that pass at sight
+# The fast path
 
 
 def outcome(headers, body, **settings):
@@ -346,13 +346,13 @@ def test_the_spelling_of_headers_changes_no_decision(timestamp, form):
                 EVENT_TYPE: str(event["type"]),
             }
         ):
-            # Only a dict can pass at sight, and only if the names of its headers are known from an authentic delivery.
+            # Only a dict can take the fast path, and only if the names of its headers are known from an authentic delivery.
             decided = outcome(list(headers.items()), body, secret=secret, **settings)
             assert outcome(headers, body, secret=secret, **settings) == decided
             assert outcome(headers, body, secret=secret, **settings) == decided
 
 
-def test_a_delivery_as_the_platform_sends_it_passes_at_sight(monkeypatch):
+def test_a_delivery_as_the_platform_sends_it_takes_the_fast_path(monkeypatch):
     delivery = delivery_of()
     first = verify(delivery.headers, delivery.body, secret=SECRET, now=NOW)
     monkeypatch.setattr(WebhookRequest, "from_http", None)
