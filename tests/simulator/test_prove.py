@@ -18,8 +18,8 @@ from envoyou_core.cli.command_line import app
 from envoyou_core.cli.proving import conclude, print_report
 from envoyou_core.inbox import HandlerStatus, InboxRecord, Status
 from envoyou_core.inbox.history import Attempt as Handled
-from envoyou_core.simulator import Attempt
 from envoyou_core.reception.verification import VerificationPolicy
+from envoyou_core.simulator import Attempt
 from envoyou_core.storm.comparison import Outcome, compare
 from envoyou_core.storm.forgeries import KINDS, ForgeryAnswer
 from envoyou_core.storm.plan import handled_types, make_plan
