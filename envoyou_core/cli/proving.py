@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from envoyou_core.storm.plan import Plan
     from envoyou_core.storm.report import Report
 
-__all__ = ["conclude", "print_report", "prove"]
+__all__ = ["finish", "print_report", "prove"]
 
 PORTS: Final = {"http": 80, "https": 443}
 MAX_EVENTS: Final = 100_000
@@ -145,10 +145,10 @@ def prove(
         seconds=time.monotonic() - began,
         outcome=outcome,
     )
-    conclude(result, report, as_json=as_json)
+    finish(result, report, as_json=as_json)
 
 
-def conclude(result: Report, file: Path | None, *, as_json: bool) -> None:
+def finish(result: Report, file: Path | None, *, as_json: bool) -> None:
     """Write the report to `file`, print the result, and exit with 1 if something is wrong."""
     if file is not None:
         file.write_text(result.as_markdown(), encoding="utf-8")

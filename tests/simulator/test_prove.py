@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from envoyou_core import ConfigurationError
 from envoyou_core.cli import proving
 from envoyou_core.cli.command_line import app
-from envoyou_core.cli.proving import conclude, print_report
+from envoyou_core.cli.proving import finish, print_report
 from envoyou_core.inbox import HandlerStatus, InboxRecord, Status
 from envoyou_core.inbox.history import Attempt as Handled
 from envoyou_core.reception.verification import VerificationPolicy
@@ -369,7 +369,7 @@ def test_the_report_names_events_and_their_number(capsys):
 def test_a_report_that_has_passed_ends_without_an_error(tmp_path, capsys):
     counted = {"requests": 5_600, "repeated": 590, "unanswered": 12, "processed": 5_000, "ignored": 0}
     outcome = Outcome(sent=5_000, forged=212, refused=212, interrupted=3, **counted)
-    conclude(
+    finish(
         Report(run="ab", url="http://127.0.0.1/", types=["user.created"], seed=0, outcome=outcome),
         tmp_path / "report.md",
         as_json=False,
