@@ -59,7 +59,7 @@ def find_signed_time(
     Args:
         body: the body.
         signature: the value of its header.
-        timestamp: the value of its header, which may have any form.
+        timestamp: the value of its header: seconds since 1970, or a time in another form.
         keys: the keys of the accepted secrets.
         now: when the request was received, in epoch seconds.
     """
