@@ -166,6 +166,14 @@ class Lifecycle(Monitoring):
                 await self._handoff.astop()
                 await asyncio.to_thread(self._recorder.stop)
 
+    def check_providers(self) -> None:
+        """Check that everything is provided that handlers ask for, as a worker does when it starts. For command lines.
+
+        Raises:
+            ConfigurationError: something is not.
+        """
+        self._engine.check_providers()
+
     def run_worker(self, *, shutdown_timeout: float | None = None) -> None:
         """Run a worker in this thread until SIGTERM or SIGINT, as `envoyou worker` does.
 

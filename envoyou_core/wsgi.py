@@ -221,8 +221,10 @@ def _read(stream: ReadableBody, length: int | None, limits: RequestLimits) -> by
     body = b"".join(_chunks(stream, limits.max_body_size + 1 if length is None else length))
     if len(body) > limits.max_body_size:
         raise limits.too_large()
-    if length is not None and len(body) < length:
+    if length is not None and 0 < len(body) < length:
         raise incomplete_body(len(body), length)
+    # Without any byte, middleware has read the body, or the sender has left. The first one is to be found out: the
+    # empty body is refused as unsigned, and captured.
     return body
 
 

@@ -91,7 +91,8 @@ class Recorder:
                 self._store(rollups)
             except Exception as error:
                 self._counter.put_back(rollups)
-                if not self._has_failed:
+                # The end of a process loses the last counts silently, as a kill does: the inbox may be gone by intent.
+                if not self._has_failed and not self._ticker.is_ending:
                     self._has_failed = True
                     self._notices.emit(CountsNotStored(self._name, describe(error)))
                 return False

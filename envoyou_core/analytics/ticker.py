@@ -25,10 +25,14 @@ class Ticker:
 
     Args:
         interval: seconds.
+
+    Attributes:
+        is_ending: whether the process ends, so that there is no other tick.
     """
 
     def __init__(self, interval: float = INTERVAL) -> None:
         self.interval = interval
+        self.is_ending = False
         self._lock = ForkSafeLock()
         self._methods: list[weakref.WeakMethod[Callable[[], object]]] = []
         self._thread: threading.Thread | None = None
@@ -59,7 +63,7 @@ class Ticker:
                 self._thread = thread
             if not self._runs_at_exit:
                 self._runs_at_exit = True
-                atexit.register(self.tick)
+                atexit.register(self._end)
         return True
 
     def remove(self, method: Callable[[], object]) -> None:
@@ -73,6 +77,10 @@ class Ticker:
             method = reference()
             if method is not None:
                 method()
+
+    def _end(self) -> None:
+        self.is_ending = True
+        self.tick()
 
     def _run(self, ended: threading.Event) -> None:
         while not ended.wait(self.interval):

@@ -8,13 +8,14 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 import typer
 from rich.console import Console, Group
 from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
+from rich.theme import Theme
 
 from envoyou_core.cli.target import target_of
 from envoyou_core.errors import ConfigurationError, describe
@@ -42,6 +43,19 @@ __all__ = [
 
 MAX_ERROR_LENGTH = 2_000
 """In characters. Higher than in the log, because the end of an error may say what to do."""
+
+COLORS: Final = {
+    "green": "color(28)",
+    "yellow": "color(166)",
+    "red": "color(160)",
+    "blue": "color(33)",
+    "cyan": "color(31)",
+    "progress.percentage": "default",
+    "progress.remaining": "default",
+    "bar.complete": "color(33)",
+    "bar.finished": "color(28)",
+}
+"""Colors that can be read on black and on white. A terminal's own green, yellow and cyan may vanish on white."""
 
 PIPE_WIDTH = 10_000
 """In characters: more than the id, the type and the last error of an event need together."""
@@ -214,6 +228,9 @@ def _discard_output() -> None:
 
 
 class _Console(Console):
+    def __init__(self, **given: Any) -> None:
+        super().__init__(theme=Theme(COLORS), **given)
+
     def on_broken_pipe(self) -> None:
         """Leave it to the callers of `print`, because Rich would end the process."""
         raise BrokenPipeError

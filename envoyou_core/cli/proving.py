@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from envoyou_core.storm.plan import Plan
     from envoyou_core.storm.report import Report
 
-__all__ = ["print_report", "prove"]
+__all__ = ["finish", "print_report", "prove"]
 
 PORTS: Final = {"http": 80, "https": 443}
 MAX_EVENTS: Final = 100_000
@@ -110,6 +110,7 @@ def prove(
         timeout=timeout,
         patience=patience,
         loopback_only=not allow_any_address,
+        policy=webhooks.verification_policy,
     )
     restarts: list[str] = []
 
@@ -144,13 +145,18 @@ def prove(
         seconds=time.monotonic() - began,
         outcome=outcome,
     )
-    if report is not None:
-        report.write_text(result.as_markdown(), encoding="utf-8")
+    finish(result, report, as_json=as_json)
+
+
+def finish(result: Report, file: Path | None, *, as_json: bool) -> None:
+    """Write the report to `file`, print the result, and exit with 1 if something is wrong."""
+    if file is not None:
+        file.write_text(result.as_markdown(), encoding="utf-8")
     if as_json:
         print_result(result.as_json())
     else:
         print_report(result)
-    if not outcome.passed:
+    if not result.outcome.passed:
         raise typer.Exit(1)
 
 

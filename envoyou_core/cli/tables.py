@@ -36,7 +36,7 @@ COLORS = {
     Status.RECEIVED: "blue",
     Status.PROCESSING: "cyan",
     Status.PROCESSED: "green",
-    Status.IGNORED: "bright_black",
+    Status.IGNORED: "dim",
     Status.FAILED: "yellow",
     Status.DEAD: "red",
 }
@@ -56,21 +56,24 @@ def stats_table(
 
     The last rows are the locations of the inbox and the spool. Rows of a store whose statistics are `None` are omitted.
     """
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_column()
-    table.add_column(justify="right")
+    counts: list[tuple[Text, str]] = []
     if stats is not None:
-        for status in stats.by_status:
-            table.add_row(_styled(status), count_text(stats, status))
-        table.add_row("total", count_text(stats), style="bold")
-        table.add_row("rejected", str(stats.rejected))
-        table.add_row("overdue", f"{stats.overdue:.0f} s")
-        for handler, number in stats.waiting.items():
-            table.add_row(Text(printable(f"waiting for {handler}")), str(number))
-        table.add_row("workers", str(sum(process.kind is ProcessKind.WORKER for process in live)))
-        table.add_row("paused", escape(", ".join(sorted(paused))) or "nothing")
+        counts += [(_styled(status), count_text(stats, status)) for status in stats.by_status]
+        counts += [(Text("total", "bold"), count_text(stats)), (Text("rejected"), str(stats.rejected))]
+        counts.append((Text("overdue"), f"{stats.overdue:.0f} s"))
+        counts += [
+            (Text(printable(f"waiting for {handler}")), str(number)) for handler, number in stats.waiting.items()
+        ]
+        counts.append((Text("workers"), str(sum(process.kind is ProcessKind.WORKER for process in live))))
     if spool is not None:
-        table.add_row("in the spool", str(spool.total))
+        counts.append((Text("in the spool"), str(spool.total)))
+    # Locations are long: a column that aligned them with the counts would tear those from their names.
+    width = max((len(text) for _, text in counts), default=0)
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, text in counts:
+        table.add_row(name, text.rjust(width))
+    if stats is not None:
+        table.add_row("paused", escape(", ".join(sorted(paused))) or "nothing")
     table.add_row("inbox", Text(inbox_location))
     if spool is not None:
         table.add_row("spool", Text(spool_location))

@@ -218,7 +218,7 @@ def _id_of(delivery: Delivery) -> str:
     except (ValueError, RecursionError):
         document = None
     event_id = document.get("id") if isinstance(document, dict) else None
-    return event_id if isinstance(event_id, str) else "(no event id)"
+    return event_id if isinstance(event_id, str) and event_id.strip() else "(no event id)"
 
 
 def _read(file: str) -> bytes:

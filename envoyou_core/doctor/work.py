@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from envoyou_core.doctor.findings import Finding
+from envoyou_core.errors import ConfigurationError
 from envoyou_core.inbox import InboxStats, Process, Status
 from envoyou_core.inbox.processes import ProcessKind
 
@@ -29,6 +30,10 @@ def check_work(webhooks: Webhooks) -> Iterator[Finding]:
     names = [handler.name for handler in webhooks.registered]
     stats = webhooks.inbox.stats()
     yield from process_findings(webhooks.inbox.processes(), names, datetime.now(UTC), is_waiting=stats.overdue > 0)
+    try:
+        webhooks.check_providers()
+    except ConfigurationError as error:
+        yield Finding.problem("providers", str(error), "register it beside the handlers; no worker starts without it")
     yield from backlog_findings(stats)
     if paused := sorted(webhooks.paused):
         yield Finding.warning(

@@ -22,6 +22,7 @@ from envoyou_core.http import (
 )
 from envoyou_core.reception.captures import Capture
 from envoyou_core.reception.rewrites import rewritten_bodies
+from envoyou_core.reception.rewritten_times import epoch_seconds, find_signed_time
 from envoyou_core.reception.signature import (
     SIGNED_CONTENT_FORMS,
     Secret,
@@ -70,6 +71,7 @@ class Diagnosis:
 
 KEEP_HEADERS: Final = "pass the X-EnvoyOU- headers on as they are"
 KEEP_BODY: Final = "verify the bytes of the body as they came, before anything parses them"
+LEAVE_OUT: Final = "let the proxy or middleware that compresses requests leave this path out"
 
 _VALUE_OF: Final = {
     SIGNATURE_HEADER: re.compile(rb"v1,[0-9a-f]{64}").fullmatch,
@@ -107,7 +109,7 @@ def diagnose(capture: Capture, *, secrets: Sequence[Secret], policy: Verificatio
     _check_clock(timestamp, policy, now, found)
     _check_length(capture, found)
     if signature and timestamp:
-        _check_signature(capture, secrets, keys, policy, signature, timestamp, found)
+        _check_signature(capture, secrets, keys, policy, signature, timestamp, now, found)
     if found.error is not None and not found.causes:
         found.add(found.error.reason, found.error.detail, "see Troubleshooting in the documentation")
     return found
@@ -142,9 +144,11 @@ def _check_headers(capture: Capture, policy: VerificationPolicy, found: Diagnosi
 
 
 def _parts(name: str, value: bytes) -> list[bytes]:
-    # The comma of a signature belongs to it.
+    # The comma of a signature belongs to it, and so does that of a date.
     if name == SIGNATURE_HEADER:
         return re.findall(rb"v1,[0-9a-fA-F]+", value) or [value]
+    if name == TIMESTAMP_HEADER and epoch_seconds(value) is not None:
+        return [value]
     return [part.strip() for part in value.split(b",") if part.strip()]
 
 
@@ -174,6 +178,26 @@ def _is_value(name: str, other: str, value: bytes) -> bool:
     # Anything else than a signature may look alike by chance.
     has_last_word = name.rpartition("-")[2].lower() in other.lower()
     return bool(_VALUE_OF[name](value)) and (name == SIGNATURE_HEADER or has_last_word)
+
+
+def _report_rewritten_time(
+    timestamp: bytes, signed_at: int, policy: VerificationPolicy, now: float, found: Diagnosis
+) -> None:
+    # What was said of the value that is not the sender's explains nothing.
+    found.causes = [cause for cause in found.causes if cause.name not in {"clock", "timestamp_malformed"}]
+    given = epoch_seconds(timestamp)
+    if given == signed_at:
+        difference = "which is the same time in another form"
+    elif given is None:
+        difference = "and the header has something else"
+    else:
+        difference = f"which is {abs(given - signed_at)} s {'earlier' if signed_at < given else 'later'}"
+    found.add(
+        "timestamp_rewritten",
+        f"the value of {TIMESTAMP_HEADER} was replaced: it would verify with {signed_at}, {difference}",
+        f"a proxy or middleware sets its own time: {KEEP_HEADERS}",
+    )
+    _check_clock(b"%d" % signed_at, policy, now, found)
 
 
 def _check_clock(timestamp: bytes, policy: VerificationPolicy, now: float, found: Diagnosis) -> None:
@@ -224,6 +248,7 @@ def _check_signature(
     policy: VerificationPolicy,
     signature: bytes,
     timestamp: bytes,
+    now: float,
     found: Diagnosis,
 ) -> None:
     def signed_with(body: bytes, form: str, candidates: Sequence[SigningKey]) -> int | None:
@@ -247,7 +272,7 @@ def _check_signature(
     if not capture.body:
         return
     for kind, how, body in rewritten_bodies(capture.body):
-        forms = ("raw", "canonical") if kind in {"unicode", "encoding"} else ("raw",)
+        forms = ("raw", "canonical") if kind in {"compressed", "unicode", "encoding"} else ("raw",)
         if any(signed_with(body, form, keys) for form in forms):
             found.add(*_rewritten(kind, how))
             return
@@ -259,7 +284,19 @@ def _check_signature(
                 "register the same secret with EnvoyOU that the application has, without additions",
             )
             return
+    signed_at = find_signed_time(capture.body, signature=signature, timestamp=timestamp, keys=keys, now=now)
+    if signed_at is not None:
+        _report_rewritten_time(timestamp, signed_at, policy, now, found)
+        return
     if found.causes and all(cause.name == "body_length" for cause in found.causes):
+        return
+    if encodings := [value.decode("latin-1") for value in capture.values("Content-Encoding") if value != b"identity"]:
+        found.add(
+            "body_compressed",
+            f"the header Content-Encoding says {encodings[0]}, and the body could not be decompressed to one that "
+            "verifies",
+            LEAVE_OUT,
+        )
         return
     found.add(
         "secret_or_content",
@@ -276,6 +313,18 @@ def _rewritten(kind: str, how: str) -> tuple[str, str, str]:
             "body_reserialised",
             f"the JSON of the body was written anew: {text}",
             f"a proxy or middleware parses the body and writes it again: {KEEP_BODY}",
+        )
+    if kind == "compressed":
+        return (
+            "body_compressed",
+            f"the body was compressed after it was signed: {text}",
+            LEAVE_OUT,
+        )
+    if kind == "decompressed":
+        return (
+            "body_decompressed",
+            f"the body was decompressed after it was signed: {text}",
+            f"a proxy or middleware decompresses requests: {KEEP_BODY}",
         )
     if kind == "unicode":
         return "unicode_normalised", f"the text of the body was normalised: {text}", KEEP_BODY

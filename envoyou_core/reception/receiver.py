@@ -239,6 +239,8 @@ class Receiver:
         self.policy.check_headers(request, now=now)
         keys = yield from self.key_source.find(header_text(request.webhook_id))
         if not self.policy.is_signed_raw(request, keys.keys):
+            if not request.body:
+                raise SignatureMismatchError("The body is empty: middleware may have read it.")
             yield from self._check_canonical(request, keys)
         return keys.tenant
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import unicodedata
+import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, Final
 
 __all__ = ["MAX_REWRITTEN", "rewritten_bodies"]
@@ -16,6 +18,15 @@ MAX_REWRITTEN: Final = 1_048_576
 """Bytes. No forms of a larger body are computed."""
 
 BOM: Final = b"\xef\xbb\xbf"
+
+_FORMATS: Final = {
+    "gzip": 16 + zlib.MAX_WBITS,
+    "deflate": zlib.MAX_WBITS,
+    "deflate without a header": -zlib.MAX_WBITS,
+}
+"""The formats of the content encodings gzip and deflate, and the window sizes by which zlib knows them."""
+
+_LEVELS: Final = (6, 9, 1)
 
 _SEPARATORS: Final = {
     "without spaces, as JavaScript's JSON.stringify writes it": (None, (",", ":")),
@@ -29,13 +40,36 @@ _SEPARATORS: Final = {
 def rewritten_bodies(body: bytes) -> Iterator[tuple[str, str, bytes]]:
     """Yield the kind of a change, how the body would have to be, and that body.
 
-    The kinds are `white_space`, `json`, `unicode` and `encoding`.
+    The kinds are `compressed`, `decompressed`, `white_space`, `json`, `unicode` and `encoding`.
     """
     if not body or len(body) > MAX_REWRITTEN:
         return
+    yield from _decompressed(body)
     yield from _with_other_ends(body)
     yield from _as_other_json(body)
     yield from _with_other_characters(body)
+    yield from _compressed(body)
+
+
+def _decompressed(body: bytes) -> Iterator[tuple[str, str, bytes]]:
+    for name, window in _FORMATS.items():
+        with suppress(zlib.error):
+            # Bounded, because a few bytes may be compressed gigabytes.
+            decompressor = zlib.decompressobj(window)
+            plain = decompressor.decompress(body, MAX_REWRITTEN)
+            if decompressor.eof:
+                yield "compressed", f"decompressed by {name}", plain
+
+
+def _compressed(body: bytes) -> Iterator[tuple[str, str, bytes]]:
+    """Yield what compressors write by their usual settings. Others cannot be repeated."""
+    for name, window in _FORMATS.items():
+        for level in _LEVELS:
+            compressor = zlib.compressobj(level, zlib.DEFLATED, window)
+            packed = compressor.compress(body) + compressor.flush()
+            for form in (packed, packed[:9] + b"\xff" + packed[10:]) if name == "gzip" else (packed,):
+                # The tenth byte of gzip names the operating system, or is 255.
+                yield "decompressed", f"compressed by {name}", form
 
 
 def _with_other_ends(body: bytes) -> Iterator[tuple[str, str, bytes]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -105,4 +106,6 @@ def listen(port: int) -> socket.socket:
     try:
         return socket.create_server((LOOPBACK, port))
     except OSError as error:
-        raise ConfigurationError(f"cannot listen on port {port} of {LOOPBACK}: {error}") from None
+        # The text of the exception repeats the address.
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise ConfigurationError(f"cannot listen on port {port} of {LOOPBACK}: {reason}") from None

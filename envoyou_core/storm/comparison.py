@@ -175,12 +175,13 @@ def _must_have_effect(record: InboxRecord) -> bool:
 def _forgery_findings(answers: Iterable[ForgeryAnswer], find: Callable[[str], InboxRecord | None]) -> Iterable[Finding]:
     for answer in answers:
         said = "no answer" if answer.status is None else f"answered {answer.status}"
+        # The kind is last: the redaction of secrets would remove a word after "secret:".
         if find(answer.event_id) is not None:
-            yield Finding(ACCEPTED, answer.event_id, f"{answer.kind}: {said}, and in the inbox")
+            yield Finding(ACCEPTED, answer.event_id, f"{said}, and in the inbox: {answer.kind}")
         elif answer.status is not None and 200 <= answer.status < 300:
-            yield Finding(ACCEPTED, answer.event_id, f"{answer.kind}: {said}")
+            yield Finding(ACCEPTED, answer.event_id, f"{said}: {answer.kind}")
         else:
-            yield Finding(UNCLEAR, answer.event_id, f"{answer.kind}: {said}, which refuses nothing")
+            yield Finding(UNCLEAR, answer.event_id, f"{said}, which refuses nothing: {answer.kind}")
 
 
 def _is_success(attempt: Attempt) -> bool:

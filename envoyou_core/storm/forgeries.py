@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import hmac
 import json
 import secrets
 from collections.abc import Callable, Sequence
@@ -26,6 +28,9 @@ PAUSE: Final = 0.2
 
 CONCURRENCY: Final = 4
 
+Forge = Callable[[Event, Secret, int], Delivery]
+"""Makes a request from an event, the endpoint's secret and the time."""
+
 
 @dataclass(frozen=True, slots=True)
 class Forgery:
@@ -45,42 +50,80 @@ class ForgeryAnswer:
     status: int | None
 
 
-def _wrong_secret(event: Event, secret: Secret, now: int) -> Delivery:
-    return sign_delivery(event, secret=f"whsec_{secrets.token_urlsafe(32)}", timestamp=now)
+def _signed(event: Event, secret: Secret, now: int) -> Delivery:
+    return sign_delivery(event, secret=secret, timestamp=now)
 
 
-def _changed_body(event: Event, secret: Secret, now: int) -> Delivery:
-    signed = sign_delivery(event, secret=secret, timestamp=now)
-    document = json.loads(event.body)
-    document["data"]["object"]["forged"] = True
-    return Delivery(signed.headers, json.dumps(document).encode())
+def _canonical(event: Event, secret: Secret, now: int) -> Delivery:
+    return sign_delivery(event, secret=secret, timestamp=now, signed_content="canonical")
 
 
-def _changed_time(event: Event, secret: Secret, now: int) -> Delivery:
-    signed = sign_delivery(event, secret=secret, timestamp=now - STALE)
-    return Delivery({**signed.headers, TIMESTAMP_HEADER: str(now)}, signed.body)
-
-
-def _stale(event: Event, secret: Secret, now: int) -> Delivery:
-    return sign_delivery(event, secret=secret, timestamp=now - STALE)
+def _old(event: Event, secret: Secret, now: int) -> Delivery:
+    return _signed(event, secret, now - STALE)
 
 
 def _future(event: Event, secret: Secret, now: int) -> Delivery:
-    return sign_delivery(event, secret=secret, timestamp=now + STALE)
+    return _signed(event, secret, now + STALE)
 
 
-def _no_signature(event: Event, secret: Secret, now: int) -> Delivery:
-    signed = sign_delivery(event, secret=secret, timestamp=now)
-    return Delivery({name: it for name, it in signed.headers.items() if name != SIGNATURE_HEADER}, signed.body)
+def _other_secret(sign: Forge) -> Forge:
+    return lambda event, _, now: sign(event, f"whsec_{secrets.token_urlsafe(32)}", now)
 
 
-KINDS: Final[dict[str, Callable[[Event, Secret, int], Delivery]]] = {
-    "signed with another secret": _wrong_secret,
-    "the body changed after it was signed": _changed_body,
+def _empty_secret(event: Event, secret: Secret, now: int) -> Delivery:
+    # What an application computes whose secret is missing: anyone can sign such a request.
+    content = f"{now}.".encode() + event.body
+    signature = f"v1,{hmac.new(b'', content, hashlib.sha256).hexdigest()}"
+    return _with_header(_signed(event, secret, now), SIGNATURE_HEADER, signature)
+
+
+def _changed_body(sign: Forge) -> Forge:
+    def forge(event: Event, secret: Secret, now: int) -> Delivery:
+        document = json.loads(event.body)
+        document["data"]["object"]["forged"] = True
+        return Delivery(sign(event, secret, now).headers, json.dumps(document).encode())
+
+    return forge
+
+
+def _changed_time(event: Event, secret: Secret, now: int) -> Delivery:
+    return _with_header(_old(event, secret, now), TIMESTAMP_HEADER, str(now))
+
+
+def _two_times(event: Event, secret: Secret, now: int) -> Delivery:
+    # The two spellings are two header lines. The application may check one of them, and verify with the other one.
+    return _with_header(_old(event, secret, now), TIMESTAMP_HEADER.lower(), str(now))
+
+
+def _empty_signature(event: Event, secret: Secret, now: int) -> Delivery:
+    return _with_header(_signed(event, secret, now), SIGNATURE_HEADER, "")
+
+
+def _without(header: str) -> Forge:
+    def forge(event: Event, secret: Secret, now: int) -> Delivery:
+        signed = _signed(event, secret, now)
+        return Delivery({name: value for name, value in signed.headers.items() if name != header}, signed.body)
+
+    return forge
+
+
+def _with_header(delivery: Delivery, name: str, value: str) -> Delivery:
+    return Delivery({**delivery.headers, name: value}, delivery.body)
+
+
+KINDS: Final[dict[str, Forge]] = {
+    "signed with another secret": _other_secret(_signed),
+    "signed with another secret, in the canonical form": _other_secret(_canonical),
+    "signed with an empty secret": _empty_secret,
+    "the body changed after it was signed": _changed_body(_signed),
+    "the body changed after its canonical form was signed": _changed_body(_canonical),
     "the time changed after it was signed": _changed_time,
-    "an hour old": _stale,
+    "two timestamps, of which the signed one is an hour old": _two_times,
+    "an hour old": _old,
     "an hour in the future": _future,
-    "without a signature": _no_signature,
+    "without a signature": _without(SIGNATURE_HEADER),
+    "with an empty signature": _empty_signature,
+    "without a timestamp": _without(TIMESTAMP_HEADER),
 }
 """The forgeries, by what a report says of them."""
 

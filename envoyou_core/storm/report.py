@@ -75,7 +75,7 @@ class Report:
             f"{outcome.requests:,} requests in {self.seconds:.0f} s: {outcome.repeated:,} answered as duplicates, "
             f"{outcome.unanswered:,} without an answer",
             f"{outcome.processed:,} processed, {outcome.ignored:,} without a handler, "
-            f"{outcome.interrupted:,} attempts interrupted by a kill",
+            f"{outcome.interrupted:,} {'attempt' if outcome.interrupted == 1 else 'attempts'} interrupted by a kill",
         ]
         if hint := self._hint():
             lines.append(hint)

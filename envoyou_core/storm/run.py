@@ -13,6 +13,7 @@ from typing import Final, Protocol
 from envoyou_core.event import Event
 from envoyou_core.inbox import FINISHED, Inbox, InboxRecord
 from envoyou_core.reception.signature import Secret
+from envoyou_core.reception.verification import VerificationPolicy
 from envoyou_core.simulator import Platform, Trouble, Webhook
 from envoyou_core.simulator.transport import HttpTransport
 from envoyou_core.storm.comparison import Outcome, compare
@@ -30,6 +31,12 @@ TROUBLE: Final[Mapping[str, float]] = {
     "repeated_nonces": 0.1,
 }
 """What the platform does wrong, by the names of `Trouble`."""
+
+CANONICAL_SIGNATURES: Final = 0.2
+"""The share of attempts that are signed in the canonical form, if the application accepts it."""
+
+MAX_SKEW: Final = 60
+"""Seconds by which the platform's clock is wrong: at most half the application's tolerance."""
 
 RETRIES: Final = {"max_attempts": 20, "backoff_multiplier": 1.3, "initial_delay": 300}
 """Lasts for minutes, so that a restart ends no delivery."""
@@ -79,6 +86,7 @@ class Storm:
         timeout: seconds after which the run ends with what it has.
         patience: seconds that handlers may make no progress.
         loopback_only: whether other than loopback addresses are refused.
+        policy: what the application accepts.
     """
 
     plan: Plan
@@ -92,6 +100,19 @@ class Storm:
     timeout: float = 600.0
     patience: float = 60.0
     loopback_only: bool = True
+    policy: VerificationPolicy = field(default_factory=VerificationPolicy)
+
+    @property
+    def trouble(self) -> Trouble:
+        """What the platform does wrong: nothing for which a genuine delivery may be refused."""
+        skew = int(min(MAX_SKEW, self.policy.tolerance / 2))
+        raw, canonical = ("raw" in self.policy.signed_content, "canonical" in self.policy.signed_content)
+        return Trouble(
+            seed=self.seed,
+            canonical_signatures=CANONICAL_SIGNATURES if raw and canonical else float(canonical),
+            clock_skew=skew if self.seed % 2 else -skew,
+            **TROUBLE,
+        )
 
 
 def run_storm(
@@ -121,7 +142,7 @@ def run_storm(
     deadline = time.monotonic() + storm.timeout
     with (
         Platform(
-            trouble=Trouble(seed=storm.seed, **TROUBLE),
+            trouble=storm.trouble,
             timeout=DELIVERY_TIMEOUT,
             concurrency=storm.concurrency,
             loopback_only=storm.loopback_only,

@@ -10,12 +10,13 @@ from typing import overload
 from envoyou_core.inbox.records import Status
 from envoyou_core.observability import Accepted, DatabaseFailed, HandlerFailed, NoHandlers, Notice, Rejected, Settled
 from envoyou_core.patterns import matches_any
+from envoyou_core.testing.states import States
 
 __all__ = ["AcceptedEvent", "AcceptedEvents"]
 
 
 @dataclass(slots=True)
-class AcceptedEvent:
+class AcceptedEvent(States):
     """One event that was accepted during the test.
 
     Attributes:
@@ -39,31 +40,6 @@ class AcceptedEvent:
     error: str | None = None
     failed_handlers: tuple[str, ...] = ()
     retry_in: float | None = None
-
-    @property
-    def processed(self) -> bool:
-        """Whether all handlers have succeeded."""
-        return self.status is Status.PROCESSED
-
-    @property
-    def failed(self) -> bool:
-        """Whether its last attempt failed, or was postponed, and it will be retried."""
-        return self.status is Status.FAILED
-
-    @property
-    def dead(self) -> bool:
-        """Whether it failed for good."""
-        return self.status is Status.DEAD
-
-    @property
-    def ignored(self) -> bool:
-        """Whether there is no handler for its type."""
-        return self.status is Status.IGNORED
-
-    @property
-    def waiting(self) -> bool:
-        """Whether no handler has run, because nothing has handled the event yet."""
-        return self.status is Status.RECEIVED
 
     @property
     def outcome(self) -> str:

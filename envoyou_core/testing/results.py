@@ -9,6 +9,7 @@ from typing import Any
 from envoyou_core.event import Event
 from envoyou_core.inbox.records import Status
 from envoyou_core.testing.accepted import AcceptedEvent
+from envoyou_core.testing.states import States
 
 __all__ = ["DeliveryResult"]
 
@@ -17,7 +18,7 @@ NOT_FOUND = 404
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class DeliveryResult:
+class DeliveryResult(States):
     """The answer to one delivery, and what became of its event by the time the delivery returned.
 
     Attributes:
@@ -57,31 +58,6 @@ class DeliveryResult:
     def status(self) -> Status | None:
         """The state of the event; `None` if it was not accepted, or if it was accepted before the test."""
         return None if self.outcome is None else self.outcome.status
-
-    @property
-    def processed(self) -> bool:
-        """Whether all handlers of the event have succeeded."""
-        return self.status is Status.PROCESSED
-
-    @property
-    def failed(self) -> bool:
-        """Whether the last attempt failed, or was postponed, and the event will be retried."""
-        return self.status is Status.FAILED
-
-    @property
-    def dead(self) -> bool:
-        """Whether the event failed for good."""
-        return self.status is Status.DEAD
-
-    @property
-    def ignored(self) -> bool:
-        """Whether there is no handler for the event's type."""
-        return self.status is Status.IGNORED
-
-    @property
-    def waiting(self) -> bool:
-        """Whether no handler has run."""
-        return self.status is Status.RECEIVED
 
     @property
     def attempts(self) -> int:

@@ -30,13 +30,15 @@ POLICY_ENTRIES = ["asgi", "wsgi", *(["django"] if "django" in chosen() else [])]
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "settings(**keywords): what the `Webhooks` of `endpoint` is made with")
     config.addinivalue_line("markers", "policy: concerns payloads and signatures only; runs on one entry of each kind")
+    config.addinivalue_line("markers", "in_process: looks into the process that serves; runs on one entry an adapter")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Choose the entries that a test runs on."""
     if "stage" in metafunc.fixturenames:
         policy = metafunc.definition.get_closest_marker("policy") is not None
-        entries = POLICY_ENTRIES if policy else [*_clients()]
+        in_process = metafunc.definition.get_closest_marker("in_process") is not None
+        entries = POLICY_ENTRIES if policy else [*ways_into(chosen())] if in_process else [*_clients()]
         metafunc.parametrize("stage", entries, indirect=True, scope="package")
 
 

@@ -246,6 +246,18 @@ def test_without_permission_no_thread_stores_anything(make_recorder, store, tick
     assert store.number == 1
 
 
+def test_counts_that_cannot_be_stored_when_the_process_ends_are_no_warning(store, clock, ticker):
+    notices, emitted = Notices(), []
+    notices.subscribe(emitted.append)
+    recorder = Recorder(store, name="default", notices=notices, clock=clock, may_tick=lambda: False, ticker=ticker)
+    ticker.add(recorder.tick)
+    store.fails = True
+    recorder(Accepted("evt_1", "user.created", Added.NEW, seconds=0.2))
+    ticker._end()
+    ticker.remove(recorder.tick)
+    assert (emitted, bool(recorder._counter)) == ([], True)
+
+
 def test_counts_that_cannot_be_stored_are_kept_and_reported_once(store, clock, ticker):
     notices, emitted = Notices(), []
     notices.subscribe(emitted.append)

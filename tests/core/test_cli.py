@@ -19,6 +19,8 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from envoyou_core import PermanentError, WebhookRequest, Webhooks, cli, verify
+from envoyou_core.cli import developing, doctor, tables
+from envoyou_core.cli import output as cli_output
 from envoyou_core.cli.command_line import app
 from envoyou_core.cli.documents import event_as_json
 from envoyou_core.cli.parameters import duration
@@ -931,3 +933,21 @@ def test_a_closed_pipe_is_silent(hooks, tmp_path, arguments):
     )
     os.close(writing)
     assert (ran.returncode, ran.stderr) == (141, b"")
+
+
+def test_no_color_vanishes_on_black_or_on_white():
+    """The contrast that WCAG requires of large text and of symbols."""
+
+    def luminance(channels):
+        linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in channels]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    colors = [*tables.COLORS.values(), *doctor.STYLES.values(), *developing.COLORS.values(), "cyan"]
+    console = cli_output._Console(color_system="256")
+    for name in {*colors, *cli_output.COLORS} - {"dim"}:
+        color = console.get_style(name).color
+        if color is None or color.name == "default":
+            continue
+        brightness = luminance([value / 255 for value in color.get_truecolor()])
+        assert color.number >= 16, f"the terminal's own color {name}"
+        assert min(1.05 / (brightness + 0.05), (brightness + 0.05) / 0.05) >= 3, name

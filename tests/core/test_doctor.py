@@ -398,6 +398,14 @@ def test_no_worker_is_a_problem_if_events_wait(examine, hooks):
     assert only(found, "workers")[:2] == ("problem", "no live worker, and events wait")
 
 
+def test_a_parameter_that_nothing_provides_is_found(examine, hooks, tmp_path):
+    file = tmp_path / f"{hooks}.py"
+    file.write_text(file.read_text().replace("welcome(event)", "welcome(event, shop)"))
+    code, found = examine()
+    assert code == 1
+    assert "handler 'welcome' has a required parameter 'shop', which nothing provides" in only(found, "providers")[1]
+
+
 def test_a_process_that_only_accepts_is_no_worker():
     now = datetime.now(UTC)
     accepting = _this_process(now.timestamp())

@@ -344,10 +344,17 @@ def test_wsgi_recognises_a_sender_that_disconnected(webhooks, breaks_off):
     assert stored(webhooks) == 0
 
 
+def test_wsgi_recognises_a_body_that_middleware_has_read(webhooks, delivery):
+    heard = rejections(webhooks)
+    assert receive_wsgi(webhooks, environ_of(delivery, **{"wsgi.input": Input(b"")})).status == 401
+    [rejected] = heard
+    assert rejected.detail == "The body is empty: middleware may have read it."
+
+
 def test_the_wsgi_entry_has_a_reason_phrase_for_each_status(webhooks, delivery):
     started = []
     entry = webhooks_entry(lambda *_: [], webhooks)
-    more = {"wsgi.input": Input(b""), "PATH_INFO": "/webhooks/envoyou"}
+    more = {"wsgi.input": Input(delivery.body[:10]), "PATH_INFO": "/webhooks/envoyou"}
     assert entry(environ_of(delivery, **more), lambda status, headers: started.append(status)) == [b""]
     assert started == ["499 Client Closed Request"]
 

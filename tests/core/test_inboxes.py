@@ -15,6 +15,7 @@ from envoyou_core.inbox.memory import MemoryInbox
 from envoyou_core.inbox.sql.async_inbox import AsyncSqlInbox
 from tests.inbox.acts import PATIENCE
 from tests.inbox.contract import DurableInboxContract, InboxContract
+from tests.inbox.handler_contract import HandlerContract, HandlerTransactionContract
 from tests.inbox.transaction_contract import TransactionContract
 from tests.inbox.unreadable_contract import UnreadableContract
 
@@ -28,7 +29,7 @@ def test_an_inbox_without_the_methods_for_workers_is_rejected():
         Webhooks(secret="whsec_test", inbox=users_half)
 
 
-class TestMemoryInbox(InboxContract):
+class TestMemoryInbox(HandlerContract, InboxContract):
     @pytest.fixture
     def make_inbox(self):
         def make(clock, name="default"):
@@ -82,7 +83,11 @@ class SqlUnreadableContract(UnreadableContract):
         return stored
 
 
-class TestSqliteInbox(SqlTransactionContract, SqlUnreadableContract, DurableInboxContract):
+class SqlHandlerContract(HandlerTransactionContract, SqlTransactionContract, SqlUnreadableContract):
+    pass
+
+
+class TestSqliteInbox(SqlHandlerContract, DurableInboxContract):
     @pytest.fixture
     def make_inbox(self, sql_inboxes, sqlite_url):
         def make(clock, name="default"):
@@ -91,7 +96,9 @@ class TestSqliteInbox(SqlTransactionContract, SqlUnreadableContract, DurableInbo
         return make
 
 
-class TestPostgresInbox(SqlTransactionContract, SqlUnreadableContract, DurableInboxContract):
+class TestPostgresInbox(
+    HandlerTransactionContract, SqlTransactionContract, SqlUnreadableContract, DurableInboxContract
+):
     @pytest.fixture
     def make_inbox(self, sql_inboxes, emptied_postgres_url):
         def make(clock, name="default"):

@@ -90,9 +90,10 @@ def test_set_fails_if_it_matches_nothing(run, receiver, change, error):
     assert stored(webhooks) == []
 
 
-def test_any_body_is_signed_and_sent(run, receiver, tmp_path):
+@pytest.mark.parametrize("body", [b"\xff no event", b'{"id": "", "type": "user.created"}'])
+def test_any_body_is_signed_and_sent(run, receiver, tmp_path, body):
     url, webhooks = receiver
-    (tmp_path / "body").write_bytes(b"\xff no event")
+    (tmp_path / "body").write_bytes(body)
     result = run("--to", url, "--body", str(tmp_path / "body"))
     assert result.exit_code == 1
     assert '(no event id): 400 {"error": "invalid_payload"' in result.stdout

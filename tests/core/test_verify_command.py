@@ -1,5 +1,6 @@
 """`envoyou verify`, with captures that a server behind real middleware and a real nginx has written."""
 
+import gzip
 import json
 import os
 import shutil
@@ -8,7 +9,11 @@ import subprocess
 import threading
 import time
 import unicodedata
+import zlib
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from functools import partial
 from io import BytesIO
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -19,6 +24,7 @@ from typer.testing import CliRunner
 
 from envoyou_core import Webhooks
 from envoyou_core.cli.command_line import app
+from envoyou_core.reception.rewrites import MAX_REWRITTEN, rewritten_bodies
 from envoyou_core.testing import sample_event, sign_delivery
 from envoyou_core.wsgi import webhooks_entry
 
@@ -81,13 +87,13 @@ def serving(application):
         server.server_close()
 
 
-def changing(change):
-    """A middleware that reads the body, and passes another one on."""
+def changing(change, **headers):
+    """A middleware that reads the body, and passes another one on, with other headers in the environment."""
 
     def middleware(application):
         def run(environ, start_response):
             body = change(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])))
-            environ |= {"wsgi.input": BytesIO(body), "CONTENT_LENGTH": str(len(body))}
+            environ |= {"wsgi.input": BytesIO(body), "CONTENT_LENGTH": str(len(body)), **headers}
             return application(environ, start_response)
 
         return run
@@ -116,6 +122,88 @@ def test_a_changed_body(diagnose, change, cause, how):
     code, causes, document = diagnose(sign_delivery(compact(), secret=SECRET), changing(change))
     assert (code, causes) == (1, [cause])
     assert how in document["causes"][0]["text"]
+
+
+def raw_deflate(body):
+    compressor = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return compressor.compress(body) + compressor.flush()
+
+
+@pytest.mark.parametrize("form", ["raw", "canonical"])
+@pytest.mark.parametrize(
+    ("compress", "encoding", "how"),
+    [
+        (gzip.compress, "gzip", "decompressed by gzip"),
+        (zlib.compress, "", "decompressed by deflate"),
+        (raw_deflate, "deflate", "decompressed by deflate without a header"),
+    ],
+)
+def test_a_body_that_was_compressed(diagnose, form, compress, encoding, how):
+    delivery = sign_delivery(compact(), secret=SECRET, signed_content=form)
+    code, causes, document = diagnose(delivery, changing(compress, HTTP_CONTENT_ENCODING=encoding))
+    assert (code, causes) == (1, ["body_compressed"])
+    assert document["causes"][0]["text"].endswith(how)
+
+
+def test_a_body_that_was_compressed_in_a_way_that_python_does_not_know(diagnose):
+    delivery = sign_delivery(compact(), secret=SECRET)
+    _, causes, document = diagnose(delivery, changing(lambda body: body[::-1], HTTP_CONTENT_ENCODING="br"))
+    assert causes == ["body_compressed"]
+    assert "Content-Encoding says br" in document["causes"][0]["text"]
+
+
+@pytest.mark.parametrize(
+    ("compress", "decompress"),
+    [
+        (partial(gzip.compress, mtime=0), gzip.decompress),
+        (zlib.compress, zlib.decompress),
+    ],
+)
+def test_a_body_that_was_decompressed(diagnose, compress, decompress):
+    delivery = sign_delivery(compress(compact()), secret=SECRET, event_type="user.created")
+    _, causes, document = diagnose(delivery, changing(decompress))
+    assert causes == ["body_decompressed"]
+    assert "would verify compressed by" in document["causes"][0]["text"]
+
+
+def test_a_compressed_body_is_decompressed_within_bounds():
+    bomb = gzip.compress(bytes(20 * MAX_REWRITTEN))
+    assert [how for kind, how, _ in rewritten_bodies(bomb) if kind == "compressed"] == []
+
+
+@pytest.mark.parametrize(
+    ("write", "how"),
+    [
+        (lambda sent_at: sent_at + 8 * 3_600, "which is 28800 s earlier"),
+        (lambda sent_at: sent_at * 1000 + 5, "which is the same time in another form"),
+        (lambda sent_at: datetime.fromtimestamp(sent_at, UTC).isoformat(), "which is the same time in another form"),
+        (lambda sent_at: format_datetime(datetime.fromtimestamp(sent_at - 9, UTC)), "which is 9 s later"),
+        (lambda sent_at: "now", "and the header has something else"),
+    ],
+)
+def test_a_timestamp_that_was_rewritten(diagnose, write, how):
+    sent_at = 1_796_000_000
+    delivery = sign_delivery(compact(), secret=SECRET, timestamp=sent_at)
+    middleware = changing(bytes, HTTP_X_ENVOYOU_TIMESTAMP=str(write(sent_at)))
+    _, causes, document = diagnose(delivery, middleware, clock=lambda: sent_at + 20.0)
+    assert causes == ["timestamp_rewritten"]
+    assert f"it would verify with {sent_at}, {how}" in document["causes"][0]["text"]
+
+
+def test_a_body_that_middleware_has_read(diagnose):
+    def middleware(application):
+        def run(environ, start_response):
+            environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
+            # Otherwise, the server would wait for bytes that do not come.
+            environ["wsgi.input"] = BytesIO()
+            return application(environ, start_response)
+
+        return run
+
+    delivery = sign_delivery(compact(), secret=SECRET)
+    code, causes, document = diagnose(delivery, middleware)
+    assert (code, causes) == (1, ["body_empty"])
+    assert f"Content-Length announces {len(delivery.body)} bytes" in document["causes"][0]["text"]
 
 
 def test_a_body_that_flask_has_read(diagnose, tmp_path):
@@ -231,6 +319,8 @@ def wait_for(port, process):
         ('proxy_set_header X-EnvoyOU-Event-Type "";', ["header_missing"]),
         ('proxy_set_body "$request_body\n";', ["white_space"]),
         ('proxy_set_body "";', ["body_empty"]),
+        ("proxy_set_header X-EnvoyOU-Timestamp $msec;", ["timestamp_rewritten"]),
+        ("proxy_set_header X-EnvoyOU-Timestamp $time_iso8601;", ["timestamp_rewritten"]),
     ],
 )  # fmt: skip
 def test_behind_nginx(diagnose, tmp_path, directives, found):

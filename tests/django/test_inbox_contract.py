@@ -8,10 +8,12 @@ from django.db import connections, transaction
 from envoyou_core.inbox import Status
 from envoyou_django.inbox.inbox import OrmInbox
 from envoyou_django.models import PausedSubject
+from envoyou_django.runtime import DjangoWebhooks
 from tests.django.databases import empty, inbox_on
 from tests.inbox.acceptance_contract import AcceptanceContract
 from tests.inbox.acts import LEASE, add, claim_one, ids, settle
 from tests.inbox.contract import DurableInboxContract
+from tests.inbox.handler_contract import HandlerTransactionContract
 from tests.inbox.history_contract import HistoryContract
 from tests.inbox.recovery_contract import RecoveryContract
 from tests.inbox.retention_contract import ScrubContract
@@ -123,7 +125,12 @@ class OnPostgres(OrmInboxFixtures):
         unreadable_time(inbox, damage, column, time)
 
 
-class TestOnSqlite(OnSqlite, TransactionContract, UnreadableContract, DurableInboxContract):
+class OrmHandlerContract(HandlerTransactionContract):
+    webhooks_class = DjangoWebhooks
+    takes_connection = False
+
+
+class TestOnSqlite(OnSqlite, OrmHandlerContract, TransactionContract, UnreadableContract, DurableInboxContract):
     def test_a_count_that_is_none_is_unreadable(self, inbox, damage):
         add(inbox, "evt_1")
         damage("evt_1", "attempts", "many")
@@ -135,7 +142,7 @@ class TestOnSqlite(OnSqlite, TransactionContract, UnreadableContract, DurableInb
         assert inbox.get("evt_1").unreadable is None
 
 
-class TestOnPostgres(OnPostgres, TransactionContract, UnreadableContract, DurableInboxContract):
+class TestOnPostgres(OnPostgres, OrmHandlerContract, TransactionContract, UnreadableContract, DurableInboxContract):
     pass
 
 

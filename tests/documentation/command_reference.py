@@ -1,4 +1,4 @@
-"""Draws the section of `docs/commands.md` that has every command and option from the code.
+"""Draws the section of `docs/cli.md` that has every command and option from the code.
 
     python -m tests.documentation.command_reference
 
@@ -17,7 +17,7 @@ import typer
 from envoyou_core.cli.command_line import app
 from tests.documentation.pages import PROJECT
 
-PAGE = PROJECT / "docs" / "commands.md"
+PAGE = PROJECT / "docs" / "cli.md"
 BEGIN = "<!-- From here on, the page is drawn from the code: python -m tests.documentation.command_reference -->\n"
 INTRODUCTION = """
 ## Every command and option

@@ -72,7 +72,7 @@ WALKS = {
     "flask-guide": Walk(needs=("flask",)),
     "fastapi-guide": Walk(APPLICATION, needs=("fastapi",)),
     "other-frameworks": Walk(APPLICATION),
-    "commands": Walk(APPLICATION, serving=True, needs=("fastapi",)),
+    "cli": Walk(APPLICATION, serving=True, needs=("fastapi",)),
     "responses": Walk(APPLICATION, serving=True, needs=("fastapi",)),
     "notices": Walk(APPLICATION),
     "tables": Walk((*APPLICATION, *PROJECT), needs=("django",)),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -14,15 +15,18 @@ from typer.testing import CliRunner
 from envoyou_core import ConfigurationError
 from envoyou_core.cli import proving
 from envoyou_core.cli.command_line import app
-from envoyou_core.cli.proving import print_report
+from envoyou_core.cli.proving import finish, print_report
 from envoyou_core.inbox import HandlerStatus, InboxRecord, Status
 from envoyou_core.inbox.history import Attempt as Handled
+from envoyou_core.reception.verification import VerificationPolicy
 from envoyou_core.simulator import Attempt
-from envoyou_core.storm.comparison import compare
-from envoyou_core.storm.forgeries import ForgeryAnswer
+from envoyou_core.storm.comparison import Outcome, compare
+from envoyou_core.storm.forgeries import KINDS, ForgeryAnswer
 from envoyou_core.storm.plan import handled_types, make_plan
 from envoyou_core.storm.report import MEANINGS, Report
+from envoyou_core.storm.run import Storm
 from tests.adapters import chosen
+from tests.contract.clients.servers import uvicorn_server
 from tests.documentation.pages import PROJECT
 from tests.servers.processes import free_port
 from tests.simulator.receiver import SECRET, receiver
@@ -98,15 +102,36 @@ def test_events_that_are_acknowledged_before_the_commit_are_lost(tmp_path):
     assert 0 < result["lost"] < 150
 
 
-@pytest.mark.slow
-def test_double_effects_and_accepted_forgeries_are_found(tmp_path):
-    code, result = prove(tmp_path, "--events", "100", "--kills", "0", FAULT="careless", ENVOYOU_TOLERANCE="100000")
-    assert code == 1
+@pytest.fixture
+def careless(tmp_path, monkeypatch):
+    """Serve the application that checks no signature, and return the options with which it is proved."""
+    pytest.importorskip("uvicorn")
+    for name, value in environment(tmp_path, FAULT="careless", COLUMNS="200").items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "careless_hooks.py").write_text("from envoyou_core import Webhooks\nwebhooks = Webhooks.from_env()\n")
+    monkeypatch.chdir(tmp_path)
+    application = runpy.run_path(str(PROJECT / "tests" / "simulator" / "faulty_app.py"))["app"]
+    with uvicorn_server(application, lifespan="auto") as port:
+        effects = ["--effects", f"cat {tmp_path / 'effects'}"]
+        yield [
+            *["--app", "careless_hooks", "prove", "--to", f"http://127.0.0.1:{port}/webhooks/envoyou", *effects],
+            *["--type", "user.created", "--patience", "20"],
+        ]
+
+
+def test_double_effects_and_accepted_forgeries_are_found(careless, tmp_path):
+    report = tmp_path / "report.md"
+    ran = CliRunner().invoke(app, [*careless, "--events", "60", "--report", str(report), "--json"])
+    assert ran.exit_code == 1, ran.stderr
+    result = json.loads(ran.stdout)
     assert counts(result).keys() == {"doubled", "accepted"}
     assert {"answered as a new event 2 times", "2 effects reported by the application"} <= reasons(result, "doubled")
-    said = ": answered 200, and in the inbox"
-    assert reasons(result, "accepted") == {f"an hour old{said}", f"an hour in the future{said}"}
-    assert result["accepted"] + result["refused"] == result["forged"]
+    assert reasons(result, "accepted") == {f"answered 200, and in the inbox: {kind}" for kind in KINDS}
+    assert (result["accepted"], result["refused"], result["forged"]) == (len(KINDS), 0, len(KINDS))
+    title, *_ = text = report.read_text().splitlines()
+    assert title.startswith("# Failed: 60 sent, 0 refused as they should be, 0 lost, ")
+    assert title.endswith(f", {len(KINDS)} accepted")
+    assert f"## {len(KINDS)} accepted: {MEANINGS['accepted']}" in text
 
 
 @pytest.mark.slow
@@ -339,6 +364,34 @@ def test_the_report_names_events_and_their_number(capsys):
     assert printed[0] == "30 sent, 0 refused as they should be, 30 lost, 0 doubled"
     assert printed[4:7] == ["", f"30 lost: {MEANINGS['lost']}", f"  {ONE}: answered 200, and not in the inbox"]
     assert "Does --app name the application" in text
+
+
+def test_a_report_that_has_passed_ends_without_an_error(tmp_path, capsys):
+    counted = {"requests": 5_600, "repeated": 590, "unanswered": 12, "processed": 5_000, "ignored": 0}
+    outcome = Outcome(sent=5_000, forged=212, refused=212, interrupted=3, **counted)
+    finish(
+        Report(run="ab", url="http://127.0.0.1/", types=["user.created"], seed=0, outcome=outcome),
+        tmp_path / "report.md",
+        as_json=False,
+    )
+    summary = "5,000 sent, 212 refused as they should be, 0 lost, 0 doubled"
+    assert capsys.readouterr().out.splitlines()[0] == summary
+    assert (tmp_path / "report.md").read_text().startswith(f"# Passed: {summary}\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "seed", "canonical", "skew"),
+    [
+        ({}, 0, 0.2, -60),
+        ({}, 1, 0.2, 60),
+        ({"signed_content": ["raw"], "tolerance": 30}, 0, 0.0, -15),
+        ({"signed_content": ["canonical"], "tolerance": 0}, 1, 1.0, 0),
+    ],
+)
+def test_the_trouble_is_such_that_the_application_must_accept_it(options, seed, canonical, skew):
+    plan = make_plan("ab", ["user.created"], 1, created=0)
+    trouble = Storm(plan=plan, url="", secret="", seed=seed, policy=VerificationPolicy(**options)).trouble
+    assert (trouble.canonical_signatures, trouble.clock_skew) == (canonical, skew)
 
 
 @pytest.mark.parametrize("command", ["prove", "dev"])
