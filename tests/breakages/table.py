@@ -968,8 +968,8 @@ BREAKAGES = [
         "SQLite transactions begin by reading",
         "envoyou_core/inbox/sql/engines.py",
         "_begin_immediately",
-        'connection.exec_driver_sql("BEGIN IMMEDIATE")',
-        'connection.exec_driver_sql("BEGIN")',
+        'driver.execute("BEGIN IMMEDIATE")',
+        'driver.execute("BEGIN")',
         (f"{TEST_SQL}::test_every_writing_transaction_on_sqlite_asks_for_the_lock_first",),
     ),
     # What bites a durable inbox: see pitfalls.py
