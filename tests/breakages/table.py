@@ -493,7 +493,7 @@ BREAKAGES = [
         "        entry = self._entry(event, tenant, request, traceparent)\n",
         "        entry = self._entry(event, tenant, request, traceparent)\n"
         "        if key is not None:\n"
-        "            yield from self._bind(key, event.id)\n",
+        "            self._ask_nonces(partial(nonces.bind, key, event.id, NONCE_LIFETIME))\n",
         (f"{TEST_RECEPTION}::test_a_nonce_is_bound_only_after_the_event_is_stored",),
     ),
     Breakage(
