@@ -187,7 +187,8 @@ def request_of(scope: Scope, body: bytes = b"") -> WebhookRequest:
     """Create a `WebhookRequest` from an ASGI scope and the body, if it has been read."""
     root, path = scope.get("root_path", "").rstrip("/"), scope.get("path", "")
     # Servers differ in whether the path includes the root path.
-    path = path if f"{path}/".startswith(f"{root}/") else root + path
+    if root and not f"{path}/".startswith(f"{root}/"):
+        path = root + path
     peer = scope.get("client")
     return WebhookRequest.from_asgi(
         scope["method"], scope["headers"], body, path=path or None, peer=str(peer[0]) if peer else None

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, Final
 
 __all__ = ["wait_on_loop"]
@@ -62,14 +63,14 @@ class _LoopWaits:
         if not self._has_timer:
             self._has_timer = True
             self.loop.call_later(TICK, self._check_deadlines)
-        future.add_done_callback(lambda _: self._wake(wait))
+        future.add_done_callback(partial(self._wake, wait))
         return wait
 
     def end(self, wait: asyncio.Future[bool]) -> None:
         """Forget a wait."""
         del self._deadlines[wait]
 
-    def _wake(self, wait: asyncio.Future[bool]) -> None:
+    def _wake(self, wait: asyncio.Future[bool], _future: object) -> None:
         """End a wait; called in any thread."""
         # First the wait and then the flag, which `_end_waits` handles in the opposite order. So none is left behind.
         self._ended.append(wait)
