@@ -90,22 +90,16 @@ def run(
         run_async: runs an async function; by default each one in a new event loop.
     """
 
-    def do(step: Step) -> Any:
-        if isinstance(step, Call):
-            return step.function() if call is None else call(step)
-        if isinstance(step, Wait):
-            try:
-                return step.future.result(timeout=max(0.0, step.deadline - time.monotonic()))
-            except TimeoutError:
-                step.future.cancel()
-                raise
-        return (run_async or run_in_own_loop)(step.function)
-
     try:
         step = next(flow)
         while True:
             try:
-                result = do(step)
+                if isinstance(step, Wait):
+                    result = _wait(step)
+                elif isinstance(step, Call):
+                    result = step.function() if call is None else call(step)
+                else:
+                    result = (run_async or run_in_own_loop)(step.function)
             except BaseException as error:
                 step = flow.throw(error)
             else:
@@ -113,6 +107,14 @@ def run(
     except StopIteration as end:
         finished: Result = end.value
         return finished
+
+
+def _wait(step: Wait) -> Any:
+    try:
+        return step.future.result(timeout=max(0.0, step.deadline - time.monotonic()))
+    except TimeoutError:
+        step.future.cancel()
+        raise
 
 
 async def arun(flow: Flow[Result], *, offload: Offload | None = None) -> Result:
