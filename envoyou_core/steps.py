@@ -89,7 +89,6 @@ def run(
         call: calls the function of a `Call`; by default it is called directly.
         run_async: runs an async function; by default each one in a new event loop.
     """
-
     try:
         step = next(flow)
         while True:
