@@ -919,9 +919,9 @@ BREAKAGES = [
     Breakage(
         "the bytes that came are written anew",
         TRANSITIONS,
-        "accept",
-        '"body": entry.event.body,',
-        '"body": entry.event.body.strip(),',
+        "describe",
+        '"body": event.body,',
+        '"body": event.body.strip(),',
         (f"{TEST_SQLITE_INBOX}::test_the_event_comes_back_byte_for_byte",),
     ),
     Breakage(
