@@ -216,7 +216,7 @@ def call_endpoint(run: Run) -> Round:
         scope = {"type": "http", "method": "POST", "path": PATH, "headers": headers, "client": ("127.0.0.1", 40000)}
         await endpoint(scope, receive, send)
 
-    async def call_all(endpoint: WebhookEndpoint) -> float:
+    async def call_all(endpoint: WebhookEndpoint) -> tuple[float, float]:
         requests = [
             ([(name.lower().encode(), value.encode()) for name, value in each.headers.items()], each.body)
             for each in deliveries
@@ -227,18 +227,21 @@ def call_endpoint(run: Run) -> Round:
             for headers, body in waiting:
                 await call(endpoint, headers, body)
 
-        started = time.process_time()
+        started, began = time.process_time(), time.thread_time()
         await asyncio.gather(*(call_each() for _ in range(run.requests)))
-        return time.process_time() - started
+        return time.process_time() - started, time.thread_time() - began
 
     with databases(run)["SQLite"]() as url:
         inbox = SqlInbox(url)
         inbox.open()
         try:
-            used = asyncio.run(call_all(WebhookEndpoint(Webhooks(secret=SECRET, inbox=inbox, handoff="manual"))))
+            used, on_loop = asyncio.run(
+                call_all(WebhookEndpoint(Webhooks(secret=SECRET, inbox=inbox, handoff="manual")))
+            )
             stored = inbox.stats(exact=True).total
         finally:
             inbox.close()
     if stored != run.events or set(statuses) != {200}:
         raise MeasurementError(f"{stored} of {run.events} requests were accepted")
-    return Round(done=stored, rate=used / stored * 1e6)
+    details = {"loop us": on_loop / stored * 1e6, "writer us": (used - on_loop) / stored * 1e6}
+    return Round(done=stored, rate=used / stored * 1e6, details=details)

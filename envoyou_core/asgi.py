@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import AsyncExitStack, suppress
-from typing import Any
+from functools import lru_cache
+from typing import Any, Final
 
 from envoyou_core.endpoints import mark_endpoint
 from envoyou_core.errors import UnreadableBodyError, WebhookError, describe
@@ -19,6 +20,9 @@ from envoyou_core.webhooks import Webhooks
 from envoyou_core.wsgi import DRAIN_LIMIT
 
 __all__ = ["HealthEndpoint", "WebhookEndpoint", "health_app", "webhooks_entry"]
+
+MAX_KNOWN_HEADERS: Final = 64
+"""How many headers of responses are kept as they are sent. There is one for each kind of answer."""
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -124,14 +128,14 @@ class WebhookEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""
-        await _send(await self._respond(scope, receive), scope, send)
-
-    async def _respond(self, scope: Scope, receive: Receive) -> WebhookResponse:
+        webhooks = self._webhooks
         try:
-            body = await read_body(self._webhooks.request_limits, scope, receive)
+            body = await read_body(webhooks.request_limits, scope, receive)
         except WebhookError as error:
-            return self._webhooks.refuse(error, request_of(scope))
-        return await self._webhooks.areceive(request_of(scope, body))
+            response = webhooks.refuse(error, request_of(scope))
+        else:
+            response = await webhooks.areceive(request_of(scope, body))
+        await _send(response, scope, send)
 
 
 class HealthEndpoint:
@@ -167,17 +171,24 @@ def health_app(webhooks: Webhooks) -> Application:
 
 
 async def _send(response: WebhookResponse, scope: Scope, send: Send) -> None:
-    headers = [(name.lower().encode(), value.encode()) for name, value in response.headers]
-    headers.append((b"content-length", str(len(response.body)).encode()))
+    # A list of its own for each response, because middleware may add headers to it.
+    headers = list(_asgi_headers(response.headers, len(response.body)))
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else response.body})
+
+
+@lru_cache(MAX_KNOWN_HEADERS)
+def _asgi_headers(headers: tuple[tuple[str, str], ...], size: int) -> tuple[tuple[bytes, bytes], ...]:
+    encoded = ((name.lower().encode(), value.encode()) for name, value in headers)
+    return (*encoded, (b"content-length", str(size).encode()))
 
 
 def request_of(scope: Scope, body: bytes = b"") -> WebhookRequest:
     """Create a `WebhookRequest` from an ASGI scope and the body, if it has been read."""
     root, path = scope.get("root_path", "").rstrip("/"), scope.get("path", "")
     # Servers differ in whether the path includes the root path.
-    path = path if f"{path}/".startswith(f"{root}/") else root + path
+    if root and not f"{path}/".startswith(f"{root}/"):
+        path = root + path
     peer = scope.get("client")
     return WebhookRequest.from_asgi(
         scope["method"], scope["headers"], body, path=path or None, peer=str(peer[0]) if peer else None
@@ -205,10 +216,16 @@ async def read_body(limits: RequestLimits, scope: Scope, receive: Receive) -> by
         elif name == b"expect":
             expectation = value
     length = content_length(declared) or 0
-    body = _Body(receive, limits)
+    chunks: list[bytes] = []
+    size, more = 0, True
     try:
         limits.check(scope["method"], content_type, length)
-        return await body.read()
+        while more:
+            chunk, more = await _next(receive)
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > limits.max_body_size:
+                raise limits.too_large()
     except (DisconnectedError, UnreadableBodyError):
         # The rest of the body cannot be read either.
         raise
@@ -216,46 +233,27 @@ async def read_body(limits: RequestLimits, scope: Scope, receive: Receive) -> by
         # Reading the body makes a sender start that waits for `100 Continue`. But the server may have sent that by
         # itself, and a sender that is cut off does not see the response. So only a body that is too large to be
         # discarded is left unread.
-        if body.reading or not expectation or length <= DRAIN_LIMIT:
-            await body.drain()
+        if more and (chunks or not expectation or length <= DRAIN_LIMIT):
+            await _drain(receive)
         raise
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-class _Body:
-    """A request's body, read message by message."""
-
-    def __init__(self, receive: Receive, limits: RequestLimits) -> None:
-        self._receive = receive
-        self._limits = limits
-        self._more = True
-        self.reading = False
-
-    async def read(self) -> bytes:
-        chunks = []
-        size = 0
-        while self._more:
-            chunk = await self._next()
+async def _drain(receive: Receive) -> None:
+    size, more = 0, True
+    # The original refusal stands if this fails.
+    with suppress(WebhookError):
+        while more and size < DRAIN_LIMIT:
+            chunk, more = await _next(receive)
             size += len(chunk)
-            if size > self._limits.max_body_size:
-                raise self._limits.too_large()
-            chunks.append(chunk)
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
-    async def drain(self) -> None:
-        size = 0
-        # The original refusal stands if this fails.
-        with suppress(WebhookError):
-            while self._more and size < DRAIN_LIMIT:
-                size += len(await self._next())
 
-    async def _next(self) -> bytes:
-        self.reading = True
-        try:
-            message = await self._receive()
-        except Exception as error:
-            raise as_body_error(error) from None
-        if message["type"] == "http.disconnect":
-            raise DisconnectedError
-        self._more = message.get("more_body", False)
-        chunk: bytes = message.get("body", b"")
-        return chunk
+async def _next(receive: Receive) -> tuple[bytes, bool]:
+    """Return the next part of a request's body, and whether there is more."""
+    try:
+        message = await receive()
+    except Exception as error:
+        raise as_body_error(error) from None
+    if message["type"] == "http.disconnect":
+        raise DisconnectedError
+    return message.get("body", b""), message.get("more_body", False)

@@ -148,7 +148,10 @@ class EventData(msgspec.Struct, Generic[ObjectT], eq=False):
             candidates = self._ids()
         except InvalidPayloadError:
             return None
-        return next((str(candidate) for candidate in candidates if _is_identity(candidate)), None)
+        for candidate in candidates:
+            if _is_identity(candidate):
+                return str(candidate)
+        return None
 
     def _ids(self) -> tuple[builtins.object, builtins.object]:
         if self._mapping is None:

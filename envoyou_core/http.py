@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -207,16 +208,25 @@ def _select_headers(pairs: Iterable[tuple[str | bytes, str | bytes]]) -> list[by
         index = find(name.lower())
         # Other letters may become ASCII in lower case.
         if index is not None and name.isascii():
-            value, earlier = _to_bytes(text).strip(_WHITE_SPACE), values[index]
+            value = (text if isinstance(text, bytes) else _to_bytes(text)).strip(_WHITE_SPACE)
+            earlier = values[index]
             values[index] = value if earlier is None else earlier + b"," + value
     return values
 
 
 def _headers_of_wsgi(environ: Mapping[str, object]) -> Iterator[tuple[bytes, bytes]]:
     for key, value in environ.items():
-        if key.startswith("HTTP_") or key in {"CONTENT_LENGTH", "CONTENT_TYPE"}:
-            name = key.removeprefix("HTTP_").replace("_", "-").lower()
-            yield _to_bytes(name), _to_bytes(str(value))
+        name = _header_of_wsgi(key)
+        if name is not None:
+            yield name, _to_bytes(str(value))
+
+
+@lru_cache(256)
+def _header_of_wsgi(key: str) -> bytes | None:
+    """Return the name of the header in a WSGI environment; `None` if `key` is something else."""
+    if not key.startswith("HTTP_") and key not in {"CONTENT_LENGTH", "CONTENT_TYPE"}:
+        return None
+    return _to_bytes(key.removeprefix("HTTP_").replace("_", "-").lower())
 
 
 def _full_path(environ: Mapping[str, object]) -> str | None:

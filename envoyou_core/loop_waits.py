@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, Final
 
 __all__ = ["wait_on_loop"]
@@ -31,12 +32,15 @@ async def wait_on_loop(future: Future[Any], deadline: float) -> Any:
     """
     if not future.done():
         waits = _waits_of(asyncio.get_running_loop())
+        wait = waits.begin(future, deadline)
         try:
-            await waits.until_done(future, deadline)
+            is_done = await wait
         except asyncio.CancelledError:
             future.cancel()
             raise
-        if not future.done():
+        finally:
+            waits.end(wait)
+        if not is_done and not future.done():
             future.cancel()
             raise TimeoutError
     return future.result()
@@ -47,25 +51,26 @@ class _LoopWaits:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self._deadlines: dict[asyncio.Future[None], float] = {}
+        self._deadlines: dict[asyncio.Future[bool], float] = {}
         self._has_timer = False
-        self._ended: deque[asyncio.Future[None]] = deque()
+        self._ended: deque[asyncio.Future[bool]] = deque()
         self._is_woken = False
 
-    async def until_done(self, future: Future[Any], deadline: float) -> None:
-        """Return when the future is done, or when the deadline has passed."""
+    def begin(self, future: Future[Any], deadline: float) -> asyncio.Future[bool]:
+        """Return what to await: true once the future is done, false if the deadline passes. Call `end` afterwards."""
         wait = self.loop.create_future()
         self._deadlines[wait] = deadline
         if not self._has_timer:
             self._has_timer = True
             self.loop.call_later(TICK, self._check_deadlines)
-        future.add_done_callback(lambda _: self._wake(wait))
-        try:
-            await wait
-        finally:
-            del self._deadlines[wait]
+        future.add_done_callback(partial(self._wake, wait))
+        return wait
 
-    def _wake(self, wait: asyncio.Future[None]) -> None:
+    def end(self, wait: asyncio.Future[bool]) -> None:
+        """Forget a wait."""
+        del self._deadlines[wait]
+
+    def _wake(self, wait: asyncio.Future[bool], _future: object) -> None:
         """End a wait; called in any thread."""
         # First the wait and then the flag, which `_end_waits` handles in the opposite order. So none is left behind.
         self._ended.append(wait)
@@ -80,21 +85,21 @@ class _LoopWaits:
     def _end_waits(self) -> None:
         self._is_woken = False
         while self._ended:
-            _end(self._ended.popleft())
+            _end(self._ended.popleft(), is_done=True)
 
     def _check_deadlines(self) -> None:
         now = time.monotonic()
         for wait, deadline in self._deadlines.items():
             if deadline <= now:
-                _end(wait)
+                _end(wait, is_done=False)
         self._has_timer = bool(self._deadlines)
         if self._has_timer:
             self.loop.call_later(TICK, self._check_deadlines)
 
 
-def _end(wait: asyncio.Future[None]) -> None:
+def _end(wait: asyncio.Future[bool], *, is_done: bool) -> None:
     if not wait.done():
-        wait.set_result(None)
+        wait.set_result(is_done)
 
 
 _of_this_thread = threading.local()

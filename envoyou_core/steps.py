@@ -10,10 +10,11 @@ import time
 from collections.abc import Awaitable, Callable, Generator
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import msgspec
+
 if TYPE_CHECKING:
     import asyncio
     from concurrent.futures import Future
-import msgspec
 
 __all__ = [
     "Await",
@@ -30,6 +31,9 @@ __all__ = [
 ]
 
 Result = TypeVar("Result")
+
+
+# Structs of msgspec, because steps are made for each request and each attempt, and data classes cost more.
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -85,23 +89,16 @@ def run(
         call: calls the function of a `Call`; by default it is called directly.
         run_async: runs an async function; by default each one in a new event loop.
     """
-
-    def do(step: Step) -> Any:
-        if isinstance(step, Call):
-            return step.function() if call is None else call(step)
-        if isinstance(step, Wait):
-            try:
-                return step.future.result(timeout=max(0.0, step.deadline - time.monotonic()))
-            except TimeoutError:
-                step.future.cancel()
-                raise
-        return (run_async or run_in_own_loop)(step.function)
-
     try:
         step = next(flow)
         while True:
             try:
-                result = do(step)
+                if isinstance(step, Wait):
+                    result = _wait(step)
+                elif isinstance(step, Call):
+                    result = step.function() if call is None else call(step)
+                else:
+                    result = (run_async or run_in_own_loop)(step.function)
             except BaseException as error:
                 step = flow.throw(error)
             else:
@@ -109,6 +106,14 @@ def run(
     except StopIteration as end:
         finished: Result = end.value
         return finished
+
+
+def _wait(step: Wait) -> Any:
+    try:
+        return step.future.result(timeout=max(0.0, step.deadline - time.monotonic()))
+    except TimeoutError:
+        step.future.cancel()
+        raise
 
 
 async def arun(flow: Flow[Result], *, offload: Offload | None = None) -> Result:
@@ -121,18 +126,17 @@ async def arun(flow: Flow[Result], *, offload: Offload | None = None) -> Result:
     # With asyncio, which a process without an event loop does not need.
     from envoyou_core.loop_waits import wait_on_loop
 
-    async def do(step: Step) -> Any:
-        if isinstance(step, Call):
-            return await (offload or _offload_to_default_threads)(step)
-        if isinstance(step, Wait):
-            return await wait_on_loop(step.future, step.deadline)
-        return await step.function()
-
     try:
         step = next(flow)
         while True:
             try:
-                result = await do(step)
+                # Not in a coroutine of its own, through which each wake-up would have to pass.
+                if isinstance(step, Wait):
+                    result = await wait_on_loop(step.future, step.deadline)
+                elif isinstance(step, Call):
+                    result = await (offload or _offload_to_default_threads)(step)
+                else:
+                    result = await step.function()
             except BaseException as error:
                 step = flow.throw(error)
             else:

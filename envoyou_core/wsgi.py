@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -128,12 +129,14 @@ def health_app(webhooks: Webhooks) -> WSGIApplication:
 
 def _send(response: WebhookResponse, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
     length = ("Content-Length", str(len(response.body)))
-    start_response(f"{response.status} {_reason_phrase(response.status)}", [*response.headers, length])
+    start_response(_status_line(response.status), [*response.headers, length])
     return [] if environ["REQUEST_METHOD"] == "HEAD" else [response.body]
 
 
-def _reason_phrase(status: int) -> str:
-    return "Client Closed Request" if status == CLIENT_CLOSED_REQUEST else HTTPStatus(status).phrase
+@cache
+def _status_line(status: int) -> str:
+    phrase = "Client Closed Request" if status == CLIENT_CLOSED_REQUEST else HTTPStatus(status).phrase
+    return f"{status} {phrase}"
 
 
 def receive_wsgi(

@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from typing import Generic, TypeVar
 
 from envoyou_core.forks import call_in_forked_children
+from envoyou_core.inbox.commit_future import CommitFuture
 
 __all__ = ["MAX_BATCH", "MAX_WAITING", "GroupCommit"]
 
@@ -72,7 +73,7 @@ class GroupCommit(Generic[Item, Result]):
 
     def submit(self, item: Item) -> Future[Result]:
         """Queue `item`; the future has its result once the transaction is committed."""
-        future: Future[Result] = Future()
+        future: Future[Result] = CommitFuture()
         with self._lock:
             # Under the lock, so that nothing is queued behind the end of a writer that is being closed.
             if not self._running:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from envoyou_core.inbox.group_commit import MAX_BATCH
 
-__all__ = ["columns_of", "insert_batches", "insert_statement"]
+__all__ = ["columns_of", "insert_batches", "insert_statement", "values_of"]
 
 MAX_STATEMENT_SIZE: Final = 1_048_576
 """Bytes of bodies in one statement, unless a single body is larger. By default MariaDB accepts packets of 16 MB."""
@@ -51,8 +51,23 @@ def columns_of(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     return tuple(longest)
 
 
+def values_of(row: Mapping[str, Any], columns: tuple[str, ...]) -> tuple[Any, ...]:
+    """Return the values of a row for `columns`, which begin with the columns of the row."""
+    # Faster than a look-up for each column.
+    values = tuple(row.values())
+    return values if len(values) == len(columns) else values + (None,) * (len(columns) - len(values))
+
+
 @lru_cache(2 * MAX_BATCH)
-def insert_statement(table: str, columns: tuple[str, ...], count: int, *, mariadb: bool, placeholder: str) -> str:
+def insert_statement(
+    table: str,
+    columns: tuple[str, ...],
+    count: int,
+    *,
+    placeholder: str,
+    mariadb: bool = False,
+    returning: bool = True,
+) -> str:
     """Write the statement. It returns the tenant, the event's id and the lease token of the inserted rows.
 
     On MariaDB it also returns the rows that existed, with their own tokens. So new rows need a token of this insert.
@@ -61,8 +76,9 @@ def insert_statement(table: str, columns: tuple[str, ...], count: int, *, mariad
         table: the name of the table.
         columns: those that have values; names that are safe in a statement.
         count: the number of rows.
-        mariadb: whether it is for MariaDB, rather than for SQLite or PostgreSQL.
         placeholder: of a value.
+        mariadb: whether it is for MariaDB, rather than for SQLite or PostgreSQL.
+        returning: whether it returns something.
     """
     quote = "`" if mariadb else '"'
 
@@ -74,6 +90,6 @@ def insert_statement(table: str, columns: tuple[str, ...], count: int, *, mariad
         "ON DUPLICATE KEY UPDATE `event_id` = `event_id`" if mariadb else f"ON CONFLICT ({quoted(_KEY)}) DO NOTHING"
     )
     return (
-        f"INSERT INTO {quoted((table,))} ({quoted(columns)}) VALUES {', '.join([row] * count)} "  # noqa: S608
-        f"{conflict} RETURNING {quoted(_RETURNED)}"
+        f"INSERT INTO {quoted((table,))} ({quoted(columns)}) VALUES {', '.join([row] * count)} {conflict}"  # noqa: S608
+        f"{f' RETURNING {quoted(_RETURNED)}' if returning else ''}"
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from envoyou_core.forks import ForkSafeLock
 from envoyou_core.inbox import proc_files
@@ -29,6 +29,8 @@ __all__ = [
     "ProcessRegistration",
     "held_handlers",
 ]
+
+Value = TypeVar("Value")
 
 
 class ProcessKind(StrEnum):
@@ -233,7 +235,7 @@ class Beats:
         at = now.timestamp()
         late = tuple(
             process
-            for process in dict.fromkeys(processes)
+            for process in _distinct(processes)
             if process is not None and not self._was_seen_recently(process, at)
         )
         return ProcessRegistration(now, self._late_sets([*sets, *(process.handlers for process in late)], at), late)
@@ -249,7 +251,7 @@ class Beats:
     def _late_sets(self, sets: Iterable[HandlerSet | None], at: float) -> tuple[HandlerSet, ...]:
         return tuple(
             handlers
-            for handlers in dict.fromkeys(sets)
+            for handlers in _distinct(sets)
             if handlers is not None and not 0 <= at - self._sets.get(handlers.id, float("-inf")) < SET_INTERVAL
         )
 
@@ -258,6 +260,11 @@ class Beats:
             return False
         handlers, kind, seen_at = self._processes[process.id]
         return (handlers, kind) == (process.handlers.id, process.kind) and 0 <= at - seen_at < QUIET_INTERVAL
+
+
+def _distinct(values: Iterable[Value]) -> Iterable[Value]:
+    # All events of a commit mostly have the same objects, whose hashes take long to compute.
+    return dict.fromkeys({id(value): value for value in values}.values())
 
 
 def _this_process(now: float) -> Process:

@@ -37,10 +37,12 @@ __all__ = [
     "Changes",
     "Ordered",
     "accept",
+    "arrive",
     "claimed_by",
     "compare_redelivery",
     "count_crash",
     "deletes_payload",
+    "describe",
     "end_lease",
     "had_effect",
     "interruptions",
@@ -70,24 +72,40 @@ REARMABLE = Status.DEAD
 
 def accept(entry: NewEvent, now: datetime) -> Changes:
     """The columns of a new event; the inbox adds its name. There is no column `traceparent` if it has none."""
-    columns: dict[str, Any] = {
-        "tenant": entry.tenant,
-        "event_id": entry.event.id,
-        "type": entry.event.type,
-        "created": entry.event.created,
-        "webhook_id": entry.webhook_id,
-        "body": entry.event.body,
+    return {**arrive(now), **describe(entry)}
+
+
+def arrive(now: datetime) -> Changes:
+    """The columns of a new event that all events of one commit have in common."""
+    return {
         "status": Status.RECEIVED,
         "attempts": 0,
         "crashes": 0,
         "progress": {},
-        "received_at": now if entry.received_at is None else entry.received_at.astimezone(UTC),
+        "received_at": now,
         "due_at": now,
-        "object_key": entry.event.object_id or "",
+    }
+
+
+def describe(entry: NewEvent) -> Changes:
+    """The other columns of a new event. There is a column `received_at` if it was accepted earlier than now."""
+    event = entry.event
+    columns: dict[str, Any] = {
+        "tenant": entry.tenant,
+        "event_id": event.id,
+        "type": event.type,
+        "created": event.created,
+        "webhook_id": entry.webhook_id,
+        "body": event.body,
+        "object_key": event.object_id or "",
         "accepted_set": None if entry.handlers is None else entry.handlers.id,
         "headers": entry.headers,
     }
-    return columns if entry.traceparent is None else {**columns, "traceparent": entry.traceparent}
+    if entry.received_at is not None:
+        columns["received_at"] = entry.received_at.astimezone(UTC)
+    if entry.traceparent is not None:
+        columns["traceparent"] = entry.traceparent
+    return columns
 
 
 def is_rearmed(status: Status, *, has_payload: bool) -> bool:

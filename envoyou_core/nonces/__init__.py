@@ -6,6 +6,7 @@ See the guide, "Recommended Validation Steps".
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import Final, Protocol, runtime_checkable
 
 from envoyou_core.errors import ConfigurationError
@@ -14,6 +15,9 @@ __all__ = ["NONCE_LIFETIME", "NonceStore", "nonce_key", "open_nonces"]
 
 NONCE_LIFETIME: Final = 600.0
 """Seconds for which a nonce stays bound to its event: the guide's ten minutes."""
+
+MAX_TENANTS: Final = 1_024
+"""The number of tenants for which the beginning of their keys is kept."""
 
 
 @runtime_checkable
@@ -55,7 +59,14 @@ def open_nonces(url: str) -> NonceStore:
 
 def nonce_key(name: str, tenant: str, nonce: bytes) -> str:
     """A key of fixed length, so that a sender cannot fill the store with long nonces."""
-    digest = hashlib.blake2b(digest_size=16)
-    for part in (name.encode(), tenant.encode(), nonce):
-        digest.update(len(part).to_bytes(4, "big") + part)
+    digest = _digest_of(name, tenant).copy()
+    digest.update(len(nonce).to_bytes(4, "big") + nonce)
     return digest.hexdigest()
+
+
+@lru_cache(MAX_TENANTS)
+def _digest_of(name: str, tenant: str) -> hashlib.blake2b:
+    digest = hashlib.blake2b(digest_size=16)
+    for part in (name.encode(), tenant.encode()):
+        digest.update(len(part).to_bytes(4, "big") + part)
+    return digest

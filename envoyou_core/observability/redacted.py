@@ -50,7 +50,9 @@ class RedactedLogger(logging.LoggerAdapter[logging.Logger]):
     def logger(self) -> logging.Logger:
         """The logger of that name. It is not kept, because `logging` may replace or disable loggers at any time."""
         # Looked up at each use, never at import: `logging.config` disables the loggers that exist when it runs.
-        return logging.getLogger(self._name)
+        found = logging.root.manager.loggerDict.get(self._name)
+        # `getLogger` takes a lock, and most records are written by no handler.
+        return found if isinstance(found, logging.Logger) else logging.getLogger(self._name)
 
     @logger.setter
     def logger(self, _: logging.Logger) -> None:

@@ -237,7 +237,8 @@ class Receiver:
     def _authenticate(self, request: WebhookRequest, now: float) -> Flow[str]:
         """Check that `request` is genuine and return its tenant. Nothing that fails this check may enter a store."""
         self.policy.check_headers(request, now=now)
-        keys = yield from self.key_source.find(header_text(request.webhook_id))
+        found = self.key_source.find(header_text(request.webhook_id))
+        keys = found if isinstance(found, Keys) else (yield from found)
         if not self.policy.is_signed_raw(request, keys.keys):
             if not request.body:
                 raise SignatureMismatchError("The body is empty: middleware may have read it.")
@@ -290,18 +291,43 @@ class Receiver:
 
     def _store(self, event: Event, tenant: str, request: WebhookRequest, traceparent: str | None = None) -> Flow[Added]:
         deadline = time.monotonic() + ANSWER_BUDGET
+        nonces = self.nonces
         key = nonce_key(self.inbox.name, tenant, request.nonce) if request.nonce else None
-        if key is not None and (yield from self._bound_event(key)) not in {None, event.id}:
-            raise NonceReusedError
+        if key is not None:
+            lookup = partial(nonces.lookup, key)
+            bound = (yield from self._wait_for_nonces(lookup)) if nonces.blocking else self._ask_nonces(lookup)
+            if bound not in {None, event.id}:
+                raise NonceReusedError
         entry = self._entry(event, tenant, request, traceparent)
         if self.relay is None:
-            added = yield from _add(self.inbox, "inbox", entry, deadline)
+            added: Added = yield from _add(self.inbox, "inbox", entry, deadline)
         else:
             added = yield from self._add_to_inbox_or_spool(self.relay, entry, deadline)
         if key is not None:
             # After the commit: if the nonce were bound and the event then not stored, the sender's retry would be lost.
-            yield from self._bind(key, event.id)
+            bind = partial(nonces.bind, key, event.id, NONCE_LIFETIME)
+            if nonces.blocking:
+                yield from self._wait_for_nonces(bind)
+            else:
+                self._ask_nonces(bind)
         return added
+
+    def _ask_nonces(self, call: Callable[[], str | None]) -> str | None:
+        """Call the nonce store. If that fails, the unique key alone finds duplicates."""
+        try:
+            return call()
+        except Exception as error:
+            self.notices.emit(observability.NonceStoreFailed(describe(error)))
+            return None
+
+    def _wait_for_nonces(self, call: Callable[[], str | None]) -> Flow[str | None]:
+        """Call a nonce store that blocks. See `_ask_nonces`."""
+        try:
+            answer: str | None = yield Call(call)
+        except Exception as error:
+            self.notices.emit(observability.NonceStoreFailed(describe(error)))
+            return None
+        return answer
 
     def _add_to_inbox_or_spool(self, relay: SpoolRelay, entry: NewEvent, deadline: float) -> Flow[Added]:
         """Add the event to the inbox, or to the spool if that fails. The order is reversed while the inbox is down.
@@ -338,24 +364,6 @@ class Receiver:
         self.notices.emit(observability.Spooled(entry.event.id, entry.event.type))
         relay.event_spooled()
         return added
-
-    def _bound_event(self, key: str) -> Flow[str | None]:
-        try:
-            if not self.nonces.blocking:
-                return self.nonces.lookup(key)
-            bound: str | None = yield Call(lambda: self.nonces.lookup(key))
-        except Exception as error:
-            self.notices.emit(observability.NonceStoreFailed(describe(error)))
-            return None
-        return bound
-
-    def _bind(self, key: str, event_id: str) -> Flow[None]:
-        try:
-            if not self.nonces.blocking:
-                return self.nonces.bind(key, event_id, NONCE_LIFETIME)
-            yield Call(lambda: self.nonces.bind(key, event_id, NONCE_LIFETIME))
-        except Exception as error:
-            self.notices.emit(observability.NonceStoreFailed(describe(error)))
 
 
 def _add(inbox: WorkerInbox, label: str, entry: NewEvent, deadline: float) -> Flow[Added]:

@@ -101,8 +101,8 @@ class Keys(msgspec.Struct, frozen=True):
 class KeySource(Protocol):
     """Finds the keys for a webhook id."""
 
-    def find(self, webhook_id: str | None) -> Flow[Keys]:
-        """Find the keys for a webhook id, which comes from an unsigned header.
+    def find(self, webhook_id: str | None) -> Keys | Flow[Keys]:
+        """Return the keys for a webhook id, which comes from an unsigned header; or a flow, if they are looked up.
 
         Raises:
             UnknownEndpointError: the id is unknown.
@@ -116,9 +116,8 @@ class FixedSecrets:
     def __init__(self, secret: Secrets) -> None:
         self._keys = Keys("", signing_keys(secret))
 
-    def find(self, webhook_id: str | None) -> Flow[Keys]:
+    def find(self, webhook_id: str | None) -> Keys:
         """See `KeySource.find`."""
-        yield from ()
         return self._keys
 
 
@@ -146,9 +145,8 @@ class MappedSecrets:
                     )
             self._keys[webhook_id] = keys
 
-    def find(self, webhook_id: str | None) -> Flow[Keys]:
+    def find(self, webhook_id: str | None) -> Keys:
         """See `KeySource.find`."""
-        yield from ()
         keys = None if webhook_id is None else self._keys.get(webhook_id)
         if keys is None:
             raise UnknownEndpointError

@@ -190,8 +190,8 @@ class VerificationPolicy:
             now: epoch seconds.
         """
         is_signed_raw = None
-        # Normalising the headers takes longer than computing the signature. The fast path only accepts what the platform
-        # usually sends. Everything else, each refusal included, is decided by the checks below.
+        # Normalising the headers takes longer than computing the signature. The fast path only accepts what the
+        # platform usually sends. Everything else, each refusal included, is decided by the checks below.
         if (
             type(headers) is dict
             and type(body) is bytes

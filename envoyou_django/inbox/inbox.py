@@ -192,7 +192,8 @@ class OrmInbox(OrmRecords, OrmTelemetry, TransactionalInbox):
 
     def _store(self, entries: Sequence[NewEvent]) -> list[Added]:
         now = self._now()
-        rows = {_key(entry): self._new_row(entry, now) for entry in reversed(entries)}
+        in_common = self._arrival(now)
+        rows = {_key(entry): in_common | encode(transitions.describe(entry)) for entry in reversed(entries)}
         registration = self._beats.due([entry.handlers for entry in entries], [entry.process for entry in entries], now)
         with committed(self._alias):
             registry.write(registration, self.name, self._alias)
@@ -243,7 +244,11 @@ class OrmInbox(OrmRecords, OrmTelemetry, TransactionalInbox):
         self._rejections.rows.filter(pk=key).delete()
 
     def _new_row(self, entry: NewEvent, now: datetime) -> dict[str, object]:
-        return {"name": self.name, **encode(transitions.accept(entry, now))}
+        return self._arrival(now) | encode(transitions.describe(entry))
+
+    def _arrival(self, now: datetime) -> dict[str, object]:
+        """The columns that all events of one commit have in common."""
+        return {"name": self.name, **encode(transitions.arrive(now))}
 
     def claim(self, limit: int, lease: float, claim_filter: ClaimFilter = ANY) -> list[Claim]:
         alias = self._alias

@@ -16,6 +16,8 @@ __all__ = ["insert_new", "supports"]
 Key = tuple[str, str]
 """The tenant and the id of an event."""
 
+_NONE_YET = object()
+
 
 def supports(connection: Any) -> bool:
     """Whether the database supports INSERT ... RETURNING. MySQL does not; Django treats MariaDB as MySQL, too."""
@@ -53,8 +55,21 @@ def _insert(rows: Sequence[Mapping[str, Any]], using: str) -> Sequence[tuple[str
     statement = insert_statement(
         options.db_table, columns, len(rows), mariadb=connection.vendor == "mysql", placeholder="%s"
     )
-    parameters = [field.get_db_prep_save(row.get(field.name), connection) for row in rows for field in fields]
+    prepared = [_prepared(field, [row.get(field.name) for row in rows], connection) for field in fields]
+    parameters = [value for row in zip(*prepared, strict=True) for value in row]
     with connection.cursor() as cursor:
         cursor.execute(statement, parameters)
         returned: Sequence[tuple[str, str, str | None]] = cursor.fetchall()
         return returned
+
+
+def _prepared(field: Any, values: Sequence[object], connection: Any) -> list[object]:
+    """Convert the values of one column for the database."""
+    converted: list[object] = []
+    latest: object = _NONE_YET
+    for value in values:
+        # All rows of a commit have most values in common, such as the time.
+        if value is not latest:
+            latest, for_database = value, field.get_db_prep_save(value, connection)
+        converted.append(for_database)
+    return converted

@@ -501,7 +501,7 @@ BREAKAGES = [
         "        entry = self._entry(event, tenant, request, traceparent)\n",
         "        entry = self._entry(event, tenant, request, traceparent)\n"
         "        if key is not None:\n"
-        "            yield from self._bind(key, event.id)\n",
+        "            self._ask_nonces(partial(nonces.bind, key, event.id, NONCE_LIFETIME))\n",
         (f"{TEST_RECEPTION}::test_a_nonce_is_bound_only_after_the_event_is_stored",),
     ),
     Breakage(
@@ -927,9 +927,9 @@ BREAKAGES = [
     Breakage(
         "the bytes that came are written anew",
         TRANSITIONS,
-        "accept",
-        '"body": entry.event.body,',
-        '"body": entry.event.body.strip(),',
+        "describe",
+        '"body": event.body,',
+        '"body": event.body.strip(),',
         (f"{TEST_SQLITE_INBOX}::test_the_event_comes_back_byte_for_byte",),
     ),
     Breakage(
@@ -976,8 +976,8 @@ BREAKAGES = [
         "SQLite transactions begin by reading",
         "envoyou_core/inbox/sql/engines.py",
         "_begin_immediately",
-        'connection.exec_driver_sql("BEGIN IMMEDIATE")',
-        'connection.exec_driver_sql("BEGIN")',
+        'driver.execute("BEGIN IMMEDIATE")',
+        'driver.execute("BEGIN")',
         (f"{TEST_SQL}::test_every_writing_transaction_on_sqlite_asks_for_the_lock_first",),
     ),
     # What bites a durable inbox: see pitfalls.py

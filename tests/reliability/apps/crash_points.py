@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Engine, event
 
 from envoyou_core import Webhooks
+from envoyou_core.inbox.sql import acceptance
 
 if TYPE_CHECKING:
     from django.dispatch import Signal
@@ -84,9 +85,23 @@ def install_in_sqlalchemy(engine: Engine) -> None:
     """Add the points to the transactions of an engine."""
 
     def after_each(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        crash_points_after(statement, "envoyou_inbox")
+        # SQLAlchemy does not execute each insert.
+        if not statement.startswith("INSERT"):
+            crash_points_after(statement, "envoyou_inbox")
 
     event.listen(engine, "after_cursor_execute", after_each)
+
+
+def install_in_insert() -> None:
+    """Add a point to the transactions that store events, before they are committed."""
+    insert_new = acceptance.insert_new
+
+    def insert_with_point(*arguments: Any) -> Any:
+        new = insert_new(*arguments)
+        crash_point("in the insert")
+        return new
+
+    acceptance.insert_new = insert_with_point
 
 
 def install_in_django(created: Signal) -> None:

@@ -31,6 +31,7 @@ if driver := os.environ.get("ASYNC_DRIVER"):
 else:
     webhooks = Webhooks.from_env()
 crash_points.install(webhooks)
+crash_points.install_in_insert()
 crash_points.install_in_sqlalchemy(webhooks.inbox._engine)  # type: ignore[attr-defined]
 scarce_disk.install(webhooks)
 
