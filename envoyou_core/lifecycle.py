@@ -302,6 +302,7 @@ class Lifecycle(Monitoring):
     def _engine(self) -> Engine:
         from envoyou_core.worker.engine import Engine
         from envoyou_core.worker.known_handlers import KnownHandlers
+        from envoyou_core.worker.late_leases import LateLeases
         from envoyou_core.worker.recovery import Recovery
 
         return Engine(
@@ -312,6 +313,7 @@ class Lifecycle(Monitoring):
             presence=self._presence,
             known_handlers=KnownHandlers(self._inbox, clock=self._settings.clock),
             recovery=Recovery(self._inbox, self._presence),
+            late_leases=LateLeases(self._settings.lease, self._settings.clock),
             lease=self._settings.lease,
             contexts=self._contexts,
             hooks=self._handlers.hooks,
