@@ -377,7 +377,7 @@ class SqlInbox(SqlRecords, SqlTelemetry, TransactionalInbox):
                 held = state is not None
         if not held:
             raise sessions.unseen(connection) if self._is_held(claim) else LeaseLostError
-        return state != usual
+        return usual is not None and (state != usual or sessions.was_named(connection))
 
     def _end_attempt(
         self,
