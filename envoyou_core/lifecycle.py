@@ -373,6 +373,7 @@ class Lifecycle(Monitoring):
             spool,
             self._inbox,
             name=self.inbox.name,
+            presence=self._presence,
             notices=self._notices,
             in_context=lambda function: self._engine.in_context(function),
             run_thread_exit_hooks=lambda: self._engine.run_thread_exit_hooks(),
