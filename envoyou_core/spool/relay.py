@@ -54,8 +54,8 @@ MOVE_TIMEOUT = 3.0
 """Seconds within which the inbox must answer for a batch."""
 
 LEASE = 10.0
-"""Seconds for which a batch is leased. The lease may expire: an event that is moved twice is a duplicate. It ends early if
-its process was of this machine and is gone."""
+"""Seconds for which a batch is leased. The lease may expire: an event that is moved twice is a duplicate. It ends early
+if its process was of this machine and is gone."""
 
 BATCH = 100
 
