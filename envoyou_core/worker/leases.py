@@ -13,6 +13,9 @@ from envoyou_core.worker.late_leases import RENEWALS
 
 __all__ = ["LeaseKeeper"]
 
+TRIES = 4
+"""How often a renewal that fails is tried again in the time that other workers leave after an outage."""
+
 
 class LeaseKeeper:
     """Renews the leases of a worker's claims from a thread of its own. It ends once it is stopped and holds no claim.
@@ -64,7 +67,7 @@ class LeaseKeeper:
             try:
                 self._renew()
             except Exception as error:
-                wait = min(backoff.advance(), interval)
+                wait = min(backoff.advance(), interval / TRIES)
                 self._engine.notices.emit(WorkerFailed(self._name, describe(error), wait))
             else:
                 wait = interval
