@@ -130,6 +130,19 @@ def test_a_worker_does_not_take_over_what_it_holds_itself(make_site, clock, with
     assert (site.runs, site.record().crashes, site.record().attempts) == (["evt_1"], 0, 1)
 
 
+@pytest.mark.parametrize("make_site", ["sqlite"], indirect=True)
+def test_nor_if_only_its_renewals_were_late(make_site, clock, without_renewals):
+    """As after a jump of the clock."""
+    site = make_site()
+    site.accept()
+    site.begin()
+    clock.advance(2 * LEASE)
+    site.wait_until_polled()
+    site.release.set()
+    pause_until(lambda: site.record().status is Status.PROCESSED)
+    assert (site.runs, site.record().crashes) == (["evt_1"], 0)
+
+
 def test_a_worker_that_was_cut_off_too_leaves_events_to_those_that_hold_them(make_site, clock, without_renewals):
     holder, other = make_site(), make_site()
     holder.accept()
