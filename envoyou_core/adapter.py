@@ -62,7 +62,14 @@ from envoyou_core.inbox.rows import (
     record_of,
 )
 from envoyou_core.inbox.server_settings import LOCK_TIMEOUT, POSTGRES_LIMITS
-from envoyou_core.inbox.sessions import SESSION_STATE, describe_changes, unseen_event
+from envoyou_core.inbox.sessions import (
+    SESSION_STATE,
+    describe_changes,
+    named_differ,
+    named_state,
+    note_statement,
+    unseen_event,
+)
 from envoyou_core.inbox.transitions import Changes
 from envoyou_core.observability.disabled import REMEDY, disabled_loggers
 from envoyou_core.observability.redacted import RedactedLogger
@@ -167,8 +174,11 @@ __all__ = [
     "lease_holder",
     "location_of",
     "mark_endpoint",
+    "named_differ",
+    "named_state",
     "new_lease_token",
     "newest_secret",
+    "note_statement",
     "object_key",
     "object_key_in",
     "one_line",

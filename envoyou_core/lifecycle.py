@@ -310,6 +310,7 @@ class Lifecycle(Monitoring):
     def _engine(self) -> Engine:
         from envoyou_core.worker.engine import Engine
         from envoyou_core.worker.known_handlers import KnownHandlers
+        from envoyou_core.worker.late_leases import LateLeases
         from envoyou_core.worker.recovery import Recovery
 
         return Engine(
@@ -320,6 +321,7 @@ class Lifecycle(Monitoring):
             presence=self._presence,
             known_handlers=KnownHandlers(self._inbox, clock=self._settings.clock),
             recovery=Recovery(self._inbox, self._presence),
+            late_leases=LateLeases(self._settings.lease, self._settings.clock),
             lease=self._settings.lease,
             contexts=self._contexts,
             hooks=self._handlers.hooks,
@@ -379,6 +381,7 @@ class Lifecycle(Monitoring):
             spool,
             self._inbox,
             name=self.inbox.name,
+            presence=self._presence,
             notices=self._notices,
             in_context=lambda function: self._engine.in_context(function),
             run_thread_exit_hooks=lambda: self._engine.run_thread_exit_hooks(),

@@ -222,6 +222,24 @@ class MemoryInbox(MemoryTelemetry, WorkerInbox):
                 row.change(transitions.end_lease(now))
             return len(held)
 
+    def extend_leases(self, seconds: float) -> int:
+        with self._lock:
+            now = self._now()
+            expired = [
+                row for row in self._rows.values() if row.status is transitions.LEASED and not row.is_leased(now)
+            ]
+            for row in expired:
+                row.change(transitions.extend_lease(seconds, now))
+            return len(expired)
+
+    def uncount_crash(self, claim: Claim) -> bool:
+        with self._lock:
+            row = self._rows.get((claim.tenant, claim.event.id))
+            changes = {} if row is None or row.key != claim.key else transitions.uncount_crash(claim, row.crashes)
+            if row is not None:
+                row.change(changes)
+            return bool(changes)
+
     def has_waiting(self, handlers: HandlerSet | None = None) -> bool:
         with self._lock:
             if handlers is None:

@@ -300,6 +300,22 @@ class WorkerInbox(Inbox, TelemetryInbox, Protocol):
         """
         return 0
 
+    def extend_leases(self, seconds: float) -> int:
+        """Let the leases that have expired expire `seconds` from now: an outage may have kept them from being renewed.
+
+        Returns:
+            The number of leases.
+        """
+        return 0
+
+    def uncount_crash(self, claim: Claim) -> bool:
+        """Take back a crash that was counted because the lease of `claim` had expired: its process lives.
+
+        Returns:
+            Whether a crash was counted since the claim.
+        """
+        return False
+
     def handler_sets(self, ids: Collection[str]) -> dict[str, HandlerSet]:
         """Return the stored handler sets with these ids; one that is not stored is left out."""
 

@@ -44,6 +44,7 @@ __all__ = [
     "deletes_payload",
     "describe",
     "end_lease",
+    "extend_lease",
     "had_effect",
     "interruptions",
     "is_awaited",
@@ -54,6 +55,7 @@ __all__ = [
     "requeue",
     "scrub",
     "settle",
+    "uncount_crash",
     "watermarks",
 ]
 
@@ -133,6 +135,11 @@ def end_lease(now: datetime) -> Changes:
     return {"due_at": now}
 
 
+def extend_lease(seconds: float, now: datetime) -> Changes:
+    """Extend an expired lease whose holder may have been unable to renew it. See `LEASED`."""
+    return {"due_at": now + timedelta(seconds=seconds)}
+
+
 def claimed_by(handlers: HandlerSet | None) -> Changes:
     """Record the handlers of the process that leases an event. Only an event that is not leased waits for a handler."""
     return {"claimed_set": None if handlers is None else handlers.id}
@@ -150,6 +157,18 @@ def count_crash(claim: Claim, crashed: HandlerSet | None, now: datetime) -> Chan
     if claim.unreadable is None:
         changes["owed"] = with_crashed(claim.owed, claim.event.type, claim.progress, crashed)
     return changes
+
+
+def uncount_crash(claim: Claim, crashes: int) -> Changes:
+    """Take back a crash that was counted when the lease of `claim` had expired, because its process lives.
+
+    The history still shows it.
+
+    Args:
+        claim: the claim whose lease was lost.
+        crashes: the number of crashes now. If it is not greater than that of the claim, nothing changes.
+    """
+    return {"crashes": crashes - 1} if crashes > claim.crashes else {}
 
 
 def is_waiting(status: Status | str, waits_for: str | None) -> bool:

@@ -246,18 +246,28 @@ class Receiver:
         return keys.tenant
 
     def _keep(self, request: WebhookRequest, tenant: str, now: float, error: InvalidPayloadError) -> Flow[bool]:
-        """Keep a genuine delivery that is rejected; returns whether the inbox has it. The answer does not change."""
-        try:
-            if self.relay is not None and self.relay.inbox_is_down:
-                raise UnavailableError("the inbox is down")
-            rejection = rejection_of(request, tenant, now, error)
-            pruned: int = yield Wait(self.inbox.keep_rejected(rejection), time.monotonic() + ANSWER_BUDGET)
-        except Exception as failure:
-            self.notices.emit(observability.RejectedNotKept(self.inbox.name, describe(failure)))
-            return False
-        if pruned:
-            self.notices.emit(observability.RejectedPruned(self.inbox.name, pruned))
-        return True
+        """Keep a genuine delivery that is rejected; returns whether the inbox or the spool has it.
+
+        The answer does not change.
+        """
+        stores: list[WorkerInbox] = [self.inbox]
+        if self.relay is not None:
+            self.relay.start()
+            stores = [self.relay.spool, self.inbox] if self.relay.inbox_is_down else [self.inbox, self.relay.spool]
+        failures = []
+        for store in stores:
+            try:
+                rejection = rejection_of(request, tenant, now, error)
+                deadline = time.monotonic() + ANSWER_BUDGET / len(stores)
+                pruned: int = yield Wait(store.keep_rejected(rejection), deadline)
+            except Exception as failure:
+                failures.append(describe(failure))
+            else:
+                if pruned:
+                    self.notices.emit(observability.RejectedPruned(self.inbox.name, pruned))
+                return True
+        self.notices.emit(observability.RejectedNotKept(self.inbox.name, "; ".join(failures)))
+        return False
 
     def _capture(self, request: WebhookRequest, error: WebhookError) -> Flow[None]:
         """Write a refused request to a file, if that is configured. The answer does not change."""

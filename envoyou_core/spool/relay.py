@@ -23,15 +23,19 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from envoyou_core.errors import InvalidPayloadError, describe
 from envoyou_core.inbox.handler_sets import HandlerSet
+from envoyou_core.inbox.processes import QUIET_INTERVAL, Presence
 from envoyou_core.inbox.protocol import WorkerInbox
-from envoyou_core.inbox.records import Added, Claim, NewEvent, Settlement, Status
+from envoyou_core.inbox.records import Added, Claim, ClaimFilter, NewEvent, Settlement, Status
 from envoyou_core.observability.notices import Notices
 from envoyou_core.observability.storage_notices import InboxDown, InboxUp, MoveRefused, SpoolFailed
+from envoyou_core.observability.worker_notices import LeasesEnded
+from envoyou_core.spool.rejections import move_rejected
 from envoyou_core.worker.failures import private_texts
+from envoyou_core.worker.recovery import RECOVERY_INTERVAL, Recovery
 
 if TYPE_CHECKING:
     from envoyou_core.spool.spool import Spool
@@ -50,7 +54,8 @@ MOVE_TIMEOUT = 3.0
 """Seconds within which the inbox must answer for a batch."""
 
 LEASE = 10.0
-"""Seconds for which a batch is leased. The lease may expire: an event that is moved twice is a duplicate."""
+"""Seconds for which a batch is leased. The lease may expire: an event that is moved twice is a duplicate. It ends early
+if its process was of this machine and is gone."""
 
 BATCH = 100
 
@@ -72,6 +77,7 @@ class SpoolRelay:
         spool: where events wait.
         inbox: where events are moved to.
         name: of the `Webhooks`.
+        presence: this process, which is listed in the spool before it claims.
         notices: the stream to which outages and refused events are reported.
         in_context: calls a function within everything that the framework requires around database access.
         run_thread_exit_hooks: called in the thread before it ends.
@@ -84,8 +90,9 @@ class SpoolRelay:
         inbox: WorkerInbox,
         *,
         name: str,
+        presence: Presence,
         notices: Notices,
-        in_context: Callable[[Callable[[], list[Outcome]]], list[Outcome]],
+        in_context: Callable[[Callable[[], Any]], Any],
         run_thread_exit_hooks: Callable[[], object],
         on_moved: Callable[[str], object],
     ) -> None:
@@ -96,6 +103,8 @@ class SpoolRelay:
         self._in_context = in_context
         self._run_thread_exit_hooks = run_thread_exit_hooks
         self._on_moved = on_moved
+        self._presence = presence
+        self._recovery = Recovery(spool, presence)
         self._states: dict[int, _State] = {}
 
     @property
@@ -204,14 +213,40 @@ class SpoolRelay:
                 state.down = state.spooled = False
             if until_due is None or until_due > 0:
                 self._end_outage(state)
-                longest = PROBE_INTERVAL if state.down else SWEEP_INTERVAL
-                return longest if until_due is None else min(until_due, longest)
-            claims = self.spool.claim(1 if state.down else BATCH, LEASE)
+                if not state.down:
+                    self._in_context(lambda: move_rejected(self.spool, self._inbox, MOVE_TIMEOUT))
+                return self._wait_for_leases(state, until_due)
+            process = self._list_process(state)
+            claims = self.spool.claim(1 if state.down else BATCH, LEASE, ClaimFilter(process_id=process))
             readable = self._postpone_unreadable(claims)
             if readable:
                 sets = self.spool.handler_sets({claim.accepted_set for claim in readable if claim.accepted_set})
-                self._conclude(state, self._in_context(lambda: self._add_all(readable, sets)))
+                outcomes: list[Outcome] = self._in_context(lambda: self._add_all(readable, sets))
+                self._conclude(state, outcomes)
             return PROBE_INTERVAL if state.down or not claims else 0.0
+
+    def _wait_for_leases(self, state: _State, until_due: float | None) -> float:
+        """End the leases of processes that are gone. Return the seconds until the next poll, zero if there were any."""
+        longest = PROBE_INTERVAL if state.down else SWEEP_INTERVAL
+        if until_due is None:
+            return longest
+        if self._recovery.is_due:
+            ended, gone = self._recovery.run()
+            if ended:
+                self._notices.emit(LeasesEnded(self.spool.name, ended, ", ".join(str(process.pid) for process in gone)))
+                return 0.0
+        # What is due that soon may be leased.
+        return min(until_due, RECOVERY_INTERVAL if until_due <= LEASE else longest)
+
+    def _list_process(self, state: _State) -> str:
+        """List this process in the spool, unless that was done recently, and return its id."""
+        process = self._presence.process
+        now = time.monotonic()
+        if now - state.listed_at >= QUIET_INTERVAL:
+            self.spool.beat(process)
+            self.spool.prune_processes()
+            state.listed_at = now
+        return process.id
 
     def _end_outage(self, state: _State) -> None:
         with state.lock:
@@ -305,6 +340,7 @@ class _State:
         moved: how many events were moved.
         moved_before: how many of them before the outage.
         moved_at_first_failure: by the key of an event that has failed, the value of `moved` at that moment.
+        listed_at: when this process was listed in the spool, in seconds of `time.monotonic`.
     """
 
     moving: threading.Lock = field(default_factory=threading.Lock)
@@ -319,6 +355,7 @@ class _State:
     moved: int = 0
     moved_before: int = 0
     moved_at_first_failure: dict[int, int] = field(default_factory=dict)
+    listed_at: float = float("-inf")
 
     def is_refused(self, claim: Claim) -> bool:
         """Whether another event has reached the inbox since this one failed for the first time."""

@@ -9,15 +9,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from sqlalchemy import case, delete, update
+from sqlalchemy import case, delete, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from envoyou_core.errors import ConfigurationError, describe
 from envoyou_core.inbox.files import SqliteFile
 from envoyou_core.inbox.records import Claim, Status
+from envoyou_core.inbox.rejected import RejectedDelivery, rejected_of
+from envoyou_core.inbox.rows import moment
+from envoyou_core.inbox.sql import rejections
 from envoyou_core.inbox.sql.claims import IS_HELD, lease_of
 from envoyou_core.inbox.sql.inbox import SqlInbox
-from envoyou_core.inbox.sql.schema import inbox_table
+from envoyou_core.inbox.sql.schema import inbox_table, rejected_table
 from envoyou_core.inbox.urls import read_url
 
 __all__ = ["Spool"]
@@ -75,6 +78,13 @@ class Spool(SqlInbox):
             return
         with self._writing() as connection:
             connection.execute(delete(inbox_table).where(IS_HELD), [lease_of(claim) for claim in claims])
+
+    def oldest_rejected(self, limit: int) -> list[RejectedDelivery]:
+        """Return up to `limit` rejected deliveries with their bodies, oldest first."""
+        self.open()
+        query = select(rejected_table).where(rejections.matching(self.name)).order_by(rejected_table.c.key).limit(limit)
+        with self._reading() as connection:
+            return [rejected_of(row, key=row.key, moment=moment) for row in connection.execute(query)]
 
     def release(self, claims: Sequence[Claim]) -> None:
         """End the leases of events that could not be moved. They are due at once, after all other due events."""

@@ -39,6 +39,7 @@ class RunningAttempt:
         settlement: how the attempt ends; `None` while it runs, and if the lease was lost.
         is_settled: whether the transaction of the last handler has stored the settlement.
         is_interrupted: whether the database has interrupted the attempt, which then does not count.
+        is_uncertain: whether a handler's transaction has failed at its end, and it is unknown whether it was committed.
         is_stale: whether an event created later has already been applied to the same object; `None` if unknown.
         begun: the handlers of this process that have begun in this attempt.
         elsewhere: the owed handlers that this process does not know; `None` if there are none.
@@ -60,6 +61,7 @@ class RunningAttempt:
     settlement: Settlement | None = None
     is_settled: bool = False
     is_interrupted: bool = False
+    is_uncertain: bool = False
     is_stale: bool | None = None
     begun: set[str] = field(default_factory=set)
     elsewhere: OwedElsewhere | None = None

@@ -11,12 +11,14 @@ from functools import partial
 from typing import Any
 
 from envoyou_core.errors import ConfigurationError, RetryLater
-from envoyou_core.inbox.records import Claim, InboxRecord, Status
+from envoyou_core.inbox.database_errors import is_database_failure
+from envoyou_core.inbox.records import Claim, InboxRecord, Settlement, Status
 from envoyou_core.observability.attempt_notices import HandlerOverdue
 from envoyou_core.observability.worker_notices import NoHandlers
 from envoyou_core.patterns import matches_any
 from envoyou_core.steps import Call, CallHandler, Flow, arun, result_of, run
 from envoyou_core.worker.attempt import RunningAttempt
+from envoyou_core.worker.backoff import Backoff
 from envoyou_core.worker.engine import Engine
 from envoyou_core.worker.leases import LeaseKeeper
 
@@ -107,16 +109,57 @@ async def adrain(engine: Engine, *, until_idle: bool, within: float | None = Non
 def _handle(engine: Engine, claim: Claim, raise_errors: bool) -> Flow[bool]:
     """Make one attempt at `claim` and settle it; false if the lease was lost, or the database interrupted it."""
     attempt = engine.new_attempt(claim)
-    yield from engine.run_handlers(attempt)
-    held = attempt.is_settled
-    if attempt.settlement is not None and not held:
-        held = yield Call(partial(engine.settle, claim, attempt.settlement))
+    has_ended = False
+    try:
+        yield from engine.run_handlers(attempt)
+        has_ended, held = True, attempt.is_settled
+        if attempt.settlement is not None and not held:
+            held = yield from _settle_within_lease(engine, claim, attempt.settlement)
+    except Exception as error:
+        if is_database_failure(error, in_inbox=True):
+            # The next drain of this process settles it. If its lease expired, that would count as a crash.
+            engine.keep_unsettled(attempt, has_ended=has_ended)
+        raise
     yield from engine.report(attempt, held)
     if raise_errors:
         _raise_failures(attempt)
     # An event that waits for a handler of another process is not settled.
     is_left = attempt.settlement is None or attempt.settlement.waits_for is not None
     return held and not is_left and not attempt.is_interrupted
+
+
+def _settle_within_lease(engine: Engine, claim: Claim, settlement: Settlement) -> Flow[bool]:
+    """Settle an attempt, and retry that while the database fails, but not for longer than a lease."""
+    settle = Call(partial(engine.settle, claim, settlement))
+    backoff = Backoff()
+    deadline = time.monotonic() + engine.lease
+    while True:
+        try:
+            held: bool = yield settle
+        except Exception as error:
+            if time.monotonic() + backoff.next > deadline or not is_database_failure(error, in_inbox=True):
+                raise
+        else:
+            return held
+        yield Call(partial(time.sleep, backoff.advance()))
+
+
+def _settle_kept(engine: Engine) -> Flow[int]:
+    """Settle the attempts that earlier drains could not settle."""
+    settled = 0
+    unsettled = engine.late_leases.take_unsettled()
+    while unsettled:
+        attempt, settlement = unsettled[0]
+        try:
+            held = yield Call(partial(engine.settle, attempt.claim, settlement))
+        except Exception:
+            for pair in unsettled:
+                engine.late_leases.keep(*pair)
+            raise
+        del unsettled[0]
+        yield from engine.report(attempt, held)
+        settled += held and not attempt.is_interrupted
+    return settled
 
 
 def _raise_failures(attempt: RunningAttempt) -> None:
@@ -143,7 +186,7 @@ def _handle_due(
         engine.notices.emit(NoHandlers(engine.inbox.name))
         return 0
     engine.check_providers()
-    settled = 0
+    settled = yield from _settle_kept(engine)
     engine.presence.drains()
     engine.known_handlers.look_now()
     yield Call(engine.ensure_listed)

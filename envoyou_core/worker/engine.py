@@ -8,10 +8,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
+
+from msgspec.structs import replace
 
 from envoyou_core.errors import ConfigurationError, LeaseLostError, RetryLater
 from envoyou_core.handler import Handler
@@ -38,7 +41,7 @@ from envoyou_core.steps import Call, Flow
 from envoyou_core.worker.attempt import RunningAttempt
 from envoyou_core.worker.backoff import OutageBackoff, delay_after_interruption
 from envoyou_core.worker.failures import private_texts, traceback_of
-from envoyou_core.worker.inbox_access import InboxAccess
+from envoyou_core.worker.inbox_access import InboxAccess, returned
 from envoyou_core.worker.invocation import Invocation, Stage, hook_step
 
 __all__ = ["Engine"]
@@ -125,6 +128,22 @@ class Engine(InboxAccess):
             except LeaseLostError:
                 attempt.settlement = None
 
+    def keep_unsettled(self, attempt: RunningAttempt, *, has_ended: bool) -> None:
+        """Keep an attempt whose result could not be stored because the database has failed.
+
+        Args:
+            attempt: the attempt.
+            has_ended: whether its handlers have run. If they have not, the event is to be returned to the inbox.
+        """
+        if attempt.is_uncertain:
+            # To return the event would undo the record of a handler that has committed.
+            return
+        if not has_ended:
+            attempt.is_interrupted = True
+            attempt.settlement = returned(replace(attempt.claim, owed=attempt.owed()), attempt.progress)
+        if attempt.settlement is not None:
+            self.late_leases.keep(attempt, attempt.settlement)
+
     def _find_others(self, attempt: RunningAttempt) -> Flow[None]:
         """Find out which owed handlers this process does not know. Normally this reads nothing."""
         claim, accepted = attempt.claim, None
@@ -161,6 +180,9 @@ class Engine(InboxAccess):
         event, settlement = attempt.claim.event, attempt.settlement
         if settlement is None or not held:
             self.notices.emit(LeaseLost(event.id, event.type, **_origin(attempt.claim)))
+            # If that fails, the crash stays counted. The event is another worker's now.
+            with suppress(Exception):
+                yield self._inbox_call(partial(self.inbox.uncount_crash, attempt.claim))
             return
         if attempt.is_interrupted:
             return
@@ -240,7 +262,7 @@ class Engine(InboxAccess):
             raise
         except Exception as raised:
             error = raised
-        if error is None or (invocation.stage is Stage.ENDING and (yield from self._has_committed(claim, handler))):
+        if error is None or (invocation.stage is Stage.ENDING and (yield from self._has_committed(attempt, handler))):
             attempt.succeed(handler)
             self.outages.reset()
             if self.notices.wants(HandlerSucceeded):
@@ -315,13 +337,15 @@ class Engine(InboxAccess):
         )
         return True
 
-    def _has_committed(self, claim: Claim, handler: Handler) -> Flow[bool]:
+    def _has_committed(self, attempt: RunningAttempt, handler: Handler) -> Flow[bool]:
         """Whether the handler has succeeded after all: the connection may have been lost after the commit."""
+        attempt.is_uncertain = True
         try:
-            committed: bool = yield self._inbox_call(partial(self._is_recorded, claim, handler))
+            committed: bool = yield self._inbox_call(partial(self._is_recorded, attempt.claim, handler))
         except asyncio.CancelledError:
             # If the event were returned to the inbox now, the handler would count as not done.
             raise RuntimeError(f"cut off before it was known whether handler {handler.name} has committed") from None
+        attempt.is_uncertain = False
         return committed
 
     def _is_recorded(self, claim: Claim, handler: Handler) -> bool:

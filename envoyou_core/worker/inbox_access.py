@@ -20,10 +20,11 @@ from envoyou_core.retention import Retention, RetentionReport, apply_retention, 
 from envoyou_core.worker.claim_plan import RoundRobin, paused_patterns, plan_claims
 from envoyou_core.worker.invocation import HandlerContext, enter_all
 from envoyou_core.worker.known_handlers import KnownHandlers
+from envoyou_core.worker.late_leases import RENEWALS, LateLeases
 from envoyou_core.worker.pauses import Pauses
 from envoyou_core.worker.recovery import Recovery
 
-__all__ = ["InboxAccess"]
+__all__ = ["InboxAccess", "returned"]
 
 Result = TypeVar("Result")
 
@@ -39,6 +40,7 @@ class InboxAccess:
         presence: what the inbox knows of this process.
         known_handlers: what this process knows of the handlers of others.
         recovery: ends the leases of processes that are gone.
+        late_leases: the leases that the database's failure has kept from being renewed.
         lease: seconds for which a claim is held; a live worker renews it well before it expires.
         contexts: enter_all around each handler and each call of the inbox.
         thread_exit_hooks: called in each thread of a worker before it ends.
@@ -54,6 +56,7 @@ class InboxAccess:
     presence: Presence
     known_handlers: KnownHandlers
     recovery: Recovery
+    late_leases: LateLeases
     lease: float
     contexts: list[HandlerContext] = field(default_factory=list)
     thread_exit_hooks: list[Callable[[], object]] = field(default_factory=list)
@@ -107,13 +110,18 @@ class InboxAccess:
         plan = plan_claims(tuple(self.handlers), self.paused_patterns(), in_flight, free, self.claim_order)
         # Listed before it holds leases, so that others can find out whether it is gone.
         self.ensure_listed()
+        self._spare_late_leases()
         process = self.presence.process
         claims: list[Claim] = []
         try:
             request = next(plan)
             while True:
                 selected = replace(request.filter, handlers=process.handlers, waiting=waiting, process_id=process.id)
+                began = self.clock()
                 claimed = self.in_context(partial(self.inbox.claim, request.limit, self.lease, selected))
+                if claimed and self.clock() - began > self.lease / RENEWALS:
+                    # The database has hung, and the leases began when it was asked.
+                    self.renew(claimed)
                 claims += claimed
                 request = plan.send(claimed)
         except StopIteration:
@@ -123,6 +131,13 @@ class InboxAccess:
             if not claims:
                 raise
             return claims
+
+    def _spare_late_leases(self) -> None:
+        """Leave events to the live processes whose leases could not be renewed, this one among them."""
+        self.late_leases.renew()
+        if self.late_leases.may_have_expired:
+            self.in_context(partial(self.inbox.extend_leases, self.lease / RENEWALS))
+            self.late_leases.got_answer()
 
     def paused_patterns(self) -> tuple[str, ...]:
         """The patterns of the paused events. A pause set by another process is seen after a second."""
@@ -186,16 +201,7 @@ class InboxAccess:
             progress: the handlers that will not run again, including those of the interrupted attempt.
             retry_in: seconds until the event is due again.
         """
-        settlement = Settlement(
-            status=Status.FAILED if claim.attempts else Status.RECEIVED,
-            attempts=claim.attempts,
-            progress=progress,
-            retry_in=retry_in,
-            error=claim.last_error,
-            owed=claim.owed,
-            waits_since=claim.waits_since,
-        )
-        self.settle(claim, settlement)
+        self.settle(claim, returned(claim, progress, retry_in=retry_in))
 
     def preview_maintenance(self) -> RetentionReport:
         """Count what `run_maintenance` would delete."""
@@ -220,3 +226,16 @@ class InboxAccess:
             deleted = (report.scrubbed, report.pruned, report.marks, report.rejected)
             self.notices.emit(RetentionApplied(self.inbox.name, *deleted))
         return report
+
+
+def returned(claim: Claim, progress: Mapping[str, HandlerStatus], *, retry_in: float = 0.0) -> Settlement:
+    """Return the settlement of a claim that is given up; see `InboxAccess.return_to_inbox`."""
+    return Settlement(
+        status=Status.FAILED if claim.attempts else Status.RECEIVED,
+        attempts=claim.attempts,
+        progress=progress,
+        retry_in=retry_in,
+        error=claim.last_error,
+        owed=claim.owed,
+        waits_since=claim.waits_since,
+    )

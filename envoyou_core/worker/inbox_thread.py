@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from envoyou_core.errors import describe
+from envoyou_core.inbox.database_errors import is_database_failure
 from envoyou_core.observability.worker_notices import WorkerFailed
 from envoyou_core.worker.backoff import Backoff
 from envoyou_core.worker.engine import Engine
@@ -40,11 +41,11 @@ class InboxThread:
         """
         return self._threads.submit(function)
 
-    async def retry_within_lease(self, function: Callable[[], Any], error: Exception | None = None) -> Any:
-        """Call `function` in the thread, and retry it until a lease would have expired.
+    async def retry(self, function: Callable[[], Any], error: Exception | None = None) -> Any:
+        """Call `function` in the thread, and retry it for as long as the database fails, or else for a lease.
 
-        During a short outage of the database, handlers that have succeeded must not run again, and the attempt must not
-        count as a crash.
+        Handlers that have succeeded must not run again because of an outage, and the attempt must not count as a crash.
+        The claim is renewed meanwhile, or as soon as the database answers.
 
         Args:
             function: calls the inbox.
@@ -58,10 +59,11 @@ class InboxThread:
                     raise error
                 return await self._threads.call(function)
             except Exception as raised:
-                if self._is_stopping() or time.monotonic() + backoff.next > deadline:
+                is_late = time.monotonic() + backoff.next > deadline
+                if self._is_stopping() or (is_late and not is_database_failure(raised, in_inbox=True)):
                     raise
                 error = None
-                retry_in = backoff.advance()
+                retry_in = min(backoff.advance(), self._engine.lease)
                 self._engine.notices.emit(WorkerFailed(self._name, describe(raised), retry_in))
             await asyncio.sleep(retry_in)
 

@@ -95,7 +95,7 @@ class Settler:
     async def _settle_by_itself(self, attempt: RunningAttempt, settlement: Settlement) -> None:
         settle = partial(self._engine.settle, attempt.claim, settlement)
         try:
-            held = await self._inbox_thread.retry_within_lease(settle)
+            held = await self._inbox_thread.retry(settle)
         except Exception as error:
             self.abandon(attempt.claim, error)
         else:
@@ -103,8 +103,9 @@ class Settler:
 
     def _report(self, attempt: RunningAttempt, held: bool) -> None:
         settlement = attempt.settlement
-        if settlement is not None and settlement.status is Status.DEAD and self._engine.hooks.dead:
-            # User functions are called, which may block.
+        is_dead = settlement is not None and settlement.status is Status.DEAD
+        if settlement is None or not held or (is_dead and self._engine.hooks.dead):
+            # The inbox or the user's functions are called, which may block.
             self._on_loop(attempt.claim, partial(self._report_on_loop, attempt, held))
             return
         try:

@@ -18,6 +18,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from envoyou_core.errors import WorkerStuckError, describe
+from envoyou_core.inbox.database_errors import is_database_failure
 from envoyou_core.inbox.files import location_of
 from envoyou_core.inbox.group_commit import MAX_BATCH
 from envoyou_core.inbox.records import Claim
@@ -112,6 +113,7 @@ class Worker:
         self._has_unseen_event = False
         self._is_polling = False
         self._left_claims = False
+        self._unreturned: list[Claim] = []
         self._last_turn: float | None = None
         self._was_frozen = False
         self._stuck = False
@@ -244,7 +246,8 @@ class Worker:
 
     async def _claim_due(self) -> float:
         """Claim due events, as far as there is capacity, and start them. Returns the seconds until the next poll."""
-        await self._return_to_inbox(self._in_flight.take_stale(SWEEP_INTERVAL))
+        unreturned, self._unreturned = self._unreturned, []
+        await self._return_to_inbox([*unreturned, *self._in_flight.take_stale(SWEEP_INTERVAL)])
         capacity = self._in_flight.capacity(max_settling=MAX_BATCH)
         if capacity <= 0:
             return SWEEP_INTERVAL
@@ -281,6 +284,13 @@ class Worker:
         return answer.done()
 
     def _poll(self, capacity: int, in_flight: Sequence[Claim]) -> tuple[list[Claim], float | None]:
+        late_leases = self._engine.late_leases
+        late_leases.asks()
+        polled = self._claim_if_due(capacity, in_flight)
+        late_leases.got_answer()
+        return polled
+
+    def _claim_if_due(self, capacity: int, in_flight: Sequence[Claim]) -> tuple[list[Claim], float | None]:
         if self._engine.recovery.is_due:
             self._engine.recover()
         if not self._engine.has_handlers:
@@ -334,11 +344,16 @@ class Worker:
             for claim in claims:
                 self._engine.return_to_inbox(claim, claim.progress, retry_in=retry_in)
         except Exception as error:
+            if is_database_failure(error, in_inbox=True) and not self._signals.stopping:
+                # Their leases are renewed until they can be returned: to expire would count as crashes.
+                self._engine.notices.emit(WorkerFailed(self._name, describe(error), SWEEP_INTERVAL))
+                self._leases.hold(*claims)
+                self._unreturned += claims
+                return
             # Their leases expire instead, so they must not be renewed any longer.
             self._engine.notices.emit(WorkerFailed(self._name, describe(error), self._engine.lease))
-        finally:
-            for claim in claims:
-                self._drop(claim)
+        for claim in claims:
+            self._drop(claim)
 
     def _return_unused(self, polling: Future[tuple[list[Claim], float | None]]) -> None:
         if not polling.cancelled() and polling.exception() is None:
@@ -387,7 +402,7 @@ class Worker:
         except Exception as error:
             if self._loop.is_closed:
                 raise
-            return self._loop.wait_for(self._inbox_thread.retry_within_lease(step.function, error))
+            return self._loop.wait_for(self._inbox_thread.retry(step.function, error))
 
     async def _run_on_loop(self, claim: Claim) -> None:
         attempt = self._engine.new_attempt(claim)
@@ -395,7 +410,7 @@ class Worker:
 
         async def offload(step: Call) -> Any:
             if not isinstance(step, CallHandler):
-                return await self._inbox_thread.retry_within_lease(step.function)
+                return await self._inbox_thread.retry(step.function)
             handler = self._handler_threads.submit(partial(self._call_in_thread, step))
             try:
                 return await result_of(asyncio.wrap_future(handler))

@@ -56,7 +56,14 @@ from envoyou_django.inbox.connection import (
     responds,
 )
 from envoyou_django.inbox.insert import insert_new, supports
-from envoyou_django.inbox.leasing import end_leases, exclusive_claim, lease_holders, lease_rows
+from envoyou_django.inbox.leasing import (
+    end_leases,
+    exclusive_claim,
+    extend_leases,
+    lease_holders,
+    lease_rows,
+    uncount_crash,
+)
 from envoyou_django.inbox.pools import connection_budget, connection_limit, connection_shortage
 from envoyou_django.inbox.pruning import had_effect, prune_watermarks
 from envoyou_django.inbox.records import OrmRecords
@@ -292,6 +299,14 @@ class OrmInbox(OrmRecords, OrmTelemetry, TransactionalInbox):
     def end_leases(self, process_ids: Collection[str]) -> int:
         with own_statement(self._alias):
             return end_leases(self._rows, process_ids, self._now())
+
+    def extend_leases(self, seconds: float) -> int:
+        with own_statement(self._alias):
+            return extend_leases(self._rows, seconds, self._now())
+
+    def uncount_crash(self, claim: Claim) -> bool:
+        with own_statement(self._alias):
+            return uncount_crash(self._rows, claim)
 
     def has_waiting(self, handlers: HandlerSet | None = None) -> bool:
         return (self._rows.awaiting() if handlers is None else awaiting(self._rows, handlers)).exists()

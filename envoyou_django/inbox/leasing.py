@@ -19,7 +19,7 @@ from envoyou_django.inbox.commits import own_transaction
 from envoyou_django.inbox.pruning import lock_or_create
 from envoyou_django.models import ClaimLock, ProcessedEvent, ProcessedEventQuerySet
 
-__all__ = ["end_leases", "exclusive_claim", "lease_holders", "lease_rows"]
+__all__ = ["end_leases", "exclusive_claim", "extend_leases", "lease_holders", "lease_rows", "uncount_crash"]
 
 
 def lease_rows(
@@ -63,6 +63,20 @@ def _claim(
 def lease_holders(rows: ProcessedEventQuerySet, now: datetime) -> list[str]:
     """Return the beginnings of the tokens of all leases that have not expired."""
     return list(_leased(rows, now).order_by().values_list("holder", flat=True).distinct())
+
+
+def extend_leases(rows: ProcessedEventQuerySet, seconds: float, now: datetime) -> int:
+    """Let the leases that have expired expire `seconds` after `now`; returns how many."""
+    expired = rows.filter(status=transitions.LEASED, due_at__lte=now)
+    extended: int = expired.update(**encode(transitions.extend_lease(seconds, now)))
+    return extended
+
+
+def uncount_crash(rows: ProcessedEventQuerySet, claim: Claim) -> bool:
+    """Take back a crash that was counted since `claim`; returns whether there was one."""
+    # The rule of `transitions.uncount_crash`.
+    counted = rows.filter(pk=claim.key, crashes__gt=claim.crashes).update(crashes=F("crashes") - 1)
+    return bool(counted)
 
 
 def end_leases(rows: ProcessedEventQuerySet, process_ids: Collection[str], now: datetime) -> int:

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from django.db import DatabaseError, ProgrammingError, connections
 
-from envoyou_core.adapter import SESSION_STATE, describe_changes, unseen_event
+from envoyou_core.adapter import (
+    SESSION_STATE,
+    describe_changes,
+    named_differ,
+    named_state,
+    note_statement,
+    unseen_event,
+)
 from envoyou_core.errors import SessionStateError
 from envoyou_django.inbox.connection import query_elsewhere
 
 __all__ = ["explain_missing", "may_be_changed", "renew_changed", "replace_connection", "unseen"]
 
-QUERY = f"SELECT {SESSION_STATE}"
+State = tuple[str, str]
+"""The values of `SESSION_STATE` and `named_state`."""
 
-_usual: dict[str, str] = {}
+_usual: dict[str, State] = {}
 """For each alias, the state of a connection before its first handler."""
+
+_queries: dict[str, str] = {}
+"""For each alias, the query that read the usual state. It changes with the settings that handlers name."""
 
 
 def renew_changed(alias: str) -> None:
@@ -31,31 +42,50 @@ def renew_changed(alias: str) -> None:
             connection.close()
         return
     is_new = connection.connection is None
-    state = _state(connection)
-    if alias not in _usual:
+    query = f"SELECT {SESSION_STATE}, {named_state()}"
+    state = _state(connection, query)
+    if alias not in _usual or _queries.get(alias) != query:
         # The session of an open connection may have been changed already.
-        _usual[alias] = state if is_new else query_elsewhere(alias, QUERY)[0]
-    if state != _usual[alias]:
+        _usual[alias] = state if is_new else query_elsewhere(alias, query)
+        _queries[alias] = query
+    if _differ(_usual[alias], state):
         replace_connection(alias)
         # If a new connection differs as well, this is the usual state from now on.
-        _usual[alias] = _read(connections[alias])
+        _usual[alias] = _read(connections[alias], query)
+    _watch(connections[alias])
 
 
-def _state(connection: Any) -> str:
+def _differ(usual: State, state: State) -> bool:
+    return usual[0] != state[0] or (usual[1] != state[1] and named_differ(usual[1], state[1]))
+
+
+def _state(connection: Any, query: str) -> State:
     if connection.connection is not None:
         try:
-            return _read(connection)
+            return _read(connection, query)
         except DatabaseError:
             # The server has closed the connection.
             connection.close()
-    return _read(connection)
+    return _read(connection, query)
 
 
-def _read(connection: Any) -> str:
+def _read(connection: Any, query: str) -> State:
     with connection.cursor() as cursor:
-        cursor.execute(QUERY)
-        (state,) = cursor.fetchone()
-        return str(state)
+        cursor.execute(query)
+        state, named = cursor.fetchone()
+        return state, named
+
+
+def _watch(connection: Any) -> None:
+    """Remember the settings that the statements on a connection name, for the next query of the state."""
+    if _note not in connection.execute_wrappers:
+        # First: a block with a wrapper of its own removes the last one at its end.
+        connection.execute_wrappers.insert(0, _note)
+
+
+def _note(execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any) -> Any:
+    note_statement(sql, params)
+    return execute(sql, params, many, context)
 
 
 def may_be_changed(alias: str) -> bool:
@@ -88,5 +118,5 @@ def unseen(alias: str, table: str) -> SessionStateError:
     connection, usual = connections[alias], _usual.get(alias)
     changes = ""
     if connection.vendor == "postgresql" and usual is not None:
-        changes = describe_changes(usual, _read(connection))
+        changes = describe_changes(usual[0], _read(connection, f"SELECT {SESSION_STATE}, {named_state()}")[0])
     return unseen_event(table, changes)

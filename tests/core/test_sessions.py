@@ -3,16 +3,22 @@
 import uuid
 
 import pytest
+from sqlalchemy import event as engine_event
 from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from envoyou_core import RetryPolicy, Webhooks
-from envoyou_core.inbox import HandlerStatus, NewEvent, Status
+from envoyou_core.inbox import HandlerStatus, NewEvent, Status, sessions
 from envoyou_core.inbox.async_sql import AsyncSqlInbox
 from envoyou_core.observability import LeaseLost
 from envoyou_core.testing import sample_event
 
 PATIENCE = 20
+
+
+@pytest.fixture(autouse=True)
+def without_known_names(monkeypatch):
+    monkeypatch.setattr(sessions, "_named", ())
 
 
 @pytest.fixture
@@ -110,6 +116,73 @@ def test_what_a_handler_has_set_does_not_reach_the_next_event(inbox, clock, stat
     assert {inbox.get(event.id).status for event in events} == {Status.PROCESSED}
 
 
+@pytest.mark.parametrize(
+    ("statement", "parameters", "is_closed"),
+    [
+        ("SET app.tenant = '7'", {}, True),
+        ("/* from a view */ SET SESSION app.tenant TO '7'", {}, True),
+        ("SELECT set_config('app.tenant', '7', false)", {}, True),
+        ("SELECT set_config(:name, '7', :is_local)", {"name": "app.tenant", "is_local": False}, True),
+        ("DO $$ BEGIN PERFORM set_config('app.tenant', '7', false); END $$", {}, True),
+        ("SELECT set_config('app.tenant', '7', true)", {}, False),
+        ("SELECT set_config('app.tenant', '', false)", {}, False),
+        ("SET LOCAL app.tenant = '7'", {}, False),
+    ],
+)
+def test_a_custom_setting_of_a_handler_does_not_reach_the_next_event(inbox, clock, statement, parameters, is_closed):
+    webhooks = manual(inbox, clock)
+    seen, backends = [], []
+
+    @webhooks.on("*", name="sets")
+    def sets(event, connection):
+        seen.append(connection.scalar(text("SELECT current_setting('app.tenant', true)")) or "")
+        backends.append(connection.scalar(text("SELECT pg_backend_pid()")))
+        connection.execute(text(statement), parameters)
+
+    for _ in range(2):
+        add(inbox)
+    assert webhooks.drain() == 2
+    assert seen == ["", ""]
+    assert (backends[0] != backends[1]) is is_closed
+
+
+def test_a_setting_that_is_no_custom_one_either(inbox, clock):
+    webhooks = manual(inbox, clock)
+    usual = setting(inbox, "work_mem")
+    seen = []
+
+    @webhooks.on("*", name="sets")
+    def sets(event, connection):
+        seen.append(connection.scalar(text("SELECT current_setting('work_mem')")))
+        # As a handler that uses the driver itself.
+        connection.connection.cursor().execute("SET work_mem = '12345kB'")
+
+    for _ in range(2):
+        add(inbox)
+    assert webhooks.drain() == 2
+    assert seen == [usual, usual]
+
+
+def test_what_the_application_sets_on_each_connection_is_usual(inbox, clock):
+    """The connection is closed once, when the setting is named for the first time."""
+    webhooks = manual(inbox, clock)
+    sets_tenant = ("SET app.tenant = 'all'", "COMMIT")
+    engine_event.listen(inbox._engine, "connect", lambda raw, _: [raw.execute(text) for text in sets_tenant])
+    inbox._engine.dispose()
+    seen = []
+
+    @webhooks.on("*", name="sets")
+    def sets(event, connection):
+        seen.append(connection.execute(text("SELECT current_setting('app.tenant', true), pg_backend_pid()")).one())
+        connection.execute(text("SELECT set_config('app.tenant', 'all', false)"))
+
+    for _ in range(3):
+        add(inbox)
+    assert webhooks.drain() == 3
+    assert [tenant for tenant, _ in seen] == ["all"] * 3
+    assert seen[1] == seen[2]
+
+
 def test_a_handler_may_choose_its_isolation_level(inbox, clock):
     webhooks = manual(inbox, clock)
 
@@ -131,14 +204,25 @@ def test_an_erased_event_is_erased_at_the_end_of_such_a_transaction(inbox, clock
     assert (inbox.get(event.id).status, inbox.get(event.id).event.data.object) == (Status.PROCESSED, {})
 
 
-@pytest.mark.parametrize("statement", ["SET search_path = elsewhere", "SET statement_timeout = 12345"])
-async def test_async_handlers_too(postgres_inbox_url, inbox, clock, statement):
+ASYNCPG, PSYCOPG = "postgresql+asyncpg", "postgresql+psycopg"
+
+
+@pytest.mark.parametrize(
+    ("driver", "statement"),
+    [
+        (ASYNCPG, "SET search_path = elsewhere"),
+        (ASYNCPG, "SET statement_timeout = 12345"),
+        (ASYNCPG, "SET app.tenant = '7'"),
+        (PSYCOPG, "SET app.tenant = '7'"),
+    ],
+)
+async def test_async_handlers_too(postgres_inbox_url, inbox, clock, driver, statement):
     url = make_url(postgres_inbox_url)
     schema = url.query["options"].partition("search_path=")[2]
     others = {name: value for name, value in url.query.items() if name != "options"}
     engine = create_async_engine(
-        url.set(drivername="postgresql+asyncpg", query=others),
-        connect_args={"server_settings": {"search_path": schema}},
+        url.set(drivername=driver, query=others if driver is ASYNCPG else url.query),
+        connect_args={"server_settings": {"search_path": schema}} if driver is ASYNCPG else {},
     )
     shared = AsyncSqlInbox(engine, url=url, clock=clock)
     webhooks = manual(shared, clock)
@@ -146,12 +230,13 @@ async def test_async_handlers_too(postgres_inbox_url, inbox, clock, statement):
 
     @webhooks.on("*", name="sets")
     async def sets(event, connection):
-        seen.append(await connection.scalar(text("SELECT current_setting('statement_timeout')")))
+        values = "current_setting('statement_timeout'), coalesce(current_setting('app.tenant', true), '')"
+        seen.append(tuple((await connection.execute(text(f"SELECT {values}"))).one()))
         await connection.execute(text(statement))
 
     events = [add(shared) for _ in range(2)]
     await webhooks.adrain()
-    assert seen == ["0", "0"]
+    assert seen == [("0", "")] * 2
     records = [shared.get(event.id) for event in events]
     if "search_path" in statement:
         assert all(record.last_error.startswith("SessionStateError") for record in records)

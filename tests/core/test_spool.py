@@ -5,11 +5,14 @@ import json
 import logging
 import os
 import stat
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
 from concurrent.futures import Future
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from types import SimpleNamespace
 
@@ -19,15 +22,18 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from sqlalchemy import text
 
-from envoyou_core import ConfigurationError, Tenant, WebhookRequest, Webhooks
-from envoyou_core.inbox import Added, NewEvent, Settlement, Status
+from envoyou_core import ConfigurationError, Tenant, WebhookRequest, Webhooks, sign
+from envoyou_core.inbox import Added, ClaimFilter, NewEvent, Settlement, Status
 from envoyou_core.inbox.memory import MemoryInbox
 from envoyou_core.observability import (
     Accepted,
     InboxDown,
     InboxUp,
+    LeasesEnded,
     MoveRefused,
     NoSpool,
+    Rejected,
+    RejectedNotKept,
     Spooled,
     SpoolFailed,
     WorkerFailed,
@@ -73,6 +79,10 @@ class FailingInbox(MemoryInbox):
             future.set_exception(ValueError("not this one"))
             return future
         return super().add(entry)
+
+    def keep_rejected(self, rejection):
+        self.open()
+        return super().keep_rejected(rejection)
 
     def open(self):
         if self.down:
@@ -460,6 +470,26 @@ def test_a_crash_between_the_two_commits_neither_loses_nor_doubles_an_event(webh
     another._relay.move_due()
     assert another.spool.stats().total == 0
     assert inbox.stats().total == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not show what is needed")
+def test_what_a_killed_process_had_leased_is_moved_at_once(webhooks, inbox):
+    inbox.down = True
+    event = deliver(webhooks)
+    with subprocess.Popen([sys.executable, "-c", ""]) as killed:
+        pass
+    gone = replace(webhooks._relay._presence.process, id="f" * 32, pid=killed.pid)
+    webhooks.spool.beat(gone)
+    webhooks.spool.claim(1, relay.LEASE, ClaimFilter(process_id=gone.id))
+    inbox.down = False
+    # Without a second that passes.
+    webhooks._relay.move_due()
+    assert ids(inbox) == {event.id}
+    assert webhooks.spool.stats().total == 0
+    [notice] = of_type(webhooks, LeasesEnded)
+    assert (notice.leases, notice.pids) == (1, str(killed.pid))
+    # The process that has moved it is listed, so that its own leases can be ended.
+    assert {process.id for process in webhooks.spool.processes()} == {gone.id, webhooks._relay._presence.process.id}
 
 
 def test_a_slow_relay_does_not_delete_an_event_that_another_relay_has_leased(webhooks, make, inbox, clock):
@@ -1094,3 +1124,58 @@ def test_an_unreadable_event_stays_in_the_spool_and_delays_no_other(webhooks, in
     move(webhooks)
     assert ids(inbox) == {event.id for event in events}
     assert webhooks.spool.stats().total == 0
+
+
+# Genuine deliveries that cannot be used
+
+
+def deliver_unusable(webhooks, body=b"{"):
+    timestamp = int(webhooks._reception.clock())
+    signature = sign(body, secret=SECRET, timestamp=timestamp)
+    headers = {
+        "Content-Type": "application/json",
+        "X-EnvoyOU-Signature": signature,
+        "X-EnvoyOU-Timestamp": str(timestamp),
+        "X-EnvoyOU-Event-Type": "user.created",
+    }
+    return webhooks.receive(WebhookRequest.from_http("POST", headers, body)).status
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["the outage is new", "the outage is known"])
+def test_an_unusable_delivery_is_kept_in_the_spool_and_moved(webhooks, inbox, clock, known):
+    inbox.down = True
+    event = deliver(webhooks) if known else None
+    clock.advance(10)
+    assert [deliver_unusable(webhooks), deliver_unusable(webhooks)] == [400, 400]
+    assert [notice.kept for notice in of_type(webhooks, Rejected)] == [True, True]
+    received_at = clock.moment()
+    clock.advance(60)
+    move(webhooks)
+    assert inbox.list_rejected() == []
+    assert len(webhooks.spool.list_rejected()) == 1
+    inbox.down = False
+    move(webhooks)
+    [moved] = inbox.list_rejected()
+    assert (moved.body, moved.reason, moved.received_at) == (b"{", "invalid_payload", received_at)
+    assert moved.headers["event_type"] == b"user.created"
+    assert webhooks.spool.list_rejected() == []
+    assert ids(inbox) == ({event.id} if event else set())
+
+
+def test_unusable_deliveries_are_moved_in_the_order_in_which_they_came(webhooks, inbox, clock):
+    inbox.down = True
+    bodies = [b"%d" % number for number in range(25)]
+    for body in bodies:
+        deliver_unusable(webhooks, body)
+    inbox.down = False
+    move(webhooks)
+    assert [delivery.body for delivery in reversed(inbox.list_rejected())] == bodies
+
+
+def test_an_unusable_delivery_that_neither_store_keeps_is_reported(webhooks, inbox, monkeypatch):
+    inbox.down = True
+    monkeypatch.setattr(webhooks.spool, "keep_rejected", lambda rejection: 1 / 0)
+    assert deliver_unusable(webhooks) == 400
+    [notice] = of_type(webhooks, RejectedNotKept)
+    assert "connection refused" in notice.detail
+    assert "ZeroDivisionError" in notice.detail

@@ -84,3 +84,35 @@ class RecoveryContract:
         (claim,) = claim_as(inbox, LIVE)
         assert inbox.end_leases([GONE]) == 0
         assert settle(inbox, claim)
+
+    def test_expired_leases_can_be_extended(self, inbox, make_inbox, clock):
+        for id in ("evt_1", "evt_2"):
+            add(inbox, id)
+        other = make_inbox(clock, name="billing")
+        other.open()
+        add(other)
+        claim_as(other, LIVE)
+        (held,) = claim_as(inbox, LIVE)
+        assert inbox.extend_leases(LEASE) == 0
+        clock.advance(LEASE)
+        assert inbox.extend_leases(2.5) == 1
+        assert ids(claim_as(inbox, GONE, limit=9)) == ["evt_2"]
+        assert inbox.seconds_until_due() == 2.5
+        assert ids(claim_as(other, GONE)) == ["evt_1"]
+        assert settle(inbox, held)
+
+    def test_a_crash_that_was_none_can_be_taken_back(self, inbox, clock):
+        add(inbox)
+        (lost,) = claim_as(inbox, LIVE)
+        assert not inbox.uncount_crash(lost)
+        crashes = []
+        for _ in range(2):
+            clock.advance(LEASE)
+            (claim,) = claim_as(inbox, GONE)
+            crashes.append(claim.crashes)
+        assert crashes == [1, 2]
+        assert inbox.uncount_crash(lost)
+        assert inbox.get("evt_1").crashes == 1
+        assert not inbox.uncount_crash(claim)
+        assert settle(inbox, claim)
+        assert inbox.get("evt_1").crashes == 1

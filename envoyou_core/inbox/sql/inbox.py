@@ -262,6 +262,15 @@ class SqlInbox(SqlRecords, SqlTelemetry, TransactionalInbox):
         with self._writing() as connection:
             return leasing.end_leases(connection, self.name, process_ids, self._moment())
 
+    def extend_leases(self, seconds: float) -> int:
+        self.open()
+        with self._writing() as connection:
+            return leasing.extend_leases(connection, self.name, seconds, self._moment())
+
+    def uncount_crash(self, claim: Claim) -> bool:
+        with self._writing() as connection:
+            return leasing.uncount_crash(connection, claim)
+
     def has_waiting(self, handlers: HandlerSet | None = None) -> bool:
         self.open()
         with self._reading() as connection:
@@ -368,7 +377,7 @@ class SqlInbox(SqlRecords, SqlTelemetry, TransactionalInbox):
                 held = state is not None
         if not held:
             raise sessions.unseen(connection) if self._is_held(claim) else LeaseLostError
-        return state != usual
+        return usual is not None and (state != usual or sessions.was_named(connection))
 
     def _end_attempt(
         self,

@@ -22,7 +22,7 @@ from envoyou_core.inbox.sql.engines import dialect_of
 from envoyou_core.inbox.sql.registry import read_sets
 from envoyou_core.inbox.sql.schema import inbox_table, schema_table
 
-__all__ = ["end_leases", "lease_due", "lease_holders", "lock_claims", "renew"]
+__all__ = ["end_leases", "extend_leases", "lease_due", "lease_holders", "lock_claims", "renew", "uncount_crash"]
 
 _t = inbox_table.c
 _IS_TAKEOVER = _t.status == transitions.LEASED.value
@@ -187,6 +187,27 @@ def end_leases(connection: Connection, name: str, process_ids: Collection[str], 
     held = _HOLDER.in_(sorted(map(lease_holder, process_ids)))
     ended = encode(transitions.end_lease(now))
     return connection.execute(update(inbox_table).where(_is_leased(connection, name, now), held).values(ended)).rowcount
+
+
+def extend_leases(connection: Connection, name: str, seconds: float, now: datetime) -> int:
+    """Let the leases that have expired expire later; returns how many.
+
+    Args:
+        connection: a connection with a transaction in progress.
+        name: the name of the inbox.
+        seconds: how long after `now` they expire.
+        now: the time of the extension.
+    """
+    extended = encode(transitions.extend_lease(seconds, now))
+    expired = and_(_t.name == name, _IS_TAKEOVER, _t.due_at <= instant(now))
+    return connection.execute(update(inbox_table).where(expired).values(extended)).rowcount
+
+
+def uncount_crash(connection: Connection, claim: Claim) -> bool:
+    """Take back a crash that was counted since `claim`; returns whether there was one."""
+    # The rule of `transitions.uncount_crash`.
+    counted = and_(_t.key == claim.key, _t.crashes > claim.crashes)
+    return connection.execute(update(inbox_table).where(counted).values(crashes=_t.crashes - 1)).rowcount == 1
 
 
 def _is_leased(connection: Connection, name: str, now: datetime) -> ColumnElement[bool]:
