@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from envoyou_core.analytics.rollups import Fold, Period, RollUp, Tally, fold, scoped_name
+from envoyou_core.analytics.rollups import Fold, Period, RollUp, Tally, fold, scope_of, scoped_name
 from envoyou_core.asgi import read_body, request_of
 from envoyou_core.doctor.findings import Check, Finding
 from envoyou_core.endpoints import mark_endpoint
@@ -186,6 +186,7 @@ __all__ = [
     "rejected_of",
     "request_of",
     "run_commands",
+    "scope_of",
     "scoped_name",
     "shortage",
     "surplus",
