@@ -87,8 +87,8 @@ Measure = TypeVar("Measure", bound=Callable[..., object])
 Count = Callable[[], object]
 """Adds one to a counter."""
 
-Observe = Callable[[float], object]
-"""Adds a value, in seconds, to a histogram."""
+Observe = Callable[[float, str | None], object]
+"""Adds a value, in seconds, to a histogram; and the trace context in which the event was accepted, if there is one."""
 
 
 class Meter(Protocol):
@@ -139,10 +139,10 @@ class Measurements:
     def _accepted(self, notice: Accepted) -> None:
         self._deliveries[notice.outcome, ""]()
         if notice.seconds is not None:
-            self._acknowledge(notice.seconds)
+            self._acknowledge(notice.seconds, notice.traceparent)
         # The lag of a redelivery says when it was redelivered.
         if notice.added is Added.NEW and notice.created is not None and notice.received_at is not None:
-            self._received_lag(max(0.0, notice.received_at - notice.created))
+            self._received_lag(max(0.0, notice.received_at - notice.created), notice.traceparent)
 
     def _rejected(self, notice: Rejected) -> None:
         self._deliveries[notice.outcome, notice.reason]()
@@ -151,7 +151,7 @@ class Measurements:
         labels = notice.handler, notice.outcome
         self._attempts[labels]()
         if notice.seconds is not None:
-            self._handler[labels](notice.seconds)
+            self._handler[labels](notice.seconds, notice.traceparent)
 
     def _skipped(self, notice: HandlerSkipped) -> None:
         self._attempts[notice.handler, notice.outcome]()
@@ -164,7 +164,7 @@ class Measurements:
         elif notice.status is Status.DEAD:
             self._dead[(type_,)]()
         elif notice.status is Status.PROCESSED and notice.created is not None and notice.settled_at is not None:
-            self._processed_lag(max(0.0, notice.settled_at - notice.created))
+            self._processed_lag(max(0.0, notice.settled_at - notice.created), notice.traceparent)
 
     def _bounded(self, event_type: str) -> str:
         named = {pattern for handler in self._webhooks.registered for pattern in handler.patterns}

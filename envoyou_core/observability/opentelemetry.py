@@ -97,7 +97,8 @@ class _Meter:
 
     def histogram(self, metric: Metric, *labels: str) -> Observe:
         """See `Meter.histogram`."""
-        return partial(self._histograms[metric.name].record, attributes=dict(zip(metric.labels, labels, strict=True)))
+        record, attributes = self._histograms[metric.name].record, dict(zip(metric.labels, labels, strict=True))
+        return lambda value, _traceparent: record(value, attributes)
 
 
 class _Readings:

@@ -145,12 +145,22 @@ class _Meter:
 
     def histogram(self, metric: Metric, *labels: str) -> Observe:
         """See `Meter.histogram`."""
-        observe: Observe = self._child(metric, labels).observe
-        return observe
+        observe = self._child(metric, labels).observe
+
+        def add(value: float, traceparent: str | None) -> None:
+            observe(value, None if traceparent is None else _exemplar(traceparent))
+
+        return add
 
     def _child(self, metric: Metric, labels: tuple[str, ...]) -> Any:
         parent = self._metrics[metric.name]
         return parent.labels(*labels) if labels else parent
+
+
+def _exemplar(traceparent: str) -> dict[str, str] | None:
+    """Return the labels of an exemplar; `None` if the trace is not recorded."""
+    _version, trace_id, span_id, flags = traceparent.split("-")[:4]
+    return {"trace_id": trace_id, "span_id": span_id} if int(flags, 16) & 1 else None
 
 
 _METERS: Final[WeakKeyDictionary[CollectorRegistry, _Meter]] = WeakKeyDictionary()

@@ -161,7 +161,13 @@ class Engine(InboxAccess):
         event, settlement = attempt.claim.event, attempt.settlement
         if settlement is None or not held:
             self.notices.emit(
-                LeaseLost(event.id, event.type, webhook_id=attempt.claim.webhook_id, tenant=attempt.claim.tenant)
+                LeaseLost(
+                    event.id,
+                    event.type,
+                    webhook_id=attempt.claim.webhook_id,
+                    tenant=attempt.claim.tenant,
+                    traceparent=attempt.claim.traceparent,
+                )
             )
             return
         if attempt.is_interrupted:
@@ -190,6 +196,7 @@ class Engine(InboxAccess):
                 handler=settlement.failures[-1].handler if settlement.failures else None,
                 webhook_id=attempt.claim.webhook_id,
                 tenant=attempt.claim.tenant,
+                traceparent=attempt.claim.traceparent,
             )
         )
         if settlement.status is Status.DEAD:
@@ -211,7 +218,12 @@ class Engine(InboxAccess):
                 attempt.skip(handler)
                 claim = attempt.claim
                 skipped = HandlerSkipped(
-                    claim.event.id, claim.event.type, handler.name, webhook_id=claim.webhook_id, tenant=claim.tenant
+                    claim.event.id,
+                    claim.event.type,
+                    handler.name,
+                    webhook_id=claim.webhook_id,
+                    tenant=claim.tenant,
+                    traceparent=claim.traceparent,
                 )
                 self.notices.emit(skipped)
                 continue
@@ -258,6 +270,7 @@ class Engine(InboxAccess):
                         time.perf_counter() - began,
                         webhook_id=claim.webhook_id,
                         tenant=claim.tenant,
+                        traceparent=claim.traceparent,
                     )
                 )
             return
@@ -276,6 +289,7 @@ class Engine(InboxAccess):
                 seconds=seconds,
                 webhook_id=claim.webhook_id,
                 tenant=claim.tenant,
+                traceparent=claim.traceparent,
             )
             self.notices.emit(postponed)
             return
@@ -293,6 +307,7 @@ class Engine(InboxAccess):
                 seconds=seconds,
                 webhook_id=claim.webhook_id,
                 tenant=claim.tenant,
+                traceparent=claim.traceparent,
             )
         )
 
@@ -327,6 +342,7 @@ class Engine(InboxAccess):
                 seconds=seconds,
                 webhook_id=claim.webhook_id,
                 tenant=claim.tenant,
+                traceparent=claim.traceparent,
             )
         )
         return True

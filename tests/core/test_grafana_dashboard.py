@@ -47,7 +47,9 @@ def exposed(tmp_path):
     webhooks.drain()
     webhooks.spool.open()
     answer = b"".join(
-        prometheus.wsgi_app(webhooks, registry=registry)({"REQUEST_METHOD": "GET"}, lambda *_: None)
+        prometheus.wsgi_app(webhooks, registry=registry)(
+            {"REQUEST_METHOD": "GET", "PATH_INFO": "/metrics"}, lambda *_: None
+        )
     ).decode()
     webhooks.stop()
     webhooks.inbox.close()
