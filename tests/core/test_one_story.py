@@ -65,7 +65,8 @@ def test_one_event_is_followed_from_its_acceptance_to_the_handlers_own_line(line
             raise ConnectionError("no mail server\nat all")
 
     event = sample_event("user.created")
-    for each in (sample_event("user.created"), event, sample_event("user.created")):
+    # The last one, because a bucket keeps its latest exemplar.
+    for each in (sample_event("user.created"), sample_event("user.created"), event):
         delivery = sign_delivery(each, secret=SECRET)
         webhooks.receive(WebhookRequest.from_http("POST", delivery.headers, delivery.body))
     webhooks.drain(until_idle=True)
