@@ -175,7 +175,7 @@ def test_silence_fires_after_many_usual_gaps(fleet):
     assert fleet.heard[1:] == [("silence", False)]
 
 
-def test_an_unusual_volume_fires(fleet):
+def test_an_unusual_volume_fires_until_it_is_usual(fleet):
     webhooks = fleet.process(alerts=Alerts(thresholds={"silence": False, "processing_delay": False}))
     for number in (25, 25, 200):
         fleet.receive(webhooks, number=number)
@@ -187,6 +187,12 @@ def test_an_unusual_volume_fires(fleet):
             fleet.clock.advance(WEEK)
     assert fleet.heard == [("unusual_volume", True)]
     assert "a factor of 8.0" in fleet.seen[0].text
+    # As many as in the same hour of the three weeks before, on average.
+    fleet.clock.advance(WEEK - INTERVAL)
+    fleet.receive(webhooks, number=83)
+    webhooks.drain()
+    fleet.evaluate()
+    assert fleet.heard[1:] == [("unusual_volume", False)]
 
 
 def test_a_spool_and_a_disk_are_alerts_of_their_machine(fleet, tmp_path, monkeypatch):
