@@ -148,11 +148,12 @@ class Receiver:
             except InvalidPayloadError as error:
                 kept = yield from self._keep(request, tenant, now, error)
                 raise
+            traceparent = None
             if self.tracers:
                 store = partial(self._store, event, tenant, request)
                 added, traceparent = yield from trace(self.tracers[-1], event, store)
             else:
-                added, traceparent = (yield from self._store(event, tenant, request)), None
+                added = yield from self._store(event, tenant, request)
         except WebhookError as error:
             yield from self._capture(request, error)
             return self.refuse(error, request, kept=kept, began=began)
