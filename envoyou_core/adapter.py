@@ -18,7 +18,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from envoyou_core.analytics.rollups import Fold, Period, RollUp, Tally, fold, scoped_name
+from envoyou_core.alerts.current import CurrentAlert, current_alerts
+from envoyou_core.analytics.rollups import Fold, Measure, Period, RollUp, Tally, fold, scope_of, scoped_name
+from envoyou_core.analytics.summary import summarize as summarize_tallies
 from envoyou_core.asgi import read_body, request_of
 from envoyou_core.doctor.findings import Check, Finding
 from envoyou_core.endpoints import mark_endpoint
@@ -126,6 +128,7 @@ __all__ = [
     "Check",
     "CheckedInput",
     "ConnectionBudget",
+    "CurrentAlert",
     "DaemonThreads",
     "DisconnectedError",
     "DrainTask",
@@ -136,6 +139,7 @@ __all__ = [
     "HandlerTransactionQueue",
     "Hook",
     "HookKind",
+    "Measure",
     "Period",
     "ProcessRegistration",
     "RedactedLogger",
@@ -157,6 +161,7 @@ __all__ = [
     "check_selection",
     "claim_of",
     "columns_of",
+    "current_alerts",
     "decode_history",
     "describe_changes",
     "disabled_loggers",
@@ -196,8 +201,10 @@ __all__ = [
     "rejected_of",
     "request_of",
     "run_commands",
+    "scope_of",
     "scoped_name",
     "shortage",
+    "summarize_tallies",
     "surplus",
     "time_limit",
     "time_limited",

@@ -14,6 +14,7 @@ from envoyou_core.inbox import Inbox, WorkerInbox
 from envoyou_core.settings import WorkerSettings
 
 if TYPE_CHECKING:
+    from envoyou_core.alerts.current import CurrentAlert
     from envoyou_core.alerts.evaluator import Evaluator
     from envoyou_core.analytics.reading import Analytics
     from envoyou_core.analytics.recorder import Recorder
@@ -82,6 +83,16 @@ class Monitoring(ABC):
         from envoyou_core.analytics.reading import Analytics
 
         return Analytics(self._inbox.sum_rollups, flush=self._recorder.flush, clock=self._settings.clock)
+
+    def current_alerts(self) -> list[CurrentAlert]:
+        """Return the alerts that fire, and those that have resolved within 24 hours, of all machines.
+
+        They are as of the last evaluation, which some process that receives or handles events makes every 30 seconds.
+        See the guide, "Monitoring and Analytics".
+        """
+        from envoyou_core.alerts.current import current_alerts
+
+        return current_alerts(self._inbox.alert_states().values(), self._settings.clock())
 
     @property
     def notice_stream(self) -> Notices:

@@ -10,14 +10,19 @@ from typing import TYPE_CHECKING, Any
 from envoyou_core.alerts.config import Alerts
 
 if TYPE_CHECKING:
+    from envoyou_core.alerts.current import CurrentAlert
     from envoyou_core.alerts.states import Alert
 
-__all__ = ["Alert", "Alerts"]
+__all__ = ["Alert", "Alerts", "CurrentAlert"]
 
 
 def __getattr__(name: str) -> Any:
-    if name != "Alert":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from envoyou_core.alerts.states import Alert
+    if name == "Alert":
+        from envoyou_core.alerts.states import Alert
 
-    return Alert
+        return Alert
+    if name == "CurrentAlert":
+        from envoyou_core.alerts.current import CurrentAlert
+
+        return CurrentAlert
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

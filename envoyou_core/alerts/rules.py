@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from envoyou_core.alerts.observation import FleetObservation, HostObservation
@@ -56,11 +56,13 @@ class RuleState:
         above_since: since when the value has been above the threshold; `None` if it is not.
         fired_at: when it fired; `None` if it does not.
         value: the value at the last evaluation.
+        resolved_at: when it resolved the last time; `None` if it never has.
     """
 
     above_since: float | None = None
     fired_at: float | None = None
     value: float = 0.0
+    resolved_at: float | None = None
 
     @property
     def is_firing(self) -> bool:
@@ -78,13 +80,16 @@ def next_state(rule: AlertRule, state: RuleState, value: float | None, now: floa
         now: epoch seconds.
     """
     if value is None:
-        return RuleState(None, state.fired_at, state.value)
+        return replace(state, above_since=None)
     if state.fired_at is not None:
-        return RuleState(None, None if value <= rule.clear else state.fired_at, value)
+        if value <= rule.clear:
+            return RuleState(value=value, resolved_at=now)
+        return replace(state, above_since=None, value=value)
     if value <= rule.threshold:
-        return RuleState(None, None, value)
+        return replace(state, above_since=None, value=value)
     above_since = now if state.above_since is None else state.above_since
-    return RuleState(above_since, now if now - above_since >= rule.holds_for else None, value)
+    fired_at = now if now - above_since >= rule.holds_for else None
+    return replace(state, above_since=above_since, fired_at=fired_at, value=value)
 
 
 _FLEET: Final[Mapping[AlertRule, Callable[[FleetObservation], float | None]]] = {

@@ -76,12 +76,14 @@ class AlertStates:
         unsent: the notifications that are still to be delivered.
         last_delivery: when the last delivery was seen, in epoch seconds.
         baseline: what is usual.
+        host: the machine that they concern; empty if they concern all.
     """
 
     rules: Mapping[str, RuleState] = field(default_factory=dict)
     unsent: tuple[Unsent, ...] = ()
     last_delivery: float | None = None
     baseline: Baseline | None = None
+    host: str = ""
 
     def encode(self) -> str:
         """Return the states as they are stored."""
@@ -103,6 +105,7 @@ class AlertStates:
                 None
                 if baseline is None
                 else Baseline(baseline["computed_at"], baseline["gap"], tuple(baseline["volumes"])),
+                document.get("host", ""),
             )
         except (ValueError, TypeError, KeyError, AttributeError):
             return cls()
@@ -152,7 +155,7 @@ def evaluate(
                 )
             )
     unsent = (*states.unsent, *(Unsent(alert, notifier) for alert in alerts for notifier in notifiers))
-    return replace(states, rules=changed, unsent=unsent), alerts
+    return replace(states, rules=changed, unsent=unsent, host=host), alerts
 
 
 def _encode(value: object) -> str:

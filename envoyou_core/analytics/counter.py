@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
+from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from envoyou_core.analytics.histogram import BUCKETS, bucket_of
+from envoyou_core.analytics.histogram import BOUNDS, BUCKETS
 from envoyou_core.analytics.rollups import Measure, Period, RollUp, Tally
 from envoyou_core.forks import call_in_forked_children
 from envoyou_core.inbox.records import Added, Status
@@ -44,6 +45,7 @@ _NUMBER, _TOTAL, _BUCKETS = 0, 1, 2
 # As plain text, because the hash of a member of an enum is computed in Python, each time.
 _ACCEPTED = Measure.ACCEPTED.value
 _DUPLICATE = Measure.DUPLICATE.value
+_SUCCEEDED = Measure.SUCCEEDED.value
 _PROCESSED = Measure.PROCESSED.value
 _UNPROCESSED: Final[Mapping[Status, str]] = {
     Status.IGNORED: Measure.IGNORED.value,
@@ -75,9 +77,20 @@ def _spooled(notice: Spooled) -> Counted:
     return (Measure.SPOOLED.value, notice.event_type, "", None)
 
 
-def _call(measure: Measure) -> Callable[[Any], Counted]:
-    name = measure.value
-    return lambda notice: (name, notice.event_type, notice.handler, getattr(notice, "seconds", None))
+def _succeeded(notice: HandlerSucceeded) -> Counted:
+    return (_SUCCEEDED, notice.event_type, notice.handler, notice.seconds)
+
+
+def _failed(notice: HandlerFailed) -> Counted:
+    return (Measure.FAILED.value, notice.event_type, notice.handler, notice.seconds)
+
+
+def _postponed(notice: HandlerPostponed) -> Counted:
+    return (Measure.POSTPONED.value, notice.event_type, notice.handler, notice.seconds)
+
+
+def _skipped(notice: HandlerSkipped) -> Counted:
+    return (Measure.SKIPPED.value, notice.event_type, notice.handler, None)
 
 
 def _settled(notice: Settled) -> Counted | None:
@@ -93,10 +106,10 @@ COUNTED: Final[Mapping[type[Notice], Callable[[Any], Counted | None]]] = {
     Accepted: _accepted,
     Rejected: _rejected,
     Spooled: _spooled,
-    HandlerSucceeded: _call(Measure.SUCCEEDED),
-    HandlerFailed: _call(Measure.FAILED),
-    HandlerPostponed: _call(Measure.POSTPONED),
-    HandlerSkipped: _call(Measure.SKIPPED),
+    HandlerSucceeded: _succeeded,
+    HandlerFailed: _failed,
+    HandlerPostponed: _postponed,
+    HandlerSkipped: _skipped,
     Settled: _settled,
 }
 """The kinds of notices that are counted, and how."""
@@ -134,7 +147,7 @@ class Counter:
             row[_NUMBER] += 1
             if seconds is not None:
                 row[_TOTAL] += round(seconds * 1_000_000)
-                row[_BUCKETS + bucket_of(seconds)] += 1
+                row[_BUCKETS + bisect_left(BOUNDS, seconds)] += 1
 
     def take(self) -> list[RollUp]:
         """Return the counts so far, and start again with none."""

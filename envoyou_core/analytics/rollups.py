@@ -23,6 +23,7 @@ __all__ = [
     "Tally",
     "TallyKey",
     "fold",
+    "scope_of",
     "scoped_name",
     "start_of",
     "sum_tallies",
@@ -167,3 +168,13 @@ def fold(rollups: Iterable[RollUp], period: int) -> list[RollUp]:
 def scoped_name(name: str, scope: str) -> str:
     """Return the key under which the alerts of an inbox are stored: its name, with the scope if there is one."""
     return f"{name[:47]}@{scope[:16]}" if scope else name
+
+
+def scope_of(key: str, name: str) -> str:
+    """Return the scope in a key that `scoped_name` has made for `name`.
+
+    Examples:
+        >>> scope_of("default@0123456789abcdef", "default"), scope_of("default", "default")
+        ('0123456789abcdef', '')
+    """
+    return "" if key == name else key.removeprefix(f"{name[:47]}@")

@@ -9,6 +9,7 @@ from typing import Annotated, Final
 
 import typer
 
+from envoyou_core.cli.alerts import alerts
 from envoyou_core.cli.applications import load
 from envoyou_core.cli.developing import dev
 from envoyou_core.cli.doctor import doctor
@@ -90,6 +91,7 @@ def application(group: Callable[..., None] = envoyou, *, has_completion: bool = 
     commands.command()(stats)
     commands.add_typer(events, name="events")
     commands.add_typer(rejected, name="rejected")
+    commands.add_typer(alerts, name="alerts")
     for command in (handlers, workers, pause, resume, prune, worker, health, migrate):
         commands.command()(command)
     for command in (trigger, verify, doctor, dev, prove):

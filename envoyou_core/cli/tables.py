@@ -17,9 +17,11 @@ from envoyou_core.payloads import MASK
 from envoyou_core.redaction import printable
 
 if TYPE_CHECKING:
+    from envoyou_core.alerts import CurrentAlert
     from envoyou_core.client import Webhook
 
 __all__ = [
+    "alerts_table",
     "event_details",
     "event_line",
     "events_table",
@@ -181,6 +183,22 @@ def processes_table(processes: Iterable[Process], now: datetime) -> Table:
             _format_time(process.seen_at),
             Text(printable(names)),
             style=None if process.live_for(now) > 0 else "dim",
+        )
+    return table
+
+
+def alerts_table(alerts: Iterable[CurrentAlert]) -> Table:
+    """Return a table with one row for each alert; times are in UTC."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("alert", "state", "since (UTC)", "value", "host"):
+        table.add_column(column, overflow="fold")
+    for alert in alerts:
+        table.add_row(
+            Text(printable(alert.rule)),
+            Text("firing", style="red") if alert.is_firing else "resolved",
+            _format_time(alert.since),
+            f"{alert.value:g}",
+            Text(printable(alert.host)),
         )
     return table
 

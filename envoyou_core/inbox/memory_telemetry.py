@@ -54,9 +54,9 @@ class MemoryTelemetry(TelemetryInbox):
                 self._add_rollups(fold(old, step.into))
             return len(old)
 
-    def alert_states(self, scope: str = "") -> str | None:
+    def alert_states(self) -> dict[str, str]:
         with self._lock:
-            return self._alerts[scope][0] if scope in self._alerts else None
+            return {scope: states for scope, (states, _, _) in self._alerts.items()}
 
     def claim_alerts(self, token: str, lease: float, scope: str = "") -> str | None:
         with self._lock:

@@ -212,8 +212,8 @@ class TelemetryInbox(Protocol):
     def fold_rollups(self, step: Fold) -> int:
         """Move the roll-ups that are old enough into those of a longer period, or delete them; returns how many."""
 
-    def alert_states(self, scope: str = "") -> str | None:
-        """Return the states of the alerts as they were stored; `None` if they were never claimed."""
+    def alert_states(self) -> dict[str, str]:
+        """Return the states of the alerts as they were stored, by scope."""
 
     def claim_alerts(self, token: str, lease: float, scope: str = "") -> str | None:
         """Claim the evaluation of the alerts if it is due, for `lease` seconds.

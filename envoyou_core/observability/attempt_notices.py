@@ -34,10 +34,12 @@ class AttemptNotice(Notice):
     Attributes:
         webhook_id: of the endpoint that the event was delivered to; `None` if it is unknown.
         tenant: of the event.
+        traceparent: the trace context in which the event was accepted, as in W3C Trace Context; `None` without one.
     """
 
     webhook_id: str | None = None
     tenant: str = ""
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

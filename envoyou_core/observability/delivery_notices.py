@@ -28,6 +28,7 @@ class Accepted(Notice):
         received_at: when the request was received, in epoch seconds.
         body_size: bytes of the body.
         seconds: from the request, whose body has been read, until the event was on disk.
+        traceparent: the trace context of the acceptance, as in W3C Trace Context; `None` if it was not traced.
     """
 
     event_id: str
@@ -40,6 +41,7 @@ class Accepted(Notice):
     received_at: float | None = field(default=None, compare=False)
     body_size: int | None = field(default=None, compare=False)
     seconds: float | None = field(default=None, compare=False)
+    traceparent: str | None = field(default=None, compare=False)
 
     @property
     def outcome(self) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from envoyou_core.event import EVENT_TYPES
 from envoyou_core.inbox.records import Added, Status
@@ -21,7 +23,7 @@ from envoyou_core.observability.notice import Notice
 if TYPE_CHECKING:
     from envoyou_core.webhooks import Webhooks
 
-__all__ = ["COUNTERS", "HISTOGRAMS", "MEASURED", "OTHER", "Measurements", "Meter", "Metric"]
+__all__ = ["COUNTERS", "HISTOGRAMS", "MEASURED", "OTHER", "Count", "Measurements", "Meter", "Metric", "Observe"]
 
 OTHER: Final = "other"
 """The label of event types that are neither EnvoyOU's nor named by a handler, so that labels are bounded."""
@@ -80,14 +82,23 @@ MEASURED: Final[tuple[type[Notice], ...]] = (
 """The notices that are measured."""
 
 
+Measure = TypeVar("Measure", bound=Callable[..., object])
+
+Count = Callable[[], object]
+"""Adds one to a counter."""
+
+Observe = Callable[[float, str | None], object]
+"""Adds a value, in seconds, to a histogram; and the trace context in which the event was accepted, if there is one."""
+
+
 class Meter(Protocol):
-    """Where measurements go."""
+    """Where measurements go. Its functions are kept: finding the metric of some labels costs more than counting."""
 
-    def count(self, metric: Metric, *labels: str) -> None:
-        """Add one to a counter."""
+    def counter(self, metric: Metric, *labels: str) -> Count:
+        """Return the function that adds one to a counter."""
 
-    def observe(self, metric: Metric, value: float, *labels: str) -> None:
-        """Add a value, in seconds, to a histogram."""
+    def histogram(self, metric: Metric, *labels: str) -> Observe:
+        """Return the function that adds a value to a histogram."""
 
 
 class Measurements:
@@ -100,45 +111,71 @@ class Measurements:
 
     def __init__(self, webhooks: Webhooks, meter: Meter) -> None:
         self._webhooks = webhooks
-        self._meter = meter
         self._types: dict[str, str] = {type_: type_ for type_ in EVENT_TYPES}
+        self._deliveries = _ByLabels(partial(meter.counter, DELIVERIES))
+        self._attempts = _ByLabels(partial(meter.counter, ATTEMPTS))
+        self._handler = _ByLabels(partial(meter.histogram, HANDLER))
+        self._processed = _ByLabels(partial(meter.counter, PROCESSED))
+        self._retries = _ByLabels(partial(meter.counter, RETRIES))
+        self._dead = _ByLabels(partial(meter.counter, DEAD))
+        self._acknowledge = meter.histogram(ACKNOWLEDGE)
+        self._received_lag = meter.histogram(RECEIVED_LAG)
+        self._processed_lag = meter.histogram(PROCESSED_LAG)
+        self._measure: dict[type[Notice], Callable[[Any], None]] = {
+            Accepted: self._accepted,
+            Rejected: self._rejected,
+            HandlerSucceeded: self._called,
+            HandlerFailed: self._called,
+            HandlerPostponed: self._called,
+            HandlerSkipped: self._skipped,
+            DatabaseFailed: self._called,
+            Settled: self._settled,
+        }
 
     def __call__(self, notice: Notice) -> None:
-        """Measure one notice."""
-        if isinstance(notice, Settled):
-            self._settled(notice)
-        elif isinstance(notice, Accepted):
-            self._accepted(notice)
-        elif isinstance(notice, Rejected):
-            self._meter.count(DELIVERIES, notice.outcome, notice.reason)
-        elif isinstance(notice, HandlerSucceeded | HandlerFailed | HandlerPostponed | DatabaseFailed):
-            self._meter.count(ATTEMPTS, notice.handler, notice.outcome)
-            if notice.seconds is not None:
-                self._meter.observe(HANDLER, notice.seconds, notice.handler, notice.outcome)
-        elif isinstance(notice, HandlerSkipped):
-            self._meter.count(ATTEMPTS, notice.handler, notice.outcome)
+        """Measure one notice of those in `MEASURED`."""
+        self._measure[type(notice)](notice)
 
     def _accepted(self, notice: Accepted) -> None:
-        meter = self._meter
-        meter.count(DELIVERIES, notice.outcome, "")
+        self._deliveries[notice.outcome, ""]()
         if notice.seconds is not None:
-            meter.observe(ACKNOWLEDGE, notice.seconds)
+            self._acknowledge(notice.seconds, notice.traceparent)
         # The lag of a redelivery says when it was redelivered.
         if notice.added is Added.NEW and notice.created is not None and notice.received_at is not None:
-            meter.observe(RECEIVED_LAG, max(0.0, notice.received_at - notice.created))
+            self._received_lag(max(0.0, notice.received_at - notice.created), notice.traceparent)
+
+    def _rejected(self, notice: Rejected) -> None:
+        self._deliveries[notice.outcome, notice.reason]()
+
+    def _called(self, notice: HandlerSucceeded | HandlerFailed | HandlerPostponed | DatabaseFailed) -> None:
+        labels = notice.handler, notice.outcome
+        self._attempts[labels]()
+        if notice.seconds is not None:
+            self._handler[labels](notice.seconds, notice.traceparent)
+
+    def _skipped(self, notice: HandlerSkipped) -> None:
+        self._attempts[notice.handler, notice.outcome]()
 
     def _settled(self, notice: Settled) -> None:
-        meter, type_ = self._meter, self._bounded(notice.event_type)
-        meter.count(PROCESSED, type_, notice.outcome)
+        type_ = self._types.get(notice.event_type) or self._bounded(notice.event_type)
+        self._processed[type_, notice.outcome]()
         if notice.retry_in is not None:
-            meter.count(RETRIES, type_)
+            self._retries[(type_,)]()
         elif notice.status is Status.DEAD:
-            meter.count(DEAD, type_)
+            self._dead[(type_,)]()
         elif notice.status is Status.PROCESSED and notice.created is not None and notice.settled_at is not None:
-            meter.observe(PROCESSED_LAG, max(0.0, notice.settled_at - notice.created))
+            self._processed_lag(max(0.0, notice.settled_at - notice.created), notice.traceparent)
 
     def _bounded(self, event_type: str) -> str:
-        if (known := self._types.get(event_type)) is not None:
-            return known
         named = {pattern for handler in self._webhooks.registered for pattern in handler.patterns}
         return self._types.setdefault(event_type, event_type) if event_type in named else OTHER
+
+
+class _ByLabels(dict[tuple[str, ...], Measure]):
+    """The functions of one metric by its labels."""
+
+    def __init__(self, make: Callable[..., Measure]) -> None:
+        self._make = make
+
+    def __missing__(self, labels: tuple[str, ...]) -> Measure:
+        return self.setdefault(labels, self._make(*labels))

@@ -51,7 +51,7 @@ class Notices:
 
     def wants(self, kind: type[Notice]) -> bool:
         """Whether a listener receives notices of `kind`, so that it is worth making one."""
-        return bool(self._listeners_of(kind))
+        return bool(self._listeners.get(kind) or self._listeners_of(kind))
 
     def unsubscribe(self, listener: Listener) -> None:
         """Call `listener` no longer. For test kits."""
@@ -60,11 +60,12 @@ class Notices:
 
     def emit(self, notice: Notice) -> None:
         """Call the listeners with `notice`, in the order in which they subscribed."""
-        for listener in self._listeners_of(type(notice)):
+        kind = type(notice)
+        for listener in self._listeners.get(kind) or self._listeners_of(kind):
             try:
                 listener(notice)
             except Exception:
-                log.exception("a listener failed for %s", type(notice).__name__)
+                log.exception("a listener failed for %s", kind.__name__)
 
     def _listeners_of(self, kind: type[Notice]) -> tuple[Listener, ...]:
         by_kind = self._listeners

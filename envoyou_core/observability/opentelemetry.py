@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
@@ -17,7 +18,15 @@ from opentelemetry.trace import TracerProvider, get_tracer
 
 from envoyou_core.hooks import HookKind
 from envoyou_core.observability.gauges import GAUGES, Gauge, Reading, read_gauges
-from envoyou_core.observability.measurements import COUNTERS, HISTOGRAMS, MEASURED, Measurements, Metric
+from envoyou_core.observability.measurements import (
+    COUNTERS,
+    HISTOGRAMS,
+    MEASURED,
+    Count,
+    Measurements,
+    Metric,
+    Observe,
+)
 from envoyou_core.observability.notices import Notices
 from envoyou_core.observability.traces import around_handler, claim_listener, trace_acceptance
 from envoyou_core.observability.worker_notices import Claimed
@@ -82,13 +91,14 @@ class _Meter:
             for it in HISTOGRAMS
         }
 
-    def count(self, metric: Metric, *labels: str) -> None:
-        """See `Meter.count`."""
-        self._counters[metric.name].add(1, dict(zip(metric.labels, labels, strict=True)))
+    def counter(self, metric: Metric, *labels: str) -> Count:
+        """See `Meter.counter`."""
+        return partial(self._counters[metric.name].add, 1, dict(zip(metric.labels, labels, strict=True)))
 
-    def observe(self, metric: Metric, value: float, *labels: str) -> None:
-        """See `Meter.observe`."""
-        self._histograms[metric.name].record(value, dict(zip(metric.labels, labels, strict=True)))
+    def histogram(self, metric: Metric, *labels: str) -> Observe:
+        """See `Meter.histogram`."""
+        record, attributes = self._histograms[metric.name].record, dict(zip(metric.labels, labels, strict=True))
+        return lambda value, _traceparent: record(value, attributes)
 
 
 class _Readings:

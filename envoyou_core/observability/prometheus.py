@@ -19,7 +19,15 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from envoyou_core.observability.gauges import GAUGES, read_gauges
-from envoyou_core.observability.measurements import COUNTERS, HISTOGRAMS, MEASURED, Measurements, Metric
+from envoyou_core.observability.measurements import (
+    COUNTERS,
+    HISTOGRAMS,
+    MEASURED,
+    Count,
+    Measurements,
+    Metric,
+    Observe,
+)
 from envoyou_core.observability.notices import Notices
 
 if TYPE_CHECKING:
@@ -129,23 +137,30 @@ class _Meter:
                 for it in HISTOGRAMS
             },
         }
-        # Looking a child up in a metric takes a lock and several times as long.
-        self._children: dict[tuple[str, ...], Any] = {}
 
-    def count(self, metric: Metric, *labels: str) -> None:
-        """See `Meter.count`."""
-        self._child(metric, labels).inc()
+    def counter(self, metric: Metric, *labels: str) -> Count:
+        """See `Meter.counter`."""
+        count: Count = self._child(metric, labels).inc
+        return count
 
-    def observe(self, metric: Metric, value: float, *labels: str) -> None:
-        """See `Meter.observe`."""
-        self._child(metric, labels).observe(value)
+    def histogram(self, metric: Metric, *labels: str) -> Observe:
+        """See `Meter.histogram`."""
+        observe = self._child(metric, labels).observe
+
+        def add(value: float, traceparent: str | None) -> None:
+            observe(value, None if traceparent is None else _exemplar(traceparent))
+
+        return add
 
     def _child(self, metric: Metric, labels: tuple[str, ...]) -> Any:
-        key = (metric.name, *labels)
-        if (child := self._children.get(key)) is None:
-            parent = self._metrics[metric.name]
-            self._children[key] = child = parent.labels(*labels) if labels else parent
-        return child
+        parent = self._metrics[metric.name]
+        return parent.labels(*labels) if labels else parent
+
+
+def _exemplar(traceparent: str) -> dict[str, str] | None:
+    """Return the labels of an exemplar; `None` if the trace is not recorded."""
+    _version, trace_id, span_id, flags = traceparent.split("-")[:4]
+    return {"trace_id": trace_id, "span_id": span_id} if int(flags, 16) & 1 else None
 
 
 _METERS: Final[WeakKeyDictionary[CollectorRegistry, _Meter]] = WeakKeyDictionary()

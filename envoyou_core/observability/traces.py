@@ -100,7 +100,8 @@ def claim_listener(tracer: Tracer) -> Callable[[Notice], None]:
 def around_handler(webhooks: Webhooks, tracer: Tracer) -> Callable[[Event, str, int], Iterator[None]]:
     """Return a context for `Webhooks.around_handler` that makes a span of each attempt of a handler.
 
-    The span begins a trace of its own, because the acceptance may be days older; a link leads to it.
+    The span begins a trace of its own, because the acceptance may be days older; a link leads to it, and another one to
+    the span in which the attempt is made, if there is one, such as that of a task queue.
     """
 
     def attempt_of(event: Event, handler: str, attempt: int) -> Iterator[None]:
@@ -118,7 +119,7 @@ def around_handler(webhooks: Webhooks, tracer: Tracer) -> Callable[[Event, str, 
             context=Context(),
             kind=SpanKind.CONSUMER,
             attributes=attributes,
-            links=_links(None if call is None else call.traceparent),
+            links=[*_links(None if call is None else call.traceparent), *_around()],
             # The SDK would record the exception with its text as it is.
             record_exception=False,
             set_status_on_exception=False,
@@ -155,6 +156,11 @@ def _links(traceparent: str | None) -> list[Link]:
     context = TraceContextTextMapPropagator().extract({"traceparent": traceparent}, context=Context())
     accepted = get_current_span(context).get_span_context()
     return [Link(accepted)] if accepted.is_valid else []
+
+
+def _around() -> list[Link]:
+    current = get_current_span().get_span_context()
+    return [Link(current)] if current.is_valid else []
 
 
 def _common(webhooks: Webhooks, operation: str) -> dict[str, Any]:

@@ -148,8 +148,10 @@ class Receiver:
             except InvalidPayloadError as error:
                 kept = yield from self._keep(request, tenant, now, error)
                 raise
+            traceparent = None
             if self.tracers:
-                added = yield from trace(self.tracers[-1], event, partial(self._store, event, tenant, request))
+                store = partial(self._store, event, tenant, request)
+                added, traceparent = yield from trace(self.tracers[-1], event, store)
             else:
                 added = yield from self._store(event, tenant, request)
         except WebhookError as error:
@@ -157,7 +159,7 @@ class Receiver:
             return self.refuse(error, request, kept=kept, began=began)
         except Exception as error:
             return self.refuse(UnavailableError(describe(error)), request, began=began)
-        self._report_accepted(event, tenant, added, now, time.monotonic() - began)
+        self._report_accepted(event, tenant, added, now, time.monotonic() - began, traceparent)
         if not added.is_runnable:
             return DUPLICATE
         self.wake(event.id)
@@ -200,7 +202,13 @@ class Receiver:
         return event
 
     def _report_accepted(
-        self, event: Event, tenant: str, added: Added, received_at: float, seconds: float | None
+        self,
+        event: Event,
+        tenant: str,
+        added: Added,
+        received_at: float,
+        seconds: float | None,
+        traceparent: str | None = None,
     ) -> None:
         self.notices.emit(
             observability.Accepted(
@@ -213,6 +221,7 @@ class Receiver:
                 received_at=received_at,
                 body_size=len(event.body),
                 seconds=seconds,
+                traceparent=traceparent,
             )
         )
 

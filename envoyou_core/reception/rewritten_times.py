@@ -71,7 +71,7 @@ def find_signed_time(
         text = b"%d" % second
         for key in keys:
             for content in contents:
-                if hmac.compare_digest(key.signature(text, content), signature):
+                if hmac.compare_digest(key.signature(text, content).encode(), signature):
                     return second
     return None
 

@@ -30,21 +30,26 @@ AcceptanceTracer = Callable[[Event], TracedAcceptance]
 """Called with each proven event before it is stored."""
 
 
-def trace(tracer: AcceptanceTracer, event: Event, store: Callable[[str | None], Flow[Added]]) -> Flow[Added]:
-    """Store an event with the trace context of its acceptance. A tracer that fails does not affect the acceptance."""
+def trace(
+    tracer: AcceptanceTracer, event: Event, store: Callable[[str | None], Flow[Added]]
+) -> Flow[tuple[Added, str | None]]:
+    """Store an event with the trace context of its acceptance, and return that as well.
+
+    A tracer that fails does not affect the acceptance.
+    """
     try:
         traced = tracer(event)
         traceparent = traced.traceparent
     except Exception as error:
         log.warning("an acceptance was not traced", exc_info=error)
-        return (yield from store(None))
+        return (yield from store(None)), None
     try:
         added = yield from store(traceparent)
     except BaseException as error:
         _end(traced, None, error)
         raise
     _end(traced, added, None)
-    return added
+    return added, traceparent
 
 
 def _end(traced: TracedAcceptance, added: Added | None, failure: BaseException | None) -> None:

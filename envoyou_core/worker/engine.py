@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from msgspec.structs import replace
 
@@ -179,7 +179,15 @@ class Engine(InboxAccess):
         """
         event, settlement = attempt.claim.event, attempt.settlement
         if settlement is None or not held:
-            self.notices.emit(LeaseLost(event.id, event.type, **_origin(attempt.claim)))
+            self.notices.emit(
+                LeaseLost(
+                    event.id,
+                    event.type,
+                    webhook_id=attempt.claim.webhook_id,
+                    tenant=attempt.claim.tenant,
+                    traceparent=attempt.claim.traceparent,
+                )
+            )
             # If that fails, the crash stays counted. The event is another worker's now.
             with suppress(Exception):
                 yield self._inbox_call(partial(self.inbox.uncount_crash, attempt.claim))
@@ -208,7 +216,9 @@ class Engine(InboxAccess):
                 settled_at=self.clock(),
                 body_size=len(event.body),
                 handler=settlement.failures[-1].handler if settlement.failures else None,
-                **_origin(attempt.claim),
+                webhook_id=attempt.claim.webhook_id,
+                tenant=attempt.claim.tenant,
+                traceparent=attempt.claim.traceparent,
             )
         )
         if settlement.status is Status.DEAD:
@@ -229,7 +239,14 @@ class Engine(InboxAccess):
             if handler.stale == "skip" and (yield from self._is_stale(attempt)):
                 attempt.skip(handler)
                 claim = attempt.claim
-                skipped = HandlerSkipped(claim.event.id, claim.event.type, handler.name, **_origin(claim))
+                skipped = HandlerSkipped(
+                    claim.event.id,
+                    claim.event.type,
+                    handler.name,
+                    webhook_id=claim.webhook_id,
+                    tenant=claim.tenant,
+                    traceparent=claim.traceparent,
+                )
                 self.notices.emit(skipped)
                 continue
             is_last = handler is unfinished[-1]
@@ -266,9 +283,18 @@ class Engine(InboxAccess):
             attempt.succeed(handler)
             self.outages.reset()
             if self.notices.wants(HandlerSucceeded):
-                seconds = time.perf_counter() - began
-                details = (claim.event.id, claim.event.type, handler.name, attempt.number, seconds)
-                self.notices.emit(HandlerSucceeded(*details, **_origin(claim)))
+                self.notices.emit(
+                    HandlerSucceeded(
+                        claim.event.id,
+                        claim.event.type,
+                        handler.name,
+                        attempt.number,
+                        time.perf_counter() - began,
+                        webhook_id=claim.webhook_id,
+                        tenant=claim.tenant,
+                        traceparent=claim.traceparent,
+                    )
+                )
             return
         seconds = time.perf_counter() - began
         if (yield from self._is_interrupted(attempt, invocation, error, seconds)):
@@ -283,7 +309,9 @@ class Engine(InboxAccess):
                 retry_in=error.seconds,
                 reason=failure.error,
                 seconds=seconds,
-                **_origin(claim),
+                webhook_id=claim.webhook_id,
+                tenant=claim.tenant,
+                traceparent=claim.traceparent,
             )
             self.notices.emit(postponed)
             return
@@ -299,7 +327,9 @@ class Engine(InboxAccess):
                 is_fatal=attempt.is_fatal,
                 message=failure.error,
                 seconds=seconds,
-                **_origin(claim),
+                webhook_id=claim.webhook_id,
+                tenant=claim.tenant,
+                traceparent=claim.traceparent,
             )
         )
 
@@ -332,7 +362,9 @@ class Engine(InboxAccess):
                 retry_in=settlement.retry_in or 0.0,
                 interruption=number if is_counted else None,
                 seconds=seconds,
-                **_origin(claim),
+                webhook_id=claim.webhook_id,
+                tenant=claim.tenant,
+                traceparent=claim.traceparent,
             )
         )
         return True
@@ -360,8 +392,3 @@ class Engine(InboxAccess):
 
     def _inbox_call(self, function: Callable[[], object]) -> Call:
         return Call(partial(self.in_context, function))
-
-
-def _origin(claim: Claim) -> dict[str, Any]:
-    """Where the event came from: what every `AttemptNotice` has."""
-    return {"webhook_id": claim.webhook_id, "tenant": claim.tenant}

@@ -10,7 +10,7 @@ from typing import Any
 from django.db import IntegrityError, connections, transaction
 from django.db.models import Q, QuerySet, Sum
 
-from envoyou_core.adapter import Fold, Period, RollUp, Tally, fold, scoped_name
+from envoyou_core.adapter import Fold, Period, RollUp, Tally, fold, scope_of, scoped_name
 from envoyou_core.inbox import TelemetryInbox
 from envoyou_django.inbox.commits import own_statement, own_transaction
 from envoyou_django.models import BUCKET_COLUMNS, AlertStates
@@ -73,8 +73,10 @@ class OrmTelemetry(TelemetryInbox):
             if len(batch) < BATCH:
                 return folded
 
-    def alert_states(self, scope: str = "") -> str | None:
-        return self._alerts(scope).values_list("states", flat=True).first()
+    def alert_states(self) -> dict[str, str]:
+        own = Q(name=self.name) | Q(name__startswith=scoped_name(self.name, "@")[:-1])
+        rows = AlertStates.objects.using(self._alias).filter(own).order_by("name").values_list("name", "states")
+        return {scope_of(name, self.name): states for name, states in rows}
 
     def claim_alerts(self, token: str, lease: float, scope: str = "") -> str | None:
         alias, now = self._alias, self._now()

@@ -13,7 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from envoyou_core import ConfigurationError, Handlers, RetryPolicy, WebhookRequest, Webhooks
-from envoyou_core.alerts import Alert, Alerts
+from envoyou_core.alerts import Alert, Alerts, CurrentAlert
 from envoyou_core.alerts import evaluator as evaluator_module
 from envoyou_core.alerts.evaluator import INTERVAL, LEASE, callback_names
 from envoyou_core.alerts.states import MAX_TRIES
@@ -175,7 +175,7 @@ def test_silence_fires_after_many_usual_gaps(fleet):
     assert fleet.heard[1:] == [("silence", False)]
 
 
-def test_an_unusual_volume_fires(fleet):
+def test_an_unusual_volume_fires_until_it_is_usual(fleet):
     webhooks = fleet.process(alerts=Alerts(thresholds={"silence": False, "processing_delay": False}))
     for number in (25, 25, 200):
         fleet.receive(webhooks, number=number)
@@ -187,6 +187,12 @@ def test_an_unusual_volume_fires(fleet):
             fleet.clock.advance(WEEK)
     assert fleet.heard == [("unusual_volume", True)]
     assert "a factor of 8.0" in fleet.seen[0].text
+    # As many as in the same hour of the three weeks before, on average.
+    fleet.clock.advance(WEEK - INTERVAL)
+    fleet.receive(webhooks, number=83)
+    webhooks.drain()
+    fleet.evaluate()
+    assert fleet.heard[1:] == [("unusual_volume", False)]
 
 
 def test_a_spool_and_a_disk_are_alerts_of_their_machine(fleet, tmp_path, monkeypatch):
@@ -199,7 +205,9 @@ def test_a_spool_and_a_disk_are_alerts_of_their_machine(fleet, tmp_path, monkeyp
     fleet.evaluate(120)
     assert sorted(fleet.heard) == [("disk", True), ("spool_not_empty", True)]
     assert {alert.host for alert in fleet.seen} == {webhooks._evaluator._host}
-    assert fleet.inbox.alert_states("0" * 16) is None
+    assert [(it.rule, it.is_firing, it.host) for it in webhooks.current_alerts()] == [
+        (rule, True, webhooks._evaluator._host) for rule in ("spool_not_empty", "disk")
+    ]
     monkeypatch.setattr(evaluator_module.shutil, "disk_usage", lambda path: (_ for _ in ()).throw(OSError))
     fleet.evaluate()
     assert len(fleet.heard) == 2
@@ -210,6 +218,28 @@ def test_a_spool_and_a_disk_are_alerts_of_their_machine(fleet, tmp_path, monkeyp
     fleet.evaluate()
     assert sorted(fleet.heard[2:]) == [("disk", False), ("spool_not_empty", False)]
     webhooks.spool.close()
+
+
+def test_what_fires_is_listed_and_what_has_resolved_for_a_day(fleet):
+    webhooks = fleet.process(alerts=Alerts(thresholds={"error_rate": False}))
+    assert webhooks.current_alerts() == []
+    fleet.receive(webhooks, "api.quota_exceeded", number=2)
+    webhooks.drain()
+    fleet.evaluate()
+    fired_at = fleet.clock.moment()
+    fleet.evaluate()
+    expected = CurrentAlert(rule="dead_letters", is_firing=True, since=fired_at, value=2.0)
+    assert webhooks.current_alerts() == [expected]
+    webhooks.inbox.requeue(status="dead")
+    webhooks.pause(type="api.*")
+    fleet.evaluate()
+    expected = replace(expected, is_firing=False, since=fleet.clock.moment(), value=0.0)
+    assert webhooks.current_alerts() == [expected]
+    # Another evaluation leaves the time as it is.
+    fleet.evaluate()
+    assert webhooks.current_alerts()[0] == expected
+    fleet.clock.advance(24 * 3600)
+    assert expected not in webhooks.current_alerts()
 
 
 def test_events_that_wait_for_a_handler_fire(fleet):
@@ -232,7 +262,7 @@ def test_without_alerts_or_without_rules_nothing_is_evaluated(fleet):
     assert off._evaluator is None
     fleet.process(alerts=Alerts(thresholds=dict.fromkeys(evaluator_module.FLEET_RULES, False)))
     fleet.evaluate()
-    assert fleet.inbox.alert_states() is None
+    assert fleet.inbox.alert_states() == {}
 
 
 def test_an_inbox_that_is_down_is_tried_again(fleet):
@@ -242,7 +272,7 @@ def test_an_inbox_that_is_down_is_tried_again(fleet):
     assert any(isinstance(notice, AlertsNotEvaluated) for notice in fleet.notices)
     fleet.inbox.claim_alerts = claim
     fleet.evaluate()
-    assert fleet.inbox.alert_states() is not None
+    assert fleet.inbox.alert_states()
 
 
 def test_a_process_that_lost_its_claim_sends_nothing(fleet):

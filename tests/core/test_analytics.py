@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -15,7 +16,7 @@ from envoyou_core import ConfigurationError, RetryLater, RetryPolicy, WebhookReq
 from envoyou_core.analytics.counter import MAX_ROWS, OTHER, Counter
 from envoyou_core.analytics.recorder import Recorder
 from envoyou_core.analytics.rollups import Measure, RollUp
-from envoyou_core.analytics.ticker import Ticker
+from envoyou_core.analytics.ticker import TICKER, Ticker
 from envoyou_core.inbox import Added, Status
 from envoyou_core.inbox.memory import MemoryInbox
 from envoyou_core.observability import (
@@ -330,6 +331,46 @@ def test_what_a_process_counted_is_stored_at_its_end_and_once_if_it_forks(tmp_pa
     webhooks = Webhooks(secret=SECRET, inbox=url, handoff="manual")
     assert webhooks.analytics.summary(HOUR).deliveries.accepted == 2
     webhooks.inbox.close()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
+def test_a_process_that_is_killed_loses_only_what_it_counted_since_the_last_interval(tmp_path):
+    script = """
+        import os, signal, sys, time
+        from datetime import UTC, datetime
+        from envoyou_core import WebhookRequest, Webhooks
+        from envoyou_core.analytics.ticker import TICKER
+        from envoyou_core.testing import sample_event, sign_delivery
+
+        def receive():
+            delivery = sign_delivery(sample_event(), secret="whsec_test")
+            assert webhooks.receive(WebhookRequest.from_http("POST", delivery.headers, delivery.body)).status == 200
+
+        def stored():
+            tallies = webhooks.inbox.sum_rollups(datetime(2000, 1, 1, tzinfo=UTC), datetime(3000, 1, 1, tzinfo=UTC))
+            return sum(tally.number for tally in tallies)
+
+        TICKER.interval = 0.05
+        webhooks = Webhooks(secret="whsec_test", inbox=sys.argv[1], handoff="manual", alerts=None)
+        webhooks.inbox.open()
+        for _ in range(3):
+            receive()
+        while stored() < 3:
+            time.sleep(0.01)
+        receive()
+        receive()
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    url = f"sqlite:///{tmp_path / 'inbox.db'}"
+    command = [sys.executable, "-c", textwrap.dedent(script), url]
+    killed = subprocess.run(command, timeout=60, capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    webhooks = Webhooks(secret=SECRET, inbox=url, handoff="manual")
+    assert webhooks.inbox.stats().total == 5
+    assert 3 <= webhooks.analytics.summary(HOUR).deliveries.accepted <= 5
+    webhooks.inbox.close()
+    # The interval outside of tests, as the documentation says.
+    assert TICKER.interval == 10.0
 
 
 async def test_the_end_of_a_lifespan_stores_the_counts(webhooks):

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib import metadata
 from io import StringIO
@@ -19,6 +19,8 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from envoyou_core import PermanentError, WebhookRequest, Webhooks, cli, verify
+from envoyou_core.alerts.rules import RuleState
+from envoyou_core.alerts.states import AlertStates
 from envoyou_core.cli import developing, doctor, tables
 from envoyou_core.cli import output as cli_output
 from envoyou_core.cli.command_line import app
@@ -852,6 +854,27 @@ def test_processes_are_shown(run, hooks):
     assert (process["kind"], process["pid"], process["live"]) == ("drain", os.getpid(), True)
     assert process["handlers"] == {"welcome": ["user.created"]}
     assert f" {os.getpid()} " in run("--app", hooks, "workers").stdout
+
+
+def test_alerts_are_listed(run, hooks):
+    assert json.loads(run("--app", hooks, "alerts", "list", "--json").stdout) == []
+    webhooks = sys.modules[hooks].webhooks
+    fired_at = datetime(2026, 7, 15, 12, tzinfo=UTC).timestamp()
+    states = AlertStates({"disk": RuleState(fired_at=fired_at, value=0.97)}, host="web-1\x1b[2J")
+    webhooks.inbox.claim_alerts("token", 60.0, scope="web-1")
+    webhooks.inbox.store_alerts("token", states.encode(), 60.0, scope="web-1")
+    assert json.loads(run("--app", hooks, "alerts", "list", "--json").stdout) == [
+        {
+            "rule": "disk",
+            "state": "firing",
+            "host": "web-1\x1b[2J",
+            "since": "2026-07-15T12:00:00+00:00",
+            "value": 0.97,
+        }
+    ]
+    _, line = run("--app", hooks, "alerts", "list").stdout.splitlines()
+    assert line.split()[:5] == ["disk", "firing", "2026-07-15", "12:00:00", "0.97"]
+    assert "\x1b[2J" not in line
 
 
 def test_a_limit_that_is_exceeded_is_a_failure(run, hooks, monkeypatch):

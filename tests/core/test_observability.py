@@ -324,6 +324,7 @@ def test_a_record_has_the_template_of_its_kind_and_the_data_of_the_notice(caplog
     assert record.msg == Settled.template
     assert record.envoyou == {
         "notice": "Settled",
+        "traceparent": None,
         "retry_in": 4.0,
         "is_postponed": False,
         "is_reported": False,

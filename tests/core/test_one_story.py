@@ -65,7 +65,8 @@ def test_one_event_is_followed_from_its_acceptance_to_the_handlers_own_line(line
             raise ConnectionError("no mail server\nat all")
 
     event = sample_event("user.created")
-    for each in (sample_event("user.created"), event, sample_event("user.created")):
+    # The last one, because a bucket keeps its latest exemplar.
+    for each in (sample_event("user.created"), sample_event("user.created"), event):
         delivery = sign_delivery(each, secret=SECRET)
         webhooks.receive(WebhookRequest.from_http("POST", delivery.headers, delivery.body))
     webhooks.drain(until_idle=True)
@@ -88,6 +89,17 @@ def test_one_event_is_followed_from_its_acceptance_to_the_handlers_own_line(line
     ]
     accepted, *attempts = spans
     assert {link.context.span_id for span in attempts for link in span.links} == {accepted.context.span_id}
+    # The trace leads from a metric to the event.
+    trace_id = f"{accepted.context.trace_id:032x}"
+    exemplars = {
+        sample.exemplar.labels["trace_id"]: sample.labels
+        for family in registry.collect()
+        if family.name == "envoyou_webhook_handler_seconds"
+        for sample in family.samples
+        if sample.exemplar is not None and sample.labels["outcome"] == "failed"
+    }
+    assert exemplars[trace_id]["handler"] == "welcome"
+    assert story[0]["envoyou"]["traceparent"].split("-")[1] == trace_id
     attempts_total = {"handler": "welcome", "outcome": "succeeded"}
     assert registry.get_sample_value("envoyou_webhook_attempts_total", attempts_total) == 3
     traces.shutdown()

@@ -3,10 +3,16 @@
 import asyncio
 import io
 import sqlite3
+import subprocess
+import sys
+import textwrap
 from contextlib import closing
 from datetime import UTC, datetime
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
+from opentelemetry.instrumentation.sqlalchemy import SQLAlchemyInstrumentor
 from opentelemetry.instrumentation.wsgi import OpenTelemetryMiddleware
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
@@ -14,6 +20,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode, get_current_span
+from sqlalchemy import create_engine, text
 
 from envoyou_core import RetryLater, RetryPolicy, WebhookRequest, Webhooks
 from envoyou_core.observability import opentelemetry
@@ -21,6 +28,7 @@ from envoyou_core.testing import sample_event, sign_delivery
 from envoyou_core.wsgi import webhooks_entry
 
 SECRET = "whsec_of_the_traces"
+PROJECT = Path(__file__).parents[2]
 
 
 class Telemetry:
@@ -183,6 +191,69 @@ def test_the_acceptance_is_below_the_span_of_the_framework(telemetry):
     assert statuses == ["200 OK"]
     [accepted], [request] = telemetry.spans(SpanKind.PRODUCER), telemetry.spans(SpanKind.SERVER)
     assert accepted.parent.span_id == request.context.span_id
+
+
+def test_the_statements_of_a_handler_are_below_its_attempt(telemetry):
+    webhooks, engine = make_webhooks(telemetry), create_engine("sqlite://")
+    # It names SQLAlchemy 2.0 as the newest release that it supports.
+    SQLAlchemyInstrumentor().instrument(engine=engine, tracer_provider=telemetry.traces, skip_dep_check=True)
+
+    @webhooks.on("*", name="welcome")
+    def welcome(event):
+        with engine.connect() as connection:
+            connection.execute(text("SELECT 1"))
+
+    try:
+        webhooks.receive(request_of(sample_event()))
+        webhooks.drain()
+    finally:
+        SQLAlchemyInstrumentor().uninstrument()
+        engine.dispose()
+    [attempt] = telemetry.spans(SpanKind.CONSUMER)
+    [statement] = [span for span in telemetry.spans(SpanKind.CLIENT) if "db.statement" in span.attributes]
+    assert statement.attributes["db.statement"] == "SELECT 1"
+    assert statement.parent.span_id == attempt.context.span_id
+
+
+@pytest.mark.skipif(find_spec("celery") is None, reason="Celery is not installed")
+def test_an_attempt_in_a_task_of_celery_is_linked_to_its_acceptance_and_to_the_task(tmp_path):
+    script = """
+        import sys, threading
+
+        from celery import Celery
+        from celery.contrib.testing.worker import start_worker
+        from opentelemetry.instrumentation.celery import CeleryInstrumentor
+        from opentelemetry.trace import SpanKind
+
+        from envoyou_core import WebhookRequest, Webhooks
+        from envoyou_core.observability import opentelemetry
+        from envoyou_core.testing import sample_event, sign_delivery
+        from tests.spans import recorded_spans
+
+        app = Celery("shop", broker="memory://")
+        app.conf.worker_hijack_root_logger = False
+        app.set_default()
+        handled = threading.Event()
+        with recorded_spans() as (provider, spans):
+            CeleryInstrumentor().instrument(tracer_provider=provider)
+            webhooks = Webhooks(secret="whsec_test", inbox=sys.argv[1], handoff="celery")
+            webhooks.on("*", name="welcome")(lambda event: handled.set())
+            opentelemetry.instrument(webhooks, tracer_provider=provider)
+            delivery = sign_delivery(sample_event(), secret="whsec_test")
+            webhooks.receive(WebhookRequest.from_http("POST", delivery.headers, delivery.body))
+            with start_worker(app, perform_ping_check=False, shutdown_timeout=60):
+                assert handled.wait(60)
+            webhooks.stop()
+            [accepted] = [span for span in spans(SpanKind.PRODUCER) if span.name == "send default"]
+            runs = {span.context.span_id for span in spans(SpanKind.CONSUMER) if span.name.startswith("run/")}
+            [attempt] = [span for span in spans(SpanKind.CONSUMER) if span.name == "process default"]
+            first, second = [link.context.span_id for link in attempt.links]
+            assert attempt.parent is None and attempt.attributes["envoyou.outcome"] == "succeeded"
+            assert first == accepted.context.span_id and second in runs, (first, second, runs)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script), f"sqlite:///{tmp_path / 'inbox.db'}"]
+    ended = subprocess.run(command, timeout=120, capture_output=True, text=True, check=False, cwd=PROJECT)
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_each_of_several_acceptances_on_one_loop_has_the_span_of_its_own_request(telemetry):

@@ -10,10 +10,15 @@ import urllib.request
 
 import prometheus_client
 import pytest
+from opentelemetry.trace import SpanKind, format_span_id, format_trace_id
+from prometheus_client.openmetrics import exposition as openmetrics
 
 from envoyou_core import ConfigurationError, PermanentError, RetryLater, RetryPolicy, WebhookRequest, Webhooks
-from envoyou_core.observability import prometheus
+from envoyou_core.inbox import Added
+from envoyou_core.observability import Accepted, opentelemetry, prometheus
+from envoyou_core.observability.measurements import HISTOGRAMS
 from envoyou_core.testing import sample_event, sign_delivery
+from tests.spans import recorded_spans
 
 SECRET = "whsec_of_the_metrics"
 NOW = 1_800_000_000
@@ -140,6 +145,35 @@ def test_the_labels_of_event_types_are_bounded(registry):
     webhooks.drain()
     processed = {("user.created", "processed"): 1, ("shop.opened", "processed"): 1, ("other", "processed"): 2}
     assert counted(registry, "envoyou_webhook_processed") == processed
+
+
+def test_histograms_have_the_trace_of_an_acceptance_as_exemplar(registry):
+    webhooks = make_webhooks(registry)
+    webhooks.on("*", name="welcome")(lambda event: None)
+    with recorded_spans() as (provider, spans):
+        opentelemetry.instrument(webhooks, tracer_provider=provider)
+        deliver(webhooks, sample_event())
+        webhooks.drain()
+        [accepted] = spans(SpanKind.PRODUCER)
+    context = accepted.get_span_context()
+    expected = {"trace_id": format_trace_id(context.trace_id), "span_id": format_span_id(context.span_id)}
+    found = {
+        family.name: sample.exemplar.labels
+        for family in registry.collect()
+        for sample in family.samples
+        if sample.exemplar is not None
+    }
+    assert found == {f"{it.name}_seconds": expected for it in HISTOGRAMS}
+    assert f'trace_id="{expected["trace_id"]}"' in openmetrics.generate_latest(registry).decode()
+
+
+@pytest.mark.parametrize("flags", ["00", "02"])
+def test_a_trace_that_is_not_recorded_is_no_exemplar(registry, flags):
+    webhooks = make_webhooks(registry)
+    traceparent = f"00-{'a' * 32}-{'b' * 16}-{flags}"
+    webhooks.notice_stream.emit(Accepted("evt_1", "user.created", Added.NEW, seconds=0.1, traceparent=traceparent))
+    assert observed(registry, "envoyou_webhook_acknowledge_seconds") == {(): 1}
+    assert not any(sample.exemplar for family in registry.collect() for sample in family.samples)
 
 
 def test_two_webhooks_share_a_registry_and_a_second_call_counts_nothing_twice(registry):

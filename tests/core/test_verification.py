@@ -346,7 +346,7 @@ def test_the_spelling_of_headers_changes_no_decision(timestamp, form):
                 EVENT_TYPE: str(event["type"]),
             }
         ):
-            # Only a dict can take the fast path, and only if the names of its headers are known from an authentic delivery.
+            # Only a dict whose names of headers are known from an authentic delivery can take the fast path.
             decided = outcome(list(headers.items()), body, secret=secret, **settings)
             assert outcome(headers, body, secret=secret, **settings) == decided
             assert outcome(headers, body, secret=secret, **settings) == decided

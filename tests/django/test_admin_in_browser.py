@@ -11,9 +11,13 @@ from django import VERSION as DJANGO
 from django.contrib.auth.models import User
 
 from envoyou_core import EVENT_TYPES
+from envoyou_core.alerts.rules import RuleState
+from envoyou_core.alerts.states import AlertStates
+from envoyou_core.analytics.rollups import RollUp, Tally
 from envoyou_core.inbox import Attempt, Failure
 from envoyou_core.inbox.history import encode_history
 from envoyou_core.testing import sample_event
+from envoyou_django import webhooks
 from envoyou_django.models import PausedSubject, ProcessedEvent
 from tests import browser as browsers
 from tests.browser import accessibility_violations
@@ -98,6 +102,18 @@ def day(scheme):
         )
     )
     ProcessedEvent.objects.bulk_create([*reversed(rows), waiting])
+    webhooks.inbox.add_rollups([rollup for each in (*rows, waiting) for rollup in counts_of(each)])
+    states = AlertStates({"dead_letters": RuleState(fired_at=now.timestamp() - 900, value=4.0)})
+    webhooks.inbox.claim_alerts("token", 60.0)
+    webhooks.inbox.store_alerts("token", states.encode(), 60.0)
+
+
+def counts_of(row):
+    """What was counted of an event."""
+    end = {"dead": ["event.dead"], "failed": ["event.retried"]}.get(row.status, [])
+    called = {"ignored": [], "processed": ["attempt.succeeded"]}.get(row.status, ["attempt.failed"])
+    start = int(row.received_at.timestamp()) // 60 * 60
+    return [RollUp(60, start, Tally(name, row.type, "", 1)) for name in ("delivery.accepted", *end, *called)]
 
 
 def row(id, type, status, received_at, **values):

@@ -144,10 +144,10 @@ def test_stats_use_indexes(full_table, inbox_alias, clock, monkeypatch):
 def test_the_summary_of_the_admin_uses_indexes(full_table, inbox_alias, clock, monkeypatch):
     monkeypatch.setattr("envoyou_django.admin.summary.COUNTED", 100)
     rows = full_table.model.objects.using(inbox_alias)
-    by_status, processed, ignored, _paused, *others = indexes_used(
+    by_status, processed, ignored, _paused, *others, _alerts, _figures = indexes_used(
         inbox_alias, lambda: summarize(rows, clock.moment(90000))
     )
-    assert [len(indexes) for indexes in (by_status, processed, ignored, *others)] == [1] * 7
+    assert [len(indexes) for indexes in (by_status, processed, ignored, *others)] == [1] * 6
     assert others[0] == others[2] == {"envoyou_due"}
     counts = {it.status: (it.events, it.at_least) for it in summarize(rows, clock.moment()).counts}
     assert (counts["processed"], counts["received"], counts["ignored"]) == ((100, True), (50, False), (0, False))

@@ -115,11 +115,11 @@ class TelemetryContract:
     # Alerts
 
     def test_one_process_at_a_time_evaluates_alerts(self, make_inbox, inbox, clock):
-        assert inbox.alert_states() is None
+        assert inbox.alert_states() == {}
         assert inbox.claim_alerts("one", 60.0) == ""
         assert inbox.claim_alerts("two", 60.0) is None
         assert inbox.store_alerts("one", '{"a": 1}', 30.0)
-        assert inbox.alert_states() == '{"a": 1}'
+        assert inbox.alert_states() == {"": '{"a": 1}'}
         clock.advance(29.0)
         assert inbox.claim_alerts("two", 60.0) is None
         clock.advance(1.0)
@@ -131,7 +131,16 @@ class TelemetryContract:
         assert inbox.claim_alerts("two", 60.0) == ""
         assert not inbox.store_alerts("one", "old", 30.0)
         assert inbox.store_alerts("two", "new", 30.0)
-        assert inbox.alert_states() == "new"
+        assert inbox.alert_states() == {"": "new"}
+
+    def test_the_states_of_all_machines_are_read_and_no_others(self, make_inbox, inbox, clock):
+        others = [make_inbox(clock, name=name) for name in ("other", "default_")]
+        for each in (inbox, *others):
+            each.open()
+            each.claim_alerts("one", 60.0)
+            each.claim_alerts("two", 60.0, scope="0123456789abcdef")
+            each.store_alerts("two", each.name, 60.0, scope="0123456789abcdef")
+        assert inbox.alert_states() == {"": "", "0123456789abcdef": inbox.name}
 
     @pytest.mark.parametrize("has_row", [False, True])
     def test_of_processes_that_claim_the_alerts_at_once_one_does(self, inbox, clock, has_row):

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, and_, delete, func, or_, select, tuple_, upda
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
-from envoyou_core.analytics.rollups import Fold, Period, RollUp, Tally, fold, scoped_name
+from envoyou_core.analytics.rollups import Fold, Period, RollUp, Tally, fold, scope_of, scoped_name
 from envoyou_core.inbox.protocol import TelemetryInbox
 from envoyou_core.inbox.rows import instant
 from envoyou_core.inbox.sql.database import SqlDatabase
@@ -76,11 +76,12 @@ class SqlTelemetry(SqlDatabase, TelemetryInbox):
             if len(batch) < BATCH:
                 return folded
 
-    def alert_states(self, scope: str = "") -> str | None:
+    def alert_states(self) -> dict[str, str]:
         self.open()
-        name = scoped_name(self.name, scope)
+        own = or_(_a.name == self.name, _a.name.startswith(scoped_name(self.name, "@")[:-1], autoescape=True))
         with self._reading() as connection:
-            return connection.scalar(select(_a.states).where(_a.name == name))
+            rows = connection.execute(select(_a.name, _a.states).where(own).order_by(_a.name))
+            return {scope_of(row.name, self.name): row.states for row in rows}
 
     def claim_alerts(self, token: str, lease: float, scope: str = "") -> str | None:
         self.open()
