@@ -9,6 +9,7 @@ from envoyou_core.testing import sample_event, sign_delivery
 
 SECRET = "whsec_of_the_diagnosis_tests"
 NOW = 1_796_000_000
+UNKNOWN = b"v1," + b"0" * 64
 
 
 def found(body=None, **headers):
@@ -33,12 +34,20 @@ def test_a_request_that_is_accepted_has_no_cause():
     ("headers", "expected"),
     [
         ({"signature": b"v1,ABC"}, {"signature_malformed", "secret_or_content"}),
-        ({"timestamp": b"yesterday"}, {"timestamp_malformed", "secret_or_content"}),
-        ({"timestamp": b"1" * 13}, {"timestamp_malformed", "secret_or_content"}),
+        ({"timestamp": b"yesterday", "signature": UNKNOWN}, {"timestamp_malformed", "secret_or_content"}),
+        ({"timestamp": b"1" * 13, "signature": UNKNOWN}, {"timestamp_malformed", "secret_or_content"}),
+        ({"timestamp": b"yesterday"}, {"timestamp_rewritten"}),
         ({"timestamp": None}, {"header_missing"}),
         ({"signature": None}, {"header_missing"}),
     ],
-    ids=["signature too short", "timestamp no number", "timestamp too long", "no timestamp", "no signature"],
+    ids=[
+        "signature too short",
+        "timestamp no number",
+        "timestamp too long",
+        "timestamp replaced",
+        "no timestamp",
+        "no signature",
+    ],
 )
 def test_headers_that_cannot_be_used(headers, expected):
     causes, diagnosis = found(**headers)

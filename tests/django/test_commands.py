@@ -167,7 +167,7 @@ def test_stats_count_finished_events_up_to_a_limit(settings_with_clock, monkeypa
     webhooks.on("shop.never", name="never")(lambda event: None)
     webhooks.drain()
     assert run_json("stats")["at_least"] == ["ignored"]
-    lines = dict(line.split(maxsplit=1) for line in run("stats").splitlines())
+    lines = dict(line.strip().split(maxsplit=1) for line in run("stats").splitlines())
     assert (lines["ignored"], lines["total"]) == ("1+", "1+")
     assert run_json("stats", "--exact")["by_status"]["ignored"] == 2
 
@@ -182,7 +182,7 @@ def test_stats(settings_with_clock, fails):
     assert stats["by_status"]["dead"] == stats["by_status"]["received"] == 1
     assert (stats["total"], stats["overdue"], stats["paused"]) == (2, 61.0, ["type:unhandled.*"])
     assert stats["at_least"] == []
-    lines = {line.split()[0]: line.split(maxsplit=1)[1] for line in run("stats").splitlines()}
+    lines = dict(line.strip().split(maxsplit=1) for line in run("stats").splitlines())
     assert (lines["dead"], lines["total"], lines["overdue"], lines["paused"]) == ("1", "2", "61 s", "type:unhandled.*")
     assert lines["inbox"] == stats["inbox"]
     assert str(connections["default"].settings_dict["NAME"]) in stats["inbox"]
