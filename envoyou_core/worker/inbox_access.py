@@ -137,7 +137,7 @@ class InboxAccess:
         self.late_leases.renew()
         if self.late_leases.may_have_expired:
             self.in_context(partial(self.inbox.extend_leases, self.lease / RENEWALS))
-            self.late_leases.got_answer()
+            self.late_leases.note_answer()
 
     def paused_patterns(self) -> tuple[str, ...]:
         """The patterns of the paused events. A pause set by another process is seen after a second."""

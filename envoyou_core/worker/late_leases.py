@@ -80,12 +80,12 @@ class LateLeases:
 
     # Outages
 
-    def asks(self) -> None:
+    def note_request(self) -> None:
         """Note that a worker asks the database for events, or does so again because it got no answer."""
         if self._asked_at is None:
             self._asked_at = self._clock()
 
-    def got_answer(self) -> None:
+    def note_answer(self) -> None:
         """Note that the database has answered."""
         self._asked_at = None
 

@@ -285,9 +285,9 @@ class Worker:
 
     def _poll(self, capacity: int, in_flight: Sequence[Claim]) -> tuple[list[Claim], float | None]:
         late_leases = self._engine.late_leases
-        late_leases.asks()
+        late_leases.note_request()
         polled = self._claim_if_due(capacity, in_flight)
-        late_leases.got_answer()
+        late_leases.note_answer()
         return polled
 
     def _claim_if_due(self, capacity: int, in_flight: Sequence[Claim]) -> tuple[list[Claim], float | None]:
