@@ -37,7 +37,7 @@ class Site:
         self.is_cut_off = False
         self.webhooks.subscribe(self.notices.append)
         self.webhooks.on("*", name="h")(self.handle)
-        engine_event.listen(self.inbox._engine, "engine_connect", self.refuse)
+        engine_event.listen(self.inbox._engine, "checkout", self.refuse)
         look = self.inbox.seconds_until_due
         self.inbox.seconds_until_due = lambda *args, **kwargs: (look(*args, **kwargs), self.note_poll())[0]
 
@@ -45,7 +45,7 @@ class Site:
         self.runs.append(event.id)
         assert self.release.wait(PATIENCE)
 
-    def refuse(self, _):
+    def refuse(self, *_):
         if self.is_cut_off:
             self.refusals += 1
             raise lost()
