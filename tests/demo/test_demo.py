@@ -27,7 +27,7 @@ PROCESS = re.compile(r"uvicorn, process (\d+)")
 
 SIGNATURE = (
     "reception/signature.py",
-    "if hmac.compare_digest(key.signature(timestamp, content), signature):",
+    "if hmac.compare_digest(key.signature(timestamp, content).encode(), signature):",
     "if key.signature(timestamp, content):",
 )
 TOLERANCE = (
