@@ -90,9 +90,7 @@ def pytest_collection_finish() -> None:
 
 
 def collect_garbage_less_often() -> None:
-    """Exempt the thousands of tests, because looking through them takes a tenth of the run."""
-    gc.collect()
-    gc.freeze()
+    """Spare time: each collection looks through the thousands of tests."""
     gc.set_threshold(20_000, 20, 20)
 
 
