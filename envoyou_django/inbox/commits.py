@@ -9,6 +9,7 @@ from typing import Any
 from django.db import connections, transaction
 
 from envoyou_core.adapter import LOCK_TIMEOUT, POSTGRES_LIMITS
+from envoyou_django.connections import ensure_connection
 
 __all__ = ["committed", "own_statement", "own_transaction", "read_committed", "synced"]
 
@@ -30,7 +31,7 @@ def committed(alias: str) -> Iterator[None]:
             `TestCase` is an exception.
     """
     connection = connections[alias]
-    connection.ensure_connection()
+    ensure_connection(connection)
     if not connection.in_atomic_block and not connection.get_autocommit():
         raise RuntimeError(f"the database {alias!r} is not in autocommit mode: nothing would be committed")
     with (

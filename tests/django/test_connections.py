@@ -2,14 +2,18 @@
 
 import queue
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from django.db import connections
+from django.db import OperationalError, connections
 
 from envoyou_core import WebhookRequest
 from envoyou_core.testing import sample_event, sign_delivery
 from envoyou_core.worker import due_timer
+from envoyou_django import connections as ages
 from envoyou_django import webhooks
+from envoyou_django.connections import fresh_connections
+from envoyou_django.inbox.commits import committed
 from envoyou_django.inbox.inbox import OrmInbox
 from envoyou_django.models import ProcessedEvent
 from envoyou_django.runtime import DjangoWebhooks
@@ -36,6 +40,30 @@ def end_all_other_connections(alias):
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
         return cursor.fetchone()[0]
+
+
+def test_threads_keep_no_connection_while_the_server_refuses_some(postgres, monkeypatch):
+    monkeypatch.setattr(ages, "_refused_at", None)
+    settings = connections.settings[postgres]
+
+    def keeps_its_connection():
+        with fresh_connections():
+            assert ProcessedEvent.objects.using(postgres).count() == 0
+        return connections[postgres].connection is not None
+
+    def is_refused():
+        with pytest.raises(OperationalError), committed(postgres):
+            pass
+
+    with ThreadPoolExecutor(1) as worker, ThreadPoolExecutor(1) as writer:
+        assert worker.submit(keeps_its_connection).result(PATIENCE)
+        with monkeypatch.context() as closed:
+            closed.setitem(settings, "PORT", "1")
+            writer.submit(is_refused).result(PATIENCE)
+        assert not worker.submit(keeps_its_connection).result(PATIENCE)
+        monkeypatch.setattr(ages, "SCARCE_FOR", 0.0)
+        assert worker.submit(keeps_its_connection).result(PATIENCE)
+        worker.submit(connections.close_all).result(PATIENCE)
 
 
 def test_the_worker_replaces_broken_connections(postgres):
