@@ -408,6 +408,9 @@ class InboxTable:
 
     def __init__(self, site: CrashingSite) -> None:
         self._engine = create_engine(site.inbox_url)
+        if self._engine.dialect.name == "postgresql":
+            # Some sites have another default, with which reading would conflict with their work.
+            self._engine = self._engine.execution_options(isolation_level="READ COMMITTED")
         self._table = "envoyou_processed_event" if site.is_django else "envoyou_inbox"
 
     def close(self) -> None:
