@@ -34,7 +34,7 @@ class CommitFuture(Future[Result]):
         self._waiters: list[Any] = []
         self._done_callbacks: deque[Callable[[Future[Result]], object]] = deque()
         self._conditions: dict[None, threading.Condition] = {}
-        # Who takes the only element decides whether the item is stored or was cancelled.
+        # The thread that takes the only element decides whether the item is stored or was cancelled.
         self._undecided = [True]
 
     @property

@@ -138,7 +138,7 @@ async def test_a_loop_that_waits(future):
 
 @pytest.mark.parametrize("waits_by", ["result", "callback", "cancel"])
 def test_waiting_and_the_result_at_the_same_time(waits_by):
-    """Whoever comes first, a thread that waits gets the result, a callback is called once, and one side decides."""
+    """In any order: a thread that waits gets the result, a callback is called once, and one side decides."""
     for _ in range(300):
         future = CommitFuture()
         both = threading.Barrier(2)
