@@ -19,7 +19,7 @@ _NOT_DONE = frozenset({_PENDING, _RUNNING})
 
 
 class CommitFuture(Future[Result]):
-    """A `Future` that takes a third of the time.
+    """A `Future` that costs less.
 
     The base class makes a condition for each future, and takes its lock for each call. Here the condition is made when
     a method of the base class needs it. Otherwise each change is one operation that Python itself makes atomic.
@@ -67,7 +67,7 @@ class CommitFuture(Future[Result]):
     def result(self, timeout: float | None = None) -> Result:
         """See `Future.result`."""
         if self._state in _NOT_DONE:
-            # A lock takes a fraction of the time of a condition.
+            # A lock costs less than a condition.
             ended = threading.Lock()
             ended.acquire()
             self.add_done_callback(lambda _: ended.release())

@@ -1,6 +1,7 @@
 """The dashboard for Grafana: each of its queries is valid, and names metrics and labels that an exporter exposes."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -92,7 +93,9 @@ def test_panels_do_not_overlap_and_refer_to_the_chosen_source(dashboard):
     assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
 
 
-@pytest.mark.skipif(PROMTOOL is None, reason="promtool is missing: apt-get install prometheus")
+@pytest.mark.skipif(
+    PROMTOOL is None and os.environ.get("CI") != "true", reason="promtool is missing: apt-get install prometheus"
+)
 def test_every_query_is_valid(dashboard, tmp_path):
     filled = [re.sub(r"\$__\w+", "5m", query).replace("$name", ".*") for query in queries(dashboard)]
     rules = [{"record": f"query:{number}", "expr": query} for number, query in enumerate(filled)]
