@@ -99,7 +99,7 @@ class Login(msgspec.Struct, frozen=True, kw_only=True):
     location: Location | None = None
 
 
-# A struct, because one is made for each delivery, and a class of Python takes twice as long to make.
+# A struct, because one is made for each delivery, and an object of a plain class costs more.
 class EventData(msgspec.Struct, Generic[ObjectT], eq=False):
     """The `data` member of an event. Its `object` is decoded when it is first accessed."""
 
@@ -334,7 +334,7 @@ def _is_utf8(body: bytes) -> bool:
 
 
 def _parse_strictly(body: bytes) -> tuple[_Envelope, EventData]:
-    """Parse a body that is not an event at first sight: find out what is wrong with it, if anything is."""
+    """Parse a body that the fast path does not accept, and say what is wrong with it, if anything is."""
     envelope, data = _parse(body)
     _check_name("id", envelope.id, min_length=1)
     _check_name("type", envelope.type, min_length=1)

@@ -83,7 +83,9 @@ def note_statement(statement: object, parameters: object = None) -> bool:
         values = _values(parameters)
         if not _is_local(text, values):
             names += calls
-            names += [value.lower() for value in values if isinstance(value, str)]
+            # A name is among the parameters only if a call has none of its own. Values are not, such as ids of tenants.
+            if "" in calls:
+                names += [value.lower() for value in values if isinstance(value, str)]
     _remember(name for name in names if len(name) < MAX_NAME and _NAME.fullmatch(name))
     return bool(names)
 

@@ -244,3 +244,9 @@ async def test_async_handlers_too(postgres_inbox_url, inbox, clock, driver, stat
         assert [record.progress for record in records] == [{"sets": HandlerStatus.DONE}] * 2
     shared.close()
     await engine.dispose()
+
+
+def test_values_of_named_settings_are_not_taken_for_names():
+    for tenant in ("acme", "globex"):
+        assert sessions.note_statement("SELECT set_config('app.tenant', %s, false)", (tenant,))
+    assert sessions.named_state() == "json_build_array(current_setting('app.tenant', true))::text"
